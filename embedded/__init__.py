@@ -1,0 +1,1 @@
+"""embedded: the whole system on one machine, and the real servers it can start there."""

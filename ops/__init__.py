@@ -1,0 +1,1 @@
+"""ops: the `segue` command, the hand of the newcomer and of the operator."""

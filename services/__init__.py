@@ -1,0 +1,1 @@
+"""The four services. They talk through Kafka and never import each other."""

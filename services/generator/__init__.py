@@ -1,0 +1,1 @@
+"""generator: scenes to segments, strictly in order within a job."""

@@ -1,0 +1,1 @@
+"""merger: the segments of a run to one track."""

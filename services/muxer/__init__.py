@@ -1,0 +1,1 @@
+"""muxer: the track under the picture."""

@@ -1,0 +1,103 @@
+"""Object store: where media bytes live; events carry keys, never bytes.
+
+Adapters: `filesystem` (a folder), `s3` (MinIO and its kin), `memory` (tests). All pass
+`tests/contract/test_object_store.py`. Keys come from `keys`, never from user text.
+
+Units: sizes and ranges are bytes; a range is `[start, end)`.
+"""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Protocol
+
+CHUNK_BYTES = 256 * 1024  # what one read hands on; a large track never lies in memory whole
+DEFAULT_CONTENT_TYPE = "application/octet-stream"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectStat:
+    """What is known of an object without reading it."""
+
+    key: str
+    size_bytes: int
+    etag: str  #: changes when the bytes change
+    content_type: str
+    modified_at: datetime
+
+
+class StandInWarning(UserWarning):
+    """A stand-in was built: it does the work, but not where users would have it done."""
+
+
+class ObjectStore(Protocol):
+    """Puts, gets and lists objects. Safe to call from many tasks at once.
+
+    Every method has a deadline of its own and raises `StoreUnavailableError` (retryable) when
+    the store did not answer; nothing else of the vendor's comes through.
+    """
+
+    async def put(self, key: str, data: bytes, *, content_type: str = ...) -> None:
+        """Store `data` whole under `key`, replacing what was there; never visible half-written."""
+        ...
+
+    async def put_file(self, key: str, path: Path, *, content_type: str = ...) -> None:
+        """Store a file, streamed; never visible half-written."""
+        ...
+
+    async def put_if_absent(self, key: str, data: bytes) -> bool:
+        """Create `key` with `data`; False when it exists already, whoever made it.
+
+        Atomic over all clients of the store. After a lost answer the same `data` (callers put
+        a nonce in it) counts as one's own: True.
+        """
+        ...
+
+    async def get(self, key: str) -> bytes:
+        """The whole object.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        ...
+
+    async def get_file(self, key: str, path: Path) -> None:
+        """Write the object to `path`, streamed.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        ...
+
+    def stream(self, key: str, *, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
+        """The bytes `[start, end)` in chunks; `end` None: to the end.
+
+        Raises:
+            NotFoundError: at the first chunk.
+        """
+        ...
+
+    async def stat(self, key: str) -> ObjectStat | None:
+        """What is known of `key`; None when there is no such object."""
+        ...
+
+    def list_objects(self, prefix: str) -> AsyncIterator[ObjectStat]:
+        """The objects whose keys begin with `prefix`, in key order."""
+        ...
+
+    async def delete(self, key: str) -> None:
+        """Remove `key`; nothing happens when it is not there."""
+        ...
+
+    async def check(self) -> None:
+        """Return if the store can be written to.
+
+        Raises:
+            StoreUnavailableError: it cannot, and why.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Let go of connections and threads."""
+        ...

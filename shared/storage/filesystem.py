@@ -1,0 +1,175 @@
+"""Filesystem: a folder as object store, for one machine.
+
+Bytes are written beside their place and renamed into it, so no reader sees a half. The content
+type follows from the key's ending. I/O runs in threads; the folder's disk is the deadline.
+"""
+
+import asyncio
+import hashlib
+import mimetypes
+import os
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TypeVar
+
+from shared.errors import NotFoundError, StoreUnavailableError
+from shared.storage import CHUNK_BYTES, DEFAULT_CONTENT_TYPE, ObjectStat
+from shared.storage.keys import check_key
+
+T = TypeVar("T")
+_TEMPORARY = ".tmp"  # a name no key can have at its head: such files are not objects
+
+
+class FolderStore:
+    """An `ObjectStore` in a folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.resolve()
+        (self.root / _TEMPORARY).mkdir(parents=True, exist_ok=True)
+
+    async def put(
+        self,
+        key: str,
+        data: bytes,
+        *,
+        content_type: str = DEFAULT_CONTENT_TYPE,  # noqa: ARG002 - the key's ending says it
+    ) -> None:
+        """Store `data` whole, replacing what was there."""
+        await self._in_thread(lambda: self._place(key, [data]))
+
+    async def put_file(
+        self,
+        key: str,
+        path: Path,
+        *,
+        content_type: str = DEFAULT_CONTENT_TYPE,  # noqa: ARG002 - as in put
+    ) -> None:
+        """Store a file, copied chunk by chunk."""
+        await self._in_thread(lambda: self._place(key, _chunks(path, 0, None)))
+
+    async def put_if_absent(self, key: str, data: bytes) -> bool:
+        """Create `key`; False when it exists already. A hard link decides who was first."""
+        return await self._in_thread(lambda: self._create(key, data))
+
+    async def get(self, key: str) -> bytes:
+        """The whole object."""
+        return await self._in_thread(lambda: self._path(key).read_bytes(), key=key)
+
+    async def get_file(self, key: str, path: Path) -> None:
+        """Write the object to `path`."""
+
+        def copy() -> None:
+            with path.open("wb") as target:
+                for chunk in _chunks(self._path(key), 0, None):
+                    target.write(chunk)
+
+        await self._in_thread(copy, key=key)
+
+    async def stream(
+        self, key: str, *, start: int = 0, end: int | None = None
+    ) -> AsyncIterator[bytes]:
+        """The bytes `[start, end)` in chunks."""
+        chunks = _chunks(self._path(key), start, end)
+        while chunk := await self._in_thread(lambda: next(chunks, b""), key=key):
+            yield chunk
+
+    async def stat(self, key: str) -> ObjectStat | None:
+        """What is known of `key`; None when there is no such object."""
+        try:
+            return await self._in_thread(lambda: self._stat(self._path(key)), key=key)
+        except NotFoundError:
+            return None
+
+    async def list_objects(self, prefix: str) -> AsyncIterator[ObjectStat]:
+        """The objects whose keys begin with `prefix`, in key order."""
+        for path in await self._in_thread(lambda: self._below(prefix)):
+            try:
+                yield await self._in_thread(lambda p=path: self._stat(p), key=str(path))  # type: ignore[misc]
+            except NotFoundError:
+                continue  # deleted since it was listed
+
+    async def delete(self, key: str) -> None:
+        """Remove `key`; nothing happens when it is not there."""
+        await self._in_thread(lambda: self._path(key).unlink(missing_ok=True))
+
+    async def check(self) -> None:
+        """Return if the folder can be written to."""
+
+        def probe() -> None:
+            with tempfile.TemporaryFile(dir=self.root / _TEMPORARY):
+                pass
+
+        await self._in_thread(probe)
+
+    async def close(self) -> None:
+        """Nothing is held open."""
+
+    def _path(self, key: str) -> Path:
+        return self.root / check_key(key)
+
+    def _stat(self, path: Path) -> ObjectStat:
+        found = path.stat()
+        identity = f"{found.st_ino}-{found.st_size}-{found.st_mtime_ns}"
+        return ObjectStat(
+            key=path.relative_to(self.root).as_posix(),
+            size_bytes=found.st_size,
+            etag=hashlib.sha256(identity.encode()).hexdigest()[:32],
+            content_type=mimetypes.guess_type(path.name)[0] or DEFAULT_CONTENT_TYPE,
+            modified_at=datetime.fromtimestamp(found.st_mtime, UTC),
+        )
+
+    def _below(self, prefix: str) -> list[Path]:
+        folder = self.root / prefix.rpartition("/")[0]
+        found = (p for p in folder.rglob("*") if p.is_file())
+        keyed = ((p.relative_to(self.root).as_posix(), p) for p in found)
+        return [p for key, p in sorted(keyed) if key.startswith(prefix) and key[0] != "."]
+
+    def _place(self, key: str, chunks: Iterable[bytes]) -> None:
+        with self._written(key, chunks) as (temporary, target):
+            temporary.replace(target)
+
+    def _create(self, key: str, data: bytes) -> bool:
+        with self._written(key, [data]) as (temporary, target):
+            try:
+                os.link(temporary, target)
+            except FileExistsError:
+                return target.read_bytes() == data
+            return True
+
+    @contextmanager
+    def _written(self, key: str, chunks: Iterable[bytes]) -> Iterator[tuple[Path, Path]]:
+        """`chunks` in a temporary file on the same disk, and where they belong."""
+        target = self._path(key)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=self.root / _TEMPORARY)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                for chunk in chunks:
+                    file.write(chunk)
+                file.flush()
+                os.fsync(file.fileno())
+            yield Path(name), target
+        finally:
+            Path(name).unlink(missing_ok=True)
+
+    async def _in_thread(self, call: Callable[[], T], *, key: str = "") -> T:
+        try:
+            return await asyncio.to_thread(call)
+        except FileNotFoundError as error:
+            raise NotFoundError(key) from error
+        except IsADirectoryError as error:
+            raise NotFoundError(key) from error
+        except OSError as error:
+            raise StoreUnavailableError(f"store folder: {error.strerror}") from error
+
+
+def _chunks(path: Path, start: int, end: int | None) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        file.seek(start)
+        left = None if end is None else max(0, end - start)
+        while chunk := file.read(CHUNK_BYTES if left is None else min(CHUNK_BYTES, left)):
+            left = None if left is None else left - len(chunk)
+            yield chunk

@@ -1,0 +1,88 @@
+"""Keys: one function per kind of object; each is a function of (job, run, scene).
+
+A job's id is hashed, so a key holds nothing a client chose. Pure.
+"""
+
+import re
+
+from shared import ids
+
+_LEGAL = re.compile(r"^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*$")
+KEY_CHARS_MAX = 512
+
+
+def check_key(key: str) -> str:
+    """`key` if it is a relative path of plain names, as every key here is.
+
+    Raises:
+        ValueError: it could leave its place, or no store could hold it.
+    """
+    plain = _LEGAL.match(key) and len(key) <= KEY_CHARS_MAX
+    if not plain or any(set(part) == {"."} for part in key.split("/")):
+        raise ValueError(f"not an object key: {key[:100]!r}")
+    return key
+
+
+def job_prefix(job_id: str) -> str:
+    """Everything of a job lies below."""
+    return f"jobs/{ids.job_uuid(job_id)}"
+
+
+def run_prefix(job_id: str, run: int) -> str:
+    """Everything of one run lies below."""
+    return f"{job_prefix(job_id)}/runs/{run}"
+
+
+def scene_prefix(job_id: str, run: int, scene_index: int) -> str:
+    """Everything of one scene lies below; sorts by index."""
+    return f"{run_prefix(job_id, run)}/scenes/{scene_index:05d}"
+
+
+def claim_key(job_id: str, run: int, scene_index: int, attempt: int) -> str:
+    """Whoever creates this object may pay for the scene."""
+    return f"{scene_prefix(job_id, run, scene_index)}/claim-{attempt}"
+
+
+def prediction_key(job_id: str, run: int, scene_index: int, attempt: int) -> str:
+    """The id of the prediction that a claim led to."""
+    return f"{scene_prefix(job_id, run, scene_index)}/prediction-{attempt}"
+
+
+def clip_key(job_id: str, run: int, scene_index: int, attempt: int) -> str:
+    """What the provider sent, before any fade, gain or trim."""
+    return f"{scene_prefix(job_id, run, scene_index)}/clip-{attempt}.mp3"
+
+
+def segment_key(job_id: str, run: int, scene_index: int) -> str:
+    """The event of the finished scene; there is a segment where there is this object."""
+    return f"{scene_prefix(job_id, run, scene_index)}/segment.json"
+
+
+def track_key(job_id: str, run: int) -> str:
+    """The track of a run."""
+    return f"{run_prefix(job_id, run)}/track.mp3"
+
+
+def merged_key(job_id: str, run: int) -> str:
+    """The event of the finished track."""
+    return f"{run_prefix(job_id, run)}/merged.json"
+
+
+def video_key(job_id: str, run: int) -> str:
+    """The video with its music."""
+    return f"{run_prefix(job_id, run)}/video.mp4"
+
+
+def muxed_key(job_id: str, run: int) -> str:
+    """The event of the finished video."""
+    return f"{run_prefix(job_id, run)}/muxed.json"
+
+
+def parked_key(job_id: str, run: int, topic: str) -> str:
+    """There while a dead letter holds up this run on this topic."""
+    return f"{run_prefix(job_id, run)}/parked-{topic}"
+
+
+def upload_key(sha256: str) -> str:
+    """A video that a client handed in; the same bytes are stored once."""
+    return f"uploads/{sha256}"

@@ -1,0 +1,1 @@
+"""Telemetry: what a service says while it works."""

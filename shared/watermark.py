@@ -1,0 +1,76 @@
+"""Watermark: what was taken from a partition, what is done, and what may be let go.
+
+A record is released (acked, committed) only when everything before it in its partition is
+done. Faust 0.15.3 commits past unfinished messages, and aiokafka commits what it is told:
+both are told only what this ledger lets go. Offsets are remembered as they were received, so
+holes in a log (compaction, transactions) need no care.
+
+Pure: knows nothing of Kafka; a slot is any hashable name of a partition.
+"""
+
+from collections import OrderedDict
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+H = TypeVar("H")
+
+
+@dataclass(slots=True)
+class _Entry(Generic[H]):
+    handle: H
+    finished: bool = False
+
+
+class Ledger(Generic[H]):
+    """Per slot, the records in flight in the order they were received.
+
+    A handle is whatever lets a record go: an event to ack, an offset to commit.
+    """
+
+    def __init__(self) -> None:
+        self._slots: dict[Hashable, OrderedDict[int, _Entry[H]]] = {}
+
+    def take(self, slot: Hashable, offset: int, handle: H) -> bool:
+        """Note a received record; False if it is in flight already.
+
+        A redelivered record joins the work that runs for it: the new handle replaces the old.
+        """
+        entries = self._slots.setdefault(slot, OrderedDict())
+        if offset in entries:
+            entries[offset].handle = handle
+            return False
+        entries[offset] = _Entry(handle)
+        return True
+
+    def finish(self, slot: Hashable, offset: int) -> list[H]:
+        """Mark a record done; the handles that may be let go now, in offset order."""
+        entries = self._slots.get(slot)
+        if entries is None or offset not in entries:
+            return []  # the slot was dropped while the work ran: nothing of it is ours to let go
+        entries[offset].finished = True
+        return self._released(entries)
+
+    def release(self, slot: Hashable) -> list[H]:
+        """The handles at the head that are done already, after a redelivery swapped them in."""
+        entries = self._slots.get(slot)
+        return self._released(entries) if entries else []
+
+    def drop(self, slot: Hashable) -> int:
+        """Forget a slot that went elsewhere; how many records were in flight."""
+        return len(self._slots.pop(slot, ()))
+
+    def slots(self) -> list[Hashable]:
+        """The slots with records in flight or once seen."""
+        return list(self._slots)
+
+    def in_flight(self) -> int:
+        """Records taken and not let go."""
+        return sum(len(entries) for entries in self._slots.values())
+
+    @staticmethod
+    def _released(entries: OrderedDict[int, _Entry[H]]) -> list[H]:
+        handles: list[H] = []
+        while entries and next(iter(entries.values())).finished:
+            handles.append(entries.popitem(last=False)[1].handle)
+        return handles
