@@ -75,7 +75,7 @@ class LaneSettings(SettingsGroup):
     #: records taken from Kafka and not done; beyond it the consumer stops polling
     in_flight_max: int = Field(10_000, ge=1, validation_alias="SEGUE_IN_FLIGHT_MAX")
     #: tries of one record while the world is busy, before it is a dead letter
-    attempts_max: int = Field(8, ge=1, le=100, validation_alias="SEGUE_ATTEMPTS_MAX")
+    attempts_max: int = Field(30, ge=1, le=1000, validation_alias="SEGUE_ATTEMPTS_MAX")
     backoff_first_s: float = Field(1.0, gt=0, validation_alias="SEGUE_BACKOFF_FIRST_S")
     backoff_max_s: float = Field(60.0, gt=0, validation_alias="SEGUE_BACKOFF_MAX_S")
     #: dead letters in a row that stop the consumer with its topic intact

@@ -1,0 +1,1 @@
+"""Kafka: records in and out. aiokafka's adapters; `services/generator/app.py` alone uses Faust."""

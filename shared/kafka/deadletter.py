@@ -1,0 +1,114 @@
+"""Dead letters: records that cannot be worked off, kept whole with the reason beside them.
+
+The original key, value and headers stay; `dlq-…` headers say where the record came from, why
+it is here and how often it was tried. A dead letter breaks the order of its job, so it closes
+the lane: later records of the same run on that topic are parked behind it. A marker in the
+store says so to every process and outlives them. Many dead letters in a row mean the fault is
+ours: the consumer stops with its topic intact.
+"""
+
+import traceback
+from collections import OrderedDict
+from datetime import datetime
+from importlib.metadata import version
+
+from shared.clock import Clock
+from shared.errors import DeadLetterLimitError
+from shared.kafka.codec import Headers, Record
+from shared.kafka.producer import Publisher
+from shared.storage import ObjectStore
+from shared.storage.keys import parked_key
+from shared.topics import DLQ_SUFFIX
+
+STACK_CHARS_MAX = 4000
+_RUNS_MAX = 50_000
+
+
+class DeadLetters:
+    """Takes dead letters of one service."""
+
+    def __init__(
+        self, publisher: Publisher, *, service: str, clock: Clock, consecutive_max: int
+    ) -> None:
+        self._publisher = publisher
+        self._service = service
+        self._clock = clock
+        self._consecutive_max = consecutive_max
+        self._consecutive = 0
+
+    def went_well(self) -> None:
+        """A record was worked off: the row of dead letters is broken."""
+        self._consecutive = 0
+
+    async def put(
+        self, record: Record, error: Exception, *, attempts: int, behind: bool = False
+    ) -> None:
+        """Publish `record` on its dead-letter topic; returns when the broker has it.
+
+        Raises:
+            DeadLetterLimitError: too many in a row; this one was kept, nothing more is taken.
+        """
+        await self._publisher.send(
+            topic=record.topic + DLQ_SUFFIX,
+            key=record.key,
+            value=record.value,
+            headers=record.headers + self._headers(record, error, attempts, self._clock.now()),
+            partition=record.partition,
+        )
+        if behind:
+            return  # parked behind a dead letter is not another fault
+        self._consecutive += 1
+        if self._consecutive >= self._consecutive_max:
+            raise DeadLetterLimitError(
+                f"{self._consecutive} dead letters in a row, the last: {error}"
+            )
+
+    def _headers(self, record: Record, error: Exception, attempts: int, now: datetime) -> Headers:
+        stack = "".join(traceback.format_exception(error))[-STACK_CHARS_MAX:]
+        told: dict[str, object] = {
+            "dlq-reason": str(error) or type(error).__name__,
+            "dlq-exception": type(error).__name__,
+            "dlq-stack": stack,
+            "dlq-origin-topic": record.topic,
+            "dlq-origin-partition": record.partition,
+            "dlq-origin-offset": record.offset,
+            "dlq-origin-timestamp": record.timestamp_ms or "",
+            "dlq-attempts": attempts,
+            "dlq-failed-at": now.isoformat(),
+            "dlq-service": self._service,
+            "dlq-service-version": version("segue"),
+        }
+        return tuple((name, str(value).encode()) for name, value in told.items())
+
+
+class ParkedRuns:
+    """Which runs wait behind a dead letter, per topic."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+        self._known: OrderedDict[str, bool] = OrderedDict()
+
+    async def park(self, job_id: str, run: int, topic: str, *, reason: str) -> None:
+        """From now on, records of this run on this topic are parked."""
+        key = parked_key(job_id, run, topic)
+        await self._store.put(key, reason.encode())
+        self._remember(key, parked=True)
+
+    async def is_parked(self, job_id: str, run: int, topic: str) -> bool:
+        """Whether a dead letter holds this run up."""
+        key = parked_key(job_id, run, topic)
+        if key not in self._known:
+            self._remember(key, parked=await self._store.stat(key) is not None)
+        return self._known[key]
+
+    async def release(self, job_id: str, run: int, topic: str) -> None:
+        """Let the run go on; other processes hear of it when they next look it up."""
+        key = parked_key(job_id, run, topic)
+        await self._store.delete(key)
+        self._known.pop(key, None)
+
+    def _remember(self, key: str, *, parked: bool) -> None:
+        self._known.pop(key, None)
+        self._known[key] = parked
+        while len(self._known) > _RUNS_MAX:
+            self._known.popitem(last=False)

@@ -1,0 +1,96 @@
+"""Producer: publish an event and know that the broker has it.
+
+Idempotent producer, acks from all replicas, key = job id. `publish` returns only when the
+broker confirmed; what it could not confirm in time is retryable, because saying an event
+twice is harmless (its id is derived).
+"""
+
+import asyncio
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
+
+from shared.clock import Clock
+from shared.errors import RetryableError
+from shared.events import Event
+from shared.kafka.codec import Headers, encode
+from shared.settings import KafkaSettings
+
+CONFIRM_S = 30.0  # the broker's own request timeout is half of it: one retry fits
+REQUEST_TIMEOUT_MS = 15_000
+
+
+class Publisher:
+    """Publishes for one service."""
+
+    def __init__(self, settings: KafkaSettings, *, source: str, clock: Clock) -> None:
+        self._settings = settings
+        self._source = source
+        self._clock = clock
+        self._producer: AIOKafkaProducer | None = None
+
+    async def start(self) -> None:
+        """Connect.
+
+        Raises:
+            RetryableError: no broker answers.
+        """
+        producer = AIOKafkaProducer(
+            bootstrap_servers=self._settings.bootstrap_servers,
+            client_id=f"segue-{self._source}",
+            enable_idempotence=True,
+            acks="all",
+            linger_ms=0,
+            request_timeout_ms=REQUEST_TIMEOUT_MS,
+            max_request_size=1_100_000,
+        )
+        try:
+            await producer.start()
+        except KafkaError as error:
+            await producer.stop()
+            raise RetryableError(f"Kafka at {self._settings.bootstrap_servers}: {error}") from error
+        self._producer = producer
+
+    async def stop(self) -> None:
+        """Flush and disconnect."""
+        if self._producer is not None:
+            producer, self._producer = self._producer, None
+            await producer.stop()
+
+    async def publish(self, event: Event, *, traceparent: str | None = None) -> None:
+        """Publish `event`; returns when the broker has it.
+
+        Raises:
+            RetryableError: not confirmed in time; it may or may not be there.
+        """
+        record = encode(event, source=self._source, now=self._clock.now(), traceparent=traceparent)
+        await self.send(
+            topic=record.topic, key=record.key, value=record.value, headers=record.headers
+        )
+
+    async def send(
+        self,
+        *,
+        topic: str,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Headers,
+        partition: int | None = None,
+    ) -> None:
+        """Send a ready record to `topic` (without prefix); returns when the broker has it.
+
+        Raises:
+            RetryableError: not confirmed in time; it may or may not be there.
+        """
+        assert self._producer is not None, "start() comes first"
+        try:
+            async with asyncio.timeout(CONFIRM_S):
+                await self._producer.send_and_wait(
+                    self._settings.topic_prefix + topic,
+                    value=value,
+                    key=key,
+                    headers=list(headers),
+                    partition=partition,
+                )
+        except (KafkaError, TimeoutError) as error:
+            raise RetryableError(f"publish on {topic} was not confirmed: {error!r}") from error

@@ -1,0 +1,214 @@
+"""Routing: one record worked to its end; the kind of error decides where it goes.
+
+    RetryableError     again, in place: the lane waits, order is kept
+    InvalidEventError  dead letter, and the run is parked behind it
+    JobError           job.failed with the reason; the record is done
+    anything else      a bug: dead letter with its traceback, job.failed, the run is parked
+
+Whatever happens, a job says why it stopped. What cannot be published is tried until it can:
+without a broker there is nothing else to do, and nothing may be let go.
+"""
+
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from shared.clock import Clock
+from shared.errors import DeadLetterLimitError, InvalidEventError, JobError, RetryableError
+from shared.events import Event, JobFailed, Stage
+from shared.kafka.codec import Envelope, Record, decode
+from shared.kafka.deadletter import DeadLetters, ParkedRuns
+from shared.kafka.producer import Publisher
+from shared.retry import RetryPolicy
+from shared.settings import LaneSettings
+from shared.storage import ObjectStore
+from shared.telemetry.log import Logger
+from shared.telemetry.metrics import DEAD_LETTERS_TOTAL, RECORDS_TOTAL
+
+Gate = Callable[[], Awaitable[None]]
+Handle = Callable[[Envelope], Awaitable[None]]
+INTERNAL_ERROR = "internal_error"
+
+
+class ParkedBehindError(InvalidEventError):
+    """Not wrong itself: an earlier record of its run is a dead letter."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Router:
+    """Routes the records of one service."""
+
+    service: str
+    stage: Stage
+    publisher: Publisher
+    dead_letters: DeadLetters
+    parked: ParkedRuns
+    policy: RetryPolicy
+    clock: Clock
+    log: Logger
+    chance: random.Random = field(default_factory=random.Random)
+
+    async def run(self, record: Record, handle: Handle, *, gate: Gate) -> None:
+        """Work `record` off; returns when it may be let go.
+
+        Raises:
+            DeadLetterLimitError: too many dead letters in a row: stop the consumer.
+        """
+        try:
+            envelope = decode(record)
+        except InvalidEventError as error:
+            await self._dead_letter(record, error, attempts=1)
+            return
+        run = getattr(envelope.event, "run", 0)
+        job_id = envelope.event.job_id
+        if await self._insist(lambda: self.parked.is_parked(job_id, run, record.topic)):
+            reason = ParkedBehindError("parked behind an earlier dead letter of its run")
+            await self._dead_letter(record, reason, attempts=0, behind=True)
+            return
+        await self._attempts(envelope, handle, gate)
+
+    async def _attempts(self, envelope: Envelope, handle: Handle, gate: Gate) -> None:
+        attempt = 1
+        while True:
+            await gate()
+            try:
+                await handle(envelope)
+            except RetryableError as error:
+                if attempt >= self.policy.attempts_max:
+                    await self._give_up(envelope, error, attempt)
+                    return
+                delay_s = self.policy.delay_s(
+                    attempt, asked_s=error.retry_after_s, chance=self.chance
+                )
+                self._tell(envelope, "trying again", error, delay_s=round(delay_s, 2))
+                await self.clock.sleep(delay_s)
+                attempt += 1
+            except JobError as error:
+                await self._fail(envelope.event, error)
+                self._count(envelope.record.topic, "job_failed")
+                return
+            except DeadLetterLimitError:
+                raise
+            except Exception as error:  # noqa: BLE001 - a bug stops its job, never the partition
+                await self._give_up(envelope, error, attempt)
+                return
+            else:
+                self.dead_letters.went_well()
+                self._count(envelope.record.topic, "done")
+                return
+
+    async def _give_up(self, envelope: Envelope, error: Exception, attempts: int) -> None:
+        """Say why the job stops, close its lane, keep the record; in this order."""
+        event, topic = envelope.event, envelope.record.topic
+        known = isinstance(error, RetryableError | InvalidEventError)
+        failure = JobError(
+            str(error) if known else f"internal error: {type(error).__name__}: {error}",
+            code="gave_up" if known else INTERNAL_ERROR,
+            retryable=True,
+        )
+        await self._fail(event, failure)
+        run = getattr(event, "run", 0)
+        await self._insist(
+            lambda: self.parked.park(event.job_id, run, topic, reason=failure.reason)
+        )
+        await self._dead_letter(envelope.record, error, attempts=attempts)
+
+    async def _fail(self, event: Event, error: JobError) -> None:
+        run = getattr(event, "run", None)
+        if run is None:
+            return  # upstream's video.stitched: there is no run yet that could fail
+        scene_index = getattr(event, "scene_index", None)
+        failed = JobFailed(
+            job_id=event.job_id,
+            run=run,
+            stage=self.stage,
+            code=error.code,
+            message=error.reason,
+            scene_index=getattr(event, "scene_index", None)
+            if self.stage is Stage.GENERATION
+            else None,
+            retryable=error.retryable,
+        )
+        await self._insist(lambda: self.publisher.publish(failed))
+        self.log.warning(
+            "job failed",
+            action="job.failed",
+            job_id=event.job_id,
+            run=run,
+            code=error.code,
+            reason=error.reason,
+        )
+
+    async def _dead_letter(
+        self, record: Record, error: Exception, *, attempts: int, behind: bool = False
+    ) -> None:
+        DEAD_LETTERS_TOTAL.labels(self.service, record.topic).inc()
+        self._count(record.topic, "dead_lettered")
+        self.log.error(
+            "record is a dead letter",
+            action="record.dead_lettered",
+            topic=record.topic,
+            partition=record.partition,
+            offset=record.offset,
+            reason=str(error),
+            attempts=attempts,
+        )
+        await self._insist(
+            lambda: self.dead_letters.put(record, error, attempts=attempts, behind=behind)
+        )
+
+    async def _insist(self, call: Callable[[], Awaitable[object]]) -> object:
+        """`call` until it answers; only the end of the process ends the waiting."""
+        attempt = 1
+        while True:
+            try:
+                return await call()
+            except RetryableError as error:
+                self.log.warning(
+                    "waiting for Kafka or the store", action="record.retried", reason=str(error)
+                )
+                await self.clock.sleep(self.policy.delay_s(attempt, chance=self.chance))
+                attempt += 1
+
+    def _tell(self, envelope: Envelope, what: str, error: Exception, **fields: object) -> None:
+        self.log.warning(
+            what,
+            action="record.retried",
+            job_id=envelope.event.job_id,
+            topic=envelope.record.topic,
+            offset=envelope.record.offset,
+            reason=str(error),
+            **fields,
+        )
+
+    def _count(self, topic: str, outcome: str) -> None:
+        RECORDS_TOTAL.labels(self.service, topic, outcome).inc()
+
+
+def build_router(
+    *,
+    service: str,
+    stage: Stage,
+    publisher: Publisher,
+    store: ObjectStore,
+    settings: LaneSettings,
+    clock: Clock,
+    log: Logger,
+) -> Router:
+    """The router of one service, from its settings."""
+    return Router(
+        service=service,
+        stage=stage,
+        publisher=publisher,
+        dead_letters=DeadLetters(
+            publisher, service=service, clock=clock, consecutive_max=settings.dead_letters_max
+        ),
+        parked=ParkedRuns(store),
+        policy=RetryPolicy(
+            first_s=settings.backoff_first_s,
+            max_s=settings.backoff_max_s,
+            attempts_max=settings.attempts_max,
+        ),
+        clock=clock,
+        log=log,
+    )
