@@ -54,7 +54,7 @@ EVENT_TOPICS: tuple[Topic, ...] = (
     _topic(SegmentGenerated, "generator", "merger api"),
     _topic(AudioMerged, "merger", "muxer api"),
     _topic(VideoMuxed, "muxer", "api"),
-    _topic(JobFailed, "api generator merger muxer", "api generator merger muxer"),
+    _topic(JobFailed, "generator merger muxer", "api"),
     _topic(JobCancelled, "api", "api generator merger muxer"),
 )
 

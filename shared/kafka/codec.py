@@ -48,6 +48,14 @@ class Envelope:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Unreadable:
+    """A record that was not understood, and why."""
+
+    record: Record
+    error: UndecodableError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OutgoingRecord:
     """What a publisher hands to Kafka."""
 
@@ -104,6 +112,21 @@ def decode(record: Record) -> Envelope:
         traceparent=record.header("traceparent"),
         record=record,
     )
+
+
+def read(record: Record) -> Envelope | Unreadable:
+    """`decode` as a value, for whoever carries the record on either way."""
+    try:
+        return decode(record)
+    except UndecodableError as error:
+        return Unreadable(record=record, error=error)
+
+
+def lane_key(received: Envelope | Unreadable) -> str:
+    """Whose lane the record belongs in: its job's, else that of its key."""
+    if isinstance(received, Envelope):
+        return received.event.job_id
+    return (received.record.key or b"").decode(errors="replace")
 
 
 def problems_of(error: ValidationError) -> str:

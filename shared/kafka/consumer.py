@@ -6,13 +6,13 @@ are full the partitions are paused, never dropped. A stop is a numbered sequence
 
 import asyncio
 import contextlib
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 
 from shared.errors import RetryableError
-from shared.kafka.codec import Record
+from shared.kafka.codec import Envelope, Record, lane_key, read
 from shared.kafka.routing import Handle, Router
 from shared.lanes import Lanes
 from shared.settings import KafkaSettings, LaneSettings
@@ -27,19 +27,25 @@ RESUME_AT = 0.7  # of in_flight_max: paused partitions come back with room to sp
 
 
 class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is untyped
-    """Consumes topics with one lane per job. `handlers` maps topic (no prefix) to its handler."""
+    """Consumes topics with one lane per job.
+
+    `handlers` maps topic (no prefix) to its handler; `seen` hears of every record that was
+    understood the moment it arrives, before its turn in the lane.
+    """
 
     def __init__(
         self,
         *,
         group: str,
         handlers: Mapping[str, Handle],
+        seen: Callable[[Envelope], None],
         router: Router,
         kafka: KafkaSettings,
         lanes: LaneSettings,
         log: Logger,
     ) -> None:
         self._handlers = handlers
+        self._seen = seen
         self._router = router
         self._kafka = kafka
         self._limits = lanes
@@ -59,8 +65,8 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
             fetch_max_wait_ms=kafka.fetch_max_wait_ms,
         )
 
-    async def run(self, stop: asyncio.Event) -> None:
-        """Consume until `stop`.
+    async def run(self, stop: asyncio.Event, *, ready: asyncio.Event | None = None) -> None:
+        """Consume until `stop`; `ready` is set once partitions are assigned.
 
         Raises:
             DeadLetterLimitError: too many dead letters in a row; nothing beyond them is lost.
@@ -74,6 +80,9 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
         except KafkaError as error:
             await self._consumer.stop()
             raise RetryableError(f"Kafka at {self._kafka.bootstrap_servers}: {error}") from error
+        self._log.info("consumer is ready", action="service.ready")
+        if ready is not None:
+            ready.set()
         committer = asyncio.create_task(self._commit_regularly())
         try:
             while not stop.is_set() and not self._lanes.broken.done():
@@ -99,12 +108,15 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
     def _offer(self, partition: TopicPartition, raw: ConsumerRecord) -> None:
         record = record_of(raw, prefix=self._kafka.topic_prefix)
         handle = self._handlers[record.topic]
+        received = read(record)
+        if isinstance(received, Envelope):
+            self._seen(received)
         self._lanes.offer(
             slot=partition,
             offset=record.offset,
-            key=(record.key or b"").decode(errors="replace"),
+            key=lane_key(received),
             handle=record.offset,
-            work=lambda: self._router.run(record, handle, gate=self._lanes.gate),
+            work=lambda: self._router.run(received, handle, gate=self._lanes.gate),
         )
 
     def _keep_bounds(self) -> None:

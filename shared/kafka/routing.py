@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from shared.clock import Clock
 from shared.errors import DeadLetterLimitError, InvalidEventError, JobError, RetryableError
 from shared.events import Event, JobFailed, Stage
-from shared.kafka.codec import Envelope, Record, decode
+from shared.kafka.codec import Envelope, Record, Unreadable
 from shared.kafka.deadletter import DeadLetters, ParkedRuns
 from shared.kafka.producer import Publisher
 from shared.retry import RetryPolicy
@@ -48,17 +48,16 @@ class Router:
     log: Logger
     chance: random.Random = field(default_factory=random.Random)
 
-    async def run(self, record: Record, handle: Handle, *, gate: Gate) -> None:
-        """Work `record` off; returns when it may be let go.
+    async def run(self, received: Envelope | Unreadable, handle: Handle, *, gate: Gate) -> None:
+        """Work a record off; returns when it may be let go.
 
         Raises:
             DeadLetterLimitError: too many dead letters in a row: stop the consumer.
         """
-        try:
-            envelope = decode(record)
-        except InvalidEventError as error:
-            await self._dead_letter(record, error, attempts=1)
+        if isinstance(received, Unreadable):
+            await self._dead_letter(received.record, received.error, attempts=1)
             return
+        envelope, record = received, received.record
         run = getattr(envelope.event, "run", 0)
         job_id = envelope.event.job_id
         if await self._insist(lambda: self.parked.is_parked(job_id, run, record.topic)):
@@ -124,9 +123,7 @@ class Router:
             stage=self.stage,
             code=error.code,
             message=error.reason,
-            scene_index=getattr(event, "scene_index", None)
-            if self.stage is Stage.GENERATION
-            else None,
+            scene_index=scene_index if self.stage is Stage.GENERATION else None,
             retryable=error.retryable,
         )
         await self._insist(lambda: self.publisher.publish(failed))

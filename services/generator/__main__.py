@@ -1,0 +1,8 @@
+"""Start the generator: `python -m services.generator`."""
+
+from services.generator.app import run
+from services.generator.settings import GeneratorSettings
+from shared.starting import main
+
+if __name__ == "__main__":
+    main("generator", GeneratorSettings.from_environment, run)

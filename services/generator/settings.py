@@ -1,0 +1,42 @@
+"""Settings of the generator.
+
+Units stand in the names. `MUSIC_PROVIDER` decides who makes the music: `synth` (offline,
+audible) or `silence`; without it `silence`, which says so in every result.
+"""
+
+from typing import Literal
+
+from pydantic import Field
+
+from shared.settings import (
+    KafkaSettings,
+    LaneSettings,
+    SettingsGroup,
+    StoreSettings,
+    TelemetrySettings,
+)
+
+ProviderName = Literal["synth", "silence"]
+
+
+class GeneratorSettings(SettingsGroup):
+    """What the generator reads from the environment."""
+
+    provider: ProviderName = Field("silence", validation_alias="MUSIC_PROVIDER")
+    #: seconds of the earlier clip that a continuation is given; more holds the style better
+    window_s: int = Field(1, ge=1, le=20, validation_alias="SEGUE_WINDOW_S")
+    #: predictions under way at once, over all lanes
+    slots: int = Field(8, ge=1, le=1000, validation_alias="SEGUE_PROVIDER_SLOTS")
+    #: tries of one scene with a new seed each, before the error strategy decides
+    scene_attempts_max: int = Field(3, ge=1, le=20, validation_alias="SEGUE_SCENE_ATTEMPTS_MAX")
+    #: how long one scene may wait for a busy provider, before the error strategy decides
+    scene_deadline_s: float = Field(1200, gt=0, validation_alias="SEGUE_SCENE_DEADLINE_S")
+    #: a claim whose owner fell silent is looked up, and given up, only after so long
+    claim_settle_s: float = Field(40, gt=0, validation_alias="SEGUE_CLAIM_SETTLE_S")
+    #: whoever claimed must have asked within so long, or ask anew: a thawed process may not
+    claim_lease_s: float = Field(5, gt=0, validation_alias="SEGUE_CLAIM_LEASE_S")
+
+    kafka: KafkaSettings = Field(default_factory=KafkaSettings.from_environment)
+    store: StoreSettings = Field(default_factory=StoreSettings.from_environment)
+    lanes: LaneSettings = Field(default_factory=LaneSettings.from_environment)
+    telemetry: TelemetrySettings = Field(default_factory=TelemetrySettings.from_environment)

@@ -1,0 +1,34 @@
+"""App: the merger's wiring. The last segment of a run brings the track."""
+
+import asyncio
+
+from services.merger.merge import Merge
+from services.merger.settings import MergerSettings
+from shared.clock import Clock
+from shared.events import Event, SegmentGenerated, Stage
+from shared.ffmpeg import Ffmpeg
+from shared.kafka.stage import stage_service
+
+
+async def run(
+    settings: MergerSettings,
+    *,
+    stop: asyncio.Event,
+    ready: asyncio.Event | None = None,
+    clock: Clock | None = None,
+) -> None:
+    """Merge until `stop`; the one way up, for `__main__`, the embedded stack and the tests.
+
+    Raises:
+        SegueError: it could not start, or had to stop.
+    """
+    async with stage_service("merger", Stage.MERGE, settings, clock=clock) as service:
+        merge = Merge(store=service.store, ffmpeg=Ffmpeg(settings.ffmpeg), settings=settings)
+
+        async def segment(event: Event) -> Event | None:
+            assert isinstance(event, SegmentGenerated), "the topic's decoder promises it"
+            if event.scene_index + 1 < event.scene_count:
+                return None  # scenes come in order: the last one implies all the others
+            return await merge.run(event)
+
+        await service.consume(SegmentGenerated.kind, segment, stop=stop, ready=ready)

@@ -1,0 +1,34 @@
+"""App: the muxer's wiring. A track that is wanted under its video is put there."""
+
+import asyncio
+
+from services.muxer.mux import Mux
+from services.muxer.settings import MuxerSettings
+from shared.clock import Clock
+from shared.events import AudioMerged, Event, Stage
+from shared.ffmpeg import Ffmpeg
+from shared.kafka.stage import stage_service
+
+
+async def run(
+    settings: MuxerSettings,
+    *,
+    stop: asyncio.Event,
+    ready: asyncio.Event | None = None,
+    clock: Clock | None = None,
+) -> None:
+    """Mux until `stop`; the one way up, for `__main__`, the embedded stack and the tests.
+
+    Raises:
+        SegueError: it could not start, or had to stop.
+    """
+    async with stage_service("muxer", Stage.MUX, settings, clock=clock) as service:
+        mux = Mux(store=service.store, ffmpeg=Ffmpeg(settings.ffmpeg), settings=settings)
+
+        async def track(event: Event) -> Event | None:
+            assert isinstance(event, AudioMerged), "the topic's decoder promises it"
+            if not event.params.merge_with_video:
+                return None
+            return await mux.run(event)
+
+        await service.consume(AudioMerged.kind, track, stop=stop, ready=ready)

@@ -1,0 +1,66 @@
+"""Starting: a service from the environment to its exit code.
+
+Exit codes: 0 stopped as asked, 1 stopped by a fault, 2 the environment is wrong.
+"""
+
+import asyncio
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Protocol, TypeVar
+
+from shared.errors import SegueError, SettingsError
+from shared.settings import TelemetrySettings
+from shared.telemetry.log import configure, logger_of
+
+EXIT_FAULT = 1
+EXIT_SETTINGS = 2
+
+
+class ServiceSettings(Protocol):
+    """What every service's settings have."""
+
+    @property
+    def telemetry(self) -> TelemetrySettings:
+        """How to speak."""
+        ...
+
+
+S = TypeVar("S", bound=ServiceSettings)
+
+
+class Run(Protocol[S]):  # type: ignore[misc]  # contravariance does not matter to one caller
+    """A service's door."""
+
+    def __call__(self, settings: S, *, stop: asyncio.Event) -> Awaitable[None]:
+        """Serve until `stop`."""
+        ...
+
+
+def main(service: str, read_settings: Callable[[], S], run: Run[S]) -> None:
+    """Read the settings once, serve until SIGINT or SIGTERM, and exit."""
+    try:
+        settings = read_settings()
+    except SettingsError as error:
+        sys.exit(_said(f"{service} does not start: {error}", EXIT_SETTINGS))
+    configure(settings.telemetry)
+    try:
+        asyncio.run(_serve(run, settings))
+    except SettingsError as error:
+        sys.exit(_said(f"{service} does not start: {error}", EXIT_SETTINGS))
+    except SegueError as error:
+        logger_of(service).error("stopped by a fault", action="service.failed", reason=str(error))
+        sys.exit(EXIT_FAULT)
+
+
+async def _serve(run: Run[S], settings: S) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for name in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(name, stop.set)
+    await run(settings, stop=stop)
+
+
+def _said(line: str, code: int) -> int:
+    sys.stderr.write(line + "\n")
+    return code
