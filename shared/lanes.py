@@ -18,7 +18,7 @@ from typing import Generic, TypeVar
 from shared.watermark import Ledger
 
 H = TypeVar("H")
-Release = Callable[[Hashable, "list[H]"], None]
+Release = Callable[[Hashable, list[H]], None]
 Work = Callable[[], Awaitable[None]]
 
 

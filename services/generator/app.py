@@ -172,7 +172,8 @@ def attach(
     async def on_revoked(*_: Any, **__: Any) -> None:
         lanes.suspend()
 
-    async def on_assigned(_app: Any, *_: Any, assigned: Any = (), **__: Any) -> None:
+    async def on_assigned(_app: Any, *told: Any, **__: Any) -> None:
+        (assigned,) = told
         for slot, count in lanes.resume(set(assigned)).items():
             log.info("partition lost", action="partitions.lost", partition=str(slot), records=count)
         log.info("partitions assigned", action="partitions.assigned", count=len(assigned))

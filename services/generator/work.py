@@ -19,7 +19,7 @@ from shared.events import (
     Stage,
 )
 from shared.kafka.codec import Envelope
-from shared.kafka.producer import Publisher
+from shared.kafka.producer import Publishing
 from shared.runs import RunBook
 from shared.telemetry.log import Logger
 from shared.telemetry.metrics import SKIPPED_TOTAL
@@ -45,7 +45,7 @@ class SceneWork:
 
     generate: Generate
     memory: Memory
-    publisher: Publisher
+    publisher: Publishing
     book: RunBook
     gate: Gate
     log: Logger

@@ -6,6 +6,7 @@ twice is harmless (its id is derived).
 """
 
 import asyncio
+from typing import Protocol
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
@@ -18,6 +19,18 @@ from shared.settings import KafkaSettings
 
 CONFIRM_S = 30.0  # the broker's own request timeout is half of it: one retry fits
 REQUEST_TIMEOUT_MS = 15_000
+
+
+class Publishing(Protocol):
+    """Says events; `Publisher` does it on Kafka."""
+
+    async def publish(self, event: Event, *, traceparent: str | None = None) -> None:
+        """Publish `event`; returns when it cannot be lost any more.
+
+        Raises:
+            RetryableError: not confirmed in time; it may or may not be there.
+        """
+        ...
 
 
 class Publisher:

@@ -18,7 +18,7 @@ from shared.errors import DeadLetterLimitError, InvalidEventError, JobError, Ret
 from shared.events import Event, JobFailed, Stage
 from shared.kafka.codec import Envelope, Record, Unreadable
 from shared.kafka.deadletter import DeadLetters, ParkedRuns
-from shared.kafka.producer import Publisher
+from shared.kafka.producer import Publisher, Publishing
 from shared.retry import RetryPolicy
 from shared.settings import LaneSettings
 from shared.storage import ObjectStore
@@ -40,7 +40,7 @@ class Router:
 
     service: str
     stage: Stage
-    publisher: Publisher
+    publisher: Publishing
     dead_letters: DeadLetters
     parked: ParkedRuns
     policy: RetryPolicy

@@ -8,16 +8,18 @@ import asyncio
 import hashlib
 import mimetypes
 import os
+import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from stat import S_ISREG
 from typing import TypeVar
 
 from shared.errors import NotFoundError, StoreUnavailableError
 from shared.storage import CHUNK_BYTES, DEFAULT_CONTENT_TYPE, ObjectStat
-from shared.storage.keys import check_key
+from shared.storage.keys import check_key, check_prefix
 
 T = TypeVar("T")
 _TEMPORARY = ".tmp"  # a name no key can have at its head: such files are not objects
@@ -48,6 +50,7 @@ class FolderStore:
         content_type: str = DEFAULT_CONTENT_TYPE,  # noqa: ARG002 - as in put
     ) -> None:
         """Store a file, copied chunk by chunk."""
+        await asyncio.to_thread(path.stat)  # a missing file is the caller's fault, not the store's
         await self._in_thread(lambda: self._place(key, _chunks(path, 0, None)))
 
     async def put_if_absent(self, key: str, data: bytes) -> bool:
@@ -62,9 +65,8 @@ class FolderStore:
         """Write the object to `path`."""
 
         def copy() -> None:
-            with path.open("wb") as target:
-                for chunk in _chunks(self._path(key), 0, None):
-                    target.write(chunk)
+            with self._path(key).open("rb") as source, path.open("wb") as target:
+                shutil.copyfileobj(source, target, CHUNK_BYTES)
 
         await self._in_thread(copy, key=key)
 
@@ -85,6 +87,7 @@ class FolderStore:
 
     async def list_objects(self, prefix: str) -> AsyncIterator[ObjectStat]:
         """The objects whose keys begin with `prefix`, in key order."""
+        check_prefix(prefix)
         for path in await self._in_thread(lambda: self._below(prefix)):
             try:
                 yield await self._in_thread(lambda p=path: self._stat(p), key=str(path))  # type: ignore[misc]
@@ -93,7 +96,8 @@ class FolderStore:
 
     async def delete(self, key: str) -> None:
         """Remove `key`; nothing happens when it is not there."""
-        await self._in_thread(lambda: self._path(key).unlink(missing_ok=True))
+        with suppress(NotFoundError):
+            await self._in_thread(lambda: self._path(key).unlink(), key=key)
 
     async def check(self) -> None:
         """Return if the folder can be written to."""
@@ -112,6 +116,8 @@ class FolderStore:
 
     def _stat(self, path: Path) -> ObjectStat:
         found = path.stat()
+        if not S_ISREG(found.st_mode):
+            raise IsADirectoryError(path)  # the beginning of keys is not an object
         identity = f"{found.st_ino}-{found.st_size}-{found.st_mtime_ns}"
         return ObjectStat(
             key=path.relative_to(self.root).as_posix(),
@@ -158,9 +164,7 @@ class FolderStore:
     async def _in_thread(self, call: Callable[[], T], *, key: str = "") -> T:
         try:
             return await asyncio.to_thread(call)
-        except FileNotFoundError as error:
-            raise NotFoundError(key) from error
-        except IsADirectoryError as error:
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
             raise NotFoundError(key) from error
         except OSError as error:
             raise StoreUnavailableError(f"store folder: {error.strerror}") from error

@@ -23,6 +23,17 @@ def check_key(key: str) -> str:
     return key
 
 
+def check_prefix(prefix: str) -> str:
+    """`prefix` if it is the beginning of keys: nothing, a key, or one with `/` at its end.
+
+    Raises:
+        ValueError: it could lead out of the store.
+    """
+    if prefix:
+        check_key(prefix.removesuffix("/"))
+    return prefix
+
+
 def job_prefix(job_id: str) -> str:
     """Everything of a job lies below."""
     return f"jobs/{ids.job_uuid(job_id)}"

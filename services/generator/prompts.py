@@ -1,0 +1,111 @@
+"""Prompts: the text that asks for a scene's music.
+
+What somebody wrote as a prompt wins, the scene's before the run's. Otherwise the template is
+filled with a mood: the one the scene names, or the one its description speaks of. Five moods
+are known by their words; the mood with most words in a text is its mood, the earliest at a tie,
+and where no word is known the music is professional and engaging.
+
+Units: lengths are characters. Pure.
+"""
+
+import re
+from collections.abc import Mapping
+from enum import StrEnum
+
+PROMPT_CHARS_MAX = 2000  # the model reads some 500 tokens; more only fills events and logs
+MOOD_CHARS_MAX = 200
+TEMPLATE = "Cinematic background music, {mood}, instrumental, seamless loop"
+
+
+class Mood(StrEnum):
+    """How a scene feels; the value is how a prompt says it."""
+
+    EXCITING = "upbeat and energetic"
+    CALM = "calm and peaceful"
+    DRAMATIC = "dramatic and intense"
+    ELEGANT = "elegant and sophisticated"
+    PROFESSIONAL = "professional and engaging"
+
+
+_WORDS_OF: Mapping[Mood, str] = {
+    Mood.EXCITING: """
+        action adrenaline amazing athletic bouncy carnival catchy celebrate celebrating celebration
+        cheer cheerful cheering chase chasing dance dancing dynamic energetic energizing energy
+        excited excitement exciting exhilarating extreme fast festival festive fireworks
+        fun groovy happy hype joy joyful jump jumping lively party playful pumped race racing rapid
+        run running rush skate skateboard skating ski skiing speed speeding sport sporty sports
+        sprint surf surfing thrill thrilling uplifting upbeat vibrant victory
+    """,
+    Mood.CALM: """
+        ambient beach breath breathing breeze calm calming calmness chill cosy cozy cloud clouds
+        dawn dreamy drifting ease easy forest garden gentle gently harmony lake lullaby meadow
+        meditate meditation meditative mellow mindful mist morning nature peace peaceful peacefully
+        pond quiet quietly relax relaxed relaxing rest restful river serene serenity silent sleep
+        sleepy slow slowly snowfall soft softly soothing still stillness sunrise sunset tender
+        tranquil tranquility waves yoga zen
+    """,
+    Mood.DRAMATIC: """
+        aggressive apocalyptic battle brooding burning collapse conflict crash crisis danger
+        dangerous dark darkness death desperate destruction doom drama dramatic eerie epic escape
+        explosion fear fearsome fierce fight fighting fire fury gripping grim haunted haunting
+        heroic horror intense intensity lightning menacing mysterious mystery nightmare ominous
+        peril powerful rage revenge scary shadow shadows sinister storm stormy struggle suspense
+        suspenseful tense tension terrifying threat thriller thunder thunderstorm tragedy tragic
+        villain war warrior
+    """,
+    Mood.ELEGANT: """
+        aristocratic ballet ballroom boutique champagne chandelier chic class classy couture crystal
+        delicate diamond diamonds elegance elegant elegantly exclusive exquisite fashion fashionable
+        gala glamorous glamour gold golden gourmet graceful jewel jewellery jewelry jewels lavish
+        luxurious luxury mansion marble opulent palace pearl pearls perfume polished posh premium
+        prestige prestigious refined regal rich romance romantic royal satin silk sophisticated
+        sophistication stylish tasteful upscale velvet wedding wine yacht
+    """,
+    # Only so that a given mood counts as known: a text needs none of these to be professional.
+    Mood.PROFESSIONAL: """
+        business confident corporate engaging informative inspiring motivating neutral office
+        optimistic professional professionally technology
+    """,
+}
+_MOOD_OF_WORD: Mapping[str, Mood] = {
+    word: mood for mood, words in _WORDS_OF.items() for word in words.split()
+}
+_BETWEEN_WORDS = frozenset({"and", "or", "but", "very", "more", "a", "the", "mood", "feeling"})
+_WORD = re.compile(r"[^\W\d_]+")
+
+
+def prompt_for(
+    *, description: str, mood: str | None, scene_prompt: str | None, run_prompt: str | None
+) -> str:
+    """The prompt of one scene: the scene's own, else the run's, else the template's."""
+    for written in (scene_prompt, run_prompt):
+        if tidy := _tidy(written, chars_max=PROMPT_CHARS_MAX):
+            return tidy
+    return TEMPLATE.format(mood=_mood_text(mood) or mood_of(description))
+
+
+def mood_of(text: str) -> Mood:
+    """The mood that most words of `text` speak of; the earliest at a tie."""
+    found = [_MOOD_OF_WORD.get(word) for word in _words(text)]
+    votes = [mood for mood in found if mood not in {None, Mood.PROFESSIONAL}]
+    # max keeps the first of equals
+    return max(votes, key=votes.count, default=None) or Mood.PROFESSIONAL
+
+
+def _mood_text(mood: str | None) -> str:
+    """What stands for a given mood in the template; "" when none was given."""
+    tidy = _tidy(mood, chars_max=MOOD_CHARS_MAX)
+    telling = [word for word in _words(tidy) if word not in _BETWEEN_WORDS]
+    if telling and all(word in _MOOD_OF_WORD for word in telling):
+        return mood_of(tidy)
+    return tidy
+
+
+def _words(text: str) -> list[str]:
+    return _WORD.findall(text.lower())
+
+
+def _tidy(text: str | None, *, chars_max: int) -> str:
+    """`text` on one line, without what cannot be printed, cut to length."""
+    plain = "".join(char if char.isprintable() else " " for char in text or "")
+    return " ".join(plain.split())[:chars_max].rstrip()

@@ -1,0 +1,17 @@
+"""Opening: the store that the settings name, for each `__main__`."""
+
+from shared.settings import StoreSettings
+from shared.storage import ObjectStore
+from shared.storage.filesystem import FolderStore
+from shared.storage.s3 import S3Store
+
+
+def open_store(settings: StoreSettings) -> ObjectStore:
+    """A folder when one is set (it is made if missing), a bucket otherwise; nothing is asked yet.
+
+    Raises:
+        SettingsError: neither a folder nor a server's keys are set.
+    """
+    if settings.folder is not None:
+        return FolderStore(settings.folder)
+    return S3Store(settings)

@@ -1,0 +1,1 @@
+"""Unit tests: pure, no server, seconds in all."""

@@ -1,0 +1,291 @@
+"""One record after the other: order, repetition, runs, failure; with a store and a ledger."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from services.generator.claims import Claims
+from services.generator.continuation import Continuation
+from services.generator.generate import Generate
+from services.generator.providers import CompositionRequest
+from services.generator.providers.clips import encode
+from services.generator.settings import GeneratorSettings
+from services.generator.work import SceneWork
+from shared.errors import JobError, ProviderRejectedError, SceneGapError
+from shared.events import (
+    ErrorStrategy,
+    Event,
+    JobCancelled,
+    Origin,
+    SceneRequested,
+    SegmentGenerated,
+)
+from shared.kafka.codec import Envelope, Record
+from shared.media import SAMPLE_RATE_HZ
+from shared.runs import RunBook
+from shared.storage.filesystem import FolderStore
+from shared.storage.keys import segment_key
+from shared.telemetry.log import logger_of
+from tests.builders import a_scene
+from tests.fakes.clock import FakeClock
+from tests.fakes.provider import LedgerProvider
+
+
+def _clip(request: CompositionRequest) -> bytes:
+    """Quiet noise, as long as asked."""
+    noise = np.random.default_rng(request.seed).standard_normal((2, request.duration_s * 32_000))
+    return encode((0.1 * noise).astype(np.float32))
+
+
+class Memory:
+    """The table as a dict."""
+
+    def __init__(self) -> None:
+        self.states: dict[str, Continuation] = {}
+
+    def recall(self, job_id: str) -> Continuation | None:
+        """The state of the job."""
+        return self.states.get(job_id)
+
+    async def keep(self, job_id: str, state: Continuation, *, partition: int) -> None:
+        """Write it down."""
+        self.states[job_id] = state
+
+
+class Bench:
+    """A generator without Kafka: what it said lies in `said`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.store = FolderStore(folder)
+        self.provider = LedgerProvider(clip_of=_clip)
+        self.memory = Memory()
+        self.book = RunBook()
+        self.said: list[Event] = []
+        self.work = self.process()
+
+    def process(self) -> SceneWork:
+        """A process with nothing in its head but what store and table have."""
+        clock = FakeClock()
+        log = logger_of("test")
+        settings = GeneratorSettings()
+        return SceneWork(
+            generate=Generate(
+                store=self.store,
+                provider=self.provider,
+                claims=Claims(self.store, self.provider, clock=clock, lease_s=5, settle_s=40),
+                settings=settings,
+                clock=clock,
+                log=log,
+            ),
+            memory=self.memory,
+            publisher=self,
+            book=self.book,
+            gate=self._open,
+            log=log,
+        )
+
+    async def publish(self, event: Event, *, traceparent: str | None = None) -> None:
+        """As the publisher does."""
+        self.said.append(event)
+
+    async def _open(self) -> None:
+        """A gate that stands open."""
+
+    async def ask(self, scene: SceneRequested) -> None:
+        """As if a record had come."""
+        record = Record(topic=scene.kind, partition=0, offset=0, key=None, value=None)
+        envelope = Envelope(event=scene, event_id="", traceparent=None, record=record)
+        self.work.seen(envelope)
+        await self.work.requested(envelope)
+
+    def segments(self) -> list[SegmentGenerated]:
+        """What was said, segments alone."""
+        return [event for event in self.said if isinstance(event, SegmentGenerated)]
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> Bench:
+    """A fresh one."""
+    return Bench(tmp_path)
+
+
+async def test_each_scene_continues_the_one_before(bench: Bench) -> None:
+    """The second request carries a window on the first clip, and counts it in its duration."""
+    for index in range(3):
+        await bench.ask(a_scene(index, count=3, duration_s=1.7))
+
+    first, second, third = bench.segments()
+    assert [s.origin for s in (first, second, third)] == [
+        Origin.FRESH,
+        Origin.CONTINUED,
+        Origin.CONTINUED,
+    ]
+    asked = bench.provider.charged[1]
+    assert asked.window is not None
+    assert asked.window.clip_key == first.object_key
+    assert asked.duration_s == 2 + 1
+    assert second.window_samples == SAMPLE_RATE_HZ
+    assert third.start_samples + third.samples == 244_800
+
+
+async def test_a_redelivered_scene_is_said_again_and_not_paid_again(bench: Bench) -> None:
+    """The same event, to the letter."""
+    await bench.ask(a_scene(0))
+    await bench.ask(a_scene(0))
+
+    assert bench.said[0] == bench.said[1]
+    assert len(bench.provider.charged) == 1
+
+
+async def test_a_generator_that_forgot_everything_pays_nothing_again(bench: Bench) -> None:
+    """Table and memory lost, the store kept: every scene is said again, the next is made."""
+    for index in range(2):
+        await bench.ask(a_scene(index))
+    bench.memory.states.clear()
+    bench.book, bench.said = RunBook(), []
+    bench.work = bench.process()
+
+    for index in range(3):
+        await bench.ask(a_scene(index))
+
+    assert [s.scene_index for s in bench.segments()] == [0, 1, 2]
+    assert len(bench.provider.charged) == 3
+
+
+async def test_state_lost_in_the_middle_is_rebuilt_from_the_store(bench: Bench) -> None:
+    """Scene 2 comes first after the loss: what it continues is read from the store."""
+    for index in range(2):
+        await bench.ask(a_scene(index))
+    kept = bench.memory.states["job-1"]
+    bench.memory.states.clear()
+
+    await bench.ask(a_scene(2))
+
+    asked = bench.provider.charged[2]
+    assert asked.window is not None
+    assert kept.last_clip is not None
+    assert asked.window.clip_key == kept.last_clip.clip_key
+
+
+async def test_a_scene_that_skips_ahead_is_refused(bench: Bench) -> None:
+    """Its predecessor was never made: the topic is not ordered by job."""
+    await bench.ask(a_scene(0))
+
+    with pytest.raises(SceneGapError, match="scene 2 came"):
+        await bench.ask(a_scene(2))
+
+    assert len(bench.provider.charged) == 1
+
+
+async def test_a_newer_run_starts_over_and_an_older_one_is_skipped(bench: Bench) -> None:
+    """Events of an older run are never mixed in, and cost nothing."""
+    await bench.ask(a_scene(0))
+    await bench.ask(a_scene(0, run=2))
+    await bench.ask(a_scene(1))
+
+    assert [(s.run, s.scene_index) for s in bench.segments()] == [(1, 0), (2, 0)]
+    assert len(bench.provider.charged) == 2
+
+
+async def test_a_run_that_is_superseded_while_it_waits_is_not_paid_for(bench: Bench) -> None:
+    """The newer run's record was seen, though its turn has not come."""
+    bench.book.note("job-1", 2)
+
+    await bench.ask(a_scene(0))
+
+    assert bench.provider.charged == []
+    assert bench.said == []
+
+
+async def test_a_cancelled_run_spends_nothing_more(bench: Bench) -> None:
+    """`job.cancelled` stops the scenes that are still to come."""
+    await bench.ask(a_scene(0))
+    cancelled = JobCancelled(job_id="job-1", run=1)
+    record = Record(topic=cancelled.kind, partition=0, offset=1, key=None, value=None)
+    bench.work.seen(Envelope(event=cancelled, event_id="", traceparent=None, record=record))
+
+    await bench.ask(a_scene(1))
+
+    assert len(bench.provider.charged) == 1
+
+
+async def test_a_failed_scene_becomes_silence_and_the_next_continues_the_last_music(
+    bench: Bench,
+) -> None:
+    """The default strategy; the silence says why."""
+    await bench.ask(a_scene(0))
+    bench.provider.reject[2] = ProviderRejectedError("content refused")
+    await bench.ask(a_scene(1))
+    await bench.ask(a_scene(2))
+
+    first, silent, third = bench.segments()
+    assert silent.origin is Origin.SILENCE
+    assert silent.object_key is None
+    assert silent.reason == "content refused"
+    assert third.origin is Origin.CONTINUED
+    window = bench.provider.charged[2].window
+    assert window is not None
+    assert window.clip_key == first.object_key
+
+
+@pytest.mark.parametrize(
+    "params", [{"error_strategy": ErrorStrategy.HALT}, {"fail_on_error": True}]
+)
+async def test_a_run_that_wants_no_silence_ends_at_its_first_failure(
+    bench: Bench, params: dict[str, object]
+) -> None:
+    """The failure is told again when the record is, and later scenes are not made."""
+    bench.provider.reject[1] = ProviderRejectedError("content refused")
+    scene = a_scene(0, params=params)
+    with pytest.raises(JobError, match="content refused"):
+        await bench.ask(scene)
+    with pytest.raises(JobError, match="content refused"):
+        await bench.ask(scene)
+    await bench.ask(a_scene(1, params=params))
+
+    assert len(bench.provider.charged) == 1
+    assert bench.said == []
+
+
+async def test_a_prediction_that_failed_by_accident_is_tried_again_with_a_new_seed(
+    bench: Bench,
+) -> None:
+    """At most so often as the settings say, and the segment tells of it."""
+    bench.provider.reject[1] = ProviderRejectedError("interrupted", retryable=True)
+
+    await bench.ask(a_scene(0))
+
+    (segment,) = bench.segments()
+    assert segment.origin is Origin.FRESH
+    assert segment.attempts == 2
+    assert segment.warnings == ("attempt 1: interrupted",)
+    seeds = {request.seed for request in bench.provider.charged}
+    assert len(seeds) == 2
+
+
+async def test_a_clip_of_the_wrong_length_is_not_taken(bench: Bench) -> None:
+    """Measured, not believed: after the last try the scene is silence, with the reason."""
+    bench.provider.clip_of = lambda request: _clip(
+        CompositionRequest(prompt="", duration_s=request.duration_s + 5, window=None, seed=1)
+    )
+
+    await bench.ask(a_scene(0))
+
+    (segment,) = bench.segments()
+    assert segment.origin is Origin.SILENCE
+    assert segment.reason is not None
+    assert "8.00 s instead of 3 s" in segment.reason
+    assert len(bench.provider.charged) == GeneratorSettings().scene_attempts_max
+
+
+async def test_what_another_process_finished_first_counts(bench: Bench) -> None:
+    """Two made the same scene: one segment is stored, and both say that one."""
+    await bench.ask(a_scene(0))
+    stored = await bench.store.get(segment_key("job-1", 1, 0))
+    bench.memory.states.clear()
+
+    await bench.ask(a_scene(0))
+
+    assert await bench.store.get(segment_key("job-1", 1, 0)) == stored
+    assert bench.said[0] == bench.said[1]
