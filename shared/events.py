@@ -9,13 +9,11 @@ Units: seconds at this edge are exact decimals as people write them; samples are
 channel, at 48 kHz (`shared/media.py`). Pure.
 """
 
-import math
 from decimal import Decimal, DecimalException
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -28,7 +26,7 @@ from shared import ids
 
 JobId = Annotated[
     str,
-    BeforeValidator(ids.check_job_id),
+    BeforeValidator(ids.check_job_id, json_schema_input_type=str | int),
     Field(description="The job; the key of every record. A string or an integer, kept as text."),
 ]
 Run = Annotated[
@@ -36,13 +34,7 @@ Run = Annotated[
 ]
 
 
-def _finite_seconds(value: float) -> float:
-    if not math.isfinite(value):
-        raise ValueError("must be a finite number of seconds")
-    return value
-
-
-Seconds = Annotated[float, Field(allow_inf_nan=False), AfterValidator(_finite_seconds)]
+Seconds = Annotated[float, Field(allow_inf_nan=False)]
 Duration = Annotated[Seconds, Field(gt=0)]
 
 
@@ -92,8 +84,20 @@ class _Value(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", ser_json_inf_nan="strings")
 
 
+def _needs(**types: str) -> dict[str, Any]:
+    """In JSON schema: these fields are there, and not null."""
+    return {
+        "properties": {name: {"type": kind} for name, kind in types.items()},
+        "required": list(types),
+    }
+
+
 class VideoRef(_Value):
     """Where the stitched video lies: a URL, or an object in the store."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"oneOf": [_needs(url="string"), _needs(object="string")]}
+    )
 
     url: str | None = Field(default=None, description="http(s) URL of the video.")
     object: str | None = Field(default=None, description="Key of an object in Segue's store.")
@@ -135,8 +139,15 @@ def _with_duration(value: Any) -> Any:
     return {**value, "duration_s": length}
 
 
+def _either_length(schema: dict[str, Any]) -> None:
+    schema.pop("required")
+    schema["anyOf"] = [_needs(duration_s="number"), _needs(start_s="number", end_s="number")]
+
+
 class Scene(_Value):
     """A span of the video and what it shows, as upstream describes it."""
+
+    model_config = ConfigDict(json_schema_extra=_either_length)
 
     description: str = Field(default="", description="What is seen; the prompt is made from it.")
     duration_s: Duration = Field(description="Seconds; or give start_s and end_s.")

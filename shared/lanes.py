@@ -14,6 +14,7 @@ Knows nothing of Kafka: a slot is any name of a partition, a handle whatever let
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Hashable
 from typing import Generic, TypeVar
+from weakref import WeakSet
 
 from shared.watermark import Ledger
 
@@ -33,6 +34,7 @@ class Lanes(Generic[H]):
         self._ledger: Ledger[H] = Ledger()
         self._tails: dict[tuple[Hashable, str], asyncio.Task[None]] = {}
         self._tasks: dict[Hashable, dict[int, asyncio.Task[None]]] = {}
+        self._dropped: WeakSet[asyncio.Task[None]] = WeakSet()  # still clearing up, perhaps
         self._owned = asyncio.Event()
         self._owned.set()
         self._room = asyncio.Event()
@@ -94,7 +96,9 @@ class Lanes(Generic[H]):
     ) -> None:
         if previous is not None:
             await asyncio.wait([previous])
-            if previous.cancelled() or previous.exception() is not None:
+            # A lane that was lost and came back waits for its old work, and begins anew.
+            lost = previous in self._dropped
+            if not lost and (previous.cancelled() or previous.exception() is not None):
                 raise asyncio.CancelledError  # a lane never passes a record that did not finish
         await self._owned.wait()
         await work()
@@ -120,5 +124,6 @@ class Lanes(Generic[H]):
     def _drop(self, slot: Hashable) -> int:
         count = self._ledger.drop(slot)
         for task in self._tasks.pop(slot, {}).values():
+            self._dropped.add(task)
             task.cancel()
         return count

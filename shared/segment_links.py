@@ -62,8 +62,8 @@ class SegmentLinks:
             LinkUnknownError: not sealed with any of our keys.
             LinkExpiredError: sealed too long ago.
         """
-        padded = (token + "=" * (-len(token) % 4)).encode()
         try:
+            padded = _padded(token)
             key = self._fernet.decrypt(padded).decode()
             sealed_at = self._fernet.extract_timestamp(padded)
         except (InvalidToken, ValueError, TypeError) as error:
@@ -71,6 +71,17 @@ class SegmentLinks:
         if self._clock.now().timestamp() > sealed_at + self._ttl_s:
             raise LinkExpiredError(f"this link was good for {self._ttl_s} s")
         return key
+
+
+def _padded(token: str) -> bytes:
+    """The token as it was before its padding was cut off.
+
+    Base64 is read leniently, so a token could be written in many ways: one is allowed.
+    """
+    padded = (token + "=" * (-len(token) % 4)).encode("ascii")
+    if base64.urlsafe_b64encode(base64.urlsafe_b64decode(padded)) != padded:
+        raise InvalidToken
+    return padded
 
 
 def _fernet_key(phrase: str) -> bytes:

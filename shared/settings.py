@@ -19,7 +19,12 @@ class SettingsGroup(BaseSettings):
     """A frozen group of settings; `from_environment()` names what is wrong."""
 
     model_config = SettingsConfigDict(
-        frozen=True, extra="ignore", populate_by_name=True, env_ignore_empty=True
+        frozen=True,
+        extra="ignore",
+        populate_by_name=True,
+        env_ignore_empty=True,
+        # of fields without an alias, the nested groups: `ffmpeg` must not read FFMPEG as its own
+        env_prefix="SEGUE_GROUP_OF_SETTINGS_",
     )
 
     @classmethod

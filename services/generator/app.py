@@ -16,12 +16,12 @@ from typing import Any
 
 import faust
 from faust.transport.drivers import aiokafka as driver
-from shared.storage.opening import open_store
 from typing_extensions import override
 
 from services.generator.claims import Claims
 from services.generator.continuation import Continuation
 from services.generator.generate import Generate
+from services.generator.providers import MusicProvider
 from services.generator.providers.building import build_provider
 from services.generator.settings import GeneratorSettings
 from services.generator.work import SceneWork
@@ -34,10 +34,12 @@ from shared.kafka.producer import Publisher
 from shared.kafka.routing import Handle, Router, build_router
 from shared.lanes import Lanes
 from shared.runs import RunBook
+from shared.storage.opening import open_store
 from shared.telemetry.log import Logger, logger_of
 from shared.topics import CONTINUATIONS_TABLE, GENERATOR_GROUP
 
 CHANGELOG_S = 30.0  # the broker confirms in milliseconds; beyond this it is away
+START_S = 120.0  # recovery reads one small record per job
 STOP_S = 10.0
 
 
@@ -101,13 +103,16 @@ class TableMemory:
 
     def __init__(self, app: faust.App, *, partitions: int) -> None:
         self._table = app.Table(
-            CONTINUATIONS_TABLE, key_type=str, value_type=dict, partitions=partitions
+            CONTINUATIONS_TABLE,
+            key_type=str,
+            value_type=bytes,  # raw: the model is the codec; Faust's own cannot read back a dict
+            partitions=partitions,
         )
 
     def recall(self, job_id: str) -> Continuation | None:
         """The state of the job; None if nothing is known of it."""
         known = self._table.data.get(job_id)
-        return None if known is None else Continuation.model_validate(known)
+        return None if known is None else Continuation.model_validate_json(known)
 
     async def keep(self, job_id: str, state: Continuation, *, partition: int) -> None:
         """Write the state on the changelog, then in memory.
@@ -115,7 +120,7 @@ class TableMemory:
         Raises:
             RetryableError: the broker did not confirm it in time.
         """
-        value = state.model_dump(mode="json")
+        value = state.model_dump_json().encode()
         try:
             async with asyncio.timeout(CHANGELOG_S):
                 await self._table.send_changelog(partition, job_id, value)
@@ -172,8 +177,8 @@ def attach(
     async def on_revoked(*_: Any, **__: Any) -> None:
         lanes.suspend()
 
-    async def on_assigned(_app: Any, *told: Any, **__: Any) -> None:
-        (assigned,) = told
+    async def on_assigned(*told: Any, **_: Any) -> None:
+        _app, assigned = told
         for slot, count in lanes.resume(set(assigned)).items():
             log.info("partition lost", action="partitions.lost", partition=str(slot), records=count)
         log.info("partitions assigned", action="partitions.assigned", count=len(assigned))
@@ -209,8 +214,11 @@ async def run(
     stop: asyncio.Event,
     ready: asyncio.Event | None = None,
     clock: Clock | None = None,
+    provider: MusicProvider | None = None,
 ) -> None:
     """Generate until `stop`; the one way up, for `__main__`, the embedded stack and the tests.
+
+    A `provider` given here is used in place of the one that the settings name.
 
     Raises:
         SegueError: it could not start, or had to stop.
@@ -220,7 +228,7 @@ async def run(
     log.info("generator starts", action="service.starting", provider=settings.provider)
     await ensure_topics(settings.kafka)
     store = open_store(settings.store)
-    provider = build_provider(settings.provider, store=store)
+    provider = provider or build_provider(settings.provider, store=store)
     publisher = Publisher(settings.kafka, source="generator", clock=clock)
     await publisher.start()
     lanes: Lanes[Any] = Lanes(let_go)
@@ -275,7 +283,11 @@ async def _serve(
     log: Logger,
 ) -> None:
     app.finalize()
-    await app.start()
+    try:
+        async with asyncio.timeout(START_S):
+            await app.start()
+    except TimeoutError as error:
+        raise SegueError(f"Faust did not start, or recover its table, in {START_S} s") from error
     log.info("generator is ready", action="service.ready")
     if ready is not None:
         ready.set()

@@ -8,6 +8,7 @@ from shared.clock import Clock
 from shared.events import Event, SegmentGenerated, Stage
 from shared.ffmpeg import Ffmpeg
 from shared.kafka.stage import stage_service
+from shared.telemetry.metrics import MERGE_SECONDS
 
 
 async def run(
@@ -29,6 +30,16 @@ async def run(
             assert isinstance(event, SegmentGenerated), "the topic's decoder promises it"
             if event.scene_index + 1 < event.scene_count:
                 return None  # scenes come in order: the last one implies all the others
-            return await merge.run(event)
+            with MERGE_SECONDS.time():
+                track = await merge.run(event)
+            service.log.info(
+                "track merged",
+                action="track.merged",
+                job_id=track.job_id,
+                run=track.run,
+                seconds=track.duration_s,
+                loudness_lufs=track.loudness_lufs,
+            )
+            return track
 
         await service.consume(SegmentGenerated.kind, segment, stop=stop, ready=ready)

@@ -10,7 +10,6 @@ ours: the consumer stops with its topic intact.
 import traceback
 from collections import OrderedDict
 from datetime import datetime
-from importlib.metadata import version
 
 from shared.clock import Clock
 from shared.errors import DeadLetterLimitError
@@ -18,6 +17,7 @@ from shared.kafka.codec import Headers, Record
 from shared.kafka.producer import Publisher
 from shared.storage import ObjectStore
 from shared.storage.keys import parked_key
+from shared.telemetry import service_version
 from shared.topics import DLQ_SUFFIX
 
 STACK_CHARS_MAX = 4000
@@ -52,7 +52,14 @@ class DeadLetters:
             topic=record.topic + DLQ_SUFFIX,
             key=record.key,
             value=record.value,
-            headers=record.headers + self._headers(record, error, attempts, self._clock.now()),
+            headers=record.headers
+            + dead_letter_headers(
+                record,
+                error,
+                attempts=attempts,
+                service=self._service,
+                now=self._clock.now(),
+            ),
             partition=record.partition,
         )
         if behind:
@@ -63,22 +70,26 @@ class DeadLetters:
                 f"{self._consecutive} dead letters in a row, the last: {error}"
             )
 
-    def _headers(self, record: Record, error: Exception, attempts: int, now: datetime) -> Headers:
-        stack = "".join(traceback.format_exception(error))[-STACK_CHARS_MAX:]
-        told: dict[str, object] = {
-            "dlq-reason": str(error) or type(error).__name__,
-            "dlq-exception": type(error).__name__,
-            "dlq-stack": stack,
-            "dlq-origin-topic": record.topic,
-            "dlq-origin-partition": record.partition,
-            "dlq-origin-offset": record.offset,
-            "dlq-origin-timestamp": record.timestamp_ms or "",
-            "dlq-attempts": attempts,
-            "dlq-failed-at": now.isoformat(),
-            "dlq-service": self._service,
-            "dlq-service-version": version("segue"),
-        }
-        return tuple((name, str(value).encode()) for name, value in told.items())
+
+def dead_letter_headers(
+    record: Record, error: Exception, *, attempts: int, service: str, now: datetime
+) -> Headers:
+    """What is put beside the original headers: why `record` is here, and where it came from."""
+    stack = "".join(traceback.format_exception(error))[-STACK_CHARS_MAX:]
+    told: dict[str, object] = {
+        "dlq-reason": str(error) or type(error).__name__,
+        "dlq-exception": type(error).__name__,
+        "dlq-stack": stack,
+        "dlq-origin-topic": record.topic,
+        "dlq-origin-partition": record.partition,
+        "dlq-origin-offset": record.offset,
+        "dlq-origin-timestamp": record.timestamp_ms or "",
+        "dlq-attempts": attempts,
+        "dlq-failed-at": now.isoformat(),
+        "dlq-service": service,
+        "dlq-service-version": service_version(),
+    }
+    return tuple((name, str(value).encode()) for name, value in told.items())
 
 
 class ParkedRuns:
@@ -86,29 +97,26 @@ class ParkedRuns:
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
-        self._known: OrderedDict[str, bool] = OrderedDict()
+        self._free: OrderedDict[str, None] = OrderedDict()  # a parked run is looked up each time
 
     async def park(self, job_id: str, run: int, topic: str, *, reason: str) -> None:
         """From now on, records of this run on this topic are parked."""
         key = parked_key(job_id, run, topic)
         await self._store.put(key, reason.encode())
-        self._remember(key, parked=True)
+        self._free.pop(key, None)
 
     async def is_parked(self, job_id: str, run: int, topic: str) -> bool:
         """Whether a dead letter holds this run up."""
         key = parked_key(job_id, run, topic)
-        if key not in self._known:
-            self._remember(key, parked=await self._store.stat(key) is not None)
-        return self._known[key]
+        if key in self._free:
+            return False
+        if await self._store.stat(key) is not None:
+            return True
+        self._free[key] = None
+        while len(self._free) > _RUNS_MAX:
+            self._free.popitem(last=False)
+        return False
 
     async def release(self, job_id: str, run: int, topic: str) -> None:
-        """Let the run go on; other processes hear of it when they next look it up."""
-        key = parked_key(job_id, run, topic)
-        await self._store.delete(key)
-        self._known.pop(key, None)
-
-    def _remember(self, key: str, *, parked: bool) -> None:
-        self._known.pop(key, None)
-        self._known[key] = parked
-        while len(self._known) > _RUNS_MAX:
-            self._known.popitem(last=False)
+        """Let the run go on, in every process: they look a parked run up with each record."""
+        await self._store.delete(parked_key(job_id, run, topic))

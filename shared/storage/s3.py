@@ -14,13 +14,14 @@ import hashlib
 import mimetypes
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing, suppress
-from datetime import UTC, datetime, timedelta
+from contextlib import ExitStack
+from datetime import timedelta
+from functools import partial
 from http import HTTPStatus
-from io import BytesIO
+from io import BufferedReader, BufferedWriter, BytesIO
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 import httpx
@@ -36,14 +37,14 @@ from shared.storage import CHUNK_BYTES, DEFAULT_CONTENT_TYPE, ObjectStat
 from shared.storage.keys import check_key, check_prefix
 
 T = TypeVar("T")
+Sink = TypeVar("Sink", BytesIO, BufferedWriter)
 _CONNECT_S, _READ_S, _RETRIES = 2.0, 10.0, 2  # of one try; the vendor's own are 300 s and 5
 _CALL_S = 45.0  # (2 + 10) * 3 tries with their backoff, and a wait for a thread
 _RATE_BYTES_S = 1024 * 1024  # the slowest line on which a transfer is still called one
 _PART_BYTES = 8 * 1024 * 1024  # a larger file goes up in parts; one part a thread lies in memory
 _PAGE_OBJECTS = 500
 _URL_LIFE = timedelta(minutes=5)  # room for clocks that differ; the URL never leaves this file
-_SHA256 = "sha256"  # the name of the user metadata
-_SHA256_HEADER = f"x-amz-meta-{_SHA256}"
+_SHA256_HEADER = "x-amz-meta-sha256"  # how the user metadata `sha256` comes back
 _HEALTH_KEY = "health/writable"
 _BUSY = frozenset({500, 502, 503, 504})
 
@@ -84,30 +85,20 @@ class S3Store:
         """Make the bucket unless it is there."""
 
         def make() -> None:
-            if not self._client.bucket_exists(self._bucket):
-                with suppress_code("BucketAlreadyOwnedByYou"):
-                    self._client.make_bucket(self._bucket)
+            if self._client.bucket_exists(self._bucket):
+                return
+            try:
+                self._client.make_bucket(self._bucket)
+            except S3Error as error:
+                if error.code != "BucketAlreadyOwnedByYou":  # somebody else was quicker
+                    raise
 
         await self._call(make)
 
-    async def put(
-        self, key: str, data: bytes, *, content_type: str = DEFAULT_CONTENT_TYPE
-    ) -> None:
+    async def put(self, key: str, data: bytes, *, content_type: str = DEFAULT_CONTENT_TYPE) -> None:
         """Store `data` whole, replacing what was there."""
         check_key(key)
-
-        def upload() -> None:
-            self._client.put_object(
-                self._bucket,
-                key,
-                BytesIO(data),
-                len(data),
-                content_type,
-                metadata={_SHA256: hashlib.sha256(data).hexdigest()},
-                part_size=_PART_BYTES,
-                num_parallel_uploads=1,
-            )
-
+        upload = partial(self._upload, key, BytesIO(data), len(data), content_type)
         await self._call(upload, key=key, size_bytes=len(data))
 
     async def put_file(
@@ -119,16 +110,7 @@ class S3Store:
 
         def upload() -> None:
             with path.open("rb") as file:
-                digest = hashlib.file_digest(file, _SHA256).hexdigest()
-            self._client.fput_object(
-                self._bucket,
-                key,
-                str(path),
-                content_type,
-                metadata={_SHA256: digest},
-                part_size=_PART_BYTES,
-                num_parallel_uploads=1,
-            )
+                self._upload(key, file, size_bytes, content_type)
 
         await self._call(upload, key=key, size_bytes=size_bytes)
 
@@ -214,3 +196,103 @@ class S3Store:
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._http.clear()
         await self._direct.aclose()
+
+    def _upload(
+        self, key: str, file: BytesIO | BufferedReader, size_bytes: int, content_type: str
+    ) -> None:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        file.seek(0)
+        self._client.put_object(
+            self._bucket,
+            key,
+            file,
+            size_bytes,
+            content_type,
+            metadata={"sha256": digest},
+            part_size=_PART_BYTES,
+            num_parallel_uploads=1,
+        )
+
+    async def _download(self, key: str, new_sink: Callable[[], Sink]) -> Sink:
+        """A sink with the whole object in it; read a second time if the first came wrong."""
+        for is_last in (False, True):
+            response = await self._open(key)
+            assert response is not None, "the whole of an object is always in its range"
+            drain = partial(_drain, response, new_sink)
+            size_bytes = int(response.headers.get("content-length", 0))
+            try:
+                return await self._call(drain, key=key, size_bytes=size_bytes)
+            except StoreUnavailableError:
+                if is_last:
+                    raise
+            finally:
+                _let_go(response)
+        raise AssertionError("the second time returns or raises")
+
+    async def _open(self, key: str, start: int = 0, length: int = 0) -> BaseHTTPResponse | None:
+        """The beginning of an answer, its body unread; None when the range is past the end."""
+        check_key(key)
+
+        def ask() -> BaseHTTPResponse | None:
+            try:
+                return self._client.get_object(self._bucket, key, start, length)
+            except S3Error as error:
+                if error.code == "InvalidRange":
+                    return None
+                raise
+
+        return await self._call(ask, key=key)
+
+    async def _call(self, call: Callable[[], T], *, key: str = "", size_bytes: int = 0) -> T:
+        """`call` in a thread, with a deadline that grows with what it moves; errors are ours.
+
+        A call past its deadline goes on in its thread until the client's own timeouts end it; as
+        keys are functions of the work, what it may still write is what was asked for.
+        """
+        try:
+            async with asyncio.timeout(_CALL_S + size_bytes / _RATE_BYTES_S):
+                return await asyncio.get_running_loop().run_in_executor(self._threads, call)
+        except S3Error as error:
+            if error.code == "NoSuchKey":
+                raise NotFoundError(key) from error
+            raise StoreUnavailableError(f"object store: {error.code}: {error.message}") from error
+        except (MinioException, urllib3.exceptions.HTTPError, TimeoutError) as error:
+            raise StoreUnavailableError(f"object store: {_words(error)}") from error
+
+
+def _drain(response: BaseHTTPResponse, new_sink: Callable[[], Sink]) -> Sink:
+    """A sink with the body in it, which is known to be what was stored."""
+    digest = hashlib.sha256()
+    with ExitStack() as undo:
+        sink = new_sink()
+        undo.callback(sink.close)
+        while chunk := response.read(CHUNK_BYTES):
+            digest.update(chunk)
+            sink.write(chunk)
+        if response.headers.get(_SHA256_HEADER) not in {None, digest.hexdigest()}:
+            raise StoreUnavailableError("object store: other bytes came than were stored")
+        undo.pop_all()
+    return sink
+
+
+def _let_go(response: BaseHTTPResponse) -> None:
+    """Give the connection back if its answer was read to the end; close it otherwise."""
+    response.close()
+    response.release_conn()
+
+
+def _stat(found: Object) -> ObjectStat:
+    assert found.object_name is not None, "an answer names its object"
+    assert found.last_modified is not None, "and its time"
+    guess = mimetypes.guess_type(found.object_name)[0]
+    return ObjectStat(
+        key=found.object_name,
+        size_bytes=found.size or 0,
+        etag=(found.etag or "").strip('"'),
+        content_type=found.content_type or guess or DEFAULT_CONTENT_TYPE,
+        modified_at=found.last_modified,
+    )
+
+
+def _words(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".rstrip(": ")[:300]

@@ -1,0 +1,158 @@
+"""Native Kafka: a one-node Apache Kafka broker from its published jars, for tests without Docker.
+
+Maven fetches the jars that `tools/kafka/pom.xml` pins, once per user; any Java 17 or newer runs
+them. The broker is its own controller (KRaft) and keeps its log in a folder.
+
+I/O: processes, files, two ports of 127.0.0.1, and Maven's registry the first time.
+"""
+
+import base64
+import os
+import re
+import shutil
+from pathlib import Path
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+
+from embedded import toolcache
+from embedded.server import Server, ServerStartError, free_ports, run_tool
+from embedded.toolcache import ToolSettings
+
+_POM = Path(__file__).parent / "tools" / "kafka" / "pom.xml"
+VERSION = re.findall(r"<artifactId>kafka_[\d.]+</artifactId>\s*<version>(.+?)<", _POM.read_text())[
+    0
+]
+JAVA_MIN = 17  # what the broker's classes are compiled for
+_FETCH_S = 300.0  # 7 s here; 43 MB over a slow line
+_TOOL_S = 60.0  # 2 s here
+_READY_S = 60.0  # 2.5 s on two idle cores
+_ANSWER_S = 1.0
+# Small and quick to start rather than fast for hours: 310 MB resident, measured.
+_JVM = ("-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+_CLUSTER_ID_BYTES = 16
+_PROPERTIES = """\
+process.roles=broker,controller
+node.id=1
+controller.quorum.bootstrap.servers=127.0.0.1:{controller}
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+controller.listener.names=CONTROLLER
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+log.dirs={data}
+num.partitions=4
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=4
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+transaction.state.log.num.partitions=4
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+group.initial.rebalance.delay.ms=0
+auto.create.topics.enable=false
+"""
+_LOG4J = """\
+<Configuration status="warn">
+  <Appenders><Console name="out"><PatternLayout pattern="%d %p %c: %m%n"/></Console></Appenders>
+  <Loggers><Root level="warn"><AppenderRef ref="out"/></Root></Loggers>
+</Configuration>
+"""
+
+
+class NativeKafka:
+    """A broker on `folder`, which is its alone."""
+
+    def __init__(self, folder: Path, settings: ToolSettings) -> None:
+        self.folder = folder.resolve()
+        self._settings = settings
+        self._server = Server(f"Apache Kafka {VERSION}", log=self.folder / "kafka.log")
+
+    @staticmethod
+    def available(settings: ToolSettings) -> str | None:
+        """None if it can be started here, perhaps after fetching its jars; otherwise why not."""
+        try:
+            _java(settings)
+        except ServerStartError as error:
+            return str(error)
+        if not _place(settings).is_dir() and shutil.which("mvn") is None:
+            return "its jars are not cached, and there is no mvn (Maven) to fetch them"
+        return None
+
+    def start(self) -> str:
+        """Start, formatting the folder the first time; the bootstrap address.
+
+        Raises:
+            ServerStartError: why it did not.
+        """
+        java = _java(self._settings)
+        jars = toolcache.fill(_place(self._settings), _fetch_jars, deadline_s=_FETCH_S)
+        port, properties = self._configure()
+        command = [java, *_JVM, f"-Dlog4j2.configurationFile={self.folder / 'log4j2.xml'}"]
+        command += ["-cp", f"{jars}/*"]
+        if not (self.folder / "data" / "meta.properties").exists():
+            cluster = base64.urlsafe_b64encode(os.urandom(_CLUSTER_ID_BYTES)).decode().rstrip("=")
+            form: list[str | Path] = ["format", "-t", cluster, "-c", properties, "--standalone"]
+            run_tool(
+                "formatting Kafka's folder",
+                [*command, "kafka.tools.StorageTool", *form],
+                timeout_s=_TOOL_S,
+            )
+        address = f"127.0.0.1:{port}"
+        self._server.start(
+            [*command, "kafka.Kafka", properties],
+            answers=lambda: answers(address),
+            ready_s=_READY_S,
+        )
+        return address
+
+    def stop(self) -> None:
+        """End it; nothing happens when it does not run."""
+        self._server.stop()
+
+    def _configure(self) -> tuple[int, Path]:
+        """Write the broker's configuration; its port and the file."""
+        port, controller = free_ports(2)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "log4j2.xml").write_text(_LOG4J)
+        properties = self.folder / "server.properties"
+        text = _PROPERTIES.format(port=port, controller=controller, data=self.folder / "data")
+        properties.write_text(text)
+        return port, properties
+
+
+def _place(settings: ToolSettings) -> Path:
+    return toolcache.cached_path(settings, f"kafka-{VERSION}", _POM.read_bytes())
+
+
+def _fetch_jars(folder: Path) -> None:
+    goal = ["dependency:copy-dependencies", f"-DoutputDirectory={folder}"]
+    run_tool("fetching Kafka's jars", ["mvn", "-q", "-B", "-f", _POM, *goal], timeout_s=_FETCH_S)
+
+
+def _java(settings: ToolSettings) -> str:
+    """The java to use.
+
+    Raises:
+        ServerStartError: there is none, or it is too old.
+    """
+    ways_out = f"install Java {JAVA_MIN} or newer, or let JAVA_HOME name one"
+    if settings.java_home is not None:
+        java = shutil.which(settings.java_home / "bin" / "java")
+    else:
+        java = shutil.which("java")
+    if java is None:
+        raise ServerStartError(f"no java found: {ways_out}")
+    said = run_tool("java -version", [java, "-version"], timeout_s=_TOOL_S)
+    found = re.search(r'version "(\d+)', said)
+    if found is None or int(found.group(1)) < JAVA_MIN:
+        raise ServerStartError(f"{java} is too old: {ways_out}")
+    return java
+
+
+def answers(address: str) -> bool:
+    """Whether a broker at this address says who it is."""
+    client = AdminClient({"bootstrap.servers": address, "log_level": 0})
+    try:
+        return bool(client.list_topics(timeout=_ANSWER_S).brokers)
+    except KafkaException:
+        return False

@@ -1,0 +1,141 @@
+"""Native MinIO: the S3 server built by Go from its published module, for tests without Docker.
+
+The module is pinned in `tools/minio`, a module of its own that is never tidied. The binary is
+kept per user, under a name that hashes what it was built from. `MINIO_BIN` names another.
+
+I/O: processes, files, a port of 127.0.0.1; the Go module proxy and minutes of work the first time.
+"""
+
+import re
+import secrets
+import shutil
+from pathlib import Path
+
+import httpx
+from pydantic import SecretStr
+
+from embedded import toolcache
+from embedded.server import Server, ServerStartError, free_ports, run_tool
+from embedded.toolcache import ToolSettings
+from shared.settings import StoreSettings
+
+RELEASE = "2026-02-12T20-18-48Z"
+COMMIT = "7aac2a2c5b7c"
+GO_MIN = (1, 24)  # what the module's own go.mod asks for
+_MODULE = Path(__file__).parent / "tools" / "minio"
+_PACKAGE = "github.com/minio/minio"
+_BUILD_S = 1800.0  # 169 to 281 s on two cores with nothing cached
+_TOOL_S = 30.0
+_READY_S = 30.0  # 0.4 s here
+_ANSWER_S = 1.0
+_ACCESS_KEY = "segue-native"
+
+
+class NativeMinio:
+    """A server on `folder`, which is its alone: two on one folder would not notice each other."""
+
+    def __init__(self, folder: Path, settings: ToolSettings) -> None:
+        self.folder = folder.resolve()
+        self._settings = settings
+        self._server = Server("MinIO", log=self.folder / "minio.log")
+
+    @staticmethod
+    def is_built(settings: ToolSettings) -> bool:
+        """Whether a start would find the binary ready."""
+        if settings.minio_binary is not None:
+            return True
+        return _go() is None and _place(settings).is_dir()
+
+    @staticmethod
+    def available(settings: ToolSettings) -> str | None:
+        """None if it can be started here, perhaps after a build of minutes; otherwise why not."""
+        if settings.minio_binary is not None:
+            found = shutil.which(settings.minio_binary)
+            return None if found else f"MINIO_BIN: no program at {settings.minio_binary}"
+        return _go()
+
+    def start(self) -> StoreSettings:
+        """Start with keys of its own making; what a client needs to know.
+
+        Raises:
+            ServerStartError: why it did not.
+        """
+        if why_not := self.available(self._settings):
+            raise ServerStartError(f"MinIO: {why_not}")
+        binary = self._settings.minio_binary or (
+            toolcache.fill(_place(self._settings), _build, deadline_s=_BUILD_S) / "minio"
+        )
+        (port,) = free_ports(1)
+        secret = secrets.token_urlsafe(24)
+        url = f"http://127.0.0.1:{port}"
+        self._server.start(
+            [binary, "server", self.folder / "data", "--address", f"127.0.0.1:{port}", "--quiet"],
+            answers=lambda: answers(url),
+            ready_s=_READY_S,
+            environment={
+                "MINIO_ROOT_USER": _ACCESS_KEY,
+                "MINIO_ROOT_PASSWORD": secret,
+                "MINIO_BROWSER": "off",  # its console would listen beyond loopback
+            },
+        )
+        return StoreSettings(
+            folder=None,
+            endpoint=url,
+            access_key=SecretStr(_ACCESS_KEY),
+            secret_key=SecretStr(secret),
+        )
+
+    def stop(self) -> None:
+        """End it; nothing happens when it does not run."""
+        self._server.stop()
+
+
+def _place(settings: ToolSettings) -> Path:
+    ingredients = [(_MODULE / name).read_bytes() for name in ("go.mod", "go.sum")]
+    go_version = run_tool("go env", ["go", "env", "GOVERSION"], timeout_s=_TOOL_S, folder=_MODULE)
+    return toolcache.cached_path(settings, "minio", *ingredients, go_version.encode())
+
+
+def _go() -> str | None:
+    """None if a Go that can build it is there; otherwise why not."""
+    ways_out = f"install Go {GO_MIN[0]}.{GO_MIN[1]} or newer, or let MINIO_BIN name a server"
+    if shutil.which("go") is None:
+        return f"no go found: {ways_out}"
+    try:
+        said = run_tool("go version", ["go", "version"], timeout_s=_TOOL_S)
+    except ServerStartError as error:
+        return str(error)
+    found = re.search(r"go(\d+)\.(\d+)", said)
+    if found is None or (int(found.group(1)), int(found.group(2))) < GO_MIN:
+        return f"{said.strip()} is too old: {ways_out}"
+    return None
+
+
+def _build(folder: Path) -> None:
+    names = {"ReleaseTag": f"DEVELOPMENT.{RELEASE}", "CommitID": COMMIT, "ShortCommitID": COMMIT}
+    flags = " ".join(["-s -w", *(f"-X {_PACKAGE}/cmd.{k}={v}" for k, v in names.items())])
+    form: list[str | Path] = [
+        "-mod=readonly",
+        "-trimpath",
+        "-ldflags",
+        flags,
+        "-o",
+        folder / "minio",
+    ]
+    run_tool(
+        "building MinIO",
+        ["go", "build", *form, _PACKAGE],
+        timeout_s=_BUILD_S,
+        environment={"CGO_ENABLED": "0", "GOFLAGS": ""},  # flags of the user's could change it
+        folder=_MODULE,
+    )
+
+
+def answers(url: str) -> bool:
+    """Whether a server at this address can store objects."""
+    try:
+        # /live and /ready say yes before it can serve
+        answer = httpx.get(f"{url}/minio/health/cluster", timeout=_ANSWER_S, trust_env=False)
+    except httpx.TransportError:
+        return False
+    return answer.is_success

@@ -1,0 +1,51 @@
+"""Silence: the right length of nothing, for runs without a music provider and for tests.
+
+I/O: none; coding runs in a thread.
+"""
+
+import asyncio
+import warnings
+
+from services.generator.providers import Clip, CompositionRequest, clips
+from services.generator.providers.voices import RATE_HZ
+from shared.errors import ProviderRejectedError
+from shared.media import silence
+from shared.storage import StandInWarning
+
+
+class SilenceProvider:
+    """A `MusicProvider` whose clips are nothing to listen to, and nothing to continue from."""
+
+    name = "silence"
+    model: str | None = None
+    makes_silence = True
+
+    def __init__(self) -> None:
+        warnings.warn(StandInWarning("music is silence: no provider was chosen"), stacklevel=2)
+
+    async def submit(self, request: CompositionRequest) -> str:
+        """The id that the request's own fields make."""
+        return clips.prediction_id(self.name, request)
+
+    async def find(self, request: CompositionRequest) -> str | None:
+        """The same id as from `submit`."""
+        return clips.prediction_id(self.name, request)
+
+    async def collect(self, prediction_id: str, request: CompositionRequest) -> Clip:
+        """`duration_s` seconds of silence; what the window sounded like plays no part."""
+        if prediction_id != await self.submit(request):
+            raise ProviderRejectedError(f"prediction {prediction_id} is not of this request")
+        nothing = silence(request.duration_s * RATE_HZ)
+        return Clip(
+            data=await asyncio.to_thread(clips.encode, nothing),
+            content_type=clips.CONTENT_TYPE,
+            output_url=None,
+            generation_s=0.0,
+            cost_usd=0.0,
+        )
+
+    async def cancel(self, prediction_id: str) -> None:
+        """Nothing runs that is not being collected."""
+
+    async def close(self) -> None:
+        """Nothing is held open."""

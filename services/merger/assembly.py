@@ -1,0 +1,299 @@
+"""Assembly: the segments of a run, laid one after another into its track.
+
+A continued clip is spliced where its window repeats the music that is playing: level matched,
+blended inside the window, the rest of the window dropped. Everything else meets by fading out
+and in. The scenes' spans decide the length, whatever the clips hold. One clip is kept until the
+next is there, because how it ends depends on what follows; so at most two are in memory.
+
+Joint            | where it lies                                       | what is heard of the window
+splice           | `join_samples`, moved with the music before it      | the blend at its end
+fade from music  | the scene's start                                   | what lies after that start
+fade from silence| `join_samples`                                      | nothing
+
+Shapes: float32 `(channels, samples)`. Units: places and lengths are samples of the track. Pure.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from services.merger.crossfade import LAG_SAMPLES_MAX, SAME_MUSIC, Match, crossfade, match, rise
+from services.merger.voice import GAIN_DB_MAX, Level, Voice, shape
+from shared.errors import InvalidEventError
+from shared.events import Seam, SegmentGenerated, Transition
+from shared.media import SAMPLE_RATE_HZ, Audio, seconds_at, silence
+
+#: 5 ms: the shortest fade that does not click
+EDGE_SAMPLES = SAMPLE_RATE_HZ // 200
+#: 50 ms of common music: less says nothing about level and lag
+_WINDOW_SAMPLES_MIN = SAMPLE_RATE_HZ // 20
+#: 1 s: a short clip lets its successor enter early, but not in the middle of its scene
+_EARLY_SAMPLES_MAX = SAMPLE_RATE_HZ
+_JOIN_GAIN_DB_MAX = 6.0  # per joint; more is not a re-synthesis but other music
+_BLOCK_SAMPLES = 5 * SAMPLE_RATE_HZ
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JoinRules:
+    """How segments of one run meet."""
+
+    transition: Transition
+    fade_samples: int  #: of each fade, where two segments do not continue each other
+    crossfade_samples: int  #: of the blend inside a window
+
+
+def check_run(segments: Sequence[SegmentGenerated]) -> None:
+    """Return if these are all segments of one run, in order and without a gap.
+
+    Raises:
+        InvalidEventError: which segment does not fit, and why.
+    """
+    first, place = segments[0], 0
+    for index, segment in enumerate(segments):
+        whole = (segment.job_id, segment.run, segment.scene_count)
+        if whole != (first.job_id, first.run, len(segments)) or segment.scene_index != index:
+            raise InvalidEventError(
+                f"segment {index} of run {first.run} says it is scene {segment.scene_index} "
+                f"of {segment.scene_count} in run {segment.run}"
+            )
+        if segment.start_samples != place:
+            raise InvalidEventError(
+                f"scene {index} starts at sample {segment.start_samples}, "
+                f"the one before it ends at {place}"
+            )
+        place += segment.samples
+
+
+class Assembly:
+    """Makes the track of one run: add every segment in order, then finish."""
+
+    def __init__(self, segments: Sequence[SegmentGenerated], rules: JoinRules) -> None:
+        self.samples = segments[-1].start_samples + segments[-1].samples
+        self.seams: list[Seam] = []
+        self.warnings: list[str] = []
+        self._segments = segments
+        self._rules = replace(rules, fade_samples=max(EDGE_SAMPLES, rules.fade_samples))
+        self._limits = self._latest_begins()
+        self._voice: Voice | None = None  # what sounds now
+        self._last_voice: Voice | None = None  # what sounded before the silence
+        self._silent_from = 0
+        self._unheard = -1  # the last scene whose clip came too late to be heard
+        self._place = 0  # everything before it is rendered
+        self._held = silence(0)  # rendered, but a splice may still blend into it
+
+    def add(self, index: int, clip: Audio | None) -> Iterator[Audio]:
+        """Lay the clip of scene `index`, None for silence; yields the track that is now sure."""
+        segment = self._segments[index]
+        if clip is None:
+            yield from self._fall_silent(segment)
+            return
+        entry = self._splice(segment, clip) or self._fade(segment, clip)
+        voice, seam, blend_samples = entry
+        follows_unheard = self._unheard == index - 1 and self._may_splice(index)
+        if follows_unheard or voice.begin + EDGE_SAMPLES > self._limits[index]:
+            self._unheard = index
+            self.warnings.append(f"scene {index} is over before its music could enter")
+            return
+        fade_out = 0 if blend_samples else self._rules.fade_samples
+        yield from self._render(voice.begin, fade_out=fade_out)
+        if blend_samples:
+            before = self._held[:, -blend_samples:]
+            entering = voice.between(voice.begin - blend_samples, voice.begin)
+            self._held[:, -blend_samples:] = crossfade(before, entering)
+        if seam is not None:
+            self.seams.append(seam)
+        self._voice, self._last_voice = voice, None
+
+    def finish(self) -> Iterator[Audio]:
+        """Yields the rest of the track."""
+        yield from self._render(self.samples, fade_out=EDGE_SAMPLES)
+        yield self._held
+
+    def _latest_begins(self) -> list[int]:
+        """Where, at the latest, something else than a splice takes over from each scene."""
+        limits, limit = [], self.samples
+        for index in reversed(range(len(self._segments))):
+            limits.append(limit)
+            if not self._may_splice(index):
+                limit = min(limit, self._fade_begin(index))
+        return limits[::-1]
+
+    def _may_splice(self, index: int) -> bool:
+        segment = self._segments[index]
+        return (
+            self._rules.transition is Transition.AUTO
+            and index > 0
+            and segment.window_samples >= _WINDOW_SAMPLES_MIN
+            and segment.object_key is not None
+            and self._segments[index - 1].object_key is not None
+        )
+
+    def _fade_begin(self, index: int) -> int:
+        segment = self._segments[index]
+        if segment.object_key is None:
+            return segment.start_samples
+        after_music = index > 0 and self._segments[index - 1].object_key is not None
+        first = segment.join_samples - (segment.window_samples if after_music else 0)
+        return max(segment.start_samples, first)
+
+    def _splice(self, segment: SegmentGenerated, clip: Audio) -> tuple[Voice, Seam, int] | None:
+        """Enter where the window ends; None when there is nothing to splice to."""
+        now, index = self._voice, segment.scene_index
+        if now is None or now.segment.scene_index != index - 1 or not self._may_splice(index):
+            return None
+        window_at, found = _heard_again(now, segment, clip)
+        if found is None:
+            return None
+        zero = now.zero + window_at - found.lag_samples
+        end = min(now.clip_end, now.zero + window_at + segment.window_samples)
+        begin = max(now.begin, end)
+        # A clip that was spliced in goes on from what was there before it; others begin.
+        earliest = 0 if now.spliced else now.begin
+        blend_samples = min(self._rules.crossfade_samples, begin - max(zero, now.zero, earliest, 0))
+        if blend_samples < EDGE_SAMPLES or begin < segment.start_samples - _EARLY_SAMPLES_MAX:
+            return None
+        wanted_db = found.gain_db or 0.0
+        given_db = float(np.clip(wanted_db, -_JOIN_GAIN_DB_MAX, _JOIN_GAIN_DB_MAX))
+        before_db = now.level.db_at(begin)
+        gain_db = float(np.clip(before_db + given_db, -GAIN_DB_MAX, GAIN_DB_MAX))
+        step_db = None if found.gain_db is None else gain_db - before_db - wanted_db
+        level = Level(start_db=gain_db, start_samples=begin)
+        voice = Voice(
+            segment=segment,
+            clip=clip,
+            zero=zero,
+            begin=begin,
+            level=level,
+            fade_in=0,
+            spliced=True,
+        )
+        return voice, _seam(voice, "splice", found, step_db), blend_samples
+
+    def _fade(self, segment: SegmentGenerated, clip: Audio) -> tuple[Voice, Seam | None, int]:
+        """Enter by fading in; music heard before a silence comes back at its old level."""
+        index = segment.scene_index
+        found, gain_db = self._remembered(segment, clip)
+        begin = max(self._place, self._fade_begin(index))
+        fade_in = self._rules.fade_samples
+        if index == 0:  # a clip's own beginning is a beginning; a cut behind a window is not
+            fade_in = EDGE_SAMPLES if segment.window_samples else 0
+        voice = Voice(
+            segment=segment,
+            clip=clip,
+            zero=_zero(segment) - (found.lag_samples if found else 0),
+            begin=begin,
+            level=Level(start_db=gain_db, start_samples=begin),
+            fade_in=fade_in,
+            spliced=False,
+        )
+        return voice, _seam(voice, "fade", found, None) if index > 0 else None, 0
+
+    def _remembered(self, segment: SegmentGenerated, clip: Audio) -> tuple[Match | None, float]:
+        """Where the window repeats the music before the silence, and the gain that follows."""
+        last, window = self._last_voice, segment.window_samples
+        automatic = self._rules.transition is Transition.AUTO
+        if last is None or window < _WINDOW_SAMPLES_MIN or not automatic:
+            return None, 0.0
+        before_db = last.level.db_at(self._silent_from)
+        _, found = _heard_again(last, segment, clip)
+        if found is None or found.correlation < SAME_MUSIC or found.gain_db is None:
+            return None, before_db
+        given_db = float(np.clip(found.gain_db, -_JOIN_GAIN_DB_MAX, _JOIN_GAIN_DB_MAX))
+        return found, float(np.clip(before_db + given_db, -GAIN_DB_MAX, GAIN_DB_MAX))
+
+    def _fall_silent(self, segment: SegmentGenerated) -> Iterator[Audio]:
+        if self._voice is None:
+            return
+        begin = max(self._place, segment.start_samples)
+        yield from self._render(begin, fade_out=self._rules.fade_samples)
+        self._last_voice, self._voice, self._silent_from = self._voice, None, begin
+        self.seams.append(Seam(scene_index=segment.scene_index, at_samples=begin, kind="fade"))
+
+    def _render(self, until: int, *, fade_out: int) -> Iterator[Audio]:
+        """Render what sounds now up to `until`, fading out over its last `fade_out` samples."""
+        voice = self._voice
+        if voice is None:
+            for start in range(self._place, until, _BLOCK_SAMPLES):
+                yield from self._push(silence(min(_BLOCK_SAMPLES, until - start)))
+            self._place = until
+            return
+        end = max(voice.begin, min(until, voice.clip_end))
+        if end < until:  # the clip stops by itself, perhaps in the middle of a bar
+            fade_out = self._rules.fade_samples
+            self._warn_short(voice.segment, until - end)
+        wanted_out = fade_out
+        fade_in, fade_out = self._fitted(voice, fade_out, end - voice.begin)
+        up, down = rise(fade_in), rise(fade_out)[::-1]
+        for start in range(voice.begin, until, _BLOCK_SAMPLES):
+            stop = min(until, start + _BLOCK_SAMPLES)
+            block = voice.between(start, stop)
+            shape(block, up, at=voice.begin - start)
+            shape(block, down, at=end - fade_out - start)
+            yield from self._push(block)
+        if wanted_out > 0 and fade_out < EDGE_SAMPLES:  # what came before must end as well
+            shape(self._held, rise(EDGE_SAMPLES)[::-1], at=self._held.shape[1] - EDGE_SAMPLES)
+        self._place = until
+
+    def _fitted(self, voice: Voice, fade_out: int, samples: int) -> tuple[int, int]:
+        """The fades at both ends of `samples`, shortened in proportion where they would meet."""
+        wanted = voice.fade_in + fade_out
+        if wanted <= samples:
+            return voice.fade_in, fade_out
+        if max(voice.fade_in, fade_out) > EDGE_SAMPLES:
+            self.warnings.append(
+                f"scene {voice.segment.scene_index}: its music of {seconds_at(samples):.2f} s "
+                f"is shorter than its fades, which are shortened"
+            )
+        return voice.fade_in * samples // wanted, fade_out * samples // wanted
+
+    def _warn_short(self, segment: SegmentGenerated, missing: int) -> None:
+        if missing >= EDGE_SAMPLES:
+            self.warnings.append(
+                f"scene {segment.scene_index}: its clip is {seconds_at(missing):.2f} s short, "
+                f"silence fills"
+            )
+
+    def _push(self, block: Audio) -> Iterator[Audio]:
+        """Hold back as much as the next splice may blend into; yield the rest."""
+        held = np.concatenate([self._held, block], axis=1)
+        sure = max(0, held.shape[1] - self._rules.crossfade_samples)
+        self._held = held[:, sure:].copy()
+        if sure:
+            yield held[:, :sure]
+
+
+def _heard_again(last: Voice, segment: SegmentGenerated, clip: Audio) -> tuple[int, Match | None]:
+    """Where in the last clip the window of `clip` was taken, and how the two match.
+
+    The window ended at the join; or, where the last clip ended before that, at its last whole
+    second, because providers know no others.
+    """
+    whole = last.segment.clip_samples // SAMPLE_RATE_HZ * SAMPLE_RATE_HZ
+    window_at = min(segment.join_samples - _zero(last.segment), whole) - segment.window_samples
+    tail = last.clip[:, max(0, window_at) : max(0, window_at + segment.window_samples)]
+    if tail.shape[1] < _WINDOW_SAMPLES_MIN:
+        return window_at, None
+    # A clip of another length than promised has lost its header, and may come that much later.
+    reach = LAG_SAMPLES_MAX + min(SAMPLE_RATE_HZ, abs(clip.shape[1] - segment.clip_samples))
+    head = clip[:, max(0, -window_at) :][:, : tail.shape[1] + reach]
+    return window_at, match(tail, head, lag_max=reach)
+
+
+def _zero(segment: SegmentGenerated) -> int:
+    return segment.join_samples - segment.window_samples
+
+
+def _seam(
+    voice: Voice, kind: Literal["splice", "fade"], found: Match | None, step_db: float | None
+) -> Seam:
+    return Seam(
+        scene_index=voice.segment.scene_index,
+        at_samples=voice.begin,
+        kind=kind,
+        gain_db=round(voice.level.start_db, 3),
+        level_step_db=None if step_db is None else round(step_db, 3),
+        correlation=round(found.correlation, 4) if found else None,
+        lag_samples=found.lag_samples if found else 0,
+    )

@@ -1,0 +1,232 @@
+"""Merge: the segments of a run to its track.
+
+Reads the events of all segments from the store, joins clip after clip into one raw file, brings
+it to its level, encodes it, and stores first the track and then its event. Nothing is kept in
+memory but two clips; nothing stays on disk, however it ends. A run that has its track already is
+answered with the event that lies there.
+
+Units: samples at 48 kHz. I/O: store, ffmpeg, a temporary folder.
+"""
+
+import asyncio
+import hashlib
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import BinaryIO, ParamSpec, TypeVar
+
+import numpy as np
+from pydantic import ValidationError
+
+from services.merger.assembly import Assembly, JoinRules, check_run
+from services.merger.crossfade import click_of
+from services.merger.loudness import Mastered, master
+from services.merger.settings import MergerSettings
+from shared.audio import decode
+from shared.errors import InvalidEventError, NotFoundError, RetryableError
+from shared.events import AudioMerged, Seam, SegmentGenerated
+from shared.ffmpeg import Ffmpeg
+from shared.media import (
+    CHANNELS,
+    SAMPLE_RATE_HZ,
+    TRACK_CONTENT_TYPE,
+    Audio,
+    samples_at,
+    seconds_at,
+)
+from shared.storage import CHUNK_BYTES, ObjectStore, keys
+
+P = ParamSpec("P")
+T = TypeVar("T")
+_FRAME_BYTES = CHANNELS * 4  # of the raw file: float32, interleaved
+_CLICK_SAMPLES = SAMPLE_RATE_HZ // 20  # 50 ms on each side of a joint
+_RAW_NAME, _MP3_NAME = "track.f32", "track.mp3"
+
+
+class Merge:
+    """Makes the track of a run. Safe to call for many runs at once."""
+
+    def __init__(self, *, store: ObjectStore, ffmpeg: Ffmpeg, settings: MergerSettings) -> None:
+        self._store = store
+        self._ffmpeg = ffmpeg
+        self._settings = settings
+
+    async def run(self, last: SegmentGenerated) -> AudioMerged:
+        """The event of the track of the run whose last segment this is.
+
+        Raises:
+            RetryableError: a segment or clip is not in the store yet, or came damaged.
+            InvalidEventError: the segments do not belong together.
+            JobError: a clip is no audio, or ffmpeg failed.
+        """
+        stored = await self._stored(last)
+        if stored is not None:
+            return stored
+        segments = await self._segments(last)
+        try:
+            with tempfile.TemporaryDirectory(
+                prefix="segue-merge-", dir=self._settings.scratch_dir
+            ) as folder:
+                return await self._made(segments, Path(folder))
+        except OSError as error:  # a full disk may have room again
+            raise RetryableError(f"the scratch folder: {error.strerror}") from error
+
+    async def _stored(self, last: SegmentGenerated) -> AudioMerged | None:
+        """The event that lies in the store, if its track is there as well."""
+        try:
+            data = await self._store.get(keys.merged_key(last.job_id, last.run))
+            merged = AudioMerged.model_validate_json(data)
+        except (NotFoundError, ValidationError):
+            return None
+        track = await self._store.stat(merged.object_key)
+        whole = track is not None and track.size_bytes == merged.size_bytes
+        return merged if whole else None
+
+    async def _segments(self, last: SegmentGenerated) -> list[SegmentGenerated]:
+        segments = [
+            last if index == last.scene_index else await self._segment(last, index)
+            for index in range(last.scene_count)
+        ]
+        check_run(segments)
+        return segments
+
+    async def _segment(self, last: SegmentGenerated, index: int) -> SegmentGenerated:
+        key = keys.segment_key(last.job_id, last.run, index)
+        try:
+            return SegmentGenerated.model_validate_json(await self._store.get(key))
+        except NotFoundError as error:
+            raise RetryableError(f"segment {index} of {last.scene_count} is not there") from error
+        except ValidationError as error:
+            raise InvalidEventError(f"segment {index} cannot be read: {error}") from error
+
+    async def _made(self, segments: Sequence[SegmentGenerated], folder: Path) -> AudioMerged:
+        raw, mp3 = folder / _RAW_NAME, folder / _MP3_NAME
+        rules = self._rules(segments[-1])
+        assembly = Assembly(segments, rules)
+        await self._join(assembly, segments, raw)
+        seams = await _in_thread(_with_clicks, assembly.seams, raw, rules)
+        mastered = await master(
+            self._ffmpeg, raw, mp3, samples=assembly.samples, settings=self._settings
+        )
+        merged = await _in_thread(_event, segments, assembly, seams, mastered, mp3)
+        await self._store.put_file(merged.object_key, mp3, content_type=TRACK_CONTENT_TYPE)
+        await self._store.put(
+            keys.merged_key(merged.job_id, merged.run),
+            merged.model_dump_json().encode(),
+            content_type="application/json",
+        )
+        return merged
+
+    def _rules(self, segment: SegmentGenerated) -> JoinRules:
+        return JoinRules(
+            transition=segment.params.transition,
+            fade_samples=samples_at(segment.params.fade_duration),
+            crossfade_samples=self._settings.crossfade_ms * SAMPLE_RATE_HZ // 1000,
+        )
+
+    async def _join(
+        self, assembly: Assembly, segments: Sequence[SegmentGenerated], raw: Path
+    ) -> None:
+        for segment in segments:
+            data = await self._clip(segment)
+            await _in_thread(_lay, assembly, segment, data, raw)
+        await _in_thread(_finish, assembly, raw)
+
+    async def _clip(self, segment: SegmentGenerated) -> bytes | None:
+        """The clip's bytes as they were made; None of silence."""
+        if segment.object_key is None:
+            return None
+        try:
+            return await self._store.get(segment.object_key)
+        except NotFoundError as error:
+            raise RetryableError(f"the clip of scene {segment.scene_index} is not there") from error
+
+
+def _lay(assembly: Assembly, segment: SegmentGenerated, data: bytes | None, raw: Path) -> None:
+    """Add one segment to the track; wrong bytes are never merged."""
+    clip = None
+    if data is not None:
+        if segment.sha256 not in (None, hashlib.sha256(data).hexdigest()):
+            raise RetryableError(f"the clip of scene {segment.scene_index} came damaged")
+        clip = decode(data)
+    _write(assembly.add(segment.scene_index, clip), raw)
+
+
+def _finish(assembly: Assembly, raw: Path) -> None:
+    _write(assembly.finish(), raw)
+    assert raw.stat().st_size == assembly.samples * _FRAME_BYTES, "the scenes decide the length"
+
+
+def _write(blocks: Iterable[Audio], raw: Path) -> None:
+    with raw.open("ab") as file:
+        file.writelines(np.ascontiguousarray(block.T, dtype="<f4").data for block in blocks)
+
+
+def _with_clicks(seams: Sequence[Seam], raw: Path, rules: JoinRules) -> tuple[Seam, ...]:
+    """The seams with what can only be measured on the joined track."""
+    with raw.open("rb") as file:
+        return tuple(seam.model_copy(update={"click": _click(file, seam, rules)}) for seam in seams)
+
+
+def _click(file: BinaryIO, seam: Seam, rules: JoinRules) -> float | None:
+    """Of a splice: over the blend and 50 ms on both sides; of a fade: against the music faded."""
+    splice = seam.kind == "splice"
+    begin = seam.at_samples - (rules.crossfade_samples if splice else 0)
+    near = _read(file, begin - _CLICK_SAMPLES, seam.at_samples + _CLICK_SAMPLES)
+    reach = _CLICK_SAMPLES + min(rules.fade_samples, SAMPLE_RATE_HZ)
+    around = None if splice else _read(file, begin - reach, begin + reach)
+    click = click_of(near, around)
+    return None if click is None else round(click, 2)
+
+
+def _read(file: BinaryIO, start: int, end: int) -> Audio:
+    file.seek(max(0, start) * _FRAME_BYTES)
+    data = file.read((end - max(0, start)) * _FRAME_BYTES)
+    return np.frombuffer(data, dtype="<f4").reshape(-1, CHANNELS).T
+
+
+def _event(
+    segments: Sequence[SegmentGenerated],
+    assembly: Assembly,
+    seams: tuple[Seam, ...],
+    mastered: Mastered,
+    mp3: Path,
+) -> AudioMerged:
+    last = segments[-1]
+    lufs, peak = mastered.loudness.integrated_lufs, mastered.loudness.true_peak_dbtp
+    return AudioMerged(
+        job_id=last.job_id,
+        run=last.run,
+        scene_count=last.scene_count,
+        object_key=keys.track_key(last.job_id, last.run),
+        sha256=_sha256(mp3),
+        size_bytes=mp3.stat().st_size,
+        samples=assembly.samples,
+        duration_s=seconds_at(assembly.samples),
+        loudness_lufs=None if lufs is None else round(lufs, 2),
+        true_peak_dbtp=None if peak is None else round(peak, 2),
+        gain_db=round(mastered.gain_db, 3),
+        seams=seams,
+        silent_scenes=tuple(s.scene_index for s in segments if s.object_key is None),
+        warnings=(*assembly.warnings, *mastered.warnings),
+        params=last.params,
+        video=last.video,
+    )
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+async def _in_thread(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """`call` in a thread; when cancelled, only once the thread has let go of its files."""
+    work = asyncio.ensure_future(asyncio.to_thread(call, *args, **kwargs))
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        await asyncio.gather(work, return_exceptions=True)
+        raise

@@ -1,0 +1,36 @@
+"""Settings: what the environment may say about the track.
+
+What several services share has its groups in `shared/settings.py`.
+"""
+
+from pathlib import Path
+
+from pydantic import Field
+
+from shared.settings import (
+    FfmpegSettings,
+    KafkaSettings,
+    LaneSettings,
+    SettingsGroup,
+    StoreSettings,
+    TelemetrySettings,
+)
+
+
+class MergerSettings(SettingsGroup):
+    """How segments are joined and how loud the track is."""
+
+    #: LUFS, integrated over the track; -14 is what streaming services play at
+    loudness_lufs: float = Field(-14.0, ge=-40, le=-5, validation_alias="SEGUE_LOUDNESS_LUFS")
+    #: dBTP, never exceeded by the track as it is decoded
+    true_peak_dbtp: float = Field(-1.0, ge=-20, le=0, validation_alias="SEGUE_TRUE_PEAK_DBTP")
+    #: milliseconds of blending where the music continues; ends at the join, inside the window
+    crossfade_ms: int = Field(100, ge=10, le=1000, validation_alias="SEGUE_CROSSFADE_MS")
+    #: folder for the track while it is made, 23 MB a minute; None: the system's own
+    scratch_dir: Path | None = Field(None, validation_alias="SEGUE_SCRATCH_DIR")
+
+    kafka: KafkaSettings = Field(default_factory=KafkaSettings.from_environment)
+    store: StoreSettings = Field(default_factory=StoreSettings.from_environment)
+    lanes: LaneSettings = Field(default_factory=LaneSettings.from_environment)
+    ffmpeg: FfmpegSettings = Field(default_factory=FfmpegSettings.from_environment)
+    telemetry: TelemetrySettings = Field(default_factory=TelemetrySettings.from_environment)

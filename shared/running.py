@@ -1,0 +1,142 @@
+"""Running: how the stack of this machine is found by those who use it.
+
+A running stack keeps `stack.json` in its data folder: who it is and where it answers. The file
+may outlive its stack (a power cut), so readers believe it only while the process lives. Those
+who use a stack that is there for them alone hold a shared lock on `clients.lock`; it stops when
+nobody holds one, so that a client that dies leaves no stack behind.
+
+I/O: files of the data folder.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from shared.settings import SettingsGroup
+
+_STACK_FILE = "stack.json"
+_CLAIM_FILE = "stack.lock"
+_CLIENTS_FILE = "clients.lock"
+
+
+class HomeSettings(SettingsGroup):
+    """Where the embedded stack keeps its data."""
+
+    #: jobs, music, PostgreSQL and the stack's own files; None: `segue` in the user's data folder
+    data_dir: Path | None = Field(None, validation_alias="SEGUE_DATA_DIR")
+    #: the user's data folder; None: `~/.local/share`
+    data_home: Path | None = Field(None, validation_alias="XDG_DATA_HOME")
+
+    @property
+    def folder(self) -> Path:
+        """The data folder, absolute; it need not be there yet."""
+        if self.data_dir is not None:
+            return self.data_dir.expanduser().absolute()
+        home = self.data_home or Path.home() / ".local" / "share"
+        return home.absolute() / "segue"
+
+
+class RunningStack(BaseModel):
+    """A stack that answers, or did when it wrote this."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    pid: int = Field(gt=0)
+    api_url: str
+    provider: str
+    started_at: datetime
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether its process is there; whether it answers is for its `livez` to say."""
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            return True  # there, and somebody else's
+        return True
+
+
+def find_stack(folder: Path) -> RunningStack | None:
+    """The stack whose data lies in `folder`; None if none runs there."""
+    try:
+        found = RunningStack.model_validate(json.loads((folder / _STACK_FILE).read_bytes()))
+    except (OSError, ValueError, ValidationError):
+        return None
+    return found if found.is_alive else None
+
+
+def claim(folder: Path) -> int | None:
+    """Make `folder` one stack's alone; a handle to close at the end, None: it is another's."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    handle = os.open(folder / _CLAIM_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        return None
+    return handle
+
+
+def is_claimed(folder: Path) -> bool:
+    """Whether a stack runs, starts or stops in `folder`."""
+    handle = claim(folder)
+    if handle is not None:
+        os.close(handle)
+    return handle is None
+
+
+def announce_stack(folder: Path, stack: RunningStack) -> None:
+    """Say in `folder` that `stack` runs; never half-written."""
+    half = folder / f"{_STACK_FILE}.half"
+    half.write_text(stack.model_dump_json(indent=2) + "\n")
+    half.rename(folder / _STACK_FILE)
+
+
+def withdraw_stack(folder: Path) -> None:
+    """Say no longer that a stack runs in `folder`."""
+    (folder / _STACK_FILE).unlink(missing_ok=True)
+
+
+class ClientLock:
+    """A held lock on the clients' file of one data folder; closing it lets go."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._handle = os.open(folder / _CLIENTS_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    def share(self) -> bool:
+        """Hold it as one client of several; False when the stack is about to stop."""
+        return self._lock(fcntl.LOCK_SH)
+
+    def be_alone(self) -> bool:
+        """Hold it alone; False when there are (other) clients."""
+        return self._lock(fcntl.LOCK_EX)
+
+    def close(self) -> None:
+        """Let go; nothing happens when it was closed before."""
+        if self._handle >= 0:
+            os.close(self._handle)
+            self._handle = -1
+
+    def _lock(self, kind: int) -> bool:
+        try:
+            fcntl.flock(self._handle, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+
+@contextmanager
+def client_lock(folder: Path) -> Iterator[ClientLock]:
+    """The clients' lock of `folder`, not yet held; let go at the end."""
+    with contextlib.closing(ClientLock(folder)) as lock:
+        yield lock

@@ -1,0 +1,120 @@
+"""Fixtures for every test: a clean environment, and the servers this run uses.
+
+The servers are chosen in `tests/servers.py`. No helpers live here: nothing imports a conftest.
+"""
+
+import os
+import secrets
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from shared.settings import StoreSettings
+from tests import servers
+from tests.servers import (
+    Database,
+    KafkaServer,
+    NoServerError,
+    PostgresServer,
+    S,
+    Servers,
+    fresh_databases,
+)
+
+_PARTS = ("kafka", "postgres", "minio")
+_OURS = ("SEGUE_", "MINIO_", "KAFKA_", "REPLICATE_", "AUDIO_", "DATABASE_URL", "PUBLIC_BASE_URL")
+_OURS_TOO = ("AUTO_GENERATE_AUDIO", "MUSIC_PROVIDER")
+_REFUSED = pytest.ExitCode.USAGE_ERROR
+
+# The servers have read it; from here on, a test's settings are the defaults or its own.
+for _name in [name for name in os.environ if name.startswith(_OURS + _OURS_TOO)]:  # noqa: TID251
+    del os.environ[_name]  # noqa: TID251 - as above
+
+_servers_key = pytest.StashKey[Servers]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Refuse a requirement that means nothing."""
+    if unknown := servers.REQUIRED - set(_PARTS):
+        raise pytest.UsageError(f"SEGUE_REQUIRE knows {_PARTS}, not {sorted(unknown)}")
+    config.stash[_servers_key] = Servers()
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Start what the chosen tests name, here, where no single test's time is spent on it."""
+    if session.config.option.collectonly:
+        return
+    chosen = session.config.stash[_servers_key]
+    for part in _PARTS:
+        if any(part in _asked_for(item) for item in session.items):
+            server = getattr(chosen, part)()
+            if isinstance(server, NoServerError) and part in servers.REQUIRED:
+                pytest.exit(f"SEGUE_REQUIRE names {part}, but there is {server}", _REFUSED)
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Say which servers were used."""
+    if lines := config.stash[_servers_key].lines:
+        terminalreporter.section("servers")
+        for line in lines:
+            terminalreporter.write_line(line)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Stop the servers, however the run ended."""
+    if (chosen := config.stash.get(_servers_key, None)) is not None:
+        chosen.stop()
+
+
+@pytest.fixture(scope="session")
+def kafka(pytestconfig: pytest.Config) -> KafkaServer:
+    """The broker of this run; `environment()` is what services must be told to use it."""
+    return _had(pytestconfig.stash[_servers_key].kafka())
+
+
+@pytest.fixture(scope="session")
+def postgres_server(pytestconfig: pytest.Config) -> PostgresServer:
+    """The database server of this run; tests that write ask for `postgres`."""
+    return _had(pytestconfig.stash[_servers_key].postgres())
+
+
+@pytest.fixture
+async def postgres(postgres_server: PostgresServer) -> AsyncIterator[Database]:
+    """Makes empty databases: each call returns the URL of one. They go after the test."""
+    async with fresh_databases(postgres_server) as database:
+        yield database
+
+
+@pytest.fixture(scope="session")
+def minio(pytestconfig: pytest.Config) -> StoreSettings:
+    """Settings of a real S3 server, with a bucket that no other run uses and nobody made yet."""
+    return _had(pytestconfig.stash[_servers_key].minio()).settings
+
+
+@pytest.fixture
+def store_folder(tmp_path: Path) -> Path:
+    """An empty folder for a folder store."""
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def topic_prefix() -> str:
+    """Put before topics and groups, so that no test reads what another wrote."""
+    return f"t{secrets.token_hex(4)}-"
+
+
+def _asked_for(item: pytest.Item) -> set[str]:
+    """The fixtures a test names, in its signature or as the value of a parameter."""
+    asked = set(getattr(item, "fixturenames", ()))
+    if (callspec := getattr(item, "callspec", None)) is not None:
+        asked |= {one for one in callspec.params.values() if isinstance(one, str)}
+    return asked
+
+
+def _had(server: S | NoServerError) -> S:
+    if isinstance(server, NoServerError):
+        pytest.skip(f"{server.what}; the end of the output says why")
+    return server

@@ -1,0 +1,1 @@
+"""Contract: one suite of behaviour per port, run on every adapter."""

@@ -1,0 +1,1 @@
+"""Integration: against real servers, one kind of server a file."""

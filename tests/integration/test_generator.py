@@ -1,0 +1,295 @@
+"""The generator as a process on a real broker: order, kill, redelivery, and Faust's own habits."""
+
+import asyncio
+import signal
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.partitioner import DefaultPartitioner
+from typing_extensions import override
+
+from services.generator.app import build_faust, run
+from services.generator.providers import Clip, CompositionRequest
+from services.generator.providers.clips import encode
+from services.generator.settings import GeneratorSettings
+from shared.clock import SystemClock
+from shared.events import SceneRequested
+from shared.kafka.admin import ensure_topics
+from shared.kafka.producer import Publisher
+from shared.settings import KafkaSettings, StoreSettings
+from shared.topics import GENERATOR_GROUP
+from tests.builders import a_scene
+from tests.fakes.provider import LedgerProvider
+from tests.running import Service, eventually, records_of, services, value_of
+from tests.servers import KafkaServer
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
+
+SCENES = 8
+
+
+class Line:
+    """A topic prefix, a store and the environment of one test's generators."""
+
+    def __init__(self, kafka: KafkaServer, prefix: str, folder: Path) -> None:
+        self.kafka = kafka
+        self.prefix = prefix
+        self.store = folder / "store"
+        self.environment = {
+            **kafka.environment(),
+            "SEGUE_TOPIC_PREFIX": prefix,
+            "SEGUE_STORE_DIR": str(self.store),
+            "SEGUE_SESSION_TIMEOUT_S": "6",
+            "SEGUE_HEARTBEAT_S": "1",
+            "MUSIC_PROVIDER": "synth",
+        }
+        self.settings = KafkaSettings(
+            bootstrap_servers=kafka.bootstrap, topic_prefix=prefix, create_topics=kafka.real
+        )
+
+    async def segments(self) -> list[dict[str, object]]:
+        """What was said on `segment.generated`, in the order of the log."""
+        found = await records_of(self.kafka.bootstrap, "segment.generated", prefix=self.prefix)
+        return [value_of(record) for record in found]
+
+    async def all_of(self, jobs: int, scenes: int) -> list[dict[str, object]] | None:
+        """The segments, once each scene of each job was said."""
+        said = await self.segments()
+        different = {(one["job_id"], one["scene_index"]) for one in said}
+        return said if len(different) == jobs * scenes else None
+
+    async def committed(self, partition: int) -> int | None:
+        """The offset that the generator's group committed."""
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=self.kafka.bootstrap,
+            group_id=self.prefix + GENERATOR_GROUP,
+            enable_auto_commit=False,
+        )
+        await consumer.start()
+        try:
+            where = TopicPartition(self.prefix + SceneRequested.kind, partition)
+            offset: int | None = await consumer.committed(where)
+            return offset
+        finally:
+            await consumer.stop()
+
+    def claims(self) -> int:
+        """How many predictions were claimed, over all scenes."""
+        return sum(1 for _ in self.store.rglob("claim-*"))
+
+
+@pytest.fixture
+async def line(
+    kafka: KafkaServer, topic_prefix: str, tmp_path: Path
+) -> AsyncIterator[tuple[Line, Publisher]]:
+    """The line, and a publisher that speaks as upstream does."""
+    made = Line(kafka, topic_prefix, tmp_path)
+    await ensure_topics(made.settings)
+    publisher = Publisher(made.settings, source="test", clock=SystemClock())
+    await publisher.start()
+    yield made, publisher
+    await publisher.stop()
+
+
+def _in_order(said: list[dict[str, object]]) -> bool:
+    """Whether, per job, a scene was first said only after all before it were."""
+    heard: dict[object, int] = defaultdict(lambda: -1)
+    for one in said:
+        index = one["scene_index"]
+        assert isinstance(index, int)
+        if index > heard[one["job_id"]] + 1:
+            return False
+        heard[one["job_id"]] = max(heard[one["job_id"]], index)
+    return True
+
+
+def _jobs_of_partition(partition: int) -> list[str]:
+    """Ids of jobs whose records lie in this partition of four."""
+    choose = DefaultPartitioner()
+    numbers = [0, 1, 2, 3]
+    jobs = [f"job-{number}" for number in range(40)]
+    return [job for job in jobs if choose(job.encode(), numbers, numbers) == partition]
+
+
+def _clip(request: CompositionRequest) -> bytes:
+    """Quiet noise, as long as asked."""
+    noise = np.random.default_rng(request.seed).standard_normal((2, request.duration_s * 32_000))
+    return encode((0.1 * noise).astype(np.float32))
+
+
+@dataclass(kw_only=True)
+class WaitingProvider(LedgerProvider):
+    """Holds every request with one prompt until it may go on."""
+
+    held: str
+    go_on: asyncio.Event
+
+    @override
+    async def collect(self, prediction_id: str, request: CompositionRequest) -> Clip:
+        if request.prompt == self.held:
+            await self.go_on.wait()
+        return await super().collect(prediction_id, request)
+
+
+async def test_two_jobs_interleaved_in_one_partition_are_both_in_order_and_complete(
+    line: tuple[Line, Publisher], tmp_path: Path
+) -> None:
+    """Eight scenes each, alternating on the log; every record is looked at."""
+    here, publisher = line
+    jobs = _jobs_of_partition(2)[:2]
+    async with services("generator", environment=here.environment, folder=tmp_path):
+        for index in range(SCENES):
+            for job in jobs:
+                await publisher.publish(a_scene(index, count=SCENES, job_id=job, duration_s=1.7))
+        said = await eventually(
+            lambda: here.all_of(2, SCENES), within_s=60, what="all segments of both jobs"
+        )
+
+    asked = await records_of(here.kafka.bootstrap, SceneRequested.kind, prefix=here.prefix)
+    assert len({record.partition for record in asked}) == 1
+    assert [value_of(record)["job_id"] for record in asked] == list(jobs) * SCENES
+    for job in jobs:
+        mine = [one for one in said if one["job_id"] == job]
+        assert [one["scene_index"] for one in mine] == list(range(SCENES))
+        assert [one["origin"] for one in mine] == ["fresh"] + ["continued"] * (SCENES - 1)
+    assert here.claims() == 2 * SCENES
+
+
+async def test_killed_in_the_middle_everything_is_made_once(
+    line: tuple[Line, Publisher], tmp_path: Path
+) -> None:
+    """`kill -9` while scenes run, three times over: nothing lost, in order, each claimed once."""
+    here, publisher = line
+    jobs = 6
+    for index in range(SCENES):
+        for job in range(jobs):
+            await publisher.publish(
+                a_scene(index, count=SCENES, job_id=f"job-{job}", duration_s=1.7)
+            )
+    async with services("generator", environment=here.environment, folder=tmp_path) as started:
+        for enough in (5, 15, 25):
+
+            async def some(enough: int = enough) -> bool | None:
+                return len(await here.segments()) >= enough or None
+
+            await eventually(some, within_s=60, what=f"{enough} segments")
+            await started["generator"].kill()
+            await started["generator"].start()
+        said = await eventually(
+            lambda: here.all_of(jobs, SCENES), within_s=90, what="all segments of all jobs"
+        )
+
+    assert _in_order(said)
+    assert here.claims() == jobs * SCENES
+
+
+async def test_frozen_past_its_session_it_loses_its_partitions_and_pays_nothing_twice(
+    line: tuple[Line, Publisher], tmp_path: Path
+) -> None:
+    """Two generators; one is frozen while the other takes over, then thaws."""
+    here, publisher = line
+    jobs = 6
+    async with services("generator", environment=here.environment, folder=tmp_path) as first:
+        other = Service("generator", here.environment, log=tmp_path / "other.log")
+        await other.start()
+        try:
+            for index in range(SCENES):
+                for job in range(jobs):
+                    await publisher.publish(
+                        a_scene(index, count=SCENES, job_id=f"job-{job}", duration_s=1.7)
+                    )
+
+            async def some() -> bool | None:
+                return len(await here.segments()) >= 4 or None
+
+            await eventually(some, within_s=60, what="the first segments")
+            first["generator"].send(signal.SIGSTOP)
+            said = await eventually(
+                lambda: here.all_of(jobs, SCENES), within_s=90, what="all segments"
+            )
+            first["generator"].send(signal.SIGCONT)
+            assert await first["generator"].stop() == 0
+        finally:
+            await other.kill()
+
+    assert _in_order(said)
+    assert here.claims() == jobs * SCENES
+
+
+async def test_nothing_beyond_an_unfinished_scene_is_committed(
+    line: tuple[Line, Publisher],
+) -> None:
+    """A job waits at offset 0 while its neighbours finish: the group's offset stays before it."""
+    here, publisher = line
+    blocked, neighbour = _jobs_of_partition(0)[:2]
+    elsewhere = _jobs_of_partition(1)[0]
+    go_on = asyncio.Event()
+    provider = WaitingProvider(clip_of=_clip, held="hold me", go_on=go_on)
+    await publisher.publish(a_scene(0, count=1, job_id=blocked, prompt="hold me"))
+    for index in range(3):
+        await publisher.publish(a_scene(index, count=3, job_id=neighbour))
+        await publisher.publish(a_scene(index, count=3, job_id=elsewhere))
+    stop = asyncio.Event()
+    settings = GeneratorSettings.from_environment(
+        kafka=here.settings, store=StoreSettings(folder=here.store)
+    )
+    running = asyncio.create_task(run(settings, stop=stop, provider=provider))
+    try:
+        await eventually(lambda: here.all_of(2, 3), within_s=30, what="the others' segments")
+
+        async def others_committed() -> bool | None:
+            return await here.committed(1) == 3 or None
+
+        await eventually(others_committed, within_s=30, what="the other partition's commit")
+        assert await here.committed(0) in {None, 0}
+        go_on.set()
+
+        async def all_committed() -> bool | None:
+            return await here.committed(0) == 4 or None
+
+        await eventually(all_committed, within_s=30, what="the commit of the held partition")
+    finally:
+        go_on.set()
+        stop.set()
+        await running
+
+
+async def test_stock_faust_still_commits_past_unfinished_messages(
+    line: tuple[Line, Publisher],
+) -> None:
+    """The reason for our ledger. When this fails, Faust was mended: ADR-0003 may be shortened."""
+    here, publisher = line
+    (job,) = _jobs_of_partition(0)[:1]
+    for index in range(50):
+        await publisher.publish(a_scene(index, count=50, job_id=job))
+    app = build_faust(GeneratorSettings.from_environment(kafka=here.settings))
+    topic = app.topic(
+        here.prefix + SceneRequested.kind, value_type=bytes, value_serializer="raw", partitions=4
+    )
+    held: list[object] = []
+
+    async def ack_all_but_the_first(stream: Any) -> None:
+        async for event in stream.noack().events():
+            if event.message.offset == 0:
+                held.append(event)
+            else:
+                event.ack()
+
+    app.agent(topic, name="stock")(ack_all_but_the_first)
+    app.finalize()
+    await app.start()
+    try:
+
+        async def committed_past_it() -> bool | None:
+            return await here.committed(0) == 50 or None
+
+        await eventually(committed_past_it, within_s=30, what="a commit past offset 0")
+        assert held, "the first message was never acked"
+    finally:
+        await app.stop()

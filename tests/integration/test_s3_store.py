@@ -1,0 +1,101 @@
+"""S3: what only a bucket can get wrong."""
+
+import hashlib
+import secrets
+from collections.abc import AsyncIterator
+from io import BytesIO
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from minio import Minio
+
+from shared.errors import StoreUnavailableError
+from shared.settings import StoreSettings
+from shared.storage.s3 import S3Store
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+async def store(minio: StoreSettings) -> AsyncIterator[S3Store]:
+    """The run's bucket."""
+    opened = S3Store(minio)
+    await opened.ensure_bucket()
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+def key() -> str:
+    """A key that no other test uses."""
+    return f"test/{secrets.token_hex(6)}/a"
+
+
+def put_raw(settings: StoreSettings, key: str, data: bytes, sha256: str | None) -> None:
+    """An object as somebody else might write it."""
+    client = Minio(
+        urlsplit(settings.endpoint).netloc,
+        access_key=settings.access_key.get_secret_value(),
+        secret_key=settings.secret_key.get_secret_value(),
+        secure=False,
+        region=settings.region,
+    )
+    metadata: dict[str, str | list[str] | tuple[str]] = {"sha256": sha256} if sha256 else {}
+    client.put_object(settings.bucket, key, BytesIO(data), len(data), metadata=metadata)
+
+
+async def test_bytes_that_are_not_those_stored_are_never_handed_on(
+    store: S3Store, minio: StoreSettings, key: str, tmp_path: Path
+) -> None:
+    """Neither in memory nor in a file, and no half file stays."""
+    put_raw(minio, key, b"rotten", hashlib.sha256(b"fresh").hexdigest())
+
+    with pytest.raises(StoreUnavailableError, match="other bytes came"):
+        await store.get(key)
+    with pytest.raises(StoreUnavailableError, match="other bytes came"):
+        await store.get_file(key, tmp_path / "file")
+
+    assert not list(tmp_path.iterdir())  # noqa: ASYNC240 - a test's own folder
+
+
+async def test_an_object_of_somebody_else_needs_no_hash(
+    store: S3Store, minio: StoreSettings, key: str
+) -> None:
+    """Videos of the upstream are put by other clients."""
+    put_raw(minio, key, b"theirs", None)
+
+    assert await store.get(key) == b"theirs"
+
+
+async def test_a_bucket_that_is_there_is_not_made_again(store: S3Store) -> None:
+    """Every service may ask for it at its start."""
+    await store.ensure_bucket()
+    await store.check()
+
+
+async def test_without_its_bucket_the_store_is_unavailable_not_empty(
+    minio: StoreSettings,
+) -> None:
+    """A wrong bucket name must not read as "there is no such object"."""
+    store = S3Store(minio.model_copy(update={"bucket": f"none-{secrets.token_hex(4)}"}))
+    try:
+        with pytest.raises(StoreUnavailableError, match="NoSuchBucket"):
+            await store.get("a")
+        with pytest.raises(StoreUnavailableError, match="NoSuchBucket"):
+            await store.check()
+        with pytest.raises(StoreUnavailableError, match="404"):
+            await store.put_if_absent("a", b"x")
+    finally:
+        await store.close()
+
+
+async def test_wrong_keys_are_a_fault_of_the_store_that_says_so(minio: StoreSettings) -> None:
+    """The vendor's own code is in the message."""
+    wrong = minio.model_copy(update={"access_key": type(minio.access_key)("somebody")})
+    store = S3Store(wrong)
+    try:
+        with pytest.raises(StoreUnavailableError, match="InvalidAccessKeyId"):
+            await store.check()
+    finally:
+        await store.close()
