@@ -30,7 +30,7 @@ def decode(data: bytes, *, rate_hz: int = SAMPLE_RATE_HZ) -> Audio:
     blocks: list[Audio] = []
     total = 0
     try:
-        with av.open(io.BytesIO(data), "r") as container:
+        with av.open(io.BytesIO(data), "r", metadata_errors="replace") as container:
             if not container.streams.audio:
                 raise MediaError(f"{INVALID_OUTPUT}: no audio stream")
             for frame in container.decode(audio=0):

@@ -3,6 +3,7 @@
 SegueError
 ├── RetryableError(retry_after_s)   the world is busy: run the same record again, in its lane
 │   ├── ProviderBusyError           rate limit, cold start, 5xx        services/generator/providers
+│   │   └── ProviderPausedError     refuses everyone: no key, no credit
 │   └── StoreUnavailableError       the object store did not answer    shared/storage
 ├── InvalidEventError(reason)       the record is wrong: dead letter, its job is parked
 │   ├── UndecodableError            not JSON, not this event           shared/kafka/codec.py
@@ -34,6 +35,10 @@ class RetryableError(SegueError):
 
 class ProviderBusyError(RetryableError):
     """The music provider asks for patience: rate limit, cold start, 5xx."""
+
+
+class ProviderPausedError(ProviderBusyError):
+    """The provider refuses everyone until a person acts: key revoked (401), no credit (402)."""
 
 
 class StoreUnavailableError(RetryableError):

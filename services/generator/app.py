@@ -228,6 +228,7 @@ async def run(
     log.info("generator starts", action="service.starting", provider=settings.provider)
     await ensure_topics(settings.kafka)
     store = open_store(settings.store)
+    await store.prepare()
     provider = provider or build_provider(settings.provider, store=store)
     publisher = Publisher(settings.kafka, source="generator", clock=clock)
     await publisher.start()

@@ -8,6 +8,7 @@ from shared.clock import Clock
 from shared.events import AudioMerged, Event, Stage
 from shared.ffmpeg import Ffmpeg
 from shared.kafka.stage import stage_service
+from shared.telemetry.metrics import MUX_SECONDS
 
 
 async def run(
@@ -29,6 +30,15 @@ async def run(
             assert isinstance(event, AudioMerged), "the topic's decoder promises it"
             if not event.params.merge_with_video:
                 return None
-            return await mux.run(event)
+            with MUX_SECONDS.time():
+                video = await mux.run(event)
+            service.log.info(
+                "video muxed",
+                action="video.muxed",
+                job_id=video.job_id,
+                run=video.run,
+                seconds=video.duration_s,
+            )
+            return video
 
         await service.consume(AudioMerged.kind, track, stop=stop, ready=ready)

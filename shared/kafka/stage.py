@@ -128,6 +128,7 @@ async def stage_service(
     log.info("service starts", action="service.starting")
     await ensure_topics(settings.kafka)
     store = open_store(settings.store)
+    await store.prepare()
     publisher = Publisher(settings.kafka, source=name, clock=clock)
     await publisher.start()
     try:

@@ -90,6 +90,14 @@ class ObjectStore(Protocol):
         """Remove `key`; nothing happens when it is not there."""
         ...
 
+    async def prepare(self) -> None:
+        """Make what holds the objects, if it is not there; once, before anything else.
+
+        Raises:
+            StoreUnavailableError: the store did not answer, or refused.
+        """
+        ...
+
     async def check(self) -> None:
         """Return if the store can be written to.
 

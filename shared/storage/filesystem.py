@@ -99,6 +99,9 @@ class FolderStore:
         with suppress(NotFoundError):
             await self._in_thread(lambda: self._path(key).unlink(), key=key)
 
+    async def prepare(self) -> None:
+        """It was made with the object."""
+
     async def check(self) -> None:
         """Return if the folder can be written to."""
 

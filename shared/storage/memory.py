@@ -85,6 +85,9 @@ class MemoryStore:
         """Remove `key`; nothing happens when it is not there."""
         self._objects.pop(check_key(key), None)
 
+    async def prepare(self) -> None:
+        """It was made with the object."""
+
     async def check(self) -> None:
         """Memory can always be written to."""
 

@@ -50,7 +50,7 @@ _BUSY = frozenset({500, 502, 503, 504})
 
 
 class S3Store:
-    """An `ObjectStore` in a bucket. The bucket must be there: `ensure_bucket` makes it."""
+    """An `ObjectStore` in a bucket. The bucket must be there: `prepare` makes it."""
 
     def __init__(self, settings: StoreSettings) -> None:
         access_key, secret_key = settings.access_key, settings.secret_key
@@ -81,7 +81,7 @@ class S3Store:
             timeout=httpx.Timeout(_READ_S, connect=_CONNECT_S), trust_env=False
         )
 
-    async def ensure_bucket(self) -> None:
+    async def prepare(self) -> None:
         """Make the bucket unless it is there."""
 
         def make() -> None:

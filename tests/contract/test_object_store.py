@@ -34,7 +34,7 @@ async def store(request: pytest.FixtureRequest, store_folder: Path) -> AsyncIter
     else:
         settings: StoreSettings = request.getfixturevalue("minio")
         opened = S3Store(settings)
-        await opened.ensure_bucket()
+        await opened.prepare()
     yield opened
     await opened.close()
 

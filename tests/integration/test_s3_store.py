@@ -21,7 +21,7 @@ pytestmark = pytest.mark.integration
 async def store(minio: StoreSettings) -> AsyncIterator[S3Store]:
     """The run's bucket."""
     opened = S3Store(minio)
-    await opened.ensure_bucket()
+    await opened.prepare()
     yield opened
     await opened.close()
 
@@ -70,7 +70,7 @@ async def test_an_object_of_somebody_else_needs_no_hash(
 
 async def test_a_bucket_that_is_there_is_not_made_again(store: S3Store) -> None:
     """Every service may ask for it at its start."""
-    await store.ensure_bucket()
+    await store.prepare()
     await store.check()
 
 

@@ -58,7 +58,7 @@ async def test_a_server_that_is_not_there_is_an_error_of_ours_on_every_call() ->
             store.stat("a"),
             store.delete("a"),
             store.check(),
-            store.ensure_bucket(),
+            store.prepare(),
         ):
             with pytest.raises(StoreUnavailableError, match="object store"):
                 await call
