@@ -1,0 +1,196 @@
+"""Mux: real clips get their music, the picture untouched, the sound as long as the picture."""
+
+from pathlib import Path
+
+import av
+import pytest
+
+from services.muxer.plan import AAC_FRAME_SAMPLES
+from shared.events import SyncMode, VideoRef
+from shared.ffmpeg import Ffmpeg
+from shared.media import SAMPLE_RATE_HZ, samples_at
+from shared.settings import FfmpegSettings
+from tests.clips import film_clips
+from tests.films import (
+    TONE_HZ,
+    burst_at,
+    picture_packets,
+    pitch_hz,
+    presented_sound,
+    purity_db,
+    real_ffmpeg,
+    remux,
+)
+from tests.integration.mux_room import Room
+from tests.unit.muxer.upstream import Answer, upstream
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def room(tmp_path: Path) -> Room:
+    """A muxer with the real ffmpeg."""
+    return Room(tmp_path)
+
+
+CASES = [
+    *(("bigbuckbunny", mode, track_s) for mode in SyncMode for track_s in (3.4, 5.28)),
+    *(("bikes", mode, track_s) for mode in SyncMode for track_s in (6.3, 19.9)),
+    *(("carphone", mode, track_s) for mode in SyncMode for track_s in (2.1, 4.0, 7.7)),
+    *(("bikes", mode, 41.3) for mode in (SyncMode.TRIM, SyncMode.STRETCH)),
+    *(("bikes", mode, 1.7) for mode in (SyncMode.TRIM, SyncMode.STRETCH)),
+]
+
+
+@pytest.mark.parametrize(("clip", "mode", "track_s"), CASES)
+async def test_the_picture_is_the_same_to_the_bit_and_the_sound_as_long_as_it(
+    room: Room, clip: str, mode: SyncMode, track_s: float
+) -> None:
+    """With and without own sound, shorter and longer tracks, in every mode."""
+    source: Path = getattr(film_clips(), clip)
+    event = await room.mux.run(await room.merged(video=source, track_s=track_s, mode=mode))
+    result = await room.result(event)
+
+    assert picture_packets(result) == picture_packets(source)
+    presented, heard = presented_sound(result)
+    assert presented == samples_at(event.duration_s)
+    assert 0 <= heard.shape[1] - presented < AAC_FRAME_SAMPLES
+    with av.open(str(result)) as container:
+        (sound,) = container.streams.audio
+        assert (sound.codec_context.name, sound.codec_context.layout.name) == ("aac", "stereo")
+        assert container.duration == pytest.approx(event.duration_s * 1e6, abs=1000)
+        assert "creation_time" not in container.metadata
+    as_it_was = mode is SyncMode.TRIM or track_s in {5.28, 4.0}  # 4.0 is a frame from 4.004
+    assert event.tempo == (1.0 if as_it_was else pytest.approx(track_s / event.duration_s))
+    assert bool(event.warnings) is (abs(track_s - event.duration_s) > 0.5)
+
+
+async def test_the_music_replaces_the_own_sound_of_the_video(room: Room) -> None:
+    """The 5.1 sound of the film would win over the music, were streams not named."""
+    event = await room.mux.run(await room.merged(video=film_clips().bigbuckbunny, track_s=5.28))
+    with av.open(str(await room.result(event))) as container:
+        assert [s.type for s in container.streams] == ["video", "audio"]
+    _, heard = presented_sound(room.folder / "result.mp4")
+
+    assert pitch_hz(heard) == pytest.approx(TONE_HZ, abs=1)
+    assert purity_db(heard) > 30  # the tone, and nothing of the film beside it
+
+
+async def test_trim_keeps_every_moment_of_the_music_at_its_place(room: Room) -> None:
+    """Scene changes of the music meet those of the picture; what is missing is silent."""
+    moments = (0.5, 1.7, 3.4, 5.1)
+    merged = await room.merged(video=film_clips().bikes, track_s=6.3, bursts_s=moments)
+    event = await room.mux.run(merged)
+    _, heard = presented_sound(await room.result(event))
+
+    for moment in moments:
+        place = samples_at(moment)
+        assert abs(burst_at(heard, near=place) - place) <= 48  # a millisecond
+    assert abs(heard[:, samples_at(6.35) :]).max() < 1e-3
+    assert event.warnings == ("the scenes are 6.3 s, the video 10.0 s: the rest is silent",)
+
+
+@pytest.mark.parametrize("mode", [SyncMode.STRETCH, SyncMode.COMPRESS])
+@pytest.mark.parametrize("track_s", [6.3, 14.3])
+@pytest.mark.parametrize("old", [False, True], ids=["rubberband", "atempo"])
+async def test_a_changed_tempo_keeps_the_pitch_and_the_proportions(
+    tmp_path: Path, mode: SyncMode, track_s: float, *, old: bool
+) -> None:
+    """Also with an ffmpeg that has no rubberband: the one at hand is asked what it has."""
+    room = Room(tmp_path, an_ffmpeg_without_rubberband(tmp_path) if old else None)
+    moments = tuple(track_s * part for part in (0.1, 0.3, 0.5, 0.7, 0.9))
+    merged = await room.merged(
+        video=film_clips().bikes, track_s=track_s, mode=mode, bursts_s=moments
+    )
+    event = await room.mux.run(merged)
+    presented, heard = presented_sound(await room.result(event))
+
+    assert presented == 10 * SAMPLE_RATE_HZ
+    assert event.tempo == pytest.approx(track_s / 10.0)
+    assert pitch_hz(heard) == pytest.approx(TONE_HZ, abs=2)
+    for moment in moments:
+        place = samples_at(moment / event.tempo)
+        assert abs(burst_at(heard, near=place) - place) < samples_at(0.05)
+
+
+def an_ffmpeg_without_rubberband(folder: Path) -> Ffmpeg:
+    """The real one, which keeps quiet about its best filter and refuses to use it."""
+    script = folder / "ffmpeg"
+    script.write_text(
+        "#!/bin/sh\n"
+        'case "$*" in\n'
+        f'*-filters) {real_ffmpeg().binary} "$@" | grep -v rubberband;;\n'
+        '*rubberband*) echo "No such filter: rubberband" >&2; exit 8;;\n'
+        f'*) exec {real_ffmpeg().binary} "$@";;\n'
+        "esac\n"
+    )
+    script.chmod(0o755)
+    return Ffmpeg(FfmpegSettings(binary=str(script)))
+
+
+async def test_shape_and_rotation_of_the_picture_survive(room: Room) -> None:
+    """Non-square pixels and a phone's turned picture are shown as before."""
+    turned = await remux(
+        film_clips().carphone, room.folder / "turned.mp4", before=("-display_rotation", "90")
+    )
+    event = await room.mux.run(await room.merged(video=turned, track_s=4.0))
+    with av.open(str(await room.result(event))) as after, av.open(str(turned)) as before:
+        old, new = before.streams.video[0], after.streams.video[0]
+        assert new.sample_aspect_ratio == old.sample_aspect_ratio
+        assert float(new.sample_aspect_ratio or 1) == pytest.approx(128 / 117)
+        assert next(after.decode(new)).rotation == next(before.decode(old)).rotation == 90
+
+
+CONTAINERS = {
+    "matroska": ("v.mkv", ("-c", "copy")),
+    "fragments": ("v.mp4", ("-c", "copy", "-movflags", "+frag_keyframe+empty_moov")),
+    "quicktime": ("v.mov", ("-c", "copy")),
+    "cut by edit list": ("v.mp4", ("-c", "copy")),
+    "vp9": ("v.webm", ("-c:v", "libvpx-vp9", "-deadline", "realtime", "-cpu-used", "8")),
+    "hevc": ("v.mkv", ("-c:v", "libx265", "-preset", "ultrafast")),
+}
+
+
+@pytest.mark.parametrize("made", CONTAINERS)
+async def test_what_mp4_can_hold_is_copied_from_any_container(room: Room, made: str) -> None:
+    """Matroska, WebM, QuickTime, fragments and cut films come out as MP4, picture unchanged."""
+    name, args = CONTAINERS[made]
+    coded, cut = made in {"vp9", "hevc"}, made == "cut by edit list"
+    clip = film_clips().carphone if coded else film_clips().bikes
+    before = ("-ss", "2.1") if cut else ()
+    source = await remux(clip, room.folder / name, *args, before=before)
+    event = await room.mux.run(await room.merged(video=source, track_s=2.5))
+    result = await room.result(event)
+
+    assert picture_packets(result) == picture_packets(source)
+    assert presented_sound(result)[0] == samples_at(event.duration_s)
+
+
+async def test_a_film_that_its_edit_list_ends_early_stays_that_long(room: Room) -> None:
+    """Half of the packets are never shown: the sound is as long as what is shown."""
+    data = bytearray(film_clips().bikes.read_bytes())
+    place = data.index(b"elst") + 12  # the first entry's duration, in milliseconds
+    assert data[place : place + 4] == (10_000).to_bytes(4)
+    data[place : place + 4] = (5_000).to_bytes(4)
+    source = room.folder / "cut.mp4"
+    source.write_bytes(data)
+    event = await room.mux.run(await room.merged(video=source, track_s=6.0))
+    result = await room.result(event)
+
+    assert event.duration_s == 5.0
+    assert picture_packets(result) == picture_packets(source)
+    assert presented_sound(result)[0] == 5 * SAMPLE_RATE_HZ
+
+
+async def test_a_video_behind_a_url_is_fetched(room: Room) -> None:
+    """The whole way: address, redirect, file, picture."""
+    clip = film_clips().carphone
+    async with upstream() as server:
+        server.answers = {
+            "/film": Answer(status="302 Found", headers={"Location": "/film.mp4"}),
+            "/film.mp4": Answer(body=clip.read_bytes()),
+        }
+        ref = VideoRef(url=f"http://127.0.0.1:{server.port}/film")
+        event = await room.mux.run(await room.merged(video=ref, track_s=4.0))
+
+    assert picture_packets(await room.result(event)) == picture_packets(clip)

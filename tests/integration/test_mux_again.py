@@ -1,0 +1,130 @@
+"""Mux: asked again, cancelled, or let down by ffmpeg: nothing is doubled, lost or left over."""
+
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+
+from services.muxer.probe import MuxCheckError
+from shared.ffmpeg import Ffmpeg, FfmpegError
+from shared.settings import FfmpegSettings
+from shared.storage import keys
+from tests.clips import film_clips
+from tests.films import real_ffmpeg
+from tests.integration.mux_room import UPLOAD, Room
+
+pytestmark = pytest.mark.integration
+
+
+def an_ffmpeg_that(folder: Path, *lines: str) -> Ffmpeg:
+    """A program in ffmpeg's place; it still lists its filters."""
+    script = folder / "ffmpeg"
+    listing = f'case "$*" in *-filters) exec {real_ffmpeg().binary} "$@";; esac'
+    script.write_text("\n".join(["#!/bin/sh", listing, *lines]) + "\n")
+    script.chmod(0o755)
+    return Ffmpeg(FfmpegSettings(binary=str(script)))
+
+
+async def test_what_was_muxed_is_said_again_and_not_made_again(tmp_path: Path) -> None:
+    """Track and video may be gone by then: the stored result is enough."""
+    room = Room(tmp_path)
+    merged = await room.merged(video=film_clips().carphone, track_s=4.0)
+    first = await room.mux.run(merged)
+    made = await room.store.stat(first.object_key)
+    await room.store.delete(merged.object_key)
+    await room.store.delete(UPLOAD)
+
+    assert await room.mux.run(merged) == first
+    assert await room.store.stat(first.object_key) == made
+
+
+@pytest.mark.parametrize("lost", ["video", "event", "half of the video", "a readable event"])
+async def test_a_result_that_is_not_whole_is_made_again_with_the_same_bytes(
+    tmp_path: Path, lost: str
+) -> None:
+    """A death between the two objects leaves no run without its video."""
+    room = Room(tmp_path)
+    merged = await room.merged(video=film_clips().carphone, track_s=4.0)
+    first = await room.mux.run(merged)
+    if lost == "video":
+        await room.store.delete(first.object_key)
+    elif lost == "event":
+        await room.store.delete(keys.muxed_key("job-1", 1))
+    elif lost == "half of the video":
+        await room.store.put(first.object_key, (await room.store.get(first.object_key))[:999])
+    else:
+        await room.store.put(keys.muxed_key("job-1", 1), b'{"job_id"')
+
+    assert await room.mux.run(merged) == first
+    await room.result(first)
+
+
+async def test_a_cancelled_mux_ends_its_ffmpeg_and_leaves_nothing(tmp_path: Path) -> None:
+    """A job that was cancelled holds neither a core nor the disk."""
+    started = tmp_path / "started"
+    os.mkfifo(started)
+    room = Room(tmp_path, an_ffmpeg_that(tmp_path, f"echo $$ > {started}", "exec sleep 600"))
+    merged = await room.merged(video=film_clips().carphone, track_s=4.0)
+
+    running = asyncio.create_task(room.mux.run(merged))
+    pid = int(await asyncio.to_thread(started.read_text))
+    assert list(room.scratch.iterdir())
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+    await room.assert_nothing_made()
+
+
+async def test_an_ffmpeg_that_fails_says_why_and_the_track_stays(tmp_path: Path) -> None:
+    """The message begins as users of the earlier system know it."""
+    room = Room(tmp_path, an_ffmpeg_that(tmp_path, "echo no space left on device >&2", "exit 1"))
+
+    with pytest.raises(FfmpegError, match=r"^FFmpeg merge failed: no space left on device"):
+        await room.mux.run(await room.merged(video=film_clips().carphone, track_s=4.0))
+    await room.assert_nothing_made()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ("-i {film} -c copy -f mp4", "the sound of the result is"),
+        ("-i {film} -i {track} -map 0:v -map 1:a -t 3 -c:v copy -c:a aac -f mp4", "unchanged"),
+        (
+            "-i {film} -i {track} -map 0:v -map 1:a -c:v libx264 -preset ultrafast -f mp4",
+            "unchanged",
+        ),
+        (
+            "-i {film} -i {track} -map 0:v -map 1:a -c:v copy -af atrim=0:3 -ar 48000 -f mp4",
+            "samples off the picture's",
+        ),
+        (
+            "-i {film} -i {track} -map 0:v -map 1:a -c:v copy -ac 1 -ar 48000 -f mp4",
+            "the sound of the result is",
+        ),
+        ("-i {film} -an -c copy -f mp4", "the sound of the result is"),
+        ("-i {track} -c copy -f mp3", "of the result, not a video"),
+    ],
+)
+async def test_a_result_that_breaks_a_promise_is_never_stored(
+    tmp_path: Path, wrong: str, words: str
+) -> None:
+    """FFmpeg's exit code is not believed; the file is looked at."""
+    film = film_clips().bigbuckbunny
+    room = Room(
+        tmp_path,
+        an_ffmpeg_that(
+            tmp_path,
+            'for last in "$@"; do :; done',
+            f"exec {real_ffmpeg().binary} -v error -y "
+            + wrong.format(film=film, track=tmp_path / "track.mp3")
+            + ' "$last"',
+        ),
+    )
+
+    with pytest.raises(MuxCheckError, match=f"^FFmpeg merge failed: .*{words}"):
+        await room.mux.run(await room.merged(video=film, track_s=5.28))
+    await room.assert_nothing_made()

@@ -1,0 +1,1 @@
+"""The muxer's rules and its way to the outside."""

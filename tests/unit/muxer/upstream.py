@@ -1,0 +1,74 @@
+"""Upstream: an HTTP server on loopback that answers what a test tells it, and counts."""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True, kw_only=True)
+class Answer:
+    """One prepared answer; a body shorter than `promised` breaks off."""
+
+    status: str = "200 OK"
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    promised: int | None = None  #: Content-Length; None: the body's; -1: none is sent
+    silent: bool = False  #: takes the request and never answers
+
+
+@dataclass(slots=True)
+class Upstream:
+    """What the server answers by path, and what it saw."""
+
+    answers: dict[str, Answer] = field(default_factory=dict)
+    requests: list[str] = field(default_factory=list)  #: heads, as received
+    connections: int = 0
+    port: int = 0
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer one request and hang up."""
+        self.connections += 1
+        try:
+            head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+            self.requests.append(head)
+            answer = self.answers.get(head.split(" ")[1], Answer(status="404 Not Found"))
+            if answer.silent:
+                await reader.read()  # until the other side gives up
+            else:
+                writer.write(_head(answer) + answer.body)
+                await writer.drain()
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass  # a guard that hangs up early is part of what is tested
+        finally:
+            writer.close()
+
+
+def _head(answer: Answer) -> bytes:
+    headers = dict(answer.headers)
+    if answer.promised != -1:
+        length = len(answer.body) if answer.promised is None else answer.promised
+        headers["Content-Length"] = str(length)
+    lines = [f"HTTP/1.1 {answer.status}", "Connection: close"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+
+
+@asynccontextmanager
+async def upstream(
+    *hosts: str, port: int = 0, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[Upstream]:
+    """A server on `hosts` (default: 127.0.0.1), all on one port."""
+    server = Upstream()
+    listening: list[asyncio.Server] = []
+    try:
+        for host in hosts or ("127.0.0.1",):
+            part = await asyncio.start_server(server.serve, host, server.port or port, ssl=tls)
+            server.port = part.sockets[0].getsockname()[1]
+            listening.append(part)
+        yield server
+    finally:
+        for part in listening:
+            part.close()
+            await part.wait_closed()
