@@ -18,13 +18,11 @@ import faust
 from faust.transport.drivers import aiokafka as driver
 from typing_extensions import override
 
-from services.generator.claims import Claims
 from services.generator.continuation import Continuation
-from services.generator.generate import Generate
 from services.generator.providers import MusicProvider
 from services.generator.providers.building import build_provider
 from services.generator.settings import GeneratorSettings
-from services.generator.work import SceneWork
+from services.generator.work import SceneWork, build_work
 from shared.clock import Clock, SystemClock
 from shared.errors import RetryableError, SegueError
 from shared.events import JobCancelled, SceneRequested, Stage
@@ -33,7 +31,6 @@ from shared.kafka.codec import Envelope, Record, lane_key, read
 from shared.kafka.producer import Publisher
 from shared.kafka.routing import Handle, Router, build_router
 from shared.lanes import Lanes
-from shared.runs import RunBook
 from shared.storage.opening import open_store
 from shared.telemetry.log import Logger, logger_of
 from shared.topics import CONTINUATIONS_TABLE, GENERATOR_GROUP
@@ -243,21 +240,14 @@ async def run(
         log=log,
     )
     app = build_faust(settings)
-    claims = Claims(
-        store,
-        provider,
-        clock=clock,
-        lease_s=settings.claim_lease_s,
-        settle_s=settings.claim_settle_s,
-    )
-    work = SceneWork(
-        generate=Generate(
-            store=store, provider=provider, claims=claims, settings=settings, clock=clock, log=log
-        ),
-        memory=TableMemory(app, partitions=settings.kafka.partitions),
+    work = build_work(
+        settings,
+        store=store,
+        provider=provider,
         publisher=publisher,
-        book=RunBook(),
+        memory=TableMemory(app, partitions=settings.kafka.partitions),
         gate=lanes.gate,
+        clock=clock,
         log=log,
     )
     attach(app, settings=settings, lanes=lanes, router=router, work=work, log=log)

@@ -7,70 +7,32 @@ broker; the caller then writes the state and acks.
 I/O: the object store, the provider, the publisher.
 """
 
-import asyncio
 import hashlib
-import random
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from services.generator.claims import Claims, Prediction, SceneRef
+from services.generator.attempts import Attempts, Step
+from services.generator.claims import SceneRef
 from services.generator.continuation import Continuation, ScenePlan, plan_scene
 from services.generator.prompts import prompt_for
-from services.generator.providers import Clip, CompositionRequest, MusicProvider
-from services.generator.settings import GeneratorSettings
-from shared.audio import INVALID_OUTPUT, decode
-from shared.clock import Clock
-from shared.errors import (
-    JobError,
-    MediaError,
-    NotFoundError,
-    ProviderBusyError,
-    ProviderRejectedError,
-    SegueError,
-)
+from services.generator.providers import CompositionRequest, MusicProvider
+from shared.errors import JobError, NotFoundError
 from shared.events import ErrorStrategy, Origin, SceneRequested, SegmentGenerated
 from shared.media import SAMPLE_RATE_HZ
-from shared.retry import RetryPolicy
 from shared.storage import ObjectStore
 from shared.storage.keys import clip_key, segment_key
 from shared.telemetry.log import Logger
-from shared.telemetry.metrics import GENERATION_SECONDS, PREDICTIONS_TOTAL, SCENES_TOTAL
-
-Step = Callable[[], Awaitable[None]]
-BUSY = RetryPolicy(first_s=1.0, max_s=30.0)
-CLAIMS_MAX = 1000  # of one scene: a provider that was busy so often is down
+from shared.telemetry.metrics import GENERATION_SECONDS, SCENES_TOTAL
 
 
-class RunEndedError(SegueError):
-    """The run was superseded or cancelled while its scene was being made."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Made:
-    """A clip that passed, and how it came about."""
-
-    clip: Clip
-    clip_samples: int
-    prediction: Prediction
-    attempt: int
-    failed: tuple[str, ...]  #: why earlier attempts were not taken
-
-
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Generate:
     """Makes segments. `scene` is safe to call from many lanes at once."""
 
     store: ObjectStore
     provider: MusicProvider
-    claims: Claims
-    settings: GeneratorSettings
-    clock: Clock
+    attempts: Attempts
+    window_s: int
     log: Logger
-    chance: random.Random = field(default_factory=random.Random)
-
-    def __post_init__(self) -> None:
-        """Bound what is under way at the provider."""
-        self._slots = asyncio.Semaphore(self.settings.slots)
 
     async def recall(self, job_id: str, run: int, scene_index: int) -> SegmentGenerated | None:
         """The segment as it was stored; None if the scene was never finished."""
@@ -105,7 +67,7 @@ class Generate:
         stored = await self.recall(scene.job_id, scene.run, scene.scene_index)
         if stored is not None:
             return stored
-        plan = plan_scene(state, scene, window_s=self.settings.window_s)
+        plan = plan_scene(state, scene, window_s=self.window_s)
         try:
             segment = await self._compose(scene, plan, before_paying)
         except JobError as error:
@@ -123,8 +85,9 @@ class Generate:
             window=plan.window,
             seed=1,  # each attempt's claim brings its own
         )
+        ref = SceneRef(job_id=scene.job_id, run=scene.run, scene_index=scene.scene_index)
         with GENERATION_SECONDS.labels(self.provider.name).time():
-            made = await self._attempts(scene, request, before_paying)
+            made = await self.attempts.clip(ref, request, before_paying=before_paying)
         key = clip_key(scene.job_id, scene.run, scene.scene_index, made.attempt)
         await self.store.put(key, made.clip.data, content_type=made.clip.content_type)
         if self.provider.makes_silence:
@@ -156,92 +119,6 @@ class Generate:
             cost_usd=made.clip.cost_usd,
             warnings=made.failed,
         )
-
-    async def _attempts(
-        self, scene: SceneRequested, request: CompositionRequest, before_paying: Step
-    ) -> _Made:
-        """Try until a clip passes: with a new seed if it does not, patiently if nobody answers."""
-        ref = SceneRef(job_id=scene.job_id, run=scene.run, scene_index=scene.scene_index)
-        deadline = self.clock.monotonic() + self.settings.scene_deadline_s
-        failed: list[str] = []
-        busy = 0
-        for attempt in range(1, CLAIMS_MAX + 1):
-            try:
-                async with self._slots:
-                    made = await self._attempt(ref, attempt, request, before_paying)
-            except ProviderBusyError as error:
-                busy += 1
-                delay_s = BUSY.delay_s(busy, asked_s=error.retry_after_s, chance=self.chance)
-                if self.clock.monotonic() + delay_s > deadline:
-                    raise ProviderRejectedError(str(error), retryable=True) from error
-                await self.clock.sleep(delay_s)
-                continue
-            except JobError as error:
-                failed.append(f"attempt {len(failed) + 1}: {error.reason}")
-                if not error.retryable or len(failed) >= self.settings.scene_attempts_max:
-                    raise
-                continue
-            if made is not None:
-                prediction, clip, samples = made
-                return _Made(
-                    clip=clip,
-                    clip_samples=samples,
-                    prediction=prediction,
-                    attempt=attempt,
-                    failed=tuple(failed),
-                )
-        raise ProviderRejectedError(f"no answer in {CLAIMS_MAX} attempts", retryable=True)
-
-    async def _attempt(
-        self, ref: SceneRef, attempt: int, request: CompositionRequest, before_paying: Step
-    ) -> tuple[Prediction, Clip, int] | None:
-        """One claim followed to its clip; None if it led to nothing."""
-        prediction = await self.claims.prediction(
-            ref, attempt, request, before_paying=before_paying
-        )
-        if prediction is None:
-            return None
-        if prediction.adopted:
-            self.log.info(
-                "prediction taken up again",
-                action="scene.reattached",
-                job_id=ref.job_id,
-                run=ref.run,
-                scene_index=ref.scene_index,
-            )
-        else:
-            PREDICTIONS_TOTAL.labels(self.provider.name).inc()
-        clip = await self._collect(prediction)
-        return prediction, clip, await self._measured(clip, request)
-
-    async def _collect(self, prediction: Prediction) -> Clip:
-        """The clip of a prediction that exists; a busy provider is asked again for the same."""
-        deadline = self.clock.monotonic() + self.settings.scene_deadline_s
-        attempt = 1
-        while True:
-            try:
-                return await self.provider.collect(prediction.id, prediction.request)
-            except ProviderBusyError as error:
-                delay_s = BUSY.delay_s(attempt, asked_s=error.retry_after_s, chance=self.chance)
-                if self.clock.monotonic() + delay_s > deadline:
-                    raise ProviderRejectedError(str(error), retryable=True) from error
-                await self.clock.sleep(delay_s)
-                attempt += 1
-
-    async def _measured(self, clip: Clip, request: CompositionRequest) -> int:
-        """Samples of the clip, decoded; it must be as long as was asked for."""
-        try:
-            audio = await asyncio.to_thread(decode, clip.data)
-        except MediaError as error:
-            raise ProviderRejectedError(error.reason, retryable=True) from error
-        samples = int(audio.shape[1])
-        if abs(samples - request.duration_s * SAMPLE_RATE_HZ) > SAMPLE_RATE_HZ // 4:
-            raise ProviderRejectedError(
-                f"{INVALID_OUTPUT}: {samples / SAMPLE_RATE_HZ:.2f} s instead of"
-                f" {request.duration_s} s",
-                retryable=True,
-            )
-        return samples
 
     def _silenced(
         self, scene: SceneRequested, plan: ScenePlan, error: JobError

@@ -8,8 +8,14 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from services.generator.attempts import Attempts
+from services.generator.claims import Claims
 from services.generator.continuation import Continuation
-from services.generator.generate import Generate, RunEndedError
+from services.generator.generate import Generate
+from services.generator.interrupts import Interrupts, RunEndedError
+from services.generator.providers import MusicProvider
+from services.generator.settings import GeneratorSettings
+from shared.clock import Clock
 from shared.errors import JobError, SceneGapError
 from shared.events import (
     JobCancelled,
@@ -21,6 +27,7 @@ from shared.events import (
 from shared.kafka.codec import Envelope
 from shared.kafka.producer import Publishing
 from shared.runs import RunBook
+from shared.storage import ObjectStore
 from shared.telemetry.log import Logger
 from shared.telemetry.metrics import SKIPPED_TOTAL
 
@@ -46,17 +53,19 @@ class SceneWork:
     generate: Generate
     memory: Memory
     publisher: Publishing
-    book: RunBook
+    interrupts: Interrupts
     gate: Gate
     log: Logger
 
     def seen(self, envelope: Envelope) -> None:
         """A record arrived: note its run, so that an older one stops spending at once."""
         event = envelope.event
+        book = self.interrupts.book
         if isinstance(event, JobCancelled):
-            self.book.cancel(event.job_id, event.run)
+            book.cancel(event.job_id, event.run)
         elif isinstance(event, SceneRequested):
-            self.book.note(event.job_id, event.run)
+            book.note(event.job_id, event.run)
+        self.interrupts.look(event.job_id)
 
     async def cancelled(self, envelope: Envelope) -> None:
         """`seen` has done what there is to do."""
@@ -119,11 +128,11 @@ class SceneWork:
 
     def _wanted(self, scene: SceneRequested, state: Continuation | None) -> bool:
         stale = state is not None and state.run > scene.run
-        return not stale and self.book.counts(scene.job_id, scene.run)
+        return not stale and self.interrupts.book.counts(scene.job_id, scene.run)
 
     async def _before(self, scene: SceneRequested) -> None:
         await self.gate()
-        if not self.book.counts(scene.job_id, scene.run):
+        if not self.interrupts.book.counts(scene.job_id, scene.run):
             raise RunEndedError(f"run {scene.run} is no longer wanted")
 
     async def _say(self, segment: SegmentGenerated, envelope: Envelope) -> None:
@@ -155,3 +164,42 @@ def _failure(scene: SceneRequested, error: JobError) -> JobFailed:
 def _again(failure: JobFailed) -> JobError:
     """The error as it was, for a record that is read again."""
     return JobError(failure.message, code=failure.code, retryable=failure.retryable)
+
+
+def build_work(
+    settings: GeneratorSettings,
+    *,
+    store: ObjectStore,
+    provider: MusicProvider,
+    publisher: Publishing,
+    memory: Memory,
+    gate: Gate,
+    clock: Clock,
+    log: Logger,
+) -> SceneWork:
+    """The work of one generator, from its settings."""
+    interrupts = Interrupts(RunBook())
+    attempts = Attempts(
+        provider=provider,
+        claims=Claims(
+            store,
+            provider,
+            clock=clock,
+            lease_s=settings.claim_lease_s,
+            settle_s=settings.claim_settle_s,
+        ),
+        interrupts=interrupts,
+        settings=settings,
+        clock=clock,
+        log=log,
+    )
+    return SceneWork(
+        generate=Generate(
+            store=store, provider=provider, attempts=attempts, window_s=settings.window_s, log=log
+        ),
+        memory=memory,
+        publisher=publisher,
+        interrupts=interrupts,
+        gate=gate,
+        log=log,
+    )

@@ -1,17 +1,16 @@
 """One record after the other: order, repetition, runs, failure; with a store and a ledger."""
 
+import asyncio
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from services.generator.claims import Claims
 from services.generator.continuation import Continuation
-from services.generator.generate import Generate
-from services.generator.providers import CompositionRequest
+from services.generator.providers import Clip, CompositionRequest
 from services.generator.providers.clips import encode
 from services.generator.settings import GeneratorSettings
-from services.generator.work import SceneWork
+from services.generator.work import SceneWork, build_work
 from shared.errors import JobError, ProviderRejectedError, SceneGapError
 from shared.events import (
     ErrorStrategy,
@@ -23,7 +22,6 @@ from shared.events import (
 )
 from shared.kafka.codec import Envelope, Record
 from shared.media import SAMPLE_RATE_HZ
-from shared.runs import RunBook
 from shared.storage.filesystem import FolderStore
 from shared.storage.keys import segment_key
 from shared.telemetry.log import logger_of
@@ -60,29 +58,20 @@ class Bench:
         self.store = FolderStore(folder)
         self.provider = LedgerProvider(clip_of=_clip)
         self.memory = Memory()
-        self.book = RunBook()
         self.said: list[Event] = []
         self.work = self.process()
 
     def process(self) -> SceneWork:
         """A process with nothing in its head but what store and table have."""
-        clock = FakeClock()
-        log = logger_of("test")
-        settings = GeneratorSettings()
-        return SceneWork(
-            generate=Generate(
-                store=self.store,
-                provider=self.provider,
-                claims=Claims(self.store, self.provider, clock=clock, lease_s=5, settle_s=40),
-                settings=settings,
-                clock=clock,
-                log=log,
-            ),
-            memory=self.memory,
+        return build_work(
+            GeneratorSettings(),
+            store=self.store,
+            provider=self.provider,
             publisher=self,
-            book=self.book,
+            memory=self.memory,
             gate=self._open,
-            log=log,
+            clock=FakeClock(),
+            log=logger_of("test"),
         )
 
     async def publish(self, event: Event, *, traceparent: str | None = None) -> None:
@@ -143,7 +132,7 @@ async def test_a_generator_that_forgot_everything_pays_nothing_again(bench: Benc
     for index in range(2):
         await bench.ask(a_scene(index))
     bench.memory.states.clear()
-    bench.book, bench.said = RunBook(), []
+    bench.said.clear()
     bench.work = bench.process()
 
     for index in range(3):
@@ -190,7 +179,7 @@ async def test_a_newer_run_starts_over_and_an_older_one_is_skipped(bench: Bench)
 
 async def test_a_run_that_is_superseded_while_it_waits_is_not_paid_for(bench: Bench) -> None:
     """The newer run's record was seen, though its turn has not come."""
-    bench.book.note("job-1", 2)
+    bench.work.interrupts.book.note("job-1", 2)
 
     await bench.ask(a_scene(0))
 
@@ -289,3 +278,24 @@ async def test_what_another_process_finished_first_counts(bench: Bench) -> None:
 
     assert await bench.store.get(segment_key("job-1", 1, 0)) == stored
     assert bench.said[0] == bench.said[1]
+
+
+async def test_a_run_that_is_cancelled_while_its_prediction_runs_cancels_it(bench: Bench) -> None:
+    """Nobody sits out the provider's minutes for music that is not wanted."""
+    asked = asyncio.Event()
+
+    async def never(prediction_id: str, request: CompositionRequest) -> Clip:
+        asked.set()
+        await asyncio.Event().wait()
+        raise AssertionError(f"{prediction_id} came to its end: {request}")
+
+    bench.provider.collect = never  # type: ignore[method-assign]  # this script has no other end
+    scene = asyncio.create_task(bench.ask(a_scene(0)))
+    await asked.wait()
+    cancelled = JobCancelled(job_id="job-1", run=1)
+    record = Record(topic=cancelled.kind, partition=0, offset=1, key=None, value=None)
+    bench.work.seen(Envelope(event=cancelled, event_id="", traceparent=None, record=record))
+    await scene
+
+    assert len(bench.provider.cancelled) == 1
+    assert bench.said == []

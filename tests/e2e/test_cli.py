@@ -1,0 +1,157 @@
+"""`segue score` and its siblings, on the stack they start and on one that runs."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from shared.audio import decode
+from shared.media import SAMPLE_RATE_HZ
+from tests.films import picture_packets, real_ffmpeg
+from tests.stacks import a_stack, none_left, segue
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+
+SCENES = [
+    {"description": "a calm lake at dawn", "duration_s": 1.7},
+    {"description": "an exciting race", "start_s": 1.7, "end_s": 3.4, "mood": "exciting"},
+]
+
+
+@pytest.fixture
+async def film(tmp_path: Path) -> Path:
+    """3.4 seconds of picture, in a folder whose name has a space."""
+    place = tmp_path / "my films" / "film.mp4"
+    place.parent.mkdir()
+    source = ["-f", "lavfi", "-i", "testsrc2=size=160x90:rate=30:duration=3.4"]
+    await real_ffmpeg().run(["-v", "error", *source, "-c:v", "libx264", place])
+    return place
+
+
+@pytest.fixture
+def scenes(tmp_path: Path) -> Path:
+    """The film's scenes."""
+    place = tmp_path / "scenes.json"
+    place.write_text(json.dumps({"scenes": SCENES}))
+    return place
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The data folder of a stack that runs for all tests of this module."""
+    with a_stack(tmp_path_factory.mktemp("stack") / "home") as stack:
+        stack.ready()
+        yield stack.home
+
+
+def test_a_video_is_scored_with_one_command_and_nothing_stays_behind(
+    tmp_path: Path, film: Path, scenes: Path
+) -> None:
+    """No stack runs: the command starts one, and stops it."""
+    home, out = tmp_path / "home", tmp_path / "out"
+
+    done = segue("score", film, "--scenes", scenes, "--out", out, "--data-dir", home)
+
+    assert done.returncode == 0, done.stderr
+    assert none_left(home)
+    report = json.loads((out / "report.json").read_text())
+    track = (out / "track.mp3").read_bytes()
+    assert sorted(place.name for place in out.iterdir()) == [
+        "report.json",
+        "scored.mp4",
+        "track.mp3",
+    ]
+    assert picture_packets(out / "scored.mp4") == picture_packets(film)
+    assert decode(track).shape == (2, round(3.4 * SAMPLE_RATE_HZ))
+    assert report["files"]["track.mp3"]["sha256"] == hashlib.sha256(track).hexdigest()
+    assert [scene["origin"] for scene in report["progress"]["scenes"]] == ["fresh", "continued"]
+    assert report["progress"]["scenes"][1]["description"] == "an exciting race"
+    assert report["track"]["loudness_lufs"] == pytest.approx(-14, abs=0.5)
+    assert "scene   2/2  continued" in done.stdout
+    assert "\x1b" not in done.stdout, "without a terminal there are no control characters"
+
+
+def test_a_running_stack_is_used_and_left_running(tmp_path: Path, scenes: Path, home: Path) -> None:
+    """With `--json` standard output is the report alone; `segue status` knows the job."""
+    out = tmp_path / "out"
+
+    done = segue(
+        *("score", "--no-video", "--scenes", scenes, "--job-id", "über 🎬", "--out", out),
+        *("--data-dir", home, "--prompt", "a harp", "--fade-duration", "0.5", "--json"),
+    )
+    told = segue("status", "über 🎬", "--data-dir", home, "--json")
+
+    report = json.loads(done.stdout)
+    assert done.returncode == 0, done.stderr
+    assert report["asked"]["prompt"] == "a harp"
+    assert sorted(place.name for place in out.iterdir()) == ["report.json", "track.mp3"]
+    status = json.loads(told.stdout)
+    assert told.returncode == 0
+    assert status["track"] == report["track"]
+    assert not status["audio_status"]["merged_with_video"]
+
+
+def test_a_run_that_fails_says_why_and_leaves_its_track(
+    tmp_path: Path, film: Path, home: Path
+) -> None:
+    """Twelve seconds of music cannot be compressed into 3.4 of picture."""
+    scenes, out = tmp_path / "long.json", tmp_path / "out"
+    scenes.write_text('[{"description": "a storm", "duration_s": 12.25}]')
+
+    done = segue(
+        *("score", film, "--scenes", scenes, "--sync-mode", "compress"),
+        *("--out", out, "--data-dir", home),
+    )
+
+    report = json.loads((out / "report.json").read_text())
+    assert done.returncode == 1
+    assert report["failure"]["stage"] == "mux"
+    assert report["failure"]["message"] in done.stderr
+    assert str(out / "track.mp3") in done.stderr
+    assert decode((out / "track.mp3").read_bytes()).shape[1] == 12.25 * SAMPLE_RATE_HZ
+    assert not (out / "scored.mp4").exists()
+
+
+def test_a_result_of_yesterday_does_not_pass_for_todays(
+    tmp_path: Path, film: Path, scenes: Path, home: Path
+) -> None:
+    """The folder holds a video of an earlier run; this one makes a track alone."""
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "scored.mp4").write_bytes(b"old")
+
+    done = segue("score", "--no-video", "--scenes", scenes, "--out", out, "--data-dir", home)
+
+    assert done.returncode == 0, done.stderr
+    assert not (out / "scored.mp4").exists()
+
+
+def test_what_the_api_refuses_is_the_callers_input(tmp_path: Path, home: Path) -> None:
+    """A scene longer than the longest allowed passes the file's check, not the api's."""
+    scenes = tmp_path / "scenes.json"
+    scenes.write_text('[{"duration_s": 3000}]')
+
+    done = segue("score", "--no-video", "--scenes", scenes, "--data-dir", home, "--out", tmp_path)
+
+    assert done.returncode == 2
+    assert "scenes[0].duration_s" in done.stderr
+
+
+def test_a_job_that_nobody_knows_is_told(home: Path) -> None:
+    """By its name."""
+    done = segue("status", "nobody", "--data-dir", home)
+
+    assert done.returncode == 2
+    assert "nobody" in done.stderr
+
+
+def test_another_provider_than_the_running_one_is_refused(scenes: Path, home: Path) -> None:
+    """The stack that runs would make the music with its own."""
+    done = segue(
+        *("score", "--no-video", "--scenes", scenes, "--data-dir", home, "--provider", "silence")
+    )
+
+    assert done.returncode == 2
+    assert "synth" in done.stderr
