@@ -13,7 +13,7 @@ from shared.media import SAMPLE_RATE_HZ, exact_seconds, samples_at
 from tests.builders import a_scene, a_segment
 
 durations = st.lists(
-    st.decimals(min_value="0.05", max_value="40", places=3).map(float), min_size=1, max_size=25
+    st.decimals(min_value="0.05", max_value="40", places=6).map(float), min_size=1, max_size=25
 )
 
 

@@ -177,6 +177,17 @@ async def test_a_newer_run_starts_over_and_an_older_one_is_skipped(bench: Bench)
     assert len(bench.provider.charged) == 2
 
 
+async def test_a_process_that_only_has_the_table_still_knows_the_newer_run(bench: Bench) -> None:
+    """The newer run was made before this process began: the older one's records come to nothing."""
+    await bench.ask(a_scene(0, run=2))
+    bench.work = bench.process()
+
+    await bench.ask(a_scene(0))
+
+    assert [s.run for s in bench.segments()] == [2]
+    assert len(bench.provider.charged) == 1
+
+
 async def test_a_run_that_is_superseded_while_it_waits_is_not_paid_for(bench: Bench) -> None:
     """The newer run's record was seen, though its turn has not come."""
     bench.work.interrupts.book.note("job-1", 2)
