@@ -91,7 +91,8 @@ class NativeKafka:
         command += ["-cp", f"{jars}/*"]
         if not (self.folder / "data" / "meta.properties").exists():
             cluster = base64.urlsafe_b64encode(os.urandom(_CLUSTER_ID_BYTES)).decode().rstrip("=")
-            form: list[str | Path] = ["format", "-t", cluster, "-c", properties, "--standalone"]
+            form: list[str | Path] = ["format", f"--cluster-id={cluster}", "-c", properties]
+            form.append("--standalone")  # and "=" because an id may begin with a dash
             run_tool(
                 "formatting Kafka's folder",
                 [*command, "kafka.tools.StorageTool", *form],

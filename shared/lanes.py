@@ -21,6 +21,7 @@ from shared.watermark import Ledger
 H = TypeVar("H")
 Release = Callable[[Hashable, list[H]], None]
 Work = Callable[[], Awaitable[None]]
+CANCEL_S = 5.0  # for work to clear up behind itself; a thread it waits for cannot be ended
 
 
 class Lanes(Generic[H]):
@@ -82,7 +83,7 @@ class Lanes(Generic[H]):
         for task in late:
             task.cancel()
         if late:
-            await asyncio.wait(late)
+            await asyncio.wait(late, timeout=CANCEL_S)
         return len(late)
 
     async def room(self, in_flight_max: int) -> None:

@@ -15,8 +15,9 @@ from services.generator.claims import SceneRef
 from services.generator.continuation import Continuation, ScenePlan, plan_scene
 from services.generator.prompts import prompt_for
 from services.generator.providers import CompositionRequest, MusicProvider
+from shared.brief import ErrorStrategy
 from shared.errors import JobError, NotFoundError
-from shared.events import ErrorStrategy, Origin, SceneRequested, SegmentGenerated
+from shared.events import Origin, SceneRequested, SegmentGenerated
 from shared.media import SAMPLE_RATE_HZ
 from shared.storage import ObjectStore
 from shared.storage.keys import clip_key, segment_key
@@ -67,6 +68,13 @@ class Generate:
         stored = await self.recall(scene.job_id, scene.run, scene.scene_index)
         if stored is not None:
             return stored
+        self.log.debug(
+            "scene begins",
+            action="scene.started",
+            job_id=scene.job_id,
+            run=scene.run,
+            scene_index=scene.scene_index,
+        )
         plan = plan_scene(state, scene, window_s=self.window_s)
         try:
             segment = await self._compose(scene, plan, before_paying)

@@ -98,6 +98,13 @@ class SceneWork:
         if scene.scene_index <= state.scene_done:
             segment = await self.generate.recall(scene.job_id, scene.run, scene.scene_index)
             if segment is not None:
+                self.log.info(
+                    "segment said again",
+                    action="segment.repeated",
+                    job_id=scene.job_id,
+                    run=scene.run,
+                    scene_index=scene.scene_index,
+                )
                 await self._say(segment, envelope)
                 return
             state = Continuation(run=scene.run)  # the store lost it: as if never made

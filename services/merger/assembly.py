@@ -21,8 +21,9 @@ import numpy as np
 
 from services.merger.crossfade import LAG_SAMPLES_MAX, SAME_MUSIC, Match, crossfade, match, rise
 from services.merger.voice import GAIN_DB_MAX, Level, Voice, shape
+from shared.brief import Transition
 from shared.errors import InvalidEventError
-from shared.events import Seam, SegmentGenerated, Transition
+from shared.events import Seam, SegmentGenerated
 from shared.media import SAMPLE_RATE_HZ, Audio, seconds_at, silence
 
 #: 5 ms: the shortest fade that does not click

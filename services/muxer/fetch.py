@@ -22,8 +22,8 @@ import httpx
 
 from services.muxer.addresses import is_public
 from services.muxer.settings import FetchSettings
+from shared.brief import VideoRef
 from shared.errors import MediaError, NotFoundError, RetryableError
-from shared.events import VideoRef
 from shared.storage import ObjectStore
 
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]  #: host, port -> addresses

@@ -21,8 +21,9 @@ from services.muxer.fetch import VideoFetcher
 from services.muxer.plan import MuxPlan, TempoFilter, ffmpeg_args, plan
 from services.muxer.probe import check_result, probe_source
 from services.muxer.settings import MuxerSettings
+from shared.brief import VideoRef
 from shared.errors import MediaError, NotFoundError, RetryableError
-from shared.events import AudioMerged, VideoMuxed, VideoRef
+from shared.events import AudioMerged, VideoMuxed
 from shared.ffmpeg import INPUT_GUARD, Ffmpeg
 from shared.media import VIDEO_CONTENT_TYPE, seconds_at
 from shared.storage import ObjectStore, keys

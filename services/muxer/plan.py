@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from shared.brief import SyncMode
 from shared.errors import MediaError
-from shared.events import SyncMode
 from shared.media import SAMPLE_RATE_HZ, samples_at, seconds_at
 
 COMPRESS_TEMPO_MIN, COMPRESS_TEMPO_MAX = 0.5, 2.0

@@ -15,7 +15,10 @@ from shared.topics import CHANGELOG, EVENT_TOPICS
 
 ADMIN_S = 30.0
 _DAY_MS = 86_400_000
-_DLQ_CONFIG = {"retention.ms": str(90 * _DAY_MS)}  # it waits for a person
+_DLQ_CONFIG = {
+    "retention.ms": str(90 * _DAY_MS),  # it waits for a person
+    "max.message.bytes": "2097152",  # the largest record there is, and our headers beside it
+}
 
 
 def wanted(settings: KafkaSettings) -> list[NewTopic]:

@@ -165,6 +165,7 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
                 "partition lost", action="partitions.lost", partition=str(slot), records=count
             )
         self._done = {tp: offset for tp, offset in self._done.items() if tp in assigned}
+        self._router.parked.forget()
         self._regrouping = False
         self._log.info("partitions assigned", action="partitions.assigned", count=len(assigned))
 

@@ -117,6 +117,10 @@ class ParkedRuns:
             self._free.popitem(last=False)
         return False
 
+    def forget(self) -> None:
+        """Partitions came or went: another process may have parked what was free here."""
+        self._free.clear()
+
     async def release(self, job_id: str, run: int, topic: str) -> None:
         """Let the run go on, in every process: they look a parked run up with each record."""
         await self._store.delete(parked_key(job_id, run, topic))

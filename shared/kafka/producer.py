@@ -19,6 +19,7 @@ from shared.settings import KafkaSettings
 
 CONFIRM_S = 30.0  # the broker's own request timeout is half of it: one retry fits
 REQUEST_TIMEOUT_MS = 15_000
+REQUEST_BYTES_MAX = 2_200_000  # a dead letter is a record of the largest size with more headers
 
 
 class Publishing(Protocol):
@@ -55,7 +56,7 @@ class Publisher:
             acks="all",
             linger_ms=0,
             request_timeout_ms=REQUEST_TIMEOUT_MS,
-            max_request_size=1_100_000,
+            max_request_size=REQUEST_BYTES_MAX,
         )
         try:
             await producer.start()

@@ -37,7 +37,6 @@ LogAction = Literal[
     "scene.reattached",
     "scene.silenced",
     "provider.answered",
-    "provider.standin",
     "continuation.stored",
     "continuation.unavailable",
     "segment.stored",

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from shared.audio import decode
 from shared.media import SAMPLE_RATE_HZ
 from tests.films import picture_packets, real_ffmpeg
-from tests.stacks import a_stack, none_left, segue
+from tests.stacks import STOP_S, a_stack, none_left, segue, segue_started
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 
@@ -155,3 +156,26 @@ def test_another_provider_than_the_running_one_is_refused(scenes: Path, home: Pa
 
     assert done.returncode == 2
     assert "synth" in done.stderr
+
+
+def test_an_interrupted_score_says_how_to_go_on_and_takes_its_stack_along(
+    tmp_path: Path,
+) -> None:
+    """Ctrl-C in the middle: exit code 130, no process, and the job's id in the words."""
+    scenes, home = tmp_path / "scenes.json", tmp_path / "home"
+    scenes.write_text(json.dumps([{"description": "a lake", "duration_s": 10.5}] * 40))
+
+    with segue_started(
+        *("score", "--no-video", "--scenes", scenes, "--job-id", "long one"),
+        *("--out", tmp_path / "out", "--data-dir", home),
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("scene   2/40"):
+                break
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=STOP_S)
+
+    assert process.returncode == 130
+    assert "segue status 'long one' --watch" in errors
+    assert none_left(home)

@@ -10,7 +10,7 @@ import pytest
 from aiokafka import AIOKafkaProducer
 
 from shared.audio import decode
-from shared.events import SyncMode
+from shared.brief import SyncMode
 from shared.ffmpeg import Ffmpeg
 from shared.settings import FfmpegSettings
 from shared.video import probe_video

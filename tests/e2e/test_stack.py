@@ -1,5 +1,6 @@
 """The embedded stack as a user runs it: up, down, up again, and killed."""
 
+import os
 import signal
 import socket
 import time
@@ -143,6 +144,19 @@ def test_a_second_interrupt_ends_it_at_once(tmp_path: Path) -> None:
     assert code in {0, 130}, "0 when it was gone before the second interrupt came"
     assert none_left(stack.home)
     assert not processes_of(stack.home)
+
+
+def test_a_stack_without_its_postgres_stops_and_says_why(tmp_path: Path) -> None:
+    """Jobs could not be kept any more; the last words of its log are told."""
+    with a_stack(tmp_path / "home") as stack:
+        stack.ready()
+        postmaster = (stack.home / "postgres" / "cluster" / "postmaster.pid").read_text()
+        os.kill(int(postmaster.splitlines()[0]), signal.SIGKILL)
+        code = stack.ended()
+
+    assert code == 1
+    assert "stopped: PostgreSQL ended by itself" in stack.log.read_text()
+    assert none_left(stack.home)
 
 
 def _scenes_done(url: str, job_id: str) -> int:

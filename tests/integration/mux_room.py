@@ -5,7 +5,8 @@ from pathlib import Path
 
 from services.muxer.mux import Mux
 from services.muxer.settings import FetchSettings, MuxerSettings
-from shared.events import AudioMerged, AudioParams, SyncMode, VideoMuxed, VideoRef
+from shared.brief import AudioParams, SyncMode, VideoRef
+from shared.events import AudioMerged, VideoMuxed
 from shared.ffmpeg import Ffmpeg
 from shared.media import samples_at
 from shared.storage import keys

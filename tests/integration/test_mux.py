@@ -6,7 +6,7 @@ import av
 import pytest
 
 from services.muxer.plan import AAC_FRAME_SAMPLES
-from shared.events import SyncMode, VideoRef
+from shared.brief import SyncMode, VideoRef
 from shared.ffmpeg import Ffmpeg
 from shared.media import SAMPLE_RATE_HZ, samples_at
 from shared.settings import FfmpegSettings

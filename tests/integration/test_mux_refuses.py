@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from shared.brief import SyncMode, VideoRef
 from shared.errors import MediaError
-from shared.events import SyncMode, VideoRef
 from tests.clips import film_clips
 from tests.films import (
     remux,

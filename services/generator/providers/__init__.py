@@ -24,6 +24,8 @@ class ContinuationWindow:
     clip_url: str | None  #: where the provider may still have it; dies after an hour
     start_s: int  #: whole seconds into the clip
     end_s: int  #: whole seconds; at most the clip's measured length
+    #: since when the provider has it, seconds of Unix time; None: unknown, so ask before use
+    clip_url_born_at: float | None = None
 
     @property
     def length_s(self) -> int:
@@ -39,6 +41,8 @@ class CompositionRequest:
     duration_s: int  #: whole seconds of what comes back, window included
     window: ContinuationWindow | None  #: None: begin anew
     seed: int  #: 1 to 2**32 - 1, unique to this try: a lost prediction is found by it
+    #: refuse rather than begin anew where the window's clip cannot be sent
+    must_continue: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what the model would answer with an obscure fault, before it costs anything."""
@@ -63,6 +67,11 @@ class Clip:
     output_url: str | None  #: where the provider keeps it for a while; None: nowhere
     generation_s: float | None  #: seconds of work the provider counted
     cost_usd: float | None  #: what it charged, as far as known
+    #: since when it lies at `output_url`, seconds of Unix time; None: unknown
+    output_url_born_at: float | None = None
+    #: False: the window could not be sent, so nothing in front is a repeat; `warnings` say why
+    continued: bool = True
+    warnings: tuple[str, ...] = ()  #: for the status: what was done otherwise than asked
 
 
 class MusicProvider(Protocol):

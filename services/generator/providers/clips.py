@@ -27,7 +27,7 @@ _FRAME_SAMPLES = 1152  # of MP3 at this rate: the encoder takes no other length 
 _COMMENT = "comment"
 
 
-def encode(audio: Audio, *, comment: str = "") -> bytes:
+def encode(audio: Audio, *, comment: str = "", bit_rate: int = _BIT_RATE) -> bytes:
     """`audio` as an MP3 file, clamped to full scale; equal sound gives equal bytes."""
     clamped = np.ascontiguousarray(np.clip(audio, -1.0, 1.0))
     buffer = io.BytesIO()  # can be sought in: the header with the padding is written last
@@ -37,7 +37,7 @@ def encode(audio: Audio, *, comment: str = "") -> bytes:
         stream = container.add_stream("libmp3lame", rate=RATE_HZ)
         stream.layout = "stereo"
         stream.format = "fltp"
-        stream.bit_rate = _BIT_RATE
+        stream.bit_rate = bit_rate
         for start in range(0, clamped.shape[1], _FRAME_SAMPLES):
             block = np.ascontiguousarray(clamped[:, start : start + _FRAME_SAMPLES])
             frame = av.AudioFrame.from_ndarray(block, format="fltp", layout="stereo")

@@ -11,15 +11,9 @@ from services.generator.providers import Clip, CompositionRequest
 from services.generator.providers.clips import encode
 from services.generator.settings import GeneratorSettings
 from services.generator.work import SceneWork, build_work
+from shared.brief import ErrorStrategy
 from shared.errors import JobError, ProviderRejectedError, SceneGapError
-from shared.events import (
-    ErrorStrategy,
-    Event,
-    JobCancelled,
-    Origin,
-    SceneRequested,
-    SegmentGenerated,
-)
+from shared.events import Event, JobCancelled, Origin, SceneRequested, SegmentGenerated
 from shared.kafka.codec import Envelope, Record
 from shared.media import SAMPLE_RATE_HZ
 from shared.storage.filesystem import FolderStore

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from services.merger.assembly import EDGE_SAMPLES, Assembly, JoinRules, check_run
 from services.merger.crossfade import click_of
+from shared.brief import Transition
 from shared.errors import InvalidEventError
-from shared.events import Transition
 from shared.media import Audio, rms
 from tests.builders_audio import HEADERLESS_LATE_SAMPLES, Kind, Take, a_run_of_takes, music
 

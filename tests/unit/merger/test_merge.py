@@ -16,8 +16,9 @@ from services.merger.loudness import Loudness, gain_for, master, measure
 from services.merger.merge import Merge
 from services.merger.settings import MergerSettings
 from shared.audio import decode
+from shared.brief import AudioParams, Transition
 from shared.errors import InvalidEventError, MediaError, RetryableError, SettingsError
-from shared.events import AudioMerged, AudioParams, SegmentGenerated, Transition
+from shared.events import AudioMerged, SegmentGenerated
 from shared.ffmpeg import Ffmpeg
 from shared.settings import FfmpegSettings
 from shared.storage import keys

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from services.muxer.fetch import Resolve, VideoFetcher, resolve
 from services.muxer.settings import FetchSettings
-from shared.events import VideoRef
+from shared.brief import VideoRef
 from shared.storage.filesystem import FolderStore
 from tests.unit.muxer.upstream import Upstream
 

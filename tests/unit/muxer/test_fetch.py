@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from shared.brief import VideoRef
 from shared.errors import MediaError, RetryableError, SegueError
-from shared.events import VideoRef
 from shared.storage.filesystem import FolderStore
 from tests.unit.muxer.fetching import VIDEO, a_fetcher, fetched
 from tests.unit.muxer.upstream import Answer, upstream

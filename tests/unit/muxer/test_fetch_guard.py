@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from services.muxer.fetch import REDIRECTS_MAX
+from shared.brief import VideoRef
 from shared.errors import MediaError
-from shared.events import VideoRef
 from tests.unit.muxer.fetching import VIDEO, a_fetcher, always, fetched
 from tests.unit.muxer.upstream import Answer, upstream
 

@@ -17,8 +17,8 @@ from services.muxer.plan import (
     ffmpeg_args,
     plan,
 )
+from shared.brief import SyncMode
 from shared.errors import MediaError
-from shared.events import SyncMode
 
 SECOND = 48_000
 LENGTHS = st.integers(min_value=1, max_value=6 * 3600 * SECOND)

@@ -1,0 +1,123 @@
+# Every command that anyone needs; `make` alone says which.
+# A recipe's line that begins with @ says what it does by its result; the others show themselves.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.set-up
+PYTHON ?=
+T ?=
+# The lock takes nothing younger than a week: what is bad in a release is found in its first days.
+LOCK_AGE ?= 7 days ago
+
+##@ Everyday
+
+.PHONY: help
+help: ## Show this
+	@awk 'BEGIN { FS = ":.*## " } \
+	  /^##@/ { printf "\n%s\n", substr($$0, 5) } \
+	  /^[a-z0-9-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@printf '\n'
+
+.PHONY: setup
+setup: $(STAMP) ## Make .venv from requirements.lock (PYTHON=… chooses the interpreter)
+
+$(STAMP): requirements.lock pyproject.toml
+	@python=''; \
+	for one in $(if $(PYTHON),"$(PYTHON)",python3.13 python3.12 python3.11 python3); do \
+	  if "$$one" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	    python=$$one; break; fi; \
+	done; \
+	if [ -z "$$python" ]; then \
+	  echo 'setup: no Python 3.11 or newer was found$(if $(PYTHON), as $(PYTHON)).' >&2; \
+	  echo '       Install one (Debian: apt-get install python3 python3-venv), or name it:' >&2; \
+	  echo '       make setup PYTHON=/path/to/python3.12' >&2; exit 1; fi; \
+	if ! "$$python" -c 'import venv, ensurepip' 2>/dev/null; then \
+	  echo "setup: $$python has no venv module." >&2; \
+	  echo '       Install it (Debian: apt-get install python3-venv), or name another Python:' >&2; \
+	  echo '       make setup PYTHON=/path/to/python3.12' >&2; exit 1; fi; \
+	echo "setup: $$("$$python" --version) in $(VENV)"; \
+	if ! $(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	  "$$python" -m venv --clear $(VENV); fi
+	$(BIN)/python -m pip install --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+.PHONY: check
+check: setup ## Format, lint, import rules, types: what CI runs before the tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+
+.PHONY: fix
+fix: setup ## Format, and mend what lint can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.PHONY: test
+test: setup ## Every test, or those below T=path
+	$(BIN)/python -m pytest $(or $(T),tests)
+
+##@ Run
+
+.PHONY: up embedded
+up: embedded ## The same as embedded
+embedded: setup ## The whole of Segue on this machine, until Ctrl-C
+	@$(BIN)/segue up
+
+.PHONY: demo
+demo: setup ## Score a video made here, or VIDEO=… with SCENES=…, into out/demo
+	@$(BIN)/segue demo $(if $(VIDEO),--video "$$VIDEO") $(if $(SCENES),--scenes "$$SCENES")
+
+.PHONY: doctor
+doctor: setup ## What is found here, what is missing, what to do about it
+	@$(BIN)/segue doctor
+
+##@ Test
+
+.PHONY: unit
+unit: setup ## Pure rules: seconds, no server
+	$(BIN)/python -m pytest tests/unit
+
+.PHONY: contract
+contract: setup ## One suite per port, on every adapter and fake
+	$(BIN)/python -m pytest tests/contract
+
+.PHONY: histories
+histories: setup ## Recorded event streams through today's code
+	$(BIN)/python -m pytest tests/histories
+
+.PHONY: integration
+integration: setup ## Real servers, one at a time (addresses, Docker, native, else embedded)
+	$(BIN)/python -m pytest tests/integration
+
+.PHONY: e2e
+e2e: setup ## Whole jobs through the running services
+	$(BIN)/python -m pytest tests/e2e
+
+.PHONY: coverage
+coverage: setup ## Every test, with what they did not reach
+	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered tests
+
+##@ Docs and lock
+
+.PHONY: schemas
+schemas: setup ## Write the golden schemas, AsyncAPI and docs/events.md from the models
+	$(BIN)/segue schemas
+
+.PHONY: lock
+lock: ## Resolve requirements.lock anew from pyproject.toml (needs uv)
+	uv pip compile pyproject.toml --universal --all-extras --generate-hashes --python-version 3.11 \
+	  --exclude-newer "$$(date -u -d '$(LOCK_AGE)' +%Y-%m-%d)" --no-annotate --no-header \
+	  --quiet -o requirements.lock
+
+.PHONY: clean
+clean: ## Remove .venv, caches and out/
+	rm -rf $(VENV) out .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

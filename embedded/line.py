@@ -1,0 +1,91 @@
+"""Line: the four services with the settings they have in the embedded stack.
+
+Importing this module imports every service, which takes a second: the stack does it in a
+thread while its servers start.
+"""
+
+import secrets
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from embedded.broker import PARTITIONS
+from embedded.supervise import Service
+from services.api.app import run as run_api
+from services.api.settings import ApiSettings, DatabaseSettings
+from services.generator.app import run as run_generator
+from services.generator.settings import GeneratorSettings, ProviderName
+from services.merger.app import run as run_merger
+from services.merger.settings import MergerSettings
+from services.muxer.app import run as run_muxer
+from services.muxer.settings import MuxerSettings
+from shared.segment_links import LinkSettings
+from shared.settings import KafkaSettings, LaneSettings, SettingsGroup, StoreSettings
+
+G = TypeVar("G", bound=SettingsGroup)
+_DRAIN_S = 2.0  # what is cut off goes on at the next start, and a person waits at the terminal
+_EPOCH_BYTES = 8
+
+
+class _Door(Protocol):
+    """`run` of a service's app."""
+
+    def __call__(self, settings: Any, *, stop: Any, ready: Any) -> Awaitable[None]: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What the stack has started or made for its services."""
+
+    kafka: str  #: bootstrap address of the broker
+    database: str  #: URL
+    objects: Path  #: folder of the store
+    segment_keys: str
+    port: int
+    provider: ProviderName
+
+
+def services(parts: Parts) -> list[Service]:
+    """The four services; the api is the last one, for it watches the others' topics.
+
+    Raises:
+        SettingsError: the environment says something wrong to one of them.
+    """
+    kafka = KafkaSettings.from_environment(
+        bootstrap_servers=parts.kafka,
+        create_topics=False,  # the broker makes them on first use, and cannot be asked to
+        partitions=PARTITIONS,
+        fetch_max_wait_ms=20,  # it does not wake a fetch that waits
+        session_timeout_s=6,
+        heartbeat_s=1,
+        epoch=secrets.token_hex(_EPOCH_BYTES),  # a new broker knows nothing of yesterday
+    )
+    given = {"kafka": kafka, "store": StoreSettings.from_environment(folder=parts.objects)}
+    lanes = _unless_said(LaneSettings.from_environment(), drain_s=_DRAIN_S)
+    links = _unless_said(LinkSettings.from_environment(), keys=parts.segment_keys)
+    api = ApiSettings.from_environment(
+        **given,
+        host="127.0.0.1",
+        port=parts.port,
+        database=DatabaseSettings.from_environment(url=parts.database),
+        links=links,
+    )
+    generator = GeneratorSettings.from_environment(**given, lanes=lanes, provider=parts.provider)
+    return [
+        _service("generator", run_generator, generator),
+        _service("merger", run_merger, MergerSettings.from_environment(**given, lanes=lanes)),
+        _service("muxer", run_muxer, MuxerSettings.from_environment(**given, lanes=lanes)),
+        _service("api", run_api, api),
+    ]
+
+
+def _service(name: str, run: _Door, settings: SettingsGroup) -> Service:
+    return Service(name=name, run=partial(run, settings))
+
+
+def _unless_said(group: G, **fields: Any) -> G:
+    """`group` with `fields` where the environment says nothing about them."""
+    silent = {name: value for name, value in fields.items() if name not in group.model_fields_set}
+    return type(group).from_environment(**silent) if silent else group

@@ -1,0 +1,23 @@
+"""Settings of the embedded stack: where it keeps its data and who makes its music.
+
+Everything else is its services' own: they read the environment as always, except for the
+addresses of the parts that the stack itself starts.
+"""
+
+from pydantic import Field
+
+from services.generator.settings import ProviderName
+from shared.running import HomeSettings
+from shared.settings import SettingsGroup, TelemetrySettings
+
+
+class StackSettings(SettingsGroup):
+    """What `python -m embedded` reads from the environment."""
+
+    #: unlike the generator alone, a stack for listening makes music when nothing is said
+    provider: ProviderName = Field("synth", validation_alias="MUSIC_PROVIDER")
+    #: port of the api on 127.0.0.1; 0: any free one
+    port: int = Field(4000, ge=0, le=65_535, validation_alias="SEGUE_API_PORT")
+
+    home: HomeSettings = Field(default_factory=HomeSettings.from_environment)
+    telemetry: TelemetrySettings = Field(default_factory=TelemetrySettings.from_environment)

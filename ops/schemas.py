@@ -1,0 +1,80 @@
+"""Schemas: writes the published contract from the models: `make schemas`, `python -m ops.schemas`.
+
+One JSON schema per event (`tests/schemas`), the AsyncAPI document and the page for people. A test
+fails when one of them is stale. What was released lies in `tests/schemas/released` and is never
+written again.
+
+I/O: writes below the given root.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]
+from typing_extensions import override
+
+from ops.asyncapi import document, example_of
+from ops.events_page import page
+from shared.events import EVENTS, Event
+
+_YAML_HEAD = (
+    "# Generated from shared/events.py and shared/topics.py by `make schemas`; do not edit.\n"
+)
+_WIDTH = 100
+
+
+class _Dumper(yaml.SafeDumper):  # type: ignore[misc]  # PyYAML is untyped
+    """Writes every value out: an alias saves lines and costs readers."""
+
+    @override
+    def ignore_aliases(self, data: object) -> bool:
+        return True
+
+
+def event_schema(event: type[Event]) -> dict[str, Any]:
+    """What readers of `event` accept, as JSON schema, with an example."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": f"urn:{event.ce_type().replace('.', ':')}",
+        **event.model_json_schema(mode="validation"),
+        "examples": [example_of(event).model_dump(mode="json")],
+    }
+
+
+def generated() -> dict[str, str]:
+    """Every generated file: its path below the root, and its text."""
+    files = {f"tests/schemas/{event.kind}.json": _json(event_schema(event)) for event in EVENTS}
+    told = yaml.dump(document(), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=_WIDTH)
+    return {**files, "docs/asyncapi.yaml": _YAML_HEAD + told, "docs/events.md": page()}
+
+
+def write(root: Path) -> list[Path]:
+    """Write what is missing or stale below `root`; the files that changed."""
+    changed = []
+    for name, text in generated().items():
+        path = root / name
+        if path.exists() and path.read_text(encoding="utf-8") == text:
+            continue
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        changed.append(path)
+    return changed
+
+
+def main() -> None:
+    """Write into the checkout that this file belongs to."""
+    root = Path(__file__).resolve().parent.parent
+    changed = write(root)
+    for path in changed:
+        print(f"wrote {path.relative_to(root)}")
+    if not changed:
+        print("schemas, docs/asyncapi.yaml and docs/events.md are up to date")
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,17 @@
+"""Settings of the `segue` command."""
+
+from pydantic import Field
+
+from shared.running import HomeSettings
+from shared.settings import SettingsGroup
+
+
+class CommandSettings(SettingsGroup):
+    """What the commands read from the environment; options win."""
+
+    #: of a running api; None: the stack of this machine
+    api_url: str | None = Field(None, validation_alias="SEGUE_API_URL", pattern="^https?://")
+    #: seconds that `segue score` waits for its job
+    score_s: float = Field(1800, gt=0, validation_alias="SEGUE_SCORE_TIMEOUT_S")
+
+    home: HomeSettings = Field(default_factory=HomeSettings.from_environment)

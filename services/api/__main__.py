@@ -1,0 +1,8 @@
+"""Start the api: `python -m services.api`."""
+
+from services.api.app import run
+from services.api.settings import ApiSettings
+from shared.starting import main
+
+if __name__ == "__main__":
+    main("api", ApiSettings.from_environment, run)

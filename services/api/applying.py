@@ -1,0 +1,258 @@
+"""Applying: a batch of records to the database, with its offset, in one transaction.
+
+All or nothing: the rows change and `next_offset` moves together, and only from where the batch
+begins. So a record counts once however often it is read, and a projector that was overtaken
+changes nothing (`StaleBatchError`).
+
+A record of `video.stitched` that cannot be used goes to its dead-letter topic through the
+outbox, in the same transaction. On the other topics whoever owns the work dead-letters; here
+such a record is counted and passed over. A record that nothing here should stumble over is
+found by applying its batch one by one, and is a dead letter with its traceback.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from services.api import ingest
+from services.api.asking import RequestInvalidError
+from services.api.presenting import progress_of
+from services.api.projection import RunEvent, RunView, project, run_event
+from services.api.repository import Connection, Database, jobs, offsets, outbox, runs
+from services.api.repository.jobs import Shown
+from services.api.repository.outbox import Waiting
+from services.api.settings import ApiSettings
+from shared.clock import Clock
+from shared.errors import InvalidEventError, RetryableError, SegueError
+from shared.events import VideoStitched
+from shared.kafka.codec import VALUE_BYTES_MAX, Envelope, Record, Unreadable, read
+from shared.kafka.deadletter import dead_letter_headers
+from shared.telemetry.log import Logger
+from shared.telemetry.metrics import DEAD_LETTERS_TOTAL, RECORDS_TOTAL, SKIPPED_TOTAL
+from shared.topics import DLQ_SUFFIX
+
+SERVICE = "api"
+
+
+class StaleBatchError(SegueError):
+    """The partition does not stand where this batch begins: somebody else was here."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """Records of one partition, in order; the log is read from `start` to before `end`."""
+
+    topic: str  #: with prefix
+    partition: int
+    start: int
+    end: int
+    records: tuple[Record, ...]
+
+    def singles(self) -> Iterator["Batch"]:
+        """The same as batches of one record."""
+        start = self.start
+        for record in self.records:
+            end = self.end if record is self.records[-1] else record.offset + 1
+            yield Batch(
+                topic=self.topic,
+                partition=self.partition,
+                start=start,
+                end=end,
+                records=(record,),
+            )
+            start = end
+
+
+@dataclass(frozen=True, kw_only=True)
+class Applier:
+    """Applies batches."""
+
+    database: Database
+    settings: ApiSettings
+    clock: Clock
+    log: Logger
+
+    async def apply(self, batch: Batch) -> None:
+        """Apply `batch`.
+
+        Raises:
+            StaleBatchError: nothing was changed; read the stored offset again.
+            DatabaseUnavailableError: nothing was changed.
+        """
+        try:
+            await self._apply(batch)
+        except (RetryableError, StaleBatchError):
+            raise
+        except Exception as error:  # noqa: BLE001 - a bug stops its record, never the topic
+            self.log.warning(
+                "batch failed, one by one now", action="record.retried", reason=repr(error)
+            )
+            await self._one_by_one(batch)
+
+    async def _one_by_one(self, batch: Batch) -> None:
+        for single in batch.singles():
+            try:
+                await self._apply(single)
+            except (RetryableError, StaleBatchError):
+                raise
+            except Exception as error:  # noqa: BLE001 - as above
+                async with self.database.transaction() as connection:
+                    await self._advance(connection, single)
+                    await self._dead_letter(connection, single.records[0], error)
+
+    async def _apply(self, batch: Batch) -> None:
+        async with self.database.transaction() as connection:
+            await self._advance(connection, batch)
+            received = [read(record) for record in batch.records]
+            if batch.records and batch.records[0].topic == VideoStitched.kind:
+                for one in received:
+                    await self._stitched(connection, one)
+            else:
+                await self._project(connection, received)
+
+    async def _advance(self, connection: Connection, batch: Batch) -> None:
+        moved = await offsets.advance(
+            connection,
+            self.settings.kafka.epoch,
+            (batch.topic, batch.partition),
+            start=batch.start,
+            end=batch.end,
+        )
+        if not moved:
+            raise StaleBatchError(f"{batch.topic}/{batch.partition} is not at {batch.start}")
+
+    async def _stitched(self, connection: Connection, one: Envelope | Unreadable) -> None:
+        if isinstance(one, Unreadable):
+            await self._dead_letter(connection, one.record, one.error)
+            return
+        assert isinstance(one.event, VideoStitched), "its topic carries nothing else"
+        try:
+            async with connection.transaction():
+                new = await ingest.take(
+                    connection,
+                    one.event,
+                    settings=self.settings,
+                    now=self.clock.now(),
+                    traceparent=one.traceparent,
+                )
+        except RequestInvalidError as error:
+            await self._dead_letter(connection, one.record, InvalidEventError(str(error)))
+            return
+        _count(one.record, "done" if new else "repeated")
+
+    async def _dead_letter(self, connection: Connection, record: Record, error: Exception) -> None:
+        now = self.clock.now()
+        told = dead_letter_headers(record, error, attempts=1, service=SERVICE, now=now)
+        letter = Waiting(
+            topic=record.topic + DLQ_SUFFIX,
+            key=record.key,
+            value=record.value,
+            headers=record.headers + told,
+        )
+        letter = _fitting(letter)
+        await outbox.add(connection, [letter], now=now)
+        DEAD_LETTERS_TOTAL.labels(SERVICE, record.topic).inc()
+        _count(record, "dead_lettered")
+        self.log.error(
+            "record is a dead letter",
+            action="record.dead_lettered",
+            topic=record.topic,
+            partition=record.partition,
+            offset=record.offset,
+            reason=str(error),
+        )
+
+    async def _project(
+        self, connection: Connection, received: Sequence[Envelope | Unreadable]
+    ) -> None:
+        events: list[tuple[RunEvent, datetime]] = []
+        for one in received:
+            event = run_event(one.event) if isinstance(one, Envelope) else None
+            if event is None:
+                self._pass_over(one)
+            else:
+                events.append((event, self._moment(one.record)))
+        if not events:
+            return
+        job_ids = {event.job_id for event, _ in events}
+        now = self.clock.now()
+        await jobs.create(connection, job_ids, now=now)
+        locked = await jobs.lock(connection, job_ids)
+        newest = [(job.job_id, job.run) for job in locked.values() if job.run]
+        before = await runs.load(connection, newest)
+        folded = _fold(before, events)
+        await _write(connection, folded, now=now)
+
+    def _moment(self, record: Record) -> datetime:
+        if not record.timestamp_ms or record.timestamp_ms < 0:
+            return self.clock.now()
+        return datetime.fromtimestamp(record.timestamp_ms / 1000, UTC)
+
+    def _pass_over(self, one: Envelope | Unreadable) -> None:
+        _count(one.record, "unreadable")
+        self.log.warning(
+            "record passed over",
+            action="record.skipped",
+            topic=one.record.topic,
+            partition=one.record.partition,
+            offset=one.record.offset,
+            reason=str(one.error) if isinstance(one, Unreadable) else "speaks of no run",
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Folded:
+    """What a batch did to the views of its jobs."""
+
+    changed: list[RunView]
+    left: list[RunView]  #: views of runs that a newer one superseded inside this batch
+    newer: list[tuple[str, int]]
+    scenes: list[RunEvent]
+
+
+def _fold(before: dict[str, RunView], events: Sequence[tuple[RunEvent, datetime]]) -> _Folded:
+    views, left, scenes = dict(before), [], []
+    for event, moment in events:
+        old = views.get(event.job_id)
+        change = project(old, event, at=moment)
+        RECORDS_TOTAL.labels(SERVICE, event.kind, "stale" if change.stale else "done").inc()
+        if change.stale:
+            SKIPPED_TOTAL.labels(SERVICE, event.kind).inc()
+            continue
+        if old is not None and change.view.run != old.run:
+            left.append(old)
+        views[event.job_id] = change.view
+        if change.scene is not None:
+            scenes.append(change.scene)
+    changed = [view for job_id, view in views.items() if view != before.get(job_id)]
+    known = {(view.job_id, view.run) for view in before.values()}
+    newer = [(v.job_id, v.run) for v in changed if (v.job_id, v.run) not in known]
+    return _Folded(changed=changed, left=left, newer=newer, scenes=scenes)
+
+
+async def _write(connection: Connection, folded: _Folded, *, now: datetime) -> None:
+    if not folded.changed:
+        return
+    await runs.save(connection, [*folded.left, *folded.changed])
+    if folded.newer:
+        await runs.supersede(connection, folded.newer)
+    await runs.save_scenes(connection, folded.scenes)
+    shown = [
+        Shown(job_id=view.job_id, run=view.run, progress=progress_of(view), video=view.video)
+        for view in folded.changed
+    ]
+    await jobs.show(connection, shown, now=now)
+
+
+def _fitting(letter: Waiting) -> Waiting:
+    """`letter`, cut if no broker would take it: it came in whole, but without our headers."""
+    value, headers = letter.value or b"", letter.headers
+    room = VALUE_BYTES_MAX - sum(len(name) + len(value) for name, value in headers)
+    if len(value) <= room:
+        return letter
+    cut = ("dlq-truncated-from", str(len(value)).encode())
+    return replace(letter, value=value[: max(room, 0)], headers=(*headers, cut))
+
+
+def _count(record: Record, outcome: str) -> None:
+    RECORDS_TOTAL.labels(SERVICE, record.topic, outcome).inc()

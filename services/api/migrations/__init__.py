@@ -1,0 +1,1 @@
+"""Migrations: numbered SQL files, applied once each, in order (`repository/schema.py`)."""

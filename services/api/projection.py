@@ -1,0 +1,199 @@
+"""Projection: what the events of a run say about it; a pure fold.
+
+A run's view only ever gains facts, and its status is a function of the facts whose rank never
+falls when one is added. So the order in which topics are read, duplicates and replays decide
+nothing: a finished run stays finished, a result that comes after a failure (an operator ran it
+again) completes the run, an event of an older run changes nothing, and the first event of a
+newer run, whoever asked for it, begins a new view.
+
+Pure. `projector.py` reads, `repository/` writes.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import StrEnum
+from typing import assert_never
+
+from shared.brief import AudioParams, VideoRef
+from shared.events import (
+    AudioMerged,
+    Event,
+    JobCancelled,
+    JobFailed,
+    SceneRequested,
+    SegmentGenerated,
+    Stage,
+    VideoMuxed,
+)
+
+RunEvent = SceneRequested | SegmentGenerated | AudioMerged | VideoMuxed | JobFailed | JobCancelled
+
+
+class RunStatus(StrEnum):
+    """Where a run stands; the order of the members is their rank."""
+
+    SUBMITTED = "submitted"  #: asked for; no segment yet
+    GENERATING = "generating"  #: the first segment is there
+    MERGING = "merging"  #: every segment is there
+    MUXING = "muxing"  #: the track is there, a video was asked for
+    FAILED = "failed"  #: a stage said why; what was made stays
+    CANCELLED = "cancelled"  #: somebody said stop before it was done
+    SUPERSEDED = "superseded"  #: a newer run began before this one was done
+    COMPLETED = "completed"  #: what was asked for is there
+
+
+RANK: Mapping[RunStatus, int] = {status: rank for rank, status in enumerate(RunStatus)}
+UNFINISHED = frozenset(
+    {RunStatus.SUBMITTED, RunStatus.GENERATING, RunStatus.MERGING, RunStatus.MUXING}
+)
+#: What may follow what: docs/job-states.md draws it, a test compares the two.
+ALLOWED: Mapping[RunStatus, frozenset[RunStatus]] = {
+    RunStatus.SUBMITTED: frozenset(RunStatus) - {RunStatus.SUBMITTED},
+    RunStatus.GENERATING: frozenset(RunStatus) - {RunStatus.SUBMITTED, RunStatus.GENERATING},
+    RunStatus.MERGING: frozenset(RunStatus)
+    - {RunStatus.SUBMITTED, RunStatus.GENERATING, RunStatus.MERGING},
+    RunStatus.MUXING: frozenset(
+        {RunStatus.FAILED, RunStatus.CANCELLED, RunStatus.SUPERSEDED, RunStatus.COMPLETED}
+    ),
+    RunStatus.FAILED: frozenset({RunStatus.CANCELLED, RunStatus.COMPLETED}),
+    RunStatus.CANCELLED: frozenset({RunStatus.COMPLETED}),
+    RunStatus.SUPERSEDED: frozenset(),
+    RunStatus.COMPLETED: frozenset(),
+}
+
+_STAGE_RANK = {stage: rank for rank, stage in enumerate(Stage)}
+_SHARE_SCENES = 90  # percent of a run that is making the segments; the rest is joining
+_SHARE_TRACK = 95
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunView:
+    """What is known of one run."""
+
+    job_id: str
+    run: int
+    scene_count: int = 0  #: 0: not known yet
+    params: AudioParams | None = None  #: None: not known yet
+    video: VideoRef | None = None
+    asked: frozenset[int] = frozenset()  #: scenes whose request is known
+    done: frozenset[int] = frozenset()  #: scenes whose segment is known
+    track: AudioMerged | None = None
+    muxed: VideoMuxed | None = None
+    failure: JobFailed | None = None
+    cancelled: JobCancelled | None = None
+    started_at: datetime
+    generated_at: datetime | None = None  #: when the track was there first
+
+    @property
+    def status(self) -> RunStatus:
+        """Where the run stands."""
+        if self._has_result:
+            return RunStatus.COMPLETED
+        if self.cancelled is not None:
+            return RunStatus.CANCELLED
+        if self.failure is not None:
+            return RunStatus.FAILED
+        if self.track is not None:
+            return RunStatus.MUXING
+        if self.scene_count and len(self.done) >= self.scene_count:
+            return RunStatus.MERGING
+        return RunStatus.GENERATING if self.done else RunStatus.SUBMITTED
+
+    @property
+    def percentage(self) -> int:
+        """How far the run is, 0 to 100; never falls."""
+        if self._has_result:
+            return 100
+        if self.track is not None:
+            return _SHARE_TRACK
+        share = min(len(self.done) / self.scene_count, 1.0) if self.scene_count else 0.0
+        return int(share * _SHARE_SCENES)
+
+    @property
+    def _has_result(self) -> bool:
+        if self.muxed is not None:
+            return True
+        wants_video = self.params is None or self.params.merge_with_video
+        return self.track is not None and not wants_video
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """What an event did."""
+
+    view: RunView
+    stale: bool = False  #: the event belongs to a run that a newer one superseded
+    scene: RunEvent | None = None  #: the event, when it says something new of a scene
+
+
+def run_event(event: Event) -> RunEvent | None:
+    """`event` if it speaks of a run; None for what upstream says of a job."""
+    return event if isinstance(event, RunEvent) else None
+
+
+def project(view: RunView | None, event: RunEvent, *, at: datetime) -> Change:
+    """What is known after `event`, made `at`; `view` is that of the newest run known."""
+    if view is not None and event.run < view.run:
+        return Change(view=view, stale=True)
+    if view is None or event.run > view.run:
+        view = RunView(job_id=event.job_id, run=event.run, started_at=at)
+    scene = event if _is_news(view, event) else None
+    return Change(view=_with(view, event, at=at), scene=scene)
+
+
+def _with(view: RunView, event: RunEvent, *, at: datetime) -> RunView:
+    """`view` with the fact that `event` is."""
+    if isinstance(event, SceneRequested | SegmentGenerated | AudioMerged):
+        view = _described(view, event)
+    match event:
+        case SceneRequested():
+            view = replace(view, asked=view.asked | {event.scene_index})
+        case SegmentGenerated():
+            view = replace(view, done=view.done | {event.scene_index})
+        case AudioMerged():
+            view = replace(view, track=event, generated_at=view.generated_at or at)
+        case VideoMuxed():
+            view = replace(view, muxed=event)
+        case JobFailed():
+            view = replace(view, failure=_graver(view.failure, event))
+        case JobCancelled():
+            view = replace(view, cancelled=view.cancelled or event)
+        case _:
+            assert_never(event)
+    return view
+
+
+def _is_news(view: RunView, event: RunEvent) -> bool:
+    """Whether `event` says something new of a scene; of its segment the first word counts."""
+    match event:
+        case SceneRequested():
+            return event.scene_index not in view.asked
+        case SegmentGenerated():
+            return event.scene_index not in view.done
+        case JobFailed():
+            return event.scene_index is not None and event.scene_index not in view.done
+        case _:
+            return False
+
+
+def _graver(known: JobFailed | None, failure: JobFailed) -> JobFailed:
+    """Of two failures the later stage's counts, whichever was read first."""
+    return failure if known is None or _gravity(failure) > _gravity(known) else known
+
+
+def _gravity(failure: JobFailed) -> tuple[int, int, str]:
+    index = -1 if failure.scene_index is None else failure.scene_index
+    return (_STAGE_RANK[failure.stage], index, failure.code)
+
+
+def _described(view: RunView, event: SceneRequested | SegmentGenerated | AudioMerged) -> RunView:
+    """What every event of the line repeats about its run; the first to say it counts."""
+    if view.params is not None and view.scene_count and view.video is not None:
+        return view
+    return replace(
+        view,
+        scene_count=view.scene_count or event.scene_count,
+        params=view.params or event.params,
+        video=view.video or event.video,
+    )

@@ -1,0 +1,1 @@
+"""Routes: one module per group of paths; `web.py` puts them together."""

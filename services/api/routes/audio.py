@@ -1,0 +1,187 @@
+"""Audio routes: start a run, and see how it goes."""
+
+from datetime import timedelta
+from http import HTTPStatus
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Request
+from fastapi.responses import JSONResponse
+from pydantic import ValidationError
+from starlette.responses import Response
+
+from services.api.asking import (
+    JobSpec,
+    RequestInvalidError,
+    ask,
+    digest_of,
+    problems_of,
+    spec_of_body,
+)
+from services.api.edge import Edge, EdgeDep
+from services.api.presenting import BASE_PATH, started_answer, status_answer
+from services.api.problems import ProblemError, UnknownJobError
+from services.api.receiving import read_json
+from services.api.repository import Connection, LockWaitError, idempotency, status
+from services.api.routes.documents import problems
+from services.api.schemas import (
+    KEY_PART_CHARS_MAX,
+    GenerateAnswer,
+    GenerateBody,
+    JobIdText,
+    StatusAnswer,
+)
+from services.api.starting import begin, locked_job
+from shared.brief import VideoRef
+from shared.storage.keys import check_key
+
+POLL_AFTER_S = 2  # a fair pace for whoever polls the status
+router = APIRouter(tags=["audio"])
+_KEY_PATTERN = r"^[!-~]{1,255}$"
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        pattern=_KEY_PATTERN,
+        description="The same key with the same body gets the first answer again, for 24 hours.",
+    ),
+]
+
+
+@router.post(
+    f"{BASE_PATH}/generate-scenes",
+    status_code=HTTPStatus.ACCEPTED,
+    response_model=GenerateAnswer,
+    responses={
+        202: {
+            "description": "The run has begun, or runs already.",
+            "headers": {
+                "Location": {"description": "Its status.", "schema": {"type": "string"}},
+                "Retry-After": {"description": "Seconds.", "schema": {"type": "string"}},
+            },
+        },
+        **problems(400, 404, 408, 409, 413, 415, 422, 503),
+    },
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {"schema": {"$ref": "#/components/schemas/GenerateBody"}}
+            },
+        }
+    },
+    summary="Start audio generation for all scenes of a job",
+)
+async def generate_scenes(
+    request: Request, edge: EdgeDep, idempotency_key: IdempotencyKey = None
+) -> Response:
+    """Begin a run, or answer with the one that runs for the same request."""
+    limits = edge.settings.limits
+    raw = await read_json(request, bytes_max=limits.body_bytes_max, part_s=limits.receive_s)
+    body = _parsed(raw)
+    said = spec_of_body(body, limits)
+    await _check_object(edge, said.video)
+    try:
+        async with edge.database.transaction() as connection:
+            answer = await _answered_once(connection, edge, body, said, idempotency_key)
+    except LockWaitError as error:
+        if idempotency_key is None:
+            raise
+        raise ProblemError(
+            HTTPStatus.CONFLICT,
+            "the first request with this Idempotency-Key still runs",
+            headers={"Retry-After": str(POLL_AFTER_S)},
+        ) from error
+    headers = {"Location": answer["links"]["self"], "Retry-After": str(POLL_AFTER_S)}
+    return JSONResponse(answer, status_code=HTTPStatus.ACCEPTED, headers=headers)
+
+
+async def _answered_once(
+    connection: Connection, edge: Edge, body: GenerateBody, said: JobSpec, key: str | None
+) -> dict[str, Any]:
+    """The answer to `body`, or the kept one if its key was used before."""
+    if key is None:
+        return await _start(connection, edge, body, said)
+    now = edge.clock.now()
+    digest = digest_of(body.model_dump(mode="json", exclude_unset=True))
+    oldest = now - timedelta(seconds=edge.settings.idempotency_s)
+    kept = await idempotency.take(connection, key, digest, now=now, oldest=oldest)
+    if kept is None:
+        answer = await _start(connection, edge, body, said)
+        await idempotency.keep(connection, key, status_code=HTTPStatus.ACCEPTED, answer=answer)
+        return answer
+    if kept.request_hash != digest or kept.answer is None:
+        raise ProblemError(
+            HTTPStatus.UNPROCESSABLE_ENTITY,
+            "this Idempotency-Key was used for another request: take a new key",
+            errors=[("Idempotency-Key", "was used for another request: take a new key")],
+        )
+    return kept.answer
+
+
+async def _start(
+    connection: Connection, edge: Edge, body: GenerateBody, said: JobSpec
+) -> dict[str, Any]:
+    now = edge.clock.now()
+    job = await locked_job(connection, body.job_id, said, now=now)
+    if job is None:
+        raise UnknownJobError(body.job_id)
+    asked = ask(
+        body.job_id, job=job.spec, params=body.audio_params, defaults=edge.settings.defaults
+    )
+    run, begun = await begin(connection, job, asked, now=now)
+    edge.log.info(
+        "job accepted", action="job.accepted", job_id=body.job_id, run=run.run, begun=begun
+    )
+    scene_s = edge.settings.estimate_scene_s
+    return started_answer(body.job_id, run, scene_s=scene_s).model_dump(mode="json")
+
+
+def _parsed(raw: bytes) -> GenerateBody:
+    try:
+        return GenerateBody.model_validate_json(raw)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        if first["type"] == "json_invalid":
+            raise ProblemError(
+                HTTPStatus.BAD_REQUEST, f"the body is not JSON: {first['ctx']['error']}"
+            ) from error
+        raise RequestInvalidError(problems_of(error)) from error
+
+
+async def _check_object(edge: Edge, video: VideoRef | None) -> None:
+    if video is None or video.object is None:
+        return
+    try:
+        key = check_key(video.object)
+    except ValueError as error:
+        raise RequestInvalidError([("video.object", str(error))]) from error
+    possible = max(map(len, key.split("/"))) <= KEY_PART_CHARS_MAX
+    if not possible or await edge.store.stat(key) is None:
+        told = f"there is no object {key}: hand the video in with POST /api/v3/videos"
+        raise RequestInvalidError([("video.object", told)])
+
+
+@router.get(
+    f"{BASE_PATH}/status/{{job_id}}",
+    response_model=StatusAnswer,
+    responses={
+        200: {"headers": {"ETag": {"schema": {"type": "string"}}}},
+        **problems(304, 404, 422, 503),
+    },
+    summary="How the newest run of a job goes",
+)
+async def show_status(job_id: JobIdText, request: Request, edge: EdgeDep) -> Response:
+    """Everything known of the job's newest run."""
+    async with edge.database.connection() as connection:
+        row = await status.read(connection, job_id)
+    if row is None:
+        raise UnknownJobError(job_id)
+    etag = f'W/"{row.version}-{edge.paths.period}"'
+    headers = {"ETag": etag, "Cache-Control": "no-cache"}
+    told = [one.strip() for one in request.headers.get("if-none-match", "").split(",")]
+    if etag in told or "*" in told:
+        return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
+    answer = status_answer(row, seal=edge.paths.path)
+    return Response(
+        answer.model_dump_json(), headers={**headers, "Content-Type": "application/json"}
+    )

@@ -1,0 +1,77 @@
+"""Settings of the api: the HTTP edge, its limits, and the defaults of a request.
+
+Units stand in the names.
+"""
+
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+
+from shared.brief import ErrorStrategy, SyncMode
+from shared.segment_links import LinkSettings
+from shared.settings import KafkaSettings, SettingsGroup, StoreSettings, TelemetrySettings
+
+_MIB = 1024 * 1024
+
+
+class DefaultSettings(SettingsGroup):
+    """What a request gets that does not say."""
+
+    merge_with_video: bool = Field(False, validation_alias="AUDIO_MERGE_WITH_VIDEO")
+    sync_mode: SyncMode = Field(SyncMode.TRIM, validation_alias="AUDIO_SYNC_MODE")
+    error_strategy: ErrorStrategy = Field(
+        ErrorStrategy.CONTINUE_WITH_SILENCE, validation_alias="AUDIO_ERROR_STRATEGY"
+    )
+    fail_on_error: bool = Field(False, validation_alias="AUDIO_FAIL_ON_ERROR")
+
+
+class LimitSettings(SettingsGroup):
+    """How much one client may ask for."""
+
+    scenes_max: int = Field(1000, ge=1, le=100_000, validation_alias="SEGUE_SCENES_MAX")
+    #: seconds of one scene
+    scene_s_max: float = Field(300, gt=0, le=3600, validation_alias="SEGUE_SCENE_S_MAX")
+    body_bytes_max: int = Field(5 * _MIB, ge=1024, validation_alias="SEGUE_BODY_BYTES_MAX")
+    video_bytes_max: int = Field(2048 * _MIB, ge=1024, validation_alias="SEGUE_VIDEO_BYTES_MAX")
+    #: videos handed in at once; each needs its size in the temporary folder
+    uploads_max: int = Field(4, ge=1, le=100, validation_alias="SEGUE_UPLOADS_MAX")
+    #: clients that follow a job by server-sent events, at once, in this process
+    listeners_max: int = Field(1000, ge=1, validation_alias="SEGUE_LISTENERS_MAX")
+    #: how long a client may take to send the next part of a body
+    receive_s: float = Field(30, gt=0, le=600, validation_alias="SEGUE_RECEIVE_TIMEOUT_S")
+
+
+class DatabaseSettings(SettingsGroup):
+    """Where PostgreSQL is."""
+
+    url: SecretStr = Field(
+        SecretStr("postgresql://postgres@127.0.0.1:5432/segue"), validation_alias="DATABASE_URL"
+    )
+    connections_max: int = Field(10, ge=2, le=200, validation_alias="SEGUE_DATABASE_CONNECTIONS")
+    #: of one statement, and of the wait for a free connection
+    timeout_s: float = Field(10, gt=0, le=120, validation_alias="SEGUE_DATABASE_TIMEOUT_S")
+    #: how long a start waits for the server
+    start_s: float = Field(60, gt=0, le=3600, validation_alias="SEGUE_START_DEADLINE_S")
+
+
+class ApiSettings(SettingsGroup):
+    """What the api reads from the environment."""
+
+    host: str = Field("127.0.0.1", validation_alias="SEGUE_API_HOST")
+    port: int = Field(4000, ge=0, le=65_535, validation_alias="SEGUE_API_PORT")
+    #: `video.stitched` starts a run by itself
+    auto_generate: bool = Field(False, validation_alias="AUTO_GENERATE_AUDIO")
+    #: seconds that one scene usually takes; the estimate in the first answer
+    estimate_scene_s: float = Field(10, gt=0, validation_alias="SEGUE_ESTIMATE_SCENE_S")
+    #: how long a repeated `Idempotency-Key` is answered with the first answer
+    idempotency_s: int = Field(86_400, ge=60, validation_alias="SEGUE_IDEMPOTENCY_S")
+    #: folder for videos while they come in; None: the system's own
+    scratch_dir: Path | None = Field(None, validation_alias="SEGUE_SCRATCH_DIR")
+
+    defaults: DefaultSettings = Field(default_factory=DefaultSettings.from_environment)
+    limits: LimitSettings = Field(default_factory=LimitSettings.from_environment)
+    database: DatabaseSettings = Field(default_factory=DatabaseSettings.from_environment)
+    kafka: KafkaSettings = Field(default_factory=KafkaSettings.from_environment)
+    store: StoreSettings = Field(default_factory=StoreSettings.from_environment)
+    links: LinkSettings = Field(default_factory=LinkSettings.from_environment)
+    telemetry: TelemetrySettings = Field(default_factory=TelemetrySettings.from_environment)

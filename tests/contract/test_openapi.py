@@ -1,0 +1,111 @@
+"""The OpenAPI document says what the api does: checked as a document, then against the api."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+import schemathesis
+from openapi_spec_validator import validate
+from schemathesis.config import (
+    ChecksConfig,
+    GenerationConfig,
+    HealthCheck,
+    PhasesConfig,
+    PositiveDataAcceptanceConfig,
+    ProjectConfig,
+    ProjectsConfig,
+    SchemathesisConfig,
+    StatefulPhaseConfig,
+)
+from schemathesis.engine import events, from_schema
+
+from shared.settings import KafkaSettings
+from tests.api_line import TWO_SCENES, api_settings, edge_line, running_api
+from tests.builders import a_scene
+from tests.servers import Database, KafkaServer
+from tests.unit.api.test_projection import a_track
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+EXAMPLES = 10  # per operation in the fuzzing phase; the coverage phase makes its own
+#: A well-formed request may still be impossible: scenes that overlap, an object that is not there.
+POSSIBLE = ["2xx", "304", "404", "409", "422"]
+
+
+async def test_the_document_is_valid_openapi(postgres: Database, store_folder: Path) -> None:
+    """By the specification's own schema; every error is a problem."""
+    async with edge_line(await postgres(), store_folder) as line:
+        document = (await line.client.get("/openapi.json")).json()
+    validate(document)
+    operations = [operation for path in document["paths"].values() for operation in path.values()]
+    errors = [
+        answer
+        for operation in operations
+        for code, answer in operation["responses"].items()
+        if code >= "400" and operation["tags"] != ["health"]
+    ]
+
+    assert document["openapi"].startswith("3.1")
+    assert len(operations) == 10
+    assert errors
+    for answer in errors:
+        problem = answer["content"]["application/problem+json"]["schema"]
+        assert problem == {"$ref": "#/components/schemas/Problem"}
+
+
+async def test_the_api_keeps_to_its_document(
+    postgres: Database, kafka: KafkaServer, topic_prefix: str, store_folder: Path
+) -> None:
+    """Schemathesis, all checks, over HTTP against a real database: no 5xx, no schema breaks."""
+    broker = KafkaSettings(
+        bootstrap_servers=kafka.bootstrap, topic_prefix=topic_prefix, create_topics=kafka.real
+    )
+    settings = api_settings(await postgres(), store_folder, kafka=broker)
+    async with edge_line(settings.database.url.get_secret_value(), store_folder) as line:
+        await line.post(job_id="123", scenes=TWO_SCENES)
+        await line.hear(a_track(params=a_scene().params).model_copy(update={"job_id": "123"}))
+    async with running_api(settings) as client:
+        document = (await client.get("/openapi.json")).json()
+        cases, failures = await asyncio.to_thread(_tried, document, str(client.base_url))
+
+    assert failures == []
+    assert cases > 300
+
+
+def _tried(document: dict[str, Any], base_url: str) -> tuple[int, list[str]]:
+    """How many requests were made, and what was wrong with their answers."""
+    project = ProjectConfig(
+        base_url=base_url,
+        request_timeout=20,
+        max_stream_events=1,  # a run under way has more to tell, some day
+        continue_on_failure=True,
+        checks=ChecksConfig(
+            positive_data_acceptance=PositiveDataAcceptanceConfig(expected_statuses=POSSIBLE)
+        ),
+        phases=PhasesConfig(stateful=StatefulPhaseConfig(enabled=False)),
+        generation=GenerationConfig(max_examples=EXAMPLES, deterministic=True, database="none"),
+    )
+    config = SchemathesisConfig(
+        seed=7,
+        suppress_health_check=[HealthCheck.all],  # they measure how busy this machine is
+        projects=ProjectsConfig(default=project),
+    )
+    cases, failures = 0, []
+    for event in from_schema(schemathesis.openapi.from_dict(document, config=config)).execute():
+        if isinstance(event, events.NonFatalError | events.FatalError):
+            failures.append(
+                f"{event.label}: {event.info.format()}"
+                if isinstance(event, events.NonFatalError)
+                else repr(event.exception)
+            )
+        if not isinstance(event, events.ScenarioFinished):
+            continue
+        for case_id, checks in event.recorder.checks.items():
+            cases += 1
+            request = event.recorder.cases[case_id].value.as_curl_command()
+            failures += [
+                f"{check.name}: {check.failure_info.failure.message} {request}"
+                for check in checks
+                if check.failure_info is not None
+            ]
+    return cases, failures

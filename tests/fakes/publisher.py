@@ -1,0 +1,68 @@
+"""A publisher that remembers instead of sending."""
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import cast
+
+from shared.errors import RetryableError
+from shared.events import Event
+from shared.kafka.codec import Headers, Record, encode
+from shared.kafka.producer import Publisher
+
+_SAID_AT = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@dataclass
+class FakePublisher:
+    """Takes what `Publisher` takes; `events` and `records` list what the broker would have.
+
+    While `busy` is above zero a send is refused as an absent broker would, and counts it down.
+    """
+
+    source: str = "test"
+    busy: int = 0
+    events: list[Event] = field(default_factory=list)
+    records: list[Record] = field(default_factory=list)
+
+    @property
+    def port(self) -> Publisher:
+        """This fake, where a publisher is asked for."""
+        return cast("Publisher", self)
+
+    async def start(self) -> None:
+        """There is nothing to connect to."""
+
+    async def stop(self) -> None:
+        """There is nothing to let go of."""
+
+    async def publish(self, event: Event, *, traceparent: str | None = None) -> None:
+        """Remember the event and its record."""
+        record = encode(event, source=self.source, now=_SAID_AT, traceparent=traceparent)
+        await self.send(
+            topic=record.topic, key=record.key, value=record.value, headers=record.headers
+        )
+        self.events.append(event)
+
+    async def send(
+        self,
+        *,
+        topic: str,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Headers,
+        partition: int | None = None,
+    ) -> None:
+        """Remember the record."""
+        if self.busy > 0:
+            self.busy -= 1
+            raise RetryableError("no broker answers")
+        self.records.append(
+            Record(
+                topic=topic,
+                partition=partition or 0,
+                offset=len(self.records),
+                key=key,
+                value=value,
+                headers=headers,
+            )
+        )

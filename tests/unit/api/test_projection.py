@@ -1,0 +1,194 @@
+"""The projection as a fold: order, duplicates, stale runs, replays."""
+
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.api.projection import ALLOWED, RANK, RunEvent, RunStatus, RunView, project
+from shared.brief import AudioParams, SyncMode
+from shared.events import AudioMerged, JobCancelled, JobFailed, Stage, VideoMuxed
+from tests.builders import a_scene, a_segment
+
+AT = datetime(2026, 1, 1, tzinfo=UTC)
+WITH_VIDEO = AudioParams(merge_with_video=True)
+STATES = Path(__file__).parents[3] / "docs" / "job-states.md"
+
+
+def a_track(run: int = 1, *, params: AudioParams = WITH_VIDEO, size: int = 1000) -> AudioMerged:
+    """The track of two scenes."""
+    return AudioMerged(
+        job_id="job-1",
+        run=run,
+        scene_count=2,
+        object_key="jobs/x/runs/1/track.mp3",
+        sha256="0" * 64,
+        size_bytes=size,
+        samples=240_000,
+        duration_s=5.0,
+        loudness_lufs=-14.0,
+        params=params,
+    )
+
+
+def a_video(run: int = 1) -> VideoMuxed:
+    """The video of a run."""
+    return VideoMuxed(
+        job_id="job-1",
+        run=run,
+        object_key="jobs/x/runs/1/video.mp4",
+        sha256="0" * 64,
+        size_bytes=5000,
+        duration_s=5.0,
+        sync_mode=SyncMode.TRIM,
+    )
+
+
+def a_failure(run: int = 1, stage: Stage = Stage.MUX, scene: int | None = None) -> JobFailed:
+    """A stage that says why."""
+    return JobFailed(job_id="job-1", run=run, stage=stage, code="c", message="m", scene_index=scene)
+
+
+def a_cancel(run: int = 1) -> JobCancelled:
+    """Somebody said stop."""
+    return JobCancelled(job_id="job-1", run=run, reason="enough")
+
+
+def the_line(run: int = 1) -> list[RunEvent]:
+    """Everything that a good run with a video says, in the order of the line."""
+    scenes = [a_scene(i, count=2, run=run, params=WITH_VIDEO) for i in range(2)]
+    segments = [a_segment(i, count=2, run=run, params=WITH_VIDEO) for i in range(2)]
+    return [*scenes, *segments, a_track(run), a_video(run)]
+
+
+def fold(events: list[RunEvent], view: RunView | None = None) -> RunView:
+    """What is known after all of them."""
+    for event in events:
+        view = project(view, event, at=AT).view
+    assert view is not None, "there is at least one event"
+    return view
+
+
+ANY_EVENT: st.SearchStrategy[RunEvent] = st.integers(1, 3).flatmap(
+    lambda run: st.sampled_from(
+        [
+            *the_line(run),
+            a_failure(run),
+            a_failure(run, Stage.GENERATION, 1),
+            a_cancel(run),
+        ]
+    )
+)
+
+
+def test_a_run_passes_through_its_states_in_the_order_of_the_line() -> None:
+    """Asked, first segment, all segments, track, video."""
+    view: RunView | None = None
+    seen = []
+    for event in the_line():
+        view = project(view, event, at=AT).view
+        seen.append(view.status.value)
+
+    assert seen == ["submitted", "submitted", "generating", "merging", "muxing", "completed"]
+
+
+def test_without_a_video_the_track_completes_the_run() -> None:
+    """merge_with_video was not asked for."""
+    view = fold([a_track(params=AudioParams())])
+
+    assert view.status is RunStatus.COMPLETED
+    assert view.percentage == 100
+
+
+@given(st.lists(ANY_EVENT, min_size=1, max_size=30))
+def test_neither_run_nor_status_nor_percentage_ever_goes_back(events: list[RunEvent]) -> None:
+    """Whatever comes in whatever order, and every step is one that the diagram allows."""
+    view = project(None, events[0], at=AT).view
+    for event in events[1:]:
+        after = project(view, event, at=AT).view
+
+        assert after.run >= view.run
+        if after.run == view.run:
+            assert RANK[after.status] >= RANK[view.status]
+            assert after.percentage >= view.percentage
+            assert after.status == view.status or after.status in ALLOWED[view.status]
+        view = after
+
+
+@given(st.lists(ANY_EVENT, min_size=1, max_size=20), st.data())
+def test_a_duplicate_changes_nothing(events: list[RunEvent], data: st.DataObject) -> None:
+    """Any event already folded, said again at any later moment."""
+    view = fold(events)
+    again = data.draw(st.sampled_from(events))
+    change = project(view, again, at=AT)
+
+    assert change.view == view
+    assert change.scene is None or isinstance(change.scene, JobFailed)
+
+
+@given(st.permutations([*the_line(), a_failure(), a_failure(stage=Stage.MERGE)]))
+def test_the_order_of_reading_decides_nothing_about_a_run(events: list[RunEvent]) -> None:
+    """Topics are read side by side: every order of the same facts is the same view."""
+    assert fold(events) == fold([*the_line(), a_failure(), a_failure(stage=Stage.MERGE)])
+
+
+@given(st.lists(ANY_EVENT, max_size=20), st.integers(1, 2))
+def test_events_of_an_older_run_are_told_apart_and_change_nothing(
+    events: list[RunEvent], older: int
+) -> None:
+    """A newer run supersedes from its first event on."""
+    view = fold([*events, a_scene(0, count=2, run=4)])
+
+    for event in the_line(older):
+        change = project(view, event, at=AT)
+        assert change.stale
+        assert change.view is view
+
+
+def test_a_completed_run_is_not_undone_by_a_late_failure_or_cancel() -> None:
+    """The result is there; nothing takes it away."""
+    view = fold([*the_line(), a_failure(), a_cancel()])
+
+    assert view.status is RunStatus.COMPLETED
+
+
+def test_a_failed_run_is_completed_by_the_result_of_a_later_stage() -> None:
+    """An operator ran it again."""
+    failed = fold([*the_line()[:4], a_failure(stage=Stage.MERGE)])
+    assert failed.status is RunStatus.FAILED
+
+    assert fold([a_track(), a_video()], failed).status is RunStatus.COMPLETED
+
+
+def test_a_failed_mux_leaves_the_track_in_the_view() -> None:
+    """The track stays downloadable."""
+    view = fold([*the_line()[:5], a_failure()])
+
+    assert view.status is RunStatus.FAILED
+    assert view.track is not None
+
+
+def test_of_two_failures_the_later_stage_counts_whichever_is_read_first() -> None:
+    """So that the message does not depend on the order of partitions."""
+    generation, mux = a_failure(stage=Stage.GENERATION, scene=1), a_failure()
+
+    assert fold([generation, mux]).failure == fold([mux, generation]).failure == mux
+
+
+def test_a_newer_run_begins_with_nothing_of_the_older() -> None:
+    """Runs are never mixed."""
+    view = fold([*the_line(1), a_segment(1, count=2, run=2)])
+
+    assert (view.run, view.done, view.track) == (2, frozenset({1}), None)
+
+
+def test_the_diagram_in_the_documents_shows_exactly_the_allowed_transitions() -> None:
+    """docs/job-states.md and the code say the same."""
+    drawn = {
+        (before, after)
+        for before, after in re.findall(r"^    (\w+) --> (\w+)$", STATES.read_text(), re.MULTILINE)
+    }
+
+    assert drawn == {(one.value, other.value) for one in ALLOWED for other in ALLOWED[one]}

@@ -1,0 +1,77 @@
+"""What a person reads while a job runs."""
+
+import io
+from collections.abc import Mapping
+
+from rich.console import Console
+
+from ops.progress import JobProgress
+from services.api.schemas import StatusAnswer
+
+SETTLED = {"state": "done", "origin": "continued", "provider": "synth", "duration_s": 1.7}
+
+
+def _status(state: str, *scenes: Mapping[str, object], percentage: int = 50) -> StatusAnswer:
+    return StatusAnswer.model_validate(
+        {
+            "job_id": "j",
+            "run": 1,
+            "state": state,
+            "audio_status": {
+                "status": "processing",
+                "generated_at": None,
+                "size": None,
+                "merged_with_video": False,
+                "error": None,
+            },
+            "progress": {
+                "stage": "audio_generation",
+                "percentage": percentage,
+                "scenes": [{"duration_s": 1.0, "index": i, **s} for i, s in enumerate(scenes)],
+            },
+            "track": None,
+            "video": None,
+            "failure": None,
+            "silent_scenes": [],
+            "warnings": [],
+            "cost_usd": None,
+            "links": {"self": "/", "events": "/"},
+        }
+    )
+
+
+def _told(*statuses: StatusAnswer) -> list[str]:
+    console = Console(file=io.StringIO(), force_terminal=False, width=100, soft_wrap=True)
+    with JobProgress(console) as progress:
+        for status in statuses:
+            progress.update(status)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue().splitlines()
+
+
+def test_each_scene_is_told_once_when_it_is_done() -> None:
+    """However often the status says it."""
+    waiting = {"state": "waiting"}
+
+    lines = _told(
+        _status("submitted", waiting, waiting),
+        _status("generating", SETTLED, waiting),
+        _status("generating", SETTLED, waiting),
+        _status("merging", SETTLED, SETTLED),
+    )
+
+    assert lines[:2] == [
+        "scene   1/2  continued    1.700 s  synth",
+        "scene   2/2  continued    1.700 s  synth",
+    ]
+    assert lines[2:] == ["joining the segments"]
+
+
+def test_silence_is_told_with_its_reason() -> None:
+    """Brackets in it are text, not colours."""
+    silent = {"state": "done", "origin": "silence", "reason": "provider said [busy]"}
+
+    (line,) = _told(_status("generating", silent))
+
+    assert line.endswith("provider said [busy]")
+    assert "silence" in line

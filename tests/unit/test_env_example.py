@@ -1,0 +1,90 @@
+"""`.env.example` and the settings classes say the same."""
+
+import importlib
+import pkgutil
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from enum import Enum
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from pydantic import SecretStr
+
+from shared.settings import SettingsGroup
+
+EXAMPLE = Path(__file__).parent.parent.parent / ".env.example"
+PACKAGES = ("shared", "services", "embedded", "ops")
+OF_THE_TESTS = {"SEGUE_REQUIRE"}  # read by tests/servers.py, no service's
+_LINE = re.compile(r"^#([A-Z][A-Z0-9_]+)=(.*)$")
+
+
+def test_every_setting_is_in_the_example_and_nothing_else() -> None:
+    """A new setting needs its line, a removed one takes it along."""
+    assert sorted(_example()) == sorted({*_settings(), *OF_THE_TESTS})
+
+
+def test_every_example_shows_a_default_of_the_setting() -> None:
+    """Where several services read it, that of one of them."""
+    settings = _settings()
+    wrong = {
+        name: (value, settings[name])
+        for name, value in _example().items()
+        if name in settings and value not in settings[name]
+    }
+    assert not wrong
+
+
+def test_every_example_is_explained_right_above_it() -> None:
+    """The line before is prose."""
+    lines = EXAMPLE.read_text(encoding="utf-8").splitlines()
+    bare = [
+        line
+        for before, line in pairwise(lines)
+        if _LINE.match(line) and not before.startswith("# ")
+    ]
+    assert not bare
+
+
+def _example() -> dict[str, str]:
+    found = [_LINE.match(line) for line in EXAMPLE.read_text(encoding="utf-8").splitlines()]
+    pairs = [(match.group(1), match.group(2)) for match in found if match]
+    assert len(dict(pairs)) == len(pairs), "a name is there twice"
+    return dict(pairs)
+
+
+def _settings() -> dict[str, set[str]]:
+    """Every variable, with the defaults that the groups give it."""
+    for package in PACKAGES:
+        _import_all(package)
+    found: dict[str, set[str]] = defaultdict(set)
+    for group in _groups(SettingsGroup):
+        for field in group.model_fields.values():
+            if isinstance(field.validation_alias, str):
+                found[field.validation_alias].add(_as_written(field.default))
+    return found
+
+
+def _import_all(package: str) -> None:
+    for module in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+
+
+def _groups(parent: type[SettingsGroup]) -> Iterator[type[SettingsGroup]]:
+    for group in parent.__subclasses__():
+        if group.__module__.split(".")[0] in PACKAGES:
+            yield group
+        yield from _groups(group)
+
+
+def _as_written(default: Any) -> str:
+    """A default as the environment would say it."""
+    if default is None:
+        return ""
+    if isinstance(default, bool):
+        return str(default).lower()
+    if isinstance(default, SecretStr):
+        return default.get_secret_value()
+    return str(default.value if isinstance(default, Enum) else default)
