@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from embedded.broker import PARTITIONS
+from embedded.settings import StackProvider
 from embedded.supervise import Service
 from services.api.app import run as run_api
 from services.api.settings import ApiSettings, DatabaseSettings
 from services.generator.app import run as run_generator
-from services.generator.settings import GeneratorSettings, ProviderName
+from services.generator.providers.replicate_settings import ReplicateSettings
+from services.generator.settings import GeneratorSettings
 from services.merger.app import run as run_merger
 from services.merger.settings import MergerSettings
 from services.muxer.app import run as run_muxer
@@ -44,7 +46,8 @@ class Parts:
     objects: Path  #: folder of the store
     segment_keys: str
     port: int
-    provider: ProviderName
+    provider: StackProvider
+    fake_replicate: tuple[str, str] | None = None  #: its address and the key it takes
 
 
 def services(parts: Parts) -> list[Service]:
@@ -72,13 +75,26 @@ def services(parts: Parts) -> list[Service]:
         database=DatabaseSettings.from_environment(url=parts.database),
         links=links,
     )
-    generator = GeneratorSettings.from_environment(**given, lanes=lanes, provider=parts.provider)
+    generator = GeneratorSettings.from_environment(
+        **given, **_provider(parts), lanes=lanes, links=links
+    )
     return [
         _service("generator", run_generator, generator),
         _service("merger", run_merger, MergerSettings.from_environment(**given, lanes=lanes)),
         _service("muxer", run_muxer, MuxerSettings.from_environment(**given, lanes=lanes)),
         _service("api", run_api, api),
     ]
+
+
+def _provider(parts: Parts) -> dict[str, Any]:
+    """What the generator is told of its provider."""
+    if parts.fake_replicate is None:
+        return {"wanted": parts.provider}
+    base_url, key = parts.fake_replicate
+    return {
+        "wanted": "replicate",
+        "replicate": ReplicateSettings.from_environment(base_url=base_url, key=key),
+    }
 
 
 def _service(name: str, run: _Door, settings: SettingsGroup) -> Service:

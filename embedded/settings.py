@@ -4,18 +4,22 @@ Everything else is its services' own: they read the environment as always, excep
 addresses of the parts that the stack itself starts.
 """
 
+from typing import Literal
+
 from pydantic import Field
 
-from services.generator.settings import ProviderName
 from shared.running import HomeSettings
 from shared.settings import SettingsGroup, TelemetrySettings
+
+#: those of the generator, and a stand-in of Replicate for trying the real client without an account
+StackProvider = Literal["synth", "silence", "replicate", "fake-replicate"]
 
 
 class StackSettings(SettingsGroup):
     """What `python -m embedded` reads from the environment."""
 
     #: unlike the generator alone, a stack for listening makes music when nothing is said
-    provider: ProviderName = Field("synth", validation_alias="MUSIC_PROVIDER")
+    provider: StackProvider = Field("synth", validation_alias="MUSIC_PROVIDER")
     #: port of the api on 127.0.0.1; 0: any free one
     port: int = Field(4000, ge=0, le=65_535, validation_alias="SEGUE_API_PORT")
 

@@ -12,6 +12,7 @@ import importlib
 import os
 import socket
 from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,7 @@ class Stack:
         self._database: asyncio.Future[str] | None = None
         self._services: list[Service] = []
         self._tasks: list[asyncio.Task[None]] = []
+        self._standins = AsyncExitStack()
 
     async def start(self) -> None:
         """Return when every part works.
@@ -75,6 +77,7 @@ class Stack:
                 segment_keys=segment_keys(self._folder),
                 port=self._port,
                 provider=self._settings.provider,
+                fake_replicate=await self._fake_replicate(),
             )
         )
         log = logger_of("stack")
@@ -89,6 +92,14 @@ class Stack:
             late = [service.name for service in self._services if not service.ready.is_set()]
             names = ", ".join(late) or "the api's readyz"
             raise SegueError(f"not ready within {READY_S:g} s: {names}") from error
+
+    async def _fake_replicate(self) -> tuple[str, str] | None:
+        """Start the stand-in of Replicate if it is wanted; where it is, and its key."""
+        if self._settings.provider != "fake-replicate":
+            return None
+        replicate = await asyncio.to_thread(importlib.import_module, "embedded.replicate")
+        fake = await self._standins.enter_async_context(replicate.FakeReplicate())
+        return fake.base_url, fake.token
 
     async def watch(self) -> None:
         """Return never.
@@ -109,6 +120,7 @@ class Stack:
         clean = await self._end(stages, within_s=_STAGES_STOP_S, hurry=hurry)
         # 2. the api goes after them: it has then seen what they said last
         clean = await self._end(edge, within_s=_API_STOP_S, hurry=hurry) and clean
+        await self._standins.aclose()
         # 3. PostgreSQL writes everything down; if it was still starting, after that
         if self._database is not None:
             await asyncio.wait([self._database])

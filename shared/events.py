@@ -151,6 +151,9 @@ class SegmentGenerated(Event):
     model: str | None = None
     prediction_id: str | None = None
     output_url: str | None = Field(default=None, description="Where the provider still has it.")
+    output_url_born_at: float | None = Field(
+        default=None, description="Since when, seconds of Unix time; it dies after an hour."
+    )
     attempts: Annotated[int, Field(ge=1)] = 1
     generation_s: float | None = Field(default=None, description="Seconds the provider took.")
     cost_usd: float | None = None

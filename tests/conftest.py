@@ -5,6 +5,7 @@ The servers are chosen in `tests/servers.py`. No helpers live here: nothing impo
 
 import os
 import secrets
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -30,6 +31,9 @@ _REFUSED = pytest.ExitCode.USAGE_ERROR
 # The servers have read it; from here on, a test's settings are the defaults or its own.
 for _name in [name for name in os.environ if name.startswith(_OURS + _OURS_TOO)]:  # noqa: TID251
     del os.environ[_name]  # noqa: TID251 - as above
+
+# A shell's background jobs ignore Ctrl-C, and so would the programs that tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _servers_key = pytest.StashKey[Servers]()
 

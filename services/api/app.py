@@ -30,6 +30,7 @@ from services.api.web import create_app
 from shared.clock import Clock, SystemClock
 from shared.errors import RetryableError, SegueError, SettingsError
 from shared.segment_links import SegmentLinks
+from shared.storage import ObjectStore
 from shared.storage.opening import open_store
 from shared.telemetry.log import Logger, logger_of
 
@@ -116,6 +117,14 @@ async def _ended(tasks: set[asyncio.Task[Any]]) -> None:
         await asyncio.wait(late, timeout=1.0)
 
 
+async def _prepared(store: ObjectStore, *, log: Logger) -> None:
+    """The bucket is there; a store that is away is waited for by whoever needs it."""
+    try:
+        await store.prepare()
+    except RetryableError as error:
+        log.warning("store is away", action="store.retried", reason=str(error))
+
+
 @asynccontextmanager
 async def _parts(
     settings: ApiSettings, *, stop: asyncio.Event, clock: Clock, log: Logger
@@ -125,6 +134,7 @@ async def _parts(
     store = open_store(settings.store)
     database = Database(settings.database)
     try:
+        await _prepared(store, log=log)
         await _reach(database, settings, stop=stop, log=log)
         yield Edge(
             settings=settings,

@@ -97,6 +97,12 @@ def problem_response(
 
 def install(app: FastAPI, log: Logger) -> None:
     """Answer every error of `app` as a problem."""
+    _install_refusals(app)
+    _install_faults(app, log)
+
+
+def _install_refusals(app: FastAPI) -> None:
+    """What whoever asked can change."""
 
     @app.exception_handler(ProblemError)
     async def _problem(request: Request, error: ProblemError) -> Response:
@@ -111,6 +117,16 @@ def install(app: FastAPI, log: Logger) -> None:
     @app.exception_handler(RequestValidationError)
     async def _parameters(request: Request, error: RequestValidationError) -> Response:
         return _unprocessable(request, _parameter_problems(error.errors()))
+
+    @app.exception_handler(HTTPException)
+    async def _http(request: Request, error: HTTPException) -> Response:
+        status = HTTPStatus(error.status_code)
+        detail = _HTTP_DETAILS.get(status, str(error.detail))
+        return problem_response(request, status, detail, headers=error.headers)
+
+
+def _install_faults(app: FastAPI, log: Logger) -> None:
+    """What they cannot: somebody is away, something is gone, or the fault is ours."""
 
     @app.exception_handler(RetryableError)
     async def _busy(request: Request, error: RetryableError) -> Response:
@@ -129,12 +145,6 @@ def install(app: FastAPI, log: Logger) -> None:
         return problem_response(
             request, HTTPStatus.NOT_FOUND, "the media is no longer in the store"
         )
-
-    @app.exception_handler(HTTPException)
-    async def _http(request: Request, error: HTTPException) -> Response:
-        status = HTTPStatus(error.status_code)
-        detail = _HTTP_DETAILS.get(status, str(error.detail))
-        return problem_response(request, status, detail, headers=error.headers)
 
     @app.exception_handler(Exception)
     async def _bug(request: Request, error: Exception) -> Response:

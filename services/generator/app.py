@@ -12,8 +12,9 @@ from shared.events import JobCancelled, SceneRequested, Stage
 from shared.kafka.admin import ensure_topics
 from shared.kafka.producer import Publisher
 from shared.kafka.routing import build_router
+from shared.storage import ObjectStore
 from shared.storage.opening import open_store
-from shared.telemetry.log import logger_of
+from shared.telemetry.log import Logger, logger_of
 
 
 async def run(
@@ -37,9 +38,32 @@ async def run(
     await ensure_topics(settings.kafka)
     store = open_store(settings.store)
     await store.prepare()
-    provider = provider or build_provider(settings.provider, store=store)
+    provider = provider or build_provider(settings, store=store, clock=clock, log=log)
     publisher = Publisher(settings.kafka, source="generator", clock=clock)
     await publisher.start()
+    stream = _stream(settings, store, provider, publisher, clock=clock, log=log)
+    try:
+        await stream.serve(stop, ready=ready)
+    finally:
+        # 1. finish what runs, commit and leave; 2. flush; 3. let go of the rest
+        log.info("generator stops", action="service.stopping")
+        await stream.stop()
+        await publisher.stop()
+        await provider.close()
+        await store.close()
+        log.info("generator stopped", action="service.stopped")
+
+
+def _stream(
+    settings: GeneratorSettings,
+    store: ObjectStore,
+    provider: MusicProvider,
+    publisher: Publisher,
+    *,
+    clock: Clock,
+    log: Logger,
+) -> SceneStream:
+    """The stream with its work attached."""
     stream = SceneStream(settings, log=log)
     work = build_work(
         settings,
@@ -62,13 +86,4 @@ async def run(
     )
     handlers = {SceneRequested.kind: work.requested, JobCancelled.kind: work.cancelled}
     stream.attach(handlers, router, seen=work.seen)
-    try:
-        await stream.serve(stop, ready=ready)
-    finally:
-        # 1. finish what runs, commit and leave; 2. flush; 3. let go of the rest
-        log.info("generator stops", action="service.stopping")
-        await stream.stop()
-        await publisher.stop()
-        await provider.close()
-        await store.close()
-        log.info("generator stopped", action="service.stopped")
+    return stream

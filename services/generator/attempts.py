@@ -10,16 +10,20 @@ I/O: the provider, through claims.
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from services.generator.claims import Claims, Prediction, SceneRef
+from services.generator.inspection import AskedFor, Inspection
 from services.generator.interrupts import Interrupts
-from services.generator.providers import Clip, CompositionRequest, MusicProvider
+from services.generator.providers import Clip, MusicProvider
 from services.generator.settings import GeneratorSettings
-from shared.audio import INVALID_OUTPUT, decode
 from shared.clock import Clock
-from shared.errors import JobError, MediaError, ProviderBusyError, ProviderRejectedError
-from shared.media import SAMPLE_RATE_HZ
+from shared.errors import (
+    JobError,
+    ProviderBusyError,
+    ProviderPausedError,
+    ProviderRejectedError,
+)
 from shared.retry import RetryPolicy
 from shared.telemetry.log import Logger
 from shared.telemetry.metrics import PREDICTIONS_TOTAL
@@ -27,7 +31,6 @@ from shared.telemetry.metrics import PREDICTIONS_TOTAL
 Step = Callable[[], Awaitable[None]]
 BUSY = RetryPolicy(first_s=1.0, max_s=30.0)
 CLAIMS_MAX = 1000  # of one scene: a provider that was busy so often is down
-LENGTH_OFF_SAMPLES = SAMPLE_RATE_HZ // 4  # an MP3 without its header is a 20th of a second longer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,9 +39,11 @@ class Made:
 
     clip: Clip
     clip_samples: int
+    old_samples: int  #: where the new music begins in the clip, as measured
     prediction: Prediction
     attempt: int
-    failed: tuple[str, ...]  #: why earlier attempts were not taken
+    cost_usd: float | None  #: of all attempts, the failed ones included
+    failed: tuple[str, ...] = ()  #: why earlier attempts were not taken
 
 
 @dataclass(kw_only=True)
@@ -48,6 +53,7 @@ class Attempts:
     provider: MusicProvider
     claims: Claims
     interrupts: Interrupts
+    inspection: Inspection
     settings: GeneratorSettings
     clock: Clock
     log: Logger
@@ -57,10 +63,8 @@ class Attempts:
         """Bound what is under way at the provider."""
         self._slots = asyncio.Semaphore(self.settings.slots)
 
-    async def clip(
-        self, scene: SceneRef, request: CompositionRequest, *, before_paying: Step
-    ) -> Made:
-        """A clip for `request`, from as many attempts as it takes.
+    async def clip(self, scene: SceneRef, asked: AskedFor, *, before_paying: Step) -> Made:
+        """A clip for what is asked, from as many attempts as it takes.
 
         Raises:
             ProviderRejectedError: it cannot be made, or not in time.
@@ -68,37 +72,34 @@ class Attempts:
         """
         deadline = self.clock.monotonic() + self.settings.scene_deadline_s
         failed: list[str] = []
-        busy = 0
-        for attempt in range(1, CLAIMS_MAX + 1):
+        busy, attempt, spent_usd = 0, 1, 0.0
+        while attempt <= CLAIMS_MAX:
             try:
                 async with self._slots:
-                    made = await self._attempt(scene, attempt, request, before_paying)
+                    made = await self._attempt(scene, attempt, asked, before_paying)
             except ProviderBusyError as error:
-                busy += 1
+                busy += 1  # the same attempt again: a claim it may have left is void, and passed by
                 await self._wait(error, busy, deadline)
                 continue
             except JobError as error:
                 failed.append(f"attempt {len(failed) + 1}: {error.reason}")
+                spent_usd += getattr(error, "cost_usd", None) or 0.0
                 if not error.retryable or len(failed) >= self.settings.scene_attempts_max:
                     raise
+                attempt += 1
                 continue
             if made is not None:
-                prediction, clip, samples = made
-                return Made(
-                    clip=clip,
-                    clip_samples=samples,
-                    prediction=prediction,
-                    attempt=attempt,
-                    failed=tuple(failed),
-                )
+                cost_usd = (made.cost_usd or 0.0) + spent_usd if spent_usd else made.cost_usd
+                return replace(made, failed=tuple(failed), cost_usd=cost_usd)
+            attempt += 1
         raise ProviderRejectedError(f"no answer in {CLAIMS_MAX} attempts", retryable=True)
 
     async def _attempt(
-        self, scene: SceneRef, attempt: int, request: CompositionRequest, before_paying: Step
-    ) -> tuple[Prediction, Clip, int] | None:
+        self, scene: SceneRef, attempt: int, asked: AskedFor, before_paying: Step
+    ) -> Made | None:
         """One claim followed to its clip; None if it led to nothing."""
         prediction = await self.claims.prediction(
-            scene, attempt, request, before_paying=before_paying
+            scene, attempt, asked.request, before_paying=before_paying
         )
         if prediction is None:
             return None
@@ -118,7 +119,17 @@ class Attempts:
             self._collect(prediction),
             on_end=lambda: self.provider.cancel(prediction.id),
         )
-        return prediction, clip, await _measured(clip, request)
+        measured, found = await self.inspection.passed(
+            clip, asked, musical=not self.provider.makes_silence
+        )
+        return Made(
+            clip=clip,
+            clip_samples=measured,
+            old_samples=found.old_samples,
+            prediction=prediction,
+            attempt=attempt,
+            cost_usd=clip.cost_usd,
+        )
 
     async def _collect(self, prediction: Prediction) -> Clip:
         """The clip of a prediction that exists; a busy provider is asked again for the same."""
@@ -134,21 +145,10 @@ class Attempts:
     async def _wait(self, error: ProviderBusyError, busy: int, deadline: float) -> None:
         """Wait as long as was asked for, or our own backoff, but not beyond the deadline."""
         delay_s = BUSY.delay_s(busy, asked_s=error.retry_after_s, chance=self.chance)
-        if self.clock.monotonic() + delay_s > deadline:
+        if isinstance(error, ProviderPausedError):  # a person is needed: no deadline helps
+            self.log.warning(
+                "provider refuses everyone", action="provider.paused", reason=str(error)
+            )
+        elif self.clock.monotonic() + delay_s > deadline:
             raise ProviderRejectedError(str(error), retryable=True) from error
         await self.clock.sleep(delay_s)
-
-
-async def _measured(clip: Clip, request: CompositionRequest) -> int:
-    """Samples of the clip, decoded; it must be as long as was asked for."""
-    try:
-        audio = await asyncio.to_thread(decode, clip.data)
-    except MediaError as error:
-        raise ProviderRejectedError(error.reason, retryable=True) from error
-    samples = int(audio.shape[1])
-    if abs(samples - request.duration_s * SAMPLE_RATE_HZ) > LENGTH_OFF_SAMPLES:
-        raise ProviderRejectedError(
-            f"{INVALID_OUTPUT}: {samples / SAMPLE_RATE_HZ:.2f} s instead of {request.duration_s} s",
-            retryable=True,
-        )
-    return samples

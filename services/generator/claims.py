@@ -26,11 +26,12 @@ from datetime import datetime
 
 from services.generator.providers import CompositionRequest, MusicProvider
 from shared.clock import Clock
-from shared.errors import NotFoundError, ProviderBusyError
+from shared.errors import NotFoundError, ProviderBusyError, ProviderRejectedError
 from shared.ids import scene_seed
 from shared.storage import ObjectStore
 from shared.storage.keys import claim_key, prediction_key
 
+READY_S = 30.0  # longer than that in line, and the lane goes back to its backoff
 _VOID = b""  # no provider names a prediction by nothing
 
 
@@ -101,6 +102,8 @@ class Claims:
             ProviderRejectedError: this request can never succeed.
         """
         request = replace(request, seed=scene.seed(attempt))
+        if await self._store.stat(scene.claim(attempt)) is None:
+            await self._provider.ready(within_s=READY_S)
         lease_from = self._clock.monotonic()
         if not await self._create(scene, attempt):
             found = await self._led_to(scene, attempt, request)
@@ -115,7 +118,7 @@ class Claims:
             return None
         try:
             submitted = await self._provider.submit(request)
-        except ProviderBusyError:
+        except (ProviderBusyError, ProviderRejectedError):  # nothing was started
             await self._store.put(scene.prediction(attempt), _VOID)
             raise
         await self._store.put(scene.prediction(attempt), submitted.encode())
@@ -141,12 +144,14 @@ class Claims:
         """The prediction that an existing claim led to; None: nothing, for good."""
         written = await self._written(scene, attempt)
         if written is None:
-            written = await self._provider.find(request)
-        if written is None:
-            await self._settle(scene, attempt)
-            written = await self._written(scene, attempt)
-        if written is None:
-            written = await self._provider.find(request)
+            claim = json.loads(await self._store.get(scene.claim(attempt)))
+            claimed_at = datetime.fromisoformat(claim["claimed_at"])
+            written = await self._provider.find(request, since=claimed_at)
+            if written is None:
+                await self._settle(claimed_at)
+                written = await self._written(scene, attempt)
+            if written is None:
+                written = await self._provider.find(request, since=claimed_at)
         return written or None
 
     async def _written(self, scene: SceneRef, attempt: int) -> str | None:
@@ -156,10 +161,8 @@ class Claims:
         except NotFoundError:
             return None
 
-    async def _settle(self, scene: SceneRef, attempt: int) -> None:
+    async def _settle(self, claimed_at: datetime) -> None:
         """Wait until the claimant can no longer be about to ask."""
-        claim = json.loads(await self._store.get(scene.claim(attempt)))
-        claimed_at = datetime.fromisoformat(claim["claimed_at"])
         age_s = (self._clock.now() - claimed_at).total_seconds()
         # A clock that was set back must not make us wait for longer than the whole time.
         await self._clock.sleep(min(self._settle_s, max(0.0, self._settle_s - age_s)))

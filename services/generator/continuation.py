@@ -30,6 +30,7 @@ class LastClip(BaseModel):
 
     clip_key: str
     clip_url: str | None
+    clip_url_born_at: float | None = None
     clip_samples: int
     window_samples: int
     join_samples: int
@@ -42,6 +43,7 @@ class LastClip(BaseModel):
         return cls(
             clip_key=segment.object_key,
             clip_url=segment.output_url,
+            clip_url_born_at=segment.output_url_born_at,
             clip_samples=segment.clip_samples,
             window_samples=segment.window_samples,
             join_samples=segment.join_samples,
@@ -135,6 +137,7 @@ def _window(
     window = ContinuationWindow(
         clip_key=last.clip_key,
         clip_url=last.clip_url,
+        clip_url_born_at=last.clip_url_born_at,
         start_s=max(0, end_s - window_s),
         end_s=end_s,
     )

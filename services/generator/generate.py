@@ -10,9 +10,10 @@ I/O: the object store, the provider, the publisher.
 import hashlib
 from dataclasses import dataclass
 
-from services.generator.attempts import Attempts, Step
+from services.generator.attempts import Attempts, Made, Step
 from services.generator.claims import SceneRef
 from services.generator.continuation import Continuation, ScenePlan, plan_scene
+from services.generator.inspection import AskedFor
 from services.generator.prompts import prompt_for
 from services.generator.providers import CompositionRequest, MusicProvider
 from shared.brief import ErrorStrategy
@@ -87,24 +88,26 @@ class Generate:
     async def _compose(
         self, scene: SceneRequested, plan: ScenePlan, before_paying: Step
     ) -> SegmentGenerated:
+        wants_no_gap = scene.params.error_strategy is ErrorStrategy.HALT
         request = CompositionRequest(
             prompt=_prompt(scene),
             duration_s=plan.duration_s,
             window=plan.window,
             seed=1,  # each attempt's claim brings its own
+            must_continue=wants_no_gap or scene.params.fail_on_error,
+        )
+        asked = AskedFor(
+            request=request,
+            so_far_samples=plan.join_samples,
+            needed_samples=plan.start_samples + plan.samples - plan.join_samples,
         )
         ref = SceneRef(job_id=scene.job_id, run=scene.run, scene_index=scene.scene_index)
         with GENERATION_SECONDS.labels(self.provider.name).time():
-            made = await self.attempts.clip(ref, request, before_paying=before_paying)
+            made = await self.attempts.clip(ref, asked, before_paying=before_paying)
         key = clip_key(scene.job_id, scene.run, scene.scene_index, made.attempt)
         await self.store.put(key, made.clip.data, content_type=made.clip.content_type)
-        if self.provider.makes_silence:
-            origin, reason = Origin.SILENCE, f"the {self.provider.name} provider makes no music"
-        elif plan.window is not None:
-            origin, reason = Origin.CONTINUED, None
-        else:
-            origin = Origin.FRESH
-            reason = "nothing to continue from" if scene.scene_index else None
+        origin, reason = self._origin(scene, plan, made)
+        continues = origin is Origin.CONTINUED
         return SegmentGenerated(
             **_common(scene, plan),
             origin=origin,
@@ -114,19 +117,32 @@ class Generate:
             sha256=hashlib.sha256(made.clip.data).hexdigest(),
             size_bytes=len(made.clip.data),
             clip_samples=made.clip_samples,
-            window_samples=plan.window_samples,
-            join_samples=plan.join_samples,
+            window_samples=made.old_samples if continues else 0,
+            join_samples=plan.join_samples if continues else plan.start_samples,
             prompt=request.prompt,
             seed=made.prediction.request.seed,
             provider=self.provider.name,
             model=self.provider.model,
             prediction_id=made.prediction.id,
             output_url=made.clip.output_url,
+            output_url_born_at=made.clip.output_url_born_at,
             attempts=len(made.failed) + 1,
             generation_s=made.clip.generation_s,
-            cost_usd=made.clip.cost_usd,
-            warnings=made.failed,
+            cost_usd=made.cost_usd,
+            warnings=(*made.failed, *made.clip.warnings),
         )
+
+    def _origin(
+        self, scene: SceneRequested, plan: ScenePlan, made: Made
+    ) -> tuple[Origin, str | None]:
+        """How the segment was made, and why if that needs saying."""
+        if self.provider.makes_silence:
+            return Origin.SILENCE, f"the {self.provider.name} provider makes no music"
+        if plan.window is None:
+            return Origin.FRESH, "nothing to continue from" if scene.scene_index else None
+        if not made.clip.continued:
+            return Origin.FRESH, "; ".join(made.clip.warnings) or "made without continuation"
+        return Origin.CONTINUED, None
 
     def _silenced(
         self, scene: SceneRequested, plan: ScenePlan, error: JobError

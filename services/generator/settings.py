@@ -1,13 +1,16 @@
 """Settings of the generator.
 
-Units stand in the names. `MUSIC_PROVIDER` decides who makes the music: `synth` (offline,
-audible) or `silence`; without it `silence`, which says so in every result.
+Units stand in the names. `MUSIC_PROVIDER` decides who makes the music: `replicate` (MusicGen),
+`synth` (offline, audible) or `silence`; without it `replicate` if there is a key, else `silence`,
+which says so in every result.
 """
 
 from typing import Literal
 
 from pydantic import Field
 
+from services.generator.providers.replicate_settings import ReplicateSettings
+from shared.segment_links import LinkSettings
 from shared.settings import (
     KafkaSettings,
     LaneSettings,
@@ -16,13 +19,14 @@ from shared.settings import (
     TelemetrySettings,
 )
 
-ProviderName = Literal["synth", "silence"]
+ProviderName = Literal["replicate", "synth", "silence"]
 
 
 class GeneratorSettings(SettingsGroup):
     """What the generator reads from the environment."""
 
-    provider: ProviderName = Field("silence", validation_alias="MUSIC_PROVIDER")
+    #: None: replicate with a key, silence without
+    wanted: ProviderName | None = Field(None, validation_alias="MUSIC_PROVIDER")
     #: seconds of the earlier clip that a continuation is given; more holds the style better
     window_s: int = Field(1, ge=1, le=20, validation_alias="SEGUE_WINDOW_S")
     #: predictions under way at once, over all lanes
@@ -36,7 +40,16 @@ class GeneratorSettings(SettingsGroup):
     #: whoever claimed must have asked within so long, or ask anew: a thawed process may not
     claim_lease_s: float = Field(5, gt=0, validation_alias="SEGUE_CLAIM_LEASE_S")
 
+    replicate: ReplicateSettings = Field(default_factory=ReplicateSettings.from_environment)
+    links: LinkSettings = Field(default_factory=LinkSettings.from_environment)
     kafka: KafkaSettings = Field(default_factory=KafkaSettings.from_environment)
     store: StoreSettings = Field(default_factory=StoreSettings.from_environment)
     lanes: LaneSettings = Field(default_factory=LaneSettings.from_environment)
     telemetry: TelemetrySettings = Field(default_factory=TelemetrySettings.from_environment)
+
+    @property
+    def provider(self) -> ProviderName:
+        """Who makes the music."""
+        if self.wanted is not None:
+            return self.wanted
+        return "replicate" if self.replicate.key.get_secret_value() else "silence"

@@ -1,7 +1,7 @@
 """Stream: the generator's records and state, and the only file that knows Faust.
 
-Faust serves keyed state: agents on `scene.requested` and `job.cancelled`, one table
-`continuations` with its changelog. Three habits make it safe (ADR-0003; each has its test):
+Faust serves keyed state: two agents, and one table with its changelog. Three habits make it safe
+(ADR-0003; each has its test):
 
 - Lanes, not the stream, run scenes; the agent only hands records over. What is committed is the
   lanes' watermark: Faust 0.15.3 commits past unfinished messages and past skipped ones.
@@ -24,7 +24,6 @@ from shared.errors import RetryableError, SegueError
 from shared.kafka.codec import Envelope, Record, lane_key, read
 from shared.kafka.routing import Handle, Router
 from shared.lanes import Lanes
-from shared.settings import KafkaSettings
 from shared.telemetry.log import Logger
 from shared.topics import CONTINUATIONS_TABLE, GENERATOR_GROUP
 
@@ -68,64 +67,69 @@ def build_faust(settings: GeneratorSettings) -> faust.App:
     return app
 
 
-def _transport(kafka: KafkaSettings, watermarks: dict[Any, int]) -> type[driver.Transport]:
-    """Faust's transport with three of its habits changed; each cost scenes in tests (ADR-0003)."""
+class _Thread(driver.AIOKafkaConsumerThread):
+    """Waits for records as long as the settings say; Faust fixes it at 1.5 s."""
 
-    class Thread(driver.AIOKafkaConsumerThread):
-        """Waits for records as long as the settings say; Faust fixes it at 1.5 s."""
+    @override
+    def _create_worker_consumer(self, transport: Any) -> Any:
+        consumer = super()._create_worker_consumer(transport)
+        consumer._fetch_max_wait_ms = transport.fetch_max_wait_ms  # noqa: SLF001 - no public way
+        return consumer
 
-        @override
-        def _create_worker_consumer(self, transport: Any) -> Any:
-            consumer = super()._create_worker_consumer(transport)
-            consumer._fetch_max_wait_ms = kafka.fetch_max_wait_ms  # noqa: SLF001 - no public way
-            return consumer
 
-    class Consumer(driver.Consumer):
-        """Fetches when streams may run, and commits what the lanes let go."""
+class _Consumer(driver.Consumer):
+    """Faust's consumer with three habits changed; each cost scenes in tests (ADR-0003)."""
 
-        def __init__(self, *args: Any, **options: Any) -> None:
-            super().__init__(*args, **options)
-            self._held: set[Any] = set()
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._held: set[Any] = set()
 
-        @override
-        def _new_consumer_thread(self) -> Any:
-            return Thread(self, loop=self.loop, beacon=self.beacon)
+    @override
+    def _new_consumer_thread(self) -> Any:
+        return _Thread(self, loop=self.loop, beacon=self.beacon)
 
-        @override
-        async def _getmany(self, active_partitions: Any, timeout: float) -> Any:
-            """Fetch from what is active now: Faust hands its own set to another thread.
+    @override
+    async def _getmany(self, active_partitions: Any, timeout: float) -> Any:
+        """Fetch from what is active now; Faust hands its own set to another thread.
 
-            When recovery ends it is empty for a moment, which there means "all": records of
-            streams are taken and thrown away.
-            """
-            return await super()._getmany(set(active_partitions or ()), timeout)
+        Empty for a moment when recovery ends, it means "all" there: records are thrown away.
+        """
+        return await super()._getmany(set(active_partitions or ()), timeout)
 
-        @override
-        def resume_partitions(self, tps: Any) -> None:
-            """Changelogs at once; streams when they were sought and the flow is on.
+    @override
+    def resume_partitions(self, tps: Any) -> None:
+        """Changelogs at once; streams when they were sought and the flow is on.
 
-            What Faust fetches before that, its streams skip and ack unread.
-            """
-            streams = {tp for tp in tps if not self._is_changelog_tp(tp)}
-            self._held |= streams
-            super().resume_partitions(set(tps) - streams)
+        What Faust fetches before that, its streams skip and ack unread.
+        """
+        streams = {tp for tp in tps if not self._is_changelog_tp(tp)}
+        self._held |= streams
+        super().resume_partitions(set(tps) - streams)
 
-        @override
-        def resume_flow(self) -> None:
-            super().resume_flow()
-            if self.app.flow_control.is_active():
-                held, self._held = self._held & set(self.assignment()), set()
-                super().resume_partitions(held)
+    @override
+    def resume_flow(self) -> None:
+        super().resume_flow()
+        if self.app.flow_control.is_active():
+            held, self._held = self._held & set(self.assignment()), set()
+            super().resume_partitions(held)
 
-        @override
-        def _new_offset(self, tp: Any) -> int | None:
-            """The watermark of the lanes; Faust's own count also takes what it skipped."""
-            self._acked[tp].clear()
-            self._acked_index[tp].clear()
-            self._gap.pop(tp, None)
-            return watermarks.pop(tp, None)
+    @override
+    def _new_offset(self, tp: Any) -> int | None:
+        """The watermark of the lanes; Faust's own count also takes what it skipped."""
+        self._acked[tp].clear()
+        self._acked_index[tp].clear()
+        self._gap.pop(tp, None)
+        transport: Any = self.transport
+        watermark: int | None = transport.watermarks.pop(tp, None)
+        return watermark
 
-    return type("Transport", (driver.Transport,), {"Consumer": Consumer})
+
+class _Transport(driver.Transport):
+    """Uses the consumer above; `SceneStream` says how long to wait and what may be committed."""
+
+    Consumer = _Consumer  # type: ignore[mutable-override]  # as Faust's own drivers do
+    fetch_max_wait_ms: int
+    watermarks: dict[Any, int]
 
 
 class TableMemory:
@@ -155,7 +159,7 @@ class TableMemory:
             async with asyncio.timeout(CHANGELOG_S):
                 await self._table.send_changelog(partition, job_id, value)
         except Exception as error:
-            raise RetryableError(f"state of {job_id} was not confirmed: {error!r}") from error
+            raise RetryableError(f"state was not confirmed: {error!r}") from error
         self._table.data[job_id] = value
 
 
@@ -167,8 +171,10 @@ class SceneStream:
         self._log = log
         self._watermarks: dict[Any, int] = {}
         self._app = build_faust(settings)
-        transport = _transport(settings.kafka, self._watermarks)
-        self._app.transport = transport(self._app.conf.broker_consumer, self._app)
+        transport = _Transport(self._app.conf.broker_consumer, self._app)
+        transport.watermarks = self._watermarks
+        transport.fetch_max_wait_ms = settings.kafka.fetch_max_wait_ms
+        self._app.transport = transport
         self.memory = TableMemory(self._app, partitions=settings.kafka.partitions)
         self.lanes: Lanes[Any] = Lanes(self._let_go)
 
@@ -231,8 +237,7 @@ class SceneStream:
             async with asyncio.timeout(START_S):
                 await self._app.start()
         except TimeoutError as error:
-            told = f"Faust did not start, or recover its table, in {START_S} s"
-            raise SegueError(told) from error
+            raise SegueError(f"Faust's table did not recover in {START_S} s") from error
 
     def _agent(
         self, name: str, handle: Handle, router: Router, seen: Callable[[Envelope], None]
@@ -275,16 +280,14 @@ class SceneStream:
     def _assigned(self, assigned: set[Hashable]) -> None:
         for slot in [slot for slot in self._watermarks if slot not in assigned]:
             del self._watermarks[slot]  # somebody else's now
-        for slot, count in self.lanes.resume(assigned).items():
-            self._log.info(
-                "partition lost", action="partitions.lost", partition=str(slot), records=count
-            )
+        for slot, records in self.lanes.resume(assigned).items():
+            self._log.info("lost", action="partitions.lost", partition=str(slot), records=records)
         self._log.info("partitions assigned", action="partitions.assigned", count=len(assigned))
 
 
 def _record_of(message: Any, *, prefix: str) -> Record:
     """Faust's message as ours; the topic without its prefix."""
-    headers = message.headers or ()
+    headers = message.headers or {}
     pairs = headers.items() if isinstance(headers, dict) else headers
     return Record(
         topic=message.topic.removeprefix(prefix),

@@ -12,6 +12,7 @@ from services.generator.attempts import Attempts
 from services.generator.claims import Claims
 from services.generator.continuation import Continuation
 from services.generator.generate import Generate
+from services.generator.inspection import Inspection
 from services.generator.interrupts import Interrupts, RunEndedError
 from services.generator.providers import MusicProvider
 from services.generator.settings import GeneratorSettings
@@ -196,6 +197,7 @@ def build_work(
             settle_s=settings.claim_settle_s,
         ),
         interrupts=interrupts,
+        inspection=Inspection(store=store),
         settings=settings,
         clock=clock,
         log=log,

@@ -37,6 +37,7 @@ LogAction = Literal[
     "scene.reattached",
     "scene.silenced",
     "provider.answered",
+    "provider.paused",
     "continuation.stored",
     "continuation.unavailable",
     "segment.stored",

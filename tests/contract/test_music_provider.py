@@ -7,6 +7,7 @@ import io
 import re
 import warnings
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,12 +16,7 @@ import numpy as np
 import pytest
 
 from services.generator.prompts import TEMPLATE, Mood
-from services.generator.providers import (
-    Clip,
-    CompositionRequest,
-    ContinuationWindow,
-    MusicProvider,
-)
+from services.generator.providers import Clip, CompositionRequest, ContinuationWindow, MusicProvider
 from services.generator.providers.silence import SilenceProvider
 from services.generator.providers.synth import SynthProvider
 from shared.audio import decode
@@ -30,8 +26,10 @@ from shared.media import Audio, rms
 from shared.settings import FfmpegSettings
 from shared.storage import ObjectStore, StandInWarning
 from shared.storage.filesystem import FolderStore
+from tests.replicate_line import replicate_line
 
 RATE_HZ = 32_000
+Opened = AsyncIterator[MusicProvider]
 CLIP_KEY = "jobs/a/clip-1.mp3"
 WINDOW = ContinuationWindow(clip_key=CLIP_KEY, clip_url=None, start_s=4, end_s=6)
 FRESH = CompositionRequest(
@@ -47,7 +45,7 @@ class Candidate:
     """A provider under test, and what kind it is."""
 
     name: str
-    build: Callable[[ObjectStore], MusicProvider]
+    build: Callable[[ObjectStore], MusicProvider] | None  #: None: it needs a server
     musical: bool  #: its clips are something to continue from
     offline: bool  #: makes its clips here, repeatably
 
@@ -55,6 +53,7 @@ class Candidate:
 PROVIDERS = [
     Candidate("synth", SynthProvider, musical=True, offline=True),
     Candidate("silence", lambda _: SilenceProvider(), musical=False, offline=True),
+    Candidate("replicate", None, musical=True, offline=False),  # on the fake of its API
 ]
 
 
@@ -64,34 +63,30 @@ def store(tmp_path: Path) -> FolderStore:
     return FolderStore(tmp_path)
 
 
-def _name(candidate: Candidate) -> str:
-    return candidate.name
+@asynccontextmanager
+async def _opened(candidate: Candidate, store: ObjectStore) -> Opened:
+    if candidate.build is None:
+        async with replicate_line(store, poll_first_s=0.02, starts_per_s=10) as line:
+            yield line.provider
+        return
+    with warnings.catch_warnings(action="ignore", category=StandInWarning):
+        built = candidate.build(store)
+    yield built
+    await built.close()
 
 
-def _built(candidate: Candidate, store: ObjectStore) -> MusicProvider:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", StandInWarning)
-        return candidate.build(store)
-
-
-@pytest.fixture(params=PROVIDERS, ids=_name)
-async def provider(
-    request: pytest.FixtureRequest, store: FolderStore
-) -> AsyncIterator[MusicProvider]:
+@pytest.fixture(params=PROVIDERS, ids=lambda c: c.name)
+async def provider(request: pytest.FixtureRequest, store: FolderStore) -> Opened:
     """Each provider in turn."""
-    built = _built(request.param, store)
-    yield built
-    await built.close()
+    async with _opened(request.param, store) as provider:
+        yield provider
 
 
-@pytest.fixture(params=[c for c in PROVIDERS if c.musical], ids=_name)
-async def musician(
-    request: pytest.FixtureRequest, store: FolderStore
-) -> AsyncIterator[MusicProvider]:
+@pytest.fixture(params=[c for c in PROVIDERS if c.musical], ids=lambda c: c.name)
+async def musician(request: pytest.FixtureRequest, store: FolderStore) -> Opened:
     """Each provider whose clips are something to continue from."""
-    built = _built(request.param, store)
-    yield built
-    await built.close()
+    async with _opened(request.param, store) as provider:
+        yield provider
 
 
 async def _made(provider: MusicProvider, request: CompositionRequest) -> Clip:
@@ -213,11 +208,12 @@ async def test_cancelling_what_has_ended_changes_nothing(provider: MusicProvider
     assert (await provider.collect(prediction, FRESH)).data == clip.data
 
 
-@pytest.mark.parametrize("candidate", [c for c in PROVIDERS if c.offline], ids=_name)
+@pytest.mark.parametrize("candidate", [c for c in PROVIDERS if c.offline], ids=lambda c: c.name)
 async def test_equal_requests_get_equal_clips_offline(
     candidate: Candidate, store: FolderStore
 ) -> None:
     """A second provider answers as the first did: nothing but the request decides."""
+    assert candidate.build is not None, "what is offline needs no server"
     with pytest.warns(StandInWarning):
         one, other = candidate.build(store), candidate.build(store)
     first = await _made(one, FRESH)

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from services.generator.providers import Clip, CompositionRequest
 from shared.errors import ProviderRejectedError
@@ -28,6 +29,9 @@ class LedgerProvider:
     before_submit: Callable[[], object] | None = None
     after_submit: Callable[[], object] | None = None
 
+    async def ready(self, *, within_s: float) -> None:
+        """It is always one's turn."""
+
     async def submit(self, request: CompositionRequest) -> str:
         """Charge, and answer with the id."""
         if self.before_submit is not None:
@@ -37,7 +41,9 @@ class LedgerProvider:
             self.after_submit()
         return f"prediction-{request.seed}"
 
-    async def find(self, request: CompositionRequest) -> str | None:
+    async def find(
+        self, request: CompositionRequest, *, since: datetime | None = None
+    ) -> str | None:
         """The id, if the seed was charged."""
         known = any(paid.seed == request.seed for paid in self.charged)
         return f"prediction-{request.seed}" if known and not self.forgets else None

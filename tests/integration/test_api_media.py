@@ -9,10 +9,10 @@ from shared.segment_links import LinkSettings
 from shared.storage.keys import clip_key, track_key, upload_key, video_key
 from tests.api_line import KEYS, TWO_SCENES, EdgeLine, edge_line, limits
 from tests.builders import a_scene, a_segment
+from tests.builders_run import a_track, a_video
 from tests.clips import film_clips
 from tests.fakes.clock import FakeClock
 from tests.servers import Database
-from tests.unit.api.test_projection import a_track, a_video
 
 pytestmark = pytest.mark.integration
 TRACK = bytes(range(256)) * 4096  # four chunks of the store

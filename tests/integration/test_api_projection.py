@@ -1,25 +1,20 @@
 """The projection on a real database: what events make of jobs, exactly once."""
 
-import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from services.api.applying import Batch, StaleBatchError
+from services.api.applying import Batch
 from services.api.repository import offsets
 from services.api.resuming import resume_in_new_epoch
 from shared.brief import AudioParams
-from shared.clock import SystemClock
-from shared.errors import RetryableError
 from shared.events import Origin, SceneRequested, Seam
-from shared.kafka.codec import Record, encode
+from shared.kafka.codec import Record
 from tests.api_line import TWO_SCENES, EdgeLine, edge_line
 from tests.builders import a_scene, a_segment
-from tests.servers import Database
-from tests.unit.api.test_projection import (
+from tests.builders_run import (
     WITH_VIDEO,
     a_cancel,
     a_failure,
@@ -27,18 +22,9 @@ from tests.unit.api.test_projection import (
     a_video,
     the_line,
 )
+from tests.servers import Database
 
 pytestmark = pytest.mark.integration
-STITCHED = "video.stitched"
-#: A fault of ours that no record could provoke otherwise: every known one is refused before.
-TRIP = """
-    CREATE FUNCTION trip() RETURNS trigger LANGUAGE plpgsql AS
-    $$ BEGIN RAISE EXCEPTION 'tripped' USING ERRCODE = 'numeric_value_out_of_range'; END $$
-"""
-ON_SCENES = """
-    CREATE TRIGGER trip BEFORE INSERT ON scenes FOR EACH ROW
-    WHEN (NEW.scene_index = 7) EXECUTE FUNCTION trip()
-"""
 
 
 @pytest.fixture
@@ -46,18 +32,6 @@ async def line(postgres: Database, store_folder: Path) -> AsyncIterator[EdgeLine
     """The edge on a new database."""
     async with edge_line(await postgres(), store_folder) as line:
         yield line
-
-
-@pytest.fixture
-async def auto(postgres: Database, store_folder: Path) -> AsyncIterator[EdgeLine]:
-    """The same with AUTO_GENERATE_AUDIO."""
-    async with edge_line(await postgres(), store_folder, auto_generate=True) as line:
-        yield line
-
-
-def stitched(**fields: Any) -> bytes:
-    """What upstream says, as bare JSON."""
-    return json.dumps({"job_id": "up-1", "scenes": TWO_SCENES, **fields}).encode()
 
 
 async def test_the_status_tells_the_whole_line(line: EdgeLine) -> None:
@@ -203,96 +177,6 @@ async def test_an_event_said_again_changes_no_row(line: EdgeLine) -> None:
     assert await line.rows("SELECT * FROM scenes ORDER BY scene_index") == scenes
 
 
-async def test_of_two_projectors_every_stale_batch_is_refused(line: EdgeLine) -> None:
-    """A zombie and its successor apply the same hundred batches: each counts once."""
-    batches = []
-    for offset in range(100):
-        event = a_segment(offset, count=100)
-        record = encode(event, source="t", now=SystemClock().now())
-        read = Record(
-            topic=record.topic, partition=0, offset=offset, key=record.key, value=record.value
-        )
-        batches.append(
-            Batch(topic=record.topic, partition=0, start=offset, end=offset + 1, records=(read,))
-        )
-    async with line.edge.database.transaction() as connection:
-        await offsets.stored(connection, "1", [("segment.generated", 0)])
-    outcomes = []
-
-    async def project() -> None:
-        for batch in batches:
-            try:
-                await line.applier.apply(batch)
-                outcomes.append((batch.start, "applied"))
-            except StaleBatchError:
-                outcomes.append((batch.start, "refused"))
-
-    await asyncio.gather(project(), project())
-
-    assert sorted(outcomes) == sorted(
-        (number, how) for number in range(100) for how in ("applied", "refused")
-    )
-    assert await line.rows("SELECT count(*) AS n FROM scenes") == [{"n": 100}]
-
-
-async def test_what_stitching_says_waits_to_be_asked(line: EdgeLine) -> None:
-    """Without AUTO_GENERATE_AUDIO the job is there, and a POST that names it starts it."""
-    await line.hear_raw(STITCHED, stitched(audio_params={"prompt": "from upstream"}))
-    told = await line.status("up-1")
-    answer = await line.post(job_id="up-1")
-    records = await line.rows("SELECT value FROM outbox ORDER BY id")
-
-    assert told["audio_status"]["status"] == "pending"
-    assert told["progress"]["stage"] == "audio_generation_pending"
-    assert told["run"] == 0
-    assert answer.status_code == 202
-    assert json.loads(records[0]["value"])["params"]["prompt"] == "from upstream"
-
-
-async def test_with_auto_generation_stitching_starts_a_run_once(auto: EdgeLine) -> None:
-    """The same content again, even much later and written differently, changes nothing."""
-    await auto.hear_raw(STITCHED, stitched())
-    await auto.hear_raw(STITCHED, stitched(unknown="field"))
-    other = stitched(scenes=[{"duration_s": 9}])
-    await auto.hear_raw(STITCHED, other)
-    await auto.hear_raw(STITCHED, stitched())
-    await auto.hear_raw(STITCHED, other)
-    told = await auto.status("up-1")
-
-    assert told["run"] == 2
-    assert [scene["duration_s"] for scene in told["progress"]["scenes"]] == [9]
-    assert await auto.rows("SELECT count(*) AS n FROM outbox") == [{"n": 3}]
-
-
-@pytest.mark.parametrize(
-    ("value", "reason"),
-    [
-        (b"not json", "JSON"),
-        (None, "no value"),
-        (b'{"job_id": "up-1"}', "scenes: Field required"),
-        (b'{"job_id": "a/b", "scenes": [{"duration_s": 1}]}', "job_id"),
-        (stitched(scenes=[{"duration_s": 1e6}]), "scenes[0].duration_s"),
-        (stitched(audio_params={"sync_mode": "bend"}), "audio_params.sync_mode"),
-        (stitched(audio_params={"merge_with_video": True}), "video"),
-    ],
-)
-async def test_what_stitching_says_wrongly_is_a_dead_letter_with_the_reason(
-    auto: EdgeLine, value: bytes | None, reason: str
-) -> None:
-    """Whole, through the outbox, in the transaction that moves the offset; the next is read."""
-    await auto.hear_raw(STITCHED, value, key=b"k")
-    await auto.hear_raw(STITCHED, stitched(job_id="up-2"))
-    letter, *rest = await auto.rows("SELECT * FROM outbox ORDER BY id")
-    headers = dict(zip(letter["header_names"], letter["header_values"], strict=True))
-
-    assert (letter["topic"], letter["key"], letter["value"]) == (f"{STITCHED}.dlq", b"k", value)
-    assert reason in headers["dlq-reason"].decode()
-    assert headers["dlq-origin-topic"] == STITCHED.encode()
-    assert headers["dlq-origin-offset"] == b"0"
-    assert len(rest) == 2
-    assert await auto.rows("SELECT job_id FROM jobs") == [{"job_id": "up-2"}]
-
-
 async def test_an_unreadable_record_of_another_topic_is_passed_over(line: EdgeLine) -> None:
     """Its owner dead-letters it; here the offset moves on."""
     await line.hear_raw("segment.generated", b"nonsense")
@@ -313,73 +197,6 @@ async def test_a_character_that_the_database_cannot_hold_stops_nothing(line: Edg
 
     assert told["audio_status"]["error"] == "f\ufffdg"
     assert told["progress"]["scenes"][0]["reason"] == "c\ufffdd"
-
-
-async def test_a_record_that_trips_the_database_is_found_and_the_rest_is_applied(
-    line: EdgeLine,
-) -> None:
-    """A bug stops its record, never the topic: it becomes a dead letter with its traceback."""
-    await line.rows(TRIP)
-    await line.rows(ON_SCENES)
-    events = [a_segment(index, count=9) for index in (0, 7, 1)]
-    records = tuple(
-        Record(
-            topic="segment.generated",
-            partition=0,
-            offset=offset,
-            key=b"job-1",
-            value=event.model_dump_json().encode(),
-        )
-        for offset, event in enumerate(events)
-    )
-    async with line.edge.database.transaction() as connection:
-        await offsets.stored(connection, "1", [("segment.generated", 0)])
-    await line.applier.apply(
-        Batch(topic="segment.generated", partition=0, start=0, end=3, records=records)
-    )
-    scenes = await line.rows("SELECT scene_index FROM scenes ORDER BY scene_index")
-    [letter] = await line.rows("SELECT topic, header_names, header_values FROM outbox")
-    headers = dict(zip(letter["header_names"], letter["header_values"], strict=True))
-
-    assert [scene["scene_index"] for scene in scenes] == [0, 1]
-    assert letter["topic"] == "segment.generated.dlq"
-    assert b"Traceback" in headers["dlq-stack"]
-    assert await line.rows("SELECT next_offset FROM projection_offsets") == [{"next_offset": 3}]
-
-
-async def test_a_batch_that_the_database_could_not_take_is_not_half_applied(
-    line: EdgeLine,
-) -> None:
-    """Its rows and its offset stand or fall together."""
-    [record] = [encode(a_segment(0, count=2), source="t", now=SystemClock().now())]
-    read = Record(topic=record.topic, partition=7, offset=0, key=record.key, value=record.value)
-    batch = Batch(topic=record.topic, partition=7, start=0, end=1, records=(read,))
-    async with line.edge.database.transaction() as connection:
-        await offsets.stored(connection, "1", [(record.topic, 7)])
-    async with line.edge.database.transaction() as connection:
-        await connection.execute("LOCK TABLE scenes IN ACCESS EXCLUSIVE MODE")
-        applying = asyncio.create_task(line.applier.apply(batch))
-        await _blocked(line)
-        await line.rows(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-            "WHERE wait_event_type = 'Lock' AND datname = current_database()"
-        )
-        with pytest.raises(RetryableError):
-            await applying
-
-    assert await line.rows("SELECT job_id FROM jobs") == []
-    await line.applier.apply(batch)
-    assert await line.rows("SELECT job_id FROM jobs") == [{"job_id": "job-1"}]
-
-
-async def _blocked(line: EdgeLine) -> None:
-    """Return once somebody waits for a lock."""
-    async with asyncio.timeout(10):
-        while not await line.rows(
-            "SELECT 1 FROM pg_stat_activity "
-            "WHERE wait_event_type = 'Lock' AND datname = current_database()"
-        ):
-            pass
 
 
 async def test_a_new_log_is_asked_again_for_what_is_unfinished_once(line: EdgeLine) -> None:

@@ -5,16 +5,16 @@ import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
 
 from services.api.settings import DatabaseSettings
-from tests.api_line import TWO_SCENES, EdgeLine, api_settings, edge_line, limits
+from tests.api_line import TWO_SCENES, EdgeLine, api_settings, edge_line
 from tests.builders import a_scene, a_segment
+from tests.builders_run import a_failure, a_track
 from tests.servers import Database
-from tests.unit.api.test_projection import a_failure, a_track
 
 pytestmark = pytest.mark.integration
 GENERATE = "/api/v3/audio/generate-scenes"
@@ -104,6 +104,16 @@ async def test_fifty_equal_requests_at_once_begin_one_run(line: EdgeLine) -> Non
     assert await line.rows("SELECT count(*) AS n FROM outbox") == [{"n": 2}]
 
 
+async def test_fifty_equal_requests_after_a_run_ended_begin_one_more(line: EdgeLine) -> None:
+    """The job is there already: only the lock on its row stands between them."""
+    await line.post(job_id="job-1", scenes=TWO_SCENES)
+    await line.hear(a_failure())
+    answers = await asyncio.gather(*(line.post(job_id="job-1") for _ in range(50)))
+
+    assert {(answer.status_code, answer.json().get("run")) for answer in answers} == {(202, 2)}
+    assert await line.rows("SELECT count(*) AS n FROM outbox") == [{"n": 4}]
+
+
 async def test_fifty_requests_with_one_key_at_once_get_one_answer(line: EdgeLine) -> None:
     """Even when the job's run has ended in between, the key keeps its first answer."""
 
@@ -186,110 +196,6 @@ async def test_a_job_that_upstream_made_scene_by_scene_can_be_asked_again(
     assert early.status_code == 422
     assert early.json()["errors"][0]["field"] == "scenes"
     assert answer.json()["run"] == 2
-
-
-@pytest.mark.parametrize(
-    ("raw", "status", "field"),
-    [
-        (b"not json", 400, None),
-        (b'{"job_id": "j"', 400, None),
-        (b"[1, 2]", 422, "body"),
-        (b"{}", 422, "job_id"),
-        (b'{"job_id": "a/b"}', 422, "job_id"),
-        (b'{"job_id": true}', 422, "job_id"),
-        (b'{"job_id": "a\\u0000b"}', 422, "job_id"),
-        (b'{"job_id": "\\ud800"}', 400, None),
-        (b'{"job_id": "j", "scenes": [{"duration_s": -1}]}', 422, "scenes[0].duration_s"),
-        (b'{"job_id": "j", "scenes": [{"duration_s": 0}]}', 422, "scenes[0].duration_s"),
-        (b'{"job_id": "j", "scenes": [{"duration_s": NaN}]}', 422, "scenes[0].duration_s"),
-        (b'{"job_id": "j", "scenes": [{"duration_s": 1e999}]}', 422, "scenes[0].duration_s"),
-        (b'{"job_id": "j", "scenes": [{"duration_s": "1"}]}', 422, "scenes[0].duration_s"),
-        (
-            b'{"job_id": "j", "scenes": [{"duration_s": 1, "mood": "\\u0000"}]}',
-            422,
-            "scenes[0].mood",
-        ),
-        (b'{"job_id": "j", "audio_params": {"sync_mode": "bend"}}', 422, "audio_params.sync_mode"),
-        (
-            b'{"job_id": "j", "audio_params": {"fade_duration": NaN}}',
-            422,
-            "audio_params.fade_duration",
-        ),
-        (b'{"job_id": "j", "video": {"url": "ftp://x"}}', 422, "video.url"),
-        (b'{"job_id": "j", "video": "file:///etc/passwd"}', 422, "video"),
-        (b'{"job_id": "j", "video": {"object": "../../x"}}', 422, "video.object"),
-        (b'{"job_id": "j", "video": {"object": "uploads/none"}}', 422, "video.object"),
-    ],
-)
-async def test_a_wrong_body_is_answered_with_the_field_and_the_way_out(
-    line: EdgeLine, raw: bytes, status: int, field: str | None
-) -> None:
-    """Never a 500, and nothing is kept."""
-    answer = await line.client.post(
-        GENERATE, content=raw, headers={"Content-Type": "application/json"}
-    )
-    problem = answer.json()
-
-    assert (answer.status_code, problem["status"]) == (status, status)
-    assert {"type", "title", "detail", "instance"} <= problem.keys()
-    if field is not None:
-        assert problem["errors"][0]["field"] == field
-        assert problem["errors"][0]["message"]
-    assert await line.rows("SELECT job_id FROM jobs") == []
-
-
-async def test_a_body_that_is_not_json_by_its_own_word_is_refused(line: EdgeLine) -> None:
-    """415, and what to send."""
-    answer = await line.client.post(GENERATE, content=b"x", headers={"Content-Type": "text/plain"})
-
-    assert answer.status_code == 415
-    assert "application/json" in answer.json()["detail"]
-
-
-async def test_a_body_beyond_the_limit_is_refused_before_it_is_read(
-    postgres: Database, store_folder: Path
-) -> None:
-    """Fifty megabytes are announced or come in parts: most of them are never taken."""
-    taken = 0
-
-    async def endless() -> AsyncIterator[bytes]:
-        nonlocal taken
-        for _ in range(800):
-            taken += 65_536
-            yield b" " * 65_536
-
-    small = limits(body_bytes_max=1_000_000)
-    async with edge_line(await postgres(), store_folder, limits=small) as line:
-        headers = {"Content-Type": "application/json"}
-        unannounced = await line.client.post(GENERATE, content=endless(), headers=headers)
-        announced = await line.client.post(
-            GENERATE, content=b" ", headers={**headers, "Content-Length": "52428800"}
-        )
-
-    assert (unannounced.status_code, announced.status_code) == (413, 413)
-    assert "1000000" in announced.json()["detail"]
-
-
-@pytest.mark.parametrize("job_id", ["\N{MUSICAL KEYBOARD}" * 200, "a b", "ä.%~+", "..."])
-async def test_a_legal_job_id_survives_the_way_through_url_and_database(
-    line: EdgeLine, job_id: str
-) -> None:
-    """Emoji, spaces, percent signs."""
-    answer = await line.post(job_id=job_id, scenes=TWO_SCENES)
-    status = await line.client.get(f"/api/v3/audio/status/{quote(job_id, safe='')}")
-    followed = await line.client.get(answer.headers["location"])
-
-    assert status.json()["job_id"] == followed.json()["job_id"] == job_id
-
-
-@pytest.mark.parametrize("name", ["a%2Fb", "a%00b", "a%5Cb", "%20", "x" * 201])
-async def test_an_illegal_job_id_in_a_path_is_a_clear_answer(line: EdgeLine, name: str) -> None:
-    """404 or 422 as a problem, on every path that takes one."""
-    for path in (f"status/{name}", f"status/{name}/events", f"{name}/download", f"{name}/video"):
-        answer = await line.client.get(f"/api/v3/audio/{path}")
-
-        assert answer.status_code in {404, 422}
-        assert answer.headers["content-type"] == "application/problem+json"
 
 
 async def test_a_database_that_is_away_is_503_and_then_it_goes_on(line: EdgeLine) -> None:

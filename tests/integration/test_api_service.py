@@ -4,84 +4,24 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 import httpx
 import pytest
 from aiokafka import AIOKafkaProducer
 
-from services.api.outbox import Relay
-from services.api.repository import Database as ApiDatabase
-from services.api.repository import outbox
-from services.api.repository.schema import migrate
-from services.api.settings import ApiSettings
-from shared.clock import SystemClock
-from shared.events import Event
-from shared.kafka.producer import Publisher
-from shared.settings import KafkaSettings
 from shared.storage.keys import track_key
-from shared.telemetry.log import logger_of
-from tests.api_line import NOWHERE, TWO_SCENES, api_settings, free_port, running_api
+from tests.api_line import NOWHERE, TWO_SCENES, free_port, running_api
+from tests.api_service import Line, all_done, is_ready, reached
 from tests.builders import a_scene, a_segment
-from tests.running import REPOSITORY, Service, eventually, records_of, value_of
+from tests.builders_run import a_failure, a_track, a_video, the_line
+from tests.running import REPOSITORY, Service, eventually, records_of
 from tests.servers import Database, KafkaServer
-from tests.unit.api.test_projection import a_failure, a_track, a_video, the_line
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 GENERATE = "/api/v3/audio/generate-scenes"
-LOG = logger_of("api")
-
-
-class Line:
-    """One test's database, topics and store."""
-
-    def __init__(self, url: str, kafka: KafkaServer, prefix: str, folder: Path) -> None:
-        self.url, self.kafka, self.prefix, self.folder = url, kafka, prefix, folder
-
-    def broker(self, **given: Any) -> KafkaSettings:
-        """How to reach the broker of this run."""
-        told: dict[str, Any] = {
-            "bootstrap_servers": self.kafka.bootstrap,
-            "topic_prefix": self.prefix,
-            "create_topics": self.kafka.real,
-            "fetch_max_wait_ms": 20,
-            "session_timeout_s": 6,
-            "heartbeat_s": 1,
-            **given,
-        }
-        return KafkaSettings(**told)
-
-    def settings(self, **given: Any) -> ApiSettings:
-        """Settings of the api."""
-        return api_settings(self.url, self.folder, **{"kafka": self.broker(), **given})
-
-    async def say(self, *events: Event) -> None:
-        """Publish events as other services do."""
-        publisher = Publisher(self.broker(), source="test", clock=SystemClock())
-        await publisher.start()
-        try:
-            for event in events:
-                await publisher.publish(event)
-        finally:
-            await publisher.stop()
-
-    async def published(self, topic: str = "scene.requested") -> list[dict[str, Any]]:
-        """What the log of a topic says."""
-        found = await records_of(self.kafka.bootstrap, topic, prefix=self.prefix)
-        return [value_of(record) for record in found]
-
-    async def rows(self, query: str) -> list[dict[str, Any]]:
-        """What the database has."""
-        connection = await asyncpg.connect(self.url)
-        try:
-            return [dict(row) for row in await connection.fetch(query)]
-        finally:
-            await connection.close()
 
 
 @pytest.fixture
@@ -90,18 +30,6 @@ async def line(
 ) -> Line:
     """A new database, new topics, a new store."""
     return Line(await postgres(), kafka, topic_prefix, store_folder)
-
-
-async def reached(client: httpx.AsyncClient, job_id: str, status: str) -> dict[str, Any]:
-    """The job's status once it is `status`."""
-
-    async def look() -> dict[str, Any] | None:
-        answer = await client.get(f"/api/v3/audio/status/{job_id}")
-        told: dict[str, Any] = answer.json()
-        found = answer.status_code == 200 and told["audio_status"]["status"] == status
-        return told if found else None
-
-    return await eventually(look, within_s=30, what=f"{job_id} is {status}")
 
 
 async def test_the_whole_walk_of_a_client(line: Line) -> None:
@@ -244,129 +172,6 @@ async def test_a_record_of_upstream_without_headers_starts_its_job(line: Line) -
     assert unknown.status_code == 404
 
 
-async def events_of(client: httpx.AsyncClient, path: str, **headers: str) -> list[dict[str, Any]]:
-    """Every event of a stream until the server ends it."""
-    found: list[dict[str, Any]] = []
-    async with client.stream("GET", path, headers=headers) as answer:
-        assert answer.headers["content-type"].startswith("text/event-stream")
-        event: dict[str, Any] = {}
-        async for text in answer.aiter_lines():
-            name, _, value = text.partition(": ")
-            if not text and "data" in event:
-                found.append(event)
-                event = {}
-            elif name in {"id", "event", "data"}:
-                event[name] = json.loads(value) if name == "data" else value
-    return found
-
-
-async def test_followers_hear_every_change_until_the_end(line: Line) -> None:
-    """Two replicas: one hears Kafka, the client follows the other; then it may resume."""
-    other = line.settings(kafka=line.broker(bootstrap_servers=NOWHERE))
-    async with running_api(line.settings()), running_api(other) as client:
-        await client.post(GENERATE, json={"job_id": "job-1", "scenes": TWO_SCENES})
-        path = "/api/v3/audio/status/job-1/events"
-        following = asyncio.create_task(events_of(client, path))
-        await line.say(a_segment(0, count=2), a_segment(1, count=2))
-        # a track that is read before its segments ends the stream, and they come after its end
-        await eventually(partial(_all_done, client, "job-1"), within_s=30, what="both are read")
-        await line.say(a_track(params=a_scene().params))
-        events = await asyncio.wait_for(following, timeout=40)
-        last = events[-1]["id"]
-        ended = await client.get(path, headers={"Last-Event-ID": last})
-        missed = await events_of(client, path, **{"Last-Event-ID": events[0]["id"]})
-
-    told = [event["data"]["progress"]["percentage"] for event in events]
-    assert [event["data"]["audio_status"]["status"] for event in events][-1] == "completed"
-    assert told == sorted(told)
-    assert len({event["id"] for event in events}) == len(events)
-    assert ended.status_code == 204
-    assert [event["id"] for event in missed] == [last]
-
-
-async def test_open_streams_do_not_hold_up_the_end(line: Line) -> None:
-    """A follower that stays hears the end at once; the whole stop takes less than ten seconds."""
-    async with httpx.AsyncClient(timeout=20) as follower, AsyncExitStack() as service:
-        client = await service.enter_async_context(running_api(line.settings()))
-        await client.post(GENERATE, json={"job_id": "j", "scenes": TWO_SCENES})
-        path = str(client.base_url.join("/api/v3/audio/status/j/events"))
-        async with follower.stream("GET", path) as stream:
-            lines = stream.aiter_lines()
-            while not (await anext(lines)).startswith("data"):
-                pass
-            began = time.monotonic()
-            await service.aclose()
-            took_s = time.monotonic() - began
-            rest = [text async for text in lines]
-
-    assert not any(text.startswith("event") for text in rest)
-    assert took_s < 10
-
-
-async def test_too_many_followers_are_told_to_come_back(line: Line) -> None:
-    """Bounded, with Retry-After."""
-    few = line.settings().limits.model_copy(update={"listeners_max": 1})
-    async with running_api(line.settings(limits=few)) as client:
-        await client.post(GENERATE, json={"job_id": "j", "scenes": TWO_SCENES})
-        path = "/api/v3/audio/status/j/events"
-        async with client.stream("GET", path) as first:
-            lines = first.aiter_lines()
-            while not (await anext(lines)).startswith("data"):
-                pass
-            second = await client.get(path)
-
-    assert second.status_code == 503
-    assert int(second.headers["retry-after"]) > 0
-
-
-@asynccontextmanager
-async def a_database(url: str) -> AsyncIterator[ApiDatabase]:
-    """The api's own access to a migrated database."""
-    database = ApiDatabase(api_settings(url, Path("unused")).database)
-    await database.open()
-    try:
-        await migrate(database)
-        yield database
-    finally:
-        await database.close()
-
-
-async def test_two_relays_publish_everything_once_and_in_the_order_of_each_job(
-    line: Line,
-) -> None:
-    """While eight writers add runs of four jobs side by side."""
-    stop = asyncio.Event()
-    async with a_database(line.url) as database, a_database(line.url) as second:
-        relays = [
-            asyncio.create_task(Relay(one, line.broker(), clock=SystemClock(), log=LOG).run(stop))
-            for one in (database, second)
-        ]
-
-        async def write(job: int, first: int) -> None:
-            for number in range(first, first + 10):
-                async with database.transaction() as connection:
-                    await connection.execute("SELECT pg_advisory_xact_lock($1)", job)
-                    written.setdefault(job, []).append(number)
-                    event = a_scene(number, count=20, job_id=f"j{job}")
-                    await outbox.add_events(connection, [event], now=SystemClock().now())
-
-        written: dict[int, list[int]] = {}
-        await asyncio.gather(*(write(job, first) for job in range(4) for first in (0, 10)))
-
-        async def empty() -> bool | None:
-            return (await line.rows("SELECT id FROM outbox") == []) or None
-
-        await eventually(empty, within_s=40, what="everything is published")
-        stop.set()
-        await asyncio.gather(*relays)
-    found = await line.published()
-
-    assert len(found) == 80
-    for job, order in written.items():
-        mine = [one["scene_index"] for one in found if one["job_id"] == f"j{job}"]
-        assert mine == order
-
-
 async def test_two_jobs_interleaved_are_both_shown_whole(line: Line) -> None:
     """Every topic, out of step: the fold does not mind."""
     lines = [
@@ -375,10 +180,10 @@ async def test_two_jobs_interleaved_are_both_shown_whole(line: Line) -> None:
     mixed = [event for pair in zip(reversed(lines[0]), lines[1], strict=True) for event in pair]
     await_topics = line.settings()
     async with running_api(await_topics) as client:
-        await eventually(lambda: _ready(client), within_s=20, what="the api is ready")
+        await eventually(lambda: is_ready(client), within_s=20, what="the api is ready")
         await line.say(*mixed, a_failure().model_copy(update={"job_id": "c"}), a_video(2))
         for name in ("a", "b"):  # the video may be read before the segments are
-            await eventually(partial(_all_done, client, name), within_s=30, what="all is read")
+            await eventually(partial(all_done, client, name), within_s=30, what="all is read")
         a, b = await reached(client, "a", "completed"), await reached(client, "b", "completed")
         c = await reached(client, "c", "failed")
 
@@ -390,16 +195,6 @@ async def test_two_jobs_interleaved_are_both_shown_whole(line: Line) -> None:
         "audio_status": "",
     }
     assert c["audio_status"]["error"] == "m"
-
-
-async def _all_done(client: httpx.AsyncClient, job_id: str) -> bool | None:
-    answer = await client.get(f"/api/v3/audio/status/{job_id}")
-    states = [scene["state"] for scene in answer.json().get("progress", {}).get("scenes", [])]
-    return (states == ["done", "done"]) or None
-
-
-async def _ready(client: httpx.AsyncClient) -> bool | None:
-    return (await client.get("/readyz")).status_code == 200 or None
 
 
 async def test_the_process_stops_as_asked_and_names_what_is_wrong_with_its_settings(
@@ -421,7 +216,7 @@ async def test_the_process_stops_as_asked_and_names_what_is_wrong_with_its_setti
 
         async def up() -> bool | None:
             try:
-                return await _ready(client)
+                return await is_ready(client)
             except httpx.TransportError:
                 return None
 

@@ -11,6 +11,7 @@ be made before it and an id written down after it (`services/generator/claims.py
 """
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 
 WINDOW_S_MAX = 30  #: longer windows MusicGen refuses (its training length)
@@ -81,6 +82,14 @@ class MusicProvider(Protocol):
     model: str | None  #: which model answers, for the record
     makes_silence: bool  #: its clips are nothing to continue from
 
+    async def ready(self, *, within_s: float) -> None:
+        """Wait for a turn to submit; free, and before the claim, so that no claim grows old.
+
+        Raises:
+            ProviderBusyError: no turn came in time, or everyone is refused.
+        """
+        ...
+
     async def submit(self, request: CompositionRequest) -> str:
         """Start the composition; the id of the prediction. This is what costs.
 
@@ -90,10 +99,12 @@ class MusicProvider(Protocol):
         """
         ...
 
-    async def find(self, request: CompositionRequest) -> str | None:
+    async def find(
+        self, request: CompositionRequest, *, since: datetime | None = None
+    ) -> str | None:
         """The id of a prediction that was submitted for exactly this request; None: there is none.
 
-        For the case that the answer to `submit` was lost.
+        For the case that the answer to `submit` was lost; `since` is when it was claimed.
         """
         ...
 

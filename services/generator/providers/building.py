@@ -3,18 +3,31 @@
 from typing import assert_never
 
 from services.generator.providers import MusicProvider
+from services.generator.providers.replicate_building import build_replicate
 from services.generator.providers.silence import SilenceProvider
 from services.generator.providers.synth import SynthProvider
-from services.generator.settings import ProviderName
+from services.generator.settings import GeneratorSettings
+from shared.clock import Clock
 from shared.storage import ObjectStore
+from shared.telemetry.log import Logger
 
 
-def build_provider(name: ProviderName, *, store: ObjectStore) -> MusicProvider:
-    """The provider called `name`."""
-    match name:
+def build_provider(
+    settings: GeneratorSettings, *, store: ObjectStore, clock: Clock, log: Logger
+) -> MusicProvider:
+    """The provider that `settings` name.
+
+    Raises:
+        SettingsError: it cannot be had with these settings.
+    """
+    match settings.provider:
+        case "replicate":
+            return build_replicate(
+                settings.replicate, links=settings.links, store=store, clock=clock, log=log
+            )
         case "synth":
             return SynthProvider(store)
         case "silence":
             return SilenceProvider()
         case _:
-            assert_never(name)
+            assert_never(settings.provider)

@@ -5,6 +5,7 @@ I/O: none; coding runs in a thread.
 
 import asyncio
 import warnings
+from datetime import datetime
 
 from services.generator.providers import Clip, CompositionRequest, clips
 from services.generator.providers.voices import RATE_HZ
@@ -23,11 +24,19 @@ class SilenceProvider:
     def __init__(self) -> None:
         warnings.warn(StandInWarning("music is silence: no provider was chosen"), stacklevel=2)
 
+    async def ready(self, *, within_s: float) -> None:
+        """It is always one's turn."""
+
     async def submit(self, request: CompositionRequest) -> str:
         """The id that the request's own fields make."""
         return clips.prediction_id(self.name, request)
 
-    async def find(self, request: CompositionRequest) -> str | None:
+    async def find(
+        self,
+        request: CompositionRequest,
+        *,
+        since: datetime | None = None,  # noqa: ARG002 - it is computed, not looked up
+    ) -> str | None:
         """The same id as from `submit`."""
         return clips.prediction_id(self.name, request)
 

@@ -16,6 +16,7 @@ import asyncio
 import hashlib
 import time
 import warnings
+from datetime import datetime
 from typing import Annotated
 
 import numpy as np
@@ -63,6 +64,9 @@ class SynthProvider:
         self._store = store
         self._slots = asyncio.Semaphore(slots)
 
+    async def ready(self, *, within_s: float) -> None:
+        """It is always one's turn."""
+
     async def submit(self, request: CompositionRequest) -> str:
         """The id that the request's own fields make; nothing runs before it is collected."""
         if request.duration_s > DURATION_S_MAX:
@@ -72,7 +76,12 @@ class SynthProvider:
             )
         return clips.prediction_id(self.name, request)
 
-    async def find(self, request: CompositionRequest) -> str | None:
+    async def find(
+        self,
+        request: CompositionRequest,
+        *,
+        since: datetime | None = None,  # noqa: ARG002 - it is computed, not looked up
+    ) -> str | None:
         """The same id as from `submit`: nothing that was submitted can be lost."""
         return clips.prediction_id(self.name, request)
 

@@ -12,7 +12,7 @@ from services.generator.providers.clips import encode
 from services.generator.settings import GeneratorSettings
 from services.generator.work import SceneWork, build_work
 from shared.brief import ErrorStrategy
-from shared.errors import JobError, ProviderRejectedError, SceneGapError
+from shared.errors import JobError, ProviderBusyError, ProviderRejectedError, SceneGapError
 from shared.events import Event, JobCancelled, Origin, SceneRequested, SegmentGenerated
 from shared.kafka.codec import Envelope, Record
 from shared.media import SAMPLE_RATE_HZ
@@ -25,9 +25,9 @@ from tests.fakes.provider import LedgerProvider
 
 
 def _clip(request: CompositionRequest) -> bytes:
-    """Quiet noise, as long as asked."""
-    noise = np.random.default_rng(request.seed).standard_normal((2, request.duration_s * 32_000))
-    return encode((0.1 * noise).astype(np.float32))
+    """The same quiet second over and over, as long as asked: every clip holds every window."""
+    second = np.random.default_rng(1).standard_normal((2, 32_000))
+    return encode((0.1 * np.tile(second, request.duration_s)).astype(np.float32))
 
 
 class Memory:
@@ -269,7 +269,7 @@ async def test_a_clip_of_the_wrong_length_is_not_taken(bench: Bench) -> None:
     (segment,) = bench.segments()
     assert segment.origin is Origin.SILENCE
     assert segment.reason is not None
-    assert "8.00 s instead of 3 s" in segment.reason
+    assert "8.00 s instead of 3.00 s" in segment.reason
     assert len(bench.provider.charged) == GeneratorSettings().scene_attempts_max
 
 
@@ -304,3 +304,48 @@ async def test_a_run_that_is_cancelled_while_its_prediction_runs_cancels_it(benc
 
     assert len(bench.provider.cancelled) == 1
     assert bench.said == []
+
+
+async def test_a_clip_that_came_without_its_window_is_placed_as_new_music(bench: Bench) -> None:
+    """Recognised by ear: nothing of what was sent is heard at its head."""
+    await bench.ask(a_scene(0))
+
+    def other(request: CompositionRequest) -> bytes:
+        noise = np.random.default_rng(2).standard_normal((2, request.duration_s * 32_000))
+        return encode((0.1 * noise).astype(np.float32))
+
+    bench.provider.clip_of = other
+    await bench.ask(a_scene(1))
+
+    second = bench.segments()[1]
+    assert second.origin is Origin.CONTINUED
+    assert second.window_samples == 0
+
+
+async def test_a_busy_provider_is_asked_again_without_burning_attempts(bench: Bench) -> None:
+    """What was refused before the claim leaves none; a successor begins at the same attempt."""
+    refusals = iter([True, True, False])
+
+    async def ready(*, within_s: float) -> None:
+        if next(refusals):
+            raise ProviderBusyError("no turn", retry_after_s=1)
+
+    bench.provider.ready = ready  # type: ignore[method-assign]  # the script of this test
+    await bench.ask(a_scene(0))
+
+    claims = [one.key async for one in bench.store.list_objects("jobs/")]
+    assert [key.rpartition("/")[2] for key in claims if "claim" in key] == ["claim-1"]
+    assert len(bench.provider.charged) == 1
+
+
+async def test_a_silent_clip_is_not_taken(bench: Bench) -> None:
+    """The quality gate: a new try with a new seed, then the error strategy, and it is named."""
+    bench.provider.clip_of = lambda request: encode(
+        np.zeros((2, request.duration_s * 32_000), dtype=np.float32)
+    )
+
+    await bench.ask(a_scene(0))
+
+    (segment,) = bench.segments()
+    assert segment.origin is Origin.SILENCE
+    assert segment.reason == "Invalid audio output format: silent"

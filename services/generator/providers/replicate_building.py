@@ -1,0 +1,62 @@
+"""Building: the Replicate provider with everything it needs, from the settings.
+
+I/O: none; connections are made when they are needed.
+"""
+
+import httpx
+
+from services.generator.providers.replicate import ReplicateProvider
+from services.generator.providers.replicate_api import ReplicateApi
+from services.generator.providers.replicate_settings import ReplicateSettings
+from services.generator.providers.sources import Sources, is_public
+from shared.clock import Clock
+from shared.segment_links import LinkSettings, SegmentLinks
+from shared.storage import ObjectStore
+from shared.telemetry.log import Logger
+from shared.webhooks import WEBHOOK_PATH
+
+
+def build_replicate(
+    settings: ReplicateSettings,
+    *,
+    links: LinkSettings,
+    store: ObjectStore,
+    clock: Clock,
+    log: Logger,
+    transport: httpx.AsyncBaseTransport | None = None,
+) -> ReplicateProvider:
+    """The provider; what the outside address allows is said once, here."""
+    api = ReplicateApi(settings, clock=clock, transport=transport)
+    public = is_public(links.public_base_url)
+    if not public:
+        log.info(
+            "PUBLIC_BASE_URL names no public address: windows travel inside the requests",
+            action="continuation.unavailable",
+            public_base_url=links.public_base_url,
+        )
+    sources = Sources(
+        store=store,
+        api=api,
+        links=SegmentLinks(links, clock=clock) if links.keys.get_secret_value() else None,
+        public_base_url=links.public_base_url,
+        data_url_bytes_max=settings.data_url_bytes_max,
+        clock=clock,
+        log=log,
+    )
+    return ReplicateProvider(
+        settings,
+        api=api,
+        sources=sources,
+        clock=clock,
+        log=log,
+        webhook=webhook_url(links.public_base_url),
+    )
+
+
+def webhook_url(public_base_url: str | None) -> str | None:
+    """Where the provider may tell us that a prediction ended; None: nowhere, so it is polled."""
+    if public_base_url is None or not is_public(public_base_url):
+        return None
+    if not public_base_url.lower().startswith("https://"):
+        return None  # it calls nothing else
+    return f"{public_base_url.rstrip('/')}{WEBHOOK_PATH}"

@@ -1,0 +1,58 @@
+"""Settings of MusicGen on Replicate: the key, the pace, the patience, the price.
+
+The defaults are what is known of the service; the waits add up to ten minutes a prediction.
+"""
+
+from pydantic import Field, SecretStr
+
+from shared.costs import REPLICATE_USD_PER_S
+from shared.settings import SettingsGroup
+
+DEFAULT_BASE_URL = "https://api.replicate.com/v1"
+#: the model, pinned: another version may answer otherwise, and every switch reloads weights
+MUSICGEN = "meta/musicgen:671ac645ce5e552cc63a54a2bbff63fcf798043055d2dac5fc9e36a837eedcfb"
+
+
+class ReplicateSettings(SettingsGroup):
+    """What the Replicate provider reads from the environment."""
+
+    key: SecretStr = Field(SecretStr(""), validation_alias="REPLICATE_API_KEY")
+    base_url: str = Field(
+        DEFAULT_BASE_URL, validation_alias="REPLICATE_BASE_URL", pattern=r"^https?://[^\s?#]+$"
+    )
+    version: str = Field(
+        MUSICGEN,
+        validation_alias="SEGUE_MUSICGEN_VERSION",
+        pattern=r"^([\w.-]+/[\w.-]+:)?[0-9a-f]{64}$",
+    )
+    #: predictions started per second, over all lanes of this process
+    starts_per_s: float = Field(1.0, gt=0, le=10, validation_alias="SEGUE_REPLICATE_STARTS_PER_S")
+    #: predictions under way at once: four in the same moment made starting time out (E6716)
+    in_flight_max: int = Field(4, ge=1, le=500, validation_alias="SEGUE_REPLICATE_IN_FLIGHT_MAX")
+    #: looks at a prediction come after so long, then twice as long each time
+    poll_first_s: float = Field(1.0, gt=0, validation_alias="SEGUE_REPLICATE_POLL_FIRST_S")
+    poll_max_s: float = Field(10.0, gt=0, validation_alias="SEGUE_REPLICATE_POLL_MAX_S")
+    polls_max: int = Field(60, ge=1, validation_alias="SEGUE_REPLICATE_POLLS_MAX")
+    #: of one prediction, cold start included; beyond it we cancel
+    deadline_s: float = Field(600.0, ge=5, validation_alias="SEGUE_REPLICATE_DEADLINE_S")
+    #: of one request to the API; with the claim's lease well below the claim's settling time
+    request_timeout_s: float = Field(
+        20.0, gt=0, le=60, validation_alias="SEGUE_REPLICATE_REQUEST_TIMEOUT_S"
+    )
+    #: of one download of a clip
+    download_timeout_s: float = Field(
+        60.0, gt=0, validation_alias="SEGUE_REPLICATE_DOWNLOAD_TIMEOUT_S"
+    )
+    download_bytes_max: int = Field(
+        50_000_000, ge=1, validation_alias="SEGUE_REPLICATE_DOWNLOAD_BYTES_MAX"
+    )
+    #: a window travels inside the request up to this size, where nobody can fetch it from us
+    data_url_bytes_max: int = Field(
+        256_000, ge=1000, le=1_000_000, validation_alias="SEGUE_REPLICATE_DATA_URL_BYTES_MAX"
+    )
+    #: between two questions whether a refused key, or an empty account, works again
+    probe_s: float = Field(30.0, gt=0, validation_alias="SEGUE_REPLICATE_PROBE_S")
+    #: what a second of the model's hardware costs
+    usd_per_s: float = Field(
+        REPLICATE_USD_PER_S, ge=0, validation_alias="SEGUE_REPLICATE_USD_PER_S"
+    )

@@ -1,0 +1,138 @@
+"""The real client against a Replicate that speaks its API: paid once, heard without a seam."""
+
+import random
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from embedded.replicate import FakeReplicate, FakeSettings, FaultKind
+from shared.audio import decode
+from shared.storage import StandInWarning
+from tests.e2e.line import BASE, Line, running_line
+from tests.running import eventually, records_of, value_of
+from tests.servers import Database, KafkaServer
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+
+SCENES = [
+    {"description": f"a {mood} moment", "duration_s": seconds}
+    for mood, seconds in zip(
+        ["calm", "elegant", "dramatic", "professional"] * 3,
+        [1.7, 2.3, 1.25, 3.0, 2.6, 1.1, 2.2, 1.9, 2.75, 1.4, 2.05, 1.6],
+        strict=True,
+    )
+]
+
+
+@pytest.fixture
+async def replicate() -> AsyncIterator[FakeReplicate]:
+    """A fake that works for a fifth of a second."""
+    with pytest.warns(StandInWarning):
+        fake = FakeReplicate(FakeSettings(work_s=0.2))
+    async with fake as started:
+        yield started
+
+
+@pytest.fixture
+async def line(
+    kafka: KafkaServer,
+    postgres: Database,
+    topic_prefix: str,
+    tmp_path: Path,
+    replicate: FakeReplicate,
+) -> AsyncIterator[Line]:
+    """Four services, the generator with the account of the fake."""
+    async with running_line(
+        kafka,
+        postgres,
+        topic_prefix,
+        tmp_path,
+        MUSIC_PROVIDER="",
+        REPLICATE_API_KEY=replicate.token,
+        REPLICATE_BASE_URL=replicate.base_url,
+        SEGUE_REPLICATE_STARTS_PER_S="10",
+        SEGUE_REPLICATE_POLL_FIRST_S="0.2",
+    ) as running:
+        yield running
+
+
+async def test_twelve_scenes_are_charged_once_each_and_join_without_a_seam(
+    line: Line, replicate: FakeReplicate, tmp_path: Path
+) -> None:
+    """Window found, level within 1 dB, no click, length exact; the request is the contract's."""
+    await line.generate(job_id="twelve", scenes=SCENES)
+
+    told = await line.ended("twelve", within_s=180)
+
+    assert told["audio_status"]["status"] == "completed", told
+    assert len(replicate.ledger.charged) == len(SCENES)
+    origins = [scene["origin"] for scene in told["progress"]["scenes"]]
+    assert origins == ["fresh"] + ["continued"] * 11
+    for seam in told["track"]["seams"]:  # no drums: a stroke on the joint reads as a click
+        assert seam["kind"] == "splice"
+        assert abs(seam["level_step_db"]) <= 1
+        assert seam["click"] <= 10
+        assert seam["correlation"] >= 0.9
+    track = await line.save(f"{BASE}/twelve/download", tmp_path / "track.mp3")
+    total = round(sum(float(str(scene["duration_s"])) for scene in SCENES) * 48_000)
+    assert decode(track.read_bytes()).shape[1] == total
+    windows = [entry.input_from for entry in replicate.ledger.entries]
+    assert windows == [None] + ["output"] * 11
+
+
+async def test_killed_at_random_nothing_is_paid_for_twice(
+    line: Line, replicate: FakeReplicate
+) -> None:
+    """`kill -9` of the generator, five times: as many charges as scenes."""
+    chance = random.Random(7)
+    await line.generate(job_id="killed", scenes=SCENES)
+    for said in sorted(chance.sample(range(1, 10), 5)):
+
+        async def some(said: int = said) -> bool | None:
+            found = await records_of(line.kafka.bootstrap, "segment.generated", prefix=line.prefix)
+            return len(found) >= said or None
+
+        await eventually(some, within_s=90, what=f"{said} segments")
+        await line.services["generator"].kill()
+        await line.services["generator"].start()
+
+    told = await line.ended("killed", within_s=180)
+
+    assert told["audio_status"]["status"] == "completed", told
+    assert len(replicate.ledger.charged) == len(SCENES)
+
+
+async def test_a_key_that_is_revoked_holds_the_job_up_until_it_works_again(
+    line: Line, replicate: FakeReplicate
+) -> None:
+    """No silence, no failure, no charge twice: it goes on by itself."""
+    replicate.revoke()
+    await line.generate(job_id="revoked", scenes=SCENES[:2])
+
+    async def refused() -> bool | None:
+        return bool(line.services["generator"].said("provider.paused")) or None
+
+    await eventually(refused, within_s=60, what="the pause")
+    replicate.restore()
+    told = await line.ended("revoked", within_s=120)
+
+    assert told["audio_status"]["status"] == "completed", told
+    assert [scene["origin"] for scene in told["progress"]["scenes"]] == ["fresh", "continued"]
+    assert len(replicate.ledger.charged) == 2
+
+
+async def test_a_failed_prediction_is_tried_again_with_a_new_seed(
+    line: Line, replicate: FakeReplicate
+) -> None:
+    """The segment says so in the provider's words."""
+    replicate.fault(FaultKind.FAIL_WITH, times=1, value="Prediction interrupted; please retry")
+    await line.generate(job_id="faulty", scenes=SCENES[:3])
+
+    told = await line.ended("faulty", within_s=120)
+
+    assert told["audio_status"]["status"] == "completed", told
+    segments = await records_of(line.kafka.bootstrap, "segment.generated", prefix=line.prefix)
+    first = value_of(segments[0])
+    assert first["attempts"] == 2
+    assert "interrupted" in first["warnings"][0]

@@ -1,0 +1,79 @@
+"""The outbox relay on a real broker: everything once, each job in order."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from services.api.outbox import Relay
+from services.api.repository import Database as ApiDatabase
+from services.api.repository import outbox
+from services.api.repository.schema import migrate
+from shared.clock import SystemClock
+from shared.telemetry.log import logger_of
+from tests.api_line import api_settings
+from tests.api_service import Line
+from tests.builders import a_scene
+from tests.running import eventually
+from tests.servers import Database, KafkaServer
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
+LOG = logger_of("api")
+
+
+@pytest.fixture
+async def line(
+    postgres: Database, kafka: KafkaServer, topic_prefix: str, store_folder: Path
+) -> Line:
+    """A new database, new topics, a new store."""
+    return Line(await postgres(), kafka, topic_prefix, store_folder)
+
+
+@asynccontextmanager
+async def a_database(url: str) -> AsyncIterator[ApiDatabase]:
+    """The api's own access to a migrated database."""
+    database = ApiDatabase(api_settings(url, Path("unused")).database)
+    await database.open()
+    try:
+        await migrate(database)
+        yield database
+    finally:
+        await database.close()
+
+
+async def test_two_relays_publish_everything_once_and_in_the_order_of_each_job(
+    line: Line,
+) -> None:
+    """While eight writers add runs of four jobs side by side."""
+    stop = asyncio.Event()
+    async with a_database(line.url) as database, a_database(line.url) as second:
+        relays = [
+            asyncio.create_task(Relay(one, line.broker(), clock=SystemClock(), log=LOG).run(stop))
+            for one in (database, second)
+        ]
+
+        async def write(job: int, first: int) -> None:
+            for number in range(first, first + 10):
+                async with database.transaction() as connection:
+                    await connection.execute("SELECT pg_advisory_xact_lock($1)", job)
+                    written.setdefault(job, []).append(number)
+                    event = a_scene(number, count=20, job_id=f"j{job}")
+                    await outbox.add_events(connection, [event], now=SystemClock().now())
+
+        written: dict[int, list[int]] = {}
+        await asyncio.gather(*(write(job, first) for job in range(4) for first in (0, 10)))
+
+        async def empty() -> bool | None:
+            return (await line.rows("SELECT id FROM outbox") == []) or None
+
+        await eventually(empty, within_s=40, what="everything is published")
+        stop.set()
+        await asyncio.gather(*relays)
+    found = await line.published()
+
+    assert len(found) == 80
+    for job, order in written.items():
+        mine = [one["scene_index"] for one in found if one["job_id"] == f"j{job}"]
+        assert mine == order

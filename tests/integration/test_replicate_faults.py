@@ -1,0 +1,287 @@
+"""Replicate's faults: whatever goes wrong, every scene is made, and paid for once.
+
+The real provider, claims and attempts, against the fake Replicate over a socket. Time runs
+forty times faster than it says; the requests' own deadlines are real.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from embedded.replicate import FakeSettings
+from services.generator.attempts import Attempts, Made
+from services.generator.claims import Claims, SceneRef
+from services.generator.inspection import AskedFor, Inspection
+from services.generator.interrupts import Interrupts
+from services.generator.providers import CompositionRequest, clips
+from services.generator.providers.voices import RATE_HZ
+from services.generator.settings import GeneratorSettings
+from shared.errors import ProviderPausedError, ProviderRejectedError, RetryableError
+from shared.runs import RunBook
+from shared.storage.filesystem import FolderStore
+from shared.telemetry.log import logger_of
+from tests.builders_audio import music
+from tests.replicate_line import FastClock, ReplicateLine, replicate_line
+
+pytestmark = pytest.mark.integration
+FACTOR = 40
+FRESH = AskedFor(
+    request=CompositionRequest(prompt="calm", duration_s=1, window=None, seed=1),
+    so_far_samples=0,
+    needed_samples=48_000,
+)
+
+
+class House:
+    """One generator's parts around the provider."""
+
+    def __init__(self, line: ReplicateLine, store: FolderStore) -> None:
+        self.line = line
+        self.store = store
+        self.settings = GeneratorSettings(claim_settle_s=40, claim_lease_s=30)
+        self.attempts = self.generator()
+
+    def generator(self) -> Attempts:
+        """A process that knows nothing but the store."""
+        return Attempts(
+            provider=self.line.provider,
+            claims=Claims(
+                self.store,
+                self.line.provider,
+                clock=self.line.clock,
+                lease_s=self.settings.claim_lease_s,
+                settle_s=self.settings.claim_settle_s,
+            ),
+            interrupts=Interrupts(RunBook()),
+            inspection=Inspection(store=self.store),
+            settings=self.settings,
+            clock=self.line.clock,
+            log=logger_of("test"),
+        )
+
+    async def scene(self, job: str = "job-1") -> Made:
+        """One scene, run again as the lane does while the world is busy."""
+        for _ in range(30):
+            try:
+                return await self.attempts.clip(
+                    SceneRef(job_id=job, run=1, scene_index=0), FRESH, before_paying=self.nothing
+                )
+            except RetryableError as error:
+                await self.line.clock.sleep(error.retry_after_s or 1.0)
+        raise AssertionError("thirty tries were not enough")
+
+    async def nothing(self) -> None:
+        """A gate that stands open."""
+
+    @property
+    def charged(self) -> int:
+        """Predictions that were charged."""
+        return len(self.line.fake.ledger.charged)
+
+    @property
+    def posted(self) -> int:
+        """Requests to create a prediction, whatever became of them."""
+        requests = self.line.fake.requests
+        return sum(count for (place, _), count in requests.items() if place == "create")
+
+
+@pytest.fixture
+async def house(tmp_path: Path) -> AsyncIterator[House]:
+    """A quick fake, and requests that wait for half a second at most."""
+    store = FolderStore(tmp_path)
+    async with replicate_line(
+        store,
+        clock=FastClock(FACTOR),
+        request_timeout_s=0.5,
+        download_timeout_s=1.0,
+        starts_per_s=10,
+    ) as line:
+        yield House(line, store)
+
+
+@pytest.mark.parametrize(
+    ("kind", "place", "posted", "attempts"),
+    [
+        ("lost_answer", "create", 1, 1),
+        ("500_after", "create", 1, 1),
+        ("hang", "create", 1, 1),
+        ("wrong_json", "create", 1, 1),
+        ("truncated", "create", 1, 1),
+        ("500_before", "create", 2, 2),
+        ("dropped", "create", 2, 2),
+        ("429", "create", 2, 2),
+        ("500_before", "get", 1, 1),
+        ("dropped", "get", 1, 1),
+        ("wrong_json", "get", 1, 1),
+        ("404", "get", 1, 1),
+        ("429", "get", 1, 1),
+        ("truncated", "delivery", 1, 1),
+        ("404", "delivery", 1, 1),
+        ("dropped", "delivery", 1, 1),
+    ],
+)
+async def test_a_fault_on_the_way_costs_nothing_twice(
+    house: House, kind: str, place: str, posted: int, attempts: int
+) -> None:
+    """One charge for the scene, whichever answer was lost, late, torn or wrong."""
+    house.line.fake.fault(kind, place=place, value=1 if kind == "429" else None)  # type: ignore[arg-type]
+
+    made = await house.scene()
+
+    assert house.line.fake.struck[kind] == 1, "the fault never happened"
+    assert (house.charged, house.posted, made.attempt) == (1, posted, attempts)
+
+
+async def test_a_lost_answer_with_a_list_that_fails_too_is_settled_later(house: House) -> None:
+    """What nobody can say is not paid for again: the claim finds it once the list answers."""
+    house.line.fake.fault("lost_answer")
+    house.line.fake.fault("500_before", place="list", times=4)
+
+    made = await house.scene()
+
+    assert (house.charged, house.posted, made.prediction.adopted) == (1, 1, True)
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "charged"),
+    [
+        ("status", "aborted", 1),  # never began, so it was free
+        ("status", "canceled", 2),
+        ("fail_with", "Prediction interrupted; please retry (code: PA)", 2),
+        ("purged", None, 2),
+        ("dead_output", None, 2),
+        ("clip_shape", "not_audio", 2),
+    ],
+)
+async def test_a_prediction_that_ended_badly_is_made_again(
+    house: House, kind: str, value: str | None, charged: int
+) -> None:
+    """With a new seed; what the first one cost is the provider's to say."""
+    house.line.fake.fault(kind, value=value)
+
+    made = await house.scene()
+
+    assert house.line.fake.struck[kind] == 1
+    assert (made.attempt, len(made.failed), house.charged) == (2, 1, charged)
+
+
+async def test_what_the_model_refuses_is_said_in_its_words_and_not_paid_again(
+    house: House,
+) -> None:
+    """A fault of the request does not go away by asking."""
+    house.line.fake.fault("fail_with", value="Prompt is longer than audio to generate")
+
+    with pytest.raises(ProviderRejectedError, match="Prompt is longer than audio to generate"):
+        await house.scene()
+
+    assert house.posted == 1
+
+
+@pytest.mark.parametrize("kind", ["down", "unavailable"])
+async def test_a_provider_that_is_down_for_ten_minutes_costs_time_alone(
+    house: House, kind: str
+) -> None:
+    """One scene is under way when it goes down, one is asked for while it is."""
+    clock, fake = house.line.clock, house.line.fake
+    fake.fault("slow_work", value=20)
+    first = asyncio.create_task(house.scene("job-1"))
+    async with asyncio.timeout(20):
+        while not fake.predictions:  # noqa: ASYNC110 - the fake wakes nobody
+            await asyncio.sleep(0.01)
+    begun = clock.monotonic()
+    fake.fault(kind, value=600, place="any")
+
+    made = await asyncio.gather(first, house.scene("job-2"))
+
+    assert {one.attempt for one in made[:1]} == {1}
+    assert house.charged == 2
+    assert 600 <= clock.monotonic() - begun <= 720
+
+
+async def test_a_revoked_key_pauses_everyone_and_its_return_goes_on_by_itself(
+    house: House,
+) -> None:
+    """Said by name while it lasts; the running prediction is taken up, not paid again."""
+    clock, fake = house.line.clock, house.line.fake
+    fake.fault("slow_work", value=20)
+    running = asyncio.create_task(house.scene("job-1"))
+    async with asyncio.timeout(20):
+        while not fake.predictions:  # noqa: ASYNC110 - the fake wakes nobody
+            await asyncio.sleep(0.01)
+    fake.revoke()
+    await clock.sleep(45)
+    with pytest.raises(ProviderPausedError, match="No Replicate API key configured"):
+        await house.line.provider.ready(within_s=1)
+    assert house.line.provider.paused is not None
+    fake.restore()
+
+    made = await running
+    other = await house.scene("job-2")
+
+    assert (made.attempt, other.attempt, house.charged) == (1, 1, 2)
+    assert house.line.provider.paused is None
+
+
+async def test_an_empty_account_pauses_and_one_start_tells_that_it_is_filled(
+    house: House,
+) -> None:
+    """While it lasts, only one start in half a minute is tried."""
+    fake, clock = house.line.fake, house.line.clock
+    fake.credit_usd = 0.0
+    scenes = [asyncio.create_task(house.scene(f"job-{n}")) for n in range(5)]
+    await clock.sleep(100)
+    refused = fake.requests["create", 402]
+    assert house.line.provider.paused is not None
+    assert house.line.provider.paused.startswith("Replicate wants credit")
+    fake.credit_usd = None
+
+    await asyncio.gather(*scenes)
+
+    assert refused <= 5 + 4
+    assert house.charged == 5
+
+
+async def test_a_storm_of_429s_slows_every_lane_and_loses_nothing(tmp_path: Path) -> None:
+    """A hundred jobs on a key with six starts a minute."""
+    clock = FastClock(50)
+    fake = FakeSettings(work_s=0.0, creations_per_min=6, creation_burst=1)
+    clip = clips.encode(music(np.arange(RATE_HZ), rate_hz=RATE_HZ))
+    async with replicate_line(
+        FolderStore(tmp_path), clock=clock, fake=fake, compose=lambda *_: clip
+    ) as line:
+        begun = clock.monotonic()
+
+        async def scene(number: int) -> None:
+            request = CompositionRequest(prompt="calm", duration_s=1, window=None, seed=1 + number)
+            prediction = None
+            while prediction is None:
+                try:
+                    await line.provider.ready(within_s=3600)
+                    prediction = await line.provider.submit(request)
+                except RetryableError as error:
+                    await clock.sleep(error.retry_after_s or 1.0)
+            await line.provider.collect(prediction, request)
+
+        await asyncio.gather(*(scene(number) for number in range(100)))
+
+        took_s = clock.monotonic() - begun
+        throttled = line.fake.requests["create", 429]
+        assert len(line.fake.ledger.charged) == 100
+        assert throttled <= 25
+        assert took_s <= 990 * 1.35  # the 99 waits that the key imposes, and a third
+
+
+async def test_a_prediction_that_hangs_is_cancelled_at_the_deadline(house: House) -> None:
+    """Ten minutes of ours, then another seed."""
+    house.line.fake.fault("stuck")
+    begun = house.line.clock.monotonic()
+
+    made = await house.scene()
+
+    assert made.attempt == 2
+    assert made.failed[0].startswith("attempt 1: Audio generation timed out")
+    assert 560 <= house.line.clock.monotonic() - begun <= 660
+    assert [one["status"] for one in house.line.fake.predictions] == ["canceled", "succeeded"]

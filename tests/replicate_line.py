@@ -1,0 +1,78 @@
+"""The Replicate provider on the fake Replicate, ready to be used, and a clock that runs ahead."""
+
+import asyncio
+import time
+import warnings
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from embedded.replicate import FakeReplicate, FakeSettings
+from embedded.replicate.studio import Compose
+from services.generator.providers.replicate import ReplicateProvider
+from services.generator.providers.replicate_building import build_replicate
+from services.generator.providers.replicate_settings import ReplicateSettings
+from services.generator.providers.synth import compose as composed_by_synth
+from shared.clock import Clock, SystemClock
+from shared.segment_links import LinkSettings
+from shared.storage import ObjectStore, StandInWarning
+from shared.telemetry.log import logger_of
+
+
+class FastClock:
+    """A `Clock` on which everything takes `factor` times less than it says."""
+
+    def __init__(self, factor: float) -> None:
+        self._factor = factor
+        self._begun = time.monotonic()
+        self._began = datetime(2026, 1, 1, tzinfo=UTC)
+
+    def monotonic(self) -> float:
+        """Seconds since this clock was made."""
+        return (time.monotonic() - self._begun) * self._factor
+
+    def now(self) -> datetime:
+        """The moment, UTC."""
+        return self._began + timedelta(seconds=self.monotonic())
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait, for less."""
+        await asyncio.sleep(seconds / self._factor)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplicateLine:
+    """Both ends of the line."""
+
+    fake: FakeReplicate
+    provider: ReplicateProvider
+    clock: Clock
+
+
+@asynccontextmanager
+async def replicate_line(
+    store: ObjectStore,
+    *,
+    clock: Clock | None = None,
+    fake: FakeSettings | None = None,
+    compose: Compose = composed_by_synth,
+    public_base_url: str | None = None,
+    **settings: Any,
+) -> AsyncIterator[ReplicateLine]:
+    """A provider that talks to a fake of its own; `settings` are the provider's."""
+    with warnings.catch_warnings(action="ignore", category=StandInWarning):
+        server = FakeReplicate(fake or FakeSettings(work_s=0.0), clock=clock, compose=compose)
+    async with server:
+        provider = build_replicate(
+            ReplicateSettings(key=server.token, base_url=server.base_url, **settings),
+            links=LinkSettings(keys="k" * 16, public_base_url=public_base_url),
+            store=store,
+            clock=clock or SystemClock(),
+            log=logger_of("test"),
+        )
+        try:
+            yield ReplicateLine(fake=server, provider=provider, clock=clock or SystemClock())
+        finally:
+            await provider.close()
