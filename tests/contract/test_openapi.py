@@ -53,6 +53,8 @@ async def test_the_document_is_valid_openapi(postgres: Database, store_folder: P
         assert problem == {"$ref": "#/components/schemas/Problem"}
 
 
+# The api runs in the same process and may use `random` while a request is being made up.
+@pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisDeprecationWarning")
 async def test_the_api_keeps_to_its_document(
     postgres: Database, kafka: KafkaServer, topic_prefix: str, store_folder: Path
 ) -> None:
