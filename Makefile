@@ -105,6 +105,13 @@ e2e: setup ## Whole jobs through the running services
 coverage: setup ## Every test, with what they did not reach
 	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered tests
 
+##@ Measure
+
+.PHONY: bench
+bench: setup ## Every benchmark, or one: B=lanes, projection, merge (RESULTS=folder of the JSON)
+	@for one in $(or $(B),lanes projection merge); do \
+	  $(BIN)/python -m benchmarks.bench_$$one --out "$(or $(RESULTS),out/bench)"; done
+
 ##@ Docs and lock
 
 .PHONY: schemas

@@ -76,7 +76,7 @@ def examine(settings: CommandSettings) -> list[Check]:
         _room(settings.home.folder),
         _port(settings),
         _api(settings),
-        _provider(),
+        *_provider(),
         *_tools_for_tests(),
     ]
 
@@ -186,11 +186,18 @@ def _api(settings: CommandSettings) -> Check:
     )
 
 
-def _provider() -> Check:
+def _provider() -> Iterator[Check]:
     chosen = GeneratorSettings.from_environment()
-    said = "provider" in chosen.model_fields_set
-    found = chosen.provider if said else "not set: synth here, silence in a service alone"
-    return Check(name="music", ok=True, found=f"MUSIC_PROVIDER {found}", needed=False)
+    found = chosen.wanted or f"not set: synth here, {chosen.provider} in a service alone"
+    yield Check(name="music", ok=True, found=f"MUSIC_PROVIDER {found}", needed=False)
+    keyed = bool(chosen.replicate.key.get_secret_value())
+    yield Check(
+        name="key",
+        ok=keyed,
+        needed=chosen.provider == "replicate",
+        found=f"REPLICATE_API_KEY is {'set' if keyed else 'not set'}",
+        advice="for MusicGen: an API key of replicate.com; without one `synth` makes the music",
+    )
 
 
 def _tools_for_tests() -> Iterator[Check]:

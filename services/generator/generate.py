@@ -35,6 +35,7 @@ class Generate:
     attempts: Attempts
     window_s: int
     log: Logger
+    why_silent: str  #: told of every scene where the provider makes no music
 
     async def recall(self, job_id: str, run: int, scene_index: int) -> SegmentGenerated | None:
         """The segment as it was stored; None if the scene was never finished."""
@@ -137,7 +138,7 @@ class Generate:
     ) -> tuple[Origin, str | None]:
         """How the segment was made, and why if that needs saying."""
         if self.provider.makes_silence:
-            return Origin.SILENCE, f"the {self.provider.name} provider makes no music"
+            return Origin.SILENCE, self.why_silent
         if plan.window is None:
             return Origin.FRESH, "nothing to continue from" if scene.scene_index else None
         if not made.clip.continued:

@@ -53,3 +53,10 @@ class GeneratorSettings(SettingsGroup):
         if self.wanted is not None:
             return self.wanted
         return "replicate" if self.replicate.key.get_secret_value() else "silence"
+
+    @property
+    def why_silent(self) -> str:
+        """What a scene is told that the silence provider made."""
+        if self.wanted is None:
+            return "No Replicate API key configured"
+        return "MUSIC_PROVIDER is silence"

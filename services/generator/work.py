@@ -204,7 +204,12 @@ def build_work(
     )
     return SceneWork(
         generate=Generate(
-            store=store, provider=provider, attempts=attempts, window_s=settings.window_s, log=log
+            store=store,
+            provider=provider,
+            attempts=attempts,
+            window_s=settings.window_s,
+            log=log,
+            why_silent=settings.why_silent,
         ),
         memory=memory,
         publisher=publisher,
