@@ -110,7 +110,7 @@ class Claims:
             return Prediction(id=found, request=request, adopted=True) if found else None
         try:
             await before_paying()
-        except Exception:
+        except BaseException:  # also where the task is cancelled: nothing was started
             await self._store.put(scene.prediction(attempt), _VOID)
             raise
         if self._clock.monotonic() - lease_from > self._lease_s:

@@ -1,5 +1,6 @@
 """Claims: one paid call per attempt, whoever asks, whatever dies in between."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -168,3 +169,21 @@ async def test_each_attempt_has_a_seed_of_its_own(house: House) -> None:
     seeds = [request.seed for request in house.provider.charged]
     assert len(set(seeds)) == 5
     assert all(0 < seed < 2**32 for seed in seeds)
+
+
+async def test_a_claim_that_is_cancelled_before_payment_is_void_at_once(house: House) -> None:
+    """A service that stops leaves nothing for its successor to wait for."""
+    waits = asyncio.Event()
+
+    async def wait() -> None:
+        waits.set()
+        await asyncio.Event().wait()
+
+    task = asyncio.create_task(house.process().prediction(REF, 1, REQUEST, before_paying=wait))
+    await waits.wait()
+    task.cancel()
+    await asyncio.wait([task])
+
+    assert await house.ask(house.process(), attempt=1) is None
+    assert house.clock.elapsed_s == 0
+    assert house.provider.charged == []
