@@ -30,7 +30,7 @@ from tests.fakes.provider import LedgerProvider
 from tests.running import Service, eventually, records_of, services, value_of
 from tests.servers import KafkaServer
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 SCENES = 8
 
@@ -149,7 +149,7 @@ async def test_two_jobs_interleaved_in_one_partition_are_both_in_order_and_compl
             for job in jobs:
                 await publisher.publish(a_scene(index, count=SCENES, job_id=job, duration_s=1.7))
         said = await eventually(
-            lambda: here.all_of(2, SCENES), within_s=60, what="all segments of both jobs"
+            lambda: here.all_of(2, SCENES), within_s=120, what="all segments of both jobs"
         )
 
     asked = await records_of(here.kafka.bootstrap, SceneRequested.kind, prefix=here.prefix)
@@ -179,11 +179,11 @@ async def test_killed_in_the_middle_everything_is_made_once(
             async def some(enough: int = enough) -> bool | None:
                 return len(await here.segments()) >= enough or None
 
-            await eventually(some, within_s=60, what=f"{enough} segments")
+            await eventually(some, within_s=90, what=f"{enough} segments")
             await started["generator"].kill()
             await started["generator"].start()
         said = await eventually(
-            lambda: here.all_of(jobs, SCENES), within_s=90, what="all segments of all jobs"
+            lambda: here.all_of(jobs, SCENES), within_s=180, what="all segments of all jobs"
         )
 
     assert _in_order(said)
@@ -212,7 +212,7 @@ async def test_frozen_past_its_session_it_loses_its_partitions_and_pays_nothing_
             await eventually(some, within_s=60, what="the first segments")
             first["generator"].send(signal.SIGSTOP)
             said = await eventually(
-                lambda: here.all_of(jobs, SCENES), within_s=90, what="all segments"
+                lambda: here.all_of(jobs, SCENES), within_s=180, what="all segments"
             )
             first["generator"].send(signal.SIGCONT)
             assert await first["generator"].stop() == 0
