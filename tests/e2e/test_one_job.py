@@ -12,7 +12,7 @@ from aiokafka import AIOKafkaProducer
 from shared.audio import decode
 from shared.brief import SyncMode
 from shared.ffmpeg import Ffmpeg
-from shared.settings import FfmpegSettings
+from shared.settings import FfmpegSettings, StoreSettings
 from shared.video import probe_video
 from tests.clips import film_clips
 from tests.e2e.line import BASE, Line, running_line
@@ -184,6 +184,35 @@ async def test_every_service_restarted_in_the_middle_the_job_finishes(line: Line
     assert told["audio_status"]["status"] == "completed", told
     claims = list((line.folder / "store").rglob("claim-*"))
     assert len(claims) == len(scenes)
+
+
+async def test_the_same_line_works_on_a_real_object_store(
+    kafka: KafkaServer,
+    postgres: Database,
+    minio: StoreSettings,
+    topic_prefix: str,
+    tmp_path: Path,
+) -> None:
+    """Claims, clips, track and video in a bucket instead of a folder."""
+    film = film_clips().carphone
+    store = {
+        "SEGUE_STORE_DIR": "",
+        "MINIO_ENDPOINT": minio.endpoint,
+        "MINIO_ACCESS_KEY": minio.access_key.get_secret_value(),
+        "MINIO_SECRET_KEY": minio.secret_key.get_secret_value(),
+        "MINIO_BUCKET": minio.bucket,
+    }
+    async with running_line(kafka, postgres, topic_prefix, tmp_path, **store) as line:
+        video = await line.upload(film)
+        await line.generate(
+            job_id="bucket", scenes=SCENES, video=video, audio_params={"merge_with_video": True}
+        )
+
+        told = await line.ended("bucket")
+
+        assert told["audio_status"]["status"] == "completed", told
+        scored = await line.save(f"{BASE}/bucket/video", tmp_path / "scored.mp4")
+        assert picture_packets(scored) == picture_packets(film)
 
 
 async def test_the_same_request_twice_is_one_run_and_another_supersedes_it(line: Line) -> None:
