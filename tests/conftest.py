@@ -9,6 +9,7 @@ import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from shared.settings import StoreSettings
@@ -34,6 +35,11 @@ for _name in [name for name in os.environ if name.startswith(_OURS + _OURS_TOO)]
 
 # A shell's background jobs ignore Ctrl-C, and so would the programs that tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# What CI tries is what it tried before: a new example is found at a desk, where it can be read.
+hypothesis.settings.register_profile("ci", derandomize=True)
+if os.environ.get("CI"):  # noqa: TID251 - not a setting of ours
+    hypothesis.settings.load_profile("ci")
 
 _servers_key = pytest.StashKey[Servers]()
 

@@ -98,11 +98,12 @@ def test_beats_of_every_mood_meet_on_whole_seconds(mood: Mood) -> None:
 
 @given(tonics, moods, seeds)
 def test_voices_move_by_small_steps(tonic: int, mood: Mood, theme: int) -> None:
-    """From chord to chord no voice leaps more than a fifth, and all stay in a choir's range."""
+    """No voice leaps more than a fifth, a sixth where the progression begins anew."""
     bars = [theory.harmony(mood, tonic=tonic, theme=theme, bar=bar) for bar in range(5)]
 
-    for one, other in pairwise(bars):
-        assert all(abs(a - b) <= 7 for a, b in zip(one.voices, other.voices, strict=True))
+    for bar, (one, other) in enumerate(pairwise(bars)):
+        leap_max = 8 if bar == 3 else 7
+        assert all(abs(a - b) <= leap_max for a, b in zip(one.voices, other.voices, strict=True))
     assert all(48 <= pitch <= 80 for bar in bars for pitch in bar.voices)
     assert all({pitch % 12 for pitch in bar.voices} <= bar.chord for bar in bars)
 
