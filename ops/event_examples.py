@@ -11,12 +11,15 @@ from shared.events import (
     JobCancelled,
     JobFailed,
     Origin,
+    PredictionEnded,
+    SceneDelayed,
     SceneRequested,
     Seam,
     SegmentGenerated,
     Stage,
     VideoMuxed,
     VideoStitched,
+    WaitCode,
 )
 from shared.storage.keys import clip_key, track_key, video_key
 
@@ -65,6 +68,14 @@ EXAMPLES: tuple[Event, ...] = (
         generation_s=0.4,
         cost_usd=0.0,
     ),
+    SceneDelayed(
+        job_id=_JOB,
+        run=1,
+        scene_index=1,
+        code=WaitCode.PROVIDER_PAUSED,
+        reason="Replicate wants credit: 402 Insufficient credit",
+    ),
+    PredictionEnded(job_id=_JOB, prediction_id="gm3qorzdhgbfurvjtvhg6dckhu"),
     AudioMerged(
         job_id=_JOB,
         run=1,

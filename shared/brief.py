@@ -16,6 +16,8 @@ SECONDS_MAX = 86_400  # a day: nothing that is stitched is longer
 
 Seconds = Annotated[float, Field(allow_inf_nan=False)]
 Duration = Annotated[Seconds, Field(gt=0, le=SECONDS_MAX)]
+COST_USD_MAX = 1_000_000
+CostUsd = Annotated[float, Field(ge=0, le=COST_USD_MAX, allow_inf_nan=False)]
 
 
 class SyncMode(StrEnum):
@@ -40,6 +42,13 @@ class Transition(StrEnum):
     FADE = "fade"  #: fade out, fade in, everywhere
 
 
+class OnMaxCost(StrEnum):
+    """What becomes of a run that would cost more than `max_cost`."""
+
+    REFUSE = "refuse"  #: it does not begin, if the estimate says so beforehand
+    ERROR_STRATEGY = "error_strategy"  #: it begins; what cannot be paid any more follows that
+
+
 class Value(BaseModel):
     """A part of an event: frozen, tolerant when read."""
 
@@ -54,14 +63,14 @@ def _needs(**types: str) -> dict[str, Any]:
     }
 
 
-class VideoRef(Value):
-    """Where the stitched video lies: a URL, or an object in the store."""
+class MediaRef(Value):
+    """Where something to see or hear lies: a URL, or an object in the store."""
 
     model_config = ConfigDict(
         json_schema_extra={"oneOf": [_needs(url="string"), _needs(object="string")]}
     )
 
-    url: str | None = Field(default=None, description="http(s) URL of the video.")
+    url: str | None = Field(default=None, description="http(s) URL.")
     object: str | None = Field(default=None, description="Key of an object in Segue's store.")
 
     @model_validator(mode="after")
@@ -69,6 +78,14 @@ class VideoRef(Value):
         if (self.url is None) == (self.object is None):
             raise ValueError('name either "url" or "object"')
         return self
+
+
+class VideoRef(MediaRef):
+    """Where the stitched video lies: a URL, or an object in the store."""
+
+
+class AudioRef(MediaRef):
+    """Where a piece of audio lies: a URL, or an object in the store."""
 
 
 class AudioParams(Value):
@@ -85,6 +102,16 @@ class AudioParams(Value):
     )
     prompt: str | None = Field(default=None, description="Wins over the scenes' descriptions.")
     transition: Transition = Transition.AUTO
+    style_audio: AudioRef | None = Field(
+        default=None, description="Music that the first scene continues; it is not heard itself."
+    )
+    use_cache: bool = Field(
+        default=True, description="False: compose anew what was composed before."
+    )
+    max_cost: CostUsd | None = Field(
+        default=None, description="US dollars that the run may spend; null: no limit."
+    )
+    on_max_cost: OnMaxCost = OnMaxCost.REFUSE
 
 
 def _with_duration(value: Any) -> Any:

@@ -157,6 +157,9 @@ class SegmentGenerated(Event):
     attempts: Annotated[int, Field(ge=1)] = 1
     generation_s: float | None = Field(default=None, description="Seconds the provider took.")
     cost_usd: float | None = None
+    saved_usd: float | None = Field(
+        default=None, description="What a cached segment cost when it was made."
+    )
     warnings: tuple[str, ...] = ()
     params: AudioParams = AudioParams()
     video: VideoRef | None = None
@@ -164,6 +167,41 @@ class SegmentGenerated(Event):
     @override
     def _identity(self) -> tuple[object, ...]:
         return (self.scene_index,)
+
+
+class WaitCode(StrEnum):
+    """What a scene waits for."""
+
+    PROVIDER_PAUSED = "provider_paused"  #: it refuses everyone until a person acts
+    PROVIDER_BUSY = "provider_busy"  #: it asked for patience, or is down
+
+
+class SceneDelayed(Event):
+    """A scene waits for its provider; said once per reason, and once more when it goes on."""
+
+    kind = "scene.delayed"
+
+    run: Run
+    scene_index: SceneIndex
+    code: WaitCode
+    reason: str = Field(description="For the person who waits, in the provider's words.")
+    over: bool = Field(default=False, description="It waits no longer.")
+
+    @override
+    def _identity(self) -> tuple[object, ...]:
+        return (self.scene_index, self.code, self.reason, self.over)
+
+
+class PredictionEnded(Event):
+    """The provider says that a prediction ended. Believed in nothing else: look it up."""
+
+    kind = "prediction.ended"
+
+    prediction_id: str
+
+    @override
+    def _identity(self) -> tuple[object, ...]:
+        return (self.prediction_id,)
 
 
 class Seam(Value):
@@ -231,6 +269,9 @@ class JobFailed(Event):
     message: str = Field(description="For the person who asked.")
     scene_index: SceneIndex | None = None
     retryable: bool = Field(default=False, description="Whether asking again can help.")
+    cost_usd: float | None = Field(
+        default=None, description="What the scene cost all the same; null: nothing known."
+    )
 
     @override
     def _identity(self) -> tuple[object, ...]:
@@ -249,6 +290,8 @@ class JobCancelled(Event):
 EVENTS: tuple[type[Event], ...] = (
     VideoStitched,
     SceneRequested,
+    SceneDelayed,
+    PredictionEnded,
     SegmentGenerated,
     AudioMerged,
     VideoMuxed,

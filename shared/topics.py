@@ -10,6 +10,8 @@ from shared.events import (
     Event,
     JobCancelled,
     JobFailed,
+    PredictionEnded,
+    SceneDelayed,
     SceneRequested,
     SegmentGenerated,
     VideoMuxed,
@@ -51,6 +53,8 @@ def _topic(event: type[Event], written_by: str, read_by: str) -> Topic:
 EVENT_TOPICS: tuple[Topic, ...] = (
     _topic(VideoStitched, "upstream", "api"),
     _topic(SceneRequested, "api upstream", "generator api"),
+    _topic(SceneDelayed, "generator", "api"),
+    _topic(PredictionEnded, "api", "generator"),
     _topic(SegmentGenerated, "generator", "merger api"),
     _topic(AudioMerged, "merger", "muxer api"),
     _topic(VideoMuxed, "muxer", "api"),

@@ -69,6 +69,21 @@ def segment_key(job_id: str, run: int, scene_index: int) -> str:
     return f"{scene_prefix(job_id, run, scene_index)}/segment.json"
 
 
+def style_key(job_id: str, run: int) -> str:
+    """The end of the user's own audio that the first scene continues, as it is sent."""
+    return f"{run_prefix(job_id, run)}/style.mp3"
+
+
+def cache_key(digest: str) -> str:
+    """A clip that can be used again wherever the same is asked for; `digest` of what was asked."""
+    return f"cache/{digest}/clip.mp3"
+
+
+def cached_facts_key(digest: str) -> str:
+    """What is known of the clip beside it; there is a cached clip where there is this object."""
+    return f"cache/{digest}/facts.json"
+
+
 def track_key(job_id: str, run: int) -> str:
     """The track of a run."""
     return f"{run_prefix(job_id, run)}/track.mp3"

@@ -166,6 +166,8 @@ def test_ids_of_published_events_stay_what_they_were() -> None:
         "audio.merged": "299d55f6-2b88-5bb2-95c8-59aaf5139fd3",
         "video.muxed": "699df110-025e-5ae0-95cf-a4eb0ccef9cc",
         "job.failed": "1b644095-e796-5607-936f-2ff39fd62141",
+        "prediction.ended": "88ebe50b-d72e-545e-9c8f-f92a6bbc1cbd",
+        "scene.delayed": "071f3056-f63d-5408-b911-1b3613b7cdad",
         "job.cancelled": "ac9167ab-8536-59b8-8e64-ffe1e51ec1f4",
     }
 

@@ -1,7 +1,7 @@
 """Music providers: one request in, one clip out, paid for once.
 
-Adapters: `synth` (offline, repeatable, audible), `silence` (the right length of nothing) and,
-in time, `replicate` (MusicGen over HTTP). All pass `tests/contract/test_music_provider.py` and
+Adapters: `synth` (offline, repeatable, audible), `silence` (the right length of nothing) and
+`replicate` (MusicGen over HTTP). All pass `tests/contract/test_music_provider.py` and
 keep MusicGen's contract: whole seconds only; `duration_s` counts the window; what comes back
 begins with a re-synthesis of the window at a level of its own; 32 kHz stereo MP3, normalised
 per clip. Whoever joins clips measures; nobody assumes.
@@ -44,6 +44,7 @@ class CompositionRequest:
     seed: int  #: 1 to 2**32 - 1, unique to this try: a lost prediction is found by it
     #: refuse rather than begin anew where the window's clip cannot be sent
     must_continue: bool = False
+    job_id: str = ""  #: whose it is, for news of it; says nothing about the music
 
     def __post_init__(self) -> None:
         """Refuse what the model would answer with an obscure fault, before it costs anything."""
