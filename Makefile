@@ -12,6 +12,11 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up
 PYTHON ?=
 T ?=
+S ?=
+PROFILES ?=
+VOLUMES ?=
+COMMA := ,
+COMPOSE ?= docker compose $(foreach one,$(subst $(COMMA), ,$(PROFILES)),--profile $(one))
 # The lock takes nothing younger than a week: what is bad in a release is found in its first days.
 LOCK_AGE ?= 7 days ago
 
@@ -66,10 +71,28 @@ test: setup ## Every test, or those below T=path
 
 ##@ Run
 
-.PHONY: up embedded
-up: embedded ## The same as embedded
+.PHONY: up
+up: ## The whole of Segue in Docker (PROFILES=scale, observability or both, by comma)
+	@sh deploy/compose/make-env.sh .env
+	$(COMPOSE) build
+	$(COMPOSE) up --detach --wait --wait-timeout 300
+	@echo 'api: http://127.0.0.1:4000   make logs S=generator   make down'
+
+.PHONY: down
+down: ## Stop what `make up` started; its data stays (VOLUMES=yes removes it too)
+	$(COMPOSE) --profile '*' down --remove-orphans $(if $(filter yes,$(VOLUMES)),--volumes)
+
+.PHONY: logs
+logs: ## Follow the logs of all of it, or of one: S=api
+	$(COMPOSE) --profile '*' logs --follow --tail 200 $(S)
+
+.PHONY: embedded
 embedded: setup ## The whole of Segue on this machine, until Ctrl-C
 	@$(BIN)/segue up
+
+.PHONY: native
+native: setup ## The same on the real servers without Docker: Kafka, PostgreSQL, MinIO
+	@$(BIN)/segue up --stack native
 
 .PHONY: demo
 demo: setup ## Score a video made here, or VIDEO=… with SCENES=…, into out/demo
@@ -100,6 +123,10 @@ integration: setup ## Real servers, one at a time (addresses, Docker, native, el
 .PHONY: e2e
 e2e: setup ## Whole jobs through the running services
 	$(BIN)/python -m pytest tests/e2e
+
+.PHONY: prove
+prove: setup ## Build the images and run the compose file from them, on an engine of its own (root)
+	$(BIN)/python -m tests.deployment
 
 .PHONY: coverage
 coverage: setup ## Every test, with what they did not reach

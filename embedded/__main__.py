@@ -1,4 +1,4 @@
-"""Start the embedded stack: `python -m embedded`, or `segue up`.
+"""Start a stack on this machine: `python -m embedded`, or `segue up`.
 
 Exit codes: 0 stopped as asked, 1 stopped by a fault, 2 the settings are wrong, 130 stopped by
 force (a second Ctrl-C).
@@ -11,9 +11,9 @@ import signal
 import sys
 import warnings
 from pathlib import Path
-from typing import Any, TextIO, cast
+from typing import Any, TextIO, cast, get_args
 
-from embedded.settings import StackSettings
+from embedded.settings import StackKind, StackSettings
 from embedded.stack import run, stop_when_unused
 from shared.clock import SystemClock
 from shared.errors import SegueError, SettingsError
@@ -80,6 +80,12 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="segue up", description="The whole of Segue on this machine, until Ctrl-C."
     )
+    parser.add_argument(
+        "--stack",
+        dest="kind",
+        choices=get_args(StackKind),
+        help="which servers: embedded in Python, native real ones, external (SEGUE_STACK)",
+    )
     parser.add_argument("--provider", help="who makes the music (MUSIC_PROVIDER; default synth)")
     parser.add_argument("--port", type=int, help="of the api (SEGUE_API_PORT; 0: any free one)")
     parser.add_argument("--data-dir", type=Path, help="where data is kept (SEGUE_DATA_DIR)")
@@ -93,7 +99,7 @@ def _settings(arguments: argparse.Namespace) -> StackSettings:
     """The environment's settings; what the command line says wins."""
     given: dict[str, Any] = {
         name: value
-        for name in ("provider", "port")
+        for name in ("kind", "provider", "port")
         if (value := getattr(arguments, name)) is not None
     }
     if arguments.data_dir is not None:
@@ -105,7 +111,10 @@ def _settings(arguments: argparse.Namespace) -> StackSettings:
 
 
 def _announce_standins(settings: StackSettings) -> None:
-    """Say what is not the real thing: the parts that warn by themselves, and the folder."""
+    """Say what is not the real thing: the parts that warn by themselves, and the folder.
+
+    Of native servers: that their first start may take minutes.
+    """
 
     def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
         kind = "stand-in" if issubclass(category, StandInWarning) else category.__name__
@@ -115,7 +124,10 @@ def _announce_standins(settings: StackSettings) -> None:
     warnings.simplefilter("once", StandInWarning)
     folder = settings.home.folder
     _say(f"data in {folder}")
-    _say(f"stand-in: the object store is a folder, {folder / 'objects'}")
+    if settings.kind == "embedded":
+        _say(f"stand-in: the object store is a folder, {folder / 'objects'}")
+    elif settings.kind == "native":
+        _say("Kafka and MinIO are fetched or built at their first start: seconds to minutes")
 
 
 def _say(line: str, *, to: TextIO = sys.stdout) -> None:

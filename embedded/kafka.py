@@ -1,7 +1,7 @@
 """Native Kafka: a one-node Apache Kafka broker from its published jars, for tests without Docker.
 
-Maven fetches the jars that `tools/kafka/pom.xml` pins, once per user; any Java 17 or newer runs
-them. The broker is its own controller (KRaft) and keeps its log in a folder.
+Maven fetches the jars that `tools/kafka/pom.xml` pins, once per user; `java.py` has the Java that
+runs them. The broker is its own controller (KRaft) and keeps its log in a folder.
 
 I/O: processes, files, two ports of 127.0.0.1, and Maven's registry the first time.
 """
@@ -16,14 +16,14 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from embedded import toolcache
-from embedded.server import Server, ServerStartError, free_ports, run_tool
+from embedded.java import java_home, wrong_java_home
+from embedded.server import Server, free_ports, run_tool
 from embedded.toolcache import ToolSettings
 
 _POM = Path(__file__).parent / "tools" / "kafka" / "pom.xml"
 VERSION = re.findall(r"<artifactId>kafka_[\d.]+</artifactId>\s*<version>(.+?)<", _POM.read_text())[
     0
 ]
-JAVA_MIN = 17  # what the broker's classes are compiled for
 _FETCH_S = 300.0  # 7 s here; 43 MB over a slow line
 _TOOL_S = 60.0  # 2 s here
 _READY_S = 60.0  # 2.5 s on two idle cores
@@ -65,15 +65,13 @@ class NativeKafka:
     def __init__(self, folder: Path, settings: ToolSettings) -> None:
         self.folder = folder.resolve()
         self._settings = settings
-        self._server = Server(f"Apache Kafka {VERSION}", log=self.folder / "kafka.log")
+        self.server = Server(f"Apache Kafka {VERSION}", log=self.folder / "kafka.log")
 
     @staticmethod
     def available(settings: ToolSettings) -> str | None:
-        """None if it can be started here, perhaps after fetching its jars; otherwise why not."""
-        try:
-            _java(settings)
-        except ServerStartError as error:
-            return str(error)
+        """None if it can be started here, perhaps after fetching what it needs; else why not."""
+        if why_not := wrong_java_home(settings):
+            return why_not
         if not _place(settings).is_dir() and shutil.which("mvn") is None:
             return "its jars are not cached, and there is no mvn (Maven) to fetch them"
         return None
@@ -84,11 +82,22 @@ class NativeKafka:
         Raises:
             ServerStartError: why it did not.
         """
-        java = _java(self._settings)
-        jars = toolcache.fill(_place(self._settings), _fetch_jars, deadline_s=_FETCH_S)
+        home = java_home(self._settings)
+        java = home / "bin" / "java"
+
+        def fetch_jars(folder: Path) -> None:
+            goal = ["dependency:copy-dependencies", f"-DoutputDirectory={folder}"]
+            run_tool(
+                "fetching Kafka's jars",
+                ["mvn", "-q", "-B", "-f", _POM, *goal],
+                timeout_s=_FETCH_S,
+                environment={"JAVA_HOME": str(home)},
+            )
+
+        jars = toolcache.fill(_place(self._settings), fetch_jars, deadline_s=_FETCH_S)
         port, properties = self._configure()
-        command = [java, *_JVM, f"-Dlog4j2.configurationFile={self.folder / 'log4j2.xml'}"]
-        command += ["-cp", f"{jars}/*"]
+        log4j = f"-Dlog4j2.configurationFile={self.folder / 'log4j2.xml'}"
+        command: list[str | Path] = [java, *_JVM, log4j, "-cp", f"{jars}/*"]
         if not (self.folder / "data" / "meta.properties").exists():
             cluster = base64.urlsafe_b64encode(os.urandom(_CLUSTER_ID_BYTES)).decode().rstrip("=")
             form: list[str | Path] = ["format", f"--cluster-id={cluster}", "-c", properties]
@@ -99,16 +108,24 @@ class NativeKafka:
                 timeout_s=_TOOL_S,
             )
         address = f"127.0.0.1:{port}"
-        self._server.start(
+        self.server.start(
             [*command, "kafka.Kafka", properties],
             answers=lambda: answers(address),
             ready_s=_READY_S,
         )
         return address
 
+    def cluster_id(self) -> str:
+        """Who this cluster is: another one once its folder was emptied and formatted again."""
+        return dict(
+            line.split("=", 1)
+            for line in (self.folder / "data" / "meta.properties").read_text().splitlines()
+            if "=" in line
+        )["cluster.id"]
+
     def stop(self) -> None:
         """End it; nothing happens when it does not run."""
-        self._server.stop()
+        self.server.stop()
 
     def _configure(self) -> tuple[int, Path]:
         """Write the broker's configuration; its port and the file."""
@@ -123,31 +140,6 @@ class NativeKafka:
 
 def _place(settings: ToolSettings) -> Path:
     return toolcache.cached_path(settings, f"kafka-{VERSION}", _POM.read_bytes())
-
-
-def _fetch_jars(folder: Path) -> None:
-    goal = ["dependency:copy-dependencies", f"-DoutputDirectory={folder}"]
-    run_tool("fetching Kafka's jars", ["mvn", "-q", "-B", "-f", _POM, *goal], timeout_s=_FETCH_S)
-
-
-def _java(settings: ToolSettings) -> str:
-    """The java to use.
-
-    Raises:
-        ServerStartError: there is none, or it is too old.
-    """
-    ways_out = f"install Java {JAVA_MIN} or newer, or let JAVA_HOME name one"
-    if settings.java_home is not None:
-        java = shutil.which(settings.java_home / "bin" / "java")
-    else:
-        java = shutil.which("java")
-    if java is None:
-        raise ServerStartError(f"no java found: {ways_out}")
-    said = run_tool("java -version", [java, "-version"], timeout_s=_TOOL_S)
-    found = re.search(r'version "(\d+)', said)
-    if found is None or int(found.group(1)) < JAVA_MIN:
-        raise ServerStartError(f"{java} is too old: {ways_out}")
-    return java
 
 
 def answers(address: str) -> bool:

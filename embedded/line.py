@@ -1,17 +1,15 @@
-"""Line: the four services with the settings they have in the embedded stack.
+"""Line: the four services with the settings they have in a stack on this machine.
 
 Importing this module imports every service, which takes a second: the stack does it in a
 thread while its servers start.
 """
 
-import secrets
 from collections.abc import Awaitable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from embedded.broker import PARTITIONS
+from embedded.servers import Addresses
 from embedded.settings import StackProvider
 from embedded.supervise import Service
 from services.api.app import run as run_api
@@ -23,12 +21,12 @@ from services.merger.app import run as run_merger
 from services.merger.settings import MergerSettings
 from services.muxer.app import run as run_muxer
 from services.muxer.settings import MuxerSettings
+from shared.pricing import PricingSettings
 from shared.segment_links import LinkSettings
-from shared.settings import KafkaSettings, LaneSettings, SettingsGroup, StoreSettings
+from shared.settings import HealthSettings, LaneSettings, SettingsGroup
 
 G = TypeVar("G", bound=SettingsGroup)
 _DRAIN_S = 2.0  # what is cut off goes on at the next start, and a person waits at the terminal
-_EPOCH_BYTES = 8
 
 
 class _Door(Protocol):
@@ -41,9 +39,7 @@ class _Door(Protocol):
 class Parts:
     """What the stack has started or made for its services."""
 
-    kafka: str  #: bootstrap address of the broker
-    database: str  #: URL
-    objects: Path  #: folder of the store
+    addresses: Addresses
     segment_keys: str
     port: int
     provider: StackProvider
@@ -56,38 +52,37 @@ def services(parts: Parts) -> list[Service]:
     Raises:
         SettingsError: the environment says something wrong to one of them.
     """
-    kafka = KafkaSettings.from_environment(
-        bootstrap_servers=parts.kafka,
-        create_topics=False,  # the broker makes them on first use, and cannot be asked to
-        partitions=PARTITIONS,
-        fetch_max_wait_ms=20,  # it does not wake a fetch that waits
-        session_timeout_s=6,
-        heartbeat_s=1,
-        epoch=secrets.token_hex(_EPOCH_BYTES),  # a new broker knows nothing of yesterday
-    )
-    given = {"kafka": kafka, "store": StoreSettings.from_environment(folder=parts.objects)}
+    addresses = parts.addresses
+    given: dict[str, Any] = {"kafka": addresses.kafka, "store": addresses.store}
+    database = {} if addresses.database is None else {"url": addresses.database}
     lanes = _unless_said(LaneSettings.from_environment(), drain_s=_DRAIN_S)
     links = _unless_said(LinkSettings.from_environment(), keys=parts.segment_keys)
+    provider = _provider(parts)
     api = ApiSettings.from_environment(
         **given,
         host="127.0.0.1",
         port=parts.port,
-        database=DatabaseSettings.from_environment(url=parts.database),
+        database=DatabaseSettings.from_environment(**database),
+        pricing=PricingSettings.from_environment(**provider),
         links=links,
     )
-    generator = GeneratorSettings.from_environment(
-        **given, **_provider(parts), lanes=lanes, links=links
-    )
+    # one port cannot serve three services of one process; the api's has what there is to know
+    stage: dict[str, Any] = {
+        **given,
+        "lanes": lanes,
+        "health": HealthSettings.from_environment(port=None),
+    }
+    generator = GeneratorSettings.from_environment(**stage, **provider, links=links)
     return [
         _service("generator", run_generator, generator),
-        _service("merger", run_merger, MergerSettings.from_environment(**given, lanes=lanes)),
-        _service("muxer", run_muxer, MuxerSettings.from_environment(**given, lanes=lanes)),
+        _service("merger", run_merger, MergerSettings.from_environment(**stage)),
+        _service("muxer", run_muxer, MuxerSettings.from_environment(**stage)),
         _service("api", run_api, api),
     ]
 
 
 def _provider(parts: Parts) -> dict[str, Any]:
-    """What the generator is told of its provider."""
+    """What generator and api are told of the provider."""
     if parts.fake_replicate is None:
         return {"wanted": parts.provider}
     base_url, key = parts.fake_replicate

@@ -37,7 +37,7 @@ class NativeMinio:
     def __init__(self, folder: Path, settings: ToolSettings) -> None:
         self.folder = folder.resolve()
         self._settings = settings
-        self._server = Server("MinIO", log=self.folder / "minio.log")
+        self.server = Server("MinIO", log=self.folder / "minio.log")
 
     @staticmethod
     def is_built(settings: ToolSettings) -> bool:
@@ -68,7 +68,7 @@ class NativeMinio:
         (port,) = free_ports(1)
         secret = secrets.token_urlsafe(24)
         url = f"http://127.0.0.1:{port}"
-        self._server.start(
+        self.server.start(
             [binary, "server", self.folder / "data", "--address", f"127.0.0.1:{port}", "--quiet"],
             answers=lambda: answers(url),
             ready_s=_READY_S,
@@ -87,7 +87,7 @@ class NativeMinio:
 
     def stop(self) -> None:
         """End it; nothing happens when it does not run."""
-        self._server.stop()
+        self.server.stop()
 
 
 def _place(settings: ToolSettings) -> Path:

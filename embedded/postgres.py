@@ -43,7 +43,7 @@ class EmbeddedPostgres:
         self._durable = durable
         self._socket_folder = self.folder / "socket"
         self._short_paths = ExitStack()
-        self._server = Server(
+        self.server = Server(
             "PostgreSQL",
             log=self.folder / "postgres.log",
             stop_signal=signal.SIGINT,  # its "fast": clients are cut off, the data is written
@@ -65,11 +65,6 @@ class EmbeddedPostgres:
             -1
         ]
 
-    @property
-    def is_running(self) -> bool:
-        """Whether the server lives."""
-        return self._server.is_running
-
     def start(self) -> str:
         """Start, on a new cluster or on yesterday's; the URL of the database `segue`.
 
@@ -86,12 +81,12 @@ class EmbeddedPostgres:
 
     def stop(self) -> None:
         """Write everything down and end; nothing happens when it does not run."""
-        self._server.stop()
+        self.server.stop()
         self._short_paths.close()
 
     def _start(self) -> str:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._server.claim()
+        self.server.claim()
         cluster = self._make_cluster()
         self._socket_folder = self._make_socket_folder(cluster)
         options = ["-c", "listen_addresses="]
@@ -99,7 +94,7 @@ class EmbeddedPostgres:
         if not self._durable:
             options += _UNSAFE
         argv: list[str | Path] = [*_as_owner(cluster), _binary("postgres"), "-D", cluster, *options]
-        self._server.start(argv, answers=self._answers, ready_s=_READY_S)
+        self.server.start(argv, answers=self._answers, ready_s=_READY_S)
         login: list[str | Path] = ["-h", self._socket_folder, "-U", _USER, "-d", "postgres"]
         quiet = ["-X", "-q", "-v", "ON_ERROR_STOP=1", "-v", f"name={DATABASE}"]
         run_tool(

@@ -1,4 +1,4 @@
-"""Settings of the embedded stack: where it keeps its data and who makes its music.
+"""Settings of a stack on this machine: its servers, its data, and who makes its music.
 
 Everything else is its services' own: they read the environment as always, except for the
 addresses of the parts that the stack itself starts.
@@ -13,6 +13,7 @@ from shared.settings import SettingsGroup, TelemetrySettings
 
 #: those of the generator, and a stand-in of Replicate for trying the real client without an account
 StackProvider = Literal["synth", "silence", "replicate", "fake-replicate"]
+StackKind = Literal["embedded", "native", "external"]  #: `servers.py` says what each has
 
 
 class StackSettings(SettingsGroup):
@@ -20,6 +21,8 @@ class StackSettings(SettingsGroup):
 
     #: unlike the generator alone, a stack for listening makes music when nothing is said
     provider: StackProvider = Field("synth", validation_alias="MUSIC_PROVIDER")
+    #: which servers the services work with
+    kind: StackKind = Field("embedded", validation_alias="SEGUE_STACK")
     #: port of the api on 127.0.0.1; 0: any free one
     port: int = Field(4000, ge=0, le=65_535, validation_alias="SEGUE_API_PORT")
 

@@ -1,8 +1,8 @@
-"""Stack: the whole system in one process, started in order, watched, stopped in reverse.
+"""Stack: the whole system on this machine, started in order, watched, stopped in reverse.
 
-Broker, PostgreSQL and a folder take the places of the servers; the four services are the real
-ones, as tasks of one loop, each kept running by `supervise.py`. PostgreSQL and the folder remember;
-the broker does not, so the api publishes unfinished work again at the next start.
+The servers are of the kind that was asked for (`servers.py`); the four services are the real
+ones, as tasks of one loop, each kept running by `supervise.py`. The embedded broker remembers
+nothing, so the api publishes unfinished work again at the next start.
 
 Units: seconds. I/O: everything; the steps are numbered where they are taken.
 """
@@ -11,17 +11,16 @@ import asyncio
 import importlib
 import os
 import socket
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from embedded.broker import EmbeddedBroker
 from embedded.home import claimed, segment_keys
-from embedded.postgres import EmbeddedPostgres
 from embedded.server import free_ports, tail
+from embedded.servers import Addresses, servers_of
 from embedded.settings import StackSettings
 from embedded.supervise import Service, keep_running
 from shared.clock import Clock, SystemClock
@@ -48,9 +47,8 @@ class Stack:
         self._folder = folder
         self._port = port
         self._clock = clock
-        self._broker = EmbeddedBroker()
-        self._postgres = EmbeddedPostgres(folder / "postgres")
-        self._database: asyncio.Future[str] | None = None
+        self._servers = servers_of(settings.kind, folder)
+        self._addresses: asyncio.Future[Addresses] | None = None
         self._services: list[Service] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._standins = AsyncExitStack()
@@ -61,19 +59,16 @@ class Stack:
         Raises:
             SegueError: which part does not, and why.
         """
-        # 1. PostgreSQL in its process, the imports in a thread, the broker here: side by side
-        self._database = asyncio.ensure_future(asyncio.to_thread(self._postgres.start))
+        # 1. the servers, and the imports in a thread: side by side
+        self._addresses = asyncio.ensure_future(asyncio.to_thread(self._servers.start))
         importing = asyncio.ensure_future(
             asyncio.to_thread(importlib.import_module, "embedded.line")
         )
-        kafka = await asyncio.to_thread(self._broker.start)
-        line, database = await asyncio.gather(importing, asyncio.shield(self._database))
+        line, addresses = await asyncio.gather(importing, asyncio.shield(self._addresses))
         # 2. the services, side by side too: a new consumer group waits for its members
         self._services = line.services(
             line.Parts(
-                kafka=kafka,
-                database=database,
-                objects=self._folder / "objects",
+                addresses=addresses,
                 segment_keys=segment_keys(self._folder),
                 port=self._port,
                 provider=self._settings.provider,
@@ -101,17 +96,22 @@ class Stack:
         fake = await self._standins.enter_async_context(replicate.FakeReplicate())
         return fake.base_url, fake.token
 
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """Where its servers are, as variables for whoever works with them from outside."""
+        assert self._addresses is not None, "it was started"
+        return self._addresses.result().environment()
+
     async def watch(self) -> None:
         """Return never.
 
         Raises:
-            SegueError: a service was given up, or PostgreSQL is gone.
+            SegueError: a service was given up, or a server is gone.
         """
         while True:
             await self._beside_services(self._clock.sleep(_WATCH_S))
-            if not self._postgres.is_running:
-                log = tail(self._folder / "postgres" / "postgres.log")
-                raise SegueError(f"PostgreSQL ended by itself\n{log}".rstrip())
+            if (server := self._servers.ended()) is not None:
+                raise SegueError(f"{server.name} ended by itself\n{tail(server.log)}".rstrip())
 
     async def stop(self, hurry: asyncio.Event) -> bool:
         """Take everything down in reverse; `hurry` ends the waiting. Whether nothing hangs."""
@@ -121,12 +121,10 @@ class Stack:
         # 2. the api goes after them: it has then seen what they said last
         clean = await self._end(edge, within_s=_API_STOP_S, hurry=hurry) and clean
         await self._standins.aclose()
-        # 3. PostgreSQL writes everything down; if it was still starting, after that
-        if self._database is not None:
-            await asyncio.wait([self._database])
-            await asyncio.to_thread(self._postgres.stop)
-        # 4. the broker forgets
-        await asyncio.to_thread(self._broker.stop)
+        # 3. the servers write everything down; if they were still starting, after that
+        if self._addresses is not None:
+            await asyncio.wait([self._addresses])
+        await asyncio.to_thread(self._servers.stop)
         return clean
 
     async def _beside_services(self, work: Coroutine[Any, Any, None]) -> None:
@@ -216,7 +214,7 @@ async def _work(
     found = RunningStack(
         pid=os.getpid(), api_url=stack.url, provider=provider, started_at=clock.now()
     )
-    announce_stack(folder, found)
+    announce_stack(folder, found, environment=stack.environment)
     ready(found)
     await stack.watch()
 

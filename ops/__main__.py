@@ -13,20 +13,23 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from ops import options
 from ops import schemas as generated
 from ops.client import ApiClient
+from ops.cluster import acls, prepare
 from ops.demo import demo as run_demo
-from ops.doctor import Check, examine
+from ops.doctor import examine
 from ops.exits import HELP, CommandError, Exit, answering, print_json
 from ops.follow import follow
+from ops.options import ApiUrl, DataDir, Json, Provider
+from ops.plan import lines, plan
 from ops.progress import JobProgress
 from ops.scenes import read_scenes
 from ops.score import ScoreRequest, check
 from ops.score import score as run_score
 from ops.settings import CommandSettings
+from ops.showing import show_checks, show_files, show_status
 from ops.stacks import HOUSE, a_stack, stack_command
-from services.api.schemas import StatusAnswer
-from shared.brief import ErrorStrategy, SyncMode, Transition
 from shared.running import HomeSettings, find_stack
 
 app = typer.Typer(
@@ -36,17 +39,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
-ApiUrl = Annotated[
-    str | None, typer.Option("--api", help="A running api (SEGUE_API_URL); else this machine's.")
-]
-DataDir = Annotated[
-    Path | None, typer.Option(help="Where the embedded stack keeps its data (SEGUE_DATA_DIR).")
-]
-Provider = Annotated[
-    str | None, typer.Option(help="Who makes the music: synth or silence (MUSIC_PROVIDER).")
-]
-_MARKS = {"ok": "ok", "missing": "MISSING", "optional": "-"}
+app.command(epilog=HELP)(prepare)
+app.command(epilog=HELP)(acls)
 
 
 @app.command(epilog=HELP)
@@ -54,10 +48,14 @@ def up(
     provider: Provider = None,
     port: Annotated[int | None, typer.Option(help="Of the api; 0: any free one.")] = None,
     data_dir: DataDir = None,
+    stack: Annotated[
+        str | None,
+        typer.Option(help="Which servers: embedded, native (real ones), external (SEGUE_STACK)."),
+    ] = None,
 ) -> None:
     """Run the whole of Segue on this machine until Ctrl-C."""
     folder = None if data_dir is None else data_dir.absolute()
-    command = stack_command(folder=folder, port=port, provider=provider)
+    command = stack_command(folder=folder, port=port, provider=provider, kind=stack)
     if folder is None:  # a relative SEGUE_DATA_DIR means from here, not from where the code lies
         with answering(as_json=False):
             command += ["--data-dir", str(HomeSettings.from_environment().folder)]
@@ -68,46 +66,54 @@ def up(
 @app.command(epilog=HELP)
 def score(
     *,
-    video: Annotated[
-        Path | None, typer.Argument(metavar="VIDEO", help="The stitched video.")
-    ] = None,
-    scenes: Annotated[
-        Path, typer.Option(help="JSON: description and duration_s (or start_s, end_s) of each.")
-    ],
-    prompt: Annotated[str | None, typer.Option(help="For scenes without their own.")] = None,
-    sync_mode: Annotated[SyncMode | None, typer.Option(help="How it fits the picture.")] = None,
-    fade_duration: Annotated[float | None, typer.Option(help="Seconds, 0 to 30.")] = None,
-    transition: Annotated[Transition | None, typer.Option(help="auto splices music.")] = None,
-    error_strategy: Annotated[ErrorStrategy | None, typer.Option(help="For a scene.")] = None,
-    no_video: Annotated[bool, typer.Option("--no-video", help="The track alone.")] = False,
-    out: Annotated[Path | None, typer.Option(help="Folder; default out/JOB.")] = None,
-    job_id: Annotated[str | None, typer.Option(help="Default: made from the content.")] = None,
+    video: options.Video = None,
+    scenes: options.Scenes,
+    prompt: options.Prompt = None,
+    sync_mode: options.Sync = None,
+    fade_duration: options.FadeDuration = None,
+    transition: options.TransitionKind = None,
+    error_strategy: options.OnError = None,
+    style: options.Style = None,
+    max_cost: options.MaxCost = None,
+    on_max_cost: options.OnOverCost = None,
+    no_cache: options.NoCache = False,
+    no_video: options.NoVideo = False,
+    out: options.Out = None,
+    job_id: options.JobId = None,
     api: ApiUrl = None,
     provider: Provider = None,
     data_dir: DataDir = None,
-    timeout: Annotated[float | None, typer.Option(help="Seconds (SEGUE_SCORE_TIMEOUT_S).")] = None,
+    timeout: options.Timeout = None,
+    dry_run: options.DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Score VIDEO: writes scored.mp4, track.mp3 and report.json."""
     wishes: dict[str, Any] = {
         "prompt": prompt,
-        "sync_mode": sync_mode and sync_mode.value,
+        "sync_mode": sync_mode,
         "fade_duration": fade_duration,
-        "transition": transition and transition.value,
-        "error_strategy": error_strategy and error_strategy.value,
+        "transition": transition,
+        "error_strategy": error_strategy,
+        "max_cost": max_cost,
+        "on_max_cost": on_max_cost,
+        "use_cache": False if no_cache else None,
     }
     with answering(as_json=as_json):
         if video is None and not no_video:
             raise CommandError(Exit.USAGE, "name a VIDEO, or ask for the track with --no-video")
-        request = ScoreRequest(
+        request = ScoreRequest.of(
             video=None if no_video else video,
             scenes=read_scenes(scenes),
-            audio_params={name: value for name, value in wishes.items() if value is not None},
+            wishes=wishes,
+            style=style,
             job_id=job_id,
         )
         settings = _settings(api=api, data_dir=data_dir, timeout=timeout)
+        if dry_run:
+            _show_plan(request, settings, provider=provider, as_json=as_json)
+            return
         report = _scored(request, settings, out=out, provider=provider, quiet=as_json)
-        _show_files(report, as_json=as_json)
+        show_files(report, as_json=as_json)
 
 
 @app.command(epilog=HELP)
@@ -124,7 +130,7 @@ def demo(
         report = run_demo(
             video=video, scenes=scenes, out=out, provider=provider, console=_console(quiet=as_json)
         )
-        _show_files(report, as_json=as_json)
+        show_files(report, as_json=as_json)
 
 
 @app.command(epilog=HELP)
@@ -150,7 +156,7 @@ def status(
         if as_json:
             print_json(found.model_dump(mode="json"))
         else:
-            _show_status(found)
+            show_status(found)
         if watch and found.audio_status.status != "completed":
             raise typer.Exit(Exit.FAILED)
 
@@ -164,7 +170,7 @@ def doctor(*, as_json: Json = False) -> None:
         if as_json:
             print_json({"ok": ok, "checks": [check.as_json() for check in checks]})
         else:
-            _show_checks(checks)
+            show_checks(checks)
         if not ok:
             raise typer.Exit(Exit.FAILED)
 
@@ -212,6 +218,18 @@ def _scored(
             ) from error
 
 
+def _show_plan(
+    request: ScoreRequest, settings: CommandSettings, *, provider: str | None, as_json: bool
+) -> None:
+    check(request, _console(quiet=as_json))
+    told = plan(request, settings, provider=provider)
+    if as_json:
+        print_json(told)
+        return
+    for line in lines(told):
+        print(line)
+
+
 def _running_api(settings: CommandSettings) -> str:
     if settings.api_url is not None:
         return settings.api_url
@@ -226,36 +244,6 @@ def _running_api(settings: CommandSettings) -> str:
 
 def _console(*, quiet: bool) -> Console:
     return Console(quiet=quiet, soft_wrap=True)
-
-
-def _show_files(report: dict[str, Any], *, as_json: bool) -> None:
-    if as_json:
-        print_json(report)
-        return
-    for warning in report["warnings"]:
-        print(f"note: {warning}")
-    for file in (*report["files"].values(), {"path": report["report"]}):
-        print(file["path"])
-
-
-def _show_status(found: StatusAnswer) -> None:
-    said = found.audio_status
-    line = f"job {found.job_id}, run {found.run}: {said.status} ({found.state})"
-    print(f"{line}, {found.progress.percentage} %")
-    for scene in found.progress.scenes:
-        how = f"{scene.origin.value}" if scene.origin else scene.state
-        print(f"scene {scene.index + 1:>3}  {how:<10} {scene.reason or ''}".rstrip())
-    if said.error:
-        print(f"error: {said.error}")
-    for warning in found.warnings:
-        print(f"note: {warning}")
-
-
-def _show_checks(checks: list[Check]) -> None:
-    for one in checks:
-        print(f"{_MARKS[one.state]:<9}{one.name:<20}{one.found}")
-        if not one.ok:
-            print(f"{'':<29}-> {one.advice}")
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ import httpx
 from pydantic import BaseModel, ValidationError
 
 from ops.exits import CommandError, Exit
-from services.api.schemas import GenerateAnswer, StatusAnswer, UploadAnswer
+from services.api.schemas import GenerateAnswer, StatusAnswer, StyleBody, UploadAnswer
 
 M = TypeVar("M", bound=BaseModel)
 ANSWER_S = 30.0
@@ -31,6 +31,12 @@ _PAUSE_S_MAX = 10.0
 _BLOCK_BYTES = 256 * 1024
 _BUSY = frozenset({HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS})
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+
+
+class StyleAnswer(BaseModel):
+    """A style sample that was taken in, as far as a command needs to know."""
+
+    style_audio: StyleBody
 
 
 class ApiClient:
@@ -69,15 +75,11 @@ class ApiClient:
 
     def upload(self, video: Path) -> UploadAnswer:
         """Hand in a video file."""
-        size = {"Content-Length": str(video.stat().st_size)}
-        answer = self._ask(
-            "POST",
-            "/api/v3/videos",
-            content=lambda: _blocks(video),
-            headers={"Content-Type": "application/octet-stream", **size},
-            timeout=httpx.Timeout(ANSWER_S, read=UPLOAD_S),
-        )
-        return self._read(UploadAnswer, answer)
+        return self._read(UploadAnswer, self._hand_in("/api/v3/videos", video))
+
+    def upload_style(self, audio: Path) -> StyleAnswer:
+        """Hand in a style sample."""
+        return self._read(StyleAnswer, self._hand_in("/api/v3/audio/styles", audio))
 
     def start(self, body: dict[str, Any]) -> GenerateAnswer:
         """Start a run."""
@@ -111,6 +113,16 @@ class ApiClient:
         finally:
             half.unlink(missing_ok=True)
         return {"path": str(place), "size_bytes": size, "sha256": digest.hexdigest()}
+
+    def _hand_in(self, path: str, file: Path) -> httpx.Response:
+        size = {"Content-Length": str(file.stat().st_size)}
+        return self._ask(
+            "POST",
+            path,
+            content=lambda: _blocks(file),
+            headers={"Content-Type": "application/octet-stream", **size},
+            timeout=httpx.Timeout(ANSWER_S, read=UPLOAD_S),
+        )
 
     def _ask(self, method: str, path: str, **request: Any) -> httpx.Response:
         content = request.pop("content", None)

@@ -208,11 +208,11 @@ def _tools_for_tests() -> Iterator[Check]:
         ok=major >= JAVA_MIN,
         needed=False,
         found=java or "not found",
-        advice=f"for tests on a real Kafka: Java {JAVA_MIN}+ (openjdk-17-jre-headless)",
+        advice=f"for a real Kafka: Java {JAVA_MIN}+; without one, a wheel brings it (104 MB, once)",
     )
     for name, argument, use in (
-        ("mvn", "--version", "for tests on a real Kafka: maven fetches its jars"),
-        ("go", "version", "for tests on a real MinIO: Go builds it"),
+        ("mvn", "--version", "for a real Kafka (`make native`, tests): maven fetches its jars"),
+        ("go", "version", "for a real MinIO (`make native`, tests): Go builds it"),
         ("docker", "--version", "for `docker compose`, and for tests in containers"),
     ):
         told = _version(name, argument)

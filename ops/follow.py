@@ -35,9 +35,11 @@ def follow(
     end = time.monotonic() + within_s
     answered = time.monotonic()
     pause_s = _POLL_FIRST_S
+    waits: str | None = None
     while True:
         try:
             status = api.status(job_id)
+            waits = status.waiting.reason if status.waiting else None
             answered = time.monotonic()
         except CommandError as error:
             if error.code is not Exit.UNREACHABLE or time.monotonic() - answered > _AWAY_S:
@@ -50,7 +52,8 @@ def follow(
         if time.monotonic() > end:
             raise CommandError(
                 Exit.UNREACHABLE,
-                f"job {job_id} did not end within {within_s:g} s (SEGUE_SCORE_TIMEOUT_S); "
+                f"job {job_id} did not end within {within_s:g} s (SEGUE_SCORE_TIMEOUT_S)"
+                f"{f', it waits: {waits}' if waits else ''}; "
                 f"follow it with: segue status {shlex.quote(job_id)} --watch",
             )
         time.sleep(pause_s)

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from services.api.costing import dollars
 from services.api.schemas import SceneStatus, StatusAnswer
 
 _SETTLED = frozenset({"done", "failed"})
@@ -31,6 +32,7 @@ class JobProgress:
         self._console = console
         self._told: set[int] = set()
         self._state = ""
+        self._waits = ""
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -62,6 +64,11 @@ class JobProgress:
                 self._told.add(scene.index)
                 self._console.print(_line(scene, count), highlight=False)
         doing = _STATES.get(status.state, _STAGES[status.progress.stage])
+        waits = status.waiting.reason if status.waiting else ""
+        if waits != self._waits:
+            self._console.print(escape(f"waits: {waits}") if waits else "goes on", highlight=False)
+        self._waits = waits
+        doing = "waiting for the provider" if waits else doing
         if status.state != self._state and status.state in _STATES:
             self._console.print(doing, highlight=False)
         self._state = status.state
@@ -71,6 +78,7 @@ class JobProgress:
 def _line(scene: SceneStatus, count: int) -> str:
     how = scene.origin.value if scene.origin else scene.state
     seconds = f"{scene.duration_s:8.3f} s" if scene.duration_s is not None else ""
-    notes = [scene.provider or "", scene.reason or "", *scene.warnings]
+    saved = f"saved {dollars(scene.saved_usd)}" if scene.saved_usd else ""
+    notes = [scene.provider or "", saved, scene.reason or "", *scene.warnings]
     told = "; ".join(note for note in notes if note)
     return escape(f"scene {scene.index + 1:>3}/{count}  {how:<10}{seconds}  {told}".rstrip())

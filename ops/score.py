@@ -10,10 +10,11 @@ I/O: HTTP, files.
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from rich.console import Console
 
@@ -40,7 +41,35 @@ class ScoreRequest:
     video: Path | None  #: None: the track alone
     scenes: Sequence[Scene]
     audio_params: dict[str, Any] = field(default_factory=dict)  #: what was said, nothing more
+    style: Path | None = None  #: a style sample to be handed in; a URL is in `audio_params`
     job_id: str | None = None  #: None: made from the content
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        video: Path | None,
+        scenes: Sequence[Scene],
+        wishes: Mapping[str, Any],
+        style: str | None,
+        job_id: str | None,
+    ) -> Self:
+        """From options: None says nothing, enums travel as their values."""
+        said = {
+            name: value.value if isinstance(value, Enum) else value
+            for name, value in wishes.items()
+            if value is not None
+        }
+        is_url = style is not None and style.lower().startswith(("http://", "https://"))
+        if style is not None and is_url:
+            said["style_audio"] = {"url": style}
+        return cls(
+            video=video,
+            scenes=scenes,
+            audio_params=said,
+            style=None if style is None or is_url else Path(style),
+            job_id=job_id,
+        )
 
     @property
     def named_job(self) -> str:
@@ -48,16 +77,17 @@ class ScoreRequest:
         if self.job_id is not None:
             return self.job_id
         digest = hashlib.sha256(json.dumps(self.body(""), sort_keys=True).encode())
-        if self.video is not None:
-            with self.video.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
+        for place in (self.video, self.style):
+            if place is not None:
+                with place.open("rb") as file:
+                    digest.update(hashlib.file_digest(file, "sha256").digest())
         stem = re.sub(r"[^A-Za-z0-9]+", "-", self.video.stem if self.video else "track")
         return (
             f"{stem.strip('-')[:_NAME_CHARS_MAX] or 'video'}-{digest.hexdigest()[:_DIGEST_CHARS]}"
         )
 
     def body(self, job_id: str) -> dict[str, Any]:
-        """The request, but for the video's key."""
+        """The request, but for the keys of what is to be handed in."""
         scenes = [scene.model_dump(mode="json", exclude_none=True) for scene in self.scenes]
         wishes = {**self.audio_params, "merge_with_video": self.video is not None}
         return {"job_id": job_id, "scenes": scenes, "audio_params": wishes}
@@ -74,6 +104,10 @@ def check(request: ScoreRequest, console: Console) -> None:
             ids.check_job_id(request.job_id)
         except ValueError as error:
             raise CommandError(Exit.USAGE, f"--job-id: {error}") from error
+    if request.style is not None and not request.style.is_file():
+        raise CommandError(
+            Exit.USAGE, f"--style: {request.style} is no file: name one, or a URL with http(s)://"
+        )
     if request.video is None:
         return
     info = _probe(request.video)
@@ -101,6 +135,10 @@ def score(
     if request.video is not None:
         console.print(f"handing in {request.video}", highlight=False)
         body["video"] = api.upload(request.video).video.model_dump(exclude_none=True)
+    if request.style is not None:
+        console.print(f"handing in {request.style}", highlight=False)
+        style = api.upload_style(request.style).style_audio
+        body["audio_params"]["style_audio"] = style.model_dump(exclude_none=True)
     started = api.start(body)
     console.print(f"job {job_id}, run {started.run}, at {api.url}", highlight=False)
     with JobProgress(console) as progress:

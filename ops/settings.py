@@ -13,5 +13,7 @@ class CommandSettings(SettingsGroup):
     api_url: str | None = Field(None, validation_alias="SEGUE_API_URL", pattern="^https?://")
     #: seconds that `segue score` waits for its job
     score_s: float = Field(1800, gt=0, validation_alias="SEGUE_SCORE_TIMEOUT_S")
+    #: who makes the music of a stack that a command starts; None: the stack's own choice
+    provider: str | None = Field(None, validation_alias="MUSIC_PROVIDER")
 
     home: HomeSettings = Field(default_factory=HomeSettings.from_environment)

@@ -62,11 +62,17 @@ def a_stack(folder: Path, *, provider: str | None, say: Say) -> Iterator[StackUs
 
 
 def stack_command(
-    *, folder: Path | None, port: int | None, provider: str | None, while_used: bool = False
+    *,
+    folder: Path | None,
+    port: int | None,
+    provider: str | None,
+    kind: str | None = None,
+    while_used: bool = False,
 ) -> list[str]:
     """The command that runs a stack; to be run in `HOUSE`."""
     command = [sys.executable, "-m", "embedded"]
-    for option, value in (("--data-dir", folder), ("--port", port), ("--provider", provider)):
+    said = {"--data-dir": folder, "--port": port, "--provider": provider, "--stack": kind}
+    for option, value in said.items():
         if value is not None:
             command += [option, str(value)]
     return [*command, "--while-used"] if while_used else command

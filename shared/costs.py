@@ -17,6 +17,8 @@ REPLICATE_USD_PER_S = 0.0014
 WORK_S_PER_MUSIC_S = 2.0
 #: seconds between the end of one scene and the start of the next: polling, fetching, storing
 OVERHEAD_S = 3.0
+#: seconds per second of music that is made here: 0.1 when idle, 0.2 when all cores are busy
+SYNTH_S_PER_MUSIC_S = 0.2
 _USD_PER_S = {"replicate": REPLICATE_USD_PER_S, "fake-replicate": REPLICATE_USD_PER_S}
 _DIGITS = 6  # a millionth of a dollar
 
@@ -37,17 +39,23 @@ def estimate(
     window_s: int,
     provider: str,
     usd_per_s: float | None = None,
+    first_window_s: int = 0,
 ) -> Estimate:
-    """The estimate for scenes of these lengths; `usd_per_s` None: the provider's usual price."""
+    """The estimate for scenes of these lengths; `usd_per_s` None: the provider's usual price.
+
+    The first scene has a window of its own, `first_window_s`, where it continues a style sample.
+    """
     if usd_per_s is None:
         usd_per_s = _USD_PER_S.get(provider, 0.0)
-    music_s = sum(asked_s(d, window_s=window_s if i else 0) for i, d in enumerate(durations_s))
+    windows = (window_s if index else first_window_s for index in range(len(durations_s)))
+    music_s = sum(asked_s(d, window_s=w) for d, w in zip(durations_s, windows, strict=True))
     work_s = music_s * WORK_S_PER_MUSIC_S if provider in _USD_PER_S else 0.0
+    here_s = music_s * SYNTH_S_PER_MUSIC_S if provider == "synth" else 0.0
     return Estimate(
         music_s=music_s,
         work_s=work_s,
         cost_usd=round(work_s * usd_per_s, _DIGITS),
-        seconds=work_s + OVERHEAD_S * len(durations_s) if provider in _USD_PER_S else 0.0,
+        seconds=work_s + OVERHEAD_S * len(durations_s) if provider in _USD_PER_S else here_s,
     )
 
 

@@ -66,11 +66,19 @@ class JobError(SegueError):
 
     code = "job_failed"  #: stable, machine-readable; each leaf has its own
 
-    def __init__(self, reason: str, *, code: str | None = None, retryable: bool = False) -> None:
+    def __init__(
+        self,
+        reason: str,
+        *,
+        code: str | None = None,
+        retryable: bool = False,
+        cost_usd: float | None = None,
+    ) -> None:
         super().__init__(reason)
         self.reason = reason
         self.code = code or type(self).code
         self.retryable = retryable  #: whether asking again can help
+        self.cost_usd = cost_usd  #: what was paid all the same; None: nothing known
 
 
 class ProviderRejectedError(JobError):

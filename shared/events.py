@@ -12,11 +12,7 @@ channel, at 48 kHz (`shared/media.py`). Pure.
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import (
-    BeforeValidator,
-    Field,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, model_validator
 from typing_extensions import override
 
 from shared import ids
@@ -125,7 +121,9 @@ class SegmentGenerated(Event):
 
     Times are places on the track. The stored clip begins with `window_samples` of music that
     was heard before; the first sample after them belongs at `join_samples`. What of it counts
-    for this scene is `[start_samples, start_samples + samples)`.
+    for this scene is `[start_samples, start_samples + samples)`. Of the window, the first
+    `padding_samples` are nothing: the file does not tell how much to cut off. Where the clip
+    `replaces`, its old music is heard instead of the clips that were laid there before.
     """
 
     kind = "segment.generated"
@@ -144,6 +142,8 @@ class SegmentGenerated(Event):
     samples: Annotated[int, Field(ge=1)]
     clip_samples: Annotated[int, Field(ge=0)] = Field(description="Measured length of the clip.")
     window_samples: Annotated[int, Field(ge=0)] = 0
+    padding_samples: Annotated[int, Field(ge=0)] = 0
+    replaces: bool = Field(default=False, description="It is a cumulative track.")
     join_samples: Annotated[int, Field(ge=0)]
     prompt: str
     seed: int | None = None

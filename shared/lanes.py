@@ -48,6 +48,15 @@ class Lanes(Generic[H]):
         """Records taken and not let go."""
         return self._ledger.in_flight()
 
+    @property
+    def busy(self) -> int:
+        """Lanes with a record that is not finished."""
+        return len(self._tails)
+
+    def figures(self) -> dict[str, int]:
+        """How much is under way, for `readyz`."""
+        return {"lanes": self.busy, "records_in_flight": self.in_flight}
+
     async def gate(self) -> None:
         """Wait until the partitions are ours; before every step that is seen outside."""
         await self._owned.wait()

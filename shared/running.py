@@ -1,6 +1,7 @@
 """Running: how the stack of this machine is found by those who use it.
 
-A running stack keeps `stack.json` in its data folder: who it is and where it answers. The file
+A running stack keeps `stack.json` in its data folder: who it is and where it answers; and
+`stack.env`, for its owner's eyes: where its servers are. The files
 may outlive its stack (a power cut), so readers believe it only while the process lives. Those
 who use a stack that is there for them alone hold a shared lock on `clients.lock`; it stops when
 nobody holds one, so that a client that dies leaves no stack behind.
@@ -12,7 +13,8 @@ import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+import shlex
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -22,6 +24,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from shared.settings import SettingsGroup
 
 _STACK_FILE = "stack.json"
+_ENVIRONMENT_FILE = "stack.env"
+_PRIVATE = 0o600
 _CLAIM_FILE = "stack.lock"
 _CLIENTS_FILE = "clients.lock"
 
@@ -94,8 +98,15 @@ def is_claimed(folder: Path) -> bool:
     return handle is None
 
 
-def announce_stack(folder: Path, stack: RunningStack) -> None:
-    """Say in `folder` that `stack` runs; never half-written."""
+def announce_stack(
+    folder: Path, stack: RunningStack, *, environment: Mapping[str, str] | None = None
+) -> None:
+    """Say in `folder` that `stack` runs, and what `environment` finds its servers."""
+    place = folder / _ENVIRONMENT_FILE
+    place.unlink(missing_ok=True)
+    place.touch(mode=_PRIVATE)  # keys are in it
+    lines = [f"{name}={shlex.quote(value)}\n" for name, value in (environment or {}).items()]
+    place.write_text("".join(lines))
     half = folder / f"{_STACK_FILE}.half"
     half.write_text(stack.model_dump_json(indent=2) + "\n")
     half.rename(folder / _STACK_FILE)
@@ -103,6 +114,7 @@ def announce_stack(folder: Path, stack: RunningStack) -> None:
 
 def withdraw_stack(folder: Path) -> None:
     """Say no longer that a stack runs in `folder`."""
+    (folder / _ENVIRONMENT_FILE).unlink(missing_ok=True)
     (folder / _STACK_FILE).unlink(missing_ok=True)
 
 

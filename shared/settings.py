@@ -5,9 +5,9 @@ a wrong value stops the start with the variable's name. `.env.example` lists the
 """
 
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from shared.errors import SettingsError
@@ -42,6 +42,16 @@ class SettingsGroup(BaseSettings):
             raise SettingsError(place or cls.__name__, first["msg"]) from error
 
 
+#: a broker on this machine asks for nothing, whatever the environment says of another one
+UNSECURED: dict[str, Any] = {
+    "security_protocol": "PLAINTEXT",
+    "sasl_username": "",
+    "ssl_ca_file": None,
+    "ssl_cert_file": None,
+    "ssl_key_file": None,
+}
+
+
 class KafkaSettings(SettingsGroup):
     """Where Kafka is and how a consumer behaves."""
 
@@ -59,6 +69,43 @@ class KafkaSettings(SettingsGroup):
     fetch_max_wait_ms: int = Field(500, ge=1, le=60_000, validation_alias="SEGUE_FETCH_MAX_WAIT_MS")
     #: names this log; a broker that forgot everything gets a new name, and is read from its start
     epoch: str = Field("1", validation_alias="SEGUE_KAFKA_EPOCH")
+    #: SSL is TLS, as Kafka writes it
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", validation_alias="KAFKA_SECURITY_PROTOCOL"
+    )
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+        "SCRAM-SHA-512", validation_alias="KAFKA_SASL_MECHANISM"
+    )
+    sasl_username: str = Field("", validation_alias="KAFKA_SASL_USERNAME")
+    sasl_password: SecretStr = Field(SecretStr(""), validation_alias="KAFKA_SASL_PASSWORD")
+    #: PEM: who signed the brokers' certificates; None: the system's authorities
+    ssl_ca_file: Path | None = Field(None, validation_alias="KAFKA_SSL_CA_FILE")
+    #: PEM: our own certificate and its key, where the brokers ask for one
+    ssl_cert_file: Path | None = Field(None, validation_alias="KAFKA_SSL_CERT_FILE")
+    ssl_key_file: Path | None = Field(None, validation_alias="KAFKA_SSL_KEY_FILE")
+
+    @model_validator(mode="after")
+    def _security_is_whole(self) -> Self:
+        protocol = self.security_protocol
+        if protocol.startswith("SASL"):
+            if not self.sasl_username:
+                raise SettingsError("KAFKA_SASL_USERNAME", f"missing, and {protocol} needs it")
+            if not self.sasl_password.get_secret_value():
+                raise SettingsError("KAFKA_SASL_PASSWORD", f"missing, and {protocol} needs it")
+        elif self.sasl_username:  # else a password that nobody asks for would go unnoticed
+            raise SettingsError(
+                "KAFKA_SECURITY_PROTOCOL", f"{protocol} has no users: set SASL_SSL, or no username"
+            )
+        if not protocol.endswith("SSL") and (self.ssl_ca_file or self.ssl_cert_file):
+            raise SettingsError(
+                "KAFKA_SECURITY_PROTOCOL",
+                f"{protocol} has no TLS: set SSL or SASL_SSL, or no files",
+            )
+        if (self.ssl_cert_file is None) != (self.ssl_key_file is None):
+            raise SettingsError(
+                "KAFKA_SSL_CERT_FILE", "it and KAFKA_SSL_KEY_FILE are set together, or neither is"
+            )
+        return self
 
 
 class StoreSettings(SettingsGroup):
@@ -87,6 +134,16 @@ class LaneSettings(SettingsGroup):
     dead_letters_max: int = Field(20, ge=1, validation_alias="SEGUE_DEAD_LETTERS_MAX")
     #: how long a stop waits for what runs
     drain_s: float = Field(5.0, ge=0, le=60, validation_alias="SEGUE_DRAIN_S")
+
+
+class HealthSettings(SettingsGroup):
+    """Where a service says how it is, and how long its start may wait."""
+
+    host: str = Field("127.0.0.1", validation_alias="SEGUE_HEALTH_HOST")
+    #: of `livez`, `readyz` and `metrics`; None: none is opened; 0: any free one
+    port: int | None = Field(None, ge=0, le=65_535, validation_alias="SEGUE_HEALTH_PORT")
+    #: how long a start waits for its servers, all of them together
+    start_s: float = Field(60, gt=0, le=3600, validation_alias="SEGUE_START_DEADLINE_S")
 
 
 class TelemetrySettings(SettingsGroup):

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 
 from shared.errors import SegueError
 
-#: below the api's address; the generator writes it into its requests
+#: below the api's address, before a sealed token; the generator writes it into its requests
 WEBHOOK_PATH = "/api/v3/webhooks/replicate"
 TOLERANCE_S = 300  #: older or newer messages are replays, or clocks are wrong
 _PREFIX = "whsec_"
@@ -95,6 +95,10 @@ class Deliveries:
             del self._seen[oldest]
         self._seen[message_id] = now_s
         return True
+
+    def forget(self, message_id: str) -> None:
+        """It could not be worked off: when it is sent again, it is new."""
+        self._seen.pop(message_id, None)
 
 
 def _signatures(header: str) -> list[bytes]:

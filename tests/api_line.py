@@ -16,15 +16,16 @@ from services.api.app import run
 from services.api.applying import Applier, Batch
 from services.api.edge import Edge, SegmentPaths
 from services.api.notices import Notices
-from services.api.probing import Probe
 from services.api.repository import Database
 from services.api.repository.schema import migrate
 from services.api.settings import ApiSettings, DatabaseSettings, LimitSettings
 from services.api.web import create_app
+from services.api.webhook_keys import WebhookKeys
 from shared.clock import Clock, SystemClock
 from shared.events import Event
 from shared.kafka.codec import Record, encode
-from shared.segment_links import LinkSettings, SegmentLinks
+from shared.probing import Probe
+from shared.segment_links import LinkSettings, SegmentLinks, WebhookLinks
 from shared.settings import KafkaSettings, StoreSettings
 from shared.storage.filesystem import FolderStore
 from shared.telemetry.log import logger_of
@@ -124,6 +125,10 @@ async def edge_line(
             store=store,
             links=links,
             paths=SegmentPaths(links, ttl_s=settings.links.ttl_s, clock=clock),
+            webhook_links=WebhookLinks(settings.links, clock=clock),
+            webhook_keys=WebhookKeys(
+                settings.webhook_secret, settings.pricing.replicate, clock=clock
+            ),
             notices=notices,
             probes=(
                 Probe(name="postgres", ask=database.check, clock=clock),

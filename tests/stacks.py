@@ -4,10 +4,11 @@ Each runs on a folder of the test's own, so whatever mentions that folder is the
 """
 
 import json
+import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -37,13 +38,16 @@ def until(question: Callable[[], T | None], *, within_s: float, what: str) -> T:
 class StackProcess:
     """One `python -m embedded` on a folder."""
 
-    def __init__(self, home: Path, *args: str) -> None:
+    def __init__(
+        self, home: Path, *args: str, environment: Mapping[str, str] | None = None
+    ) -> None:
         self.home = home
         self.log = home.with_suffix(".log")
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "embedded", "--port", "0", "--data-dir", home, *args],
                 cwd=REPOSITORY,
+                env={**os.environ, **(environment or {})},  # noqa: TID251 - the child's
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -70,9 +74,11 @@ class StackProcess:
 
 
 @contextmanager
-def a_stack(home: Path, *args: str) -> Iterator[StackProcess]:
+def a_stack(
+    home: Path, *args: str, environment: Mapping[str, str] | None = None
+) -> Iterator[StackProcess]:
     """A stack that is gone after the test, however that ends."""
-    stack = StackProcess(home, *args)
+    stack = StackProcess(home, *args, environment=environment)
     try:
         yield stack
     finally:

@@ -6,18 +6,16 @@ I/O: a listening socket.
 import asyncio
 import contextlib
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
 
-import uvicorn
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from typing_extensions import override
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from embedded.server import ServerStartError
+from shared.serving import HttpServer, bound
 
-_STOP_S = 5.0
+_STOP_S = 5
 Lines = dict[tuple[str, int], asyncio.Transport]  #: open connections by the client's address
 
 
@@ -26,8 +24,7 @@ class Serving:
 
     def __init__(self) -> None:
         self.lines: Lines = {}
-        self._server: _Server | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._server: HttpServer | None = None
         self._socket: socket.socket | None = None
 
     def bind(self, port: int) -> str:
@@ -37,7 +34,7 @@ class Serving:
             ServerStartError: somebody else has it.
         """
         try:
-            self._socket = socket.create_server(("127.0.0.1", port), backlog=512)
+            self._socket = bound("127.0.0.1", port)
         except OSError as error:
             raise ServerStartError(f"fake Replicate: port {port}: {error.strerror}") from error
         return f"http://127.0.0.1:{self._socket.getsockname()[1]}"
@@ -45,34 +42,24 @@ class Serving:
     async def start(self, app: ASGIApp) -> None:
         """Serve from here on."""
         assert self._socket is not None, "bound first"
-        config = uvicorn.Config(
+        self._server = HttpServer(
             app,
+            self._socket,
+            stop_s=_STOP_S,
             http=_protocol(self.lines),
             ws="none",
-            log_config=None,
-            access_log=False,
-            lifespan="off",
             timeout_keep_alive=60,
-            timeout_graceful_shutdown=int(_STOP_S),
-            server_header=False,
         )
-        self._server = _Server(config)
-        self._task = asyncio.create_task(self._server.serve(sockets=[self._socket]))
-        up = asyncio.create_task(self._server.up.wait())
-        await asyncio.wait({up, self._task}, return_when=asyncio.FIRST_COMPLETED)
-        up.cancel()
-        if self._task.done():
-            self._task.result()
+        await self._server.start()
 
     async def stop(self) -> None:
         """Close every connection and the socket."""
-        if self._server is not None and self._task is not None:
-            self._server.should_exit = True
+        if self._server is not None:
+            self._server.end()
             for line in list(self.lines.values()):
                 line.abort()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._task, 2 * _STOP_S)
-        if self._socket is not None:
+            await self._server.stop()
+        elif self._socket is not None:
             self._socket.close()
 
 
@@ -125,10 +112,6 @@ def _protocol(lines: Lines) -> type[H11Protocol]:
         @override
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
-            # asyncio forgets it where the listening socket was made without naming the
-            # protocol; head and body are two writes, and the second waits 40 ms for the first
-            plain = transport.get_extra_info("socket")
-            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self.client is not None:
                 lines[self.client] = transport
 
@@ -139,21 +122,3 @@ def _protocol(lines: Lines) -> type[H11Protocol]:
                 lines.pop(self.client, None)
 
     return Line
-
-
-class _Server(uvicorn.Server):
-    """Uvicorn in a loop that is ours: signals are handled where the process starts."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.up = asyncio.Event()
-
-    @override
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-    @override
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self.up.set()

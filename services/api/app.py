@@ -1,43 +1,40 @@
 """App: the api service, wired, served, and taken down in order.
 
-The HTTP edge stands as soon as PostgreSQL does; relay and projection wait for Kafka beside it,
-so requests are accepted while it is away.
+It listens from the first moment: while PostgreSQL is waited for, health alone answers. Then the
+whole edge does; relay and projection wait for Kafka beside it, so requests are accepted while it
+is away.
 """
 
 import asyncio
-import contextlib
-import logging
-import socket
-from collections.abc import AsyncIterator, Coroutine, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
 from typing import Any
 
-import uvicorn
-from fastapi import FastAPI
-from typing_extensions import override
-
 from services.api.applying import Applier
+from services.api.door import Door
 from services.api.edge import Edge, SegmentPaths
 from services.api.notices import Notices
 from services.api.outbox import Relay
-from services.api.probing import Probe, ask_kafka
-from services.api.projector import Projector, pause
-from services.api.repository import Database
+from services.api.projector import Projector
+from services.api.repository import Database, delays
 from services.api.repository.schema import migrate
 from services.api.resuming import resume, resume_in_new_epoch
 from services.api.settings import ApiSettings
 from services.api.web import create_app
+from services.api.webhook_keys import WebhookKeys
 from shared.clock import Clock, SystemClock
-from shared.errors import RetryableError, SegueError, SettingsError
-from shared.segment_links import SegmentLinks
+from shared.errors import ProviderPausedError, RetryableError
+from shared.health import Health
+from shared.kafka.probing import server_probes
+from shared.probing import Probe
+from shared.segment_links import SegmentLinks, WebhookLinks
+from shared.serving import HttpServer, listen
 from shared.storage import ObjectStore
 from shared.storage.opening import open_store
 from shared.telemetry.log import Logger, logger_of
 
-AGAIN_S = 1.0
-BACKLOG = 2048
 HTTP_STOP_S = 3  # for answers under way; the streams of followers end by themselves
-WORK_STOP_S = 4.0  # for the batch under way, and leaving the group
+WORK_STOP_S = 3.0  # for the batch under way, and leaving the group
 
 
 async def run(
@@ -55,27 +52,36 @@ async def run(
     clock = clock or SystemClock()
     log = logger_of("api")
     log.info("api starts", action="service.starting", host=settings.host, port=settings.port)
-    async with _parts(settings, stop=stop, clock=clock, log=log) as edge:
-        if stop.is_set():
-            return
-        listening = _listen(settings)
-        await resume_in_new_epoch(edge.database, settings.kafka.epoch, clock=clock, log=log)
-        server = _Server(_uvicorn(create_app(edge)))
-        await _serve(server, listening, edge, ready=ready)
+    health = Health(
+        start_s=settings.database.start_s,
+        stop=stop,
+        ready=asyncio.Event(),
+        clock=clock,
+        log=log,
+    )
+    listening = listen(settings.host, settings.port, setting="SEGUE_API_PORT")
+    door = Door(health)
+    server = HttpServer(door, listening, stop_s=HTTP_STOP_S)
+    try:
+        serving = await server.start()
+        async with _parts(settings, health=health) as edge:
+            if stop.is_set():
+                return
+            await resume_in_new_epoch(edge.database, settings.kafka.epoch, clock=clock, log=log)
+            door.open(create_app(edge))
+            await _serve(server, serving, edge, ready=ready)
+    finally:
+        await server.stop()
 
 
 async def _serve(
-    server: "_Server", listening: socket.socket, edge: Edge, *, ready: asyncio.Event | None
+    server: HttpServer, serving: asyncio.Task[None], edge: Edge, *, ready: asyncio.Event | None
 ) -> None:
     """Run the edge and everything beside it; when one ends, all do."""
-    serving = asyncio.create_task(server.serve(sockets=[listening]), name="http")
     work = [asyncio.create_task(coroutine) for coroutine in _work(edge)]
     stopped = asyncio.create_task(edge.stop.wait())
     try:
-        up = asyncio.create_task(server.up.wait())
-        await asyncio.wait({up, serving}, return_when=asyncio.FIRST_COMPLETED)
-        up.cancel()
-        edge.log.info("api is ready", action="service.ready", port=listening.getsockname()[1])
+        edge.log.info("api is ready", action="service.ready", port=server.port)
         if ready is not None:
             ready.set()
         await asyncio.wait({serving, stopped, *work}, return_when=asyncio.FIRST_COMPLETED)
@@ -83,7 +89,7 @@ async def _serve(
         # 1. no new requests, answers under way are finished; followers hear the end
         edge.log.info("api stops", action="service.stopping")
         edge.stop.set()
-        server.should_exit = True
+        server.end()
         # 2. projection, relay and listening finish their batch and leave
         await _ended({serving, stopped, *work})
     for task in (serving, *work):
@@ -126,30 +132,34 @@ async def _prepared(store: ObjectStore, *, log: Logger) -> None:
 
 
 @asynccontextmanager
-async def _parts(
-    settings: ApiSettings, *, stop: asyncio.Event, clock: Clock, log: Logger
-) -> AsyncIterator[Edge]:
-    """What the routes use, connected; let go of in reverse order."""
+async def _parts(settings: ApiSettings, *, health: Health) -> AsyncIterator[Edge]:
+    """What the routes use, connected; let go of in reverse order.
+
+    Raises:
+        SegueError: PostgreSQL was not there in time.
+    """
+    stop, clock, log = health.stop, health.clock, health.log
     links = SegmentLinks(settings.links, clock=clock)
     store = open_store(settings.store)
     database = Database(settings.database)
+    health.probes += _probes(settings, database, store, clock=clock)
     try:
         await _prepared(store, log=log)
-        await _reach(database, settings, stop=stop, log=log)
+        await health.reach("PostgreSQL", lambda: _migrated(database))
         yield Edge(
             settings=settings,
             database=database,
             store=store,
             links=links,
             paths=SegmentPaths(links, ttl_s=settings.links.ttl_s, clock=clock),
+            webhook_links=WebhookLinks(settings.links, clock=clock),
+            webhook_keys=WebhookKeys(
+                settings.webhook_secret, settings.pricing.replicate, clock=clock
+            ),
             notices=Notices(
                 database=database, listeners_max=settings.limits.listeners_max, log=log
             ),
-            probes=(
-                Probe(name="kafka", ask=lambda: ask_kafka(settings.kafka), clock=clock),
-                Probe(name="postgres", ask=database.check, clock=clock),
-                Probe(name="store", ask=store.check, clock=clock),
-            ),
+            probes=tuple(health.probes),
             clock=clock,
             log=log,
             stop=stop,
@@ -161,71 +171,33 @@ async def _parts(
         log.info("api stopped", action="service.stopped")
 
 
-async def _reach(
-    database: Database, settings: ApiSettings, *, stop: asyncio.Event, log: Logger
-) -> None:
-    """Connect and migrate, as soon as PostgreSQL lets us.
+def _probes(
+    settings: ApiSettings, database: Database, store: ObjectStore, *, clock: Clock
+) -> list[Probe]:
+    """What `readyz` asks.
 
-    Raises:
-        SegueError: it did not within the deadline.
+    A paused provider does not make the api unready: it takes requests in, and the queue keeps
+    them; taken out of its balancer it would only refuse them.
     """
-    last = "it was not asked"
-    deadline_s = settings.database.start_s
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(deadline_s):
-            while not stop.is_set():
-                try:
-                    await database.open()
-                    await migrate(database)
-                except RetryableError as error:
-                    last = str(error)
-                    log.warning("waits for PostgreSQL", action="store.retried", reason=last)
-                    await database.close()
-                    await pause(stop, AGAIN_S)
-                else:
-                    return
-    if not stop.is_set():
-        raise SegueError(f"PostgreSQL did not answer within {deadline_s:g} s: {last}")
+
+    async def provider() -> None:
+        async with database.connection() as connection:
+            paused = await delays.pause(connection)
+        if paused is not None:
+            raise ProviderPausedError(f"paused: {paused.reason} ({paused.scenes} scenes wait)")
+
+    return [
+        *server_probes(settings.kafka, store, clock=clock),
+        Probe(name="postgres", ask=database.check, clock=clock),
+        Probe(name="provider", ask=provider, clock=clock, required=False),
+    ]
 
 
-def _listen(settings: ApiSettings) -> socket.socket:
+async def _migrated(database: Database) -> None:
+    """Connect, and bring the tables up to this version."""
     try:
-        listening = socket.create_server((settings.host, settings.port), backlog=BACKLOG)
-    except OSError as error:
-        raise SettingsError(
-            "SEGUE_API_PORT", f"cannot listen on {settings.host}:{settings.port}: {error.strerror}"
-        ) from error
-    # Inherited by every connection: without it head and body of an answer wait 40 ms for each
-    # other, because asyncio sets it only on sockets that it made itself.
-    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return listening
-
-
-def _uvicorn(app: FastAPI) -> uvicorn.Config:
-    logging.getLogger("uvicorn").setLevel(logging.ERROR)
-    return uvicorn.Config(
-        app,
-        log_config=None,
-        access_log=False,  # paths hold segment tokens
-        lifespan="off",
-        timeout_graceful_shutdown=HTTP_STOP_S,
-        server_header=False,
-    )
-
-
-class _Server(uvicorn.Server):
-    """Uvicorn in a loop that is ours: signals are handled where the process starts."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.up = asyncio.Event()
-
-    @override
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-    @override
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self.up.set()
+        await database.open()
+        await migrate(database)
+    except BaseException:
+        await database.close()
+        raise

@@ -17,14 +17,15 @@ from datetime import UTC, datetime
 from services.api import ingest
 from services.api.asking import RequestInvalidError
 from services.api.presenting import progress_of
-from services.api.projection import RunEvent, RunView, project, run_event
-from services.api.repository import Connection, Database, jobs, offsets, outbox, runs
+from services.api.projection import Delay, RunEvent, RunView, project, run_event
+from services.api.repository import Connection, Database, delays, jobs, offsets, outbox, runs
+from services.api.repository.delays import SceneKey
 from services.api.repository.jobs import Shown
 from services.api.repository.outbox import Waiting
 from services.api.settings import ApiSettings
 from shared.clock import Clock
 from shared.errors import InvalidEventError, RetryableError, SegueError
-from shared.events import VideoStitched
+from shared.events import SceneDelayed, VideoStitched
 from shared.kafka.codec import VALUE_BYTES_MAX, Envelope, Record, Unreadable, read
 from shared.kafka.deadletter import dead_letter_headers
 from shared.telemetry.log import Logger
@@ -208,10 +209,13 @@ class _Folded:
     left: list[RunView]  #: views of runs that a newer one superseded inside this batch
     newer: list[tuple[str, int]]
     scenes: list[RunEvent]
+    delays: dict[SceneKey, Delay | None]
 
 
 def _fold(before: dict[str, RunView], events: Sequence[tuple[RunEvent, datetime]]) -> _Folded:
-    views, left, scenes = dict(before), [], []
+    views, left = dict(before), []
+    scenes: list[RunEvent] = []
+    waits: dict[SceneKey, Delay | None] = {}
     for event, moment in events:
         old = views.get(event.job_id)
         change = project(old, event, at=moment)
@@ -222,12 +226,15 @@ def _fold(before: dict[str, RunView], events: Sequence[tuple[RunEvent, datetime]
         if old is not None and change.view.run != old.run:
             left.append(old)
         views[event.job_id] = change.view
-        if change.scene is not None:
+        if isinstance(change.scene, SceneDelayed):
+            scene = change.scene.scene_index
+            waits[event.job_id, event.run, scene] = change.view.delays.get(scene)
+        elif change.scene is not None:
             scenes.append(change.scene)
     changed = [view for job_id, view in views.items() if view != before.get(job_id)]
     known = {(view.job_id, view.run) for view in before.values()}
     newer = [(v.job_id, v.run) for v in changed if (v.job_id, v.run) not in known]
-    return _Folded(changed=changed, left=left, newer=newer, scenes=scenes)
+    return _Folded(changed=changed, left=left, newer=newer, scenes=scenes, delays=waits)
 
 
 async def _write(connection: Connection, folded: _Folded, *, now: datetime) -> None:
@@ -237,6 +244,7 @@ async def _write(connection: Connection, folded: _Folded, *, now: datetime) -> N
     if folded.newer:
         await runs.supersede(connection, folded.newer)
     await runs.save_scenes(connection, folded.scenes)
+    await delays.save(connection, folded.delays)
     shown = [
         Shown(job_id=view.job_id, run=view.run, progress=progress_of(view), video=view.video)
         for view in folded.changed

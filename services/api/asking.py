@@ -16,20 +16,24 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from services.api.fields import SCENE_S_MIN
 from services.api.schemas import (
-    SCENE_S_MIN,
-    VIDEO_TAGS,
+    MEDIA_TAGS,
     AudioParamsBody,
     GenerateBody,
     SceneBody,
     VideoBody,
 )
 from services.api.settings import DefaultSettings, LimitSettings
-from shared.brief import AudioParams, Scene, VideoRef
+from shared.brief import AudioParams, AudioRef, Scene, VideoRef
 from shared.errors import SegueError
 from shared.events import VideoStitched
 
 FieldProblems = list[tuple[str, str]]  #: field, what is wrong with it
+_ONE_OF_BOTH = 'name either "url" or "object"'
+#: Not part of a digest while they say nothing: a request under way keeps its digest when the api
+#: is replaced by one that knows more.
+_LATER_PARAMS = frozenset({"style_audio", "use_cache", "max_cost", "on_max_cost"})
 
 
 class RequestInvalidError(SegueError):
@@ -70,12 +74,14 @@ class Asked:
 
     def digest(self) -> str:
         """Equal for equal requests."""
+        plain = AudioParams()
+        silent = {p for p in _LATER_PARAMS if getattr(self.params, p) == getattr(plain, p)}
         said = {
             "scenes": [
                 scene.model_dump(mode="json", exclude={"start_s", "end_s"}) for scene in self.scenes
             ],
             "video": self.video.model_dump(mode="json") if self.video else None,
-            "params": self.params.model_dump(mode="json"),
+            "params": self.params.model_dump(mode="json", exclude=silent),
         }
         return digest_of(said)
 
@@ -131,7 +137,8 @@ def ask(
     """The run that `job` and `params` ask for.
 
     Raises:
-        RequestInvalidError: no scenes, or a video is asked for and there is none.
+        RequestInvalidError: no scenes, a video is asked for and there is none, or the style
+            sample is named twice or not at all.
     """
     if not job.scenes:
         raise RequestInvalidError(
@@ -145,6 +152,8 @@ def ask(
         )
     if wants_video is None:  # the setting is a wish: without a video there is nothing to mux
         wants_video = defaults.merge_with_video and job.video is not None
+    if (style := said.pop("style_audio", None)) is not None:
+        said["style_audio"] = _style(style)
     return Asked(
         job_id=job_id,
         scenes=job.scenes,
@@ -154,6 +163,8 @@ def ask(
                 "sync_mode": defaults.sync_mode,
                 "error_strategy": defaults.error_strategy,
                 "fail_on_error": defaults.fail_on_error,
+                "max_cost": defaults.max_cost,
+                "on_max_cost": defaults.on_max_cost,
                 **said,
                 "merge_with_video": wants_video,
             }
@@ -175,8 +186,15 @@ def _video(said: VideoBody | str | None) -> VideoRef | None:
         return None
     body = VideoBody(url=said) if isinstance(said, str) else said
     if (body.url is None) == (body.object is None):
-        raise RequestInvalidError([("video", 'name either "url" or "object"')])
+        raise RequestInvalidError([("video", _ONE_OF_BOTH)])
     return VideoRef(url=body.url, object=body.object)
+
+
+def _style(said: Mapping[str, str] | str) -> AudioRef:
+    named = {"url": said} if isinstance(said, str) else said
+    if len(named) != 1:
+        raise RequestInvalidError([("audio_params.style_audio", _ONE_OF_BOTH)])
+    return AudioRef(**named)
 
 
 def _scenes(said: Sequence[SceneBody], limits: LimitSettings) -> tuple[Scene, ...]:
@@ -245,7 +263,7 @@ def problems_of(error: ValidationError, *, prefix: str = "") -> FieldProblems:
 
 def path_of(loc: Sequence[int | str], *, prefix: str = "") -> str:
     """`("scenes", 2, "duration_s")` as people write it: `scenes[2].duration_s`."""
-    told = [part for part in loc if part not in VIDEO_TAGS]
+    told = [part for part in loc if part not in MEDIA_TAGS]
     names = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in told]
     return (prefix + "".join(names)).lstrip(".") or "body"
 

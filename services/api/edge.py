@@ -7,13 +7,15 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from services.api.notices import Notices
-from services.api.probing import Probe
 from services.api.repository import Database
 from services.api.settings import ApiSettings
+from services.api.webhook_keys import WebhookKeys
 from shared.clock import Clock
-from shared.segment_links import SEGMENTS_PATH, SegmentLinks
+from shared.probing import Probe
+from shared.segment_links import SEGMENTS_PATH, SegmentLinks, WebhookLinks
 from shared.storage import ObjectStore
 from shared.telemetry.log import Logger
+from shared.webhooks import Deliveries
 
 _SEALED_MAX = 50_000  # tokens kept, some 300 bytes each
 
@@ -52,11 +54,14 @@ class Edge:
     store: ObjectStore
     links: SegmentLinks
     paths: SegmentPaths
+    webhook_links: WebhookLinks
+    webhook_keys: WebhookKeys
     notices: Notices
     probes: tuple[Probe, ...]
     clock: Clock
     log: Logger
     stop: asyncio.Event
+    webhooks_heard: Deliveries = field(default_factory=Deliveries)
     uploads: asyncio.Semaphore = field(init=False)
 
     def __post_init__(self) -> None:

@@ -4,7 +4,8 @@ The same content changes nothing, however often it is said and whatever came bet
 is remembered with the job, so a replay never pays. Other content replaces the job's scenes,
 video and parameters. With `AUTO_GENERATE_AUDIO` it also begins a run, which supersedes one
 under way; without, a run under way goes on with what it was given, and the next request uses
-the new content.
+the new content. A run that would begin by itself over its cap (`AUDIO_MAX_COST`, or what
+upstream named) cannot be used, as any wrong content.
 """
 
 from datetime import datetime
@@ -38,7 +39,9 @@ async def take(
         return False
     await jobs.remember_stitched(connection, event.job_id, digest)
     if settings.auto_generate:
-        await begin(connection, job, asked, now=now, traceparent=traceparent)
+        await begin(
+            connection, job, asked, pricing=settings.pricing, now=now, traceparent=traceparent
+        )
     else:
         await jobs.describe(connection, event.job_id, said, now=now)
         await jobs.notify(connection, [event.job_id])

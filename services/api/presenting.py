@@ -5,6 +5,7 @@ The contract knows five statuses and three stages; inside there are more (`proje
 Pure: the sealing of links is handed in.
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -16,6 +17,7 @@ from services.api.repository.status import StatusRow
 from services.api.schemas import (
     AudioState,
     AudioStatus,
+    CostEstimate,
     Failure,
     GenerateAnswer,
     Links,
@@ -66,13 +68,15 @@ def progress_of(view: RunView) -> dict[str, Any]:
     }
 
 
-def started_answer(job_id: str, run: RunRow, *, scene_s: float) -> GenerateAnswer:
-    """What whoever asked for a run is told; `scene_s` is the time one scene usually takes."""
+def started_answer(job_id: str, run: RunRow, *, estimate: CostEstimate) -> GenerateAnswer:
+    """What whoever asked for a run is told; `estimate` stands in for one that was not kept."""
+    kept = run.estimate or estimate
     return GenerateAnswer(
         job_id=job_id,
         audio_status=StartedAudio(
-            started_at=run.started_at, estimated_duration=f"{round(run.scene_count * scene_s)}s"
+            started_at=run.started_at, estimated_duration=f"{max(math.ceil(kept.seconds), 1)}s"
         ),
+        estimate=kept,
         run=run.run,
         links=links_of(job_id),
     )
@@ -107,6 +111,7 @@ def status_answer(row: StatusRow, *, seal: Seal) -> StatusAnswer:
             merged_with_video=muxed is not None,
             error=_error(state, told_failure, cancelled),
         ),
+        waiting=next((scene.waiting for scene in scenes if scene.waiting), None),
         run=row.run,
         state=status.value if status else "pending",
         progress=Progress(
@@ -120,6 +125,8 @@ def status_answer(row: StatusRow, *, seal: Seal) -> StatusAnswer:
         silent_scenes=[scene.index for scene in scenes if scene.origin is Origin.SILENCE],
         warnings=[*(track or {}).get("warnings", ()), *(muxed or {}).get("warnings", ())],
         cost_usd=_sum(scene.cost_usd for scene in scenes),
+        saved_usd=_sum(scene.saved_usd for scene in scenes),
+        estimate=newest.get("estimate"),
         links=links_of(row.job_id, download=row.has_track, video=row.has_video),
     )
 
@@ -142,7 +149,9 @@ def _scenes(row: StatusRow, status: RunStatus | None, seal: Seal) -> list[SceneS
                 reason=scene["reason"],
                 provider=scene["provider"],
                 cost_usd=scene["cost_usd"],
+                saved_usd=scene["saved_usd"],
                 warnings=scene["warnings"],
+                waiting=scene["delay"] if state == "generating" else None,
                 links={"segment": seal(key)} if key else {},
             )
         )

@@ -6,28 +6,41 @@ nothing: a finished run stays finished, a result that comes after a failure (an 
 again) completes the run, an event of an older run changes nothing, and the first event of a
 newer run, whoever asked for it, begins a new view.
 
+What a scene waits for is no such fact: it comes and goes, so the last word of its own topic
+counts, and none once the segment is known. It decides nothing about the status.
+
 Pure. `projector.py` reads, `repository/` writes.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import assert_never
 
-from shared.brief import AudioParams, VideoRef
+from shared.brief import AudioParams, Value, VideoRef
 from shared.events import (
     AudioMerged,
     Event,
     JobCancelled,
     JobFailed,
+    SceneDelayed,
     SceneRequested,
     SegmentGenerated,
     Stage,
     VideoMuxed,
+    WaitCode,
 )
 
-RunEvent = SceneRequested | SegmentGenerated | AudioMerged | VideoMuxed | JobFailed | JobCancelled
+RunEvent = (
+    SceneRequested
+    | SceneDelayed
+    | SegmentGenerated
+    | AudioMerged
+    | VideoMuxed
+    | JobFailed
+    | JobCancelled
+)
 
 
 class RunStatus(StrEnum):
@@ -67,6 +80,14 @@ _SHARE_SCENES = 90  # percent of a run that is making the segments; the rest is 
 _SHARE_TRACK = 95
 
 
+class Delay(Value):
+    """What a scene waits for, and since when; another reason does not begin the time anew."""
+
+    code: WaitCode
+    reason: str
+    since: datetime
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunView:
     """What is known of one run."""
@@ -78,6 +99,7 @@ class RunView:
     video: VideoRef | None = None
     asked: frozenset[int] = frozenset()  #: scenes whose request is known
     done: frozenset[int] = frozenset()  #: scenes whose segment is known
+    delays: Mapping[int, Delay] = field(default_factory=dict)  #: of scenes that are not done
     track: AudioMerged | None = None
     muxed: VideoMuxed | None = None
     failure: JobFailed | None = None
@@ -149,8 +171,11 @@ def _with(view: RunView, event: RunEvent, *, at: datetime) -> RunView:
     match event:
         case SceneRequested():
             view = replace(view, asked=view.asked | {event.scene_index})
+        case SceneDelayed():
+            view = _delayed(view, event, at=at)
         case SegmentGenerated():
-            view = replace(view, done=view.done | {event.scene_index})
+            left = {index: d for index, d in view.delays.items() if index != event.scene_index}
+            view = replace(view, done=view.done | {event.scene_index}, delays=left)
         case AudioMerged():
             view = replace(view, track=event, generated_at=view.generated_at or at)
         case VideoMuxed():
@@ -164,6 +189,18 @@ def _with(view: RunView, event: RunEvent, *, at: datetime) -> RunView:
     return view
 
 
+def _delayed(view: RunView, event: SceneDelayed, *, at: datetime) -> RunView:
+    """`view` after a scene said that it waits, or waits no longer."""
+    if event.scene_index in view.done:
+        return view
+    delays = dict(view.delays)
+    known = delays.pop(event.scene_index, None)
+    if not event.over:
+        since = known.since if known is not None else at
+        delays[event.scene_index] = Delay(code=event.code, reason=event.reason, since=since)
+    return replace(view, delays=delays)
+
+
 def _is_news(view: RunView, event: RunEvent) -> bool:
     """Whether `event` says something new of a scene; of its segment the first word counts."""
     match event:
@@ -173,6 +210,11 @@ def _is_news(view: RunView, event: RunEvent) -> bool:
             return event.scene_index not in view.done
         case JobFailed():
             return event.scene_index is not None and event.scene_index not in view.done
+        case SceneDelayed():
+            known = view.delays.get(event.scene_index)
+            said = None if event.over else (event.code, event.reason)
+            told = None if known is None else (known.code, known.reason)
+            return event.scene_index not in view.done and said != told
         case _:
             return False
 

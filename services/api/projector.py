@@ -21,6 +21,7 @@ from services.api.settings import ApiSettings
 from shared.errors import RetryableError
 from shared.kafka.admin import ensure_topics
 from shared.kafka.consumer import record_of
+from shared.kafka.security import connection
 from shared.telemetry.log import Logger
 from shared.topics import EVENT_TOPICS
 
@@ -84,7 +85,7 @@ class Projector(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is
     def _build(self) -> AIOKafkaConsumer:
         kafka = self._kafka
         self._consumer = AIOKafkaConsumer(
-            bootstrap_servers=kafka.bootstrap_servers,
+            **connection(kafka),
             group_id=kafka.topic_prefix + GROUP,
             client_id=GROUP,
             enable_auto_commit=False,

@@ -7,9 +7,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
@@ -18,79 +16,9 @@ from pydantic import (
     WithJsonSchema,
 )
 
-from shared import ids
-from shared.brief import ErrorStrategy, SyncMode, Transition
-from shared.events import Origin
-
-SCENE_S_MIN = 0.02  # one picture at 50 a second
-TEXT_CHARS_MAX = 10_000  # every scene's record repeats the prompt; a record holds a million bytes
-URL_CHARS_MAX = 8_192  # signed URLs are long
-#: One segment of a URL path: no slashes, no control characters, no space at either end.
-JOB_ID_PATTERN = r"^(?!\.{1,2}$)[^/\\\s\x00-\x1f\x7f-\x9f]([^/\\\x00-\x1f\x7f-\x9f\u2028\u2029]*[^/\\\s\x00-\x1f\x7f-\x9f])?$"  # noqa: E501 - one pattern
-
-_JOB_ID_TEXT: dict[str, Any] = {
-    "type": "string",
-    "minLength": 1,
-    "maxLength": ids.JOB_ID_CHARS_MAX,
-    "pattern": JOB_ID_PATTERN,
-}
-JobIdText = Annotated[
-    str,
-    BeforeValidator(ids.check_job_id),
-    WithJsonSchema({**_JOB_ID_TEXT, "examples": ["123"]}),
-]
-JobIdBody = Annotated[
-    str,
-    BeforeValidator(ids.check_job_id),
-    WithJsonSchema(
-        {
-            "anyOf": [_JOB_ID_TEXT, {"type": "integer"}],
-            "description": "A string or an integer; it is kept, and answered, as text.",
-        }
-    ),
-]
-
-
-def _storable(text: str) -> str:
-    if "\x00" in text:
-        raise ValueError("must not contain the character NUL")
-    return text
-
-
-def _web(url: str) -> str:
-    if len(url) > URL_CHARS_MAX:
-        raise ValueError(f"has {len(url)} characters, at most {URL_CHARS_MAX} are allowed")
-    scheme, _, rest = url.partition("://")
-    if scheme.lower() not in {"http", "https"} or not rest.strip("/") or not url.isprintable():
-        raise ValueError("must be an http or https URL")
-    return url
-
-
-_NO_NUL = {"pattern": r"^[^\x00]*$"}
-Text = Annotated[
-    str,
-    Field(max_length=TEXT_CHARS_MAX, json_schema_extra=_NO_NUL),
-    AfterValidator(_storable),
-]
-WebUrl = Annotated[
-    str,
-    Field(
-        description=f"http or https, at most {URL_CHARS_MAX} characters.",
-        json_schema_extra={"pattern": r"^https?://[!-.0-~][!-~]*$"},
-    ),
-    AfterValidator(_web),
-]
-ObjectKey = Annotated[
-    str,
-    Field(
-        description="A key in the store, at most 512 characters.",
-        json_schema_extra={"pattern": r"^[A-Za-z0-9_-]{1,200}(/[A-Za-z0-9_-]{1,200})*$"},
-    ),
-]
-Seconds = Annotated[float, Field(allow_inf_nan=False, description="Seconds.")]
-
-
-KEY_PART_CHARS_MAX = 200  # a folder store's file system holds 255 bytes a name
+from services.api.fields import SCENE_S_MIN, JobIdBody, ObjectKey, Seconds, Text, WebUrl
+from shared.brief import COST_USD_MAX, ErrorStrategy, OnMaxCost, SyncMode, Transition
+from shared.events import Origin, WaitCode
 
 
 class _Body(BaseModel):
@@ -104,11 +32,23 @@ class VideoBody(_Body):
     object: ObjectKey | None = Field(default=None, description="As POST /api/v3/videos answered.")
 
 
-#: The two ways to name a video; the tags never show in an answer.
-VIDEO_TAGS = frozenset({"by-reference", "by-address"})
+class StyleBody(_Body):
+    """Where a style sample lies: exactly one of the two."""
+
+    url: WebUrl | None = None
+    object: ObjectKey | None = Field(
+        default=None, description="As POST /api/v3/audio/styles answered."
+    )
+
+
+#: The two ways to name a piece of media; the tags never show in an answer.
+MEDIA_TAGS = frozenset({"by-reference", "by-address"})
+_BY_KIND = Discriminator(lambda said: "by-address" if isinstance(said, str) else "by-reference")
 Video = Annotated[
-    Annotated[VideoBody, Tag("by-reference")] | Annotated[WebUrl, Tag("by-address")],
-    Discriminator(lambda said: "by-address" if isinstance(said, str) else "by-reference"),
+    Annotated[VideoBody, Tag("by-reference")] | Annotated[WebUrl, Tag("by-address")], _BY_KIND
+]
+Style = Annotated[
+    Annotated[StyleBody, Tag("by-reference")] | Annotated[WebUrl, Tag("by-address")], _BY_KIND
 ]
 
 
@@ -138,6 +78,28 @@ class AudioParamsBody(_Body):
     )
     prompt: Text | None = Field(default=None, description="For every scene without its own.")
     transition: Transition | None = Field(default=None, description="`auto` if not given.")
+    style_audio: Style | None = Field(
+        default=None,
+        description="Music that the first scene continues: `{url}`, `{object}`, or the URL as a "
+        "plain string.",
+    )
+    use_cache: bool | None = Field(
+        default=None,
+        description="Take music that was made for the same before; true if not given.",
+    )
+    max_cost: float | None = Field(
+        default=None,
+        ge=0,
+        le=COST_USD_MAX,
+        allow_inf_nan=False,
+        description="US dollars that the run may spend; AUDIO_MAX_COST if not given.",
+    )
+    on_max_cost: OnMaxCost | None = Field(
+        default=None,
+        description="`refuse` (if not given): a run whose estimate is over `max_cost` does not "
+        "begin. `error_strategy`: it begins, and scenes that cannot be paid any more follow "
+        "`error_strategy`.",
+    )
 
 
 class GenerateBody(_Body):
@@ -167,6 +129,15 @@ class StartedAudio(BaseModel):
     estimated_duration: str = Field(examples=["45s"])
 
 
+class CostEstimate(BaseModel):
+    """What a run takes at most, said before anything is spent."""
+
+    cost_usd: float = Field(description="US dollars; what is cached costs nothing after all.")
+    music_s: int = Field(description="Seconds of music asked for, windows included.")
+    seconds: float = Field(description="From the first scene to the last.")
+    provider: str
+
+
 class Links(BaseModel):
     """Where to go next; null: not there yet."""
 
@@ -183,6 +154,9 @@ class GenerateAnswer(BaseModel):
     status: Literal["processing"] = "processing"
     message: str = "Audio generation started"
     audio_status: StartedAudio
+    estimate: CostEstimate | None = Field(
+        default=None, description="null of a run that an older api began."
+    )
     run: int
     links: Links
 
@@ -201,6 +175,14 @@ class AudioStatus(BaseModel):
     error: str | None
 
 
+class Waiting(BaseModel):
+    """What a scene waits for; it goes on by itself."""
+
+    code: WaitCode
+    reason: str = Field(description="In the provider's words.")
+    since: Moment
+
+
 class SceneStatus(BaseModel):
     """One scene of the run."""
 
@@ -210,8 +192,10 @@ class SceneStatus(BaseModel):
     origin: Origin | None = None
     reason: str | None = None
     provider: str | None = None
-    cost_usd: float | None = None
+    cost_usd: float | None = Field(default=None, description="null: nobody counted it.")
+    saved_usd: float | None = Field(default=None, description="What the cache spared.")
     warnings: list[str] = []
+    waiting: Waiting | None = Field(default=None, description="null: it waits for nobody.")
     links: dict[str, str] = {}
 
 
@@ -261,6 +245,9 @@ class StatusAnswer(BaseModel):
 
     job_id: str
     audio_status: AudioStatus
+    waiting: Waiting | None = Field(
+        default=None, description="What the scene that is being made waits for; null: nobody."
+    )
     run: int = Field(description="0: not asked for yet.")
     state: str = Field(description="The run's place in docs/job-states.md; `pending` before it.")
     progress: Progress
@@ -269,7 +256,11 @@ class StatusAnswer(BaseModel):
     failure: Failure | None
     silent_scenes: list[int]
     warnings: list[str]
-    cost_usd: float | None
+    cost_usd: float | None = Field(description="So far, failed scenes included.")
+    saved_usd: float | None = Field(default=None, description="What the cache spared so far.")
+    estimate: CostEstimate | None = Field(
+        default=None, description="What was said beforehand; null: the run was not begun here."
+    )
     links: Links
 
 
@@ -281,3 +272,13 @@ class UploadAnswer(BaseModel):
     duration_s: float
     width: int
     height: int
+
+
+class StyleUploadAnswer(BaseModel):
+    """A style sample that was taken in; `style_audio` goes into `audio_params` as it is."""
+
+    style_audio: StyleBody
+    size_bytes: int
+    duration_s: float
+    channels: int
+    sample_rate_hz: int

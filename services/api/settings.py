@@ -7,7 +7,8 @@ from pathlib import Path
 
 from pydantic import Field, SecretStr
 
-from shared.brief import ErrorStrategy, SyncMode
+from shared.brief import CostUsd, ErrorStrategy, OnMaxCost, SyncMode
+from shared.pricing import PricingSettings
 from shared.segment_links import LinkSettings
 from shared.settings import KafkaSettings, SettingsGroup, StoreSettings, TelemetrySettings
 
@@ -23,6 +24,9 @@ class DefaultSettings(SettingsGroup):
         ErrorStrategy.CONTINUE_WITH_SILENCE, validation_alias="AUDIO_ERROR_STRATEGY"
     )
     fail_on_error: bool = Field(False, validation_alias="AUDIO_FAIL_ON_ERROR")
+    #: US dollars of one run; None: no limit
+    max_cost: CostUsd | None = Field(None, validation_alias="AUDIO_MAX_COST")
+    on_max_cost: OnMaxCost = Field(OnMaxCost.REFUSE, validation_alias="AUDIO_ON_MAX_COST")
 
 
 class LimitSettings(SettingsGroup):
@@ -33,7 +37,8 @@ class LimitSettings(SettingsGroup):
     scene_s_max: float = Field(300, gt=0, le=3600, validation_alias="SEGUE_SCENE_S_MAX")
     body_bytes_max: int = Field(5 * _MIB, ge=1024, validation_alias="SEGUE_BODY_BYTES_MAX")
     video_bytes_max: int = Field(2048 * _MIB, ge=1024, validation_alias="SEGUE_VIDEO_BYTES_MAX")
-    #: videos handed in at once; each needs its size in the temporary folder
+    style_bytes_max: int = Field(25 * _MIB, ge=1024, validation_alias="SEGUE_STYLE_BYTES_MAX")
+    #: videos and style samples handed in at once; each needs its size in the temporary folder
     uploads_max: int = Field(4, ge=1, le=100, validation_alias="SEGUE_UPLOADS_MAX")
     #: clients that follow a job by server-sent events, at once, in this process
     listeners_max: int = Field(1000, ge=1, validation_alias="SEGUE_LISTENERS_MAX")
@@ -61,8 +66,8 @@ class ApiSettings(SettingsGroup):
     port: int = Field(4000, ge=0, le=65_535, validation_alias="SEGUE_API_PORT")
     #: `video.stitched` starts a run by itself
     auto_generate: bool = Field(False, validation_alias="AUTO_GENERATE_AUDIO")
-    #: seconds that one scene usually takes; the estimate in the first answer
-    estimate_scene_s: float = Field(10, gt=0, validation_alias="SEGUE_ESTIMATE_SCENE_S")
+    #: what Replicate signs webhooks with, `whsec_…`, several with commas; empty: it is asked
+    webhook_secret: SecretStr = Field(SecretStr(""), validation_alias="REPLICATE_WEBHOOK_SECRET")
     #: how long a repeated `Idempotency-Key` is answered with the first answer
     idempotency_s: int = Field(86_400, ge=60, validation_alias="SEGUE_IDEMPOTENCY_S")
     #: folder for videos while they come in; None: the system's own
@@ -70,6 +75,7 @@ class ApiSettings(SettingsGroup):
 
     defaults: DefaultSettings = Field(default_factory=DefaultSettings.from_environment)
     limits: LimitSettings = Field(default_factory=LimitSettings.from_environment)
+    pricing: PricingSettings = Field(default_factory=PricingSettings.from_environment)
     database: DatabaseSettings = Field(default_factory=DatabaseSettings.from_environment)
     kafka: KafkaSettings = Field(default_factory=KafkaSettings.from_environment)
     store: StoreSettings = Field(default_factory=StoreSettings.from_environment)

@@ -8,12 +8,14 @@ after a run ended, asking again begins a new one.
 from datetime import datetime
 
 from services.api.asking import Asked, JobSpec
+from services.api.costing import check_cap, estimate_of
 from services.api.presenting import progress_of
 from services.api.projection import UNFINISHED, RunView
 from services.api.repository import Connection, jobs, outbox, runs
 from services.api.repository.jobs import JobRow, Shown
 from services.api.repository.runs import RunRow
 from shared.events import SceneRequested
+from shared.pricing import PricingSettings
 
 
 async def locked_job(
@@ -41,10 +43,15 @@ async def begin(
     job: JobRow,
     asked: Asked,
     *,
+    pricing: PricingSettings,
     now: datetime,
     traceparent: str | None = None,
 ) -> tuple[RunRow, bool]:
-    """The run that answers `asked`, and whether it begins now."""
+    """The run that answers `asked`, and whether it begins now.
+
+    Raises:
+        RequestInvalidError: it would begin now, and its estimate is over its cap.
+    """
     current = await runs.find(connection, job.job_id, job.run) if job.run else None
     if (
         current is not None
@@ -52,7 +59,9 @@ async def begin(
         and current.request_hash == asked.digest()
     ):
         return current, False
-    begun = await runs.begin(connection, asked, job.run + 1, now=now)
+    estimate = estimate_of(asked, pricing)
+    check_cap(asked, estimate)
+    begun = await runs.begin(connection, asked, job.run + 1, estimate=estimate, now=now)
     await jobs.describe(connection, job.job_id, job.spec, now=now)
     view = RunView(job_id=job.job_id, run=begun.run, started_at=now)
     shown = Shown(job_id=job.job_id, run=begun.run, progress=progress_of(view), video=asked.video)

@@ -7,7 +7,7 @@ from fastapi.openapi.utils import get_openapi
 
 from services.api import problems
 from services.api.edge import Edge
-from services.api.routes import audio, events, health, media, videos
+from services.api.routes import audio, events, health, media, styles, videos, webhooks
 from services.api.schemas import GenerateBody
 from shared.telemetry import service_version
 
@@ -43,7 +43,7 @@ def create_app(edge: Edge) -> FastAPI:
     )
     app.state.edge = edge
     problems.install(app, edge.log)
-    for routes in (audio, events, media, videos, health):
+    for routes in (audio, events, media, videos, styles, webhooks, health):
         app.include_router(routes.router)
     document = _document(app)
     app.openapi = lambda: document  # type: ignore[method-assign]  # FastAPI's way to extend it
@@ -55,7 +55,7 @@ def _document(app: FastAPI) -> dict[str, Any]:
         title=app.title, version=app.version, description=app.description, routes=app.routes
     )
     schemas = document["components"]["schemas"]
-    for model in (GenerateBody, problems.Problem):
+    for model in (GenerateBody, webhooks.PredictionNews, problems.Problem):
         schema = model.model_json_schema(ref_template=_REF)
         schemas.update(schema.pop("$defs", {}))
         schemas[model.__name__] = schema

@@ -5,13 +5,16 @@ import asyncio
 from services.generator.providers import MusicProvider
 from services.generator.providers.building import build_provider
 from services.generator.settings import GeneratorSettings
+from services.generator.standing import ProviderStanding
 from services.generator.stream import SceneStream
 from services.generator.work import build_work
 from shared.clock import Clock, SystemClock
-from shared.events import JobCancelled, SceneRequested, Stage
-from shared.kafka.admin import ensure_topics
+from shared.events import JobCancelled, PredictionEnded, SceneRequested, Stage
+from shared.health import Health
+from shared.kafka.probing import connected, server_probes
 from shared.kafka.producer import Publisher
 from shared.kafka.routing import build_router
+from shared.probing import Probe
 from shared.storage import ObjectStore
 from shared.storage.opening import open_store
 from shared.telemetry.log import Logger, logger_of
@@ -35,23 +38,37 @@ async def run(
     clock = clock or SystemClock()
     log = logger_of("generator")
     log.info("generator starts", action="service.starting", provider=settings.provider)
-    await ensure_topics(settings.kafka)
     store = open_store(settings.store)
-    await store.prepare()
     provider = provider or build_provider(settings, store=store, clock=clock, log=log)
+    standing = ProviderStanding(provider)
     publisher = Publisher(settings.kafka, source="generator", clock=clock)
-    await publisher.start()
     stream = _stream(settings, store, provider, publisher, clock=clock, log=log)
-    try:
-        await stream.serve(stop, ready=ready)
-    finally:
-        # 1. finish what runs, commit and leave; 2. flush; 3. let go of the rest
-        log.info("generator stops", action="service.stopping")
-        await stream.stop()
-        await publisher.stop()
-        await provider.close()
-        await store.close()
-        log.info("generator stopped", action="service.stopped")
+    health = Health(
+        start_s=settings.health.start_s,
+        stop=stop,
+        ready=ready or asyncio.Event(),
+        clock=clock,
+        log=log,
+        probes=[
+            *server_probes(settings.kafka, store, clock=clock),
+            Probe(name="provider", ask=standing.ask, clock=clock),
+        ],
+        figures=stream.lanes.figures,
+    )
+    async with health.served(settings.health):
+        try:
+            await health.reach("the store", store.prepare)
+            if await health.reach("Kafka", lambda: connected(publisher, settings.kafka)):
+                await stream.serve(stop, ready=health.ready)
+        finally:
+            # 1. finish what runs, commit and leave; 2. flush; 3. let go of the rest
+            log.info("generator stops", action="service.stopping")
+            await stream.stop()
+            await publisher.stop()
+            await standing.close()
+            await provider.close()
+            await store.close()
+            log.info("generator stopped", action="service.stopped")
 
 
 def _stream(
@@ -84,6 +101,10 @@ def _stream(
         clock=clock,
         log=log,
     )
-    handlers = {SceneRequested.kind: work.requested, JobCancelled.kind: work.cancelled}
+    handlers = {
+        SceneRequested.kind: work.requested,
+        JobCancelled.kind: work.noted,
+        PredictionEnded.kind: work.noted,
+    }
     stream.attach(handlers, router, seen=work.seen)
     return stream

@@ -13,11 +13,14 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 
 from services.generator.claims import Claims, Prediction, SceneRef
+from services.generator.delays import Delays
 from services.generator.inspection import AskedFor, Inspection
 from services.generator.interrupts import Interrupts
 from services.generator.providers import Clip, MusicProvider
+from services.generator.quality import Shape
 from services.generator.settings import GeneratorSettings
 from shared.clock import Clock
+from shared.costs import estimate, within
 from shared.errors import (
     JobError,
     ProviderBusyError,
@@ -26,7 +29,7 @@ from shared.errors import (
 )
 from shared.retry import RetryPolicy
 from shared.telemetry.log import Logger
-from shared.telemetry.metrics import PREDICTIONS_TOTAL
+from shared.telemetry.metrics import COST_USD_TOTAL, PREDICTIONS_TOTAL
 
 Step = Callable[[], Awaitable[None]]
 BUSY = RetryPolicy(first_s=1.0, max_s=30.0)
@@ -40,10 +43,45 @@ class Made:
     clip: Clip
     clip_samples: int
     old_samples: int  #: where the new music begins in the clip, as measured
+    padding_samples: int = 0  #: of them, nothing: the file does not tell how much to cut off
+    replaces: bool = False  #: a cumulative track
     prediction: Prediction
     attempt: int
     cost_usd: float | None  #: of all attempts, the failed ones included
     failed: tuple[str, ...] = ()  #: why earlier attempts were not taken
+
+
+@dataclass(slots=True, kw_only=True)
+class Spending:
+    """What a run has spent, and may; grows with each attempt that is not taken."""
+
+    max_usd: float | None = None  #: None: as much as it takes
+    spent_usd: float = 0.0  #: by the scenes before
+    scene_usd: float | None = None  #: by failed attempts at this one; None: nothing known
+
+    def paid(self, usd: float | None) -> None:
+        """An attempt that is not taken cost so much."""
+        if usd is not None:
+            self.scene_usd = (self.scene_usd or 0.0) + usd
+
+    def check(self, next_usd: float) -> None:
+        """Return if one more attempt may be paid for.
+
+        Raises:
+            MaxCostError: it may not.
+        """
+        spent = self.spent_usd + (self.scene_usd or 0.0)
+        if not within(self.max_usd, spent_usd=spent, next_usd=next_usd):
+            raise MaxCostError(
+                f"max_cost of ${self.max_usd:.4f} is reached: ${spent:.4f} are spent, and the next"
+                f" clip may cost ${next_usd:.4f}"
+            )
+
+
+class MaxCostError(JobError):
+    """The run may not spend as much as it would take."""
+
+    code = "max_cost_reached"
 
 
 @dataclass(kw_only=True)
@@ -57,42 +95,90 @@ class Attempts:
     settings: GeneratorSettings
     clock: Clock
     log: Logger
+    delays: Delays | None = None  #: None: waits are nobody's business
     chance: random.Random = field(default_factory=random.Random)
 
     def __post_init__(self) -> None:
         """Bound what is under way at the provider."""
         self._slots = asyncio.Semaphore(self.settings.slots)
 
-    async def clip(self, scene: SceneRef, asked: AskedFor, *, before_paying: Step) -> Made:
+    async def has_begun(self, scene: SceneRef) -> bool:
+        """Whether an attempt was claimed: its prediction may be paid for."""
+        return await self.claims.is_claimed(scene, 1)
+
+    async def clip(
+        self,
+        scene: SceneRef,
+        asked: AskedFor,
+        *,
+        before_paying: Step,
+        spending: Spending | None = None,
+    ) -> Made:
         """A clip for what is asked, from as many attempts as it takes.
 
         Raises:
             ProviderRejectedError: it cannot be made, or not in time.
+            MaxCostError: it would cost more than the run may spend.
             RunEndedError: the run is no longer wanted.
         """
+        spending = spending or Spending()
+        try:
+            made = await self._made(scene, asked, before_paying, spending)
+        except JobError as error:
+            error.cost_usd = spending.scene_usd
+            raise
+        finally:
+            COST_USD_TOTAL.labels(self.provider.name).inc(spending.scene_usd or 0.0)
+        COST_USD_TOTAL.labels(self.provider.name).inc(made.cost_usd or 0.0)
+        if spending.scene_usd is None:
+            return made
+        return replace(made, cost_usd=(made.cost_usd or 0.0) + spending.scene_usd)
+
+    async def _made(
+        self, scene: SceneRef, asked: AskedFor, before_paying: Step, spending: Spending
+    ) -> Made:
         deadline = self.clock.monotonic() + self.settings.scene_deadline_s
         failed: list[str] = []
-        busy, attempt, spent_usd = 0, 1, 0.0
+        busy, attempt = 0, 1
         while attempt <= CLAIMS_MAX:
+            await self._afford(scene, attempt, asked, spending)
+            tried = self.clock.monotonic()
             try:
                 async with self._slots:
+                    tried = self.clock.monotonic()
                     made = await self._attempt(scene, attempt, asked, before_paying)
             except ProviderBusyError as error:
                 busy += 1  # the same attempt again: a claim it may have left is void, and passed by
-                await self._wait(error, busy, deadline)
+                await self._wait(scene, error, busy, deadline, since=tried)
                 continue
             except JobError as error:
                 failed.append(f"attempt {len(failed) + 1}: {error.reason}")
-                spent_usd += getattr(error, "cost_usd", None) or 0.0
+                spending.paid(error.cost_usd)
                 if not error.retryable or len(failed) >= self.settings.scene_attempts_max:
                     raise
                 attempt += 1
                 continue
             if made is not None:
-                cost_usd = (made.cost_usd or 0.0) + spent_usd if spent_usd else made.cost_usd
-                return replace(made, failed=tuple(failed), cost_usd=cost_usd)
+                return replace(made, failed=tuple(failed))
             attempt += 1
         raise ProviderRejectedError(f"no answer in {CLAIMS_MAX} attempts", retryable=True)
+
+    async def _afford(
+        self, scene: SceneRef, attempt: int, asked: AskedFor, spending: Spending
+    ) -> None:
+        """Return if this attempt may be paid for; what was claimed may be paid for already.
+
+        Before the claim, and before the provider is asked for a turn: neither is to be wasted.
+        """
+        if spending.max_usd is None or await self.claims.is_claimed(scene, attempt):
+            return
+        one_clip = estimate(
+            [asked.request.duration_s],
+            window_s=0,
+            provider=self.provider.name,
+            usd_per_s=self.settings.replicate.usd_per_s,
+        )
+        spending.check(one_clip.cost_usd)
 
     async def _attempt(
         self, scene: SceneRef, attempt: int, asked: AskedFor, before_paying: Step
@@ -103,6 +189,8 @@ class Attempts:
         )
         if prediction is None:
             return None
+        if self.delays is not None:
+            await self.delays.goes_on(scene)
         if prediction.adopted:
             self.log.info(
                 "prediction taken up again",
@@ -116,33 +204,45 @@ class Attempts:
         clip = await self.interrupts.unless_ended(
             scene.job_id,
             scene.run,
-            self._collect(prediction),
+            self._collect(scene, prediction),
             on_end=lambda: self.provider.cancel(prediction.id),
         )
-        measured, found = await self.inspection.passed(
-            clip, asked, musical=not self.provider.makes_silence
-        )
+        try:
+            measured, found = await self.inspection.passed(
+                clip, asked, musical=not self.provider.makes_silence
+            )
+        except JobError as error:
+            error.cost_usd = clip.cost_usd  # of no use, and paid for
+            raise
         return Made(
             clip=clip,
             clip_samples=measured,
             old_samples=found.old_samples,
+            padding_samples=found.padding_samples,
+            replaces=found.shape is Shape.CUMULATIVE,
             prediction=prediction,
             attempt=attempt,
             cost_usd=clip.cost_usd,
         )
 
-    async def _collect(self, prediction: Prediction) -> Clip:
+    async def _collect(self, scene: SceneRef, prediction: Prediction) -> Clip:
         """The clip of a prediction that exists; a busy provider is asked again for the same."""
         deadline = self.clock.monotonic() + self.settings.scene_deadline_s
         busy = 0
         while True:
             try:
-                return await self.provider.collect(prediction.id, prediction.request)
+                clip = await self.provider.collect(prediction.id, prediction.request)
             except ProviderBusyError as error:
                 busy += 1
-                await self._wait(error, busy, deadline)
+                await self._wait(scene, error, busy, deadline, since=self.clock.monotonic())
+            else:
+                if self.delays is not None:
+                    await self.delays.goes_on(scene)
+                return clip
 
-    async def _wait(self, error: ProviderBusyError, busy: int, deadline: float) -> None:
+    async def _wait(
+        self, scene: SceneRef, error: ProviderBusyError, busy: int, deadline: float, *, since: float
+    ) -> None:
         """Wait as long as was asked for, or our own backoff, but not beyond the deadline."""
         delay_s = BUSY.delay_s(busy, asked_s=error.retry_after_s, chance=self.chance)
         if isinstance(error, ProviderPausedError):  # a person is needed: no deadline helps
@@ -151,4 +251,6 @@ class Attempts:
             )
         elif self.clock.monotonic() + delay_s > deadline:
             raise ProviderRejectedError(str(error), retryable=True) from error
+        if self.delays is not None:
+            await self.delays.waits(scene, error, for_s=delay_s, since=since)
         await self.clock.sleep(delay_s)

@@ -84,6 +84,10 @@ class Claims:
         self._settle_s = settle_s
         self._ours: dict[str, bytes] = {}  # claims whose creation was not confirmed yet
 
+    async def is_claimed(self, scene: SceneRef, attempt: int) -> bool:
+        """Whether somebody claimed this attempt."""
+        return await self._store.stat(scene.claim(attempt)) is not None
+
     async def prediction(
         self,
         scene: SceneRef,
@@ -102,7 +106,7 @@ class Claims:
             ProviderRejectedError: this request can never succeed.
         """
         request = replace(request, seed=scene.seed(attempt))
-        if await self._store.stat(scene.claim(attempt)) is None:
+        if not await self.is_claimed(scene, attempt):
             await self._provider.ready(within_s=READY_S)
         lease_from = self._clock.monotonic()
         if not await self._create(scene, attempt):

@@ -7,23 +7,26 @@ broker; the caller then writes the state and acks.
 I/O: the object store, the provider, the publisher.
 """
 
-import hashlib
 from dataclasses import dataclass
 
-from services.generator.attempts import Attempts, Made, Step
+from services.generator.attempts import Attempts, Made, Spending, Step
+from services.generator.cache import SceneCache
 from services.generator.claims import SceneRef
-from services.generator.continuation import Continuation, ScenePlan, plan_scene
+from services.generator.continuation import Continuation, plan_scene
 from services.generator.inspection import AskedFor
-from services.generator.prompts import prompt_for
 from services.generator.providers import CompositionRequest, MusicProvider
+from services.generator.segments import Segments
+from services.generator.style import Styles
 from shared.brief import ErrorStrategy
 from shared.errors import JobError, NotFoundError
-from shared.events import Origin, SceneRequested, SegmentGenerated
+from shared.events import SceneRequested, SegmentGenerated
 from shared.media import SAMPLE_RATE_HZ
 from shared.storage import ObjectStore
 from shared.storage.keys import clip_key, segment_key
 from shared.telemetry.log import Logger
-from shared.telemetry.metrics import GENERATION_SECONDS, SCENES_TOTAL
+from shared.telemetry.metrics import GENERATION_SECONDS, SAVED_USD_TOTAL, SCENES_TOTAL
+
+_NO_ATTEMPT = 0  # attempts count from 1: this clip cost none
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +36,8 @@ class Generate:
     store: ObjectStore
     provider: MusicProvider
     attempts: Attempts
+    cache: SceneCache
+    styles: Styles
     window_s: int
     log: Logger
     why_silent: str  #: told of every scene where the provider makes no music
@@ -77,77 +82,69 @@ class Generate:
             run=scene.run,
             scene_index=scene.scene_index,
         )
-        plan = plan_scene(state, scene, window_s=self.window_s)
+        opening = await self.styles.opening(scene, state, must_have=_stops(scene))
+        plan = plan_scene(state, scene, window_s=self.window_s, style=opening.sample)
+        segments = Segments(
+            scene=scene, plan=plan, provider=self.provider, style_fault=opening.fault
+        )
+        asked = _asked(segments)
+        digest = self.cache.digest_of(asked.request, job_id=scene.job_id)
+        cached = await self._cached(segments, asked, digest)
+        if cached is not None:
+            return await self._keep(cached)
+        spending = Spending(max_usd=scene.params.max_cost, spent_usd=state.spent_usd)
         try:
-            segment = await self._compose(scene, plan, before_paying)
+            made = await self._compose(scene, asked, before_paying, spending)
         except JobError as error:
-            if scene.params.fail_on_error or scene.params.error_strategy is ErrorStrategy.HALT:
+            if _stops(scene):
                 raise
-            segment = self._silenced(scene, plan, error)
-        return await self._keep(segment)
-
-    async def _compose(
-        self, scene: SceneRequested, plan: ScenePlan, before_paying: Step
-    ) -> SegmentGenerated:
-        wants_no_gap = scene.params.error_strategy is ErrorStrategy.HALT
-        request = CompositionRequest(
-            prompt=_prompt(scene),
-            duration_s=plan.duration_s,
-            window=plan.window,
-            seed=1,  # each attempt's claim brings its own
-            must_continue=wants_no_gap or scene.params.fail_on_error,
-        )
-        asked = AskedFor(
-            request=request,
-            so_far_samples=plan.join_samples,
-            needed_samples=plan.start_samples + plan.samples - plan.join_samples,
-        )
-        ref = SceneRef(job_id=scene.job_id, run=scene.run, scene_index=scene.scene_index)
-        with GENERATION_SECONDS.labels(self.provider.name).time():
-            made = await self.attempts.clip(ref, asked, before_paying=before_paying)
+            return await self._silence(segments, error)
         key = clip_key(scene.job_id, scene.run, scene.scene_index, made.attempt)
         await self.store.put(key, made.clip.data, content_type=made.clip.content_type)
-        origin, reason = self._origin(scene, plan, made)
-        continues = origin is Origin.CONTINUED
-        return SegmentGenerated(
-            **_common(scene, plan),
-            origin=origin,
-            reason=reason,
-            object_key=key,
-            content_type=made.clip.content_type,
-            sha256=hashlib.sha256(made.clip.data).hexdigest(),
-            size_bytes=len(made.clip.data),
-            clip_samples=made.clip_samples,
-            window_samples=made.old_samples if continues else 0,
-            join_samples=plan.join_samples if continues else plan.start_samples,
-            prompt=request.prompt,
-            seed=made.prediction.request.seed,
-            provider=self.provider.name,
-            model=self.provider.model,
-            prediction_id=made.prediction.id,
-            output_url=made.clip.output_url,
-            output_url_born_at=made.clip.output_url_born_at,
-            attempts=len(made.failed) + 1,
-            generation_s=made.clip.generation_s,
-            cost_usd=made.cost_usd,
-            warnings=(*made.failed, *made.clip.warnings),
+        segment = await self._keep(segments.made(made, key=key, why_silent=self.why_silent))
+        if digest is not None and segment.object_key == key:
+            await self.cache.keep(digest, made, needed_samples=asked.needed_samples)
+        return segment
+
+    async def _cached(
+        self, segments: Segments, asked: AskedFor, digest: str | None
+    ) -> SegmentGenerated | None:
+        """The segment from the cache; None if it must be composed.
+
+        A scene that was begun goes on with its own prediction, which may be paid for.
+        """
+        scene = segments.scene
+        if digest is None or not scene.params.use_cache:
+            return None
+        if await self.attempts.has_begun(_ref(scene)):
+            return None
+        hit = await self.cache.find(digest, needed_samples=asked.needed_samples)
+        if hit is None:
+            return None
+        key = clip_key(scene.job_id, scene.run, scene.scene_index, _NO_ATTEMPT)
+        await self.store.put(key, hit.data, content_type=hit.facts.content_type)
+        self.log.info(
+            "scene found in the cache",
+            action="scene.cached",
+            job_id=scene.job_id,
+            run=scene.run,
+            scene_index=scene.scene_index,
+            entry=digest,
+            made_at=hit.facts.made_at,
+            saved_usd=hit.facts.cost_usd,
         )
+        return segments.cached(hit, key=key)
 
-    def _origin(
-        self, scene: SceneRequested, plan: ScenePlan, made: Made
-    ) -> tuple[Origin, str | None]:
-        """How the segment was made, and why if that needs saying."""
-        if self.provider.makes_silence:
-            return Origin.SILENCE, self.why_silent
-        if plan.window is None:
-            return Origin.FRESH, "nothing to continue from" if scene.scene_index else None
-        if not made.clip.continued:
-            return Origin.FRESH, "; ".join(made.clip.warnings) or "made without continuation"
-        return Origin.CONTINUED, None
+    async def _compose(
+        self, scene: SceneRequested, asked: AskedFor, before_paying: Step, spending: Spending
+    ) -> Made:
+        with GENERATION_SECONDS.labels(self.provider.name).time():
+            return await self.attempts.clip(
+                _ref(scene), asked, before_paying=before_paying, spending=spending
+            )
 
-    def _silenced(
-        self, scene: SceneRequested, plan: ScenePlan, error: JobError
-    ) -> SegmentGenerated:
+    async def _silence(self, segments: Segments, error: JobError) -> SegmentGenerated:
+        scene = segments.scene
         self.log.warning(
             "scene becomes silence",
             action="scene.silenced",
@@ -156,17 +153,7 @@ class Generate:
             scene_index=scene.scene_index,
             reason=error.reason,
         )
-        return SegmentGenerated(
-            **_common(scene, plan),
-            origin=Origin.SILENCE,
-            reason=error.reason,
-            object_key=None,
-            clip_samples=0,
-            join_samples=plan.start_samples,
-            prompt=_prompt(scene),
-            provider=self.provider.name,
-            model=self.provider.model,
-        )
+        return await self._keep(segments.silent(error))
 
     async def _keep(self, segment: SegmentGenerated) -> SegmentGenerated:
         """Store the segment; if another process was first, its segment counts."""
@@ -176,6 +163,7 @@ class Generate:
             assert first is not None, "segments are never deleted while their run is made"
             return first
         SCENES_TOTAL.labels(segment.origin.value).inc()
+        SAVED_USD_TOTAL.labels(segment.provider).inc(segment.saved_usd or 0.0)
         self.log.info(
             "segment stored",
             action="segment.stored",
@@ -188,24 +176,27 @@ class Generate:
         return segment
 
 
-def _prompt(scene: SceneRequested) -> str:
-    return prompt_for(
-        description=scene.description,
-        mood=scene.mood,
-        scene_prompt=scene.prompt,
-        run_prompt=scene.params.prompt,
+def _asked(segments: Segments) -> AskedFor:
+    plan = segments.plan
+    request = CompositionRequest(
+        prompt=segments.prompt,
+        duration_s=plan.duration_s,
+        window=plan.window,
+        seed=1,  # each attempt's claim brings its own
+        must_continue=_stops(segments.scene),
+        job_id=segments.scene.job_id,
+    )
+    return AskedFor(
+        request=request,
+        so_far_samples=plan.join_samples,
+        needed_samples=plan.start_samples + plan.samples - plan.join_samples,
     )
 
 
-def _common(scene: SceneRequested, plan: ScenePlan) -> dict[str, object]:
-    return {
-        "job_id": scene.job_id,
-        "run": scene.run,
-        "scene_index": scene.scene_index,
-        "scene_count": scene.scene_count,
-        "duration_s": scene.duration_s,
-        "start_samples": plan.start_samples,
-        "samples": plan.samples,
-        "params": scene.params,
-        "video": scene.video,
-    }
+def _stops(scene: SceneRequested) -> bool:
+    """Whether the run ends where a scene cannot be made as it was asked for."""
+    return scene.params.fail_on_error or scene.params.error_strategy is ErrorStrategy.HALT
+
+
+def _ref(scene: SceneRequested) -> SceneRef:
+    return SceneRef(job_id=scene.job_id, run=scene.run, scene_index=scene.scene_index)

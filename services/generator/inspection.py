@@ -33,6 +33,7 @@ class AskedFor:
             samples=self.request.duration_s * SAMPLE_RATE_HZ,
             window_samples=window.length_s * SAMPLE_RATE_HZ if window else 0,
             so_far_samples=self.so_far_samples,
+            source_samples=window.end_s * SAMPLE_RATE_HZ if window else 0,
             needed_samples=max(0, self.needed_samples),
         )
 
@@ -54,26 +55,37 @@ class Inspection:
         except MediaError as error:
             raise ProviderRejectedError(error.reason, retryable=True) from error
         window = asked.request.window if clip.continued and musical else None
-        sent = await self._sent(window) if window is not None else None
+        source = await self._source(window) if window is not None else None
         quality = asked.quality(continued=clip.continued)
-        found, wrong = await asyncio.to_thread(_judged, measured, quality, sent, musical=musical)
+        found, wrong = await asyncio.to_thread(_judged, measured, quality, source, musical=musical)
         if found is None or wrong:
             raise ProviderRejectedError(f"{INVALID_OUTPUT}: {'; '.join(wrong)}", retryable=True)
         return int(measured.audio.shape[1]), found
 
-    async def _sent(self, window: ContinuationWindow) -> Audio | None:
-        """The window as it was sent; None if its clip cannot be had any more."""
+    async def _source(self, window: ContinuationWindow) -> Audio | None:
+        """What is continued, up to the window's end; None if it cannot be had any more."""
         try:
             audio = await asyncio.to_thread(decode, await self.store.get(window.clip_key))
         except (NotFoundError, MediaError):
             return None
-        return audio[:, window.start_s * SAMPLE_RATE_HZ : window.end_s * SAMPLE_RATE_HZ]
+        return audio[:, : window.end_s * SAMPLE_RATE_HZ]
 
 
 def _judged(
-    measured: Measured, asked: Asked, sent: Audio | None, *, musical: bool
+    measured: Measured, asked: Asked, source: Audio | None, *, musical: bool
 ) -> tuple[Recognised | None, tuple[str, ...]]:
-    found = recognise(measured.audio, asked, sent=sent)
+    sent = before = None
+    if source is not None:
+        # counted from the front: a file may miss the rest of a frame at its end
+        begin = asked.source_samples - asked.window_samples
+        before, sent = source[:, :begin], source[:, begin:]
+    found = recognise(
+        measured.audio,
+        asked,
+        sent=sent,
+        before=before,
+        padding_samples=measured.padding_samples,
+    )
     if found is not None and not musical:
         return found, ()  # nothing to hear is what was asked for; its length is right
     wrong = faults(

@@ -8,10 +8,13 @@ import io
 from dataclasses import dataclass
 
 import av
+from av.audio.stream import AudioStream
 
 from shared.audio import INVALID_OUTPUT, decode
 from shared.errors import MediaError
-from shared.media import Audio
+from shared.media import SAMPLE_RATE_HZ, Audio
+
+_MP3_DELAY_SAMPLES = 1105  # LAME's 576 and a decoder's 529, at the file's own rate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +24,8 @@ class Measured:
     audio: Audio
     rate_hz: int  #: of the file; the sound was brought to ours
     channels: int  #: of the file
+    #: of nothing in front of the music, because the file does not tell how much to cut off
+    padding_samples: int
 
 
 def measure(data: bytes) -> Measured:
@@ -33,6 +38,19 @@ def measure(data: bytes) -> Measured:
     try:
         with av.open(io.BytesIO(data), "r", metadata_errors="replace") as container:
             stream = container.streams.audio[0]
-            return Measured(audio=audio, rate_hz=stream.rate, channels=stream.channels)
+            return Measured(
+                audio=audio,
+                rate_hz=stream.rate,
+                channels=stream.channels,
+                padding_samples=_padding(stream),
+            )
     except av.FFmpegError as error:
         raise MediaError(f"{INVALID_OUTPUT}: {error.strerror}") from error
+
+
+def _padding(stream: AudioStream) -> int:
+    """What the decoder left in front; a stream that starts later than 0 told its padding."""
+    told = bool(stream.start_time)
+    if told or not stream.codec_context.name.startswith("mp3"):
+        return 0
+    return round(_MP3_DELAY_SAMPLES * SAMPLE_RATE_HZ / stream.rate)

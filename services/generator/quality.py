@@ -1,8 +1,10 @@
 """Quality: what came back, and whether it can be used; decided by measuring, never by assumption.
 
 Three shapes are known. The window in front (as the model does it), or the new music alone, or
-everything so far with the new music behind it. Length decides between them; where two have the
-same length, the sound does: is the music that was sent heard at the head?
+everything so far with the new music behind it: all of the track, or all of the clip that was
+sent. Length decides between them; where two have the same length, the sound does: where is the
+music that was sent heard? A cumulative track will replace what was made before, so there the
+music before the window must be ours as well; if it is not, only what is new is taken of it.
 
 The two mistakes cost unequally. Music cut off that was new is missed by nobody; a window left
 in is heard twice. So a clip of the length that was asked for counts as having its window
@@ -12,7 +14,8 @@ another kind at up to 0.4, other music of the same key and bar at up to 0.75).
 Shapes: float32 `(channels, samples)`. Units: samples at 48 kHz. Pure.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import numpy as np
@@ -45,6 +48,7 @@ class Recognised:
 
     shape: Shape
     old_samples: int  #: where the new music begins in the clip
+    padding_samples: int = 0  #: of them, nothing: the file does not tell how much to cut off
     lag_samples: int = 0  #: how much later than expected the old music lies, as far as heard
     correlation: float | None = None  #: of what was sent and what was found; None: not compared
 
@@ -56,6 +60,7 @@ class Asked:
     samples: int  #: all of it, the window included
     window_samples: int  #: 0: begin anew
     so_far_samples: int  #: of track up to the end of the window
+    source_samples: int = 0  #: of the clip that is continued, up to the end of the window
     needed_samples: int | None = None  #: of new music that will be heard; None: all of it
 
     @property
@@ -73,20 +78,43 @@ class Limits:
     clipped_share_max: float = 0.003
 
 
-def recognise(clip: Audio, asked: Asked, *, sent: Audio | None) -> Recognised | None:
-    """The shape of `clip`; None if it has the length of none. `sent` is the window as sent."""
+def recognise(
+    clip: Audio,
+    asked: Asked,
+    *,
+    sent: Audio | None,
+    before: Audio | None = None,
+    padding_samples: int = 0,
+) -> Recognised | None:
+    """The shape of `clip`; None if it has the length of none.
+
+    `sent` is the window as it was sent, `before` what the same clip holds before it;
+    `padding_samples` are known to lie in front of the music.
+    """
     length = clip.shape[1]
+    as_asked = abs(length - asked.samples) <= LENGTH_OFF_SAMPLES
+    alone = Recognised(
+        shape=Shape.NO_WINDOW, old_samples=padding_samples, padding_samples=padding_samples
+    )
     if asked.window_samples == 0:
-        if abs(length - asked.samples) > LENGTH_OFF_SAMPLES:
-            return None
-        return Recognised(shape=Shape.NO_WINDOW, old_samples=0)
-    if abs(length - asked.samples) <= LENGTH_OFF_SAMPLES:
-        return _with_or_without(clip, asked, sent)
-    if abs(length - asked.new_samples) <= LENGTH_OFF_SAMPLES:
-        return Recognised(shape=Shape.NO_WINDOW, old_samples=0)
-    if abs(length - asked.so_far_samples - asked.new_samples) <= _TRACK_OFF_SAMPLES:
-        return _cumulative(clip, asked, sent)
-    return None
+        return alone if as_asked else None
+    ends = [
+        end
+        for end in dict.fromkeys((asked.so_far_samples, asked.source_samples))
+        if end > asked.window_samples
+        and abs(length - end - asked.new_samples) <= _TRACK_OFF_SAMPLES
+    ]
+    if sent is None or rms(sent) < _SILENT_RMS:
+        return _by_length(asked, ends, alone, length)
+    found = [_with_window(clip, asked, sent, padding_samples)] if as_asked else []
+    found += [_cumulative(clip, end, sent, before, padding_samples) for end in ends]
+    best = max(found, key=lambda one: one.correlation or 0.0, default=None)
+    if best is not None and (best.correlation or 0.0) >= _HEARD_MIN:
+        return best
+    if as_asked:
+        assert best is not None, "the window was listened for"
+        return replace(alone, correlation=best.correlation)
+    return alone if abs(length - asked.new_samples) <= LENGTH_OFF_SAMPLES else None
 
 
 def faults(
@@ -142,35 +170,59 @@ def heard_at(music: Audio, where: Audio, *, early: int, late: int) -> tuple[floa
     return float(alike[best]), best - early
 
 
-def _with_or_without(clip: Audio, asked: Asked, sent: Audio | None) -> Recognised:
-    if sent is None or rms(sent) < _SILENT_RMS:
-        return Recognised(shape=Shape.WINDOW, old_samples=asked.window_samples)
+def _by_length(
+    asked: Asked, ends: Sequence[int], alone: Recognised, length: int
+) -> Recognised | None:
+    """The shape where there is nothing to listen for."""
+    padding = alone.padding_samples
+    if abs(length - asked.samples) <= LENGTH_OFF_SAMPLES:
+        old = asked.window_samples + padding
+        return Recognised(shape=Shape.WINDOW, old_samples=old, padding_samples=padding)
+    if abs(length - asked.new_samples) <= LENGTH_OFF_SAMPLES:
+        return alone
+    if not ends:
+        return None
+    end = min(ends, key=lambda end: abs(length - end - asked.new_samples))
+    return Recognised(shape=Shape.CUMULATIVE, old_samples=end + padding, padding_samples=padding)
+
+
+def _with_window(clip: Audio, asked: Asked, sent: Audio, padding: int) -> Recognised:
     alike, lag = heard_at(sent, clip, early=_EARLY_SAMPLES, late=_LATE_SAMPLES)
-    if alike < _HEARD_MIN:
-        return Recognised(shape=Shape.NO_WINDOW, old_samples=0, correlation=alike)
     return Recognised(
         shape=Shape.WINDOW,
         old_samples=asked.window_samples + lag,
+        padding_samples=padding,
         lag_samples=lag,
         correlation=alike,
     )
 
 
-def _cumulative(clip: Audio, asked: Asked, sent: Audio | None) -> Recognised | None:
-    """Everything so far, if the window is heard where it should lie."""
-    if sent is None or rms(sent) < _SILENT_RMS:
-        return Recognised(shape=Shape.CUMULATIVE, old_samples=asked.so_far_samples)
-    start = asked.so_far_samples - asked.window_samples
+def _cumulative(
+    clip: Audio, end: int, sent: Audio, before: Audio | None, padding: int
+) -> Recognised:
+    """Everything up to `end`; what lies before the window must be ours to be believed."""
+    start = end - sent.shape[1]
     early = min(start, _TRACK_OFF_SAMPLES)
     alike, lag = heard_at(sent, clip[:, start - early :], early=0, late=early + _TRACK_OFF_SAMPLES)
-    if alike < _HEARD_MIN:
-        return None
+    lag -= early
+    ours = before is None or _agree(before, clip[:, : start + lag])
     return Recognised(
-        shape=Shape.CUMULATIVE,
-        old_samples=asked.so_far_samples + lag - early,
-        lag_samples=lag - early,
+        shape=Shape.CUMULATIVE if ours else Shape.WINDOW,
+        old_samples=end + lag,
+        padding_samples=padding,
+        lag_samples=lag,
         correlation=alike,
     )
+
+
+def _agree(before: Audio, heard: Audio) -> bool:
+    """Whether two stretches that end together are the same music, or nothing is to be heard."""
+    count = min(before.shape[1], heard.shape[1])
+    ours, theirs = before[:, before.shape[1] - count :], heard[:, heard.shape[1] - count :]
+    loud, there = rms(ours), rms(theirs)
+    if loud < _SILENT_RMS:
+        return True
+    return there > 0 and float(np.mean(ours * theirs)) / (loud * there) >= _HEARD_MIN
 
 
 def _sounding_until(audio: Audio) -> int:

@@ -1,8 +1,7 @@
 """Settings of the generator.
 
-Units stand in the names. `MUSIC_PROVIDER` decides who makes the music: `replicate` (MusicGen),
-`synth` (offline, audible) or `silence`; without it `replicate` if there is a key, else `silence`,
-which says so in every result.
+Units stand in the names. Who makes the music is for `shared/pricing.py` to say; where it is
+`silence`, every result says so.
 """
 
 from typing import Literal
@@ -10,49 +9,55 @@ from typing import Literal
 from pydantic import Field
 
 from services.generator.providers.replicate_settings import ReplicateSettings
+from shared.fetching import GuardSettings
+from shared.pricing import PricingSettings
 from shared.segment_links import LinkSettings
 from shared.settings import (
+    HealthSettings,
     KafkaSettings,
     LaneSettings,
-    SettingsGroup,
     StoreSettings,
     TelemetrySettings,
 )
 
-ProviderName = Literal["replicate", "synth", "silence"]
+CacheScope = Literal["all", "job", "off"]
 
 
-class GeneratorSettings(SettingsGroup):
+class StyleSettings(GuardSettings):
+    """How a style sample is fetched."""
+
+    #: a sample of more bytes is refused
+    bytes_max: int = Field(25 * 1024 * 1024, ge=1024, validation_alias="SEGUE_STYLE_BYTES_MAX")
+    #: a whole download, redirects included, may take so long
+    timeout_s: float = Field(60, gt=0, le=3600, validation_alias="SEGUE_STYLE_TIMEOUT_S")
+
+
+class GeneratorSettings(PricingSettings):
     """What the generator reads from the environment."""
 
-    #: None: replicate with a key, silence without
-    wanted: ProviderName | None = Field(None, validation_alias="MUSIC_PROVIDER")
-    #: seconds of the earlier clip that a continuation is given; more holds the style better
-    window_s: int = Field(1, ge=1, le=20, validation_alias="SEGUE_WINDOW_S")
     #: predictions under way at once, over all lanes
     slots: int = Field(8, ge=1, le=1000, validation_alias="SEGUE_PROVIDER_SLOTS")
+    #: whose music is used again where the same is asked for: anybody's, the same job's, nobody's
+    scene_cache: CacheScope = Field("all", validation_alias="SEGUE_SCENE_CACHE")
     #: tries of one scene with a new seed each, before the error strategy decides
     scene_attempts_max: int = Field(3, ge=1, le=20, validation_alias="SEGUE_SCENE_ATTEMPTS_MAX")
     #: how long one scene may wait for a busy provider, before the error strategy decides
     scene_deadline_s: float = Field(1200, gt=0, validation_alias="SEGUE_SCENE_DEADLINE_S")
+    #: a scene that waited so long for a busy provider says so in its job's status
+    delay_said_after_s: float = Field(15, ge=0, validation_alias="SEGUE_DELAY_SAID_AFTER_S")
     #: a claim whose owner fell silent is looked up, and given up, only after so long
     claim_settle_s: float = Field(40, gt=0, validation_alias="SEGUE_CLAIM_SETTLE_S")
     #: whoever claimed must have asked within so long, or ask anew: a thawed process may not
     claim_lease_s: float = Field(5, gt=0, validation_alias="SEGUE_CLAIM_LEASE_S")
 
     replicate: ReplicateSettings = Field(default_factory=ReplicateSettings.from_environment)
+    style: StyleSettings = Field(default_factory=StyleSettings.from_environment)
     links: LinkSettings = Field(default_factory=LinkSettings.from_environment)
     kafka: KafkaSettings = Field(default_factory=KafkaSettings.from_environment)
     store: StoreSettings = Field(default_factory=StoreSettings.from_environment)
     lanes: LaneSettings = Field(default_factory=LaneSettings.from_environment)
+    health: HealthSettings = Field(default_factory=HealthSettings.from_environment)
     telemetry: TelemetrySettings = Field(default_factory=TelemetrySettings.from_environment)
-
-    @property
-    def provider(self) -> ProviderName:
-        """Who makes the music."""
-        if self.wanted is not None:
-            return self.wanted
-        return "replicate" if self.replicate.key.get_secret_value() else "silence"
 
     @property
     def why_silent(self) -> str:

@@ -1,4 +1,4 @@
-"""Stream: the generator's records and state, and the only file that knows Faust.
+"""Stream: the generator's records and state; it and `driver.py` are all that knows Faust.
 
 Faust serves keyed state: two agents, and one table with its changelog. Three habits make it safe
 (ADR-0003; each has its test):
@@ -15,121 +15,21 @@ from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
 import faust
-from faust.transport.drivers import aiokafka as driver
-from typing_extensions import override
 
 from services.generator.continuation import Continuation
+from services.generator.driver import Transport, build_faust
 from services.generator.settings import GeneratorSettings
 from shared.errors import RetryableError, SegueError
+from shared.events import SceneRequested
 from shared.kafka.codec import Envelope, Record, lane_key, read
 from shared.kafka.routing import Handle, Router
 from shared.lanes import Lanes
 from shared.telemetry.log import Logger
-from shared.topics import CONTINUATIONS_TABLE, GENERATOR_GROUP
+from shared.topics import CONTINUATIONS_TABLE
 
 CHANGELOG_S = 30.0  # the broker confirms in milliseconds; beyond this it is away
 START_S = 120.0  # recovery reads one small record per job
-STOP_S = 10.0
-
-
-def build_faust(settings: GeneratorSettings) -> faust.App:
-    """The Faust app, with the settings that its rules were proven with (ADR-0003)."""
-    kafka = settings.kafka
-    app = faust.App(
-        kafka.topic_prefix + GENERATOR_GROUP,
-        broker=f"kafka://{kafka.bootstrap_servers.replace(',', ';')}",
-        store="memory://",
-        processing_guarantee="at_least_once",
-        topic_allow_declare=False,
-        topic_disable_leader=True,
-        topic_partitions=kafka.partitions,
-        table_standby_replicas=0,
-        stream_wait_empty=False,
-        stream_buffer_maxsize=64,
-        stream_processing_timeout=1200,
-        broker_commit_interval=0.5,
-        broker_commit_every=100,
-        broker_max_poll_records=100,
-        broker_session_timeout=kafka.session_timeout_s,
-        broker_heartbeat_interval=kafka.heartbeat_s,
-        broker_rebalance_timeout=30,
-        broker_request_timeout=max(40.0, kafka.session_timeout_s + 5),
-        broker_max_poll_interval=3600,
-        broker_commit_livelock_soft_timeout=1800,
-        consumer_auto_offset_reset="earliest",
-        producer_acks=-1,
-        producer_linger=0,
-        web_enabled=False,
-        worker_redirect_stdouts=False,
-    )
-    # else it makes a folder wherever it is started; its tables are in memory
-    app._create_directories = lambda: None  # type: ignore[method-assign]  # noqa: SLF001
-    return app
-
-
-class _Thread(driver.AIOKafkaConsumerThread):
-    """Waits for records as long as the settings say; Faust fixes it at 1.5 s."""
-
-    @override
-    def _create_worker_consumer(self, transport: Any) -> Any:
-        consumer = super()._create_worker_consumer(transport)
-        consumer._fetch_max_wait_ms = transport.fetch_max_wait_ms  # noqa: SLF001 - no public way
-        return consumer
-
-
-class _Consumer(driver.Consumer):
-    """Faust's consumer with three habits changed; each cost scenes in tests (ADR-0003)."""
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self._held: set[Any] = set()
-
-    @override
-    def _new_consumer_thread(self) -> Any:
-        return _Thread(self, loop=self.loop, beacon=self.beacon)
-
-    @override
-    async def _getmany(self, active_partitions: Any, timeout: float) -> Any:
-        """Fetch from what is active now; Faust hands its own set to another thread.
-
-        Empty for a moment when recovery ends, it means "all" there: records are thrown away.
-        """
-        return await super()._getmany(set(active_partitions or ()), timeout)
-
-    @override
-    def resume_partitions(self, tps: Any) -> None:
-        """Changelogs at once; streams when they were sought and the flow is on.
-
-        What Faust fetches before that, its streams skip and ack unread.
-        """
-        streams = {tp for tp in tps if not self._is_changelog_tp(tp)}
-        self._held |= streams
-        super().resume_partitions(set(tps) - streams)
-
-    @override
-    def resume_flow(self) -> None:
-        super().resume_flow()
-        if self.app.flow_control.is_active():
-            held, self._held = self._held & set(self.assignment()), set()
-            super().resume_partitions(held)
-
-    @override
-    def _new_offset(self, tp: Any) -> int | None:
-        """The watermark of the lanes; Faust's own count also takes what it skipped."""
-        self._acked[tp].clear()
-        self._acked_index[tp].clear()
-        self._gap.pop(tp, None)
-        transport: Any = self.transport
-        watermark: int | None = transport.watermarks.pop(tp, None)
-        return watermark
-
-
-class _Transport(driver.Transport):
-    """Uses the consumer above; `SceneStream` says how long to wait and what may be committed."""
-
-    Consumer = _Consumer  # type: ignore[mutable-override]  # as Faust's own drivers do
-    fetch_max_wait_ms: int
-    watermarks: dict[Any, int]
+STOP_S = 3.0  # to commit and leave the group, after the drain
 
 
 class TableMemory:
@@ -171,7 +71,7 @@ class SceneStream:
         self._log = log
         self._watermarks: dict[Any, int] = {}
         self._app = build_faust(settings)
-        transport = _Transport(self._app.conf.broker_consumer, self._app)
+        transport = Transport(self._app.conf.broker_consumer, self._app)
         transport.watermarks = self._watermarks
         transport.fetch_max_wait_ms = settings.kafka.fetch_max_wait_ms
         self._app.transport = transport
@@ -226,10 +126,15 @@ class SceneStream:
             raise SegueError(f"Faust stopped: {reason!r}") from reason
 
     async def stop(self) -> None:
-        """Finish what runs, commit, leave the group."""
+        """Finish what runs, commit, leave the group; after a while, without its answer."""
         await self.lanes.drain(self._settings.lanes.drain_s)
-        async with asyncio.timeout(STOP_S):
-            await self._app.stop()
+        try:
+            async with asyncio.timeout(STOP_S):
+                await self._app.stop()
+        except TimeoutError:
+            self._log.warning(
+                "left without a word", action="commit.failed", reason=f"no end in {STOP_S:g} s"
+            )
 
     async def _start(self) -> None:
         self._app.finalize()
@@ -252,13 +157,17 @@ class SceneStream:
             partitions=self._settings.kafka.partitions,
         )
 
+        in_flight_max = self._settings.lanes.in_flight_max
+        if name != SceneRequested.kind:
+            in_flight_max *= 2  # what is only heard: scenes that fill their room keep it not out
+
         async def consume(stream: Any) -> None:
             async for event in stream.noack().events():
-                await self.lanes.room(self._settings.lanes.in_flight_max)
                 message = event.message
                 received = read(_record_of(message, prefix=prefix))
                 if isinstance(received, Envelope):
                     seen(received)
+                await self.lanes.room(in_flight_max)
                 self.lanes.offer(
                     slot=message.tp,
                     offset=message.offset,

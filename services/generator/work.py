@@ -9,18 +9,22 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from services.generator.attempts import Attempts
-from services.generator.claims import Claims
+from services.generator.cache import SceneCache
+from services.generator.claims import Claims, SceneRef
 from services.generator.continuation import Continuation
+from services.generator.delays import Delays
 from services.generator.generate import Generate
 from services.generator.inspection import Inspection
 from services.generator.interrupts import Interrupts, RunEndedError
 from services.generator.providers import MusicProvider
 from services.generator.settings import GeneratorSettings
+from services.generator.style import build_styles
 from shared.clock import Clock
 from shared.errors import JobError, SceneGapError
 from shared.events import (
     JobCancelled,
     JobFailed,
+    PredictionEnded,
     SceneRequested,
     SegmentGenerated,
     Stage,
@@ -55,12 +59,17 @@ class SceneWork:
     memory: Memory
     publisher: Publishing
     interrupts: Interrupts
+    nudge: Callable[[str], None]
+    delays: Delays
     gate: Gate
     log: Logger
 
     def seen(self, envelope: Envelope) -> None:
         """A record arrived: note its run, so that an older one stops spending at once."""
         event = envelope.event
+        if isinstance(event, PredictionEnded):
+            self.nudge(event.prediction_id)
+            return
         book = self.interrupts.book
         if isinstance(event, JobCancelled):
             book.cancel(event.job_id, event.run)
@@ -68,7 +77,7 @@ class SceneWork:
             book.note(event.job_id, event.run)
         self.interrupts.look(event.job_id)
 
-    async def cancelled(self, envelope: Envelope) -> None:
+    async def noted(self, envelope: Envelope) -> None:
         """`seen` has done what there is to do."""
 
     async def requested(self, envelope: Envelope) -> None:
@@ -120,15 +129,16 @@ class SceneWork:
             state = rebuilt
         partition = envelope.record.partition
         try:
-            segment = await self.generate.scene(
-                scene, state, before_paying=lambda: self._before(scene)
-            )
+            async with self.delays.of(_ref(scene), traceparent=envelope.traceparent):
+                segment = await self.generate.scene(
+                    scene, state, before_paying=lambda: self._before(scene)
+                )
         except RunEndedError:
             self._skip(scene)
             return
         except JobError as error:
-            failed = state.model_copy(update={"failure": _failure(scene, error)})
-            await self.memory.keep(scene.job_id, failed, partition=partition)
+            ended = state.ended(_failure(scene, error))
+            await self.memory.keep(scene.job_id, ended, partition=partition)
             raise
         await self.gate()
         await self._say(segment, envelope)
@@ -157,6 +167,10 @@ class SceneWork:
         )
 
 
+def _ref(scene: SceneRequested) -> SceneRef:
+    return SceneRef(job_id=scene.job_id, run=scene.run, scene_index=scene.scene_index)
+
+
 def _failure(scene: SceneRequested, error: JobError) -> JobFailed:
     return JobFailed(
         job_id=scene.job_id,
@@ -166,12 +180,18 @@ def _failure(scene: SceneRequested, error: JobError) -> JobFailed:
         message=error.reason,
         scene_index=scene.scene_index,
         retryable=error.retryable,
+        cost_usd=error.cost_usd,
     )
 
 
 def _again(failure: JobFailed) -> JobError:
     """The error as it was, for a record that is read again."""
-    return JobError(failure.message, code=failure.code, retryable=failure.retryable)
+    return JobError(
+        failure.message,
+        code=failure.code,
+        retryable=failure.retryable,
+        cost_usd=failure.cost_usd,
+    )
 
 
 def build_work(
@@ -187,6 +207,34 @@ def build_work(
 ) -> SceneWork:
     """The work of one generator, from its settings."""
     interrupts = Interrupts(RunBook())
+    delays = Delays(
+        publisher, gate=gate, said_after_s=settings.delay_said_after_s, clock=clock, log=log
+    )
+    generate = _build_generate(
+        settings, interrupts, delays, store=store, provider=provider, clock=clock, log=log
+    )
+    return SceneWork(
+        generate=generate,
+        memory=memory,
+        publisher=publisher,
+        interrupts=interrupts,
+        nudge=provider.nudge,
+        delays=delays,
+        gate=gate,
+        log=log,
+    )
+
+
+def _build_generate(
+    settings: GeneratorSettings,
+    interrupts: Interrupts,
+    delays: Delays,
+    *,
+    store: ObjectStore,
+    provider: MusicProvider,
+    clock: Clock,
+    log: Logger,
+) -> Generate:
     attempts = Attempts(
         provider=provider,
         claims=Claims(
@@ -201,19 +249,29 @@ def build_work(
         settings=settings,
         clock=clock,
         log=log,
+        delays=delays,
     )
-    return SceneWork(
-        generate=Generate(
+    return Generate(
+        store=store,
+        provider=provider,
+        attempts=attempts,
+        cache=SceneCache(
             store=store,
             provider=provider,
-            attempts=attempts,
-            window_s=settings.window_s,
+            scope=settings.scene_cache,
+            source=settings.replicate.base_url,
+            clock=clock,
             log=log,
-            why_silent=settings.why_silent,
         ),
-        memory=memory,
-        publisher=publisher,
-        interrupts=interrupts,
-        gate=gate,
+        styles=build_styles(
+            settings,
+            store=store,
+            provider=provider,
+            interrupts=interrupts,
+            clock=clock,
+            log=log,
+        ),
+        window_s=settings.window_s,
         log=log,
+        why_silent=settings.why_silent,
     )

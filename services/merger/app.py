@@ -23,7 +23,9 @@ async def run(
     Raises:
         SegueError: it could not start, or had to stop.
     """
-    async with stage_service("merger", Stage.MERGE, settings, clock=clock) as service:
+    async with stage_service(
+        "merger", Stage.MERGE, settings, stop=stop, ready=ready, clock=clock
+    ) as service:
         merge = Merge(store=service.store, ffmpeg=Ffmpeg(settings.ffmpeg), settings=settings)
 
         async def segment(event: Event) -> Event | None:
@@ -42,4 +44,4 @@ async def run(
             )
             return track
 
-        await service.consume(SegmentGenerated.kind, segment, stop=stop, ready=ready)
+        await service.consume(SegmentGenerated.kind, segment)

@@ -3,7 +3,8 @@
 A continued clip is spliced where its window repeats the music that is playing: level matched,
 blended inside the window, the rest of the window dropped. Everything else meets by fading out
 and in. The scenes' spans decide the length, whatever the clips hold. One clip is kept until the
-next is there, because how it ends depends on what follows; so at most two are in memory.
+next is there, because how it ends depends on what follows; so at most two are in memory. What
+a cumulative track replaces is never laid: `segments.py` says so beforehand.
 
 Joint            | where it lies                                       | what is heard of the window
 splice           | `join_samples`, moved with the music before it      | the blend at its end
@@ -22,14 +23,13 @@ import numpy as np
 from services.merger.crossfade import LAG_SAMPLES_MAX, SAME_MUSIC, Match, crossfade, match, rise
 from services.merger.voice import GAIN_DB_MAX, Level, Voice, shape
 from shared.brief import Transition
-from shared.errors import InvalidEventError
 from shared.events import Seam, SegmentGenerated
 from shared.media import SAMPLE_RATE_HZ, Audio, seconds_at, silence
 
 #: 5 ms: the shortest fade that does not click
 EDGE_SAMPLES = SAMPLE_RATE_HZ // 200
 #: 50 ms of common music: less says nothing about level and lag
-_WINDOW_SAMPLES_MIN = SAMPLE_RATE_HZ // 20
+WINDOW_SAMPLES_MIN = SAMPLE_RATE_HZ // 20
 #: 1 s: a short clip lets its successor enter early, but not in the middle of its scene
 _EARLY_SAMPLES_MAX = SAMPLE_RATE_HZ
 _JOIN_GAIN_DB_MAX = 6.0  # per joint; more is not a re-synthesis but other music
@@ -43,28 +43,6 @@ class JoinRules:
     transition: Transition
     fade_samples: int  #: of each fade, where two segments do not continue each other
     crossfade_samples: int  #: of the blend inside a window
-
-
-def check_run(segments: Sequence[SegmentGenerated]) -> None:
-    """Return if these are all segments of one run, in order and without a gap.
-
-    Raises:
-        InvalidEventError: which segment does not fit, and why.
-    """
-    first, place = segments[0], 0
-    for index, segment in enumerate(segments):
-        whole = (segment.job_id, segment.run, segment.scene_count)
-        if whole != (first.job_id, first.run, len(segments)) or segment.scene_index != index:
-            raise InvalidEventError(
-                f"segment {index} of run {first.run} says it is scene {segment.scene_index} "
-                f"of {segment.scene_count} in run {segment.run}"
-            )
-        if segment.start_samples != place:
-            raise InvalidEventError(
-                f"scene {index} starts at sample {segment.start_samples}, "
-                f"the one before it ends at {place}"
-            )
-        place += segment.samples
 
 
 class Assembly:
@@ -85,17 +63,19 @@ class Assembly:
         self._held = silence(0)  # rendered, but a splice may still blend into it
 
     def add(self, index: int, clip: Audio | None) -> Iterator[Audio]:
-        """Lay the clip of scene `index`, None for silence; yields the track that is now sure."""
+        """Lay the clip of a segment, None for silence; yields the track that is now sure."""
         segment = self._segments[index]
         if clip is None:
             yield from self._fall_silent(segment)
             return
-        entry = self._splice(segment, clip) or self._fade(segment, clip)
+        entry = self._splice(index, clip) or self._fade(index, clip)
         voice, seam, blend_samples = entry
         follows_unheard = self._unheard == index - 1 and self._may_splice(index)
         if follows_unheard or voice.begin + EDGE_SAMPLES > self._limits[index]:
             self._unheard = index
-            self.warnings.append(f"scene {index} is over before its music could enter")
+            self.warnings.append(
+                f"scene {segment.scene_index} is over before its music could enter"
+            )
             return
         fade_out = 0 if blend_samples else self._rules.fade_samples
         yield from self._render(voice.begin, fade_out=fade_out)
@@ -126,7 +106,7 @@ class Assembly:
         return (
             self._rules.transition is Transition.AUTO
             and index > 0
-            and segment.window_samples >= _WINDOW_SAMPLES_MIN
+            and segment.window_samples - segment.padding_samples >= WINDOW_SAMPLES_MIN
             and segment.object_key is not None
             and self._segments[index - 1].object_key is not None
         )
@@ -136,13 +116,15 @@ class Assembly:
         if segment.object_key is None:
             return segment.start_samples
         after_music = index > 0 and self._segments[index - 1].object_key is not None
-        first = segment.join_samples - (segment.window_samples if after_music else 0)
-        return max(segment.start_samples, first)
+        heard = segment.window_samples - segment.padding_samples
+        return max(segment.start_samples, segment.join_samples - (heard if after_music else 0))
 
-    def _splice(self, segment: SegmentGenerated, clip: Audio) -> tuple[Voice, Seam, int] | None:
+    def _splice(self, index: int, clip: Audio) -> tuple[Voice, Seam, int] | None:
         """Enter where the window ends; None when there is nothing to splice to."""
-        now, index = self._voice, segment.scene_index
-        if now is None or now.segment.scene_index != index - 1 or not self._may_splice(index):
+        now, segment = self._voice, self._segments[index]
+        if now is None or not self._may_splice(index):
+            return None
+        if now.segment is not self._segments[index - 1]:
             return None
         window_at, found = _heard_again(now, segment, clip)
         if found is None:
@@ -152,7 +134,8 @@ class Assembly:
         begin = max(now.begin, end)
         # A clip that was spliced in goes on from what was there before it; others begin.
         earliest = 0 if now.spliced else now.begin
-        blend_samples = min(self._rules.crossfade_samples, begin - max(zero, now.zero, earliest, 0))
+        both_from = max(zero + segment.padding_samples, now.music_from, earliest, 0)
+        blend_samples = min(self._rules.crossfade_samples, begin - both_from)
         if blend_samples < EDGE_SAMPLES or begin < segment.start_samples - _EARLY_SAMPLES_MAX:
             return None
         wanted_db = found.gain_db or 0.0
@@ -172,14 +155,15 @@ class Assembly:
         )
         return voice, _seam(voice, "splice", found, step_db), blend_samples
 
-    def _fade(self, segment: SegmentGenerated, clip: Audio) -> tuple[Voice, Seam | None, int]:
+    def _fade(self, index: int, clip: Audio) -> tuple[Voice, Seam | None, int]:
         """Enter by fading in; music heard before a silence comes back at its old level."""
-        index = segment.scene_index
+        segment = self._segments[index]
         found, gain_db = self._remembered(segment, clip)
         begin = max(self._place, self._fade_begin(index))
         fade_in = self._rules.fade_samples
         if index == 0:  # a clip's own beginning is a beginning; a cut behind a window is not
-            fade_in = EDGE_SAMPLES if segment.window_samples else 0
+            begun_before = segment.window_samples > segment.padding_samples
+            fade_in = EDGE_SAMPLES if begun_before else 0
         voice = Voice(
             segment=segment,
             clip=clip,
@@ -193,9 +177,9 @@ class Assembly:
 
     def _remembered(self, segment: SegmentGenerated, clip: Audio) -> tuple[Match | None, float]:
         """Where the window repeats the music before the silence, and the gain that follows."""
-        last, window = self._last_voice, segment.window_samples
+        last, window = self._last_voice, segment.window_samples - segment.padding_samples
         automatic = self._rules.transition is Transition.AUTO
-        if last is None or window < _WINDOW_SAMPLES_MIN or not automatic:
+        if last is None or window < WINDOW_SAMPLES_MIN or not automatic:
             return None, 0.0
         before_db = last.level.db_at(self._silent_from)
         _, found = _heard_again(last, segment, clip)
@@ -266,19 +250,22 @@ class Assembly:
 
 
 def _heard_again(last: Voice, segment: SegmentGenerated, clip: Audio) -> tuple[int, Match | None]:
-    """Where in the last clip the window of `clip` was taken, and how the two match.
+    """Where in the last clip the head of `clip` was taken, and how the two match.
 
     The window ended at the join; or, where the last clip ended before that, at its last whole
     second, because providers know no others.
     """
     whole = last.segment.clip_samples // SAMPLE_RATE_HZ * SAMPLE_RATE_HZ
-    window_at = min(segment.join_samples - _zero(last.segment), whole) - segment.window_samples
-    tail = last.clip[:, max(0, window_at) : max(0, window_at + segment.window_samples)]
-    if tail.shape[1] < _WINDOW_SAMPLES_MIN:
+    end = min(segment.join_samples - _zero(last.segment), whole)
+    window_at = end - segment.window_samples
+    # Padding is no music: it would make a window seem quieter than it is.
+    first = max(last.segment.padding_samples, window_at + segment.padding_samples)
+    tail = last.clip[:, first : max(0, end)]
+    if tail.shape[1] < WINDOW_SAMPLES_MIN:
         return window_at, None
     # A clip of another length than promised has lost its header, and may come that much later.
     reach = LAG_SAMPLES_MAX + min(SAMPLE_RATE_HZ, abs(clip.shape[1] - segment.clip_samples))
-    head = clip[:, max(0, -window_at) :][:, : tail.shape[1] + reach]
+    head = clip[:, first - window_at :][:, : tail.shape[1] + reach]
     return window_at, match(tail, head, lag_max=reach)
 
 

@@ -18,11 +18,13 @@ from typing import BinaryIO, ParamSpec, TypeVar
 import numpy as np
 from pydantic import ValidationError
 
-from services.merger.assembly import Assembly, JoinRules, check_run
+from services.merger.assembly import Assembly, JoinRules
 from services.merger.crossfade import click_of
 from services.merger.loudness import Mastered, master
+from services.merger.segments import check_run, heard
 from services.merger.settings import MergerSettings
 from shared.audio import decode
+from shared.brief import Transition
 from shared.errors import InvalidEventError, NotFoundError, RetryableError
 from shared.events import AudioMerged, Seam, SegmentGenerated
 from shared.ffmpeg import Ffmpeg
@@ -102,8 +104,9 @@ class Merge:
     async def _made(self, segments: Sequence[SegmentGenerated], folder: Path) -> AudioMerged:
         raw, mp3 = folder / _RAW_NAME, folder / _MP3_NAME
         rules = self._rules(segments[-1])
-        assembly = Assembly(segments, rules)
-        await self._join(assembly, segments, raw)
+        parts = heard(segments, apart=rules.transition is Transition.FADE)
+        assembly = Assembly(parts, rules)
+        await self._join(assembly, parts, raw)
         seams = await _in_thread(_with_clicks, assembly.seams, raw, rules)
         mastered = await master(
             self._ffmpeg, raw, mp3, samples=assembly.samples, settings=self._settings
@@ -124,32 +127,34 @@ class Merge:
             crossfade_samples=self._settings.crossfade_ms * SAMPLE_RATE_HZ // 1000,
         )
 
-    async def _join(
-        self, assembly: Assembly, segments: Sequence[SegmentGenerated], raw: Path
-    ) -> None:
-        for segment in segments:
-            data = await self._clip(segment)
-            await _in_thread(_lay, assembly, segment, data, raw)
+    async def _join(self, assembly: Assembly, parts: Sequence[SegmentGenerated], raw: Path) -> None:
+        key, clip = None, None
+        for index, part in enumerate(parts):
+            if part.object_key is None or part.object_key != key:  # one clip may play on
+                key, clip = part.object_key, await self._clip(part)
+            await _in_thread(_lay, assembly, index, clip, raw)
         await _in_thread(_finish, assembly, raw)
 
-    async def _clip(self, segment: SegmentGenerated) -> bytes | None:
-        """The clip's bytes as they were made; None of silence."""
-        if segment.object_key is None:
+    async def _clip(self, part: SegmentGenerated) -> Audio | None:
+        """The clip as it was made; None of silence."""
+        if part.object_key is None:
             return None
         try:
-            return await self._store.get(segment.object_key)
+            data = await self._store.get(part.object_key)
         except NotFoundError as error:
-            raise RetryableError(f"the clip of scene {segment.scene_index} is not there") from error
+            raise RetryableError(f"the clip of scene {part.scene_index} is not there") from error
+        return await _in_thread(_decoded, part, data)
 
 
-def _lay(assembly: Assembly, segment: SegmentGenerated, data: bytes | None, raw: Path) -> None:
-    """Add one segment to the track; wrong bytes are never merged."""
-    clip = None
-    if data is not None:
-        if segment.sha256 not in (None, hashlib.sha256(data).hexdigest()):
-            raise RetryableError(f"the clip of scene {segment.scene_index} came damaged")
-        clip = decode(data)
-    _write(assembly.add(segment.scene_index, clip), raw)
+def _decoded(part: SegmentGenerated, data: bytes) -> Audio:
+    """The sound; wrong bytes are never merged."""
+    if part.sha256 not in (None, hashlib.sha256(data).hexdigest()):
+        raise RetryableError(f"the clip of scene {part.scene_index} came damaged")
+    return decode(data)
+
+
+def _lay(assembly: Assembly, index: int, clip: Audio | None, raw: Path) -> None:
+    _write(assembly.add(index, clip), raw)
 
 
 def _finish(assembly: Assembly, raw: Path) -> None:

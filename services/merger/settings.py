@@ -9,6 +9,7 @@ from pydantic import Field
 
 from shared.settings import (
     FfmpegSettings,
+    HealthSettings,
     KafkaSettings,
     LaneSettings,
     SettingsGroup,
@@ -33,4 +34,5 @@ class MergerSettings(SettingsGroup):
     store: StoreSettings = Field(default_factory=StoreSettings.from_environment)
     lanes: LaneSettings = Field(default_factory=LaneSettings.from_environment)
     ffmpeg: FfmpegSettings = Field(default_factory=FfmpegSettings.from_environment)
+    health: HealthSettings = Field(default_factory=HealthSettings.from_environment)
     telemetry: TelemetrySettings = Field(default_factory=TelemetrySettings.from_environment)

@@ -59,6 +59,11 @@ class Voice:
         """The place behind the clip's last sample."""
         return self.zero + int(self.clip.shape[1])
 
+    @property
+    def music_from(self) -> int:
+        """The place of the first sample that is not padding."""
+        return self.zero + self.segment.padding_samples
+
     def between(self, start: int, end: int) -> Audio:
         """What sounds in `[start, end)`, unfaded; silence where the clip has nothing."""
         first, last = max(start, self.zero), min(end, self.clip_end)

@@ -23,7 +23,9 @@ async def run(
     Raises:
         SegueError: it could not start, or had to stop.
     """
-    async with stage_service("muxer", Stage.MUX, settings, clock=clock) as service:
+    async with stage_service(
+        "muxer", Stage.MUX, settings, stop=stop, ready=ready, clock=clock
+    ) as service:
         mux = Mux(store=service.store, ffmpeg=Ffmpeg(settings.ffmpeg), settings=settings)
 
         async def track(event: Event) -> Event | None:
@@ -41,4 +43,4 @@ async def run(
             )
             return video
 
-        await service.consume(AudioMerged.kind, track, stop=stop, ready=ready)
+        await service.consume(AudioMerged.kind, track)

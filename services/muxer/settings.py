@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
-from services.muxer.addresses import PrivateHosts
+from shared.fetching import GuardSettings
 from shared.settings import (
     FfmpegSettings,
+    HealthSettings,
     KafkaSettings,
     LaneSettings,
     SettingsGroup,
@@ -15,26 +16,13 @@ from shared.settings import (
 )
 
 
-class FetchSettings(SettingsGroup):
+class FetchSettings(GuardSettings):
     """How a video that lies elsewhere is fetched."""
 
     #: a video of more bytes is refused
     bytes_max: int = Field(4 * 1024**3, ge=1, validation_alias="SEGUE_FETCH_BYTES_MAX")
     #: a whole download, redirects included, may take so long
     timeout_s: float = Field(600, gt=0, le=86_400, validation_alias="SEGUE_FETCH_TIMEOUT_S")
-    #: comma list of host names, addresses and CIDRs inside this network that may be asked
-    hosts_inside: str = Field("", validation_alias="SEGUE_FETCH_PRIVATE_HOSTS")
-
-    @field_validator("hosts_inside")
-    @classmethod
-    def _can_be_read(cls, text: str) -> str:
-        PrivateHosts.parse(text)
-        return text
-
-    @property
-    def private_hosts(self) -> PrivateHosts:
-        """`hosts_inside`, read."""
-        return PrivateHosts.parse(self.hosts_inside)
 
 
 class MuxerSettings(SettingsGroup):
@@ -47,5 +35,6 @@ class MuxerSettings(SettingsGroup):
     store: StoreSettings = Field(default_factory=StoreSettings.from_environment)
     lanes: LaneSettings = Field(default_factory=LaneSettings.from_environment)
     ffmpeg: FfmpegSettings = Field(default_factory=FfmpegSettings.from_environment)
+    health: HealthSettings = Field(default_factory=HealthSettings.from_environment)
     telemetry: TelemetrySettings = Field(default_factory=TelemetrySettings.from_environment)
     fetch: FetchSettings = Field(default_factory=FetchSettings.from_environment)

@@ -10,11 +10,13 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
 from shared.errors import RetryableError
+from shared.kafka.security import connection
 from shared.settings import KafkaSettings
 from shared.topics import CHANGELOG, EVENT_TOPICS
 
 ADMIN_S = 30.0
 _DAY_MS = 86_400_000
+_SAFE_COPIES = 3  # from here on a record counts as written once two brokers have it
 _DLQ_CONFIG = {
     "retention.ms": str(90 * _DAY_MS),  # it waits for a person
     "max.message.bytes": "2097152",  # the largest record there is, and our headers beside it
@@ -26,12 +28,13 @@ def wanted(settings: KafkaSettings) -> list[NewTopic]:
     topics = [(topic.name, dict(topic.config)) for topic in (*EVENT_TOPICS, CHANGELOG)] + [
         (topic.dead_letters, _DLQ_CONFIG) for topic in EVENT_TOPICS
     ]
+    safe = {} if settings.replication < _SAFE_COPIES else {"min.insync.replicas": "2"}
     return [
         NewTopic(
             settings.topic_prefix + name,
             settings.partitions,
             settings.replication,
-            topic_configs=config,
+            topic_configs=config | safe,
         )
         for name, config in topics
     ]
@@ -45,7 +48,7 @@ async def ensure_topics(settings: KafkaSettings) -> list[str]:
     """
     if not settings.create_topics:
         return []
-    admin = AIOKafkaAdminClient(bootstrap_servers=settings.bootstrap_servers)
+    admin = AIOKafkaAdminClient(**connection(settings))
     try:
         async with asyncio.timeout(ADMIN_S):
             await admin.start()

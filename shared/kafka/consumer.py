@@ -14,6 +14,7 @@ from aiokafka.errors import KafkaError
 from shared.errors import RetryableError
 from shared.kafka.codec import Envelope, Record, lane_key, read
 from shared.kafka.routing import Handle, Router
+from shared.kafka.security import connection
 from shared.lanes import Lanes
 from shared.settings import KafkaSettings, LaneSettings
 from shared.telemetry.log import Logger
@@ -22,6 +23,9 @@ POLL_MS = 200
 POLL_RECORDS = 500
 COMMIT_EVERY_S = 0.5
 COMMIT_S = 10.0
+# With the drain before and the flush after them, a stop is over within ten seconds even if the
+# broker hangs; what was not committed is read again.
+LAST_COMMIT_S, LEAVE_S = 2.0, 1.0
 MAX_POLL_INTERVAL_MS = 300_000  # the loop polls every POLL_MS whatever the lanes do
 RESUME_AT = 0.7  # of in_flight_max: paused partitions come back with room to spare
 
@@ -54,7 +58,7 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
         self._done: dict[TopicPartition, int] = {}
         self._regrouping = False
         self._consumer = AIOKafkaConsumer(
-            bootstrap_servers=kafka.bootstrap_servers,
+            **connection(kafka),
             group_id=kafka.topic_prefix + group,
             client_id=group,
             enable_auto_commit=False,
@@ -64,6 +68,10 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
             max_poll_interval_ms=MAX_POLL_INTERVAL_MS,
             fetch_max_wait_ms=kafka.fetch_max_wait_ms,
         )
+
+    def figures(self) -> dict[str, int]:
+        """How much is under way, for `readyz`."""
+        return self._lanes.figures()
 
     async def run(self, stop: asyncio.Event, *, ready: asyncio.Event | None = None) -> None:
         """Consume until `stop`; `ready` is set once partitions are assigned.
@@ -173,11 +181,13 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
         """Stop in order: finish lanes within the drain time, commit, leave the group."""
         # 1. polling stopped when the loop ended; 2. finish what runs
         cancelled = await self._lanes.drain(self._limits.drain_s)
-        # 3. commit the watermark
-        await self._commit()
-        # 4. leave the group
         with contextlib.suppress(KafkaError, TimeoutError):
-            async with asyncio.timeout(COMMIT_S):
+            async with asyncio.timeout(LAST_COMMIT_S):
+                # 3. commit the watermark
+                await self._commit()
+        with contextlib.suppress(KafkaError, TimeoutError):
+            async with asyncio.timeout(LEAVE_S):
+                # 4. leave the group
                 await self._consumer.stop()
         self._log.info("consumer stopped", action="consumer.stopped", cancelled=cancelled)
 

@@ -6,6 +6,7 @@ twice is harmless (its id is derived).
 """
 
 import asyncio
+import contextlib
 from typing import Protocol
 
 from aiokafka import AIOKafkaProducer
@@ -15,10 +16,12 @@ from shared.clock import Clock
 from shared.errors import RetryableError
 from shared.events import Event
 from shared.kafka.codec import Headers, encode
+from shared.kafka.security import connection
 from shared.settings import KafkaSettings
 
 CONFIRM_S = 30.0  # the broker's own request timeout is half of it: one retry fits
 REQUEST_TIMEOUT_MS = 15_000
+FLUSH_S = 1.5  # everything was confirmed before; what hangs is not waited for
 REQUEST_BYTES_MAX = 2_200_000  # a dead letter is a record of the largest size with more headers
 
 
@@ -50,7 +53,7 @@ class Publisher:
             RetryableError: no broker answers.
         """
         producer = AIOKafkaProducer(
-            bootstrap_servers=self._settings.bootstrap_servers,
+            **connection(self._settings),
             client_id=f"segue-{self._source}",
             enable_idempotence=True,
             acks="all",
@@ -60,8 +63,10 @@ class Publisher:
         )
         try:
             await producer.start()
-        except KafkaError as error:
+        except BaseException as error:
             await producer.stop()
+            if not isinstance(error, KafkaError):
+                raise
             raise RetryableError(f"Kafka at {self._settings.bootstrap_servers}: {error}") from error
         self._producer = producer
 
@@ -69,7 +74,9 @@ class Publisher:
         """Flush and disconnect."""
         if self._producer is not None:
             producer, self._producer = self._producer, None
-            await producer.stop()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(FLUSH_S):
+                    await producer.stop()
 
     async def publish(self, event: Event, *, traceparent: str | None = None) -> None:
         """Publish `event`; returns when the broker has it.

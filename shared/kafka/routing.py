@@ -125,6 +125,7 @@ class Router:
             message=error.reason,
             scene_index=scene_index if self.stage is Stage.GENERATION else None,
             retryable=error.retryable,
+            cost_usd=error.cost_usd,
         )
         await self._insist(lambda: self.publisher.publish(failed))
         self.log.warning(

@@ -12,13 +12,14 @@ from typing import Protocol
 
 from shared.clock import Clock, SystemClock
 from shared.events import Event, JobCancelled, Stage
-from shared.kafka.admin import ensure_topics
+from shared.health import Health
 from shared.kafka.codec import Envelope
 from shared.kafka.consumer import LaneConsumer
+from shared.kafka.probing import connected, server_probes
 from shared.kafka.producer import Publisher
 from shared.kafka.routing import Router, build_router
 from shared.runs import RunBook
-from shared.settings import KafkaSettings, LaneSettings, StoreSettings
+from shared.settings import HealthSettings, KafkaSettings, LaneSettings, StoreSettings
 from shared.storage import ObjectStore
 from shared.storage.opening import open_store
 from shared.telemetry.log import Logger, logger_of
@@ -43,6 +44,11 @@ class StageSettings(Protocol):
         """How much at once."""
         ...
 
+    @property
+    def health(self) -> HealthSettings:
+        """Where it says how it is."""
+        ...
+
 
 Work = Callable[[Event], Awaitable[Event | None]]
 
@@ -57,17 +63,11 @@ class StageService:
     publisher: Publisher
     router: Router
     book: RunBook
+    health: Health
     log: Logger
 
-    async def consume(
-        self,
-        topic: str,
-        work: Work,
-        *,
-        stop: asyncio.Event,
-        ready: asyncio.Event | None = None,
-    ) -> None:
-        """Give every wanted event of `topic` to `work`; publish what it returns.
+    async def consume(self, topic: str, work: Work) -> None:
+        """Give every wanted event of `topic` to `work` until the stop; publish what it returns.
 
         Raises:
             DeadLetterLimitError: too many dead letters in a row.
@@ -95,7 +95,10 @@ class StageService:
             lanes=self.settings.lanes,
             log=self.log,
         )
-        await consumer.run(stop, ready=ready)
+        if self.health.stop.is_set():
+            return  # the start was given up
+        self.health.figures = consumer.figures
+        await consumer.run(self.health.stop, ready=self.health.ready)
 
     def _seen(self, envelope: Envelope) -> None:
         event = envelope.event
@@ -116,41 +119,75 @@ class StageService:
 
 @asynccontextmanager
 async def stage_service(
-    name: str, stage: Stage, settings: StageSettings, *, clock: Clock | None = None
+    name: str,
+    stage: Stage,
+    settings: StageSettings,
+    *,
+    stop: asyncio.Event,
+    ready: asyncio.Event | None = None,
+    clock: Clock | None = None,
 ) -> AsyncIterator[StageService]:
     """The parts of a service, connected; taken down in order at the end.
 
+    Where `stop` comes before its servers do, they are not connected, and `consume` returns.
+
     Raises:
-        RetryableError: no broker answers.
+        SegueError: a server was not there in time.
     """
     clock = clock or SystemClock()
     log = logger_of(name)
     log.info("service starts", action="service.starting")
-    await ensure_topics(settings.kafka)
     store = open_store(settings.store)
-    await store.prepare()
     publisher = Publisher(settings.kafka, source=name, clock=clock)
-    await publisher.start()
-    try:
-        yield StageService(
-            name=name,
-            settings=settings,
-            store=store,
-            publisher=publisher,
-            router=build_router(
-                service=name,
-                stage=stage,
-                publisher=publisher,
+    health = Health(
+        start_s=settings.health.start_s,
+        stop=stop,
+        ready=ready or asyncio.Event(),
+        clock=clock,
+        log=log,
+        probes=server_probes(settings.kafka, store, clock=clock),
+    )
+    async with health.served(settings.health):
+        try:
+            await health.reach("the store", store.prepare)
+            await health.reach("Kafka", lambda: connected(publisher, settings.kafka))
+            yield StageService(
+                name=name,
+                settings=settings,
                 store=store,
-                settings=settings.lanes,
-                clock=clock,
+                publisher=publisher,
+                router=_router(name, stage, settings, publisher, store, clock=clock),
+                book=RunBook(),
+                health=health,
                 log=log,
-            ),
-            book=RunBook(),
-            log=log,
-        )
-    finally:
-        log.info("service stops", action="service.stopping")
-        await publisher.stop()
-        await store.close()
-        log.info("service stopped", action="service.stopped")
+            )
+        finally:
+            await _taken_down(publisher, store, log=log)
+
+
+def _router(
+    name: str,
+    stage: Stage,
+    settings: StageSettings,
+    publisher: Publisher,
+    store: ObjectStore,
+    *,
+    clock: Clock,
+) -> Router:
+    return build_router(
+        service=name,
+        stage=stage,
+        publisher=publisher,
+        store=store,
+        settings=settings.lanes,
+        clock=clock,
+        log=logger_of(name),
+    )
+
+
+async def _taken_down(publisher: Publisher, store: ObjectStore, *, log: Logger) -> None:
+    """After the consumer has finished what ran, committed and left: flush, then let go."""
+    log.info("service stops", action="service.stopping")
+    await publisher.stop()
+    await store.close()
+    log.info("service stopped", action="service.stopped")

@@ -74,6 +74,11 @@ def style_key(job_id: str, run: int) -> str:
     return f"{run_prefix(job_id, run)}/style.mp3"
 
 
+def style_facts_key(job_id: str, run: int) -> str:
+    """Whether the style sample can be continued; decided once for a run."""
+    return f"{run_prefix(job_id, run)}/style.json"
+
+
 def cache_key(digest: str) -> str:
     """A clip that can be used again wherever the same is asked for; `digest` of what was asked."""
     return f"cache/{digest}/clip.mp3"

@@ -15,6 +15,7 @@ from shared.settings import TelemetrySettings
 
 LogAction = Literal[
     "service.starting",
+    "service.waiting",
     "service.ready",
     "service.stopping",
     "service.stopped",
@@ -34,19 +35,25 @@ LogAction = Literal[
     "job.resumed",
     "job.failed",
     "scene.started",
+    "scene.delayed",
     "scene.reattached",
+    "scene.cached",
     "scene.silenced",
     "provider.answered",
     "provider.paused",
     "continuation.stored",
     "continuation.unavailable",
+    "style.taken",
+    "style.unusable",
     "segment.stored",
     "segment.repeated",
     "track.merged",
     "video.muxed",
     "request.refused",
+    "webhook.refused",
     "request.failed",
     "store.retried",
+    "cache.failed",
 ]
 ACTIONS: frozenset[str] = frozenset(get_args(LogAction))
 _SECRET_WORDS = ("token", "secret", "password", "api_key", "authorization")

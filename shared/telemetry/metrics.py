@@ -21,6 +21,15 @@ SCENES_TOTAL = Counter(
 PREDICTIONS_TOTAL = Counter(
     "segue_generator_predictions_total", "Paid or payable calls to a provider.", ["provider"]
 )
+CACHE_TOTAL = Counter(
+    "segue_generator_cache_total", "Questions to the cache of scenes, by answer.", ["outcome"]
+)
+COST_USD_TOTAL = Counter(
+    "segue_generator_cost_usd_total", "US dollars that providers charged.", ["provider"]
+)
+SAVED_USD_TOTAL = Counter(
+    "segue_generator_saved_usd_total", "US dollars that cached clips once cost.", ["provider"]
+)
 GENERATION_SECONDS = Histogram(
     "segue_generator_generation_seconds",
     "From asking for a clip to having it.",

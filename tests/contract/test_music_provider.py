@@ -294,3 +294,10 @@ async def test_a_clip_has_the_models_loudness(
         # the coder takes some 0.4 dB off, the model's as ours
         assert float(loudness) == pytest.approx(-14.2, abs=0.5)
         assert float(peak) <= -0.5
+
+
+async def test_a_provider_that_serves_says_so(provider: MusicProvider) -> None:
+    """Nobody is refused, and asking costs nothing."""
+    await provider.check()
+
+    assert provider.paused is None

@@ -66,9 +66,15 @@ class Line:
 
 @asynccontextmanager
 async def running_line(
-    kafka: KafkaServer, database: Database, prefix: str, folder: Path, **settings: str
+    kafka: KafkaServer,
+    database: Database,
+    prefix: str,
+    folder: Path,
+    *,
+    of: Mapping[str, Mapping[str, str]] | None = None,
+    **settings: str,
 ) -> AsyncIterator[Line]:
-    """The four services, ready; killed at the end."""
+    """The four services, ready; killed at the end. `of` adds to the settings of single ones."""
     (port,) = free_ports(1)
     environment = {
         **kafka.environment(),
@@ -84,7 +90,7 @@ async def running_line(
     }
     base = f"http://127.0.0.1:{port}"
     async with (
-        services(*SERVICES, environment=environment, folder=folder) as started,
+        services(*SERVICES, environment=environment, folder=folder, of=of) as started,
         httpx.AsyncClient(base_url=base, timeout=30) as client,
     ):
 

@@ -140,6 +140,31 @@ def test_what_the_api_refuses_is_the_callers_input(tmp_path: Path, home: Path) -
     assert "scenes[0].duration_s" in done.stderr
 
 
+def test_a_run_over_its_cap_is_refused_by_the_stack_that_would_pay_for_it(
+    tmp_path: Path, scenes: Path
+) -> None:
+    """The api of the stack knows its provider's price, and the dry run told the same."""
+    wishes: list[str | Path] = [
+        "score",
+        "--no-video",
+        "--scenes",
+        scenes,
+        "--provider",
+        "fake-replicate",
+    ]
+    wishes += ["--max-cost", "0.001", "--data-dir", tmp_path / "home", "--out", tmp_path / "out"]
+
+    planned = segue(*wishes, "--dry-run", "--json")
+    done = segue(*wishes)
+
+    plan = json.loads(planned.stdout)
+    assert (planned.returncode, plan["verdict"]) == (0, "refused")
+    assert done.returncode == 2
+    assert plan["why"] in done.stderr
+    assert not (tmp_path / "out" / "report.json").exists()
+    assert none_left(tmp_path / "home")
+
+
 def test_a_job_that_nobody_knows_is_told(home: Path) -> None:
     """By its name."""
     done = segue("status", "nobody", "--data-dir", home)

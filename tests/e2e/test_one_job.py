@@ -195,7 +195,7 @@ async def test_the_same_line_works_on_a_real_object_store(
 ) -> None:
     """Claims, clips, track and video in a bucket instead of a folder."""
     film = film_clips().carphone
-    store = {
+    store: dict[str, Any] = {
         "SEGUE_STORE_DIR": "",
         "MINIO_ENDPOINT": minio.endpoint,
         "MINIO_ACCESS_KEY": minio.access_key.get_secret_value(),

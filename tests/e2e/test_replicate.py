@@ -57,10 +57,14 @@ async def line(
         yield running
 
 
+@pytest.mark.parametrize(
+    ("shape", "seams"), [("window", 11), ("no_delay_header", 11), ("cumulative", 0)]
+)
 async def test_twelve_scenes_are_charged_once_each_and_join_without_a_seam(
-    line: Line, replicate: FakeReplicate, tmp_path: Path
+    line: Line, replicate: FakeReplicate, tmp_path: Path, shape: str, seams: int
 ) -> None:
     """Window found, level within 1 dB, no click, length exact; the request is the contract's."""
+    replicate.fault(FaultKind.CLIP_SHAPE, times=len(SCENES), value=shape)
     await line.generate(job_id="twelve", scenes=SCENES)
 
     told = await line.ended("twelve", within_s=180)
@@ -69,6 +73,8 @@ async def test_twelve_scenes_are_charged_once_each_and_join_without_a_seam(
     assert len(replicate.ledger.charged) == len(SCENES)
     origins = [scene["origin"] for scene in told["progress"]["scenes"]]
     assert origins == ["fresh"] + ["continued"] * 11
+    assert len(told["track"]["seams"]) == seams
+    assert abs(sum(seam["lag_samples"] for seam in told["track"]["seams"])) <= 6  # a half each
     for seam in told["track"]["seams"]:  # no drums: a stroke on the joint reads as a click
         assert seam["kind"] == "splice"
         assert abs(seam["level_step_db"]) <= 1

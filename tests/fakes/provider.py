@@ -25,9 +25,18 @@ class LedgerProvider:
     charged: list[CompositionRequest] = field(default_factory=list)
     collected: list[str] = field(default_factory=list)
     cancelled: list[str] = field(default_factory=list)
+    nudged: list[str] = field(default_factory=list)
     reject: dict[int, ProviderRejectedError] = field(default_factory=dict)
     before_submit: Callable[[], object] | None = None
     after_submit: Callable[[], object] | None = None
+
+    @property
+    def paused(self) -> str | None:
+        """Nobody is refused."""
+        return None
+
+    async def check(self) -> None:
+        """There is nobody to ask."""
 
     async def ready(self, *, within_s: float) -> None:
         """It is always one's turn."""
@@ -67,6 +76,10 @@ class LedgerProvider:
     async def cancel(self, prediction_id: str) -> None:
         """Note it."""
         self.cancelled.append(prediction_id)
+
+    def nudge(self, prediction_id: str) -> None:
+        """Note it."""
+        self.nudged.append(prediction_id)
 
     async def close(self) -> None:
         """Nothing is held."""

@@ -15,10 +15,10 @@ from aiokafka.partitioner import DefaultPartitioner
 from typing_extensions import override
 
 from services.generator.app import run
+from services.generator.driver import build_faust
 from services.generator.providers import Clip, CompositionRequest
 from services.generator.providers.clips import encode
 from services.generator.settings import GeneratorSettings
-from services.generator.stream import build_faust
 from shared.clock import SystemClock
 from shared.events import SceneRequested
 from shared.kafka.admin import ensure_topics

@@ -148,7 +148,7 @@ def test_a_second_server_on_the_same_folder_says_so(tmp_path: Path) -> None:
     try:
         with pytest.raises(ServerStartError, match="already runs on"):
             second.start()
-        assert first.is_running
+        assert first.server.is_running
     finally:
         first.stop()
 

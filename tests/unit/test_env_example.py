@@ -16,13 +16,17 @@ from shared.settings import SettingsGroup
 
 EXAMPLE = Path(__file__).parent.parent.parent / ".env.example"
 PACKAGES = ("shared", "services", "embedded", "ops")
+COMPOSE = EXAMPLE.parent / "docker-compose.yml"
 OF_THE_TESTS = {"SEGUE_REQUIRE"}  # read by tests/servers.py, no service's
+_ASKED = re.compile(r"\$\{([A-Z0-9_]+)")
 _LINE = re.compile(r"^#([A-Z][A-Z0-9_]+)=(.*)$")
 
 
 def test_every_setting_is_in_the_example_and_nothing_else() -> None:
     """A new setting needs its line, a removed one takes it along."""
-    assert sorted(_example()) == sorted({*_settings(), *OF_THE_TESTS})
+    asked = set(_ASKED.findall(COMPOSE.read_text(encoding="utf-8")))
+
+    assert sorted(_example()) == sorted({*_settings(), *asked, *OF_THE_TESTS})
 
 
 def test_every_example_shows_a_default_of_the_setting() -> None:

@@ -55,7 +55,10 @@ def test_other_ingredients_are_another_tool(tmp_path: Path) -> None:
 
 def test_a_java_that_is_not_there_is_named_with_the_way_out(tmp_path: Path) -> None:
     """JAVA_HOME wins over PATH, so a wrong one is no silent detour."""
-    assert "install Java 17 or newer" in str(NativeKafka.available(settings(java_home=tmp_path)))
+    refusal = str(NativeKafka.available(settings(java_home=tmp_path)))
+
+    assert "JAVA_HOME" in refusal
+    assert "leave it out" in refusal
 
 
 def test_a_java_that_is_too_old_is_refused(tmp_path: Path) -> None:
@@ -65,7 +68,7 @@ def test_a_java_that_is_too_old_is_refused(tmp_path: Path) -> None:
     java.write_text("#!/bin/sh\necho 'openjdk version \"11.0.2\"' >&2\n")
     java.chmod(0o700)
 
-    assert "is too old" in str(NativeKafka.available(settings(java_home=tmp_path)))
+    assert "not Java 17 or newer" in str(NativeKafka.available(settings(java_home=tmp_path)))
 
 
 def test_a_minio_that_is_not_there_is_named(tmp_path: Path) -> None:

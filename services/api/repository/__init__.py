@@ -33,6 +33,7 @@ _AWAY = (
     OSError,
     TimeoutError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # its word for a connection that was ended between two statements
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,  # it is shutting down, or somebody ended the query
     asyncpg.InsufficientResourcesError,  # disk full, too many connections
@@ -97,7 +98,8 @@ class Database:
         Raises:
             DatabaseUnavailableError: none could be had in time, or it broke.
         """
-        assert self._pool is not None, "open() comes first"
+        if self._pool is None:
+            raise DatabaseUnavailableError("PostgreSQL was not reached yet")
         async with AsyncExitStack() as stack:
             with _translated(_REFUSED):
                 pool = self._pool.acquire(timeout=self._settings.timeout_s)

@@ -71,7 +71,13 @@ async def try_relay_lock(connection: Connection) -> bool:
 
 async def oldest(connection: Connection, *, count: int) -> list[tuple[int, Waiting]]:
     """The next records with their ids, oldest first."""
-    rows = await connection.fetch("SELECT * FROM outbox ORDER BY id LIMIT $1", count)
+    rows = await connection.fetch(
+        """
+        SELECT id, topic, key, value, header_names, header_values
+        FROM outbox ORDER BY id LIMIT $1
+        """,
+        count,
+    )
     return [
         (
             row["id"],

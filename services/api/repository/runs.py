@@ -9,7 +9,8 @@ import asyncpg
 
 from services.api.asking import Asked
 from services.api.projection import UNFINISHED, RunEvent, RunStatus, RunView
-from services.api.repository import Connection, storable
+from services.api.repository import Connection, delays, storable
+from services.api.schemas import CostEstimate
 from shared.brief import AudioParams, VideoRef
 from shared.events import (
     AudioMerged,
@@ -32,44 +33,51 @@ class RunRow:
     status: RunStatus
     request_hash: str | None
     started_at: datetime
-    scene_count: int
+    estimate: CostEstimate | None  #: None: begun by an api that made none
 
 
 async def find(connection: Connection, job_id: str, run: int) -> RunRow | None:
     """One run; None if there is none."""
     row = await connection.fetchrow(
         """
-        SELECT run, status, request_hash, started_at, scene_count
+        SELECT run, status, request_hash, started_at, estimate
         FROM runs WHERE job_id = $1 AND run = $2
         """,
         job_id,
         run,
     )
-    return None if row is None else RunRow(**{**row, "status": RunStatus(row["status"])})
+    if row is None:
+        return None
+    estimate = None if row["estimate"] is None else CostEstimate(**row["estimate"])
+    return RunRow(**{**row, "status": RunStatus(row["status"]), "estimate": estimate})
 
 
-async def begin(connection: Connection, asked: Asked, run: int, *, now: datetime) -> RunRow:
+async def begin(
+    connection: Connection, asked: Asked, run: int, *, estimate: CostEstimate, now: datetime
+) -> RunRow:
     """Begin a run that was asked for here; older ones that are not done are superseded."""
     begun = RunRow(
         run=run,
         status=RunStatus.SUBMITTED,
         request_hash=asked.digest(),
         started_at=now,
-        scene_count=len(asked.scenes),
+        estimate=estimate,
     )
     await connection.execute(
         """
-        INSERT INTO runs (job_id, run, status, scene_count, params, video, request_hash, started_at)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+        INSERT INTO runs (job_id, run, status, scene_count, params, video, request_hash,
+                               started_at, estimate)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
         """,
         asked.job_id,
         run,
         begun.status,
-        begun.scene_count,
+        len(asked.scenes),
         asked.params.model_dump(mode="json"),
         asked.video.model_dump(mode="json") if asked.video else None,
         begun.request_hash,
         now,
+        estimate.model_dump(mode="json"),
     )
     await connection.execute(
         """
@@ -104,12 +112,15 @@ async def load(connection: Connection, newest: Collection[tuple[str, int]]) -> d
     """What is known of these runs, by job."""
     rows = await connection.fetch(
         """
-        SELECT r.*, s.asked, s.done
+        SELECT job_id, run, r.scene_count, r.params, r.video, r.track, r.muxed, r.failure,
+               r.cancelled, r.started_at, r.generated_at, s.asked, s.done, s.delays
         FROM unnest($1::text[], $2::integer[]) AS newest (job_id, run)
         JOIN runs r USING (job_id, run)
         LEFT JOIN LATERAL (
             SELECT array_agg(scene_index) FILTER (WHERE spec IS NOT NULL) AS asked,
-                   array_agg(scene_index) FILTER (WHERE state = 'done') AS done
+                   array_agg(scene_index) FILTER (WHERE state = 'done') AS done,
+                   jsonb_object_agg(scene_index, delay)
+                       FILTER (WHERE delay IS NOT NULL AND state <> 'done') AS delays
             FROM scenes WHERE scenes.job_id = r.job_id AND scenes.run = r.run
         ) s ON true
         """,
@@ -141,7 +152,7 @@ async def save_scenes(connection: Connection, events: Sequence[RunEvent]) -> Non
     asked = [_asked(event) for event in events if isinstance(event, SceneRequested)]
     done = [_done(event) for event in events if isinstance(event, SegmentGenerated)]
     failed = [
-        (event.job_id, event.run, event.scene_index, storable(event.message))
+        (event.job_id, event.run, event.scene_index, storable(event.message), event.cost_usd)
         for event in events
         if isinstance(event, JobFailed)
     ]
@@ -158,10 +169,12 @@ async def save_scenes(connection: Connection, events: Sequence[RunEvent]) -> Non
     if failed:
         await connection.executemany(
             """
-            INSERT INTO scenes AS s (job_id, run, scene_index, state, reason)
-            VALUES ($1, $2, $3, 'failed', $4)
+            INSERT INTO scenes AS s (job_id, run, scene_index, state, reason, cost_usd)
+            VALUES ($1, $2, $3, 'failed', $4, $5)
             ON CONFLICT (job_id, run, scene_index) DO UPDATE
-            SET state = 'failed', reason = excluded.reason WHERE s.state <> 'done'
+            SET state = 'failed', reason = excluded.reason,
+                cost_usd = COALESCE(excluded.cost_usd, s.cost_usd)
+            WHERE s.state <> 'done'
             """,
             failed,
         )
@@ -171,14 +184,16 @@ async def save_scenes(connection: Connection, events: Sequence[RunEvent]) -> Non
 
 _DONE = """
     INSERT INTO scenes AS s (job_id, run, scene_index, state, origin, reason, object_key,
-        duration_s, samples, provider, prediction_id, generation_s, cost_usd, warnings)
-    VALUES ($1, $2, $3, 'done', $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+        duration_s, samples, provider, prediction_id, generation_s, cost_usd, saved_usd,
+        warnings)
+    VALUES ($1, $2, $3, 'done', $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
     ON CONFLICT (job_id, run, scene_index) DO UPDATE SET
         state = 'done', origin = excluded.origin, reason = excluded.reason,
         object_key = excluded.object_key, duration_s = excluded.duration_s,
         samples = excluded.samples, provider = excluded.provider,
         prediction_id = excluded.prediction_id, generation_s = excluded.generation_s,
-        cost_usd = excluded.cost_usd, warnings = excluded.warnings
+        cost_usd = excluded.cost_usd, saved_usd = excluded.saved_usd,
+        warnings = excluded.warnings, delay = NULL
 """
 
 
@@ -216,6 +231,7 @@ def _view(row: asyncpg.Record) -> RunView:
         video=VideoRef.model_validate(row["video"]) if row["video"] else None,
         asked=frozenset(row["asked"] or ()),
         done=frozenset(row["done"] or ()),
+        delays=delays.loaded(row["delays"]),
         track=AudioMerged.model_validate(row["track"]) if row["track"] else None,
         muxed=VideoMuxed.model_validate(row["muxed"]) if row["muxed"] else None,
         failure=JobFailed.model_validate(row["failure"]) if row["failure"] else None,
@@ -257,5 +273,6 @@ def _done(event: SegmentGenerated) -> tuple[Any, ...]:
         storable(event.prediction_id),
         event.generation_s,
         event.cost_usd,
+        event.saved_usd,
         storable(event.warnings),
     )

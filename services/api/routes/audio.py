@@ -17,21 +17,16 @@ from services.api.asking import (
     problems_of,
     spec_of_body,
 )
+from services.api.costing import estimate_of
 from services.api.edge import Edge, EdgeDep
+from services.api.fields import KEY_PART_CHARS_MAX, JobIdText
 from services.api.presenting import BASE_PATH, started_answer, status_answer
 from services.api.problems import ProblemError, UnknownJobError
 from services.api.receiving import read_json
 from services.api.repository import Connection, LockWaitError, idempotency, status
 from services.api.routes.documents import problems
-from services.api.schemas import (
-    KEY_PART_CHARS_MAX,
-    GenerateAnswer,
-    GenerateBody,
-    JobIdText,
-    StatusAnswer,
-)
+from services.api.schemas import GenerateAnswer, GenerateBody, StatusAnswer, StyleBody, VideoBody
 from services.api.starting import begin, locked_job
-from shared.brief import VideoRef
 from shared.storage.keys import check_key
 
 POLL_AFTER_S = 2  # a fair pace for whoever polls the status
@@ -79,7 +74,9 @@ async def generate_scenes(
     raw = await read_json(request, bytes_max=limits.body_bytes_max, part_s=limits.receive_s)
     body = _parsed(raw)
     said = spec_of_body(body, limits)
-    await _check_object(edge, said.video)
+    await _check_object(edge, body.video, field="video", route="/api/v3/videos")
+    style = body.audio_params.style_audio if body.audio_params else None
+    await _check_object(edge, style, field="audio_params.style_audio", route="/api/v3/audio/styles")
     try:
         async with edge.database.transaction() as connection:
             answer = await _answered_once(connection, edge, body, said, idempotency_key)
@@ -128,12 +125,12 @@ async def _start(
     asked = ask(
         body.job_id, job=job.spec, params=body.audio_params, defaults=edge.settings.defaults
     )
-    run, begun = await begin(connection, job, asked, now=now)
+    run, begun = await begin(connection, job, asked, pricing=edge.settings.pricing, now=now)
     edge.log.info(
         "job accepted", action="job.accepted", job_id=body.job_id, run=run.run, begun=begun
     )
-    scene_s = edge.settings.estimate_scene_s
-    return started_answer(body.job_id, run, scene_s=scene_s).model_dump(mode="json")
+    estimate = estimate_of(asked, edge.settings.pricing)
+    return started_answer(body.job_id, run, estimate=estimate).model_dump(mode="json")
 
 
 def _parsed(raw: bytes) -> GenerateBody:
@@ -148,17 +145,20 @@ def _parsed(raw: bytes) -> GenerateBody:
         raise RequestInvalidError(problems_of(error)) from error
 
 
-async def _check_object(edge: Edge, video: VideoRef | None) -> None:
-    if video is None or video.object is None:
+async def _check_object(
+    edge: Edge, media: VideoBody | StyleBody | str | None, *, field: str, route: str
+) -> None:
+    """Whether `media` is in the store, if it is said to be there."""
+    if media is None or isinstance(media, str) or media.object is None:
         return
     try:
-        key = check_key(video.object)
+        key = check_key(media.object)
     except ValueError as error:
-        raise RequestInvalidError([("video.object", str(error))]) from error
+        raise RequestInvalidError([(f"{field}.object", str(error))]) from error
     possible = max(map(len, key.split("/"))) <= KEY_PART_CHARS_MAX
     if not possible or await edge.store.stat(key) is None:
-        told = f"there is no object {key}: hand the video in with POST /api/v3/videos"
-        raise RequestInvalidError([("video.object", told)])
+        told = f"there is no object {key}: hand the file in with POST {route}"
+        raise RequestInvalidError([(f"{field}.object", told)])
 
 
 @router.get(

@@ -7,6 +7,7 @@ from services.api.problems import CONTENT_TYPE
 _DETAILS = {
     304: "It is what you have already (`If-None-Match`).",
     400: "The body is not JSON, or ended early.",
+    401: "Nobody we know signed it, or not now.",
     404: "There is no such job, or what was asked for is not made yet.",
     405: "This path does not know that method.",
     408: "The body stalled.",

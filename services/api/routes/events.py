@@ -10,11 +10,11 @@ from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
 from starlette.responses import Response, StreamingResponse
 
 from services.api.edge import Edge, EdgeDep
+from services.api.fields import JobIdText
 from services.api.presenting import BASE_PATH, FINAL, status_answer
 from services.api.problems import UnknownJobError
 from services.api.repository import status
 from services.api.routes.documents import problems
-from services.api.schemas import JobIdText
 from shared.errors import RetryableError
 
 HEARTBEAT_S = 15.0

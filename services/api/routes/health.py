@@ -1,6 +1,5 @@
 """Health routes: alive, ready, and the figures."""
 
-import asyncio
 from http import HTTPStatus
 
 from fastapi import APIRouter
@@ -10,6 +9,7 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from services.api.edge import EdgeDep
+from shared.probing import Ready, readiness
 
 router = APIRouter(tags=["health"])
 
@@ -18,20 +18,6 @@ class Alive(BaseModel):
     """The process serves."""
 
     status: str = "alive"
-
-
-class Check(BaseModel):
-    """One server we need."""
-
-    ok: bool
-    detail: str
-
-
-class Ready(BaseModel):
-    """Whether everything we need answers."""
-
-    ready: bool
-    checks: dict[str, Check]
 
 
 @router.get("/livez", summary="Whether the process serves; touches nothing")
@@ -44,16 +30,11 @@ async def alive() -> Alive:
     "/readyz",
     response_model=Ready,
     responses={503: {"model": Ready, "description": "A server we need does not answer."}},
-    summary="Whether Kafka, PostgreSQL and the store answer",
+    summary="Whether Kafka, PostgreSQL and the store answer, and whether the provider pauses",
 )
 async def ready(edge: EdgeDep) -> Response:
     """Each server with what is wrong with it."""
-    found = await asyncio.gather(*(probe.problem() for probe in edge.probes))
-    checks = {
-        probe.name: Check(ok=problem is None, detail=problem or "answers")
-        for probe, problem in zip(edge.probes, found, strict=True)
-    }
-    told = Ready(ready=all(check.ok for check in checks.values()), checks=checks)
+    told = await readiness(edge.probes)
     status = HTTPStatus.OK if told.ready else HTTPStatus.SERVICE_UNAVAILABLE
     return JSONResponse(told.model_dump(), status_code=status)
 

@@ -9,13 +9,13 @@ from fastapi import APIRouter, Path, Request
 from starlette.responses import Response
 
 from services.api.edge import Edge, EdgeDep
+from services.api.fields import JobIdText
 from services.api.presenting import BASE_PATH
 from services.api.problems import ProblemError, UnknownJobError
 from services.api.ranges import attachment, respond
 from services.api.repository import Connection, status
 from services.api.repository.status import Media
 from services.api.routes.documents import media_responses
-from services.api.schemas import JobIdText
 from shared.errors import NotFoundError
 from shared.media import TRACK_CONTENT_TYPE, VIDEO_CONTENT_TYPE
 from shared.segment_links import SEGMENTS_PATH, LinkExpiredError, LinkUnknownError
@@ -23,7 +23,7 @@ from shared.segment_links import SEGMENTS_PATH, LinkExpiredError, LinkUnknownErr
 router = APIRouter(tags=["media"])
 SegmentToken = Annotated[str, Path(description="Opaque, and soon over.")]
 Find = Callable[[Connection, str], Awaitable[Media | None]]
-_CLIP = re.compile(r"^jobs/[0-9a-f]{32}/runs/\d+/scenes/\d{5,}/clip-\d+\.mp3$")
+_CLIP = re.compile(r"^jobs/[0-9a-f]{32}/runs/\d+/(scenes/\d{5,}/clip-\d+|style)\.mp3$")
 _PRIVATE = {
     "Cache-Control": "private",
     "Referrer-Policy": "no-referrer",

@@ -27,6 +27,7 @@ class ContinuationWindow:
     end_s: int  #: whole seconds; at most the clip's measured length
     #: since when the provider has it, seconds of Unix time; None: unknown, so ask before use
     clip_url_born_at: float | None = None
+    clip_sha256: str | None = None  #: of the clip's bytes; None: not written down
 
     @property
     def length_s(self) -> int:
@@ -83,6 +84,20 @@ class MusicProvider(Protocol):
     model: str | None  #: which model answers, for the record
     makes_silence: bool  #: its clips are nothing to continue from
 
+    @property
+    def paused(self) -> str | None:
+        """Why everyone is refused until a person acts; None: nobody is, as far as is known."""
+        ...
+
+    async def check(self) -> None:
+        """Ask whether a refusal still holds, if there is one and it is time to ask; free.
+
+        Raises:
+            ProviderPausedError: it does.
+            ProviderBusyError: nobody answered.
+        """
+        ...
+
     async def ready(self, *, within_s: float) -> None:
         """Wait for a turn to submit; free, and before the claim, so that no claim grows old.
 
@@ -120,6 +135,10 @@ class MusicProvider(Protocol):
 
     async def cancel(self, prediction_id: str) -> None:
         """Stop a running prediction; nothing happens when it ended already."""
+        ...
+
+    def nudge(self, prediction_id: str) -> None:
+        """Somebody says that it ended: whoever waits for it looks now. Believed in nothing else."""
         ...
 
     async def close(self) -> None:

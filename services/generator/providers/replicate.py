@@ -13,6 +13,7 @@ I/O: HTTP, the store, the clock.
 """
 
 from collections import OrderedDict
+from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from services.generator.providers import Clip, CompositionRequest
@@ -34,6 +35,7 @@ START_WITHIN_S = 10.0  # from being asked to asking: who was frozen meanwhile mu
 FORGET_EXTRA_S = 60.0  # after our deadline and the provider's, nothing of ours is under way
 FIND_BACK_S = 3600.0 + 300.0  # older predictions have lost their input, and their output
 _KEPT_MAX = 10_000
+Webhook = Callable[[str], str]  #: where news of a job's prediction is taken
 
 
 class ReplicateProvider:
@@ -50,7 +52,7 @@ class ReplicateProvider:
         sources: Sources,
         clock: Clock,
         log: Logger,
-        webhook: str | None = None,
+        webhook: Webhook | None = None,
     ) -> None:
         self.model: str | None = settings.version
         self._settings = settings
@@ -73,7 +75,7 @@ class ReplicateProvider:
 
     @property
     def paused(self) -> str | None:
-        """Why nobody is served; None: all is well. For `readyz` and status."""
+        """Why nobody is served; None: all is well. For `readyz`."""
         return self._limiter.refusal
 
     async def ready(self, *, within_s: float) -> None:
@@ -119,7 +121,8 @@ class ReplicateProvider:
         self._limiter.started(place)
         try:
             source, warnings = await self._source(request)
-            body = body_for(request, source, version=self._settings.version, webhook=self._webhook)
+            webhook = self._webhook(request.job_id) if self._webhook is not None else None
+            body = body_for(request, source, version=self._settings.version, webhook=webhook)
             if self._clock.monotonic() - asked_at > START_WITHIN_S:
                 raise ProviderBusyError("too long between claim and request", retry_after_s=0.0)
             answer = await self._payments.create(request, body)

@@ -5,15 +5,14 @@ I/O: none; connections are made when they are needed.
 
 import httpx
 
-from services.generator.providers.replicate import ReplicateProvider
+from services.generator.providers.replicate import ReplicateProvider, Webhook
 from services.generator.providers.replicate_api import ReplicateApi
 from services.generator.providers.replicate_settings import ReplicateSettings
 from services.generator.providers.sources import Sources, is_public
 from shared.clock import Clock
-from shared.segment_links import LinkSettings, SegmentLinks
+from shared.segment_links import LinkSettings, SegmentLinks, WebhookLinks
 from shared.storage import ObjectStore
 from shared.telemetry.log import Logger
-from shared.webhooks import WEBHOOK_PATH
 
 
 def build_replicate(
@@ -49,14 +48,16 @@ def build_replicate(
         sources=sources,
         clock=clock,
         log=log,
-        webhook=webhook_url(links.public_base_url),
+        webhook=webhooks(links, clock=clock),
     )
 
 
-def webhook_url(public_base_url: str | None) -> str | None:
+def webhooks(links: LinkSettings, *, clock: Clock) -> Webhook | None:
     """Where the provider may tell us that a prediction ended; None: nowhere, so it is polled."""
-    if public_base_url is None or not is_public(public_base_url):
+    base_url = links.public_base_url
+    if base_url is None or not is_public(base_url) or not links.keys.get_secret_value():
         return None
-    if not public_base_url.lower().startswith("https://"):
+    if not base_url.lower().startswith("https://"):
         return None  # it calls nothing else
-    return f"{public_base_url.rstrip('/')}{WEBHOOK_PATH}"
+    sealed = WebhookLinks(links, clock=clock)
+    return lambda job_id: sealed.url(base_url, job_id)

@@ -55,9 +55,8 @@ class PredictionEndedError(ProviderRejectedError):
         generation_s: float | None = None,
         cost_usd: float | None = None,
     ) -> None:
-        super().__init__(reason, retryable=retryable)
+        super().__init__(reason, retryable=retryable, cost_usd=cost_usd)
         self.generation_s = generation_s
-        self.cost_usd = cost_usd
 
 
 def body_for(

@@ -1,25 +1,19 @@
-"""Settings of MusicGen on Replicate: the key, the pace, the patience, the price.
+"""Settings of MusicGen on Replicate: the pace, the patience; key and price with the account's.
 
 The defaults are what is known of the service; the waits add up to ten minutes a prediction.
 """
 
-from pydantic import Field, SecretStr
+from pydantic import Field
 
-from shared.costs import REPLICATE_USD_PER_S
-from shared.settings import SettingsGroup
+from shared.pricing import ReplicateAccount
 
-DEFAULT_BASE_URL = "https://api.replicate.com/v1"
 #: the model, pinned: another version may answer otherwise, and every switch reloads weights
 MUSICGEN = "meta/musicgen:671ac645ce5e552cc63a54a2bbff63fcf798043055d2dac5fc9e36a837eedcfb"
 
 
-class ReplicateSettings(SettingsGroup):
+class ReplicateSettings(ReplicateAccount):
     """What the Replicate provider reads from the environment."""
 
-    key: SecretStr = Field(SecretStr(""), validation_alias="REPLICATE_API_KEY")
-    base_url: str = Field(
-        DEFAULT_BASE_URL, validation_alias="REPLICATE_BASE_URL", pattern=r"^https?://[^\s?#]+$"
-    )
     version: str = Field(
         MUSICGEN,
         validation_alias="SEGUE_MUSICGEN_VERSION",
@@ -52,7 +46,3 @@ class ReplicateSettings(SettingsGroup):
     )
     #: between two questions whether a refused key, or an empty account, works again
     probe_s: float = Field(30.0, gt=0, validation_alias="SEGUE_REPLICATE_PROBE_S")
-    #: what a second of the model's hardware costs
-    usd_per_s: float = Field(
-        REPLICATE_USD_PER_S, ge=0, validation_alias="SEGUE_REPLICATE_USD_PER_S"
-    )

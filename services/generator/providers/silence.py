@@ -24,6 +24,14 @@ class SilenceProvider:
     def __init__(self) -> None:
         warnings.warn(StandInWarning("music is silence: no provider was chosen"), stacklevel=2)
 
+    @property
+    def paused(self) -> str | None:
+        """Nobody is ever refused."""
+        return None
+
+    async def check(self) -> None:
+        """There is nobody to ask."""
+
     async def ready(self, *, within_s: float) -> None:
         """It is always one's turn."""
 
@@ -55,6 +63,9 @@ class SilenceProvider:
 
     async def cancel(self, prediction_id: str) -> None:
         """Nothing runs that is not being collected."""
+
+    def nudge(self, prediction_id: str) -> None:
+        """Nobody waits for news here."""
 
     async def close(self) -> None:
         """Nothing is held open."""

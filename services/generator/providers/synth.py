@@ -64,6 +64,14 @@ class SynthProvider:
         self._store = store
         self._slots = asyncio.Semaphore(slots)
 
+    @property
+    def paused(self) -> str | None:
+        """Nobody is ever refused."""
+        return None
+
+    async def check(self) -> None:
+        """There is nobody to ask."""
+
     async def ready(self, *, within_s: float) -> None:
         """It is always one's turn."""
 
@@ -103,6 +111,9 @@ class SynthProvider:
 
     async def cancel(self, prediction_id: str) -> None:
         """Nothing runs that is not being collected."""
+
+    def nudge(self, prediction_id: str) -> None:
+        """Nobody waits for news here."""
 
     async def close(self) -> None:
         """Nothing is held open."""

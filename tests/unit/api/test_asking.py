@@ -4,19 +4,22 @@ import json
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from services.api.asking import (
     Asked,
     JobSpec,
     RequestInvalidError,
     ask,
+    digest_of,
+    problems_of,
     spec_of_body,
     spec_of_stitched,
     stitched_digest,
 )
 from services.api.schemas import AudioParamsBody, GenerateBody
 from services.api.settings import DefaultSettings, LimitSettings
-from shared.brief import AudioParams, ErrorStrategy, SyncMode
+from shared.brief import AudioParams, AudioRef, ErrorStrategy, OnMaxCost, SyncMode
 from shared.events import VideoStitched
 
 LIMITS = LimitSettings(scenes_max=3, scene_s_max=30)
@@ -66,6 +69,84 @@ def test_settings_fill_what_the_request_leaves_out_and_the_request_wins() -> Non
     assert params.sync_mode is SyncMode.COMPRESS
     assert params.error_strategy is ErrorStrategy.HALT
     assert params.fail_on_error
+
+
+def test_a_cap_of_the_settings_holds_until_a_request_names_its_own() -> None:
+    """AUDIO_MAX_COST and AUDIO_ON_MAX_COST; null does not lift them."""
+    defaults = DefaultSettings(max_cost=0.5, on_max_cost=OnMaxCost.ERROR_STRATEGY)
+    silent = asked(defaults, scenes=TWO, audio_params={"max_cost": None}).params
+    said = asked(defaults, scenes=TWO, audio_params={"max_cost": 2, "on_max_cost": "refuse"})
+
+    assert (silent.max_cost, silent.on_max_cost) == (0.5, "error_strategy")
+    assert (said.params.max_cost, said.params.on_max_cost) == (2, "refuse")
+
+
+@pytest.mark.parametrize(
+    ("said", "url", "key"),
+    [
+        ("https://x.example/a.mp3", "https://x.example/a.mp3", None),
+        ({"url": "https://x.example/a.mp3", "object": None}, "https://x.example/a.mp3", None),
+        ({"object": "styles/x"}, None, "styles/x"),
+    ],
+)
+def test_a_style_sample_is_named_like_a_video(said: Any, url: str | None, key: str | None) -> None:
+    """As an object of either, or as the URL alone."""
+    style = asked(scenes=TWO, audio_params={"style_audio": said}).params.style_audio
+
+    assert style == AudioRef(url=url, object=key)
+
+
+@pytest.mark.parametrize("said", [{}, {"url": "https://x.example/a", "object": "styles/x"}])
+def test_a_style_sample_is_named_once(said: dict[str, str]) -> None:
+    """And the field is told."""
+    ((field, told),) = refused(scenes=TWO, audio_params={"style_audio": said})
+
+    assert field == "audio_params.style_audio"
+    assert "either" in told
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("max_cost", -0.01),
+        ("max_cost", "1"),
+        ("max_cost", 2_000_000),
+        ("on_max_cost", "panic"),
+        ("use_cache", 1),
+        ("style_audio", "ftp://x.example/a"),
+        ("style_audio", 5),
+    ],
+)
+def test_a_wrong_wish_is_told_by_its_name(name: str, value: Any) -> None:
+    """As every field is."""
+    with pytest.raises(ValidationError) as caught:
+        a_body(scenes=TWO, audio_params={name: value})
+
+    fields = [field for field, _ in problems_of(caught.value)]
+    assert fields
+    assert all(field.startswith(f"audio_params.{name}") for field in fields)
+
+
+def test_a_request_under_way_keeps_its_digest_when_the_api_learns_new_wishes() -> None:
+    """Else asking again, after an upgrade, would begin a second run and pay for it."""
+    first_release = {
+        "fade_duration": 1.0,
+        "sync_mode": "trim",
+        "merge_with_video": False,
+        "error_strategy": "continue_with_silence",
+        "fail_on_error": False,
+        "prompt": None,
+        "transition": "auto",
+    }
+    scenes = [
+        {"description": "", "duration_s": length, "prompt": None, "mood": None}
+        for length in (1.7, 2.0)
+    ]
+    then = digest_of({"scenes": scenes, "video": None, "params": first_release})
+
+    assert asked(scenes=TWO).digest() == then
+    for wish in ({"max_cost": 1}, {"use_cache": False}, {"style_audio": "https://x.example/a"}):
+        assert asked(scenes=TWO, audio_params=wish).digest() != then
 
 
 def test_the_setting_to_merge_is_a_wish_that_needs_a_video() -> None:

@@ -1,7 +1,7 @@
 """The projection as a fold: order, duplicates, stale runs, replays."""
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from hypothesis import given
@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from services.api.projection import ALLOWED, RANK, RunEvent, RunStatus, RunView, project
 from shared.brief import AudioParams
-from shared.events import JobFailed, Stage
+from shared.events import JobFailed, SceneDelayed, Stage, WaitCode
 from tests.builders import a_scene, a_segment
-from tests.builders_run import a_cancel, a_failure, a_track, a_video, the_line
+from tests.builders_run import a_cancel, a_delay, a_failure, a_track, a_video, the_line
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 STATES = Path(__file__).parents[3] / "docs" / "job-states.md"
@@ -37,6 +37,15 @@ ANY_EVENT: st.SearchStrategy[RunEvent] = st.integers(1, 3).flatmap(
 )
 
 
+ANY_DELAY: st.SearchStrategy[RunEvent] = st.builds(
+    a_delay,
+    st.integers(0, 1),
+    st.integers(1, 3),
+    over=st.booleans(),
+    code=st.sampled_from(WaitCode),
+)
+
+
 def test_a_run_passes_through_its_states_in_the_order_of_the_line() -> None:
     """Asked, first segment, all segments, track, video."""
     view: RunView | None = None
@@ -56,7 +65,7 @@ def test_without_a_video_the_track_completes_the_run() -> None:
     assert view.percentage == 100
 
 
-@given(st.lists(ANY_EVENT, min_size=1, max_size=30))
+@given(st.lists(ANY_EVENT | ANY_DELAY, min_size=1, max_size=30))
 def test_neither_run_nor_status_nor_percentage_ever_goes_back(events: list[RunEvent]) -> None:
     """Whatever comes in whatever order, and every step is one that the diagram allows."""
     view = project(None, events[0], at=AT).view
@@ -88,6 +97,60 @@ def test_the_order_of_reading_decides_nothing_about_a_run(events: list[RunEvent]
     assert fold(events) == fold([*the_line(), a_failure(), a_failure(stage=Stage.MERGE)])
 
 
+@given(
+    st.lists(st.builds(a_delay, st.integers(0, 2), over=st.booleans()), max_size=8),
+    st.permutations([*the_line()[:3], a_failure(stage=Stage.GENERATION, scene=1), a_cancel()]),
+    st.data(),
+)
+def test_topics_read_in_any_order_beside_the_delays_end_in_the_same_view(
+    delays: list[SceneDelayed], others: list[RunEvent], data: st.DataObject
+) -> None:
+    """Delays keep the order of their own topic; where the others fall between decides nothing."""
+    places = sorted(data.draw(st.lists(st.integers(0, len(others)), min_size=len(delays))))
+    mixed = list(others)
+    for place, delay in reversed(list(zip(places, delays, strict=False))):
+        mixed.insert(place, delay)
+
+    assert fold(mixed) == fold([*delays[: len(places)], *others])
+    assert 0 not in fold(mixed).delays, "its segment is there"
+
+
+@given(st.lists(ANY_EVENT, max_size=20), ANY_DELAY)
+def test_a_delay_changes_neither_status_nor_percentage(
+    events: list[RunEvent], delay: RunEvent
+) -> None:
+    """It says why a run stands still, not where."""
+    view = fold([*events, a_scene(0, count=2, run=3)])
+    after = project(view, delay, at=AT).view
+
+    assert (after.status, after.percentage) == (view.status, view.percentage)
+
+
+def test_a_delay_that_is_read_after_its_segment_changes_nothing() -> None:
+    """Another topic was faster."""
+    view = fold([a_delay(), a_segment(0, count=2)])
+
+    change = project(view, a_delay(), at=AT)
+
+    assert view.delays == {}
+    assert change.view == view
+    assert change.scene is None
+
+
+def test_a_wait_begins_once_whatever_it_waits_for_next() -> None:
+    """A busy provider that turns out to want money; told twice in a row it is told once."""
+    busy = a_delay(code=WaitCode.PROVIDER_BUSY, reason="503")
+    first = project(None, busy, at=AT).view
+    again = project(first, busy, at=AT + timedelta(minutes=1))
+    then = project(first, a_delay(), at=AT + timedelta(minutes=2)).view
+    gone = project(then, a_delay(over=True), at=AT + timedelta(minutes=3)).view
+
+    assert again.view == first
+    assert again.scene is None
+    assert (then.delays[0].code, then.delays[0].since) == (WaitCode.PROVIDER_PAUSED, AT)
+    assert gone.delays == {}
+
+
 @given(st.lists(ANY_EVENT, max_size=20), st.integers(1, 2))
 def test_events_of_an_older_run_are_told_apart_and_change_nothing(
     events: list[RunEvent], older: int
@@ -95,7 +158,7 @@ def test_events_of_an_older_run_are_told_apart_and_change_nothing(
     """A newer run supersedes from its first event on."""
     view = fold([*events, a_scene(0, count=2, run=4)])
 
-    for event in the_line(older):
+    for event in [*the_line(older), a_delay(1, older)]:
         change = project(view, event, at=AT)
         assert change.stale
         assert change.view is view

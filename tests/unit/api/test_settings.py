@@ -3,6 +3,7 @@
 import pytest
 
 from services.api.settings import ApiSettings
+from services.generator.settings import GeneratorSettings
 from shared.errors import SettingsError
 
 
@@ -13,6 +14,8 @@ def test_the_contracts_variables_are_read(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("AUDIO_SYNC_MODE", "stretch")
     monkeypatch.setenv("AUDIO_ERROR_STRATEGY", "halt")
     monkeypatch.setenv("AUDIO_FAIL_ON_ERROR", "true")
+    monkeypatch.setenv("AUDIO_MAX_COST", "2.5")
+    monkeypatch.setenv("AUDIO_ON_MAX_COST", "error_strategy")
     settings = ApiSettings.from_environment()
 
     assert settings.port == 4000
@@ -21,6 +24,26 @@ def test_the_contracts_variables_are_read(monkeypatch: pytest.MonkeyPatch) -> No
     assert settings.defaults.sync_mode == "stretch"
     assert settings.defaults.error_strategy == "halt"
     assert settings.defaults.fail_on_error
+    assert settings.defaults.max_cost == 2.5
+    assert settings.defaults.on_max_cost == "error_strategy"
+
+
+def test_the_api_knows_the_price_by_the_generators_own_variables(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """So both can be given the same environment; a key alone chooses MusicGen."""
+    monkeypatch.setenv("REPLICATE_API_KEY", "r8_x")
+    monkeypatch.setenv("SEGUE_WINDOW_S", "3")
+    monkeypatch.setenv("SEGUE_REPLICATE_USD_PER_S", "0.002")
+
+    pricing = ApiSettings.from_environment().pricing
+
+    generator = GeneratorSettings.from_environment()
+    for group in (pricing, generator):
+        assert (group.provider, group.window_s) == ("replicate", 3)
+        assert group.replicate.usd_per_s == 0.002
+    assert pricing.estimate([1, 2]) == generator.estimate([1, 2])
+    assert "r8_x" not in repr(pricing)
 
 
 def test_a_wrong_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -110,6 +110,66 @@ def test_after_silence_the_last_real_music_is_continued_at_the_cut() -> None:
     assert plan.join_samples == plan.start_samples
 
 
+@pytest.mark.parametrize("padding", [0, 1658])
+def test_padding_in_front_of_a_clip_moves_the_window_and_nothing_adds_up(padding: int) -> None:
+    """Scenes of whole seconds: the last whole second of a padded file ends before the cut."""
+    state = Continuation(run=1)
+    joins = []
+    for index in range(40):
+        plan = plan_scene(state, a_scene(index, count=99, duration_s=2.0), window_s=1)
+        old = plan.window_samples + padding
+        clip = plan.duration_s * SAMPLE_RATE_HZ + padding
+        joins.append(plan.join_samples - plan.start_samples)
+        assert plan.join_samples + clip - old >= plan.start_samples + plan.samples
+        if state.last_clip is not None:
+            assert plan.window is not None
+            end = state.last_clip.origin_samples + plan.window.end_s * SAMPLE_RATE_HZ
+            assert plan.join_samples == end
+        made = _made(plan, index, 2.0)
+        fields = {"window_samples": old, "clip_samples": clip, "padding_samples": padding}
+        state = state.after(made.model_copy(update=fields))
+    assert min(joins) >= -padding
+    assert max(joins) < SAMPLE_RATE_HZ
+
+
+def test_the_next_scene_continues_a_cumulative_track_at_its_end() -> None:
+    """The cut is counted from the clip's own beginning, here that of the track."""
+    track = a_segment(
+        1,
+        origin=Origin.CONTINUED,
+        clip_samples=9 * SAMPLE_RATE_HZ,
+        window_samples=3 * SAMPLE_RATE_HZ,
+        join_samples=3 * SAMPLE_RATE_HZ,
+        replaces=True,
+    )
+    state = Continuation(run=1).after(a_segment(0)).after(track)
+
+    plan = plan_scene(state, a_scene(2), window_s=1)
+
+    assert plan.window is not None
+    assert (plan.window.start_s, plan.window.end_s) == (4, 5)
+    assert plan.join_samples == plan.start_samples == 5 * SAMPLE_RATE_HZ
+
+
+def test_even_after_a_short_silence_the_music_begins_at_the_cut() -> None:
+    """A clip that ended before a silent scene of 0.2 s is no clip that is a little short."""
+    silent = a_segment(
+        1,
+        origin=Origin.SILENCE,
+        object_key=None,
+        clip_samples=0,
+        duration_s=0.2,
+        start_samples=144_000,
+        samples=9600,
+    )
+    first = a_segment(0, duration_s=3.0, samples=144_000)
+    state = Continuation(run=1).after(first).after(silent)
+
+    plan = plan_scene(state, a_scene(2), window_s=1)
+
+    assert plan.join_samples == plan.start_samples == 153_600
+
+
 def test_without_earlier_music_a_scene_begins_anew() -> None:
     """The first scene, and every scene after nothing but silence."""
     plan = plan_scene(Continuation(run=1), a_scene(0), window_s=1)

@@ -5,6 +5,7 @@ The shapes are what a provider sends: MP3 files of music that is known, through 
 Units: samples at 48 kHz; the files are made at 32 kHz.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -117,6 +118,70 @@ def test_a_cumulative_track_is_found_with_the_place_of_its_end(late_s: float) ->
 def test_a_track_of_that_length_without_the_music_so_far_is_nothing_known() -> None:
     """Length alone would put somebody else's music over the whole track."""
     assert recognise(_clip(_played(0, END_S, piece=3)), ASKED, sent=_sent()) is None
+
+
+def _source() -> Audio:
+    """The clip that is continued, up to the window's end; it began in the middle of the track."""
+    return measure(mp3(_played(2, SO_FAR_S))).audio
+
+
+def test_a_cumulative_track_may_hold_no_more_than_the_clip_that_was_sent() -> None:
+    """That is everything that the model was told of."""
+    asked = replace(ASKED, source_samples=(SO_FAR_S - 2) * RATE)
+    source = _source()
+    found = recognise(
+        _clip(_played(2, END_S)), asked, sent=source[:, -RATE:], before=source[:, :-RATE]
+    )
+
+    assert found is not None
+    assert (found.shape, found.old_samples) == (Shape.CUMULATIVE, (SO_FAR_S - 2) * RATE)
+
+
+def test_where_only_the_window_is_ours_nothing_is_replaced() -> None:
+    """Other music before it would take the place of what was made: the new music alone counts."""
+    other = _played(0, SO_FAR_S - WINDOW_S, piece=3)
+    found = recognise(
+        _clip(_joined(other, _played(START_S, END_S))),
+        ASKED,
+        sent=_sent(),
+        before=measure(mp3(_played(0, SO_FAR_S))).audio[:, :-RATE],
+    )
+
+    assert found is not None
+    assert (found.shape, found.old_samples) == (Shape.WINDOW, SO_FAR_S * RATE)
+
+
+@pytest.mark.parametrize("more_s", [0.0, 0.2])
+def test_of_two_shapes_of_one_length_the_sound_decides(more_s: float) -> None:
+    """The track so far is hardly longer than the window: where does the window lie?"""
+    asked = replace(ASKED, so_far_samples=int((WINDOW_S + 0.2) * RATE))
+    found = recognise(_clip(_played(START_S - more_s, END_S)), asked, sent=_sent())
+
+    assert found is not None
+    assert found.shape is (Shape.CUMULATIVE if more_s else Shape.WINDOW)
+    assert found.old_samples == pytest.approx((WINDOW_S + more_s) * RATE, abs=10)
+
+
+@pytest.mark.parametrize("header", [True, False])
+def test_padding_that_a_file_does_not_tell_is_known_where_nothing_can_be_heard(
+    *, header: bool
+) -> None:
+    """Of a clip that begins anew, of new music alone, and after silence."""
+    padding = 0 if header else HEADERLESS_LATE_SAMPLES
+    anew = Asked(samples=4 * RATE, window_samples=0, so_far_samples=0)
+    for seconds, asked, sent, old in (
+        (4, anew, None, 0),
+        (NEW_S, ASKED, _sent(), 0),
+        (NEW_S + WINDOW_S, ASKED, silence(RATE), WINDOW_S * RATE),
+        (SO_FAR_S + NEW_S, ASKED, None, SO_FAR_S * RATE),
+    ):
+        measured = measure(mp3(_played(8, 8 + seconds), header=header))
+        assert measured.padding_samples == padding
+        found = recognise(
+            measured.audio, asked, sent=sent, padding_samples=measured.padding_samples
+        )
+        assert found is not None
+        assert (found.old_samples, found.padding_samples) == (old + padding, padding)
 
 
 @pytest.mark.parametrize("seconds", [0.5, 2.5, 4.6, 7.0, 12.0])

@@ -53,7 +53,7 @@ async def test_a_continuation_names_its_window_in_whole_seconds(tmp_path: Path) 
     assert (told["continuation_start"], told["continuation_end"], told["duration"]) == (1, 2, 4)
     assert {type(told[f"continuation_{end}"]) for end in ("start", "end")} == {int}
     assert told["input_audio"].startswith("https://segue.example.com/api/v3/audio/segments/")
-    assert room.body["webhook"] == "https://segue.example.com/api/v3/webhooks/replicate"
+    assert room.body["webhook"].startswith("https://segue.example.com/api/v3/webhooks/replicate/")
     assert room.body["webhook_events_filter"] == ["completed"]
 
 

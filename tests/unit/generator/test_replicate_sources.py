@@ -10,11 +10,18 @@ import pytest
 import structlog
 
 from services.generator.providers import CompositionRequest, ContinuationWindow
-from services.generator.providers.replicate_building import webhook_url
+from services.generator.providers.replicate import Webhook
+from services.generator.providers.replicate_building import webhooks
 from services.generator.providers.sources import NoSourceError, is_public
 from services.generator.providers.voices import RATE_HZ
 from shared.audio import decode
-from shared.segment_links import LinkSettings, SegmentLinks
+from shared.segment_links import (
+    LinkSettings,
+    LinkUnknownError,
+    SegmentLinks,
+    WebhookLinks,
+)
+from tests.fakes.clock import FakeClock
 from tests.unit.generator.replicate_room import OUTPUT, Room, a_clip, a_prediction, succeeded
 
 KEY = "jobs/a/clip.mp3"
@@ -193,10 +200,32 @@ def test_an_address_is_public_only_if_the_world_could_reach_it(
 
 
 def test_webhooks_go_to_public_https_addresses_alone() -> None:
-    """The provider calls nothing else."""
-    assert webhook_url("https://segue.example.com/") == (
-        "https://segue.example.com/api/v3/webhooks/replicate"
-    )
-    assert webhook_url("http://segue.example.com") is None
-    assert webhook_url("https://localhost") is None
-    assert webhook_url(None) is None
+    """The provider calls nothing else; and the address names no job to it."""
+
+    def at(public_base_url: str | None, keys: str = "k" * 16) -> Webhook | None:
+        links = LinkSettings(keys=keys, public_base_url=public_base_url)
+        return webhooks(links, clock=FakeClock())
+
+    webhook = at("https://segue.example.com/")
+    assert webhook is not None
+    place, _, token = webhook("job-1").rpartition("/")
+    assert place == "https://segue.example.com/api/v3/webhooks/replicate"
+    assert "job-1" not in token
+    opener = WebhookLinks(LinkSettings(keys="k" * 16), clock=FakeClock())
+    assert opener.open(token) == "job-1"
+    assert at("http://segue.example.com") is None
+    assert at("https://localhost") is None
+    assert at(None) is None
+    assert at("https://segue.example.com", keys="") is None
+
+
+def test_a_link_of_one_kind_means_nothing_to_the_other() -> None:
+    """Whoever may fetch a segment may not say that a prediction ended, nor the reverse."""
+    settings = LinkSettings(keys="k" * 16)
+    segments = SegmentLinks(settings, clock=FakeClock())
+    hooks = WebhookLinks(settings, clock=FakeClock())
+
+    with pytest.raises(LinkUnknownError):
+        hooks.open(segments.seal("job-1"))
+    with pytest.raises(LinkUnknownError):
+        segments.open(hooks.seal("jobs/a/clip.mp3"))

@@ -6,85 +6,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from services.generator.continuation import Continuation
 from services.generator.providers import Clip, CompositionRequest
 from services.generator.providers.clips import encode
 from services.generator.settings import GeneratorSettings
-from services.generator.work import SceneWork, build_work
 from shared.brief import ErrorStrategy
 from shared.errors import JobError, ProviderBusyError, ProviderRejectedError, SceneGapError
-from shared.events import Event, JobCancelled, Origin, SceneRequested, SegmentGenerated
+from shared.events import JobCancelled, Origin
 from shared.kafka.codec import Envelope, Record
 from shared.media import SAMPLE_RATE_HZ
-from shared.storage.filesystem import FolderStore
 from shared.storage.keys import segment_key
-from shared.telemetry.log import logger_of
 from tests.builders import a_scene
-from tests.fakes.clock import FakeClock
-from tests.fakes.provider import LedgerProvider
-
-
-def _clip(request: CompositionRequest) -> bytes:
-    """The same quiet second over and over, as long as asked: every clip holds every window."""
-    second = np.random.default_rng(1).standard_normal((2, 32_000))
-    return encode((0.1 * np.tile(second, request.duration_s)).astype(np.float32))
-
-
-class Memory:
-    """The table as a dict."""
-
-    def __init__(self) -> None:
-        self.states: dict[str, Continuation] = {}
-
-    def recall(self, job_id: str) -> Continuation | None:
-        """The state of the job."""
-        return self.states.get(job_id)
-
-    async def keep(self, job_id: str, state: Continuation, *, partition: int) -> None:
-        """Write it down."""
-        self.states[job_id] = state
-
-
-class Bench:
-    """A generator without Kafka: what it said lies in `said`."""
-
-    def __init__(self, folder: Path) -> None:
-        self.store = FolderStore(folder)
-        self.provider = LedgerProvider(clip_of=_clip)
-        self.memory = Memory()
-        self.said: list[Event] = []
-        self.work = self.process()
-
-    def process(self) -> SceneWork:
-        """A process with nothing in its head but what store and table have."""
-        return build_work(
-            GeneratorSettings(),
-            store=self.store,
-            provider=self.provider,
-            publisher=self,
-            memory=self.memory,
-            gate=self._open,
-            clock=FakeClock(),
-            log=logger_of("test"),
-        )
-
-    async def publish(self, event: Event, *, traceparent: str | None = None) -> None:
-        """As the publisher does."""
-        self.said.append(event)
-
-    async def _open(self) -> None:
-        """A gate that stands open."""
-
-    async def ask(self, scene: SceneRequested) -> None:
-        """As if a record had come."""
-        record = Record(topic=scene.kind, partition=0, offset=0, key=None, value=None)
-        envelope = Envelope(event=scene, event_id="", traceparent=None, record=record)
-        self.work.seen(envelope)
-        await self.work.requested(envelope)
-
-    def segments(self) -> list[SegmentGenerated]:
-        """What was said, segments alone."""
-        return [event for event in self.said if isinstance(event, SegmentGenerated)]
+from tests.unit.generator.work_room import Bench, clip_of
 
 
 @pytest.fixture
@@ -260,7 +192,7 @@ async def test_a_prediction_that_failed_by_accident_is_tried_again_with_a_new_se
 
 async def test_a_clip_of_the_wrong_length_is_not_taken(bench: Bench) -> None:
     """Measured, not believed: after the last try the scene is silence, with the reason."""
-    bench.provider.clip_of = lambda request: _clip(
+    bench.provider.clip_of = lambda request: clip_of(
         CompositionRequest(prompt="", duration_s=request.duration_s + 5, window=None, seed=1)
     )
 

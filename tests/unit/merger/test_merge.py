@@ -192,6 +192,29 @@ async def test_a_segment_or_clip_that_is_not_there_yet_is_waited_for(
         await merge.run(last)
 
 
+async def test_what_a_cumulative_track_replaces_is_not_even_read(
+    store: ACountingStore, merge: Merge
+) -> None:
+    """Its clip may be gone; the track is as long as both scenes, without a seam."""
+    takes = a_stored_kind_of_run([2, 2])
+    whole = mp3(music(np.arange(4 * 32_000), rate_hz=32_000))
+    fields = {
+        "replaces": True,
+        "window_samples": 96_000,
+        "clip_samples": 192_000,
+        "sha256": hashlib.sha256(whole).hexdigest(),
+    }
+    takes[1] = replace(takes[1], file=whole, segment=takes[1].segment.model_copy(update=fields))
+    last = await stored(store, takes)
+    assert takes[0].segment.object_key is not None
+    await store.delete(takes[0].segment.object_key)
+
+    merged = await merge.run(last)
+
+    assert (merged.samples, merged.seams, merged.warnings) == (192_000, (), ())
+    assert decode(await store.get(merged.object_key)).shape == (2, 192_000)
+
+
 async def test_segments_that_do_not_belong_together_are_refused(
     store: ACountingStore, merge: Merge
 ) -> None:

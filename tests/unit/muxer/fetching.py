@@ -4,9 +4,10 @@ import ssl
 from collections.abc import Sequence
 from pathlib import Path
 
-from services.muxer.fetch import Resolve, VideoFetcher, resolve
+from services.muxer.fetch import VideoFetcher
 from services.muxer.settings import FetchSettings
 from shared.brief import VideoRef
+from shared.fetching import Resolve, resolve
 from shared.storage.filesystem import FolderStore
 from tests.unit.muxer.upstream import Upstream
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.muxer.addresses import PrivateHosts, is_public
 from services.muxer.settings import FetchSettings
+from shared.addresses import PrivateHosts, is_public
 from shared.errors import SettingsError
 
 PUBLIC = ("8.8.8.8", "93.184.215.14", "172.32.0.1", "100.128.0.1", "2606:4700::1111")

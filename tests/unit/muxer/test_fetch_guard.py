@@ -12,9 +12,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from services.muxer.fetch import REDIRECTS_MAX
 from shared.brief import VideoRef
 from shared.errors import MediaError
+from shared.fetching import REDIRECTS_MAX
 from tests.unit.muxer.fetching import VIDEO, a_fetcher, always, fetched
 from tests.unit.muxer.upstream import Answer, upstream
 

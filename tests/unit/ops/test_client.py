@@ -106,6 +106,25 @@ def test_a_video_is_handed_in_byte_for_byte(tmp_path: Path) -> None:
         assert fake.requests == [("POST", "/api/v3/videos", video.read_bytes())]
 
 
+def test_a_style_sample_is_handed_in_by_its_own_route(tmp_path: Path) -> None:
+    """Byte for byte; what else the answer says is for others."""
+    song = tmp_path / "song.mp3"
+    song.write_bytes(b"\xff\xfb\x00" * 1000)
+    answer = {"style_audio": {"object": "styles/x"}, "duration_s": 3.0, "of_tomorrow": 1}
+    with (
+        fake_api(Answer(status=201, body=json.dumps(answer).encode())) as fake,
+        ApiClient(fake.url) as api,
+    ):
+        assert api.upload_style(song).style_audio.object == "styles/x"
+        assert fake.requests == [("POST", "/api/v3/audio/styles", song.read_bytes())]
+
+
+def test_an_api_of_before_the_estimates_is_understood() -> None:
+    """A command may be newer than the api it speaks to."""
+    with fake_api(Answer(body=STARTED)) as fake, ApiClient(fake.url) as api:
+        assert api.start({"job_id": "j"}).estimate is None
+
+
 def test_a_download_is_there_whole_and_its_facts_are_told(tmp_path: Path) -> None:
     """Nothing lies beside it afterwards."""
     data = b"\x01\x02" * 500_000

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from rich.console import Console
 
 from ops.progress import JobProgress
-from services.api.schemas import StatusAnswer
+from services.api.schemas import StatusAnswer, Waiting
 
 SETTLED = {"state": "done", "origin": "continued", "provider": "synth", "duration_s": 1.7}
 
@@ -75,3 +75,20 @@ def test_silence_is_told_with_its_reason() -> None:
 
     assert line.endswith("provider said [busy]")
     assert "silence" in line
+
+
+def test_a_wait_is_told_once_in_the_providers_words_and_once_when_it_ends() -> None:
+    """However often the status says it."""
+    paused = {
+        "code": "provider_paused",
+        "reason": "Replicate wants credit [402]",
+        "since": "2026-01-01T00:00:00Z",
+    }
+    scene = {"state": "generating", "waiting": paused}
+    waits = _status("submitted", scene).model_copy(
+        update={"waiting": Waiting.model_validate(paused)}
+    )
+
+    lines = _told(waits, waits, _status("submitted", {"state": "generating"}))
+
+    assert lines == ["waits: Replicate wants credit [402]", "goes on"]

@@ -1,5 +1,6 @@
 """What `segue score` asks for, and what it refuses before it asks."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,8 @@ from rich.console import Console
 from ops.client import ApiClient
 from ops.exits import CommandError, Exit
 from ops.score import VIDEO, ScoreRequest, check, score
-from shared.brief import Scene
+from shared.brief import OnMaxCost, Scene
+from tests.fakes.api import Answer, fake_api
 
 SCENES = (Scene(duration_s=1.7, description="a lake"), Scene(duration_s=2.3))
 QUIET = Console(quiet=True)
@@ -69,6 +71,67 @@ def test_a_result_never_takes_the_place_of_its_own_video(tmp_path: Path) -> None
         score(api, request, out=tmp_path, within_s=1, console=QUIET)
 
     assert video.read_bytes() == b"pictures"
+
+
+def test_a_style_sample_of_this_machine_is_handed_in_and_named(tmp_path: Path) -> None:
+    """The run begins with the object that the api gave it."""
+    song = tmp_path / "song.mp3"
+    song.write_bytes(b"music")
+    taken = Answer(status=201, body=b'{"style_audio": {"object": "styles/x", "url": null}}')
+    refused = Answer(status=422, body=b'{"detail": "enough seen"}')
+    request = ScoreRequest.of(
+        video=None, scenes=SCENES, wishes={"max_cost": 1.5}, style=str(song), job_id=None
+    )
+
+    with (
+        fake_api(taken, refused) as fake,
+        ApiClient(fake.url) as api,
+        pytest.raises(CommandError, match="enough seen"),
+    ):
+        score(api, request, out=tmp_path / "out", within_s=1, console=QUIET)
+
+    (first, second) = fake.requests
+    assert first == ("POST", "/api/v3/audio/styles", b"music")
+    assert json.loads(second[2])["audio_params"] == {
+        "max_cost": 1.5,
+        "merge_with_video": False,
+        "style_audio": {"object": "styles/x"},
+    }
+
+
+def test_a_style_sample_elsewhere_is_named_by_its_url() -> None:
+    """Nothing is handed in for it."""
+    url = "HTTPS://x.example/song.mp3"
+    wishes = {"on_max_cost": OnMaxCost.ERROR_STRATEGY, "use_cache": False, "prompt": None}
+
+    request = ScoreRequest.of(video=None, scenes=SCENES, wishes=wishes, style=url, job_id=None)
+
+    assert request.style is None
+    assert request.audio_params == {
+        "on_max_cost": "error_strategy",
+        "use_cache": False,
+        "style_audio": {"url": url},
+    }
+
+
+def test_another_style_sample_is_another_job(tmp_path: Path) -> None:
+    """By its content, not by its name."""
+    song = tmp_path / "song.mp3"
+    names = set()
+    for content in (b"one", b"two"):
+        song.write_bytes(content)
+        names.add(ScoreRequest(video=None, scenes=SCENES, style=song).named_job)
+    names.add(ScoreRequest(video=None, scenes=SCENES).named_job)
+
+    assert len(names) == 3
+
+
+def test_a_style_sample_that_is_no_file_is_refused_by_its_option(tmp_path: Path) -> None:
+    """Before anything is handed in."""
+    for place in (tmp_path, tmp_path / "nowhere.mp3"):
+        request = ScoreRequest(video=None, scenes=SCENES, style=place)
+        with pytest.raises(CommandError, match="--style: "):
+            check(request, QUIET)
 
 
 @pytest.mark.parametrize("job_id", ["a/b", "x" * 201, ""])

@@ -1,0 +1,67 @@
+"""Showing: what the commands say at their end, for people; scripts ask for `--json`.
+
+I/O: standard output.
+"""
+
+from typing import Any
+
+from ops.doctor import Check
+from ops.exits import print_json
+from services.api.costing import dollars
+from services.api.schemas import StatusAnswer
+
+_MARKS = {"ok": "ok", "missing": "MISSING", "optional": "-"}
+
+
+def show_files(report: dict[str, Any], *, as_json: bool) -> None:
+    """The files of a report, each on a line."""
+    if as_json:
+        print_json(report)
+        return
+    estimate = (report.get("estimate") or {}).get("cost_usd")
+    if said := money(report["cost_usd"], saved_usd=report.get("saved_usd"), estimate_usd=estimate):
+        print(said)
+    for warning in report["warnings"]:
+        print(f"note: {warning}")
+    for file in (*report["files"].values(), {"path": report["report"]}):
+        print(file["path"])
+
+
+def show_status(found: StatusAnswer) -> None:
+    """How a job stands."""
+    said = found.audio_status
+    line = f"job {found.job_id}, run {found.run}: {said.status} ({found.state})"
+    print(f"{line}, {found.progress.percentage} %")
+    for scene in found.progress.scenes:
+        how = f"{scene.origin.value}" if scene.origin else scene.state
+        cost = money(scene.cost_usd, saved_usd=scene.saved_usd)
+        waits = f"waits: {scene.waiting.reason}" if scene.waiting else ""
+        told = "; ".join(part for part in (cost, scene.reason, waits) if part)
+        print(f"scene {scene.index + 1:>3}  {how:<10} {told}".rstrip())
+    estimate = found.estimate.cost_usd if found.estimate else None
+    if told := money(found.cost_usd, saved_usd=found.saved_usd, estimate_usd=estimate):
+        print(told)
+    if said.error:
+        print(f"error: {said.error}")
+    for warning in found.warnings:
+        print(f"note: {warning}")
+
+
+def money(
+    cost_usd: float | None, *, saved_usd: float | None, estimate_usd: float | None = None
+) -> str:
+    """What was spent and spared; "" where nothing was counted, or nothing costs anything."""
+    if not any((cost_usd, saved_usd, estimate_usd)):
+        return ""
+    cost = "cost not known" if cost_usd is None else f"cost {dollars(cost_usd)}"
+    estimated = "" if estimate_usd is None else f" (estimated {dollars(estimate_usd)})"
+    saved = f", saved {dollars(saved_usd)}" if saved_usd else ""
+    return f"{cost}{estimated}{saved}"
+
+
+def show_checks(checks: list[Check]) -> None:
+    """What `segue doctor` found."""
+    for one in checks:
+        print(f"{_MARKS[one.state]:<9}{one.name:<20}{one.found}")
+        if not one.ok:
+            print(f"{'':<29}-> {one.advice}")

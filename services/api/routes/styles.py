@@ -1,0 +1,78 @@
+"""Style routes: hand in music that a run begins from."""
+
+import asyncio
+from http import HTTPStatus
+
+from fastapi import APIRouter, Request
+
+from services.api.asking import RequestInvalidError
+from services.api.edge import EdgeDep
+from services.api.presenting import BASE_PATH
+from services.api.problems import ProblemError
+from services.api.receiving import ReceivedFile, received_file
+from services.api.routes.documents import binary, problems
+from services.api.schemas import StyleBody, StyleUploadAnswer
+from shared.errors import MediaError
+from shared.storage.keys import upload_key
+from shared.styles import Style, read_style
+
+BUSY_S = 10
+DECODE_S = 120.0  # an hour of sound, on a busy machine
+router = APIRouter(tags=["audio"])
+
+
+@router.post(
+    f"{BASE_PATH}/styles",
+    status_code=HTTPStatus.CREATED,
+    responses={**problems(400, 408, 413, 422, 503)},
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": binary(
+                "audio/mpeg", "audio/wav", "audio/flac", "audio/ogg", "application/octet-stream"
+            ),
+        }
+    },
+    summary="Hand in a style sample; the body is the file",
+)
+async def hand_in_style(request: Request, edge: EdgeDep) -> StyleUploadAnswer:
+    """Check and keep music for `audio_params.style_audio`; the same bytes are kept once."""
+    if edge.uploads.locked():
+        raise ProblemError(
+            HTTPStatus.SERVICE_UNAVAILABLE,
+            "as many files come in as may at once",
+            headers={"Retry-After": str(BUSY_S)},
+        )
+    limits = edge.settings.limits
+    async with (
+        edge.uploads,
+        received_file(
+            request,
+            bytes_max=limits.style_bytes_max,
+            part_s=limits.receive_s,
+            folder=edge.settings.scratch_dir,
+        ) as received,
+    ):
+        style = await _heard(received, window_s=edge.settings.pricing.style_window_s)
+        key = upload_key(received.sha256)
+        found = await edge.store.stat(key)
+        if found is None or found.size_bytes != received.size_bytes:
+            await edge.store.put_file(key, received.path, content_type=style.content_type)
+    return StyleUploadAnswer(
+        style_audio=StyleBody(object=key),
+        size_bytes=received.size_bytes,
+        duration_s=style.duration_s,
+        channels=style.channels,
+        sample_rate_hz=style.sample_rate_hz,
+    )
+
+
+async def _heard(received: ReceivedFile, *, window_s: int) -> Style:
+    try:
+        async with asyncio.timeout(DECODE_S):
+            return await asyncio.to_thread(read_style, received.path, window_s=window_s)
+    except TimeoutError as error:
+        told = f"takes longer than {DECODE_S:g} s to read: send a shorter piece"
+        raise RequestInvalidError([("style_audio", told)]) from error
+    except MediaError as error:
+        raise RequestInvalidError([("style_audio", error.reason)]) from error

@@ -1,0 +1,126 @@
+"""Serving: one HTTP server inside the loop that runs already.
+
+Whoever starts it owns its end: it takes no signals, and stops when it is asked to.
+
+Units: seconds. I/O: a listening socket.
+"""
+
+import asyncio
+import logging
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import uvicorn
+from starlette.types import ASGIApp
+from typing_extensions import override
+
+from shared.errors import SettingsError
+
+BACKLOG = 2048
+_LOGGER = logging.getLogger("uvicorn.error")
+
+
+def bound(host: str, port: int, *, backlog: int = BACKLOG) -> socket.socket:
+    """A listening socket; port 0 takes any free one.
+
+    Raises:
+        OSError: it cannot be had.
+    """
+    listening = socket.create_server((host, port), backlog=backlog)
+    # Inherited by every connection: without it head and body of an answer wait 40 ms for each
+    # other, because asyncio sets it only on sockets that it made itself.
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listening
+
+
+def listen(host: str, port: int, *, setting: str) -> socket.socket:
+    """A listening socket on what the variable `setting` names.
+
+    Raises:
+        SettingsError: it cannot be had, and why.
+    """
+    try:
+        return bound(host, port)
+    except OSError as error:
+        raise SettingsError(
+            setting, f"cannot listen on {host}:{port}: {error.strerror or error}"
+        ) from error
+
+
+class HttpServer:
+    """Serves one application on one socket."""
+
+    def __init__(
+        self, app: ASGIApp, listening: socket.socket, *, stop_s: int, **options: Any
+    ) -> None:
+        """`stop_s`: what answers under way may still take; `options` are uvicorn's own."""
+        logging.getLogger("uvicorn").setLevel(logging.ERROR)
+        _LOGGER.addFilter(_is_fault)
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,  # paths hold segment tokens
+            lifespan="off",
+            timeout_graceful_shutdown=stop_s,
+            server_header=False,
+            **options,
+        )
+        self._listening = listening
+        self._stop_s = stop_s
+        self._server = _Server(config)
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        port: int = self._listening.getsockname()[1]
+        return port
+
+    async def start(self) -> asyncio.Task[None]:
+        """Serve from here on; the task that ends when the server does."""
+        serving = self._server.serve(sockets=[self._listening])
+        self._task = asyncio.create_task(serving, name="http")
+        up = asyncio.create_task(self._server.up.wait())
+        await asyncio.wait({up, self._task}, return_when=asyncio.FIRST_COMPLETED)
+        up.cancel()
+        return self._task
+
+    def end(self) -> None:
+        """Take no more connections; the task ends when the answers under way are given."""
+        self._server.should_exit = True
+
+    async def stop(self) -> None:
+        """End it, by force where it takes too long, and close the socket."""
+        self.end()
+        if self._task is not None:
+            _, late = await asyncio.wait({self._task}, timeout=self._stop_s + 1.0)
+            for task in late:
+                task.cancel()
+                await asyncio.wait({task}, timeout=1.0)
+        self._listening.close()
+
+
+def _is_fault(record: logging.LogRecord) -> bool:
+    """A request that the end of the server cuts off is none."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, asyncio.CancelledError)
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn in a loop that is ours: signals are handled where the process starts."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.up = asyncio.Event()
+
+    @override
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    @override
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.up.set()

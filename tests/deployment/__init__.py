@@ -1,0 +1,1 @@
+"""Deployment: Dockerfile and compose file, really built and really started."""

@@ -1,0 +1,229 @@
+"""Engine: a Docker engine of our own, on a data folder that goes with it.
+
+Debian's own engine, as root, on a socket of its own: no bridge and no firewall rules, so
+containers share this machine's network. Nothing outside the folder is touched, and an engine
+that runs here already is left alone.
+
+No image can be pulled where only package registries are reached, so the base image is made from
+Debian's packages, with the name that the Dockerfile asks for. It stands in for the official one,
+it is not that one.
+
+I/O: processes, mounts, Debian's packages, `~/.cache/segue`.
+"""
+
+import inspect
+import json
+import os
+import shutil
+import signal
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from embedded import toolcache
+from embedded.server import Server, ServerStartError, run_tool
+from embedded.toolcache import ToolSettings
+
+SUITE = "bookworm"  # its Python is 3.11, as in the Dockerfile
+_INCLUDED = "ca-certificates,python3,python3-venv,python3-pip,python-is-python3"
+_CERTIFICATES = Path("etc/ssl/certs/ca-certificates.crt")
+_PACKAGES = {"dockerd": "docker.io", "debootstrap": "debootstrap"}
+_COMPOSE = Path(__file__).parent / "compose"
+_COMPOSE_PACKAGE = "github.com/docker/compose/v5"
+_INSTALL_S = 600.0
+_BUILD_S = 900.0
+_START_S = 60.0
+_STOP_S = 60.0
+_CALL_S = 120.0
+
+
+class CannotProveError(Exception):
+    """This machine cannot run an engine; the message says why, and the way out."""
+
+
+def install() -> None:
+    """Install what Debian has of it, where it is missing.
+
+    Raises:
+        CannotProveError: it is missing and cannot be installed.
+    """
+    if os.geteuid() != 0:
+        raise CannotProveError("a Docker engine needs root: run this as root")
+    missing = [package for tool, package in _PACKAGES.items() if shutil.which(tool) is None]
+    if not missing:
+        return
+    if shutil.which("apt-get") is None:
+        raise CannotProveError(f"{', '.join(missing)} missing, and there is no apt-get to install")
+    quiet = {"DEBIAN_FRONTEND": "noninteractive"}
+    run_tool("apt-get update", ["apt-get", "update", "-q"], timeout_s=_INSTALL_S)
+    get = ["apt-get", "install", "-q", "-y", "--no-install-recommends", *missing]
+    run_tool("apt-get install", get, timeout_s=_INSTALL_S, environment=quiet)
+
+
+def base_image(settings: ToolSettings) -> Path:
+    """The stand-in of the base image as a tar, made once per user."""
+    trusted = Path(
+        "/", _CERTIFICATES
+    ).read_bytes()  # in the image pip trusts whom this machine does
+    recipe = f"{SUITE} {_INCLUDED} {inspect.getsource(_fill_base)}".encode()
+    place = toolcache.cached_path(settings, "base-image", recipe, trusted)
+    return toolcache.fill(place, _make_base, deadline_s=_BUILD_S) / "base.tar"
+
+
+def compose_binary(settings: ToolSettings) -> Path:
+    """Compose, built by Go from its published module, once per user."""
+    pins = [(_COMPOSE / name).read_bytes() for name in ("go.mod", "go.sum")]
+    said = run_tool("go version", ["go", "version"], timeout_s=_CALL_S, folder=_COMPOSE)
+    place = toolcache.cached_path(settings, "docker-compose", *pins, said.encode())
+    return toolcache.fill(place, _build_compose, deadline_s=_BUILD_S) / "docker-compose"
+
+
+class Engine:
+    """An engine with its data below `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._socket = folder / "engine.sock"
+        self._server = Server("the Docker engine", log=folder / "engine.log", stop_s=_STOP_S)
+        # Debian's own client: it has the builder that this engine has
+        self._client = "/usr/bin/docker"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a client must be told."""
+        return {"DOCKER_HOST": f"unix://{self._socket}", "DOCKER_BUILDKIT": "1"}
+
+    def start(self) -> None:
+        """Start, and wait until it answers.
+
+        Raises:
+            CannotProveError: it does not.
+        """
+        daemon = shutil.which("dockerd")
+        assert daemon is not None, "installed before"
+        places: list[str | Path] = [
+            "--data-root",
+            self.folder / "data",
+            "--exec-root",
+            self.folder / "exec",
+        ]
+        places += ["--pidfile", self.folder / "engine.pid", "--host", f"unix://{self._socket}"]
+        try:
+            self._server.start(
+                [daemon, "--bridge=none", "--iptables=false", "--ip6tables=false", *places],
+                answers=self._answers,
+                ready_s=_START_S,
+            )
+        except ServerStartError as error:
+            raise CannotProveError(str(error)) from error
+
+    def stop(self) -> None:
+        """End it and its containers, and what it left mounted."""
+        self._server.stop()
+        unmount_below(self.folder)
+
+    def call(self, *arguments: str | Path, timeout_s: float = _CALL_S) -> str:
+        """Ask the engine through its client; what it printed.
+
+        Raises:
+            ServerStartError: it failed, with its words.
+        """
+        return run_tool(
+            f"docker {arguments[0]}",
+            [self._client, *arguments],
+            timeout_s=timeout_s,
+            environment=self.environment,
+        )
+
+    def inspect(self, container: str) -> dict[str, Any]:
+        """Everything the engine knows of a container."""
+        told: list[dict[str, Any]] = json.loads(self.call("inspect", container))
+        return told[0]
+
+    def kill_process(self, container: str) -> None:
+        """SIGKILL to the container's first process, as the kernel would when memory is short."""
+        os.kill(self.inspect(container)["State"]["Pid"], signal.SIGKILL)
+
+    def _answers(self) -> bool:
+        try:
+            self.call("info")
+        except ServerStartError:
+            return False
+        return True
+
+
+class Compose:
+    """The compose file of this checkout on an engine."""
+
+    def __init__(self, binary: Path, engine: Engine, *, files: Sequence[Path], env: Path) -> None:
+        self._engine = engine
+        self._head: list[str | Path] = [binary, "--project-name", "segue-proof", "--env-file", env]
+        for file in files:
+            self._head += ["-f", file]
+
+    def call(
+        self, *arguments: str, timeout_s: float = _CALL_S, more: Mapping[str, str] | None = None
+    ) -> str:
+        """Run Compose; what it printed.
+
+        Raises:
+            ServerStartError: it failed, with its words.
+        """
+        return run_tool(
+            f"docker-compose {' '.join(arguments)}",
+            [*self._head, *arguments],
+            timeout_s=timeout_s,
+            environment={**self._engine.environment, **(more or {})},
+        )
+
+
+def unmount_below(folder: Path) -> None:
+    """Let go of everything mounted in `folder`, so that removing it removes nothing else."""
+    inside = f"{folder}{os.sep}"
+    lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
+    mounts = [line.split()[4] for line in lines]
+    for place in sorted((one for one in mounts if one.startswith(inside)), reverse=True):
+        subprocess.run(["umount", "-l", place], check=False, timeout=_CALL_S)
+
+
+def _make_base(folder: Path) -> None:
+    with tempfile.TemporaryDirectory(prefix="segue-base-", ignore_cleanup_errors=True) as place:
+        root = Path(place, "root")
+        try:
+            _fill_base(root)
+            with tarfile.open(folder / "base.tar", "w") as tar:
+                tar.add(root, arcname=".")
+        finally:
+            unmount_below(root)  # debootstrap mounts /proc there, and may have been cut off
+
+
+def _fill_base(root: Path) -> None:
+    options = ["--variant=minbase", f"--include={_INCLUDED}"]
+    run_tool("debootstrap", ["debootstrap", *options, SUITE, root], timeout_s=_BUILD_S)
+    shutil.copy(Path("/", _CERTIFICATES), root / _CERTIFICATES)
+    for marker in root.glob("usr/lib/python3*/EXTERNALLY-MANAGED"):
+        marker.unlink()
+    for name, target in {"python": "python3", "pip": "pip3"}.items():
+        (root / "usr/local/bin" / name).symlink_to(f"/usr/bin/{target}")
+    for package in root.glob("var/cache/apt/archives/*.deb"):
+        package.unlink()
+
+
+def _build_compose(folder: Path) -> None:
+    flags = f"-s -w -X {_COMPOSE_PACKAGE}/internal.Version={_compose_version()}"
+    form = ["-mod=readonly", "-trimpath", "-ldflags", flags]
+    run_tool(
+        "building docker-compose",
+        ["go", "build", *form, "-o", folder / "docker-compose", f"{_COMPOSE_PACKAGE}/cmd"],
+        timeout_s=_BUILD_S,
+        environment={"CGO_ENABLED": "0", "GOFLAGS": ""},
+        folder=_COMPOSE,
+    )
+
+
+def _compose_version() -> str:
+    lines = (_COMPOSE / "go.mod").read_text(encoding="utf-8").splitlines()
+    return next(line.split()[1] for line in lines if line.strip().startswith(_COMPOSE_PACKAGE))

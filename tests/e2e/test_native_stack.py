@@ -1,0 +1,125 @@
+"""The stack on real servers without Docker, and on servers that somebody else runs."""
+
+import os
+import signal
+from pathlib import Path
+
+import httpx
+import pytest
+
+from embedded.java import java_home
+from embedded.kafka import NativeKafka
+from embedded.minio import NativeMinio
+from embedded.toolcache import ToolSettings
+from shared.running import RunningStack
+from shared.settings import StoreSettings
+from tests.stacks import StackProcess, a_stack, finished, none_left, start_job, status_of, until
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+
+
+def bytes_at(stack: RunningStack, path: str) -> bytes:
+    """What the api serves there."""
+    answer = httpx.get(stack.api_url + path, trust_env=False)
+    assert answer.status_code == 200, answer.text
+    return answer.content
+
+
+@pytest.fixture(scope="module")
+def native(minio: StoreSettings) -> StoreSettings:
+    """Skip where native servers cannot be had; `minio` had them built if they are required."""
+    tools = ToolSettings.from_environment()
+    for why_not in (NativeKafka.available(tools), NativeMinio.available(tools)):
+        if why_not:
+            pytest.skip(f"no native servers: {why_not}")
+    return minio
+
+
+@pytest.mark.usefixtures("native")
+def test_the_native_stack_keeps_jobs_and_music_when_it_is_killed(tmp_path: Path) -> None:
+    """`kill -9` in the middle; started again on its data, it ends the job; nothing is left."""
+    with a_stack(tmp_path / "home", "--stack", "native") as killed:
+        stack = killed.ready()
+        start_job(stack.api_url, "done", durations_s=[1.7, 2.3])
+        before = finished(stack.api_url, "done")
+        track = bytes_at(stack, before["links"]["download"])
+        start_job(stack.api_url, "film", durations_s=[2.5] * 8)
+        until(lambda: _begun(stack, "film") or None, within_s=60, what="the first scene")
+        killed.process.send_signal(signal.SIGKILL)
+        killed.ended()
+    until(lambda: none_left(killed.home) or None, within_s=30, what="the wardens end the servers")
+
+    with a_stack(tmp_path / "home", "--stack", "native") as again:
+        stack = again.ready()
+        assert bytes_at(stack, before["links"]["download"]) == track
+        film = finished(stack.api_url, "film")
+        again.stop()
+
+    assert film["audio_status"]["status"] == "completed"
+    assert film["track"]["samples"] == 8 * 2.5 * 48_000
+    assert none_left(again.home)
+
+
+@pytest.mark.usefixtures("native")
+def test_a_stack_on_servers_of_others_starts_none_of_its_own(tmp_path: Path) -> None:
+    """The native stack's `stack.env` is all that the external one needs."""
+    with a_stack(tmp_path / "servers", "--stack", "native") as servers:
+        servers.ready()
+        place = servers.home / "stack.env"
+        told = dict(line.split("=", 1) for line in place.read_text().splitlines())
+        environment = {name: value.strip("'") for name, value in told.items()}
+        mode = place.stat().st_mode & 0o777
+        environment["SEGUE_TOPIC_PREFIX"] = "other."  # a Segue of its own on the same cluster
+        with a_stack(tmp_path / "home", "--stack", "external", environment=environment) as other:
+            stack = other.ready()
+            start_job(stack.api_url, "guest", durations_s=[1.5, 2.0])
+            guest = finished(stack.api_url, "guest")
+            kept = sorted(path.name for path in other.home.iterdir())
+            other.stop()
+        assert servers.process.poll() is None, "whoever runs the servers ends them"
+
+    assert mode == 0o600
+    assert guest["audio_status"]["status"] == "completed"
+    assert not {"native", "postgres", "objects"} & set(kept)
+
+
+@pytest.mark.usefixtures("native")
+def test_a_server_that_ends_by_itself_ends_the_stack_with_its_name(tmp_path: Path) -> None:
+    """Rather than a stack that answers 503 for ever."""
+    with a_stack(tmp_path / "home", "--stack", "native") as stack:
+        stack.ready()
+        os.kill(_pid_of("minio server", stack), signal.SIGKILL)
+        code = stack.ended()
+
+    assert code == 1
+    assert "stopped: MinIO ended by itself" in stack.log.read_text()
+
+
+@pytest.mark.usefixtures("native")
+def test_a_java_comes_from_its_wheel_where_there_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine without Java runs Kafka all the same."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    home = java_home(ToolSettings.from_environment(java_home=None))
+
+    assert (home / "bin" / "java").is_file()
+    assert "java-runtime" in str(home)
+
+
+def _begun(stack: RunningStack, job_id: str) -> bool:
+    scenes = status_of(stack.api_url, job_id)["progress"]["scenes"]
+    return any(scene["state"] == "done" for scene in scenes)
+
+
+def _pid_of(words: str, stack: StackProcess) -> int:
+    """The process of this stack whose command line begins with a program and `words`."""
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            line = (process / "cmdline").read_bytes().decode().replace("\0", " ")
+        except OSError:
+            continue
+        if words in line and str(stack.home) in line and "warden" not in line:
+            return int(process.name)
+    raise AssertionError(f"no {words} runs on {stack.home}")

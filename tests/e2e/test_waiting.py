@@ -1,0 +1,211 @@
+"""A job that waits for its provider says so, in the provider's words, and goes on by itself."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from embedded.replicate import FakeReplicate, FakeSettings
+from embedded.server import free_ports
+from shared.clock import SystemClock
+from shared.events import Event, JobCancelled
+from shared.kafka.producer import Publisher
+from shared.settings import KafkaSettings
+from shared.storage import StandInWarning
+from tests.e2e.line import Line, running_line
+from tests.running import eventually, records_of, value_of
+from tests.servers import Database, KafkaServer
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
+SCENES = [
+    {"description": f"a {mood} moment", "duration_s": seconds}
+    for mood, seconds in (("calm", 1.7), ("elegant", 2.3), ("dramatic", 1.25))
+]
+NO_KEY = "No Replicate API key configured"
+Ask = Callable[[], Awaitable[httpx.Response]]
+SOON_S = 15.0  # a person looks and sees it
+
+
+@pytest.fixture
+async def replicate() -> AsyncIterator[FakeReplicate]:
+    """A fake that works for half a second."""
+    with pytest.warns(StandInWarning):
+        fake = FakeReplicate(FakeSettings(work_s=0.5))
+    async with fake as started:
+        yield started
+
+
+class House:
+    """The line, and the generator's health port."""
+
+    def __init__(self, line: Line, port: int) -> None:
+        self.line = line
+        self._generator = f"http://127.0.0.1:{port}/readyz"
+
+    async def generator(self) -> httpx.Response:
+        """What its readyz says."""
+        async with httpx.AsyncClient(timeout=10) as client:
+            return await client.get(self._generator)
+
+    async def api(self) -> httpx.Response:
+        """What the api's readyz says."""
+        return await self.line.client.get("/readyz")
+
+    async def waits(self, job_id: str) -> dict[str, Any]:
+        """The status, once the job waits."""
+
+        async def look() -> dict[str, Any] | None:
+            told = await self.line.status(job_id)
+            return told if told is not None and told["waiting"] is not None else None
+
+        return await eventually(look, within_s=SOON_S, what=f"{job_id} waits")
+
+    async def say(self, event: Event) -> None:
+        """As somebody else would."""
+        kafka = KafkaSettings(
+            bootstrap_servers=self.line.kafka.bootstrap, topic_prefix=self.line.prefix
+        )
+        publisher = Publisher(kafka, source="test", clock=SystemClock())
+        await publisher.start()
+        try:
+            await publisher.publish(event)
+        finally:
+            await publisher.stop()
+
+    async def works(self, ask: Ask) -> dict[str, Any]:
+        """What a readyz says, once all is well again."""
+
+        async def look() -> dict[str, Any] | None:
+            answer = await ask()
+            told: dict[str, Any] = answer.json()
+            return told if all(check["ok"] for check in told["checks"].values()) else None
+
+        return await eventually(look, within_s=SOON_S, what="readyz is content")
+
+
+@pytest.fixture
+async def house(
+    kafka: KafkaServer,
+    postgres: Database,
+    topic_prefix: str,
+    tmp_path: Path,
+    replicate: FakeReplicate,
+) -> AsyncIterator[House]:
+    """Four services; a refused key is asked about every second."""
+    (port,) = free_ports(1)
+    async with running_line(
+        kafka,
+        postgres,
+        topic_prefix,
+        tmp_path,
+        of={"generator": {"SEGUE_HEALTH_PORT": str(port)}},
+        MUSIC_PROVIDER="",
+        REPLICATE_API_KEY=replicate.token,
+        REPLICATE_BASE_URL=replicate.base_url,
+        SEGUE_REPLICATE_STARTS_PER_S="10",
+        SEGUE_REPLICATE_POLL_FIRST_S="0.2",
+        SEGUE_REPLICATE_PROBE_S="1",
+    ) as line:
+        yield House(line, port)
+
+
+async def test_a_revoked_key_is_shown_everywhere_and_its_return_ends_it(
+    house: House, replicate: FakeReplicate
+) -> None:
+    """Revoked before the first scene: status, events, both readyz; then as if nothing had been."""
+    replicate.revoke()
+    await house.line.generate(job_id="revoked", scenes=SCENES)
+    told = await house.waits("revoked")
+    generator, api = await paused(house.generator), await paused(house.api)
+    async with house.line.client.stream("GET", told["links"]["events"]) as stream:
+        lines = [line async for line in _until_data(stream)]
+    other = await house.line.generate(job_id="another", scenes=SCENES[:1])
+
+    replicate.restore()
+    ended = await house.line.ended("revoked")
+    await house.line.ended("another")
+    well, content = await house.works(house.generator), await house.works(house.api)
+
+    scene = told["progress"]["scenes"][0]
+    assert scene["state"] == "generating"
+    assert scene["waiting"] == told["waiting"]
+    assert told["waiting"]["code"] == "provider_paused"
+    assert NO_KEY in told["waiting"]["reason"]
+    assert [one["waiting"] for one in told["progress"]["scenes"][1:]] == [None, None]
+    assert '"provider_paused"' in lines[-1]
+    assert generator.status_code == 503
+    assert NO_KEY in generator.json()["checks"]["provider"]["detail"]
+    assert generator.json()["figures"]["lanes"] >= 1
+    assert api.status_code == 200, "intake goes on"
+    assert api.json()["ready"] is True
+    assert api.json()["checks"]["provider"]["ok"] is False
+    assert NO_KEY in api.json()["checks"]["provider"]["detail"]
+    assert other.status_code == 202
+    assert ended["audio_status"]["status"] == "completed", ended
+    assert ended["waiting"] is None
+    assert [one["waiting"] for one in ended["progress"]["scenes"]] == [None] * 3
+    assert well["ready"] is True
+    assert content["ready"] is True
+    assert len(replicate.ledger.charged) == len(SCENES) + 1
+
+
+async def test_a_key_that_is_revoked_in_the_middle_is_said_and_over_when_it_works(
+    house: House, replicate: FakeReplicate
+) -> None:
+    """The first scene is made; what is said begins and ends, in this order, once each."""
+    await house.line.generate(job_id="middle", scenes=SCENES)
+
+    async def one() -> bool | None:
+        found = await records_of(
+            house.line.kafka.bootstrap, "segment.generated", prefix=house.line.prefix
+        )
+        return bool(found) or None
+
+    await eventually(one, within_s=60, what="the first segment")
+    replicate.revoke()
+    await house.waits("middle")
+    replicate.restore()
+    ended = await house.line.ended("middle")
+
+    delays = await records_of(house.line.kafka.bootstrap, "scene.delayed", prefix=house.line.prefix)
+    said = [(value_of(one)["code"], value_of(one)["over"]) for one in delays]
+    assert ended["audio_status"]["status"] == "completed", ended
+    assert ended["waiting"] is None
+    assert said == [("provider_paused", False), ("provider_paused", True)]
+    assert len(replicate.ledger.charged) == len(SCENES)
+
+
+async def test_a_job_that_is_cancelled_while_it_waits_waits_no_more(
+    house: House, replicate: FakeReplicate
+) -> None:
+    """Its status is its end, and nobody is shown as held up by it."""
+    replicate.revoke()
+    await house.line.generate(job_id="cancelled", scenes=SCENES)
+    await house.waits("cancelled")
+    await house.say(JobCancelled(job_id="cancelled", run=1, reason="enough"))
+    ended = await house.line.ended("cancelled")
+    content = await house.works(house.api)
+
+    assert ended["audio_status"]["status"] == "cancelled"
+    assert ended["waiting"] is None
+    assert content["checks"]["provider"]["ok"] is True
+    assert replicate.ledger.charged == []
+
+
+async def paused(ask: Ask) -> httpx.Response:
+    """What a readyz says, once it knows of the pause."""
+
+    async def look() -> httpx.Response | None:
+        answer = await ask()
+        return None if answer.json()["checks"]["provider"]["ok"] else answer
+
+    return await eventually(look, within_s=SOON_S, what="readyz tells the pause")
+
+
+async def _until_data(stream: httpx.Response) -> AsyncIterator[str]:
+    async for line in stream.aiter_lines():
+        yield line
+        if line.startswith("data:"):
+            return

@@ -1,0 +1,153 @@
+"""The api dies between each pair of its steps: a request that was accepted ends the same."""
+
+import asyncio
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+
+from embedded.server import free_ports
+from shared.events import AudioMerged
+from tests.faults import checker
+from tests.faults.forked import Forked
+from tests.faults.history import Fact
+from tests.faults.room import Room, report, room, together
+from tests.faults.steps import Point, gaps
+from tests.running import eventually
+from tests.servers import Database, KafkaServer
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+
+JOB = "asked over HTTP"
+SCENES = [{"description": "a calm lake", "duration_s": seconds} for seconds in (1.7, 1.25)]
+AT_ONCE = 4
+DONE_S = 90.0
+_NOT_OF_THE_ROW = {"started_at", "generated_at", "prediction_id", "generation_s", "cost_usd"}
+_KEYS = {"runs": "run", "scenes": "scene_index", "outbox": "id"}
+
+
+class Client:
+    """Somebody who asks once, follows, and does not mind that the api goes away meanwhile."""
+
+    def __init__(self, here: Room, http: httpx.AsyncClient) -> None:
+        self._here = here
+        self._http = http
+
+    async def ask(self) -> None:
+        """Post until it is accepted; the key makes it one request, however often it is sent."""
+        body = {"job_id": JOB, "scenes": SCENES}
+
+        async def look() -> bool | None:
+            try:
+                answer = await self._http.post(
+                    "/api/v3/audio/generate-scenes", json=body, headers={"Idempotency-Key": "one"}
+                )
+            except httpx.TransportError:
+                return None
+            return answer.status_code == httpx.codes.ACCEPTED or None
+
+        await eventually(look, within_s=DONE_S, what="the request accepted")
+
+    async def follow(self) -> None:
+        """Write down every status that is told, until the run is complete."""
+
+        async def look() -> bool | None:
+            try:
+                answer = await self._http.get(f"/api/v3/audio/status/{JOB}")
+            except httpx.TransportError:
+                return None
+            if answer.status_code != httpx.codes.OK:
+                return None
+            told = answer.json()
+            self._here.history.status(JOB, told["run"], told["state"])
+            return told["state"] == "completed" or None
+
+        await eventually(look, within_s=DONE_S, what=f"the end in {self._here.folder}")
+
+
+async def _case(kafka: KafkaServer, database: str, folder: Path, point: Point | None) -> list[Fact]:
+    """One job through the line; its api dies at `point`, if there is one, and is started again."""
+    (port,) = free_ports(1)
+    base = f"http://127.0.0.1:{port}"
+    async with room(kafka, folder) as here, httpx.AsyncClient(base_url=base, timeout=10) as http:
+        here.environment |= {
+            "DATABASE_URL": database,
+            "SEGUE_API_PORT": str(port),
+            "SEGUE_SEGMENT_KEYS": "a secret for tests alone",
+        }
+        kinds = ["segment.generated", AudioMerged.kind]
+        here.history.wanted(JOB, scene_count=len(SCENES), events=kinds)
+        others = [here.service("generator"), here.service("merger")]
+        dying, api = here.service("api", at=point), here.service("api")
+        client = Client(here, http)
+        try:
+            for service in others:
+                await service.start()
+            succession = asyncio.create_task(_succeeded(dying if point else None, api))
+            await client.ask()
+            await client.follow()
+            await succession
+            for service in (api, *others):
+                assert await service.stop() == 0
+        finally:
+            for service in (dying, api, *others):
+                await service.kill()
+        await _write_rows(here, database)
+        return await here.judged()
+
+
+async def _succeeded(dying: Forked | None, api: Forked) -> None:
+    """Start the api; after its death, if it is to die, the next one."""
+    if dying is not None:
+        await dying.start()
+        assert await dying.ended(within_s=60) == -signal.SIGKILL, str(dying.log)
+    await api.start()
+    await api.ready()
+
+
+async def _write_rows(here: Room, database: str) -> None:
+    connection = await asyncpg.connect(database, timeout=10)
+    try:
+        for table, key in _KEYS.items():
+            for row in await connection.fetch(f"SELECT * FROM {table}"):  # noqa: S608 - our names
+                values = {name: _plain(value) for name, value in row.items()}
+                kept = {n: v for n, v in values.items() if n not in _NOT_OF_THE_ROW}
+                here.history.row(table, str(row[key]), kept)
+    finally:
+        await connection.close()
+
+
+def _plain(value: Any) -> Any:
+    return value if isinstance(value, str | int | float | list | None) else repr(value)
+
+
+async def test_whatever_step_it_dies_at_what_it_accepted_ends_the_same(
+    kafka: KafkaServer, postgres: Database, tmp_path: Path
+) -> None:
+    """Request, relay and projection: every gap, each on topics and a database of its own."""
+    points: Sequence[Point | None] = [None, *gaps("api")]
+    databases = [await postgres() for _ in points]
+
+    undisturbed, *histories = await together(
+        (
+            _case(kafka, database, tmp_path / str(point).replace(":", "-"), point)
+            for point, database in zip(points, databases, strict=True)
+        ),
+        at_once=AT_ONCE,
+    )
+
+    found = {}
+    for point, happened in zip(points[1:], histories, strict=True):
+        wrong = checker.violations(happened) + checker.differences(happened, undisturbed)
+        if wrong:
+            found[str(point)] = wrong
+    sys.stdout.write(
+        report(f"api, {len(histories) - len(found)} of {len(histories)} steps", histories) + "\n"
+    )
+    assert not checker.violations(undisturbed)
+    assert not found

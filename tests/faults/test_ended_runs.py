@@ -1,0 +1,76 @@
+"""A run that is no longer wanted stops spending, whatever it was doing; its neighbours go on."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from shared.events import JobCancelled
+from tests.faults import checker
+from tests.faults.room import Room, room
+from tests.running import eventually
+from tests.servers import KafkaServer
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
+
+WORK_S = 4.0  # long enough to be told in the middle of it
+SCENES = 3
+
+
+@pytest.fixture
+async def here(kafka: KafkaServer, tmp_path: Path) -> AsyncIterator[Room]:
+    """A room with a generator, whose provider takes its time."""
+    async with room(kafka, tmp_path, work_s=WORK_S) as made:
+        generator = made.service("generator")
+        await generator.start()
+        try:
+            yield made
+        finally:
+            await generator.kill()
+
+
+async def _running(here: Room, count: int) -> None:
+    """Wait until so many predictions are being worked on."""
+
+    async def look() -> bool | None:
+        working = [one for one in here.fake.predictions if one["status"] == "processing"]
+        return len(working) == count or None
+
+    await eventually(look, within_s=40, what=f"{count} predictions at work")
+
+
+def _statuses(facts: list[checker.Fact], job_id: str, run: int) -> list[str]:
+    """How the calls for a run ended, in the order in which they were made."""
+    calls = [fact for fact in facts if fact["kind"] == "call" and fact["job_id"] == job_id]
+    return [fact["status"] for fact in calls if fact["run"] == run]
+
+
+async def test_a_newer_run_stops_the_spending_of_the_older(here: Room) -> None:
+    """The prediction that runs is cancelled, the scenes behind it are never asked for."""
+    await here.ask(["again"], scenes=SCENES, run=1, excused="superseded")
+    await _running(here, 1)
+    here.fake.tune(work_s=0.2)
+
+    await here.ask(["again"], scenes=SCENES, run=2)
+    await here.until_done()
+
+    facts = await here.judged()
+    assert checker.violations(facts) == []
+    assert _statuses(facts, "again", 1) == ["canceled"]
+    assert _statuses(facts, "again", 2) == ["succeeded"] * SCENES
+
+
+async def test_a_cancelled_job_cancels_its_prediction_and_nobody_elses(here: Room) -> None:
+    """It stops within the second; the neighbour in its partition is made to its end."""
+    await here.ask(["enough"], scenes=SCENES, excused="cancelled")
+    await here.ask(["neighbour"], scenes=1)
+    await _running(here, 2)
+
+    await here.say(JobCancelled(job_id="enough", run=1, reason="enough"))
+    await _running(here, 1)
+    await here.until_done()
+
+    facts = await here.judged()
+    assert checker.violations(facts) == []
+    assert _statuses(facts, "enough", 1) == ["canceled"]
+    assert _statuses(facts, "neighbour", 1) == ["succeeded"]

@@ -1,0 +1,129 @@
+"""What a scene waits for, on a real database: shown while it does, and never longer."""
+
+import itertools
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from services.api.repository import delays
+from shared.events import Event, Stage, WaitCode
+from tests.api_line import EdgeLine, edge_line
+from tests.builders import a_scene, a_segment
+from tests.builders_run import a_cancel, a_delay, a_failure
+from tests.servers import Database
+
+pytestmark = pytest.mark.integration
+ASKED = tuple(a_scene(index, count=2) for index in range(2))
+
+
+@pytest.fixture
+async def line(postgres: Database, store_folder: Path) -> AsyncIterator[EdgeLine]:
+    """The edge on a new database."""
+    async with edge_line(await postgres(), store_folder) as line:
+        yield line
+
+
+async def _shown(line: EdgeLine, *events: Event) -> dict[str, Any]:
+    await line.hear(*events)
+    return await line.status("job-1")
+
+
+async def _pause(line: EdgeLine) -> delays.Pause | None:
+    async with line.edge.database.connection() as connection:
+        return await delays.pause(connection)
+
+
+async def test_a_wait_is_shown_with_its_reason_and_goes_when_it_is_over(line: EdgeLine) -> None:
+    """The scene stays the one that is being made; each change has a version of its own."""
+    before = await _shown(line, *ASKED)
+    told = await _shown(line, a_delay())
+    again = await _shown(line, a_delay())
+    versions = await line.rows("SELECT version FROM jobs")
+    over = await _shown(line, a_delay(over=True))
+
+    assert before["waiting"] is None
+    assert told["waiting"]["code"] == "provider_paused"
+    assert told["waiting"]["reason"] == "Replicate wants credit"
+    assert told["waiting"]["since"].endswith("Z")
+    assert told["progress"]["scenes"][0]["state"] == "generating"
+    assert told["progress"]["scenes"][0]["waiting"] == told["waiting"]
+    assert told["progress"]["scenes"][1]["waiting"] is None
+    assert told["audio_status"]["status"] == "processing"
+    assert again == told
+    assert over == before
+    assert await line.rows("SELECT version FROM jobs") == [{"version": versions[0]["version"] + 1}]
+
+
+@pytest.mark.parametrize(
+    "end",
+    [a_segment(0, count=2), a_cancel(), a_failure(stage=Stage.GENERATION, scene=0)],
+    ids=lambda event: event.kind,
+)
+async def test_whatever_ends_the_scene_ends_the_wait_whichever_is_read_first(
+    line: EdgeLine, end: Event
+) -> None:
+    """The delay may be read after the end, and is nobody's pause then."""
+    first = await _shown(line, *ASKED, a_delay(), end)
+    late = await _shown(line, a_delay())
+
+    for told in (first, late):
+        assert told["waiting"] is None
+        assert [scene["waiting"] for scene in told["progress"]["scenes"]] == [None, None]
+    assert await _pause(line) is None
+
+
+async def test_a_newer_run_does_not_wait_for_what_the_older_one_did(line: EdgeLine) -> None:
+    """Nor does its late word reach it."""
+    await line.hear(*ASKED, a_delay(), *(a_scene(i, count=2, run=2) for i in range(2)))
+    told = await _shown(line, a_delay())
+
+    assert (told["run"], told["waiting"]) == (2, None)
+    assert await _pause(line) is None
+
+
+async def test_every_order_of_the_topics_leaves_the_same_rows(
+    postgres: Database, tmp_path: Path
+) -> None:
+    """A rebuild reads them in another order than life did."""
+    said = (*ASKED, a_delay(0), a_segment(0, count=2), a_delay(1))
+    found = []
+    for number, order in enumerate(itertools.permutations(said)):
+        if number % 12:  # ten of them
+            continue
+        async with edge_line(await postgres(), tmp_path / str(number)) as line:
+            await line.hear(*order)
+            found.append(
+                await line.rows(
+                    "SELECT scene_index, state, spec IS NOT NULL AS asked,"
+                    " delay - 'since' AS delay FROM scenes ORDER BY scene_index"
+                )
+            )
+
+    assert len(found) == 10
+    assert all(rows == found[0] for rows in found)
+    assert found[0][0]["delay"] is None
+    assert found[0][1]["delay"] is not None
+
+
+async def test_the_pause_counts_who_waits_for_a_person_and_nobody_else(line: EdgeLine) -> None:
+    """A busy provider is not a paused one."""
+    await line.hear(*ASKED, a_delay(code=WaitCode.PROVIDER_BUSY, reason="503"))
+    busy = await _pause(line)
+    await line.hear(a_delay())
+    paused = await _pause(line)
+    await line.hear(a_segment(0, count=2))
+
+    assert busy is None
+    assert paused == delays.Pause(reason="Replicate wants credit", scenes=1)
+    assert await _pause(line) is None
+
+
+async def test_a_restart_of_the_projection_knows_since_when_it_waits(line: EdgeLine) -> None:
+    """The view is loaded from the rows for every batch."""
+    first = await _shown(line, *ASKED, a_delay(code=WaitCode.PROVIDER_BUSY, reason="503"))
+    then = await _shown(line, a_delay())
+
+    assert then["waiting"]["code"] == "provider_paused"
+    assert then["waiting"]["since"] == first["waiting"]["since"]

@@ -1,0 +1,229 @@
+"""The webhook route: what the provider signed is passed on once; all else changes nothing."""
+
+import asyncio
+import json
+import warnings
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import structlog
+
+from embedded.replicate import FakeReplicate, FakeSettings
+from embedded.replicate.webhooks import signature
+from services.api.routes.webhooks import BODY_BYTES_MAX
+from services.api.webhook_keys import AGAIN_S
+from shared.pricing import PricingSettings, ReplicateAccount
+from shared.segment_links import WEBHOOK_LIFE_S, SegmentLinks, WebhookLinks
+from shared.storage import StandInWarning
+from shared.webhooks import WEBHOOK_PATH
+from tests.api_line import EdgeLine, edge_line
+from tests.fakes.clock import FakeClock
+from tests.servers import Database
+
+pytestmark = pytest.mark.integration
+SECRET = "whsec_" + "c2VjcmV0IG9mIHRlc3Rz" * 2
+OTHER = "whsec_" + "YW5vdGhlciBzZWNyZXQh" * 2
+NEWS: dict[str, Any] = {"id": "gm3qorzdhgbfurvjtvhg6dckhu", "status": "succeeded", "output": "x"}
+
+
+@dataclass
+class Sender:
+    """Sends as the provider does."""
+
+    line: EdgeLine
+    clock: FakeClock
+
+    def token(self, job_id: str = "film") -> str:
+        """Sealed as the generator seals it."""
+        return WebhookLinks(self.line.edge.settings.links, clock=self.clock).seal(job_id)
+
+    async def send(
+        self,
+        body: bytes | None = None,
+        *,
+        secret: str = SECRET,
+        message: str = "msg_1",
+        age_s: int = 0,
+        token: str | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> httpx.Response:
+        """One message."""
+        body = json.dumps(NEWS).encode() if body is None else body
+        stamp = int(self.clock.now().timestamp()) - age_s
+        told = {
+            "webhook-id": message,
+            "webhook-timestamp": str(stamp),
+            "webhook-signature": signature(secret, webhook_id=message, timestamp=stamp, body=body),
+            "content-type": "application/json",
+        }
+        place = f"{WEBHOOK_PATH}/{token or self.token()}"
+        return await self.line.client.post(
+            place, content=body, headers=told if headers is None else headers
+        )
+
+    async def passed_on(self) -> list[dict[str, Any]]:
+        """The events that wait for Kafka, with their keys."""
+        rows = await self.line.rows("SELECT topic, key, value FROM outbox ORDER BY id")
+        return [
+            {"topic": row["topic"], "key": row["key"].decode(), **json.loads(row["value"])}
+            for row in rows
+        ]
+
+
+@pytest.fixture
+async def sender(postgres: Database, tmp_path: Path) -> AsyncIterator[Sender]:
+    """An api that knows two keys: one is being changed for the other."""
+    clock = FakeClock()
+    async with edge_line(
+        await postgres(), tmp_path, clock=clock, webhook_secret=f"{SECRET}, {OTHER}"
+    ) as line:
+        yield Sender(line, clock)
+
+
+@pytest.mark.parametrize("secret", [SECRET, OTHER])
+async def test_news_is_passed_on_by_its_job(sender: Sender, secret: str) -> None:
+    """Keyed by the job in the address, and nothing of it but the prediction's id."""
+    answer = await sender.send(secret=secret)
+
+    assert answer.status_code == 204
+    (event,) = await sender.passed_on()
+    assert event == {
+        "topic": "prediction.ended",
+        "key": "film",
+        "job_id": "film",
+        "prediction_id": NEWS["id"],
+    }
+
+
+async def test_a_message_that_comes_again_changes_nothing(sender: Sender) -> None:
+    """The provider sends until it is answered, and sometimes once more."""
+    answers = [await sender.send() for _ in range(3)]
+    other = await sender.send(message="msg_2")
+
+    assert [answer.status_code for answer in (*answers, other)] == [204] * 4
+    assert len(await sender.passed_on()) == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "status", "words"),
+    [
+        ({"secret": "whsec_Zm9yZ2VkIGtleSBvZiBubyBvbmU="}, 401, "no signature fits"),
+        ({"age_s": 301}, 401, "more than 300 s"),
+        ({"age_s": -301}, 401, "more than 300 s"),
+        ({"headers": {"content-type": "application/json"}}, 401, "no header webhook-id"),
+        ({"token": "gAAAAAB" + "x" * 93}, 404, "no such webhook"),
+        ({"body": b"{}"}, 422, "id is missing"),
+        ({"body": b'{"id": "../../etc"}'}, 422, "no id"),
+        ({"body": b"not json"}, 400, "not JSON"),
+        ({"body": b" " * (BODY_BYTES_MAX + 1)}, 413, "at most"),
+    ],
+    ids=["forged", "late", "early", "unsigned", "token", "empty", "id", "no json", "huge"],
+)
+async def test_everything_else_is_refused_with_words(
+    sender: Sender, given: dict[str, Any], status: int, words: str
+) -> None:
+    """And nothing is passed on; the same message, put right, is taken afterwards."""
+    answer = await sender.send(**given)
+
+    assert answer.status_code == status, answer.text
+    assert words in answer.json()["detail"]
+    assert await sender.passed_on() == []
+    assert (await sender.send()).status_code == 204
+    assert len(await sender.passed_on()) == 1
+
+
+async def test_an_address_ends_long_after_its_prediction(sender: Sender) -> None:
+    """A link to a segment is no address either."""
+    token = sender.token()
+    segment = SegmentLinks(sender.line.edge.settings.links, clock=sender.clock).seal("film")
+    sender.clock.jump(WEBHOOK_LIFE_S + 1)
+
+    assert (await sender.send(token=token)).status_code == 410
+    assert (await sender.send(token=segment)).status_code == 404
+    assert await sender.passed_on() == []
+
+
+async def test_the_key_is_asked_of_the_provider_and_again_when_it_was_changed(
+    postgres: Database, tmp_path: Path
+) -> None:
+    """With the account's key, once; a forger cannot make us ask more often than now and then."""
+    clock = FakeClock()
+    with warnings.catch_warnings(action="ignore", category=StandInWarning):
+        fake = FakeReplicate(FakeSettings(webhook_secret=SECRET))
+    async with fake:
+        account = ReplicateAccount(key=fake.token, base_url=fake.base_url)
+        pricing = PricingSettings(replicate=account)
+        async with edge_line(await postgres(), tmp_path, clock=clock, pricing=pricing) as line:
+            sender = Sender(line, clock)
+            assert (await sender.send()).status_code == 204
+            fake.tune(webhook_secret=OTHER)
+            changed = [await sender.send(secret=OTHER, message="msg_2")]
+            clock.jump(AGAIN_S)
+            changed.append(await sender.send(secret=OTHER, message="msg_2"))
+
+    assert [answer.status_code for answer in changed] == [401, 204]
+
+
+async def test_a_provider_that_does_not_tell_its_key_is_asked_again_later(
+    postgres: Database, tmp_path: Path
+) -> None:
+    """503 with the reason meanwhile, and one question a minute, however many messages come."""
+    clock = FakeClock()
+    with warnings.catch_warnings(action="ignore", category=StandInWarning):
+        fake = FakeReplicate(FakeSettings(webhook_secret=SECRET))
+    async with fake:
+        account = ReplicateAccount(key=fake.token, base_url=fake.base_url)
+        pricing = PricingSettings(replicate=account)
+        fake.fault("wrong_json", place="secret")
+        async with edge_line(await postgres(), tmp_path, clock=clock, pricing=pricing) as line:
+            sender = Sender(line, clock)
+            early = await asyncio.gather(*(sender.send(message=f"msg_{n}") for n in range(5)))
+            asked = sum(count for (place, _), count in fake.requests.items() if place == "secret")
+            clock.jump(AGAIN_S)
+            later = await sender.send(message="msg_0")
+
+    assert [answer.status_code for answer in early] == [503] * 5
+    assert "Replicate did not tell it" in early[0].json()["detail"]
+    assert asked == 1
+    assert later.status_code == 204
+
+
+async def test_messages_at_once_after_a_change_of_key_are_all_believed(
+    postgres: Database, tmp_path: Path
+) -> None:
+    """One of them asks for the new key, the others wait for the answer."""
+    clock = FakeClock()
+    with warnings.catch_warnings(action="ignore", category=StandInWarning):
+        fake = FakeReplicate(FakeSettings(webhook_secret=SECRET))
+    async with fake:
+        account = ReplicateAccount(key=fake.token, base_url=fake.base_url)
+        pricing = PricingSettings(replicate=account)
+        async with edge_line(await postgres(), tmp_path, clock=clock, pricing=pricing) as line:
+            sender = Sender(line, clock)
+            assert (await sender.send()).status_code == 204
+            fake.tune(webhook_secret=OTHER)
+            clock.jump(AGAIN_S)
+            changed = await asyncio.gather(
+                *(sender.send(secret=OTHER, message=f"new_{n}") for n in range(5))
+            )
+
+    assert [answer.status_code for answer in changed] == [204] * 5
+
+
+async def test_without_any_key_nobody_is_believed(postgres: Database, tmp_path: Path) -> None:
+    """503, so that the provider tries again; the log tells an operator both ways out."""
+    clock = FakeClock()
+    async with edge_line(await postgres(), tmp_path, clock=clock) as line:
+        sender = Sender(line, clock)
+        with structlog.testing.capture_logs() as said:
+            answer = await sender.send()
+
+        assert answer.status_code == 503
+        assert "set REPLICATE_WEBHOOK_SECRET" in answer.json()["detail"]
+        assert int(answer.headers["retry-after"]) >= AGAIN_S
+        assert "set REPLICATE_WEBHOOK_SECRET, or REPLICATE_API_KEY" in str(said)
+        assert await sender.passed_on() == []

@@ -1,0 +1,74 @@
+"""A generator that is full: what stops or shortens spending is heard all the same."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from services.generator.app import run
+from services.generator.settings import GeneratorSettings
+from shared.clock import SystemClock
+from shared.events import JobCancelled, PredictionEnded
+from shared.kafka.admin import ensure_topics
+from shared.kafka.producer import Publisher
+from shared.settings import KafkaSettings, LaneSettings, StoreSettings
+from tests.builders import a_scene
+from tests.fakes.provider import LedgerProvider
+from tests.running import eventually
+from tests.servers import KafkaServer
+from tests.unit.generator.work_room import clip_of
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
+SCENES = 3000  # more than the lanes, and every buffer before them, have room for
+NEWS = 3
+
+
+async def test_news_and_cancellations_pass_a_queue_of_scenes(
+    kafka: KafkaServer, topic_prefix: str, tmp_path: Path
+) -> None:
+    """A prediction runs, thousands of scenes wait, the lanes have room for two."""
+    told = KafkaSettings(bootstrap_servers=kafka.bootstrap, topic_prefix=topic_prefix)
+    await ensure_topics(told)
+    publisher = Publisher(told, source="test", clock=SystemClock())
+    await publisher.start()
+    for index in range(SCENES):
+        await publisher.publish(a_scene(index, count=SCENES))
+    provider = LedgerProvider(clip_of=clip_of)
+
+    async def never(*_: object) -> object:
+        return await asyncio.Event().wait()
+
+    provider.collect = never  # type: ignore[assignment]  # this script has no other end
+    stop = asyncio.Event()
+    generator = asyncio.create_task(
+        run(
+            GeneratorSettings(
+                kafka=told,
+                store=StoreSettings(folder=tmp_path),
+                lanes=LaneSettings(in_flight_max=2, drain_s=1),
+            ),
+            stop=stop,
+            provider=provider,
+        )
+    )
+    try:
+        await _until(lambda: len(provider.charged) == 1, "the first prediction")
+        for number in range(NEWS):
+            await publisher.publish(PredictionEnded(job_id="job-1", prediction_id=f"p{number}"))
+        await _until(lambda: len(provider.nudged) == NEWS, "the news")
+        await publisher.publish(JobCancelled(job_id="job-1", run=1))
+        await _until(lambda: len(provider.cancelled) == 1, "the cancellation")
+    finally:
+        stop.set()
+        await generator
+        await publisher.stop()
+
+    assert len(provider.charged) == 1
+
+
+async def _until(happened: Callable[[], bool], what: str) -> None:
+    async def look() -> bool | None:
+        return happened() or None
+
+    await eventually(look, within_s=60, what=what)

@@ -1,0 +1,201 @@
+"""Told to stop in the middle of its work, a service is gone within ten seconds, cleanly."""
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from embedded.replicate import FakeReplicate, FakeSettings
+from shared.brief import AudioParams, VideoRef
+from shared.clock import SystemClock
+from shared.events import Event, Origin
+from shared.kafka.admin import ensure_topics
+from shared.kafka.producer import Publisher
+from shared.settings import KafkaSettings
+from shared.storage import StandInWarning
+from tests.api_line import TWO_SCENES, free_port
+from tests.builders import a_scene, a_segment
+from tests.builders_run import a_track
+from tests.running import Service, eventually, services
+from tests.servers import Database, KafkaServer
+from tests.unit.muxer.upstream import Answer, upstream
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
+WITHIN_S = 10.0
+Told = Callable[[str, object], None]  #: into the report
+WORKS_S = 60.0
+
+
+class Room:
+    """A topic prefix, and what a service is told."""
+
+    def __init__(self, kafka: KafkaServer, prefix: str, folder: Path) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self.kafka = KafkaSettings(
+            bootstrap_servers=kafka.bootstrap, topic_prefix=prefix, create_topics=kafka.real
+        )
+        self.environment = {
+            **kafka.environment(),
+            "SEGUE_TOPIC_PREFIX": prefix,
+            "SEGUE_STORE_DIR": str(folder / "store"),
+            "SEGUE_SESSION_TIMEOUT_S": "6",
+            "SEGUE_HEARTBEAT_S": "1",
+            "SEGUE_HEALTH_PORT": str(self.port),
+        }
+
+    async def say(self, *events: Event) -> None:
+        """As the services before it would."""
+        await ensure_topics(self.kafka)
+        publisher = Publisher(self.kafka, source="test", clock=SystemClock())
+        await publisher.start()
+        try:
+            for event in events:
+                await publisher.publish(event)
+        finally:
+            await publisher.stop()
+
+    @asynccontextmanager
+    async def working(self, name: str, **settings: str) -> AsyncIterator[Service]:
+        """A service with one record under way."""
+        told = {**self.environment, **settings}
+        async with services(name, environment=told, folder=self.folder) as started:
+            async with httpx.AsyncClient() as client:
+
+                async def busy() -> bool | None:
+                    try:
+                        answer = await client.get(f"http://127.0.0.1:{self.port}/readyz")
+                    except httpx.TransportError:
+                        return None
+                    return bool(answer.json()["figures"].get("records_in_flight")) or None
+
+                await eventually(busy, within_s=WORKS_S, what=f"{name} has work")
+            yield started[name]
+
+
+@pytest.fixture
+def room(kafka: KafkaServer, topic_prefix: str, tmp_path: Path) -> Room:
+    """One per test."""
+    return Room(kafka, topic_prefix, tmp_path)
+
+
+async def _stopped(service: Service, told: Told) -> float:
+    """Seconds from the signal to the end; it must be a clean one."""
+    begun = time.monotonic()
+    code = await service.stop()
+    took_s = time.monotonic() - begun
+    told(f"{service.name}: seconds", round(took_s, 2))
+    log = service.log.read_text()
+    assert code == 0, log[-2000:]
+    assert "Traceback" not in log
+    assert service.said("service.stopped") == 1
+    return took_s
+
+
+async def test_a_generator_that_waits_for_a_prediction(
+    room: Room, record_testsuite_property: Told
+) -> None:
+    """The prediction runs on at the provider; whoever comes next takes it up."""
+    with pytest.warns(StandInWarning):
+        fake = FakeReplicate(FakeSettings(work_s=300.0))
+    async with fake:
+        await room.say(a_scene(0))
+        async with room.working(
+            "generator",
+            MUSIC_PROVIDER="replicate",
+            REPLICATE_API_KEY=fake.token,
+            REPLICATE_BASE_URL=fake.base_url,
+        ) as generator:
+
+            async def paid() -> bool | None:
+                return bool(fake.predictions) or None
+
+            await eventually(paid, within_s=WORKS_S, what="a prediction")
+            assert await _stopped(generator, record_testsuite_property) < WITHIN_S
+        assert [one["status"] for one in fake.predictions] == ["processing"]
+
+
+async def test_a_merger_whose_ffmpeg_takes_its_time(
+    room: Room, tmp_path: Path, record_testsuite_property: Told
+) -> None:
+    """The program goes with it."""
+    pid = tmp_path / "pid"
+    ffmpeg = tmp_path / "ffmpeg"
+    ffmpeg.write_text(f"#!/bin/sh\necho $$ >> {pid}\nexec sleep 300\n")
+    ffmpeg.chmod(0o755)
+    silent = a_segment(0, count=1, origin=Origin.SILENCE, object_key=None, clip_samples=0)
+    await room.say(silent)
+    async with room.working("merger", FFMPEG=str(ffmpeg)) as merger:
+
+        async def begun() -> bool | None:
+            return (pid.exists() and bool(pid.read_text().strip())) or None
+
+        await eventually(begun, within_s=WORKS_S, what="ffmpeg runs")
+        assert await _stopped(merger, record_testsuite_property) < WITHIN_S
+
+    for number in pid.read_text().split():
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(number), 0)
+
+
+async def test_a_muxer_whose_video_does_not_come(
+    room: Room, record_testsuite_property: Told
+) -> None:
+    """The other side took the request and says nothing."""
+    async with upstream() as other:
+        other.answers["/film.mp4"] = Answer(silent=True)
+        track = a_track(params=AudioParams(merge_with_video=True)).model_copy(
+            update={"video": VideoRef(url=f"http://127.0.0.1:{other.port}/film.mp4")}
+        )
+        await room.say(track)
+        async with room.working("muxer", SEGUE_FETCH_PRIVATE_HOSTS="127.0.0.1") as muxer:
+
+            async def asked() -> bool | None:
+                return bool(other.requests) or None
+
+            await eventually(asked, within_s=WORKS_S, what="the video is asked for")
+            assert await _stopped(muxer, record_testsuite_property) < WITHIN_S
+
+
+async def test_an_api_with_a_follower_and_an_upload(
+    room: Room, postgres: Database, record_testsuite_property: Told
+) -> None:
+    """Both hear the end; nobody waits for either."""
+    told = {
+        **room.environment,
+        "DATABASE_URL": await postgres(),
+        "SEGUE_API_PORT": str(room.port),
+        "SEGUE_SEGMENT_KEYS": "a secret for tests alone",
+    }
+    base = f"http://127.0.0.1:{room.port}"
+    async with (
+        services("api", environment=told, folder=room.folder) as started,
+        httpx.AsyncClient(base_url=base, timeout=30) as client,
+    ):
+
+        async def ready() -> bool | None:
+            try:
+                return (await client.get("/readyz")).is_success or None
+            except httpx.TransportError:
+                return None
+
+        await eventually(ready, within_s=WORKS_S, what="readyz")
+        body = {"job_id": "j", "scenes": TWO_SCENES}
+        (await client.post("/api/v3/audio/generate-scenes", json=body)).raise_for_status()
+
+        async def film() -> AsyncIterator[bytes]:
+            yield b"\0" * 1000
+            await asyncio.Event().wait()
+
+        upload = asyncio.create_task(client.post("/api/v3/videos", content=film()))
+        async with client.stream("GET", "/api/v3/audio/status/j/events") as stream:
+            lines = stream.aiter_lines()
+            assert (await anext(lines)).startswith("retry:")
+            assert await _stopped(started["api"], record_testsuite_property) < WITHIN_S
+        upload.cancel()
+        await asyncio.gather(upload, return_exceptions=True)

@@ -1,0 +1,192 @@
+"""A style sample from the store to the track: continued by every provider, and never heard.
+
+Only Kafka is left out; the real providers, coding, measuring, joining and ffmpeg are not.
+"""
+
+import base64
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from services.generator.providers import MusicProvider
+from services.generator.providers.building import build_provider
+from services.generator.quality import heard_at
+from services.generator.settings import GeneratorSettings
+from services.merger.crossfade import click_of
+from services.merger.merge import Merge
+from services.merger.settings import MergerSettings
+from shared.audio import decode
+from shared.brief import AudioParams, AudioRef, Transition
+from shared.clock import SystemClock
+from shared.errors import ProviderRejectedError
+from shared.events import AudioMerged, Origin
+from shared.ffmpeg import Ffmpeg
+from shared.media import SAMPLE_RATE_HZ, Audio, rms, samples_at
+from shared.settings import FfmpegSettings
+from shared.storage import StandInWarning
+from shared.storage.filesystem import FolderStore
+from shared.storage.keys import style_key
+from shared.telemetry.log import logger_of
+from tests.builders import a_scene
+from tests.builders_audio import music
+from tests.fakes.provider import LedgerProvider
+from tests.replicate_line import replicate_line
+from tests.styles import Continuing, a_song, audio_file
+from tests.unit.generator.work_room import Bench
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
+
+LENGTHS = [2.3, 1.7, 3.05]
+SONG_S = 7.4
+HEARD_NOT = 0.25  # other music correlates that much by chance; the same at 0.97 and more
+EDGE = SAMPLE_RATE_HZ // 200
+
+
+async def run_of(
+    bench: Bench, lengths: Sequence[float], *, transition: Transition = Transition.AUTO
+) -> tuple[AudioMerged, Audio]:
+    """What came of a run that begins from the song."""
+    await bench.store.put("uploads/song", audio_file(a_song(SONG_S)))
+    params = AudioParams(style_audio=AudioRef(object="uploads/song"), transition=transition)
+    for index, length in enumerate(lengths):
+        await bench.ask(a_scene(index, count=len(lengths), duration_s=length, params=params))
+    merge = Merge(store=bench.store, ffmpeg=Ffmpeg(FfmpegSettings()), settings=MergerSettings())
+    merged = await merge.run(bench.segments()[-1])
+    return merged, decode(await bench.store.get(merged.object_key))
+
+
+def a_bench(folder: Path, provider: MusicProvider, **settings: object) -> Bench:
+    """A generator with this provider."""
+    bench = Bench(folder, **settings)
+    bench.provider = provider  # type: ignore[assignment]  # any of them will do
+    bench.work = bench.process()
+    return bench
+
+
+async def style_heard(bench: Bench, track: Audio) -> float:
+    """How well any second of the style is heard anywhere in the track, 1.0 at most."""
+    style = decode(await bench.store.get(style_key("job-1", 1)))
+    whole = style.shape[1] // SAMPLE_RATE_HZ
+    seconds = np.split(style[:, : whole * SAMPLE_RATE_HZ], whole, axis=1)
+    late = track.shape[1] - SAMPLE_RATE_HZ
+    return max(heard_at(second, track, early=0, late=late)[0] for second in seconds)
+
+
+def piece_heard(track: Audio, place: int, *, at: int) -> float:
+    """How well the piece's music at `at` is heard at `place` of the track."""
+    half = SAMPLE_RATE_HZ // 4
+    here = track[:, place - half : place + half]
+    piece = music(np.arange(at - half - 40, at + half + 40))
+    return heard_at(here, piece, early=0, late=80)[0]
+
+
+@pytest.mark.parametrize("transition", Transition)
+@pytest.mark.parametrize("style_s", [1, 5])
+async def test_the_track_begins_where_the_style_ends(
+    tmp_path: Path, transition: Transition, style_s: int
+) -> None:
+    """Exact length, the piece from its first sample on, nothing of the style, and no click."""
+    player = Continuing(folder=tmp_path, song=a_song(SONG_S))
+    bench = a_bench(tmp_path, LedgerProvider(clip_of=player.clip_of), style_window_s=style_s)
+    merged, track = await run_of(bench, LENGTHS, transition=transition)
+
+    assert track.shape[1] == merged.samples == sum(map(samples_at, LENGTHS))
+    assert bench.segments()[0].window_samples == style_s * SAMPLE_RATE_HZ
+    assert await style_heard(bench, track) < HEARD_NOT
+    assert piece_heard(track, SAMPLE_RATE_HZ // 2, at=SAMPLE_RATE_HZ // 2) > 0.97
+    if transition is Transition.AUTO:  # else it fades there
+        assert piece_heard(track, 2 * SAMPLE_RATE_HZ, at=2 * SAMPLE_RATE_HZ) > 0.97
+    head = np.concatenate([np.zeros((2, EDGE), np.float32), track[:, : 10 * EDGE]], axis=1)
+    click = click_of(head, track[:, :SAMPLE_RATE_HZ])
+    assert click is not None
+    assert click <= 10
+    gains = [seam.gain_db for seam in merged.seams]
+    assert max(map(abs, gains), default=0) < 1
+    # the fade of 5 ms is over: the music is at its level
+    before, after = track[:, EDGE : 5 * EDGE], music(np.arange(EDGE, 5 * EDGE))
+    level_db = 20 * np.log10(rms(before) / rms(after)) - 20 * np.log10(
+        rms(track[:, 24_000:72_000]) / rms(music(np.arange(24_000, 72_000)))
+    )
+    assert abs(level_db) < 1
+
+
+async def test_music_that_begins_after_silence_begins_behind_its_style(tmp_path: Path) -> None:
+    """Scene 0 is silent to its last sample, scene 1 fades in on the piece."""
+    player = Continuing(folder=tmp_path, song=a_song(SONG_S))
+    provider = LedgerProvider(clip_of=player.clip_of)
+    provider.reject = {1: ProviderRejectedError("no")}
+    merged, track = await run_of(a_bench(tmp_path, provider), LENGTHS)
+    start = samples_at(LENGTHS[0])
+
+    assert track.shape[1] == merged.samples
+    assert rms(track[:, : start - 2000]) < 1e-4
+    place = start + SAMPLE_RATE_HZ * 3 // 2
+    assert piece_heard(track, place, at=place - start) > 0.9
+    bench = a_bench(tmp_path, provider)
+    assert await style_heard(bench, track) < HEARD_NOT
+
+
+async def test_a_short_first_scene_does_not_let_the_style_in(tmp_path: Path) -> None:
+    """The second window reaches back into the style; the joint does not."""
+    player = Continuing(folder=tmp_path, song=a_song(SONG_S))
+    bench = a_bench(tmp_path, LedgerProvider(clip_of=player.clip_of), window_s=3)
+    lengths = [0.3, 0.2, 3.1]
+    merged, track = await run_of(bench, lengths)
+
+    assert track.shape[1] == merged.samples == sum(map(samples_at, lengths))
+    assert await style_heard(bench, track) < HEARD_NOT
+    assert piece_heard(track, 2 * SAMPLE_RATE_HZ, at=2 * SAMPLE_RATE_HZ) > 0.97
+
+
+async def test_synth_continues_a_style(tmp_path: Path) -> None:
+    """The window is recognised in what comes back, and cut off."""
+    store = FolderStore(tmp_path)
+    settings = GeneratorSettings(wanted="synth")
+    log = logger_of("test")
+    with pytest.warns(StandInWarning):
+        provider = build_provider(settings, store=store, clock=SystemClock(), log=log)
+    try:
+        bench = a_bench(tmp_path, provider)
+        merged, track = await run_of(bench, LENGTHS[:2])
+    finally:
+        await provider.close()
+
+    first = bench.segments()[0]
+    assert (first.origin, first.reason) == (Origin.CONTINUED, "continues the style sample")
+    assert abs(first.window_samples - 5 * SAMPLE_RATE_HZ) < SAMPLE_RATE_HZ // 100
+    assert first.attempts == 1
+    assert track.shape[1] == merged.samples == sum(map(samples_at, LENGTHS[:2]))
+    assert await style_heard(bench, track) < 0.5  # music by rule, in the song's own key
+
+
+@pytest.mark.parametrize("style_s", [5, 20])
+async def test_replicate_is_sent_the_style_as_the_window(tmp_path: Path, style_s: int) -> None:
+    """Integers, continuation, and the song's own end in the request."""
+    store = FolderStore(tmp_path)
+    song = a_song(SONG_S if style_s == 5 else 22.0)
+    async with replicate_line(store) as line:
+        bench = a_bench(tmp_path, line.provider, style_window_s=style_s)
+        await store.put("uploads/song", audio_file(song))
+        params = AudioParams(style_audio=AudioRef(object="uploads/song"), fail_on_error=True)
+        await bench.ask(a_scene(0, count=1, duration_s=1.7, params=params))
+        (prediction,) = line.fake.predictions
+        (entry,) = line.fake.ledger.entries
+
+    asked = prediction["input"]
+    assert asked["continuation"] is True
+    assert (asked["continuation_start"], asked["continuation_end"]) == (0, style_s)
+    assert isinstance(asked["continuation_start"], int)
+    assert asked["duration"] == 2 + style_s
+    kind, _, coded = asked["input_audio"].partition(",")
+    assert kind == "data:audio/mpeg;base64"
+    assert entry.input_from == "data"
+    sent = decode(base64.b64decode(coded), rate_hz=32_000)
+    meant = song[:, -style_s * 32_000 :]
+    assert sent.shape == meant.shape
+    alike = float(np.vdot(sent, meant)) / np.linalg.norm(sent) / np.linalg.norm(meant)
+    assert alike > 0.98
+    (segment,) = bench.segments()
+    assert segment.origin is Origin.CONTINUED
+    assert abs(segment.window_samples - style_s * SAMPLE_RATE_HZ) < SAMPLE_RATE_HZ // 100

@@ -1,0 +1,1 @@
+"""Recorded answers of a Replicate: every form of an output, every shape of a clip."""

@@ -1,0 +1,1 @@
+"""What stands beside the code: image, compose file, manifests, dashboard."""
