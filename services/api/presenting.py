@@ -126,6 +126,7 @@ def status_answer(row: StatusRow, *, seal: Seal) -> StatusAnswer:
         warnings=[*(track or {}).get("warnings", ()), *(muxed or {}).get("warnings", ())],
         cost_usd=_sum(scene.cost_usd for scene in scenes),
         saved_usd=_sum(scene.saved_usd for scene in scenes),
+        generation_s=_sum(scene.generation_s for scene in scenes),
         estimate=newest.get("estimate"),
         links=links_of(row.job_id, download=row.has_track, video=row.has_video),
     )
@@ -150,6 +151,7 @@ def _scenes(row: StatusRow, status: RunStatus | None, seal: Seal) -> list[SceneS
                 provider=scene["provider"],
                 cost_usd=scene["cost_usd"],
                 saved_usd=scene["saved_usd"],
+                generation_s=scene["generation_s"],
                 warnings=scene["warnings"],
                 waiting=scene["delay"] if state == "generating" else None,
                 links={"segment": seal(key)} if key else {},
@@ -164,8 +166,8 @@ def _error(state: AudioState, failure: Failure | None, cancelled: Mapping[str, A
     return (cancelled.get("reason") or "cancelled") if state == "cancelled" else None
 
 
-def _sum(costs: Iterable[float | None]) -> float | None:
-    known = [cost for cost in costs if cost is not None]
+def _sum(amounts: Iterable[float | None]) -> float | None:
+    known = [amount for amount in amounts if amount is not None]
     return round(sum(known), 6) if known else None
 
 

@@ -194,6 +194,7 @@ class SceneStatus(BaseModel):
     provider: str | None = None
     cost_usd: float | None = Field(default=None, description="null: nobody counted it.")
     saved_usd: float | None = Field(default=None, description="What the cache spared.")
+    generation_s: float | None = Field(default=None, description="Seconds of the provider's work.")
     warnings: list[str] = []
     waiting: Waiting | None = Field(default=None, description="null: it waits for nobody.")
     links: dict[str, str] = {}
@@ -258,6 +259,9 @@ class StatusAnswer(BaseModel):
     warnings: list[str]
     cost_usd: float | None = Field(description="So far, failed scenes included.")
     saved_usd: float | None = Field(default=None, description="What the cache spared so far.")
+    generation_s: float | None = Field(
+        default=None, description="Seconds that the provider worked so far."
+    )
     estimate: CostEstimate | None = Field(
         default=None, description="What was said beforehand; null: the run was not begun here."
     )

@@ -206,7 +206,7 @@ async def test_the_status_tells_what_was_spent_and_what_was_saved(paid: EdgeLine
     await paid.post(job_id="job-1", scenes=[*TWO_SCENES, {"duration_s": 2.5}])
     await paid.hear(
         a_segment(0, count=3, origin=Origin.CACHED, cost_usd=0.0, saved_usd=0.007),
-        a_segment(1, count=3, cost_usd=0.011),
+        a_segment(1, count=3, cost_usd=0.011, generation_s=7.9),
         JobFailed(
             job_id="job-1",
             run=1,
@@ -223,6 +223,8 @@ async def test_the_status_tells_what_was_spent_and_what_was_saved(paid: EdgeLine
     assert costs == [("cached", 0.0, 0.007), ("fresh", 0.011, None), (None, 0.002, None)]
     assert told["cost_usd"] == 0.013
     assert told["saved_usd"] == 0.007
+    assert [s["generation_s"] for s in told["progress"]["scenes"]] == [None, 7.9, None]
+    assert told["generation_s"] == 7.9
     assert told["estimate"]["cost_usd"] > told["cost_usd"]
 
 

@@ -11,7 +11,7 @@ from services.generator.providers.clips import encode
 from services.generator.settings import GeneratorSettings
 from shared.brief import ErrorStrategy
 from shared.errors import JobError, ProviderBusyError, ProviderRejectedError, SceneGapError
-from shared.events import JobCancelled, Origin
+from shared.events import JobCancelled, Origin, PredictionEnded
 from shared.kafka.codec import Envelope, Record
 from shared.media import SAMPLE_RATE_HZ
 from shared.storage.keys import segment_key
@@ -134,6 +134,21 @@ async def test_a_cancelled_run_spends_nothing_more(bench: Bench) -> None:
     await bench.ask(a_scene(1))
 
     assert len(bench.provider.charged) == 1
+
+
+async def test_news_of_a_prediction_is_heard_before_its_turn_and_decides_nothing(
+    bench: Bench,
+) -> None:
+    """Whoever waits looks at once: the record need not wait behind the scene it is about."""
+    news = PredictionEnded(job_id="job-1", prediction_id="p1")
+    record = Record(topic=news.kind, partition=0, offset=0, key=None, value=None)
+    envelope = Envelope(event=news, event_id="", traceparent=None, record=record)
+
+    bench.work.seen(envelope)
+
+    assert bench.provider.nudged == ["p1"]
+    await bench.work.noted(envelope)
+    assert (bench.provider.nudged, bench.provider.charged, bench.said) == (["p1"], [], [])
 
 
 async def test_a_failed_scene_becomes_silence_and_the_next_continues_the_last_music(
