@@ -13,6 +13,7 @@ STAMP := $(VENV)/.set-up
 PYTHON ?=
 T ?=
 S ?=
+SEED ?=
 PROFILES ?=
 VOLUMES ?=
 COMMA := ,
@@ -123,6 +124,15 @@ integration: setup ## Real servers, one at a time (addresses, Docker, native, el
 .PHONY: e2e
 e2e: setup ## Whole jobs through the running services
 	$(BIN)/python -m pytest tests/e2e
+
+.PHONY: faults
+faults: setup ## Services die at every step; the figures for docs/reliability.md
+	$(BIN)/python -m pytest tests/faults -rP
+
+.PHONY: chaos
+chaos: setup ## 100 rounds of kill -9 at random, at most 45 minutes (SEED=… repeats the draws)
+	SEGUE_CHAOS=long SEGUE_CHAOS_SEED=$(SEED) timeout 45m \
+	  $(BIN)/python -m pytest tests/faults/test_chaos.py tests/faults/test_joining.py -rP
 
 .PHONY: prove
 prove: setup ## Build the images and run the compose file from them, on an engine of its own (root)

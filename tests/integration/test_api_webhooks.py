@@ -4,6 +4,7 @@ import asyncio
 import json
 import warnings
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -151,19 +152,12 @@ async def test_the_key_is_asked_of_the_provider_and_again_when_it_was_changed(
     postgres: Database, tmp_path: Path
 ) -> None:
     """With the account's key, once; a forger cannot make us ask more often than now and then."""
-    clock = FakeClock()
-    with warnings.catch_warnings(action="ignore", category=StandInWarning):
-        fake = FakeReplicate(FakeSettings(webhook_secret=SECRET))
-    async with fake:
-        account = ReplicateAccount(key=fake.token, base_url=fake.base_url)
-        pricing = PricingSettings(replicate=account)
-        async with edge_line(await postgres(), tmp_path, clock=clock, pricing=pricing) as line:
-            sender = Sender(line, clock)
-            assert (await sender.send()).status_code == 204
-            fake.tune(webhook_secret=OTHER)
-            changed = [await sender.send(secret=OTHER, message="msg_2")]
-            clock.jump(AGAIN_S)
-            changed.append(await sender.send(secret=OTHER, message="msg_2"))
+    async with _asking(await postgres(), tmp_path) as (fake, sender):
+        assert (await sender.send()).status_code == 204
+        fake.tune(webhook_secret=OTHER)
+        changed = [await sender.send(secret=OTHER, message="msg_2")]
+        sender.clock.jump(AGAIN_S)
+        changed.append(await sender.send(secret=OTHER, message="msg_2"))
 
     assert [answer.status_code for answer in changed] == [401, 204]
 
@@ -172,19 +166,12 @@ async def test_a_provider_that_does_not_tell_its_key_is_asked_again_later(
     postgres: Database, tmp_path: Path
 ) -> None:
     """503 with the reason meanwhile, and one question a minute, however many messages come."""
-    clock = FakeClock()
-    with warnings.catch_warnings(action="ignore", category=StandInWarning):
-        fake = FakeReplicate(FakeSettings(webhook_secret=SECRET))
-    async with fake:
-        account = ReplicateAccount(key=fake.token, base_url=fake.base_url)
-        pricing = PricingSettings(replicate=account)
+    async with _asking(await postgres(), tmp_path) as (fake, sender):
         fake.fault("wrong_json", place="secret")
-        async with edge_line(await postgres(), tmp_path, clock=clock, pricing=pricing) as line:
-            sender = Sender(line, clock)
-            early = await asyncio.gather(*(sender.send(message=f"msg_{n}") for n in range(5)))
-            asked = sum(count for (place, _), count in fake.requests.items() if place == "secret")
-            clock.jump(AGAIN_S)
-            later = await sender.send(message="msg_0")
+        early = await asyncio.gather(*(sender.send(message=f"msg_{n}") for n in range(5)))
+        asked = sum(count for (place, _), count in fake.requests.items() if place == "secret")
+        sender.clock.jump(AGAIN_S)
+        later = await sender.send(message="msg_0")
 
     assert [answer.status_code for answer in early] == [503] * 5
     assert "Replicate did not tell it" in early[0].json()["detail"]
@@ -196,20 +183,13 @@ async def test_messages_at_once_after_a_change_of_key_are_all_believed(
     postgres: Database, tmp_path: Path
 ) -> None:
     """One of them asks for the new key, the others wait for the answer."""
-    clock = FakeClock()
-    with warnings.catch_warnings(action="ignore", category=StandInWarning):
-        fake = FakeReplicate(FakeSettings(webhook_secret=SECRET))
-    async with fake:
-        account = ReplicateAccount(key=fake.token, base_url=fake.base_url)
-        pricing = PricingSettings(replicate=account)
-        async with edge_line(await postgres(), tmp_path, clock=clock, pricing=pricing) as line:
-            sender = Sender(line, clock)
-            assert (await sender.send()).status_code == 204
-            fake.tune(webhook_secret=OTHER)
-            clock.jump(AGAIN_S)
-            changed = await asyncio.gather(
-                *(sender.send(secret=OTHER, message=f"new_{n}") for n in range(5))
-            )
+    async with _asking(await postgres(), tmp_path) as (fake, sender):
+        assert (await sender.send()).status_code == 204
+        fake.tune(webhook_secret=OTHER)
+        sender.clock.jump(AGAIN_S)
+        changed = await asyncio.gather(
+            *(sender.send(secret=OTHER, message=f"new_{n}") for n in range(5))
+        )
 
     assert [answer.status_code for answer in changed] == [204] * 5
 
@@ -227,3 +207,16 @@ async def test_without_any_key_nobody_is_believed(postgres: Database, tmp_path: 
         assert int(answer.headers["retry-after"]) >= AGAIN_S
         assert "set REPLICATE_WEBHOOK_SECRET, or REPLICATE_API_KEY" in str(said)
         assert await sender.passed_on() == []
+
+
+@asynccontextmanager
+async def _asking(database: str, folder: Path) -> AsyncIterator[tuple[FakeReplicate, Sender]]:
+    """A provider with a key, and an api that has only the account's own to ask it with."""
+    clock = FakeClock()
+    with warnings.catch_warnings(action="ignore", category=StandInWarning):
+        fake = FakeReplicate(FakeSettings(webhook_secret=SECRET))
+    async with fake:
+        account = ReplicateAccount(key=fake.token, base_url=fake.base_url)
+        pricing = PricingSettings(replicate=account)
+        async with edge_line(database, folder, clock=clock, pricing=pricing) as line:
+            yield fake, Sender(line, clock)

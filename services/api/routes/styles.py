@@ -8,15 +8,13 @@ from fastapi import APIRouter, Request
 from services.api.asking import RequestInvalidError
 from services.api.edge import EdgeDep
 from services.api.presenting import BASE_PATH
-from services.api.problems import ProblemError
-from services.api.receiving import ReceivedFile, received_file
+from services.api.receiving import ReceivedFile
 from services.api.routes.documents import binary, problems
 from services.api.schemas import StyleBody, StyleUploadAnswer
+from services.api.uploading import handed_in, kept
 from shared.errors import MediaError
-from shared.storage.keys import upload_key
 from shared.styles import Style, read_style
 
-BUSY_S = 10
 DECODE_S = 120.0  # an hour of sound, on a busy machine
 router = APIRouter(tags=["audio"])
 
@@ -37,27 +35,10 @@ router = APIRouter(tags=["audio"])
 )
 async def hand_in_style(request: Request, edge: EdgeDep) -> StyleUploadAnswer:
     """Check and keep music for `audio_params.style_audio`; the same bytes are kept once."""
-    if edge.uploads.locked():
-        raise ProblemError(
-            HTTPStatus.SERVICE_UNAVAILABLE,
-            "as many files come in as may at once",
-            headers={"Retry-After": str(BUSY_S)},
-        )
-    limits = edge.settings.limits
-    async with (
-        edge.uploads,
-        received_file(
-            request,
-            bytes_max=limits.style_bytes_max,
-            part_s=limits.receive_s,
-            folder=edge.settings.scratch_dir,
-        ) as received,
-    ):
+    bytes_max = edge.settings.limits.style_bytes_max
+    async with handed_in(request, edge, bytes_max=bytes_max) as received:
         style = await _heard(received, window_s=edge.settings.pricing.style_window_s)
-        key = upload_key(received.sha256)
-        found = await edge.store.stat(key)
-        if found is None or found.size_bytes != received.size_bytes:
-            await edge.store.put_file(key, received.path, content_type=style.content_type)
+        key = await kept(edge, received, content_type=style.content_type)
     return StyleUploadAnswer(
         style_audio=StyleBody(object=key),
         size_bytes=received.size_bytes,

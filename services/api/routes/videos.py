@@ -6,16 +6,14 @@ from http import HTTPStatus
 from fastapi import APIRouter, Request
 
 from services.api.asking import RequestInvalidError
-from services.api.edge import Edge, EdgeDep
-from services.api.problems import ProblemError
-from services.api.receiving import ReceivedFile, received_file
+from services.api.edge import EdgeDep
+from services.api.receiving import ReceivedFile
 from services.api.routes.documents import binary, problems
 from services.api.schemas import UploadAnswer, VideoBody
+from services.api.uploading import handed_in, kept
 from shared.errors import MediaError
-from shared.storage.keys import upload_key
 from shared.video import VideoInfo, probe_video
 
-BUSY_S = 10
 PROBE_S = 300.0  # every packet is read: 2 GiB from a slow disk
 _TYPES = {"mov": "video/mp4", "matroska": "video/x-matroska"}
 router = APIRouter(tags=["videos"])
@@ -35,24 +33,10 @@ router = APIRouter(tags=["videos"])
 )
 async def hand_in_video(request: Request, edge: EdgeDep) -> UploadAnswer:
     """Check and keep a video; the same bytes are kept once."""
-    if edge.uploads.locked():
-        raise ProblemError(
-            HTTPStatus.SERVICE_UNAVAILABLE,
-            "as many videos come in as may at once",
-            headers={"Retry-After": str(BUSY_S)},
-        )
-    limits = edge.settings.limits
-    async with (
-        edge.uploads,
-        received_file(
-            request,
-            bytes_max=limits.video_bytes_max,
-            part_s=limits.receive_s,
-            folder=edge.settings.scratch_dir,
-        ) as received,
-    ):
+    bytes_max = edge.settings.limits.video_bytes_max
+    async with handed_in(request, edge, bytes_max=bytes_max) as received:
         info = await _probed(received)
-        key = await _kept(edge, received, info)
+        key = await kept(edge, received, content_type=_TYPES[info.demuxer])
     return UploadAnswer(
         video=VideoBody(object=key),
         size_bytes=received.size_bytes,
@@ -68,11 +52,3 @@ async def _probed(received: ReceivedFile) -> VideoInfo:
             return await asyncio.to_thread(probe_video, received.path)
     except MediaError as error:
         raise RequestInvalidError([("video", error.reason)]) from error
-
-
-async def _kept(edge: Edge, received: ReceivedFile, info: VideoInfo) -> str:
-    key = upload_key(received.sha256)
-    found = await edge.store.stat(key)
-    if found is None or found.size_bytes != received.size_bytes:
-        await edge.store.put_file(key, received.path, content_type=_TYPES[info.demuxer])
-    return key

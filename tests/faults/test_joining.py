@@ -1,0 +1,93 @@
+"""A generator joins or leaves every few seconds, under scenes of that length; nobody pays twice.
+
+The stall is what it costs in time: how long a job waited between the end of one prediction and
+the request for its next. The provider's own timestamps say it. It is told, not asserted: the
+machine that runs the tests has its own share in it.
+"""
+
+import asyncio
+import os
+import sys
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from shared.ids import scene_seed
+from tests.faults import checker
+from tests.faults.forked import Forked
+from tests.faults.room import Room, report, room
+from tests.servers import KafkaServer
+
+LONG = os.environ.get("SEGUE_CHAOS") == "long"  # noqa: TID251 - the suite's own setting
+MOVES = 12 if LONG else 5
+EVERY_S = 10.0 if LONG else 4.0
+WORK_S = 10.0 if LONG else 3.0
+JOBS = [f"job-{number}" for number in range(4)]
+#: so many that there is work to the last move
+SCENES = int(MOVES * EVERY_S / WORK_S) + 2
+DONE_S = SCENES * (WORK_S + 10)
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900 if LONG else 240)]
+
+
+async def _moved(guest: Forked) -> None:
+    """One generator comes and goes in turn; each time it leaves as it should."""
+    for move in range(MOVES):
+        await asyncio.sleep(EVERY_S)
+        if move % 2 == 0:
+            await guest.start()
+        else:
+            assert await guest.stop() == 0, str(guest.log)
+
+
+def _stalls_s(here: Room) -> list[float]:
+    """Between the end of each scene at the provider and the request for the next of its job."""
+    calls = {call["input"]["seed"]: call for call in here.fake.predictions}
+    found = []
+    for job in JOBS:
+        scenes = [calls[scene_seed(job, 1, index, 1)] for index in range(SCENES)]
+        found += [
+            (_moment(later["created_at"]) - _moment(earlier["completed_at"])).total_seconds()
+            for earlier, later in pairwise(scenes)
+        ]
+    return found
+
+
+def _moment(written: str) -> datetime:
+    return datetime.fromisoformat(written)
+
+
+def _told(stalls_s: Sequence[float]) -> str:
+    middle = sorted(stalls_s)[len(stalls_s) // 2]
+    return f"stall: longest {max(stalls_s):.2f} s, median {middle:.2f} s of {len(stalls_s)}"
+
+
+async def test_generators_that_come_and_go_charge_nothing_twice(
+    kafka: KafkaServer, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    """Clean joins and leaves in the middle of scenes: charged = scenes, and all in order."""
+    async with room(kafka, tmp_path, work_s=WORK_S, partitions=4) as here:
+        stays, guest = here.service("generator"), here.service("generator", number=2)
+        try:
+            await stays.start()
+            await stays.ready()
+            await here.ask(JOBS, scenes=SCENES)
+            await _moved(guest)
+            at_work = here.fake.running
+            await here.until_done(within_s=DONE_S)
+            for service in (stays, guest):
+                assert await service.stop() == 0
+        finally:
+            await stays.kill()
+            await guest.kill()
+        facts = await here.judged()
+        stalls_s = _stalls_s(here)
+
+    record_property("longest_stall_s", round(max(stalls_s), 2))
+    sys.stdout.write(f"{report(f'{MOVES} moves', [facts])}; {_told(stalls_s)}\n")
+    assert at_work, "there was work to the last move"
+    assert guest.said("partitions.assigned") >= (MOVES + 1) // 2, "the guest had its share"
+    assert checker.violations(facts) == []
