@@ -26,6 +26,7 @@ import httpx
 from shared.starting import main as start
 from tests.faults.history import append
 from tests.faults.steps import Aim, Point, Step, step_named
+from tests.faults.without import PROTECTIONS
 
 SETTINGS = {
     "api": "ApiSettings",
@@ -123,6 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--scene", type=int, default=0, help="of which scene, from 0")
     parser.add_argument("--freeze", action="store_true", help="SIGSTOP instead of SIGKILL")
     parser.add_argument("--history", type=Path, help="a line about the end goes there")
+    parser.add_argument("--without", choices=sorted(PROTECTIONS), help="lacks this protection")
     told = parser.parse_args(arguments)
 
     def end(point: Point) -> None:
@@ -131,6 +133,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             append(told.history, kind="end", service=told.service, at=str(point), how=how)
         os.kill(os.getpid(), signal.SIGSTOP if told.freeze else signal.SIGKILL)
 
+    if told.without is not None:
+        PROTECTIONS[told.without]()
     if told.at is not None:
         aim = Aim(job_id=told.job, scene=told.scene)
         Trap(told.service, told.at, aim=aim, end=end).lay()

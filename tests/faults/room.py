@@ -134,14 +134,19 @@ class Room:
         aim: Aim | None = None,
         freeze: bool = False,
         number: int = 1,
+        without: str | None = None,
     ) -> Forked:
-        """A service of this room, not started; it dies, or freezes, `at` a point."""
+        """A service of this room, not started; it dies, or freezes, `at` a point.
+
+        `without` names a protection that it lacks.
+        """
         arguments = [name, "--history", str(self.history.path)]
         if at is not None:
             arguments += ["--at", str(at), *(["--freeze"] * freeze)]
         if aim is not None:
             arguments += ["--scene", str(aim.scene)]
             arguments += [] if aim.job_id is None else ["--job", aim.job_id]
+        arguments += [] if without is None else ["--without", without]
         log = self.folder / f"{name}-{number}{'' if at is None else '-dies'}.log"
         return Forked(name, self.environment, arguments=arguments, log=log)
 

@@ -12,6 +12,7 @@ pace of all lanes. Scenes longer than the model's 30 s are one prediction all th
 I/O: HTTP, the store, the clock.
 """
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -162,7 +163,7 @@ class ReplicateProvider:
         fresh = prediction_id in self._warnings
         try:
             answer = await self._waiting.ended(prediction_id, request, look_first=not fresh)
-        except JobError:
+        except (JobError, asyncio.CancelledError):  # whoever has its lane now counts it
             self._limiter.ended(prediction_id)
             raise
         self._limiter.ended(prediction_id)

@@ -196,3 +196,26 @@ async def test_a_nudge_looks_at_once(tmp_path: Path) -> None:
     assert clip.data == a_clip()
     assert len(room.at("get")) == 2
     assert waits == [1, 1]  # a nudged look does not make the next wait longer
+
+
+async def test_who_stops_waiting_gives_its_place_at_the_provider_back(tmp_path: Path) -> None:
+    """A lane that moved to another process: the prediction counts there, and here no more."""
+    room = Room(tmp_path, settings={"in_flight_max": 1})
+    room.tells("create", httpx.Response(201, json=a_prediction()))
+    looked = asyncio.Event()
+
+    def running(_request: httpx.Request) -> httpx.Response:
+        looked.set()
+        return RUNNING
+
+    room.tells("get", running)
+    prediction = await room.provider.submit(FRESH)
+    waiting = asyncio.create_task(room.provider.collect(prediction, FRESH))
+    await looked.wait()
+    with pytest.raises(ProviderBusyError):
+        await room.provider.ready(within_s=0.5)
+
+    waiting.cancel()
+    await asyncio.wait([waiting])
+
+    await room.provider.ready(within_s=0.5)
