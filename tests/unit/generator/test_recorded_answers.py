@@ -83,7 +83,7 @@ async def test_an_output_of_null_is_no_clip(tmp_path: Path) -> None:
 def test_the_answers_are_what_their_names_say(form: str) -> None:
     """Recorded, not written by hand: each is the whole prediction."""
     answer = ANSWERS[form]
-    kinds: dict[str, type] = {"string": str, "list": list, "data_url": str, "null": type(None)}
+    kinds: dict[str, Any] = {"string": str, "list": list, "data_url": str, "null": type(None)}
 
     assert answer["status"] == "succeeded"
     assert isinstance(answer["output"], kinds[form])
