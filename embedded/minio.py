@@ -6,7 +6,6 @@ kept per user, under a name that hashes what it was built from. `MINIO_BIN` name
 I/O: processes, files, a port of 127.0.0.1; the Go module proxy and minutes of work the first time.
 """
 
-import re
 import secrets
 import shutil
 from pathlib import Path
@@ -14,14 +13,13 @@ from pathlib import Path
 import httpx
 from pydantic import SecretStr
 
-from embedded import toolcache
+from embedded import golang, toolcache
 from embedded.server import Server, ServerStartError, free_ports, run_tool
 from embedded.toolcache import ToolSettings
 from shared.settings import StoreSettings
 
 RELEASE = "2026-02-12T20-18-48Z"
 COMMIT = "7aac2a2c5b7c"
-GO_MIN = (1, 24)  # what the module's own go.mod asks for
 _MODULE = Path(__file__).parent / "tools" / "minio"
 _PACKAGE = "github.com/minio/minio"
 _BUILD_S = 1800.0  # 169 to 281 s on two cores with nothing cached
@@ -44,7 +42,7 @@ class NativeMinio:
         """Whether a start would find the binary ready."""
         if settings.minio_binary is not None:
             return True
-        return _go() is None and _place(settings).is_dir()
+        return golang.is_there(settings) and _place(settings).is_dir()
 
     @staticmethod
     def available(settings: ToolSettings) -> str | None:
@@ -52,7 +50,7 @@ class NativeMinio:
         if settings.minio_binary is not None:
             found = shutil.which(settings.minio_binary)
             return None if found else f"MINIO_BIN: no program at {settings.minio_binary}"
-        return _go()
+        return None
 
     def start(self) -> StoreSettings:
         """Start with keys of its own making; what a client needs to know.
@@ -63,7 +61,7 @@ class NativeMinio:
         if why_not := self.available(self._settings):
             raise ServerStartError(f"MinIO: {why_not}")
         binary = self._settings.minio_binary or (
-            toolcache.fill(_place(self._settings), _build, deadline_s=_BUILD_S) / "minio"
+            toolcache.fill(_place(self._settings), self._build, deadline_s=_BUILD_S) / "minio"
         )
         (port,) = free_ports(1)
         secret = secrets.token_urlsafe(24)
@@ -89,46 +87,29 @@ class NativeMinio:
         """End it; nothing happens when it does not run."""
         self.server.stop()
 
+    def _build(self, folder: Path) -> None:
+        names = {
+            "ReleaseTag": f"DEVELOPMENT.{RELEASE}",
+            "CommitID": COMMIT,
+            "ShortCommitID": COMMIT,
+        }
+        flags = " ".join(["-s -w", *(f"-X {_PACKAGE}/cmd.{k}={v}" for k, v in names.items())])
+        go = golang.go_program(self._settings)
+        form: list[str | Path] = ["-mod=readonly", "-trimpath", "-ldflags", flags]
+        run_tool(
+            "building MinIO",
+            [go, "build", *form, "-o", folder / "minio", _PACKAGE],
+            timeout_s=_BUILD_S,
+            environment={"CGO_ENABLED": "0", "GOFLAGS": ""},  # flags of the user's could change it
+            folder=_MODULE,
+        )
+
 
 def _place(settings: ToolSettings) -> Path:
     ingredients = [(_MODULE / name).read_bytes() for name in ("go.mod", "go.sum")]
-    go_version = run_tool("go env", ["go", "env", "GOVERSION"], timeout_s=_TOOL_S, folder=_MODULE)
+    go = golang.go_program(settings)
+    go_version = run_tool("go env", [go, "env", "GOVERSION"], timeout_s=_TOOL_S, folder=_MODULE)
     return toolcache.cached_path(settings, "minio", *ingredients, go_version.encode())
-
-
-def _go() -> str | None:
-    """None if a Go that can build it is there; otherwise why not."""
-    ways_out = f"install Go {GO_MIN[0]}.{GO_MIN[1]} or newer, or let MINIO_BIN name a server"
-    if shutil.which("go") is None:
-        return f"no go found: {ways_out}"
-    try:
-        said = run_tool("go version", ["go", "version"], timeout_s=_TOOL_S)
-    except ServerStartError as error:
-        return str(error)
-    found = re.search(r"go(\d+)\.(\d+)", said)
-    if found is None or (int(found.group(1)), int(found.group(2))) < GO_MIN:
-        return f"{said.strip()} is too old: {ways_out}"
-    return None
-
-
-def _build(folder: Path) -> None:
-    names = {"ReleaseTag": f"DEVELOPMENT.{RELEASE}", "CommitID": COMMIT, "ShortCommitID": COMMIT}
-    flags = " ".join(["-s -w", *(f"-X {_PACKAGE}/cmd.{k}={v}" for k, v in names.items())])
-    form: list[str | Path] = [
-        "-mod=readonly",
-        "-trimpath",
-        "-ldflags",
-        flags,
-        "-o",
-        folder / "minio",
-    ]
-    run_tool(
-        "building MinIO",
-        ["go", "build", *form, _PACKAGE],
-        timeout_s=_BUILD_S,
-        environment={"CGO_ENABLED": "0", "GOFLAGS": ""},  # flags of the user's could change it
-        folder=_MODULE,
-    )
 
 
 def answers(url: str) -> bool:

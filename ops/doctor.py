@@ -212,7 +212,7 @@ def _tools_for_tests() -> Iterator[Check]:
     )
     for name, argument, use in (
         ("mvn", "--version", "for a real Kafka (`make native`, tests): maven fetches its jars"),
-        ("go", "version", "for a real MinIO (`make native`, tests): Go builds it"),
+        ("go", "version", "for a real MinIO: Go builds it; without one, a wheel brings it"),
         ("docker", "--version", "for `docker compose`, and for tests in containers"),
     ):
         told = _version(name, argument)

@@ -20,10 +20,12 @@ import subprocess
 import tarfile
 import tempfile
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from embedded import toolcache
+from embedded.golang import go_program
 from embedded.server import Server, ServerStartError, run_tool
 from embedded.toolcache import ToolSettings
 
@@ -76,9 +78,11 @@ def base_image(settings: ToolSettings) -> Path:
 def compose_binary(settings: ToolSettings) -> Path:
     """Compose, built by Go from its published module, once per user."""
     pins = [(_COMPOSE / name).read_bytes() for name in ("go.mod", "go.sum")]
-    said = run_tool("go version", ["go", "version"], timeout_s=_CALL_S, folder=_COMPOSE)
+    go = go_program(settings)
+    said = run_tool("go version", [go, "version"], timeout_s=_CALL_S, folder=_COMPOSE)
     place = toolcache.cached_path(settings, "docker-compose", *pins, said.encode())
-    return toolcache.fill(place, _build_compose, deadline_s=_BUILD_S) / "docker-compose"
+    build = partial(_build_compose, go)
+    return toolcache.fill(place, build, deadline_s=_BUILD_S) / "docker-compose"
 
 
 class Engine:
@@ -212,12 +216,12 @@ def _fill_base(root: Path) -> None:
         package.unlink()
 
 
-def _build_compose(folder: Path) -> None:
+def _build_compose(go: Path, folder: Path) -> None:
     flags = f"-s -w -X {_COMPOSE_PACKAGE}/internal.Version={_compose_version()}"
     form = ["-mod=readonly", "-trimpath", "-ldflags", flags]
     run_tool(
         "building docker-compose",
-        ["go", "build", *form, "-o", folder / "docker-compose", f"{_COMPOSE_PACKAGE}/cmd"],
+        [go, "build", *form, "-o", folder / "docker-compose", f"{_COMPOSE_PACKAGE}/cmd"],
         timeout_s=_BUILD_S,
         environment={"CGO_ENABLED": "0", "GOFLAGS": ""},
         folder=_COMPOSE,

@@ -7,9 +7,11 @@ from pathlib import Path
 import httpx
 import pytest
 
+from embedded.golang import GO_MIN, go_program
 from embedded.java import java_home
 from embedded.kafka import NativeKafka
 from embedded.minio import NativeMinio
+from embedded.server import run_tool
 from embedded.toolcache import ToolSettings
 from shared.running import RunningStack
 from shared.settings import StoreSettings
@@ -106,6 +108,22 @@ def test_a_java_comes_from_its_wheel_where_there_is_none(
 
     assert (home / "bin" / "java").is_file()
     assert "java-runtime" in str(home)
+
+
+@pytest.mark.usefixtures("native")
+def test_a_go_comes_from_its_wheel_where_there_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So MinIO can be built with nothing but Python; the compiler is whole."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    go = go_program(ToolSettings.from_environment())
+
+    assert "site-packages" not in str(go)
+    told = run_tool("go env", [go, "env", "GOVERSION", "GOROOT"], timeout_s=30)
+    version, root = told.split()
+    assert tuple(map(int, version.removeprefix("go").split(".")[:2])) >= GO_MIN
+    assert (Path(root) / "pkg").is_dir()
 
 
 def _begun(stack: RunningStack, job_id: str) -> bool:
