@@ -24,6 +24,7 @@ from shared.media import Audio, rms
 STYLE_RATE_HZ = 32_000  # the model's own
 STYLE_S_MIN = 1  # windows are whole seconds
 LENGTH_S_MAX = 3600  # a song, not an archive
+RATE_HZ_MIN = 4000  # less is no music, and one frame of it may unpack to gigabytes
 SILENT_RMS = 2e-3  # as for clips: the model itself takes less for silence
 _STEP_SAMPLES = STYLE_RATE_HZ // 100
 _HEAD_BYTES = 512
@@ -92,6 +93,8 @@ def read_style(path: Path, *, window_s: int) -> Style:
             if not container.streams.audio:
                 raise MediaError(f"the file has no sound; {_WAY_OUT}")
             stream = container.streams.audio[0]
+            if stream.codec_context is None:
+                raise MediaError(f"its sound is coded in a way nobody here can read; {_WAY_OUT}")
             channels, rate_hz = stream.channels, stream.rate
             for block in _blocks(container):
                 tail.add(block)
@@ -183,6 +186,11 @@ def _blocks(container: InputContainer) -> Iterator[Audio]:
     """The sound of the first audio stream, stereo at `STYLE_RATE_HZ`."""
     resampler = av.AudioResampler(format="fltp", layout="stereo", rate=STYLE_RATE_HZ)
     for frame in container.decode(audio=0):
+        if frame.sample_rate < RATE_HZ_MIN:
+            raise MediaError(
+                f"has {frame.sample_rate} samples a second; at least {RATE_HZ_MIN} are needed, "
+                "send a better copy"
+            )
         frame.pts = None  # the resampler keeps its own count
         for block in resampler.resample(frame):
             yield block.to_ndarray().astype(np.float32, copy=False)

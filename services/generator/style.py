@@ -43,6 +43,7 @@ from shared.telemetry.log import Logger
 
 FIELD = "audio_params.style_audio"
 AWAY = RetryPolicy(first_s=2.0, max_s=20.0, attempts_max=3)
+READ_S = 120.0  # an hour of sound, on a busy machine
 AT_ONCE_MAX = 2  # each may hold a whole file in the temporary folder, and the end of one in memory
 _BIT_RATE = 320_000  # the best that MP3 has: the provider codes the music once more
 
@@ -183,7 +184,12 @@ class Styles:
                 with tempfile.TemporaryDirectory(prefix="segue-style-") as folder:
                     path = Path(folder, "style")
                     await self.fetcher.fetch(ref, path)
-                    return await asyncio.to_thread(read_style, path, window_s=self.window_s)
+                    async with asyncio.timeout(READ_S):
+                        return await asyncio.to_thread(read_style, path, window_s=self.window_s)
+            except TimeoutError as error:
+                raise MediaError(
+                    f"takes longer than {READ_S:g} s to read; send a shorter piece"
+                ) from error
             except OSError as error:
                 raise _FolderError(f"temporary folder: {error.strerror or error}") from error
 

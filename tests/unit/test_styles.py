@@ -1,6 +1,7 @@
 """Styles: which end of somebody's own audio is continued, and what is none."""
 
 import io
+import struct
 from pathlib import Path
 
 import av
@@ -113,6 +114,15 @@ def _playlist(kind: str) -> bytes:
     }[kind]
 
 
+def _wav(*, tag: int, rate_hz: int) -> bytes:
+    """A mono WAV of 16 bits a sample, said to be of this codec and rate."""
+    sound = bytes(range(256)) * 40
+    form = struct.pack("<HHIIHH", tag, 1, rate_hz, 2 * rate_hz, 2, 16)
+    chunks = b"fmt " + struct.pack("<I", len(form)) + form
+    chunks += b"data" + struct.pack("<I", len(sound)) + sound
+    return b"RIFF" + struct.pack("<I", 4 + len(chunks)) + b"WAVE" + chunks
+
+
 BAD = {
     "empty": (b"", "empty"),
     "text": (b"hello, this is no music\n" * 50, "no audio"),
@@ -121,6 +131,8 @@ BAD = {
     "image": (b"\x89PNG\r\n\x1a\n" + bytes(500), "no audio"),
     "a header alone": (b"ID3\x04\x00\x00\x00\x00\x00\x00", "no audio|empty"),
     "a broken song": (b"OggS" + bytes(range(256)) * 8, "damaged"),
+    "an unknown codec": (_wav(tag=0x7777, rate_hz=44_100), "nobody here can read"),
+    "20 samples a second": (_wav(tag=1, rate_hz=20), "has 20 samples a second"),
     "half a second": (audio_file(a_song(0.5)), r"plays for 0\.50 s; at least 1 s"),
     "silence": (audio_file(quiet(4.0)), "is silent: send"),
     "a click and silence": (
