@@ -159,15 +159,15 @@ class SceneStream:
 
         in_flight_max = self._settings.lanes.in_flight_max
         if name != SceneRequested.kind:
-            in_flight_max *= 2  # what is only heard: scenes that fill their room keep it not out
+            in_flight_max *= 2  # what is only heard: scenes that fill their room do not keep it out
 
         async def consume(stream: Any) -> None:
             async for event in stream.noack().events():
+                await self.lanes.room(in_flight_max)
                 message = event.message
                 received = read(_record_of(message, prefix=prefix))
                 if isinstance(received, Envelope):
                     seen(received)
-                await self.lanes.room(in_flight_max)
                 self.lanes.offer(
                     slot=message.tp,
                     offset=message.offset,
