@@ -65,6 +65,7 @@ class NativeKafka:
     def __init__(self, folder: Path, settings: ToolSettings) -> None:
         self.folder = folder.resolve()
         self._settings = settings
+        self._port: int | None = None  #: that was asked for
         self.server = Server(f"Apache Kafka {VERSION}", log=self.folder / "kafka.log")
 
     @staticmethod
@@ -76,8 +77,10 @@ class NativeKafka:
             return "its jars are not cached, and there is no mvn (Maven) to fetch them"
         return None
 
-    def start(self) -> str:
+    def start(self, *, port: int | None = None) -> str:
         """Start, formatting the folder the first time; the bootstrap address.
+
+        `port` is for clients that know the broker from before; None takes any that is free.
 
         Raises:
             ServerStartError: why it did not.
@@ -95,6 +98,7 @@ class NativeKafka:
             )
 
         jars = toolcache.fill(_place(self._settings), fetch_jars, deadline_s=_FETCH_S)
+        self._port = port
         port, properties = self._configure()
         log4j = f"-Dlog4j2.configurationFile={self.folder / 'log4j2.xml'}"
         command: list[str | Path] = [java, *_JVM, log4j, "-cp", f"{jars}/*"]
@@ -130,6 +134,7 @@ class NativeKafka:
     def _configure(self) -> tuple[int, Path]:
         """Write the broker's configuration; its port and the file."""
         port, controller = free_ports(2)
+        port = self._port or port
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "log4j2.xml").write_text(_LOG4J)
         properties = self.folder / "server.properties"

@@ -24,6 +24,7 @@ from ops.follow import follow
 from ops.options import ApiUrl, DataDir, Json, Provider
 from ops.plan import lines, plan
 from ops.progress import JobProgress
+from ops.rebuild import rebuild
 from ops.scenes import read_scenes
 from ops.score import ScoreRequest, check
 from ops.score import score as run_score
@@ -41,6 +42,7 @@ app = typer.Typer(
 )
 app.command(epilog=HELP)(prepare)
 app.command(epilog=HELP)(acls)
+app.command(epilog=HELP)(rebuild)
 
 
 @app.command(epilog=HELP)

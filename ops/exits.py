@@ -23,13 +23,15 @@ class Exit(IntEnum):
     OK = 0  #: done
     FAILED = 1  #: the job failed, or a check of `segue doctor` did
     USAGE = 2  #: wrong input: a file, an option, a setting, or what the api refuses
-    UNREACHABLE = 3  #: no stack or api answers, or not in time
+    UNREACHABLE = 3  #: no stack, api or server answers, or not in time; go on with the same again
+    REFUSED = 4  #: as things stand it would do harm, or there is nothing to do it to
     INTERRUPTED = 130  #: Ctrl-C
 
 
 HELP = (
     "Exit codes: 0 done; 1 the job failed, or a check did; 2 wrong input or settings; "
-    "3 the stack or api cannot be reached, or not in time; 130 interrupted."
+    "3 the stack, api or a server cannot be reached, or not in time; "
+    "4 refused as things stand: nothing was changed; 130 interrupted."
 )
 
 

@@ -46,3 +46,6 @@ Timeout = Annotated[float | None, typer.Option(help="Seconds (SEGUE_SCORE_TIMEOU
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Say what it would do and cost; do nothing.")
 ]
+
+Apply = Annotated[bool, typer.Option("--apply", help="Do it; else say what would be done.")]
+Reason = Annotated[str | None, typer.Option(help="Why; kept in the audit. Needed with --apply.")]

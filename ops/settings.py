@@ -16,4 +16,7 @@ class CommandSettings(SettingsGroup):
     #: who makes the music of a stack that a command starts; None: the stack's own choice
     provider: str | None = Field(None, validation_alias="MUSIC_PROVIDER")
 
+    #: who is written into the audit; None: the user at this machine
+    operator: str | None = Field(None, validation_alias="SEGUE_OPERATOR", max_length=200)
+
     home: HomeSettings = Field(default_factory=HomeSettings.from_environment)

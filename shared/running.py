@@ -112,6 +112,16 @@ def announce_stack(
     half.rename(folder / _STACK_FILE)
 
 
+def stack_environment(folder: Path) -> dict[str, str]:
+    """The variables that find the servers of the stack in `folder`; empty where none says."""
+    try:
+        lines = (folder / _ENVIRONMENT_FILE).read_text().splitlines()
+    except OSError:
+        return {}
+    pairs = (line.partition("=") for line in lines)
+    return {name: "".join(shlex.split(value)) for name, _, value in pairs}
+
+
 def withdraw_stack(folder: Path) -> None:
     """Say no longer that a stack runs in `folder`."""
     (folder / _ENVIRONMENT_FILE).unlink(missing_ok=True)

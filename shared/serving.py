@@ -19,6 +19,9 @@ from typing_extensions import override
 from shared.errors import SettingsError
 
 BACKLOG = 2048
+# Longer than clients and balancers keep an idle connection (60 s at most, as a rule): who reuses
+# one in the moment in which we close it sees a request fail that we never read.
+KEEP_ALIVE_S = 75
 _LOGGER = logging.getLogger("uvicorn.error")
 
 
@@ -65,7 +68,7 @@ class HttpServer:
             lifespan="off",
             timeout_graceful_shutdown=stop_s,
             server_header=False,
-            **options,
+            **{"timeout_keep_alive": KEEP_ALIVE_S, **options},
         )
         self._listening = listening
         self._stop_s = stop_s

@@ -60,7 +60,7 @@ async def run(
         log=log,
     )
     listening = listen(settings.host, settings.port, setting="SEGUE_API_PORT")
-    door = Door(health)
+    door = Door(health, requests_max=settings.limits.requests_max)
     server = HttpServer(door, listening, stop_s=HTTP_STOP_S)
     try:
         serving = await server.start()
@@ -142,10 +142,14 @@ async def _parts(settings: ApiSettings, *, health: Health) -> AsyncIterator[Edge
     links = SegmentLinks(settings.links, clock=clock)
     store = open_store(settings.store)
     database = Database(settings.database)
-    health.probes += _probes(settings, database, store, clock=clock)
+    health.probes += [
+        *server_probes(settings.kafka, store, clock=clock),
+        Probe(name="postgres", ask=database.check, clock=clock),
+    ]
     try:
         await _prepared(store, log=log)
         await health.reach("PostgreSQL", lambda: _migrated(database))
+        health.probes.append(_provider_probe(database, clock=clock))  # it reads tables
         yield Edge(
             settings=settings,
             database=database,
@@ -171,26 +175,20 @@ async def _parts(settings: ApiSettings, *, health: Health) -> AsyncIterator[Edge
         log.info("api stopped", action="service.stopped")
 
 
-def _probes(
-    settings: ApiSettings, database: Database, store: ObjectStore, *, clock: Clock
-) -> list[Probe]:
-    """What `readyz` asks.
+def _provider_probe(database: Database, *, clock: Clock) -> Probe:
+    """Whether the provider pauses.
 
-    A paused provider does not make the api unready: it takes requests in, and the queue keeps
-    them; taken out of its balancer it would only refuse them.
+    A paused one does not make the api unready: it takes requests in, and the queue keeps them;
+    taken out of its balancer it would only refuse them.
     """
 
-    async def provider() -> None:
+    async def ask() -> None:
         async with database.connection() as connection:
             paused = await delays.pause(connection)
         if paused is not None:
             raise ProviderPausedError(f"paused: {paused.reason} ({paused.scenes} scenes wait)")
 
-    return [
-        *server_probes(settings.kafka, store, clock=clock),
-        Probe(name="postgres", ask=database.check, clock=clock),
-        Probe(name="provider", ask=provider, clock=clock, required=False),
-    ]
+    return Probe(name="provider", ask=ask, clock=clock, required=False)
 
 
 async def _migrated(database: Database) -> None:

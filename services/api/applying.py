@@ -8,9 +8,12 @@ A record of `video.stitched` that cannot be used goes to its dead-letter topic t
 outbox, in the same transaction. On the other topics whoever owns the work dead-letters; here
 such a record is counted and passed over. A record that nothing here should stumble over is
 found by applying its batch one by one, and is a dead letter with its traceback.
+
+The moment of a record is the one its writer put into it, if that was one of ours: what is said
+again, or read again from the beginning, is dated as it was.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -22,6 +25,7 @@ from services.api.repository import Connection, Database, delays, jobs, offsets,
 from services.api.repository.delays import SceneKey
 from services.api.repository.jobs import Shown
 from services.api.repository.outbox import Waiting
+from services.api.repository.runs import RunKey
 from services.api.settings import ApiSettings
 from shared.clock import Clock
 from shared.errors import InvalidEventError, RetryableError, SegueError
@@ -29,7 +33,7 @@ from shared.events import SceneDelayed, VideoStitched
 from shared.kafka.codec import VALUE_BYTES_MAX, Envelope, Record, Unreadable, read
 from shared.kafka.deadletter import dead_letter_headers
 from shared.telemetry.log import Logger
-from shared.telemetry.metrics import DEAD_LETTERS_TOTAL, RECORDS_TOTAL, SKIPPED_TOTAL
+from shared.telemetry.metrics import DEAD_LETTERS_TOTAL, RECORDS_TOTAL
 from shared.topics import DLQ_SUFFIX
 
 SERVICE = "api"
@@ -179,12 +183,14 @@ class Applier:
         now = self.clock.now()
         await jobs.create(connection, job_ids, now=now)
         locked = await jobs.lock(connection, job_ids)
-        newest = [(job.job_id, job.run) for job in locked.values() if job.run]
-        before = await runs.load(connection, newest)
-        folded = _fold(before, events)
-        await _write(connection, folded, now=now)
+        newest = {job.job_id: job.run for job in locked.values()}
+        about = {(event.job_id, event.run) for event, _ in events}
+        before = await runs.load(connection, about | set(newest.items()))
+        await _write(connection, _fold(before, newest, events), now=now)
 
     def _moment(self, record: Record) -> datetime:
+        if (said := _said_at(record)) is not None:
+            return said
         if not record.timestamp_ms or record.timestamp_ms < 0:
             return self.clock.now()
         return datetime.fromtimestamp(record.timestamp_ms / 1000, UTC)
@@ -205,51 +211,71 @@ class Applier:
 class _Folded:
     """What a batch did to the views of its jobs."""
 
-    changed: list[RunView]
-    left: list[RunView]  #: views of runs that a newer one superseded inside this batch
-    newer: list[tuple[str, int]]
+    views: dict[RunKey, RunView]  #: of every run that it spoke of, and of each job's newest
+    newest: dict[str, int]
+    changed: set[RunKey]
+    begun: set[RunKey]  #: runs that are the newest of their job since this batch
     scenes: list[RunEvent]
     delays: dict[SceneKey, Delay | None]
 
 
-def _fold(before: dict[str, RunView], events: Sequence[tuple[RunEvent, datetime]]) -> _Folded:
-    views, left = dict(before), []
+def _fold(
+    before: Mapping[RunKey, RunView],
+    newest: Mapping[str, int],
+    events: Sequence[tuple[RunEvent, datetime]],
+) -> _Folded:
+    views, last = dict(before), dict(newest)
     scenes: list[RunEvent] = []
     waits: dict[SceneKey, Delay | None] = {}
     for event, moment in events:
-        old = views.get(event.job_id)
-        change = project(old, event, at=moment)
-        RECORDS_TOTAL.labels(SERVICE, event.kind, "stale" if change.stale else "done").inc()
-        if change.stale:
-            SKIPPED_TOTAL.labels(SERVICE, event.kind).inc()
-            continue
-        if old is not None and change.view.run != old.run:
-            left.append(old)
-        views[event.job_id] = change.view
+        key = (event.job_id, event.run)
+        last[event.job_id] = max(last.get(event.job_id, 0), event.run)
+        outcome = "stale" if event.run < last[event.job_id] else "done"
+        RECORDS_TOTAL.labels(SERVICE, event.kind, outcome).inc()
+        change = project(views.get(key), event, at=moment)
+        views[key] = change.view
         if isinstance(change.scene, SceneDelayed):
             scene = change.scene.scene_index
             waits[event.job_id, event.run, scene] = change.view.delays.get(scene)
         elif change.scene is not None:
             scenes.append(change.scene)
-    changed = [view for job_id, view in views.items() if view != before.get(job_id)]
-    known = {(view.job_id, view.run) for view in before.values()}
-    newer = [(v.job_id, v.run) for v in changed if (v.job_id, v.run) not in known]
-    return _Folded(changed=changed, left=left, newer=newer, scenes=scenes, delays=waits)
+    return _Folded(
+        views=views,
+        newest=last,
+        changed={key for key, view in views.items() if view != before.get(key)},
+        begun={key for key in last.items() if key not in before},
+        scenes=scenes,
+        delays=waits,
+    )
 
 
 async def _write(connection: Connection, folded: _Folded, *, now: datetime) -> None:
-    if not folded.changed:
+    if not (folded.changed or folded.scenes or folded.delays):
         return
-    await runs.save(connection, [*folded.left, *folded.changed])
-    if folded.newer:
-        await runs.supersede(connection, folded.newer)
+    views, newest = folded.views, folded.newest
+    saved = [views[key] for key in sorted(folded.changed)]
+    await runs.save(connection, [(view, view.status_beside(newest[view.job_id])) for view in saved])
+    if folded.begun:
+        await runs.supersede(connection, folded.begun)
     await runs.save_scenes(connection, folded.scenes)
     await delays.save(connection, folded.delays)
-    shown = [
+    shown = [views[job_id, newest[job_id]] for job_id in sorted({job for job, _ in folded.changed})]
+    told = [
         Shown(job_id=view.job_id, run=view.run, progress=progress_of(view), video=view.video)
-        for view in folded.changed
+        for view in shown
     ]
-    await jobs.show(connection, shown, now=now)
+    await jobs.show(connection, told, now=now)
+
+
+def _said_at(record: Record) -> datetime | None:
+    """When a service of ours said it; what upstream says of time is not relied on."""
+    if not (record.header("ce_source") or "").startswith("/segue/"):
+        return None
+    try:
+        said = datetime.fromisoformat(record.header("ce_time") or "")
+    except ValueError:
+        return None
+    return said.astimezone(UTC) if said.tzinfo else None
 
 
 def _fitting(letter: Waiting) -> Waiting:

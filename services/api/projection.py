@@ -3,8 +3,9 @@
 A run's view only ever gains facts, and its status is a function of the facts whose rank never
 falls when one is added. So the order in which topics are read, duplicates and replays decide
 nothing: a finished run stays finished, a result that comes after a failure (an operator ran it
-again) completes the run, an event of an older run changes nothing, and the first event of a
-newer run, whoever asked for it, begins a new view.
+again) completes the run, and the first event of a newer run, whoever asked for it, begins a
+view of its own. What is still told of an older run is a fact of that run alone. Only of the
+records of one topic does the order count, and that is the same however often they are read.
 
 What a scene waits for is no such fact: it comes and goes, so the last word of its own topic
 counts, and none once the segment is known. It decides nothing about the status.
@@ -50,9 +51,9 @@ class RunStatus(StrEnum):
     GENERATING = "generating"  #: the first segment is there
     MERGING = "merging"  #: every segment is there
     MUXING = "muxing"  #: the track is there, a video was asked for
+    SUPERSEDED = "superseded"  #: a newer run began before this one was done
     FAILED = "failed"  #: a stage said why; what was made stays
     CANCELLED = "cancelled"  #: somebody said stop before it was done
-    SUPERSEDED = "superseded"  #: a newer run began before this one was done
     COMPLETED = "completed"  #: what was asked for is there
 
 
@@ -67,11 +68,11 @@ ALLOWED: Mapping[RunStatus, frozenset[RunStatus]] = {
     RunStatus.MERGING: frozenset(RunStatus)
     - {RunStatus.SUBMITTED, RunStatus.GENERATING, RunStatus.MERGING},
     RunStatus.MUXING: frozenset(
-        {RunStatus.FAILED, RunStatus.CANCELLED, RunStatus.SUPERSEDED, RunStatus.COMPLETED}
+        {RunStatus.SUPERSEDED, RunStatus.FAILED, RunStatus.CANCELLED, RunStatus.COMPLETED}
     ),
+    RunStatus.SUPERSEDED: frozenset({RunStatus.FAILED, RunStatus.CANCELLED, RunStatus.COMPLETED}),
     RunStatus.FAILED: frozenset({RunStatus.CANCELLED, RunStatus.COMPLETED}),
     RunStatus.CANCELLED: frozenset({RunStatus.COMPLETED}),
-    RunStatus.SUPERSEDED: frozenset(),
     RunStatus.COMPLETED: frozenset(),
 }
 
@@ -104,12 +105,17 @@ class RunView:
     muxed: VideoMuxed | None = None
     failure: JobFailed | None = None
     cancelled: JobCancelled | None = None
-    started_at: datetime
+    started_at: datetime  #: of its first request, else of its first event of any kind
     generated_at: datetime | None = None  #: when the track was there first
+
+    def status_beside(self, newest: int) -> RunStatus:
+        """Where the run stands in a job whose newest run is `newest`."""
+        superseded = self.run < newest and self.status in UNFINISHED
+        return RunStatus.SUPERSEDED if superseded else self.status
 
     @property
     def status(self) -> RunStatus:
-        """Where the run stands."""
+        """Where the run stands by its own facts."""
         if self._has_result:
             return RunStatus.COMPLETED
         if self.cancelled is not None:
@@ -145,7 +151,6 @@ class Change:
     """What an event did."""
 
     view: RunView
-    stale: bool = False  #: the event belongs to a run that a newer one superseded
     scene: RunEvent | None = None  #: the event, when it says something new of a scene
 
 
@@ -155,11 +160,10 @@ def run_event(event: Event) -> RunEvent | None:
 
 
 def project(view: RunView | None, event: RunEvent, *, at: datetime) -> Change:
-    """What is known after `event`, made `at`; `view` is that of the newest run known."""
-    if view is not None and event.run < view.run:
-        return Change(view=view, stale=True)
-    if view is None or event.run > view.run:
+    """What is known after `event`, made `at`; `view` is that of its own run, None before any."""
+    if view is None:
         view = RunView(job_id=event.job_id, run=event.run, started_at=at)
+    assert (view.job_id, view.run) == (event.job_id, event.run), "each run has its own view"
     scene = event if _is_news(view, event) else None
     return Change(view=_with(view, event, at=at), scene=scene)
 
@@ -168,6 +172,7 @@ def _with(view: RunView, event: RunEvent, *, at: datetime) -> RunView:
     """`view` with the fact that `event` is."""
     if isinstance(event, SceneRequested | SegmentGenerated | AudioMerged):
         view = _described(view, event)
+    view = _started(view, event, at=at)
     match event:
         case SceneRequested():
             view = replace(view, asked=view.asked | {event.scene_index})
@@ -229,13 +234,34 @@ def _gravity(failure: JobFailed) -> tuple[int, int, str]:
     return (_STAGE_RANK[failure.stage], index, failure.code)
 
 
-def _described(view: RunView, event: SceneRequested | SegmentGenerated | AudioMerged) -> RunView:
-    """What every event of the line repeats about its run; the first to say it counts."""
-    if view.params is not None and view.scene_count and view.video is not None:
+def _started(view: RunView, event: RunEvent, *, at: datetime) -> RunView:
+    """When the run began: with its earliest request; until one is read, its earliest event."""
+    is_request = isinstance(event, SceneRequested)
+    if view.asked and not is_request:
         return view
-    return replace(
-        view,
-        scene_count=view.scene_count or event.scene_count,
-        params=view.params or event.params,
-        video=view.video or event.video,
-    )
+    first = at if is_request and not view.asked else min(view.started_at, at)
+    return view if first == view.started_at else replace(view, started_at=first)
+
+
+def _described(view: RunView, event: SceneRequested | SegmentGenerated | AudioMerged) -> RunView:
+    """What every event of the line repeats about its run.
+
+    Should two of them differ, one of both counts whichever was read first, and so that no
+    status falls: fewer scenes, no video to be made.
+    """
+    count, params, video = event.scene_count, event.params, event.video
+    if view.scene_count:
+        count = min(count, view.scene_count)
+    if view.params is not None and view.params != params:
+        params = min(params, view.params, key=_settled)
+    if view.video is not None and view.video != video:
+        video = view.video if video is None else min(video, view.video, key=_text)
+    return replace(view, scene_count=count, params=params, video=video)
+
+
+def _settled(params: AudioParams) -> tuple[bool, str]:
+    return (params.merge_with_video, _text(params))
+
+
+def _text(value: Value) -> str:
+    return value.model_dump_json()

@@ -40,6 +40,8 @@ class LimitSettings(SettingsGroup):
     style_bytes_max: int = Field(25 * _MIB, ge=1024, validation_alias="SEGUE_STYLE_BYTES_MAX")
     #: videos and style samples handed in at once; each needs its size in the temporary folder
     uploads_max: int = Field(4, ge=1, le=100, validation_alias="SEGUE_UPLOADS_MAX")
+    #: requests worked on at once in this process; one more is told to come again (503)
+    requests_max: int = Field(200, ge=1, le=100_000, validation_alias="SEGUE_REQUESTS_MAX")
     #: clients that follow a job by server-sent events, at once, in this process
     listeners_max: int = Field(1000, ge=1, validation_alias="SEGUE_LISTENERS_MAX")
     #: how long a client may take to send the next part of a body

@@ -65,7 +65,7 @@ def configure(settings: TelemetrySettings, *, stream: TextIO | None = None) -> N
     """Set how lines look and from which level they are said; once per process."""
     out = stream or sys.stderr
     logging.basicConfig(stream=out, level=logging.WARNING, format="%(name)s: %(message)s")
-    for name in ("aiokafka", "faust", "mode"):
+    for name in ("aiokafka", "asyncpg", "faust", "mode"):
         logging.getLogger(name).setLevel(logging.ERROR)  # their warnings are our normal weather
     renderer: structlog.types.Processor = (
         structlog.dev.ConsoleRenderer(colors=out.isatty())

@@ -18,6 +18,9 @@ SKIPPED_TOTAL = Counter(
 SCENES_TOTAL = Counter(
     "segue_generator_scenes_total", "Scenes finished, by how they were made.", ["origin"]
 )
+REQUESTS_REFUSED_TOTAL = Counter(
+    "segue_api_requests_refused_total", "Requests told to come again: too many were under way."
+)
 PREDICTIONS_TOTAL = Counter(
     "segue_generator_predictions_total", "Paid or payable calls to a provider.", ["provider"]
 )

@@ -266,6 +266,6 @@ async def test_an_api_works_on_while_a_newer_one_adds_columns(paid: EdgeLine) ->
 
 async def _loaded(line: EdgeLine) -> None:
     async with line.edge.database.transaction() as connection:
-        assert set(await runs.load(connection, [("j-0", 1)])) == {"j-0"}
+        assert set(await runs.load(connection, [("j-0", 1)])) == {("j-0", 1)}
         assert set(await jobs.lock(connection, ["j-0"])) == {"j-0"}
         assert len(await outbox.oldest(connection, count=2)) == 2

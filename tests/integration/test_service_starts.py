@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
 
+import asyncpg
 import httpx
 import pytest
 
+from services.api.repository.schema import LOCK_MIGRATE
 from shared.settings import StoreSettings
 from tests.api_line import TWO_SCENES, free_port
 from tests.late import forwarded
@@ -182,6 +184,7 @@ async def test_an_api_without_its_database_is_alive_and_refuses_politely(
             ask = {"job_id": "j", "scenes": TWO_SCENES}
             refused = await client.post("/api/v3/audio/generate-scenes", json=ask)
             folder.symlink_to(socket)
+            await said(port, "answers", check="provider")  # the tables are there
             found = await said(port, "answers", check="postgres")
             taken = await client.post("/api/v3/audio/generate-scenes", json=ask)
 
@@ -192,3 +195,34 @@ async def test_an_api_without_its_database_is_alive_and_refuses_politely(
     assert int(refused.headers["retry-after"]) > 0
     assert found["checks"]["postgres"]["ok"] is True
     assert taken.status_code == 202
+
+
+async def test_an_api_whose_tables_are_not_made_yet_is_not_ready_and_asks_none_of_them(
+    postgres: Database, kafka: KafkaServer, topic_prefix: str, tmp_path: Path
+) -> None:
+    """PostgreSQL answers, and another api makes the tables: this one waits for it."""
+    url, port = await postgres(), free_port()
+    told = environment(
+        kafka,
+        topic_prefix,
+        tmp_path,
+        DATABASE_URL=url,
+        SEGUE_API_PORT=str(port),
+        SEGUE_SEGMENT_KEYS="a secret for tests alone",
+    )
+    other = await asyncpg.connect(url)
+    try:
+        await other.execute("SELECT pg_advisory_lock($1)", LOCK_MIGRATE)
+        async with services("api", environment=told, folder=tmp_path) as started:
+            waits = await said(port, "answers", check="postgres")
+            await other.execute("SELECT pg_advisory_unlock($1)", LOCK_MIGRATE)
+            works = await said(port, "answers", check="provider")
+            failed = started["api"].said("request.failed")
+    finally:
+        await other.close()
+
+    assert waits["ready"] is False
+    assert "provider" not in waits["checks"]
+    assert works["checks"]["postgres"]["ok"] is True
+    assert failed == 0
+    assert "Traceback" not in (tmp_path / "api.log").read_text()

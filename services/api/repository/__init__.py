@@ -57,8 +57,12 @@ class LockWaitError(DatabaseUnavailableError):
 class Database:
     """A bounded pool of connections."""
 
-    def __init__(self, settings: DatabaseSettings) -> None:
+    def __init__(self, settings: DatabaseSettings, *, schema: str | None = None) -> None:
+        """`schema`: where the tables lie; None: where the server's own path says."""
         self._settings = settings
+        self._session = {"application_name": "segue-api"}
+        if schema is not None:
+            self._session["search_path"] = schema
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
 
     async def open(self) -> None:
@@ -77,7 +81,7 @@ class Database:
                 command_timeout=with_timeout,
                 init=prepare,
                 reset=_as_it_is,
-                server_settings={"application_name": "segue-api"},
+                server_settings=self._session,
             )
 
     async def close(self) -> None:
@@ -129,7 +133,7 @@ class Database:
                 self._settings.url.get_secret_value(),
                 timeout=self._settings.timeout_s,
                 command_timeout=self._settings.timeout_s,
-                server_settings={"application_name": "segue-api"},
+                server_settings=self._session,
             )
         try:
             with _translated():

@@ -22,6 +22,7 @@ from shared.events import (
     VideoMuxed,
 )
 
+RunKey = tuple[str, int]  #: job, run
 _UNFINISHED = sorted(UNFINISHED)
 
 
@@ -94,7 +95,7 @@ async def begin(
     return begun
 
 
-async def supersede(connection: Connection, newest: Collection[tuple[str, int]]) -> None:
+async def supersede(connection: Connection, newest: Collection[RunKey]) -> None:
     """End what is older than the newest run of its job and not done."""
     await connection.execute(
         """
@@ -108,13 +109,13 @@ async def supersede(connection: Connection, newest: Collection[tuple[str, int]])
     )
 
 
-async def load(connection: Connection, newest: Collection[tuple[str, int]]) -> dict[str, RunView]:
-    """What is known of these runs, by job."""
+async def load(connection: Connection, keys: Collection[RunKey]) -> dict[RunKey, RunView]:
+    """What is known of these runs; what nothing is known of is missing."""
     rows = await connection.fetch(
         """
         SELECT job_id, run, r.scene_count, r.params, r.video, r.track, r.muxed, r.failure,
                r.cancelled, r.started_at, r.generated_at, s.asked, s.done, s.delays
-        FROM unnest($1::text[], $2::integer[]) AS newest (job_id, run)
+        FROM unnest($1::text[], $2::integer[]) AS wanted (job_id, run)
         JOIN runs r USING (job_id, run)
         LEFT JOIN LATERAL (
             SELECT array_agg(scene_index) FILTER (WHERE spec IS NOT NULL) AS asked,
@@ -124,14 +125,14 @@ async def load(connection: Connection, newest: Collection[tuple[str, int]]) -> d
             FROM scenes WHERE scenes.job_id = r.job_id AND scenes.run = r.run
         ) s ON true
         """,
-        [job_id for job_id, _ in newest],
-        [run for _, run in newest],
+        [job_id for job_id, _ in keys],
+        [run for _, run in keys],
     )
-    return {row["job_id"]: _view(row) for row in rows}
+    return {(row["job_id"], row["run"]): _view(row) for row in rows}
 
 
-async def save(connection: Connection, views: Iterable[RunView]) -> None:
-    """Write what is known of runs."""
+async def save(connection: Connection, known: Iterable[tuple[RunView, RunStatus]]) -> None:
+    """Write what is known of runs, each with the status it has in its job."""
     await connection.executemany(
         """
         INSERT INTO runs (job_id, run, status, scene_count, params, video, started_at,
@@ -141,9 +142,9 @@ async def save(connection: Connection, views: Iterable[RunView]) -> None:
             status = excluded.status, scene_count = excluded.scene_count,
             params = excluded.params, video = excluded.video, track = excluded.track,
             muxed = excluded.muxed, failure = excluded.failure, cancelled = excluded.cancelled,
-            generated_at = excluded.generated_at
+            started_at = excluded.started_at, generated_at = excluded.generated_at
         """,
-        [_saved(view) for view in views],
+        [_saved(view, status) for view, status in known],
     )
 
 
@@ -241,12 +242,12 @@ def _view(row: asyncpg.Record) -> RunView:
     )
 
 
-def _saved(view: RunView) -> tuple[Any, ...]:
+def _saved(view: RunView, status: RunStatus) -> tuple[Any, ...]:
     facts = (view.params, view.video, view.track, view.muxed, view.failure, view.cancelled)
     params, video, *rest = [
         None if fact is None else fact.model_dump(mode="json") for fact in facts
     ]
-    head = (view.job_id, view.run, view.status, view.scene_count, params, video)
+    head = (view.job_id, view.run, status, view.scene_count, params, video)
     return (*head, view.started_at, view.generated_at, *rest)
 
 

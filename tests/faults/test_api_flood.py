@@ -1,0 +1,222 @@
+"""A flood of requests is taken in and worked off without growth; too many at once are told so."""
+
+import asyncio
+import gc
+import os
+import sys
+from collections import Counter
+from pathlib import Path
+
+import httpx
+import pytest
+
+from services.api.door import Door
+from services.api.repository import Database as ApiDatabase
+from shared.clock import SystemClock
+from shared.health import Health
+from shared.telemetry.log import logger_of
+from tests.api_line import api_settings, free_port, limits, running_api
+from tests.api_service import Line, is_ready
+from tests.faults.lengths import long_or
+from tests.running import Service, eventually
+from tests.servers import Database, KafkaServer
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+
+REQUESTS = long_or(long=10_000, short=600)
+AT_ONCE = 64
+WARM = 300  # what every process needs once: pools, compiled validators, buffers
+GROWTH_MIB_MAX = 40.0
+SCENES = [{"description": "a calm lake", "duration_s": 1.7}]
+PATH = "/api/v3/audio/generate-scenes"
+MIB = 2**20
+
+
+class Observed:
+    """What an api in a process of its own holds."""
+
+    def __init__(self, service: Service) -> None:
+        assert service._process is not None, "it was started"
+        self._folder = Path("/proc") / str(service._process.pid)  # type: ignore[attr-defined]
+
+    def rss_mib(self) -> float:
+        """Resident memory."""
+        pages = int((self._folder / "statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / MIB
+
+    def handles(self) -> int:
+        """Open files and sockets."""
+        return len(list((self._folder / "fd").iterdir()))
+
+    def threads(self) -> int:
+        """Threads."""
+        return len(list((self._folder / "task").iterdir()))
+
+
+async def _post(
+    api: httpx.AsyncClient, jobs: range, answers: Counter[int], took_s: list[float]
+) -> None:
+    """One client's share, one after the other; what is refused is asked again."""
+    loop = asyncio.get_running_loop()
+    for number in jobs:
+        status = 0
+        while status != 202:
+            began = loop.time()
+            answer = await api.post(PATH, json={"job_id": f"job-{number}", "scenes": SCENES})
+            took_s.append(loop.time() - began)
+            status = answer.status_code
+            answers[status] += 1
+            if status != 202:
+                assert status in {429, 503}, answer.text
+                assert "Retry-After" in answer.headers
+                await asyncio.sleep(0.2)
+
+
+async def _flood(api: httpx.AsyncClient, jobs: range) -> tuple[Counter[int], list[float]]:
+    answers: Counter[int] = Counter()
+    took_s: list[float] = []
+    async with asyncio.TaskGroup() as group:
+        for first in range(AT_ONCE):
+            share = range(jobs.start + first, jobs.stop, AT_ONCE)
+            group.create_task(_post(api, share, answers, took_s))
+    return answers, took_s
+
+
+async def test_a_flood_is_taken_in_and_worked_off_without_growth(
+    postgres: Database, kafka: KafkaServer, topic_prefix: str, store_folder: Path, tmp_path: Path
+) -> None:
+    """Published and projected to the last record; memory, handles and threads are as before."""
+    line = Line(await postgres(), kafka, topic_prefix, store_folder)
+    port = free_port()
+    service = Service(
+        "api",
+        {
+            **kafka.environment(),
+            "DATABASE_URL": line.url,
+            "SEGUE_TOPIC_PREFIX": topic_prefix,
+            "SEGUE_STORE_DIR": str(store_folder),
+            "SEGUE_API_PORT": str(port),
+            "SEGUE_SEGMENT_KEYS": "a secret for tests alone",
+            "SEGUE_LOG_LEVEL": "warning",
+        },
+        log=tmp_path / "api.log",
+    )
+    await service.start()
+    bounds = httpx.Limits(max_connections=AT_ONCE, max_keepalive_connections=AT_ONCE)
+    base = f"http://127.0.0.1:{port}"
+    try:
+        async with httpx.AsyncClient(base_url=base, timeout=30, limits=bounds) as api:
+
+            async def up() -> bool | None:
+                try:
+                    return await is_ready(api)
+                except httpx.TransportError:
+                    return None
+
+            async def worked_off(total: int) -> None:
+                async def look() -> bool | None:
+                    rows = await line.rows(
+                        "SELECT (SELECT count(*) FROM outbox) AS waiting, sum(next_offset) AS read "
+                        "FROM projection_offsets WHERE topic LIKE '%scene.requested'"
+                    )
+                    return rows == [{"waiting": 0, "read": total}] or None
+
+                await eventually(look, within_s=120, what=f"{total} worked off")
+
+            await eventually(up, within_s=60, what="an api that is ready")
+            seen = Observed(service)
+            await _flood(api, range(WARM))
+            await worked_off(WARM)
+            before = seen.rss_mib(), seen.handles(), seen.threads()
+            began = asyncio.get_running_loop().time()
+            answers, took_s = await _flood(api, range(WARM, WARM + REQUESTS))
+            in_s = asyncio.get_running_loop().time() - began
+            await worked_off(WARM + REQUESTS)
+            all_s = asyncio.get_running_loop().time() - began
+            after = seen.rss_mib(), seen.handles(), seen.threads()
+    finally:
+        await service.kill()
+    took_s.sort()
+    sys.stdout.write(
+        f"flood of {REQUESTS} by {AT_ONCE} clients: answers {dict(answers)}, "
+        f"{REQUESTS / in_s:.0f} accepted/s, p50 {took_s[len(took_s) // 2] * 1000:.0f} ms, "
+        f"p99 {took_s[len(took_s) * 99 // 100] * 1000:.0f} ms, worked off after {all_s:.1f} s, "
+        f"RSS {before[0]:.0f} -> {after[0]:.0f} MiB, handles {before[1]} -> {after[1]}, "
+        f"threads {before[2]} -> {after[2]}\n"
+    )
+    assert answers[202] == REQUESTS
+    assert after[0] - before[0] < GROWTH_MIB_MAX
+    assert after[1] <= before[1] + 12, "a pool of ten connections, and two for listening"
+    assert after[2] <= before[2] + 4
+
+
+async def test_more_at_once_than_is_worked_on_are_told_to_come_again(
+    postgres: Database, store_folder: Path
+) -> None:
+    """While PostgreSQL is slow: 503 with Retry-After at once, nobody waits, nothing is left."""
+    url = await postgres()
+    settings = api_settings(url, store_folder, limits=limits(requests_max=8))
+    blocking = ApiDatabase(settings.database)
+    await blocking.open()
+    async with running_api(settings) as api:
+        tasks = len(asyncio.all_tasks())
+        async with blocking.transaction() as one:
+            await one.execute("LOCK TABLE jobs IN ACCESS EXCLUSIVE MODE")
+            asking = [
+                asyncio.create_task(api.post(PATH, json={"job_id": f"j-{n}", "scenes": SCENES}))
+                for n in range(50)
+            ]
+            async with asyncio.timeout(5):
+                while sum(task.done() for task in asking) < 42:  # noqa: ASYNC110 - many of them
+                    await asyncio.sleep(0.01)
+            refused = [task.result() for task in asking if task.done()]
+            health = await api.get("/livez")
+        answers = await asyncio.gather(*asking)
+        again = await api.post(PATH, json={"job_id": "again", "scenes": SCENES})
+        gc.collect()
+
+        assert [answer.status_code for answer in refused] == [503] * 42
+        assert all(int(answer.headers["Retry-After"]) > 0 for answer in refused)
+        assert "8 requests are worked on" in refused[0].json()["detail"]
+        assert health.status_code == 200
+        assert Counter(answer.status_code for answer in answers) == {202: 8, 503: 42}
+        assert again.status_code == 202
+        assert len(asyncio.all_tasks()) <= tasks + 2
+    await blocking.close()
+
+
+async def test_a_request_counts_until_the_head_of_its_answer_is_sent() -> None:
+    """A follower who listens for an hour keeps nobody out, and neither does one that failed."""
+    going = asyncio.Event()
+
+    async def inside(scope: object, receive: object, send: object) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})  # type: ignore[operator]
+        await going.wait()
+        raise RuntimeError("the follower went away")
+
+    clock = SystemClock()
+    health = Health(
+        start_s=1, stop=asyncio.Event(), ready=asyncio.Event(), clock=clock, log=logger_of("api")
+    )
+    door = Door(health, requests_max=1)
+    door.open(inside)
+    said: list[dict[str, object]] = []
+
+    async def send(message: object) -> None:
+        assert isinstance(message, dict), "ASGI's messages are"
+        said.append(message)
+
+    async def receive() -> dict[str, object]:
+        return {"type": "http.request"}
+
+    scope = {"type": "http", "path": "/", "method": "GET", "headers": []}
+    following = [asyncio.create_task(door(scope, receive, send)) for _ in range(3)]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+
+    assert [message["status"] for message in said] == [200] * 3
+    assert door.requests == 0
+    going.set()
+    ended = await asyncio.gather(*following, return_exceptions=True)
+    assert [type(one) for one in ended] == [RuntimeError] * 3
+    assert door.requests == 0

@@ -1,0 +1,109 @@
+"""PostgreSQL dies in the middle of transactions: what was accepted is published, once."""
+
+import asyncio
+import random
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from embedded.postgres import EmbeddedPostgres
+from tests.api_line import TWO_SCENES, running_api
+from tests.api_service import Line
+from tests.faults.killing import KilledPostgres, a_folder
+from tests.faults.lengths import SEED, long_or
+from tests.running import eventually
+from tests.servers import KafkaServer
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+
+DEATHS = long_or(long=20, short=5)
+CLIENTS = 8
+ALIVE_S = (0.1, 0.6)  # between it being there again and its next death
+
+
+@pytest.fixture
+def server() -> Iterator[KilledPostgres]:
+    """A PostgreSQL of the test's own."""
+    if why_not := EmbeddedPostgres.available():
+        pytest.skip(f"no PostgreSQL to kill: {why_not}")
+    with a_folder() as folder:
+        server = KilledPostgres(folder)
+        try:
+            yield server
+        finally:
+            server.stop()
+
+
+class Flood:
+    """Clients that ask for one job after the other until each is accepted, over every death."""
+
+    def __init__(self, api: httpx.AsyncClient) -> None:
+        self._api = api
+        self.accepted: set[str] = set()
+        self.answers: Counter[int] = Counter()
+        self.stop = asyncio.Event()
+
+    async def client(self, number: int) -> None:
+        """One client; a key makes its request one, however often it is sent."""
+        place = 0
+        while not self.stop.is_set():
+            await self._ask(f"{number}-{place}")
+            place += 1
+
+    async def _ask(self, job_id: str) -> None:
+        body = {"job_id": job_id, "scenes": TWO_SCENES}
+        while job_id not in self.accepted:
+            answer = await self._api.post(
+                "/api/v3/audio/generate-scenes", json=body, headers={"Idempotency-Key": job_id}
+            )
+            self.answers[answer.status_code] += 1
+            if answer.status_code == 202:
+                self.accepted.add(job_id)
+            else:
+                assert answer.status_code == 503, answer.text
+                assert int(answer.headers["Retry-After"]) > 0
+                await asyncio.sleep(0.05)
+
+
+async def test_postgresql_is_killed_and_nothing_accepted_is_lost_or_doubled(
+    server: KilledPostgres, kafka: KafkaServer, topic_prefix: str, store_folder: Path
+) -> None:
+    """Outbox loss 0, double rows 0, 503 instead of 500, and it comes back by itself."""
+    draws = random.Random(SEED)
+    line = Line(server.url, kafka, topic_prefix, store_folder)
+    async with running_api(line.settings()) as api:
+        flood = Flood(api)
+        async with asyncio.TaskGroup() as group:
+            for number in range(CLIENTS):
+                group.create_task(flood.client(number))
+            for _ in range(DEATHS):
+                await asyncio.sleep(draws.uniform(*ALIVE_S))
+                await server.kill()
+                await server.start()
+            flood.stop.set()
+
+        async def published() -> bool | None:
+            rows = await line.rows("SELECT count(*) AS n FROM outbox")
+            return rows == [{"n": 0}] or None
+
+        await eventually(published, within_s=30, what="an empty outbox")
+
+    records = Counter((r["job_id"], r["run"], r["scene_index"]) for r in await line.published())
+    expected = {(job, 1, scene) for job in flood.accepted for scene in (0, 1)}
+    rows = await line.rows("SELECT job_id, run FROM runs")
+    said_again = sum(records.values()) - len(records)
+    sys.stdout.write(
+        f"SEGUE_CHAOS_SEED={SEED}: PostgreSQL killed {DEATHS} times: accepted "
+        f"{len(flood.accepted)}, answers {dict(flood.answers)}, lost {len(expected - set(records))}"
+        f", double rows {len(rows) - len(flood.accepted)}, said again {said_again}\n"
+    )
+    assert set(flood.answers) <= {202, 503}
+    assert len(flood.accepted) > DEATHS
+    assert set(records) == expected
+    assert sorted((row["job_id"], row["run"]) for row in rows) == sorted(
+        (job, 1) for job in flood.accepted
+    )
