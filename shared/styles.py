@@ -25,6 +25,7 @@ STYLE_RATE_HZ = 32_000  # the model's own
 STYLE_S_MIN = 1  # windows are whole seconds
 LENGTH_S_MAX = 3600  # a song, not an archive
 RATE_HZ_MIN = 4000  # less is no music, and one frame of it may unpack to gigabytes
+SAMPLE_MAX = 1000.0  # 60 dB over full scale: no level of music, and no number to go on with
 SILENT_RMS = 2e-3  # as for clips: the model itself takes less for silence
 _STEP_SAMPLES = STYLE_RATE_HZ // 100
 _HEAD_BYTES = 512
@@ -42,6 +43,7 @@ _MAGIC = (  # demuxer, where, what
     ("ogg", 0, b"OggS"),
 )
 _ID3_BYTES = 10  # of a tag's own head
+_ID3_TAGS_MAX = 8
 _FRAME_BYTE = 0xFF  # what every frame of MP3 and AAC begins with
 _MP3_SYNC = 0xE0  # the rest of a frame's first eleven bits
 _ADTS_LAYER = 0x06  # zero in AAC, which begins like MP3 otherwise
@@ -125,6 +127,8 @@ class _Tail:
             raise MediaError(f"plays for more than {LENGTH_S_MAX} s: cut out the part that counts")
         if not np.isfinite(block).all():
             raise MediaError(f"holds samples that are no numbers; {_WAY_OUT}")
+        if np.abs(block).max(initial=0.0) > SAMPLE_MAX:
+            raise MediaError(f"holds samples far beyond full scale; {_WAY_OUT}")
         self._silent.add(block)
         if rms(block) >= SILENT_RMS:
             for heard in self._silent.taken():
@@ -200,12 +204,15 @@ def _blocks(container: InputContainer) -> Iterator[Audio]:
 
 def _demuxer_of(path: Path) -> str:
     with path.open("rb") as file:
-        head = file.read(_HEAD_BYTES)
-        if head.startswith(b"ID3") and len(head) >= _ID3_BYTES:  # may stand before anything
+        head, at = file.read(_HEAD_BYTES), 0
+        for _ in range(_ID3_TAGS_MAX):  # they may stand before anything, several in a row
+            if not head.startswith(b"ID3") or len(head) < _ID3_BYTES:
+                break
             size = sum(
                 part << shift for part, shift in zip(head[6:10], (21, 14, 7, 0), strict=True)
             )
-            file.seek(_ID3_BYTES + size)
+            at += _ID3_BYTES + size
+            file.seek(at)
             head = file.read(_HEAD_BYTES)
     if not head:
         raise MediaError(f"the file is empty; {_WAY_OUT}")

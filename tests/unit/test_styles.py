@@ -134,6 +134,7 @@ BAD = {
     "an unknown codec": (_wav(tag=0x7777, rate_hz=44_100), "nobody here can read"),
     "20 samples a second": (_wav(tag=1, rate_hz=20), "has 20 samples a second"),
     "half a second": (audio_file(a_song(0.5)), r"plays for 0\.50 s; at least 1 s"),
+    "far too loud": (audio_file(a_song(2.0) * 1e20, codec="pcm_f32le"), "far beyond full scale"),
     "silence": (audio_file(quiet(4.0)), "is silent: send"),
     "a click and silence": (
         audio_file(np.concatenate([a_song(0.4), quiet(5.0)], axis=1)),
@@ -150,6 +151,14 @@ def test_what_cannot_be_continued_is_told_with_the_way_out(tmp_path: Path, name:
     with pytest.raises(MediaError, match=told) as caught:
         read(data, tmp_path)
     assert any(word in str(caught.value) for word in ("send", "convert"))
+
+
+def test_tags_in_front_are_passed_over(tmp_path: Path) -> None:
+    """Some programs write a second one before the first."""
+    song = audio_file(a_song(3.0), container="mp3", codec="libmp3lame")
+    tag = b"ID3\x04\x00\x00\x00\x00\x02\x00" + bytes(256)
+
+    assert read(tag + tag + song, tmp_path).content_type == "audio/mpeg"
 
 
 def test_a_film_without_sound_is_told_apart(tmp_path: Path) -> None:
