@@ -14,6 +14,7 @@ from typing import Protocol
 
 CHUNK_BYTES = 256 * 1024  # what one read hands on; a large track never lies in memory whole
 DEFAULT_CONTENT_TYPE = "application/octet-stream"
+LINK_S_MAX = 7 * 86_400  # the longest life that S3 signs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +36,8 @@ class ObjectStore(Protocol):
     """Puts, gets and lists objects. Safe to call from many tasks at once.
 
     Every method has a deadline of its own and raises `StoreUnavailableError` (retryable) when
-    the store did not answer; nothing else of the vendor's comes through.
+    the store did not answer; nothing else of the vendor's comes through. What is read whole is
+    known to be what was put: its SHA-256 lies beside it.
     """
 
     async def put(self, key: str, data: bytes, *, content_type: str = ...) -> None:
@@ -86,6 +88,16 @@ class ObjectStore(Protocol):
         """The objects whose keys begin with `prefix`, in key order."""
         ...
 
+    def presigned_url(self, key: str, *, ttl_s: int) -> str | None:
+        """An address that reads `key` for `ttl_s` seconds without an account.
+
+        It is given whether or not there is such an object; None: this store has no server.
+
+        Raises:
+            ValueError: `ttl_s` is no life that can be signed.
+        """
+        ...
+
     async def delete(self, key: str) -> None:
         """Remove `key`; nothing happens when it is not there."""
         ...
@@ -109,3 +121,14 @@ class ObjectStore(Protocol):
     async def close(self) -> None:
         """Let go of connections and threads."""
         ...
+
+
+def check_ttl(ttl_s: int) -> int:
+    """`ttl_s` if an address can live so long.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    if not 1 <= ttl_s <= LINK_S_MAX:
+        raise ValueError(f"a link lives for 1 to {LINK_S_MAX} s, not {ttl_s}")
+    return ttl_s

@@ -1,14 +1,14 @@
 """Filesystem: a folder as object store, for one machine.
 
-Bytes are written beside their place and renamed into it, so no reader sees a half. The content
-type follows from the key's ending. I/O runs in threads; the folder's disk is the deadline.
+Bytes are written beside their place and renamed into it, so no reader sees a half. Their SHA-256 is
+an extended attribute of the file where its file system has such; what is read whole is held against
+it. The content type follows from the key's ending. I/O runs in threads; the disk is the deadline.
 """
 
 import asyncio
 import hashlib
 import mimetypes
 import os
-import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -18,10 +18,11 @@ from stat import S_ISREG
 from typing import TypeVar
 
 from shared.errors import NotFoundError, StoreUnavailableError
-from shared.storage import CHUNK_BYTES, DEFAULT_CONTENT_TYPE, ObjectStat
+from shared.storage import CHUNK_BYTES, DEFAULT_CONTENT_TYPE, ObjectStat, check_ttl
 from shared.storage.keys import check_key, check_prefix
 
 T = TypeVar("T")
+_ATTRIBUTE = "user.segue.sha256"
 _TEMPORARY = ".tmp"  # a name no key can have at its head: such files are not objects
 
 
@@ -59,14 +60,20 @@ class FolderStore:
 
     async def get(self, key: str) -> bytes:
         """The whole object."""
-        return await self._in_thread(lambda: self._path(key).read_bytes(), key=key)
+        return await self._in_thread(lambda: b"".join(_checked(self._path(key))), key=key)
 
     async def get_file(self, key: str, path: Path) -> None:
-        """Write the object to `path`."""
+        """Write the object to `path`, whole or not at all."""
+        part = path.with_name(f"{path.name}.part")
 
         def copy() -> None:
-            with self._path(key).open("rb") as source, path.open("wb") as target:
-                shutil.copyfileobj(source, target, CHUNK_BYTES)
+            source = self._path(key)
+            try:
+                with part.open("wb") as target:
+                    target.writelines(_checked(source))
+                part.replace(path)
+            finally:
+                part.unlink(missing_ok=True)
 
         await self._in_thread(copy, key=key)
 
@@ -74,7 +81,9 @@ class FolderStore:
         self, key: str, *, start: int = 0, end: int | None = None
     ) -> AsyncIterator[bytes]:
         """The bytes `[start, end)` in chunks."""
-        chunks = _chunks(self._path(key), start, end)
+        path = self._path(key)
+        whole = start == 0 and end is None
+        chunks = _checked(path) if whole else _chunks(path, start, end)
         while chunk := await self._in_thread(lambda: next(chunks, b""), key=key):
             yield chunk
 
@@ -93,6 +102,12 @@ class FolderStore:
                 yield await self._in_thread(lambda p=path: self._stat(p), key=str(path))  # type: ignore[misc]
             except NotFoundError:
                 continue  # deleted since it was listed
+
+    def presigned_url(self, key: str, *, ttl_s: int) -> str | None:
+        """None: a folder has no server."""
+        check_key(key)
+        check_ttl(ttl_s)
+        return None
 
     async def delete(self, key: str) -> None:
         """Remove `key`; nothing happens when it is not there."""
@@ -156,8 +171,11 @@ class FolderStore:
         handle, name = tempfile.mkstemp(dir=self.root / _TEMPORARY)
         try:
             with os.fdopen(handle, "wb") as file:
+                digest = hashlib.sha256()
                 for chunk in chunks:
+                    digest.update(chunk)
                     file.write(chunk)
+                _write_digest(file.fileno(), digest.hexdigest())
                 file.flush()
                 os.fsync(file.fileno())
             yield Path(name), target
@@ -171,6 +189,39 @@ class FolderStore:
             raise NotFoundError(key) from error
         except OSError as error:
             raise StoreUnavailableError(f"store folder: {error.strerror}") from error
+
+
+def _checked(path: Path) -> Iterator[bytes]:
+    """The whole file in chunks; its last one only when all of it is what was stored.
+
+    Raises:
+        StoreUnavailableError: it is not.
+    """
+    digest, held = hashlib.sha256(), b""
+    with path.open("rb") as file:  # one file from first to last, whatever is put meanwhile
+        expected = _read_digest(file.fileno())
+        while chunk := file.read(CHUNK_BYTES):
+            digest.update(chunk)
+            if held:
+                yield held
+            held = chunk
+    if expected not in {None, digest.hexdigest()}:
+        raise StoreUnavailableError("store folder: other bytes lie there than were stored")
+    if held:
+        yield held
+
+
+def _write_digest(file: int, digest: str) -> None:
+    if hasattr(os, "setxattr"):
+        with suppress(OSError):  # a file system without attributes
+            os.setxattr(file, _ATTRIBUTE, digest.encode())
+
+
+def _read_digest(file: int) -> str | None:
+    if hasattr(os, "getxattr"):
+        with suppress(OSError):
+            return os.getxattr(file, _ATTRIBUTE).decode()
+    return None
 
 
 def _chunks(path: Path, start: int, end: int | None) -> Iterator[bytes]:

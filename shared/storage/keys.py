@@ -9,6 +9,7 @@ from shared import ids
 
 _LEGAL = re.compile(r"^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*$")
 KEY_CHARS_MAX = 512
+PART_CHARS_MAX = 255  # what a file system takes for a name
 
 
 def check_key(key: str) -> str:
@@ -18,7 +19,8 @@ def check_key(key: str) -> str:
         ValueError: it could leave its place, or no store could hold it.
     """
     plain = _LEGAL.match(key) and len(key) <= KEY_CHARS_MAX
-    if not plain or any(set(part) == {"."} for part in key.split("/")):
+    parts = key.split("/")
+    if not plain or any(set(part) == {"."} or len(part) > PART_CHARS_MAX for part in parts):
         raise ValueError(f"not an object key: {key[:100]!r}")
     return key
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from shared.clock import Clock, SystemClock
 from shared.errors import NotFoundError
-from shared.storage import CHUNK_BYTES, DEFAULT_CONTENT_TYPE, ObjectStat, StandInWarning
+from shared.storage import CHUNK_BYTES, DEFAULT_CONTENT_TYPE, ObjectStat, StandInWarning, check_ttl
 from shared.storage.keys import check_key, check_prefix
 
 
@@ -80,6 +80,12 @@ class MemoryStore:
         for key in sorted(self._objects):
             if key.startswith(prefix) and key in self._objects:
                 yield self._objects[key][0]
+
+    def presigned_url(self, key: str, *, ttl_s: int) -> str | None:
+        """None: nobody else can read this memory."""
+        check_key(key)
+        check_ttl(ttl_s)
+        return None
 
     async def delete(self, key: str) -> None:
         """Remove `key`; nothing happens when it is not there."""

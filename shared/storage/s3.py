@@ -5,8 +5,9 @@ threads of its own with short timeouts, and every call has a deadline over that.
 carries its SHA-256; a download that does not match is read once more and then refused, so wrong
 bytes are never handed on.
 
-Units: sizes are bytes, times seconds. I/O: HTTP; only `put_if_absent` leaves the vendor's client,
-whose public calls cannot say "only if absent".
+Of a range nothing but its length is known. What the vendor's client cannot say is in `presigned`.
+
+Units: sizes are bytes, times seconds. I/O: HTTP.
 """
 
 import asyncio
@@ -15,9 +16,7 @@ import mimetypes
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from datetime import timedelta
 from functools import partial
-from http import HTTPStatus
 from io import BufferedReader, BufferedWriter, BytesIO
 from itertools import islice
 from pathlib import Path
@@ -33,18 +32,16 @@ from urllib3.response import BaseHTTPResponse
 
 from shared.errors import NotFoundError, SettingsError, StoreUnavailableError
 from shared.settings import StoreSettings
-from shared.storage import CHUNK_BYTES, DEFAULT_CONTENT_TYPE, ObjectStat
+from shared.storage import CHUNK_BYTES, DEFAULT_CONTENT_TYPE, ObjectStat, check_ttl
 from shared.storage.keys import check_key, check_prefix
+from shared.storage.presigned import CALL_S, DIGEST, RATE_BYTES_S, Presigned, words
 
 T = TypeVar("T")
 Sink = TypeVar("Sink", BytesIO, BufferedWriter)
 _CONNECT_S, _READ_S, _RETRIES = 2.0, 10.0, 2  # of one try; the vendor's own are 300 s and 5
-_CALL_S = 45.0  # (2 + 10) * 3 tries with their backoff, and a wait for a thread
-_RATE_BYTES_S = 1024 * 1024  # the slowest line on which a transfer is still called one
+# CALL_S has room for (2 + 10) * 3 tries with their backoff, and a wait for a thread
 _PART_BYTES = 8 * 1024 * 1024  # a larger file goes up in parts; one part a thread lies in memory
 _PAGE_OBJECTS = 500
-_URL_LIFE = timedelta(minutes=5)  # room for clocks that differ; the URL never leaves this file
-_SHA256_HEADER = "x-amz-meta-sha256"  # how the user metadata `sha256` comes back
 _HEALTH_KEY = "health/writable"
 _BUSY = frozenset({500, 502, 503, 504})
 
@@ -77,8 +74,8 @@ class S3Store:
             http_client=self._http,
         )
         self._threads = ThreadPoolExecutor(settings.threads, thread_name_prefix="store")
-        self._direct = httpx.AsyncClient(
-            timeout=httpx.Timeout(_READ_S, connect=_CONNECT_S), trust_env=False
+        self._presigned = Presigned(
+            self._client, self._bucket, timeout=httpx.Timeout(_READ_S, connect=_CONNECT_S)
         )
 
     async def prepare(self) -> None:
@@ -119,20 +116,12 @@ class S3Store:
 
         A lost answer is an error, and asking again with the same bytes then says True.
         """
-        url = self._client.presigned_put_object(self._bucket, check_key(key), _URL_LIFE)
+        if await self._presigned.create(check_key(key), data):
+            return True
         try:
-            async with asyncio.timeout(_CALL_S + len(data) / _RATE_BYTES_S):
-                answer = await self._direct.put(url, content=data, headers={"If-None-Match": "*"})
-        except (httpx.HTTPError, TimeoutError) as error:
-            raise StoreUnavailableError(f"object store: {_words(error)}") from error
-        if answer.status_code == HTTPStatus.PRECONDITION_FAILED:
-            try:
-                return await self.get(key) == data
-            except NotFoundError as error:
-                raise StoreUnavailableError(f"{key} came and went") from error
-        if not answer.is_success:
-            raise StoreUnavailableError(f"object store: {answer.status_code} for {key}")
-        return True
+            return await self.get(key) == data
+        except NotFoundError as error:
+            raise StoreUnavailableError(f"{key} came and went") from error
 
     async def get(self, key: str) -> bytes:
         """The whole object."""
@@ -161,8 +150,16 @@ class S3Store:
         if response is None:
             return
         try:
+            digest, held = hashlib.sha256(), b""
             while chunk := await self._call(lambda: response.read(CHUNK_BYTES), key=key):
-                yield chunk
+                digest.update(chunk)
+                if held:
+                    yield held
+                held = chunk
+            if start == 0 and end is None:
+                _check(response, digest.hexdigest())  # before the last of it is handed on
+            if held:
+                yield held
         finally:
             _let_go(response)
 
@@ -182,6 +179,10 @@ class S3Store:
             for one in page:
                 yield _stat(one)
 
+    def presigned_url(self, key: str, *, ttl_s: int) -> str | None:
+        """An address that reads `key` for `ttl_s` seconds, without an account."""
+        return self._presigned.link(check_key(key), ttl_s=check_ttl(ttl_s))
+
     async def delete(self, key: str) -> None:
         """Remove `key`; nothing happens when it is not there."""
         check_key(key)
@@ -195,7 +196,7 @@ class S3Store:
         """Let go of connections and threads; what still runs in one ends by its own timeout."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._http.clear()
-        await self._direct.aclose()
+        await self._presigned.close()
 
     def _upload(
         self, key: str, file: BytesIO | BufferedReader, size_bytes: int, content_type: str
@@ -250,14 +251,14 @@ class S3Store:
         keys are functions of the work, what it may still write is what was asked for.
         """
         try:
-            async with asyncio.timeout(_CALL_S + size_bytes / _RATE_BYTES_S):
+            async with asyncio.timeout(CALL_S + size_bytes / RATE_BYTES_S):
                 return await asyncio.get_running_loop().run_in_executor(self._threads, call)
         except S3Error as error:
             if error.code == "NoSuchKey":
                 raise NotFoundError(key) from error
             raise StoreUnavailableError(f"object store: {error.code}: {error.message}") from error
         except (MinioException, urllib3.exceptions.HTTPError, TimeoutError) as error:
-            raise StoreUnavailableError(f"object store: {_words(error)}") from error
+            raise StoreUnavailableError(f"object store: {words(error)}") from error
 
 
 def _drain(response: BaseHTTPResponse, new_sink: Callable[[], Sink]) -> Sink:
@@ -269,10 +270,14 @@ def _drain(response: BaseHTTPResponse, new_sink: Callable[[], Sink]) -> Sink:
         while chunk := response.read(CHUNK_BYTES):
             digest.update(chunk)
             sink.write(chunk)
-        if response.headers.get(_SHA256_HEADER) not in {None, digest.hexdigest()}:
-            raise StoreUnavailableError("object store: other bytes came than were stored")
+        _check(response, digest.hexdigest())
         undo.pop_all()
     return sink
+
+
+def _check(response: BaseHTTPResponse, digest: str) -> None:
+    if response.headers.get(DIGEST) not in {None, digest}:
+        raise StoreUnavailableError("object store: other bytes came than were stored")
 
 
 def _let_go(response: BaseHTTPResponse) -> None:
@@ -292,7 +297,3 @@ def _stat(found: Object) -> ObjectStat:
         content_type=found.content_type or guess or DEFAULT_CONTENT_TYPE,
         modified_at=found.last_modified,
     )
-
-
-def _words(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".rstrip(": ")[:300]

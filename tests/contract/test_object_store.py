@@ -2,18 +2,23 @@
 
 import asyncio
 import hashlib
+import os
 import secrets
 from collections.abc import AsyncIterator
+from io import BytesIO
 from pathlib import Path
 
+import httpx
 import pytest
+from minio import Minio
 
-from shared.errors import NotFoundError
+from shared.errors import NotFoundError, StoreUnavailableError
 from shared.settings import StoreSettings
 from shared.storage import CHUNK_BYTES, ObjectStore, StandInWarning
 from shared.storage.filesystem import FolderStore
 from shared.storage.memory import MemoryStore
 from shared.storage.s3 import S3Store
+from tests.running import eventually
 
 CREATORS = 50
 LARGE_BYTES = 20 * 1024 * 1024  # more than two parts of a multipart upload
@@ -238,7 +243,11 @@ async def test_a_listing_knows_sizes_and_etags(store: ObjectStore, place: str) -
 
 
 @pytest.mark.parametrize(
-    "key", ["", "/etc/passwd", "../out", "a/../../out", "a//b", "a/", "./a", "a b", "ä", "a" * 600]
+    "key",
+    [
+        *("", "/etc/passwd", "../out", "a/../../out", "a//b", "a/", "./a", "a b", "ä"),
+        *("a" * 256, "a/" * 300 + "a"),
+    ],
 )
 async def test_a_key_that_could_leave_its_place_is_refused(
     store: ObjectStore, key: str, tmp_path: Path
@@ -262,6 +271,106 @@ async def test_a_listing_cannot_leave_the_store_either(store: ObjectStore) -> No
     """A prefix is checked as a key is."""
     with pytest.raises(ValueError, match="not an object key"):
         await keys_below(store, "a/../../")
+
+
+async def test_a_name_as_long_as_a_file_system_takes_is_a_key(
+    store: ObjectStore, place: str
+) -> None:
+    """255 characters between two slashes."""
+    await store.put(f"{place}/{'a' * 255}", b"x")
+
+    assert await store.get(f"{place}/{'a' * 255}") == b"x"
+
+
+async def test_a_link_reads_one_object_without_an_account(store: ObjectStore, place: str) -> None:
+    """For as long as it lives; a store without a server gives none."""
+    await store.put(f"{place}/a.mp3", b"0123456789", content_type="audio/mpeg")
+    url = store.presigned_url(f"{place}/a.mp3", ttl_s=60)
+    nothing = store.presigned_url(f"{place}/nothing", ttl_s=60)
+    short = store.presigned_url(f"{place}/a.mp3", ttl_s=1)
+    for wrong in (0, 8 * 86_400):
+        with pytest.raises(ValueError, match="lives for 1 to"):
+            store.presigned_url(f"{place}/a.mp3", ttl_s=wrong)
+    if not isinstance(store, S3Store):
+        assert (url, nothing, short) == (None, None, None)
+        return
+
+    assert url and nothing and short  # noqa: PT018 - there is one of each
+    async with httpx.AsyncClient(trust_env=False) as client:
+        whole = await client.get(url)
+        part = await client.get(url, headers={"Range": "bytes=3-6"})
+        other = await client.get(url.replace("a.mp3", "b.mp3"))
+        missing = await client.get(nothing)
+        written = await client.put(url, content=b"x")
+
+        async def refused() -> bool | None:
+            return (await client.get(short)).status_code == 403 or None
+
+        await eventually(refused, within_s=30, what="the link has expired")
+
+    assert (whole.content, whole.headers["content-type"]) == (b"0123456789", "audio/mpeg")
+    assert (part.status_code, part.content) == (206, b"3456")
+    assert (other.status_code, missing.status_code, written.status_code) == (403, 404, 403)
+    assert await store.get(f"{place}/a.mp3") == b"0123456789"
+
+
+@pytest.mark.parametrize("created", [False, True], ids=["put", "created"])
+async def test_bytes_that_changed_where_they_lie_are_never_handed_on(
+    store: ObjectStore,
+    place: str,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    created: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
+    """Not as a whole, not as a file, and a stream ends before its last chunk."""
+    key, data = f"{place}/a", secrets.token_bytes(CHUNK_BYTES * 2 + 10)
+    if created:
+        await store.put_if_absent(key, data)
+    else:
+        await store.put(key, data)
+    if isinstance(store, FolderStore):
+        if not hasattr(os, "getxattr") or "user.segue.sha256" not in os.listxattr(store.root / key):
+            pytest.skip("this file system keeps no attributes")
+        with (store.root / key).open("r+b") as file:
+            file.write(b"\x00\x00\x00\x00")
+    elif isinstance(store, S3Store):
+        _spoil(request.getfixturevalue("minio"), key, data)
+    else:
+        return  # nobody else can reach into this memory
+
+    with pytest.raises(StoreUnavailableError, match="other bytes"):
+        await store.get(key)
+    with pytest.raises(StoreUnavailableError, match="other bytes"):
+        await store.get_file(key, tmp_path / "file")
+    came: list[bytes] = []
+    with pytest.raises(StoreUnavailableError, match="other bytes"):
+        await gather_chunks(store, key, came)
+    assert names_in(tmp_path) <= {"store"}
+    assert sum(map(len, came)) < len(data)
+
+
+async def gather_chunks(store: ObjectStore, key: str, came: list[bytes]) -> None:
+    """Put into `came` what a stream gives before it ends, however it ends."""
+    async for chunk in store.stream(key):
+        came.append(chunk)  # noqa: PERF401 - what came before an error counts
+
+
+def _spoil(settings: StoreSettings, key: str, data: bytes) -> None:
+    """Put other bytes in the place of `data`, beside the digest of `data`."""
+    client = Minio(
+        settings.endpoint.removeprefix("http://"),
+        access_key=settings.access_key.get_secret_value(),
+        secret_key=settings.secret_key.get_secret_value(),
+        secure=False,
+    )
+    told = client.stat_object(settings.bucket, key).metadata
+    assert told is not None
+    digest = told["x-amz-meta-sha256"]
+    assert digest == hashlib.sha256(data).hexdigest()
+    spoilt = b"\x00" * 4 + data[4:]
+    client.put_object(
+        settings.bucket, key, BytesIO(spoilt), len(spoilt), metadata={"sha256": digest}
+    )
 
 
 async def test_a_reader_sees_the_old_or_the_new_whole_never_a_mixture(
