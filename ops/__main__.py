@@ -31,6 +31,7 @@ from ops.score import score as run_score
 from ops.settings import CommandSettings
 from ops.showing import show_checks, show_files, show_status
 from ops.stacks import HOUSE, a_stack, stack_command
+from ops.store import store
 from shared.running import HomeSettings, find_stack
 
 app = typer.Typer(
@@ -43,6 +44,7 @@ app = typer.Typer(
 app.command(epilog=HELP)(prepare)
 app.command(epilog=HELP)(acls)
 app.command(epilog=HELP)(rebuild)
+app.add_typer(store, name="store", epilog=HELP)
 
 
 @app.command(epilog=HELP)

@@ -5,6 +5,7 @@ I/O: the request's body, a temporary file, the store.
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from http import HTTPStatus
 
 from fastapi import Request
@@ -15,6 +16,7 @@ from services.api.receiving import ReceivedFile, received_file
 from shared.storage.keys import upload_key
 
 BUSY_S = 10
+FRESH = timedelta(days=1)
 
 
 @asynccontextmanager
@@ -43,9 +45,14 @@ async def handed_in(request: Request, edge: Edge, *, bytes_max: int) -> AsyncIte
 
 
 async def kept(edge: Edge, received: ReceivedFile, *, content_type: str) -> str:
-    """The key of the file in the store; the same bytes are stored once."""
+    """The key of the file in the store; the same bytes are stored once.
+
+    Where they lie for longer already they are put again: what is old and named by no job may be
+    swept out at any moment.
+    """
     key = upload_key(received.sha256)
     found = await edge.store.stat(key)
-    if found is None or found.size_bytes != received.size_bytes:
+    whole = found is not None and found.size_bytes == received.size_bytes
+    if found is None or not whole or edge.clock.now() - found.modified_at > FRESH:
         await edge.store.put_file(key, received.path, content_type=content_type)
     return key

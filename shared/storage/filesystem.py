@@ -10,6 +10,7 @@ import hashlib
 import mimetypes
 import os
 import tempfile
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -23,6 +24,7 @@ from shared.storage.keys import check_key, check_prefix
 
 T = TypeVar("T")
 _ATTRIBUTE = "user.segue.sha256"
+_LEFT_S = 86_400.0  # nobody writes one object for a day
 _TEMPORARY = ".tmp"  # a name no key can have at its head: such files are not objects
 
 
@@ -115,7 +117,15 @@ class FolderStore:
             await self._in_thread(lambda: self._path(key).unlink(), key=key)
 
     async def prepare(self) -> None:
-        """It was made with the object."""
+        """Remove what writers that were killed left behind; the folder was made with the object."""
+
+        def remove() -> None:
+            for left in (self.root / _TEMPORARY).iterdir():
+                with suppress(FileNotFoundError):
+                    if time.time() - left.stat().st_mtime > _LEFT_S:  # noqa: TID251 - as files have it
+                        left.unlink()
+
+        await self._in_thread(remove)
 
     async def check(self) -> None:
         """Return if the folder can be written to."""

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import os
 import secrets
+import time
 from collections.abc import AsyncIterator
 from io import BytesIO
 from pathlib import Path
@@ -407,3 +408,17 @@ async def test_many_calls_at_once_do_not_disturb_each_other(store: ObjectStore, 
 async def test_a_store_that_can_be_written_to_passes_its_check(store: ObjectStore) -> None:
     """What it cannot be is in the adapters' own tests."""
     await store.check()
+
+
+async def test_what_a_killed_writer_left_in_a_folder_goes_after_a_day(store_folder: Path) -> None:
+    """At the next start; what is younger may still be written."""
+    FolderStore(store_folder)
+    old, young = store_folder / ".tmp" / "old", store_folder / ".tmp" / "young"
+    for left in (old, young):
+        left.write_bytes(b"half")
+    then = time.time() - 90_000  # noqa: TID251 - as files have it
+    os.utime(old, (then, then))
+
+    await FolderStore(store_folder).prepare()
+
+    assert names_in(store_folder / ".tmp") == {"young"}

@@ -1,0 +1,255 @@
+"""`segue store`: what nobody needs goes, when it is asked for, and nothing else."""
+
+import asyncio
+import json
+import os
+import secrets
+import sys
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from typing_extensions import override
+
+from ops.operating import Operator
+from ops.store import Swept, swept_by
+from ops.sweeping import RetentionSettings
+from services.api.repository import Database as Rows
+from shared.clock import SystemClock
+from shared.ids import job_uuid
+from shared.settings import StoreSettings
+from shared.storage import keys as k
+from shared.storage.opening import open_store
+from tests.api_line import TWO_SCENES, EdgeLine, api_settings, edge_line
+from tests.builders_run import the_line
+from tests.clips import film_clips
+from tests.running import REPOSITORY
+from tests.servers import Database
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
+OLD_S = 200 * 86_400.0
+ENDED, OPEN, GONE = "job-1", "open", "gone"
+NAMED, UNNAMED = k.upload_key("a" * 64), k.upload_key("b" * 64)
+NEEDLESS = {
+    "orphans": [k.track_key(GONE, 1)],
+    "uploads": [UNNAMED],
+    "clips": [k.clip_key(ENDED, 1, 0, 1)],
+    "claims": [k.claim_key(ENDED, 1, 0, 1), k.prediction_key(ENDED, 1, 0, 1)],
+    "cache": [k.cache_key("d" * 64), k.cached_facts_key("d" * 64)],
+}
+NEEDED = [
+    k.segment_key(ENDED, 1, 0),
+    k.track_key(ENDED, 1),
+    k.video_key(ENDED, 1),
+    k.claim_key(OPEN, 1, 0, 1),
+    k.clip_key(OPEN, 1, 0, 1),
+    NAMED,
+]
+EVERYTHING = sorted([*NEEDED, *(key for some in NEEDLESS.values() for key in some)])
+
+
+class LaterClock(SystemClock):
+    """Tells a time that is yet to come."""
+
+    @override
+    def now(self) -> datetime:
+        """In 200 days."""
+        return super().now() + timedelta(seconds=OLD_S)
+
+
+@dataclass(kw_only=True)
+class House:
+    """A database with one job that has ended and one that has not, and the place of a store."""
+
+    line: EdgeLine
+    folder: Path
+    environment: dict[str, str] = field(default_factory=dict)
+
+    async def segue(self, *words: str) -> tuple[int, str]:
+        """Run the command; its code, and what it said."""
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "ops", *words),
+            cwd=REPOSITORY,
+            env={**os.environ, **self.environment},  # noqa: TID251 - the child's
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        async with asyncio.timeout(60):
+            said, _ = await process.communicate()
+        assert process.returncode is not None
+        return process.returncode, said.decode()
+
+    def there(self) -> list[str]:
+        """The objects in the folder."""
+        files = (path for path in self.folder.rglob("*") if path.is_file())
+        return sorted(path.relative_to(self.folder).as_posix() for path in files)
+
+
+@pytest.fixture
+async def house(postgres: Database, store_folder: Path) -> AsyncIterator[House]:
+    """Its store is a folder, and empty."""
+    async with edge_line(await postgres(), store_folder) as line:
+        await line.hear(*the_line())
+        await line.edge.store.put(NAMED, b"a film")
+        asked = await line.post(job_id=OPEN, scenes=TWO_SCENES, video={"object": NAMED})
+        assert asked.status_code == 202, asked.text
+        yield House(
+            line=line,
+            folder=store_folder,
+            environment={
+                "DATABASE_URL": line.url,
+                "SEGUE_STORE_DIR": str(store_folder),
+                "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:9",
+                "SEGUE_OPERATOR": "somebody",
+            },
+        )
+
+
+async def filled(house: House) -> None:
+    """Every object, and all of them old."""
+    for key in EVERYTHING:
+        await house.line.edge.store.put(key, b"12345")
+        then = time.time() - OLD_S  # noqa: TID251 - as files have it
+        os.utime(house.folder / key, (then, then))
+
+
+async def test_a_dry_run_says_what_would_go_and_leaves_it(house: House) -> None:
+    """By kind, with sizes; no audit row, since nothing was done."""
+    await filled(house)
+
+    code, said = await house.segue("store", "sweep", "--json")
+
+    told: dict[str, Any] = json.loads(said)
+    assert code == 0
+    assert {kind: one["objects"] for kind, one in told["needless"].items()} == {
+        kind: len(keys) for kind, keys in NEEDLESS.items()
+    }
+    assert told["needless"]["claims"]["size_bytes"] == 10
+    assert (told["looked_at"], told["applied"]) == (len(EVERYTHING), False)
+    assert house.there() == EVERYTHING
+    assert await house.line.rows("SELECT * FROM operator_actions") == []
+
+
+async def test_applied_it_deletes_that_and_nothing_else_and_writes_down_who_did_it(
+    house: House,
+) -> None:
+    """A second time there is nothing left to do."""
+    await filled(house)
+
+    code, said = await house.segue("store", "sweep", "--apply", "--reason", "the disk is full")
+    again, nothing = await house.segue("store", "sweep", "--json")
+
+    assert (code, again) == (0, 0)
+    assert "deleted" in said
+    assert house.there() == sorted(NEEDED)
+    assert not any(one["objects"] for one in json.loads(nothing)["needless"].values())
+    [row] = await house.line.rows("SELECT * FROM operator_actions")
+    assert (row["command"], row["who"], row["reason"], row["state"]) == (
+        "store sweep",
+        "somebody",
+        "the disk is full",
+        "done",
+    )
+    assert json.loads(row["progress"])["needless"]["clips"]["objects"] == 1
+    assert row["ended_at"] is not None
+
+
+async def test_without_a_reason_nothing_is_deleted(house: House) -> None:
+    """And the way out is said."""
+    await filled(house)
+
+    code, said = await house.segue("store", "sweep", "--apply")
+
+    assert code == 2
+    assert "--reason" in said
+    assert house.there() == EVERYTHING
+
+
+async def test_what_is_young_stays(house: House) -> None:
+    """A service may be writing it at this moment."""
+    for key in EVERYTHING:
+        await house.line.edge.store.put(key, b"12345")
+
+    code, _ = await house.segue("store", "sweep", "--apply", "--reason", "to see")
+
+    assert code == 0
+    assert house.there() == EVERYTHING
+
+
+async def test_a_file_that_is_handed_in_again_is_young_again(house: House) -> None:
+    """Between its hand-in and its job nobody names it."""
+    film = film_clips().bikes.read_bytes()
+    first = await house.line.client.post("/api/v3/videos", content=film)
+    key = first.json()["video"]["object"]
+    then = time.time() - OLD_S  # noqa: TID251 - as files have it
+    os.utime(house.folder / key, (then, then))
+    await house.line.client.post("/api/v3/videos", content=film)
+
+    code, _ = await house.segue("store", "sweep", "--apply", "--reason", "to see")
+
+    assert code == 0
+    assert set(house.there()) == {NAMED, key}
+
+
+async def test_a_bucket_is_swept_as_a_folder_is(house: House, minio: StoreSettings) -> None:
+    """200 days from now."""
+    store = open_store(minio.model_copy(update={"bucket": f"sweep-{secrets.token_hex(6)}"}))
+    await store.prepare()
+    rows = Rows(house.line.edge.settings.database)
+    await rows.open()
+    try:
+        for key in EVERYTHING:
+            await store.put(key, b"12345")
+        operator = Operator(
+            settings=api_settings(house.line.url, house.folder),
+            database=rows,
+            store=store,
+            who="somebody",
+            say=lambda _: None,
+            clock=LaterClock(),
+        )
+        swept: Swept = await swept_by(operator, RetentionSettings(), apply=True, reason="to see")
+        left = [found.key async for found in store.list_objects("")]
+    finally:
+        await rows.close()
+        await store.close()
+
+    assert {kind.value: count for kind, count in swept.objects.items() if count} == {
+        kind: len(keys) for kind, keys in NEEDLESS.items()
+    }
+    assert set(NEEDED) <= set(left)
+    assert not set(left) & {key for some in NEEDLESS.values() for key in some}
+
+
+async def test_a_link_reads_the_object_from_anywhere(house: House, minio: StoreSettings) -> None:
+    """A folder says where the file lies instead; a key that is none is told."""
+    store = open_store(minio)
+    await store.prepare()
+    await store.put(k.track_key(ENDED, 1), b"music")
+    await store.close()
+    key = k.track_key(ENDED, 1)
+    await house.line.edge.store.put(key, b"music")
+    lies = await house.segue("store", "link", key)
+    house.environment |= {
+        "SEGUE_STORE_DIR": "",
+        "MINIO_ENDPOINT": minio.endpoint,
+        "MINIO_ACCESS_KEY": minio.access_key.get_secret_value(),
+        "MINIO_SECRET_KEY": minio.secret_key.get_secret_value(),
+        "MINIO_BUCKET": minio.bucket,
+    }
+    code, url = await house.segue("store", "link", key, "--ttl", "60")
+    missing = await house.segue("store", "link", f"jobs/{job_uuid(GONE)}/nothing")
+    wrong = await house.segue("store", "link", "../etc/passwd")
+    async with httpx.AsyncClient(trust_env=False) as client:
+        answer = await client.get(url.strip())
+
+    assert (code, answer.content) == (0, b"music")
+    assert lies[0] == 4
+    assert str(house.folder / key) in lies[1]
+    assert (missing[0], "there is no object" in missing[1]) == (4, True)
+    assert (wrong[0], "not an object key" in wrong[1]) == (2, True)
