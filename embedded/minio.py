@@ -52,8 +52,10 @@ class NativeMinio:
             return None if found else f"MINIO_BIN: no program at {settings.minio_binary}"
         return None
 
-    def start(self) -> StoreSettings:
+    def start(self, *, again: StoreSettings | None = None) -> StoreSettings:
         """Start with keys of its own making; what a client needs to know.
+
+        `again`: what clients of the one before know, and go on using.
 
         Raises:
             ServerStartError: why it did not.
@@ -63,25 +65,24 @@ class NativeMinio:
         binary = self._settings.minio_binary or (
             toolcache.fill(_place(self._settings), self._build, deadline_s=_BUILD_S) / "minio"
         )
-        (port,) = free_ports(1)
-        secret = secrets.token_urlsafe(24)
-        url = f"http://127.0.0.1:{port}"
+        told = again or StoreSettings(
+            folder=None,
+            endpoint=f"http://127.0.0.1:{free_ports(1)[0]}",
+            access_key=SecretStr(_ACCESS_KEY),
+            secret_key=SecretStr(secrets.token_urlsafe(24)),
+        )
+        address = told.endpoint.removeprefix("http://")
         self.server.start(
-            [binary, "server", self.folder / "data", "--address", f"127.0.0.1:{port}", "--quiet"],
-            answers=lambda: answers(url),
+            [binary, "server", self.folder / "data", "--address", address, "--quiet"],
+            answers=lambda: answers(told.endpoint),
             ready_s=_READY_S,
             environment={
-                "MINIO_ROOT_USER": _ACCESS_KEY,
-                "MINIO_ROOT_PASSWORD": secret,
+                "MINIO_ROOT_USER": told.access_key.get_secret_value(),
+                "MINIO_ROOT_PASSWORD": told.secret_key.get_secret_value(),
                 "MINIO_BROWSER": "off",  # its console would listen beyond loopback
             },
         )
-        return StoreSettings(
-            folder=None,
-            endpoint=url,
-            access_key=SecretStr(_ACCESS_KEY),
-            secret_key=SecretStr(secret),
-        )
+        return told
 
     def stop(self) -> None:
         """End it; nothing happens when it does not run."""

@@ -24,6 +24,7 @@ from shared.storage.keys import check_key, check_prefix
 
 T = TypeVar("T")
 _ATTRIBUTE = "user.segue.sha256"
+_PROBE_BYTES = 4096  # a block
 _LEFT_S = 86_400.0  # nobody writes one object for a day
 _TEMPORARY = ".tmp"  # a name no key can have at its head: such files are not objects
 
@@ -131,8 +132,10 @@ class FolderStore:
         """Return if the folder can be written to."""
 
         def probe() -> None:
-            with tempfile.TemporaryFile(dir=self.root / _TEMPORARY):
-                pass
+            with tempfile.TemporaryFile(dir=self.root / _TEMPORARY) as file:
+                file.write(bytes(_PROBE_BYTES))  # a full disk has room for an empty one
+                file.flush()
+                os.fsync(file.fileno())
 
         await self._in_thread(probe)
 

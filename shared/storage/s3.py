@@ -12,32 +12,37 @@ Units: sizes are bytes, times seconds. I/O: HTTP.
 
 import asyncio
 import hashlib
-import mimetypes
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from functools import partial
-from io import BufferedReader, BufferedWriter, BytesIO
+from io import BufferedReader, BytesIO
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
+from xml.etree.ElementTree import ParseError
 
 import httpx
 import urllib3
 from minio import Minio, S3Error
-from minio.datatypes import Object
 from minio.error import MinioException
 from urllib3.response import BaseHTTPResponse
 
 from shared.errors import NotFoundError, SettingsError, StoreUnavailableError
 from shared.settings import StoreSettings
 from shared.storage import CHUNK_BYTES, DEFAULT_CONTENT_TYPE, ObjectStat, check_ttl
+from shared.storage.answers import (
+    Sink,
+    check_digest,
+    check_whole,
+    drain,
+    let_go,
+    stat_of,
+)
 from shared.storage.keys import check_key, check_prefix
-from shared.storage.presigned import CALL_S, DIGEST, RATE_BYTES_S, Presigned, words
+from shared.storage.presigned import CALL_S, RATE_BYTES_S, Presigned, words
 
 T = TypeVar("T")
-Sink = TypeVar("Sink", BytesIO, BufferedWriter)
 _CONNECT_S, _READ_S, _RETRIES = 2.0, 10.0, 2  # of one try; the vendor's own are 300 s and 5
 # CALL_S has room for (2 + 10) * 3 tries with their backoff, and a wait for a thread
 _PART_BYTES = 8 * 1024 * 1024  # a larger file goes up in parts; one part a thread lies in memory
@@ -157,11 +162,11 @@ class S3Store:
                     yield held
                 held = chunk
             if start == 0 and end is None:
-                _check(response, digest.hexdigest())  # before the last of it is handed on
+                check_digest(response, digest.hexdigest())  # before the last of it is handed on
             if held:
                 yield held
         finally:
-            _let_go(response)
+            let_go(response)
 
     async def stat(self, key: str) -> ObjectStat | None:
         """What is known of `key`; None when there is no such object."""
@@ -170,14 +175,14 @@ class S3Store:
             found = await self._call(lambda: self._client.stat_object(self._bucket, key), key=key)
         except NotFoundError:
             return None
-        return _stat(found)
+        return stat_of(found)
 
     async def list_objects(self, prefix: str) -> AsyncIterator[ObjectStat]:
         """The objects whose keys begin with `prefix`; their types follow from their endings."""
         found = self._client.list_objects(self._bucket, check_prefix(prefix), recursive=True)
         while page := await self._call(lambda: list(islice(found, _PAGE_OBJECTS))):
             for one in page:
-                yield _stat(one)
+                yield stat_of(one)
 
     def presigned_url(self, key: str, *, ttl_s: int) -> str | None:
         """An address that reads `key` for `ttl_s` seconds, without an account."""
@@ -219,15 +224,15 @@ class S3Store:
         for is_last in (False, True):
             response = await self._open(key)
             assert response is not None, "the whole of an object is always in its range"
-            drain = partial(_drain, response, new_sink)
+            read = partial(drain, response, new_sink)
             size_bytes = int(response.headers.get("content-length", 0))
             try:
-                return await self._call(drain, key=key, size_bytes=size_bytes)
+                return await self._call(read, key=key, size_bytes=size_bytes)
             except StoreUnavailableError:
                 if is_last:
                     raise
             finally:
-                _let_go(response)
+                let_go(response)
         raise AssertionError("the second time returns or raises")
 
     async def _open(self, key: str, start: int = 0, length: int = 0) -> BaseHTTPResponse | None:
@@ -236,11 +241,13 @@ class S3Store:
 
         def ask() -> BaseHTTPResponse | None:
             try:
-                return self._client.get_object(self._bucket, key, start, length)
+                response = self._client.get_object(self._bucket, key, start, length)
             except S3Error as error:
                 if error.code == "InvalidRange":
                     return None
                 raise
+            check_whole(response)
+            return response
 
         return await self._call(ask, key=key)
 
@@ -257,43 +264,5 @@ class S3Store:
             if error.code == "NoSuchKey":
                 raise NotFoundError(key) from error
             raise StoreUnavailableError(f"object store: {error.code}: {error.message}") from error
-        except (MinioException, urllib3.exceptions.HTTPError, TimeoutError) as error:
+        except (MinioException, urllib3.exceptions.HTTPError, TimeoutError, ParseError) as error:
             raise StoreUnavailableError(f"object store: {words(error)}") from error
-
-
-def _drain(response: BaseHTTPResponse, new_sink: Callable[[], Sink]) -> Sink:
-    """A sink with the body in it, which is known to be what was stored."""
-    digest = hashlib.sha256()
-    with ExitStack() as undo:
-        sink = new_sink()
-        undo.callback(sink.close)
-        while chunk := response.read(CHUNK_BYTES):
-            digest.update(chunk)
-            sink.write(chunk)
-        _check(response, digest.hexdigest())
-        undo.pop_all()
-    return sink
-
-
-def _check(response: BaseHTTPResponse, digest: str) -> None:
-    if response.headers.get(DIGEST) not in {None, digest}:
-        raise StoreUnavailableError("object store: other bytes came than were stored")
-
-
-def _let_go(response: BaseHTTPResponse) -> None:
-    """Give the connection back if its answer was read to the end; close it otherwise."""
-    response.close()
-    response.release_conn()
-
-
-def _stat(found: Object) -> ObjectStat:
-    assert found.object_name is not None, "an answer names its object"
-    assert found.last_modified is not None, "and its time"
-    guess = mimetypes.guess_type(found.object_name)[0]
-    return ObjectStat(
-        key=found.object_name,
-        size_bytes=found.size or 0,
-        etag=(found.etag or "").strip('"'),
-        content_type=found.content_type or guess or DEFAULT_CONTENT_TYPE,
-        modified_at=found.last_modified,
-    )

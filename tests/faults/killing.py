@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from embedded.kafka import NativeKafka
+from embedded.minio import NativeMinio
 from embedded.postgres import EmbeddedPostgres
 from embedded.server import Server, ServerStartError
 from embedded.toolcache import ToolSettings
@@ -53,6 +54,26 @@ class KilledPostgres:
         self._server.stop()
 
 
+class KilledMinio:
+    """An object store that keeps what it confirmed, at the same address over its deaths."""
+
+    def __init__(self, folder: Path) -> None:
+        self._server = NativeMinio(folder, ToolSettings.from_environment())
+        self.settings = self._server.start()
+
+    async def kill(self) -> None:
+        """SIGKILL."""
+        await asyncio.to_thread(kill, self._server.server)
+
+    async def start(self) -> None:
+        """Start again, on what is there."""
+        await asyncio.to_thread(lambda: self._server.start(again=self.settings))
+
+    def stop(self) -> None:
+        """End it for good."""
+        self._server.stop()
+
+
 class KilledKafka:
     """A broker whose address stays the same over its deaths."""
 
@@ -70,6 +91,14 @@ class KilledKafka:
         port = int(self.bootstrap.rpartition(":")[2])
         await asyncio.to_thread(lambda: self._server.start(port=port))
 
+    def freeze(self) -> None:
+        """SIGSTOP: connections stay, nobody answers."""
+        _send(self._server.server, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """SIGCONT."""
+        _send(self._server.server, signal.SIGCONT)
+
     async def lose(self) -> None:
         """Kill it, and forget everything that it had."""
         await self.kill()
@@ -82,16 +111,20 @@ class KilledKafka:
 
 def kill(server: Server) -> None:
     """SIGKILL the process of a server, and wait until its warden saw it."""
-    assert server._warden is not None, "it runs"
-    warden = server._warden.pid
-    for child in Path(f"/proc/{warden}/task/{warden}/children").read_text().split():
-        with suppress(ProcessLookupError):
-            os.kill(int(child), signal.SIGKILL)
+    _send(server, signal.SIGKILL)
     end = time.monotonic() + _GONE_S
     while server.is_running:
         assert time.monotonic() < end, f"{server.name} does not end"
         time.sleep(0.02)
     server.stop()
+
+
+def _send(server: Server, number: signal.Signals) -> None:
+    assert server._warden is not None, "it runs"
+    warden = server._warden.pid
+    for child in Path(f"/proc/{warden}/task/{warden}/children").read_text().split():
+        with suppress(ProcessLookupError):
+            os.kill(int(child), number)
 
 
 def _again(server: EmbeddedPostgres) -> str:

@@ -1,0 +1,135 @@
+"""A full object store: whoever writes is told so, nothing is half there; with room it goes on."""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from shared.errors import StoreUnavailableError
+from shared.settings import StoreSettings
+from shared.storage import ObjectStore
+from shared.storage.filesystem import FolderStore
+from shared.storage.keys import track_key
+from shared.storage.s3 import S3Store
+from tests.api_line import TWO_SCENES
+from tests.e2e.line import BASE, running_line
+from tests.faults.killing import KilledMinio
+from tests.faults.small_disk import SmallDisk, a_small_disk
+from tests.running import eventually
+from tests.servers import Database, KafkaServer
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+DISK_MIB = 24
+MINIO_DISK_MIB = 400  # it refuses the last tenth of a disk, and keeps files of its own
+LARGE_BYTES = 4 * 1024 * 1024
+Opened = Callable[[SmallDisk], AbstractAsyncContextManager[ObjectStore]]
+
+
+@asynccontextmanager
+async def _folder(disk: SmallDisk) -> AsyncIterator[ObjectStore]:
+    yield FolderStore(disk.folder / "store")
+
+
+@asynccontextmanager
+async def _bucket(disk: SmallDisk) -> AsyncIterator[ObjectStore]:
+    server = await asyncio.to_thread(KilledMinio, disk.folder)
+    store = S3Store(server.settings)
+    try:
+        await store.prepare()
+        yield store
+    finally:
+        await store.close()
+        await asyncio.to_thread(server.stop)
+
+
+@pytest.mark.parametrize(
+    ("opened", "mib"), [(_folder, DISK_MIB), (_bucket, MINIO_DISK_MIB)], ids=["folder", "minio"]
+)
+async def test_a_full_store_refuses_and_keeps_what_it_has(
+    opened: Opened, mib: int, minio: StoreSettings, tmp_path: Path
+) -> None:
+    """Every kind of write; nothing of the refused ones is left, and all work again with room."""
+    assert minio.folder is None, "one is built where it can be"
+    large = tmp_path / "large"
+    large.write_bytes(bytes(LARGE_BYTES))
+    with a_small_disk(mib) as disk:
+        async with opened(disk) as store:
+            await store.put("a/kept", b"k" * 1000)
+            disk.fill()
+            ends = await asyncio.gather(
+                store.put("a/new", bytes(LARGE_BYTES)),
+                store.put("a/kept", bytes(LARGE_BYTES)),
+                store.put_file("a/file", large),
+                store.put_if_absent("a/claim", bytes(100_000)),
+                return_exceptions=True,
+            )
+            there = [found.key async for found in store.list_objects("a/")]
+            kept = await store.get("a/kept")
+            disk.make_room()
+
+            async def roomy() -> bool | None:
+                try:
+                    await store.check()
+                except StoreUnavailableError:
+                    return None  # it looks at its disk now and then
+                return True
+
+            await eventually(roomy, within_s=60, what="the store takes writes again")
+            await store.put("a/new", b"n")
+            claimed = await store.put_if_absent("a/claim", b"mine")
+            left = list(disk.folder.glob("store/.tmp/*"))
+
+    assert [type(end) for end in ends] == [StoreUnavailableError] * 4, ends
+    assert there == ["a/kept"]
+    assert kept == b"k" * 1000
+    assert claimed
+    assert left == []
+
+
+async def test_a_line_whose_store_is_full_waits_and_goes_on_with_room(
+    kafka: KafkaServer, postgres: Database, topic_prefix: str, tmp_path: Path
+) -> None:
+    """A job is done, the disk fills, jobs are accepted or told to come again, room, all done."""
+    with a_small_disk(DISK_MIB) as disk:
+        folder = disk.folder / "store"
+        async with running_line(
+            kafka, postgres, topic_prefix, tmp_path, SEGUE_STORE_DIR=str(folder)
+        ) as line:
+            assert (await line.generate(job_id="before", scenes=TWO_SCENES)).status_code == 202
+            before = await line.ended("before")
+            disk.fill()
+            answers = [
+                (await line.generate(job_id=f"full-{n}", scenes=TWO_SCENES)).status_code
+                for n in range(3)
+            ]
+            ready = await line.client.get("/readyz")
+            old = await line.client.get(before["links"]["download"])
+            await asyncio.sleep(3)  # what was accepted meets the full disk
+            disk.make_room()
+            names = [f"full-{n}" for n, status in enumerate(answers) if status == 202]
+            after = {name: await line.ended(name, within_s=180) for name in names}
+            tracks = {}
+            for name, told in after.items():
+
+                async def track(path: str = told["links"]["download"]) -> bytes | None:
+                    try:
+                        answer = await line.client.get(path)
+                    except httpx.TransportError:
+                        return None
+                    return answer.content if answer.status_code == 200 else None
+
+                tracks[name] = await eventually(track, within_s=60, what=f"the track of {name}")
+            store = FolderStore(folder)
+            stored = {name: await store.get(track_key(name, 1)) for name in names}
+    states = {name: told["audio_status"]["status"] for name, told in after.items()}
+    sys.stdout.write(f"store full: answers {answers} ({BASE}), afterwards {states}\n")
+
+    assert set(answers) <= {202, 503}
+    assert ready.status_code == 503
+    assert old.status_code == 200
+    assert states == dict.fromkeys(names, "completed")
+    assert tracks == stored
