@@ -23,7 +23,7 @@ class _Entry(Generic[H]):
 
 
 class Ledger(Generic[H]):
-    """Per slot, the records in flight in the order they were received.
+    """Per slot, the records in flight, in the order of their offsets.
 
     A handle is whatever lets a record go: an event to ack, an offset to commit.
     """
@@ -35,12 +35,18 @@ class Ledger(Generic[H]):
         """Note a received record; False if it is in flight already.
 
         A redelivered record joins the work that runs for it: the new handle replaces the old.
+        One that was let go, and whose commit was not heard, is in flight again, before what
+        lies behind it: else a commit would go back, and stay there.
         """
         entries = self._slots.setdefault(slot, OrderedDict())
         if offset in entries:
             entries[offset].handle = handle
             return False
+        comes_back = bool(entries) and offset < next(reversed(entries))
         entries[offset] = _Entry(handle)
+        if comes_back:
+            for later in sorted(known for known in entries if known > offset):
+                entries.move_to_end(later)
         return True
 
     def finish(self, slot: Hashable, offset: int) -> list[H]:

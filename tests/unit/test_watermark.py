@@ -53,6 +53,18 @@ def test_a_record_that_was_done_waits_with_its_newer_handle() -> None:
     assert ledger.finish("p0", 0) == ["a", "b again"]
 
 
+def test_what_was_let_go_and_comes_again_is_let_go_before_what_lies_behind_it() -> None:
+    """Its commit was refused while the group regrouped; else the last commit would go back."""
+    ledger: Ledger[str] = Ledger()
+    ledger.take("p0", 0, "a")
+    ledger.take("p0", 1, "b")
+    assert ledger.finish("p0", 0) == ["a"]
+    assert ledger.take("p0", 0, "a again")
+
+    assert ledger.finish("p0", 1) == []
+    assert ledger.finish("p0", 0) == ["a again", "b"]
+
+
 def test_what_went_elsewhere_is_not_let_go_here() -> None:
     """Its late end belongs to nobody."""
     ledger: Ledger[str] = Ledger()
@@ -112,6 +124,16 @@ class LedgerLife(RuleBasedStateMachine):
         offset = data.draw(st.sampled_from(self._in_flight()))
         assert not self.ledger.take("p", offset, self._handle(offset))
         self._went(self.ledger.release("p"))
+
+    @precondition(lambda self: self.gone)
+    @rule(data=st.data())
+    def read_again(self, data: Any) -> None:
+        """The commit of what was let go is not heard: it is read again from some place on."""
+        start = data.draw(st.sampled_from(self.gone))
+        for offset in sorted(gone for gone in self.gone if gone >= start):
+            self.gone.remove(offset)
+            self.done.discard(offset)
+            assert self.ledger.take("p", offset, self._handle(offset))
 
     @precondition(lambda self: set(self._in_flight()) - self.done)
     @rule(data=st.data())

@@ -1,0 +1,86 @@
+"""Many thousands of schedules of a consumer group, each in a moment: no rule is ever broken."""
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+
+import pytest
+
+from shared.watermark import Ledger
+from tests.faults.lengths import SEED, long_or
+from tests.faults.simulation import BrokenRuleError, VirtualLoop, simulate
+
+pytestmark = pytest.mark.timeout(long_or(long=1800, short=180))
+SCHEDULES = long_or(long=100_000, short=2_000)
+
+
+@pytest.fixture
+def loop() -> Iterator[VirtualLoop]:
+    """One for all schedules of a test."""
+    made = VirtualLoop()
+    yield made
+    made.close()
+
+
+def test_no_schedule_breaks_a_rule(loop: VirtualLoop) -> None:
+    """Order per job, commits, bounds, and everything done in the end."""
+    begun = time.monotonic()
+    deaths = regroupings = repeats = went_back = 0
+    for seed in range(SEED, SEED + SCHEDULES):
+        try:
+            world = simulate(seed, loop)
+        except BrokenRuleError as error:
+            raise AssertionError(f"schedule {seed}: {error}") from error
+        deaths += world.deaths
+        regroupings += world.regroupings
+        repeats += world.repeats
+        went_back += world.went_back
+    took_s = time.monotonic() - begun
+    sys.stdout.write(
+        f"{SCHEDULES} schedules from SEGUE_CHAOS_SEED={SEED} in {took_s:.0f} s"
+        f" ({SCHEDULES / took_s:.0f}/s): {deaths} deaths, {regroupings} regroupings, {repeats}"
+        f" records done again, {went_back} commits went back, rules broken 0\n"
+    )
+
+    assert deaths > 0
+    assert repeats > 0
+
+
+def test_a_seed_brings_the_same_schedule_again(loop: VirtualLoop) -> None:
+    """To the last event."""
+    traces = [simulate(seed, loop).trace.hexdigest() for seed in (1, 2, 1, 2)]
+
+    assert traces[:2] == traces[2:]
+    assert traces[0] != traces[1]
+
+
+@pytest.mark.parametrize("broken", ["watermark", "order", "suspension"])
+def test_the_rules_are_seen_when_they_are_broken(
+    loop: VirtualLoop, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    """A simulation that cannot fail would prove nothing."""
+    if broken == "watermark":
+
+        def finish(ledger: Ledger[int], slot: int, offset: int) -> list[int]:
+            entry = ledger._slots[slot].pop(offset, None)
+            return [entry.handle] if entry else []
+
+        monkeypatch.setattr("shared.watermark.Ledger.finish", finish)
+    elif broken == "order":
+        monkeypatch.setattr("shared.lanes.Lanes._chained", _unchained)
+    else:
+        monkeypatch.setattr("shared.lanes.Lanes._drop", lambda *_: 0)
+
+    with pytest.raises(BrokenRuleError):
+        _simulate_all(range(300), loop)
+
+
+def _simulate_all(seeds: Iterable[int], loop: VirtualLoop) -> None:
+    for seed in seeds:
+        simulate(seed, loop)
+
+
+async def _unchained(lanes, _previous, slot, offset, work) -> None:  # type: ignore[no-untyped-def] # noqa: ANN001
+    """A lane that runs everything at once."""
+    await work()
+    lanes._let_go(slot, lanes._ledger.finish(slot, offset))
