@@ -134,7 +134,7 @@ chaos: setup ## 100 rounds of kill -9 at random, at most 45 minutes (SEED=… re
 	SEGUE_CHAOS=long SEGUE_CHAOS_SEED=$(SEED) timeout 45m \
 	  $(BIN)/python -m pytest tests/faults/test_chaos.py tests/faults/test_joining.py \
 	    tests/faults/test_api_rebuild.py tests/faults/test_api_postgres.py tests/faults/test_api_kafka.py \
-	    tests/faults/test_api_flood.py -rP
+	    tests/faults/test_api_flood.py tests/faults/test_soak.py tests/faults/test_many_jobs.py -rP
 
 .PHONY: prove
 prove: setup ## Build the images and run the compose file from them, on an engine of its own (root)
@@ -159,7 +159,7 @@ schemas: setup ## Write the golden schemas, AsyncAPI and docs/events.md from the
 
 .PHONY: lock
 lock: ## Resolve requirements.lock anew from pyproject.toml (needs uv)
-	uv pip compile pyproject.toml --universal --all-extras --generate-hashes --python-version 3.11 \
+	uv pip compile pyproject.toml --universal --all-extras --no-strip-extras --generate-hashes --python-version 3.11 \
 	  --exclude-newer "$$(date -u -d '$(LOCK_AGE)' +%Y-%m-%d)" --no-annotate --no-header \
 	  --quiet -o requirements.lock
 

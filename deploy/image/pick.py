@@ -18,7 +18,8 @@ import tempfile
 import tomllib
 from pathlib import Path
 
-_PIN = re.compile(r"^([A-Za-z0-9._-]+)==", re.MULTILINE)
+_PIN = re.compile(r"^([A-Za-z0-9._-]+)(?:\[[\w,-]+\])?==", re.MULTILINE)
+_EXTRAS = re.compile(r"\[[\w,-]+\](?===)")  # constraints must not name any
 
 
 def main(extra: str | None) -> int:
@@ -53,7 +54,7 @@ def closure(requirements: list[str], lock: dict[str, str]) -> set[str]:
     """The packages that `requirements` bring in on this machine, all of them in `lock`."""
     if not requirements:
         return set()
-    pins = [line.rstrip("\\ ") for lines in lock.values() for line in _pins(lines)]
+    pins = [_EXTRAS.sub("", line.rstrip("\\ ")) for lines in lock.values() for line in _pins(lines)]
     with tempfile.TemporaryDirectory() as folder:
         constraints, report = Path(folder, "pins.txt"), Path(folder, "report.json")
         constraints.write_text("\n".join(pins), encoding="utf-8")

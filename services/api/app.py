@@ -16,7 +16,7 @@ from services.api.edge import Edge, SegmentPaths
 from services.api.notices import Notices
 from services.api.outbox import Relay
 from services.api.projector import Projector
-from services.api.repository import Database, delays
+from services.api.repository import Connection, Database, delays
 from services.api.repository.schema import migrate
 from services.api.resuming import resume, resume_in_new_epoch
 from services.api.settings import ApiSettings
@@ -100,8 +100,8 @@ def _work(edge: Edge) -> list[Coroutine[Any, Any, None]]:
     """What runs beside the HTTP edge."""
     settings, clock, log = edge.settings, edge.clock, edge.log
 
-    async def log_is_new() -> None:
-        await resume(edge.database, clock=clock, log=log)
+    async def log_is_new(connection: Connection) -> None:
+        await resume(connection, clock=clock, log=log)
 
     projector = Projector(
         database=edge.database,

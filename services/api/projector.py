@@ -16,7 +16,7 @@ from aiokafka.errors import KafkaError
 from typing_extensions import override
 
 from services.api.applying import Applier, Batch, StaleBatchError
-from services.api.repository import Database, offsets
+from services.api.repository import Connection, Database, offsets
 from services.api.settings import ApiSettings
 from shared.errors import RetryableError
 from shared.kafka.admin import ensure_topics
@@ -46,13 +46,15 @@ class Projector(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is
         database: Database,
         applier: Applier,
         settings: ApiSettings,
-        log_is_new: Callable[[], Awaitable[None]],
+        log_is_new: Callable[[Connection], Awaitable[None]],
         log: Logger,
     ) -> None:
         self._database = database
         self._applier = applier
         self._kafka = settings.kafka
-        self._log_is_new = log_is_new  #: called when a log turns out to have begun anew
+        #: called when a log turns out to have begun anew, in the transaction that notes it:
+        #: nobody would notice a second time
+        self._log_is_new = log_is_new
         self._log = log
         self._next: dict[TopicPartition, int] = {}  #: where each partition stands in PostgreSQL
         self._unsought: set[TopicPartition] = set()
@@ -156,14 +158,16 @@ class Projector(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is
                 if stored[name] > ends[tp]:
                     await offsets.advance(connection, epoch, name, start=stored[name], end=0)
                     stored[name], anew = 0, True
+            if anew:
+                await self._log_is_new(connection)
+        mine = set(self._consumer.assignment())  # the group may have regrouped meanwhile
         for tp, name in zip(wanted, names, strict=True):
-            self._next[tp] = stored[name]
-            self._consumer.seek(tp, stored[name])
+            if tp in mine:
+                self._next[tp] = stored[name]
+                self._consumer.seek(tp, stored[name])
         self._unsought -= set(wanted)
-        self._consumer.resume(*wanted)
+        self._consumer.resume(*mine & set(wanted))
         self.following.set()
-        if anew:
-            await self._log_is_new()
 
     def _seek_again(self, *partitions: TopicPartition) -> None:
         mine = set(partitions) & set(self._consumer.assignment())

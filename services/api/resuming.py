@@ -6,7 +6,7 @@ transaction. It costs nothing: every object and every event is a function of job
 so whatever was made is recognised and said again.
 """
 
-from services.api.repository import Database, offsets, outbox, runs
+from services.api.repository import Connection, Database, offsets, outbox, runs
 from shared.clock import Clock
 from shared.telemetry.log import Logger
 
@@ -21,20 +21,17 @@ async def resume_in_new_epoch(database: Database, epoch: str, *, clock: Clock, l
     async with database.transaction() as connection:
         if not await offsets.begin_epoch(connection, epoch, now=now):
             return 0
-        requests = await runs.unfinished(connection)
-        await outbox.add_events(connection, requests, now=now)
-    return _told(len(requests), log)
+        return await resume(connection, clock=clock, log=log)
 
 
-async def resume(database: Database, *, clock: Clock, log: Logger) -> int:
-    """Ask again for everything unfinished; how many records that took.
+async def resume(connection: Connection, *, clock: Clock, log: Logger) -> int:
+    """Ask again for everything unfinished, in this transaction; how many records that took.
 
     Raises:
         DatabaseUnavailableError: nothing was done.
     """
-    async with database.transaction() as connection:
-        requests = await runs.unfinished(connection)
-        await outbox.add_events(connection, requests, now=clock.now())
+    requests = await runs.unfinished(connection)
+    await outbox.add_events(connection, requests, now=clock.now())
     return _told(len(requests), log)
 
 

@@ -25,8 +25,8 @@ import httpx
 
 from shared.starting import main as start
 from tests.faults.history import append
-from tests.faults.steps import Aim, Point, Step, step_named
-from tests.faults.without import PROTECTIONS
+from tests.faults.steps import Aim, Point, Step, place_of, step_named
+from tests.faults.without import PROTECTIONS, switch_off
 
 SETTINGS = {
     "api": "ApiSettings",
@@ -57,7 +57,7 @@ class Trap:
         """Wrap the doors of the step, and of the one it follows."""
         for step in filter(None, (self._step, self._before)):
             for door in step.doors:
-                holder, name = _place(door)
+                holder, name = place_of(door)
                 setattr(holder, name, self._watched(getattr(holder, name), step))
 
     def _watched(self, call: Callable[..., Any], step: Step) -> Callable[..., Any]:
@@ -105,16 +105,6 @@ def _on_sent(request: httpx.Request, sent: Callable[[], None]) -> None:
     request.extensions = {**request.extensions, "trace": trace}
 
 
-def _place(door: str) -> tuple[Any, str]:
-    """What holds a door, and the door's name there."""
-    module, path = door.split(":")
-    holder: Any = importlib.import_module(module)
-    *inner, name = path.split(".")
-    for part in inner:
-        holder = getattr(holder, part)
-    return holder, name
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the service until it dies, or is stopped; without `--at` it does not die by itself."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults.dying")
@@ -134,7 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         os.kill(os.getpid(), signal.SIGSTOP if told.freeze else signal.SIGKILL)
 
     if told.without is not None:
-        PROTECTIONS[told.without]()
+        switch_off(told.without)
     if told.at is not None:
         aim = Aim(job_id=told.job, scene=told.scene)
         Trap(told.service, told.at, aim=aim, end=end).lay()

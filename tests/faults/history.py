@@ -124,15 +124,14 @@ class Recorder:
         )
         await consumer.start()
         try:
-            for number in sorted(consumer.partitions_for_topic(prefix + topic) or ()):
-                offset = await consumer.committed(TopicPartition(prefix + topic, number))
+            for place in await places_of(bootstrap, prefix + topic):
                 append(
                     self.path,
                     kind="commit",
                     group=group,
                     topic=topic,
-                    partition=number,
-                    offset=offset,
+                    partition=place.partition,
+                    offset=await consumer.committed(place),
                 )
         finally:
             await consumer.stop()
@@ -149,6 +148,18 @@ class Recorder:
                 size_bytes=len(data),
                 said=json.loads(data) if stat.key.endswith(".json") else None,
             )
+
+
+async def places_of(bootstrap: str, topic: str) -> list[TopicPartition]:
+    """The partitions of a topic; a consumer that has not subscribed to it knows of none."""
+    consumer = AIOKafkaConsumer(topic, bootstrap_servers=bootstrap)
+    await consumer.start()
+    try:
+        places = sorted(consumer.assignment())
+    finally:
+        await consumer.stop()
+    assert places, f"{topic} is not there"
+    return places
 
 
 def _seeds(facts: Iterable[Fact]) -> Iterable[tuple[int, Fact]]:

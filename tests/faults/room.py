@@ -15,9 +15,10 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, TypeVar
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer
 
 from embedded.replicate import FakeReplicate, FakeSettings
+from embedded.replicate.studio import Compose
 from services.generator.providers import CompositionRequest
 from services.generator.providers.synth import compose
 from shared.clock import SystemClock
@@ -193,15 +194,13 @@ class Room:
         )
 
         async def look() -> bool | None:
-            numbers = consumer.partitions_for_topic(self.prefix + topic) or ()
-            places = [TopicPartition(self.prefix + topic, number) for number in numbers]
             ends = await consumer.end_offsets(places)
             done = [await consumer.committed(tp) or 0 for tp in places]
             return done == [ends[tp] for tp in places] or None
 
+        places = await history.places_of(self.kafka.bootstrap_servers, self.prefix + topic)
         await consumer.start()
         try:
-            await consumer.topics()  # else it knows of none
             await eventually(look, within_s=within_s, what=f"commits of {group} in {self.folder}")
         finally:
             await consumer.stop()
@@ -229,11 +228,12 @@ async def room(
     work_s: float = WORK_S,
     settle_s: float = SETTLE_S,
     partitions: int = PARTITIONS,
+    compose: Compose = composed_once,
 ) -> AsyncIterator[Room]:
-    """A room, its topics made."""
+    """A room, its topics made; `compose` is what its provider makes of a request."""
     prefix = f"f{secrets.token_hex(4)}-"
     with warnings.catch_warnings(action="ignore", category=StandInWarning):
-        fake = FakeReplicate(FakeSettings(work_s=work_s), compose=composed_once)
+        fake = FakeReplicate(FakeSettings(work_s=work_s), compose=compose)
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(fake)
         made = Room(kafka, prefix, folder, fake, partitions=partitions)

@@ -10,6 +10,7 @@ The tables say for each service at which moments a process is killed so that eve
 two steps is met once.
 """
 
+import importlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -228,3 +229,13 @@ def step_named(service: str, name: str) -> Step:
         if step.name == name:
             return step
     raise ValueError(f"{service} has no step {name!r}, only {[s.name for s in STEPS[service]]}")
+
+
+def place_of(door: str) -> tuple[Any, str]:
+    """What holds a door of the product, and the door's name there."""
+    module, path = door.split(":")
+    holder: Any = importlib.import_module(module)
+    *inner, name = path.split(".")
+    for part in inner:
+        holder = getattr(holder, part)
+    return holder, name

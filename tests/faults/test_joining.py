@@ -6,9 +6,8 @@ machine that runs the tests has its own share in it.
 """
 
 import asyncio
-import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
@@ -18,31 +17,34 @@ import pytest
 from shared.ids import scene_seed
 from tests.faults import checker
 from tests.faults.forked import Forked
+from tests.faults.lengths import long_or
 from tests.faults.room import Room, report, room
+from tests.running import eventually
 from tests.servers import KafkaServer
 
-LONG = os.environ.get("SEGUE_CHAOS") == "long"  # noqa: TID251 - the suite's own setting
-MOVES = 12 if LONG else 5
-EVERY_S = 10.0 if LONG else 4.0
-WORK_S = 10.0 if LONG else 3.0
+MOVES = long_or(long=12, short=5)
+EVERY_S = long_or(long=10.0, short=4.0)
+WORK_S = long_or(long=10.0, short=3.0)
 JOBS = [f"job-{number}" for number in range(4)]
 #: so many that there is work to the last move
 SCENES = int(MOVES * EVERY_S / WORK_S) + 5
 DONE_S = SCENES * (WORK_S + 10)
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(900 if LONG else 240)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(long_or(long=900, short=240))]
 
 
-async def _moved(here: Room, guest: Forked) -> None:
-    """One generator comes and goes in turn, under work; each time it leaves as it should."""
+async def _moved(here: Room, guest: Forked, *, leaves: str) -> None:
+    """One generator comes and goes in turn, under work; it leaves as it should, or is killed."""
     for move in range(MOVES):
         await asyncio.sleep(EVERY_S)
         asked = len(here.fake.predictions)
         assert asked < len(JOBS) * SCENES, f"there was no work left at move {move}"
         if move % 2 == 0:
             await guest.start()
-        else:
+        elif leaves == "stopped":
             assert await guest.stop() == 0, str(guest.log)
+        else:
+            await guest.kill()
 
 
 def _stalls_s(here: Room) -> list[float]:
@@ -67,17 +69,18 @@ def _told(stalls_s: Sequence[float]) -> str:
     return f"stall: longest {max(stalls_s):.2f} s, median {middle:.2f} s of {len(stalls_s)}"
 
 
+@pytest.mark.parametrize("leaves", long_or(long=["stopped", "killed"], short=["stopped"]))
 async def test_generators_that_come_and_go_charge_nothing_twice(
-    kafka: KafkaServer, tmp_path: Path, record_property: Callable[[str, object], None]
+    kafka: KafkaServer, tmp_path: Path, leaves: str
 ) -> None:
-    """Clean joins and leaves in the middle of scenes: charged = scenes, and all in order."""
+    """Joins and leaves in the middle of scenes: charged = scenes, and all in order."""
     async with room(kafka, tmp_path, work_s=WORK_S, partitions=4) as here:
         stays, guest = here.service("generator"), here.service("generator", number=2)
         try:
             await stays.start()
             await stays.ready()
             await here.ask(JOBS, scenes=SCENES)
-            await _moved(here, guest)
+            await _moved(here, guest, leaves=leaves)
             await here.until_done(within_s=DONE_S)
             for service in (stays, guest):
                 assert await service.stop() == 0
@@ -87,7 +90,37 @@ async def test_generators_that_come_and_go_charge_nothing_twice(
         facts = await here.judged()
         stalls_s = _stalls_s(here)
 
-    record_property("longest_stall_s", round(max(stalls_s), 2))
-    sys.stdout.write(f"{report(f'{MOVES} moves', [facts])}; {_told(stalls_s)}\n")
+    sys.stdout.write(f"{report(f'{MOVES} moves, {leaves}', [facts])}; {_told(stalls_s)}\n")
     assert guest.said("partitions.assigned") >= (MOVES + 1) // 2, "the guest had its share"
     assert checker.violations(facts) == []
+
+
+async def test_without_claims_one_that_joins_pays_again(kafka: KafkaServer, tmp_path: Path) -> None:
+    """It takes lanes over in the middle of their scenes: the checker sees what is paid again."""
+    async with room(kafka, tmp_path, work_s=WORK_S, partitions=4) as here:
+        stays = here.service("generator", without="claims")
+        guest = here.service("generator", number=2, without="claims")
+        try:
+            await stays.start()
+            await stays.ready()
+            await here.ask(JOBS, scenes=4)
+            await _at_work(here, len(JOBS))
+            await guest.start()
+            await guest.ready()
+            await here.until_done()
+        finally:
+            await stays.kill()
+            await guest.kill()
+        found = checker.violations(await here.judged())
+
+    assert found
+    assert all(line.startswith("charged") for line in found)
+
+
+async def _at_work(here: Room, count: int) -> None:
+    """Return when the provider works on so many."""
+
+    async def look() -> bool | None:
+        return here.fake.running == count or None
+
+    await eventually(look, within_s=60, what=f"{count} predictions at work")

@@ -1,4 +1,4 @@
-"""The protections are real: a generator that lacks one breaks a promise, and the checker says so.
+"""The protections are real: a service that lacks one breaks a promise, and the checker says so.
 
 Each case runs twice: as it ships, where the checker finds nothing, and without the protection.
 """
@@ -6,16 +6,32 @@ Each case runs twice: as it ships, where the checker finds nothing, and without 
 import asyncio
 import signal
 from pathlib import Path
+from threading import Event
 
 import pytest
 
-from tests.faults import checker
-from tests.faults.history import Fact
-from tests.faults.room import room
+from services.api.applying import Batch, StaleBatchError
+from services.api.repository import offsets
+from services.generator.providers import CompositionRequest
+from shared.clock import SystemClock
+from shared.events import SceneRequested, SegmentGenerated, VideoStitched
+from shared.ids import scene_seed
+from shared.kafka.codec import Record, encode
+from shared.topics import GENERATOR_GROUP
+from tests.api_line import EdgeLine, edge_line
+from tests.builders import a_scene
+from tests.faults import checker, history
+from tests.faults.history import Fact, Recorder
+from tests.faults.room import Room, composed_once, room
+from tests.faults.without import lacking
 from tests.running import eventually
-from tests.servers import KafkaServer
+from tests.servers import Database, KafkaServer
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
+
+HELD_S_MAX = 60.0
+COMMITS_S = 2.0  # four times the interval in which the generator commits
+STITCHED = VideoStitched.kind
 
 
 async def _dies_after_asking(kafka: KafkaServer, folder: Path, without: str | None) -> list[Fact]:
@@ -27,11 +43,7 @@ async def _dies_after_asking(kafka: KafkaServer, folder: Path, without: str | No
         try:
             await dying.start()
             await here.ask(["asked"], scenes=1)
-
-            async def asked() -> bool | None:
-                return here.fake.running == 1 or None
-
-            await eventually(asked, within_s=40, what="a prediction at work")
+            await _at_work(here)
             await asyncio.sleep(1)
             dying.send(signal.SIGKILL)
             assert await dying.ended(within_s=10) == -signal.SIGKILL
@@ -44,6 +56,15 @@ async def _dies_after_asking(kafka: KafkaServer, folder: Path, without: str | No
         return await here.judged()
 
 
+async def _at_work(here: Room) -> None:
+    """Return when the provider works on something."""
+
+    async def asked() -> bool | None:
+        return here.fake.running == 1 or None
+
+    await eventually(asked, within_s=40, what="a prediction at work")
+
+
 @pytest.mark.parametrize("without", [None, "claims"])
 async def test_without_claims_a_scene_is_paid_for_twice(
     kafka: KafkaServer, tmp_path: Path, without: str | None
@@ -52,3 +73,160 @@ async def test_without_claims_a_scene_is_paid_for_twice(
     found = checker.violations(await _dies_after_asking(kafka, tmp_path, without))
 
     assert found == ([] if without is None else ["charged: scene 0 of asked/1 2 times"])
+
+
+async def _dies_behind_a_slow_scene(
+    kafka: KafkaServer, folder: Path, without: str | None
+) -> list[Fact]:
+    """The first record of a partition takes its time, those behind it are done; then it dies."""
+    go_on = Event()
+
+    def held(request: CompositionRequest, source: bytes | None) -> bytes:
+        if request.seed == scene_seed("slow", 1, 0, 1):
+            go_on.wait(HELD_S_MAX)
+        return composed_once(request, source)
+
+    async with room(kafka, folder, compose=held) as here:
+        dying = here.service("generator", without=without)
+        next_one = here.service("generator", number=2, without=without)
+        try:
+            await dying.start()
+            await here.ask(["slow"], scenes=1)
+            await _at_work(here)
+            await here.ask(["quick", "nimble"], scenes=1)
+            await here.until_said(2)
+            if without is None:
+                await asyncio.sleep(COMMITS_S)
+            else:
+                await here.until_committed(GENERATOR_GROUP, SceneRequested.kind)
+            dying.send(signal.SIGKILL)
+            assert await dying.ended(within_s=10) == -signal.SIGKILL
+            go_on.set()
+            await next_one.start()
+            await next_one.ready()
+            await here.ask(["last"], scenes=1)
+            await here.until_said(3 if without else 4)
+            await here.until_committed(GENERATOR_GROUP, SceneRequested.kind)
+            assert await next_one.stop() == 0
+        finally:
+            go_on.set()
+            await dying.kill()
+            await next_one.kill()
+        return await here.judged()
+
+
+@pytest.mark.parametrize("without", [None, "acks"])
+async def test_without_ordered_acks_an_unfinished_scene_is_lost(
+    kafka: KafkaServer, tmp_path: Path, without: str | None
+) -> None:
+    """What is committed past it is never read again."""
+    found = checker.violations(await _dies_behind_a_slow_scene(kafka, tmp_path, without))
+
+    lost = [
+        "lost: scene 0 of slow/1 was never published",
+        "lost: scene 0 of slow/1 has no segment in the store",
+        "lost: segment.generated of slow/1 was never published",
+        "committed: scene 0 of slow/1 at 0/0, unfinished",
+    ]
+    assert found == ([] if without is None else lost)
+
+
+async def _goes_behind_a_dead_letter(
+    kafka: KafkaServer, folder: Path, without: str | None
+) -> list[Fact]:
+    """A scene too early cannot be worked off; then the run comes again, as a repeat brings it."""
+    async with room(kafka, folder) as here:
+        generator = here.service("generator", without=without)
+        here.history.wanted("spoilt", scene_count=3, excused=checker.POISON)
+        try:
+            await generator.start()
+            for index in (0, 2, 1, 2):
+                await here.say(a_scene(index, count=3, job_id="spoilt", duration_s=1.7))
+            await here.ask(["neighbour"], scenes=2)
+            await here.until_done()
+            assert await generator.stop() == 0
+        finally:
+            await generator.kill()
+        return await here.judged()
+
+
+@pytest.mark.parametrize("without", [None, "parking"])
+async def test_without_parking_a_run_goes_on_behind_its_dead_letter(
+    kafka: KafkaServer, tmp_path: Path, without: str | None
+) -> None:
+    """It was told as failed; going on, it spends money, and what lies dead is out of order."""
+    facts = await _goes_behind_a_dead_letter(kafka, tmp_path, without)
+
+    made = [f["value"] for f in facts if f.get("topic") == SegmentGenerated.kind and "value" in f]
+    scenes = [value["scene_index"] for value in made if value["job_id"] == "spoilt"]
+    gone_on = ["parked: of spoilt/1 1 dead letters, but 2 were due"]
+    assert checker.violations(facts) == ([] if without is None else gone_on)
+    assert scenes == ([0] if without is None else [0, 1, 2])
+
+
+def _batches() -> list[Batch]:
+    """Of upstream's topic: a video without a scene, and one that can be used."""
+    good = encode(
+        VideoStitched.model_validate(
+            {"job_id": "good", "scenes": [{"description": "a lake", "duration_s": 1.7}]}
+        ),
+        source="test",
+        now=SystemClock().now(),
+    )
+    values = [(b"bad", b'{"job_id": "bad", "scenes": []}'), (b"good", good.value)]
+    records = [
+        Record(topic=STITCHED, partition=0, offset=offset, key=key, value=value)
+        for offset, (key, value) in enumerate(values)
+    ]
+    return [
+        Batch(topic=STITCHED, partition=0, start=at, end=at + 1, records=(record,))
+        for at, record in enumerate(records)
+    ]
+
+
+async def _rows(line: EdgeLine, path: Path) -> list[Fact]:
+    """What the database holds in the end, as facts."""
+    recorder = Recorder(path)
+    asked = {
+        "projection_offsets": "SELECT topic AS name, next_offset AS held FROM projection_offsets",
+        "outbox": "SELECT topic AS name, count(*) AS held FROM outbox GROUP BY topic",
+        "jobs": "SELECT job_id AS name, run AS held FROM jobs",
+    }
+    for table, query in asked.items():
+        for row in await line.rows(query):
+            recorder.row(table, row["name"], {"held": row["held"]})
+    return history.read(path)
+
+
+async def _projected(url: str, folder: Path, *, zombies: int) -> list[Fact]:
+    """A projector applies two batches; each zombie that thaws then, the first one again."""
+    async with edge_line(url, folder / "store") as line:
+        async with line.edge.database.transaction() as connection:
+            await offsets.stored(connection, "1", [(STITCHED, 0)])
+        first, second = _batches()
+        for batch in (first, second):
+            await line.applier.apply(batch)
+        for _ in range(zombies):
+            try:
+                await line.applier.apply(first)
+            except StaleBatchError:
+                continue
+        return await _rows(line, folder / "history.jsonl")
+
+
+@pytest.mark.parametrize("without", [None, "compare-and-set"])
+async def test_without_compare_and_set_a_zombie_writes_twice_and_sets_the_offset_back(
+    postgres: Database, tmp_path: Path, without: str | None
+) -> None:
+    """A projector thaws with a batch that its successor applied: refused, or everything twice."""
+    folders = [tmp_path / "zombie", tmp_path / "peace"]
+    for folder in folders:
+        folder.mkdir()
+    with lacking(without):
+        happened = await _projected(await postgres(), folders[0], zombies=1)
+    peace = await _projected(await postgres(), folders[1], zombies=0)
+
+    twice = [f"final row: outbox {STITCHED}.dlq differs"]
+    back = [f"final row: projection_offsets {STITCHED} differs"]
+    assert len(peace) == 3, "an offset, a dead letter, a job"
+    assert checker.differences(happened, peace) == ([] if without is None else twice + back)

@@ -1,28 +1,78 @@
 """Without: what a service is like that lacks one protection. For tests of the tests alone.
 
-Each one is switched off in the process that asks for it (`dying.py --without`), and nowhere else.
+A protection is the doors of the product through which it works, and what stands in their place
+where it is switched off: in the process that asks for it (`dying.py --without`), or inside a
+`with` of a test, and nowhere else.
 
 I/O: none; it changes the product in this very process.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
-from services.generator.claims import Claims
+from tests.faults.steps import place_of
 
 
-def _no_claims() -> None:
-    """Whoever comes to a scene pays."""
-
-    async def never(_claims: Claims, *_about: Any) -> bool:
-        return False
-
-    async def always(_claims: Claims, *_about: Any) -> bool:
-        return True
-
-    claims: Any = Claims
-    claims.is_claimed = never
-    claims._create = always
+async def _never(*_given: Any) -> bool:
+    return False
 
 
-PROTECTIONS: Mapping[str, Callable[[], None]] = {"claims": _no_claims}
+async def _always(*_given: Any) -> bool:
+    return True
+
+
+def _at_once(ledger: Any, slot: Any, offset: int) -> list[Any]:
+    """Let a record go when it is done, whatever lies before it."""
+    entries = ledger._slots.get(slot, {})
+    return [entries.pop(offset).handle] if offset in entries else []
+
+
+async def _anyhow(
+    connection: Any, epoch: str, partition: tuple[str, int], *, start: int, end: int
+) -> bool:
+    """Set the offset, wherever it stands."""
+    del start
+    await connection.execute(
+        """
+        UPDATE projection_offsets SET next_offset = $4
+        WHERE epoch = $1 AND topic = $2 AND partition = $3
+        """,
+        epoch,
+        *partition,
+        end,
+    )
+    return True
+
+
+_CLAIMS = "services.generator.claims:Claims"
+PROTECTIONS: Mapping[str, Mapping[str, Callable[..., Any]]] = {
+    # whoever comes to a scene pays
+    "claims": {f"{_CLAIMS}.is_claimed": _never, f"{_CLAIMS}._create": _always},
+    # what is done may be committed
+    "acks": {"shared.watermark:Ledger.finish": _at_once},
+    # a lane goes on behind a dead letter
+    "parking": {"shared.kafka.deadletter:ParkedRuns.is_parked": _never},
+    # a projector that was overtaken writes
+    "compare-and-set": {"services.api.repository.offsets:advance": _anyhow},
+}
+
+
+def switch_off(name: str) -> None:
+    """This process lacks the protection from here on."""
+    for door, instead in PROTECTIONS[name].items():
+        setattr(*place_of(door), instead)
+
+
+@contextmanager
+def lacking(name: str | None) -> Iterator[None]:
+    """Inside, this process lacks the protection; None: it lacks none."""
+    doors = [] if name is None else [place_of(door) for door in PROTECTIONS[name]]
+    before = [getattr(holder, attribute) for holder, attribute in doors]
+    if name is not None:
+        switch_off(name)
+    try:
+        yield
+    finally:
+        for (holder, attribute), was in zip(doors, before, strict=True):
+            setattr(holder, attribute, was)

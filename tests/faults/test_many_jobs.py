@@ -1,0 +1,239 @@
+"""Many jobs at once, and a poison scene in one of two hundred: the others do not notice.
+
+Waves of the same jobs are asked for at once, in peace and with poison in turn. The provider is
+silence that takes its time; the generator is the real one, on a real broker. A poisoned job has a
+record that nobody can read: it is a dead letter, and the scene behind it as well.
+"""
+
+import asyncio
+import logging
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Self
+
+import pytest
+import structlog
+from aiokafka import AIOKafkaConsumer
+from typing_extensions import override
+
+from services.generator.app import run
+from services.generator.providers import Clip, CompositionRequest
+from services.generator.providers.silence import SilenceProvider
+from services.generator.settings import GeneratorSettings
+from shared.clock import SystemClock
+from shared.events import JobFailed, SceneRequested, SegmentGenerated
+from shared.kafka.admin import ensure_topics
+from shared.kafka.codec import Record
+from shared.kafka.producer import Publisher
+from shared.settings import KafkaSettings, StoreSettings
+from shared.storage.filesystem import FolderStore
+from tests.builders import a_scene
+from tests.faults import checker, history
+from tests.faults.history import Recorder
+from tests.faults.lengths import long_or
+from tests.running import eventually, records_of
+from tests.servers import KafkaServer
+
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.timeout(900),
+    pytest.mark.filterwarnings("ignore::shared.storage.StandInWarning"),
+]
+
+JOBS = long_or(long=1000, short=60)
+POISONED_EACH = long_or(long=200, short=60)
+SCENES = 2
+POISON = 0  # the scene that is poison; the one behind it is then out of order
+WAVES = long_or(long=(False, True, True, False), short=(False, True))
+WARM_JOBS = JOBS // 5
+WORK_S = 0.5
+SLOTS = 10  # so few that the provider sets the pace, and not the processor
+DONE_S = 240.0
+SLOWED_MAX = 1.0  # a stalled partition would cost more; the figure is told, the machine is shared
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> Iterator[None]:
+    """Three lines for each scene would hide the one that counts."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+    yield
+    structlog.reset_defaults()
+
+
+class Unhurried(SilenceProvider):
+    """Silence that takes its time, and is coded once for each length."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._clips: dict[int, Clip] = {}
+
+    @override
+    async def collect(self, prediction_id: str, request: CompositionRequest) -> Clip:
+        await asyncio.sleep(WORK_S)
+        if request.duration_s not in self._clips:
+            self._clips[request.duration_s] = await super().collect(prediction_id, request)
+        return self._clips[request.duration_s]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wave:
+    """Jobs that are asked for at once."""
+
+    number: int
+    is_poisoned: bool
+    size: int = JOBS
+
+    def jobs(self) -> list[str]:
+        """Every job."""
+        return [self.name(number) for number in range(self.size)]
+
+    def name(self, number: int) -> str:
+        """Of one job."""
+        return f"wave-{self.number}-job-{number}"
+
+    def poisoned(self) -> list[str]:
+        """The jobs that have a poison scene, or would have."""
+        return [self.name(number) for number in range(0, self.size, POISONED_EACH)]
+
+    def healthy(self) -> list[str]:
+        """The others; they are measured in peace too."""
+        return [job for job in self.jobs() if job not in set(self.poisoned())]
+
+    def done(self) -> list[str]:
+        """The jobs that must come to their end."""
+        return self.healthy() if self.is_poisoned else self.jobs()
+
+
+@asynccontextmanager
+async def _generator(kafka: KafkaSettings, folder: Path) -> AsyncIterator[None]:
+    stop, ready = asyncio.Event(), asyncio.Event()
+    settings = GeneratorSettings(
+        kafka=kafka, store=StoreSettings(folder=folder), slots=SLOTS, scene_cache="off"
+    )
+    running = asyncio.create_task(run(settings, stop=stop, ready=ready, provider=Unhurried()))
+    waiting = asyncio.create_task(ready.wait())
+    try:
+        await asyncio.wait({running, waiting}, timeout=60, return_when=asyncio.FIRST_COMPLETED)
+        yield
+    finally:
+        waiting.cancel()
+        stop.set()
+        await running
+
+
+async def _asked(wave: Wave, publisher: Publisher) -> None:
+    """All of a wave's records, each job's in order."""
+    spoilt = set(wave.poisoned()) if wave.is_poisoned else set()
+
+    async def say(job: str, index: int) -> None:
+        if job in spoilt and index == POISON:
+            await publisher.send(
+                topic=SceneRequested.kind, key=job.encode(), value=b'{"job_id": ', headers=()
+            )
+        else:
+            await publisher.publish(a_scene(index, count=SCENES, job_id=job, duration_s=1.1))
+
+    for index in range(SCENES):
+        await asyncio.gather(*(say(job, index) for job in wave.jobs()))
+
+
+class Ear:
+    """Hears every segment once, and when it was said."""
+
+    def __init__(self, kafka: KafkaSettings) -> None:
+        self._consumer = AIOKafkaConsumer(
+            kafka.topic_prefix + SegmentGenerated.kind,
+            bootstrap_servers=kafka.bootstrap_servers,
+            auto_offset_reset="earliest",
+        )
+        self._scenes: Counter[str] = Counter()
+        self._last_ms: dict[str, int] = {}
+
+    async def __aenter__(self) -> Self:
+        await self._consumer.start()
+        return self
+
+    async def __aexit__(self, *_about: object) -> None:
+        await self._consumer.stop()
+
+    async def done_ms(self, jobs: Sequence[str]) -> dict[str, int]:
+        """When the last scene of each of these jobs was said, once all are."""
+
+        async def look() -> bool | None:
+            for polled in (await self._consumer.getmany(timeout_ms=200)).values():
+                for raw in polled:
+                    self._scenes[raw.key.decode()] += 1
+                    self._last_ms[raw.key.decode()] = raw.timestamp
+            return all(self._scenes[job] == SCENES for job in jobs) or None
+
+        await eventually(look, within_s=DONE_S, what=f"{jobs[0]} and its like")
+        return {job: self._last_ms[job] for job in jobs}
+
+
+async def _took_s(wave: Wave, publisher: Publisher, ear: Ear) -> list[float]:
+    """From the first record of the wave to the last segment of each job that is measured."""
+    began_ms = SystemClock().now().timestamp() * 1000
+    await _asked(wave, publisher)
+    done_ms = await ear.done_ms(wave.done())
+    return [(done_ms[job] - began_ms) / 1000 for job in wave.healthy()]
+
+
+async def _records(kafka: KafkaSettings, topic: str) -> list[Record]:
+    return await records_of(kafka.bootstrap_servers, topic, prefix=kafka.topic_prefix)
+
+
+async def _wrong(waves: Sequence[Wave], kafka: KafkaSettings, folder: Path) -> list[str]:
+    """What the checker finds; nobody has a ledger here, and silence costs nothing."""
+    recorder = Recorder(folder / "history.jsonl")
+    for wave in waves:
+        for job in wave.jobs():
+            excused = None if job in set(wave.done()) else checker.POISON
+            recorder.wanted(job, scene_count=SCENES, excused=excused)
+    kinds = [SegmentGenerated.kind, JobFailed.kind]
+    await recorder.publishes(kafka.bootstrap_servers, kinds, prefix=kafka.topic_prefix)
+    await recorder.objects(FolderStore(folder / "store"))
+    facts = history.read(recorder.path)
+    rules = [rule for rule in checker.RULES if rule is not checker.charged_once]
+    return [found for rule in rules for found in rule(facts)]
+
+
+async def test_poison_in_one_of_many_jobs_leaves_the_others_alone(
+    kafka: KafkaServer, topic_prefix: str, tmp_path: Path
+) -> None:
+    """They are all done, in order, about as quickly; what is poison lies among the dead letters."""
+    told = KafkaSettings(
+        bootstrap_servers=kafka.bootstrap, topic_prefix=topic_prefix, fetch_max_wait_ms=100
+    )
+    await ensure_topics(told)
+    warm = Wave(number=0, is_poisoned=False, size=WARM_JOBS)
+    waves = [Wave(number=n, is_poisoned=is_bad) for n, is_bad in enumerate(WAVES, start=1)]
+    publisher = Publisher(told, source="test", clock=SystemClock())
+    await publisher.start()
+    took: dict[bool, list[float]] = {False: [], True: []}
+    try:
+        async with _generator(told, tmp_path / "store"), Ear(told) as ear:
+            await _took_s(warm, publisher, ear)
+            for wave in waves:
+                took[wave.is_poisoned] += await _took_s(wave, publisher, ear)
+    finally:
+        await publisher.stop()
+
+    wrong = await _wrong([warm, *waves], told, tmp_path)
+    dead = Counter((r.key or b"").decode() for r in await _records(told, "scene.requested.dlq"))
+    peace_s, poisoned_s = median(took[False]), median(took[True])
+    slowed = poisoned_s / peace_s - 1
+    sys.stdout.write(
+        f"{JOBS} jobs of {SCENES} scenes at once, {len(waves[0].poisoned())} of them poisoned, "
+        f"{len(waves)} waves: wrong {len(wrong)}, dead letters {sum(dead.values())}"
+        f" of {len(dead)} jobs, median {peace_s:.2f} s in peace, {poisoned_s:.2f} s with poison: "
+        f"{slowed:+.1%}\n"
+    )
+    assert wrong == []
+    spoilt = [job for wave in waves if wave.is_poisoned for job in wave.poisoned()]
+    assert dead == dict.fromkeys(spoilt, SCENES - POISON)
+    assert slowed < SLOWED_MAX

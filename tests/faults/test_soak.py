@@ -1,0 +1,153 @@
+"""Soak: a hundred thousand events go through generator and api, and nothing is held for ever.
+
+The scenes were made before and lie in the store, as after a loss of all of Kafka: each request
+goes through a lane, is found, said again, kept on the changelog, acked and committed; the api
+reads both and changes rows. So it is lanes, table, commits and projection that are tried, with
+new jobs all the time, and not the making of music. What a process holds it writes down itself
+(`sampled.py`), every second.
+"""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from shared.clock import SystemClock
+from shared.kafka.admin import ensure_topics
+from shared.kafka.producer import Publisher
+from shared.storage.keys import segment_key
+from tests.api_line import free_port
+from tests.api_service import Line
+from tests.builders import a_scene, a_segment
+from tests.faults.lengths import long_or
+from tests.faults.sampled import Sampled
+from tests.running import eventually
+from tests.servers import Database, KafkaServer
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+
+SCENES = 4
+WARM_JOBS = 50  # pools, compiled validators, buffers: what every process needs once
+JOBS = long_or(long=12_500, short=250)
+AT_ONCE = 250  # jobs that are asked for side by side
+EVENTS_EACH = 2 * SCENES  # each scene is asked for, and said
+DONE_S = long_or(long=540.0, short=90.0)
+QUIET_S = 3.0
+GROWTH_MIB_MAX = long_or(long=80.0, short=40.0)  # the state of 12,500 jobs is some of it
+
+
+def _stored(folder: Path, jobs: range) -> None:
+    """Segments that were finished long ago."""
+    for number in jobs:
+        for index in range(SCENES):
+            segment = a_segment(index, count=SCENES, job_id=f"job-{number}")
+            path = folder / segment_key(segment.job_id, segment.run, index)
+            path.parent.mkdir(parents=True)
+            path.write_text(segment.model_dump_json())
+
+
+async def _asked(line: Line, jobs: range) -> None:
+    """Every scene of these jobs, in the order of its job."""
+    publisher = Publisher(line.broker(), source="test", clock=SystemClock())
+    await publisher.start()
+    try:
+        for first in range(jobs.start, jobs.stop, AT_ONCE):
+            some = range(first, min(first + AT_ONCE, jobs.stop))
+            for index in range(SCENES):
+                scenes = [a_scene(index, count=SCENES, job_id=f"job-{n}") for n in some]
+                await asyncio.gather(*(publisher.publish(scene) for scene in scenes))
+    finally:
+        await publisher.stop()
+
+
+async def _worked_off(line: Line, jobs: int) -> None:
+    async def look() -> bool | None:
+        if await line.rows("SELECT 1 WHERE to_regclass('projection_offsets') IS NULL"):
+            return None  # the api is on its way
+        rows = await line.rows("SELECT coalesce(sum(next_offset), 0) AS n FROM projection_offsets")
+        return rows[0]["n"] >= jobs * EVENTS_EACH or None
+
+    await eventually(look, within_s=DONE_S, what=f"{jobs * EVENTS_EACH} events projected")
+
+
+@asynccontextmanager
+async def _services(line: Line, folder: Path) -> AsyncIterator[list[Sampled]]:
+    environment = {
+        **line.kafka.environment(),
+        "DATABASE_URL": line.url,
+        "SEGUE_TOPIC_PREFIX": line.prefix,
+        "SEGUE_STORE_DIR": str(line.folder),
+        "SEGUE_API_PORT": str(free_port()),
+        "SEGUE_SEGMENT_KEYS": "a secret for tests alone",
+        "SEGUE_LOG_LEVEL": "warning",
+        "MUSIC_PROVIDER": "silence",
+    }
+    running = [Sampled(name, environment, folder=folder) for name in ("generator", "api")]
+    async with AsyncExitStack() as stack:
+        for service in running:
+            stack.push_async_callback(service.kill)
+            await service.start()
+        yield running
+
+
+def _slope_mib(samples: Sequence[dict[str, float]], events: int) -> float:
+    """Least squares: MiB per 10,000 events, as they went by evenly."""
+    xs = [events * index / len(samples) / 10_000 for index in range(len(samples))]
+    ys = [sample["rss_mib"] for sample in samples]
+    middle_x, middle_y = sum(xs) / len(xs), sum(ys) / len(ys)
+    above = sum((x - middle_x) * (y - middle_y) for x, y in zip(xs, ys, strict=True))
+    return above / sum((x - middle_x) ** 2 for x in xs)
+
+
+def _figures(service: Sampled, *, warm: int, events: int) -> Iterator[str]:
+    """What is told, and held to: memory, handles and tasks are as they were when it was warm."""
+    samples = service.samples()
+    before, after, busy = samples[warm], samples[-1], samples[warm:]
+    half = busy[len(busy) // 2 :]
+    yield (
+        f"{service.name}: RSS {before['rss_mib']:.0f} -> {after['rss_mib']:.0f} MiB"
+        f" ({_slope_mib(half, events // 2):+.2f} MiB per 10,000 in the second half)"
+    )
+    for what in ("handles", "threads", "tasks"):
+        most = max(sample[what] for sample in busy)
+        yield f"{what} {before[what]:.0f} -> {after[what]:.0f} (at most {most:.0f})"
+    assert after["rss_mib"] - before["rss_mib"] < GROWTH_MIB_MAX
+    assert after["handles"] <= before["handles"] + 12, "a pool of ten connections, two to listen"
+    assert after["threads"] <= before["threads"] + 8, "the pool for what blocks"
+    assert after["tasks"] <= before["tasks"] + 5
+
+
+async def test_nothing_grows_while_events_go_through(
+    postgres: Database, kafka: KafkaServer, topic_prefix: str, store_folder: Path, tmp_path: Path
+) -> None:
+    """Every event is in the rows; then memory, handles and tasks are those of a warm process."""
+    line = Line(await postgres(), kafka, topic_prefix, store_folder)
+    total = WARM_JOBS + JOBS
+    await asyncio.to_thread(_stored, store_folder, range(total))
+    await ensure_topics(line.broker())
+    loop = asyncio.get_running_loop()
+    async with _services(line, tmp_path) as running:
+        await _asked(line, range(WARM_JOBS))
+        await _worked_off(line, WARM_JOBS)
+        await asyncio.sleep(QUIET_S)
+        warm = {service.name: len(service.samples()) - 1 for service in running}
+        began = loop.time()
+        await _asked(line, range(WARM_JOBS, total))
+        await _worked_off(line, total)
+        took_s = loop.time() - began
+        await asyncio.sleep(QUIET_S)
+        rows = await line.rows("SELECT status, count(*) AS n FROM runs GROUP BY status")
+        scenes = await line.rows("SELECT count(*) AS n FROM scenes")
+        said = len(await line.published("segment.generated"))
+
+    events = JOBS * EVENTS_EACH
+    sys.stdout.write(f"soak of {events} events, {events / took_s:.0f}/s\n")
+    for service in running:
+        told = _figures(service, warm=warm[service.name], events=events)
+        sys.stdout.write(", ".join(told) + "\n")
+    assert rows == [{"status": "merging", "n": total}]
+    assert scenes == [{"n": total * SCENES}]
+    assert said == total * SCENES
