@@ -169,7 +169,7 @@ async def test_two_jobs_interleaved_in_one_partition_are_both_in_order_and_compl
 async def test_killed_in_the_middle_everything_is_made_once(
     line: tuple[Line, Publisher], tmp_path: Path
 ) -> None:
-    """`kill -9` while scenes run, three times over: nothing lost, in order, each made by one prediction."""
+    """`kill -9` while scenes run, three times over: nothing lost, in order, one prediction each."""
     here, publisher = line
     jobs = 6
     for index in range(SCENES):
