@@ -15,6 +15,7 @@ from rich.console import Console
 
 from ops import options
 from ops import schemas as generated
+from ops.cancel import cancel
 from ops.client import ApiClient
 from ops.cluster import acls, prepare
 from ops.demo import demo as run_demo
@@ -44,6 +45,7 @@ app = typer.Typer(
 app.command(epilog=HELP)(prepare)
 app.command(epilog=HELP)(acls)
 app.command(epilog=HELP)(rebuild)
+app.command(epilog=HELP)(cancel)
 app.add_typer(store, name="store", epilog=HELP)
 
 

@@ -42,7 +42,7 @@ class Service:
     def __init__(self, name: str, environment: Mapping[str, str], *, log: Path) -> None:
         self.name = name
         self.log = log
-        self._environment = {
+        self.environment = {
             "PATH": "/usr/bin:/bin",
             "PYTHONWARNINGS": "ignore",
             # tests ask for equal scenes, and count what is made of each
@@ -59,7 +59,7 @@ class Service:
                 "-m",
                 *self.command(),
                 cwd=REPOSITORY,
-                env=self._environment,
+                env=self.environment,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,

@@ -161,6 +161,16 @@ class GenerateAnswer(BaseModel):
     links: Links
 
 
+class CancelAnswer(BaseModel):
+    """Whether a run stops."""
+
+    job_id: str
+    run: int = Field(description="The newest; 0: none was asked for.")
+    cancelling: bool = Field(description="false: there was nothing to cancel, and nothing changed.")
+    message: str
+    links: Links
+
+
 AudioState = Literal["pending", "processing", "completed", "failed", "cancelled"]
 StageName = Literal["audio_generation_pending", "audio_generation", "audio_completed"]
 

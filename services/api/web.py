@@ -7,7 +7,7 @@ from fastapi.openapi.utils import get_openapi
 
 from services.api import problems
 from services.api.edge import Edge
-from services.api.routes import audio, events, health, media, styles, videos, webhooks
+from services.api.routes import audio, cancel, events, health, media, styles, videos, webhooks
 from services.api.schemas import GenerateBody
 from shared.telemetry import service_version
 
@@ -43,7 +43,7 @@ def create_app(edge: Edge) -> FastAPI:
     )
     app.state.edge = edge
     problems.install(app, edge.log)
-    for routes in (audio, events, media, videos, styles, webhooks, health):
+    for routes in (audio, cancel, events, media, videos, styles, webhooks, health):
         app.include_router(routes.router)
     document = _document(app)
     app.openapi = lambda: document  # type: ignore[method-assign]  # FastAPI's way to extend it

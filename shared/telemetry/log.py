@@ -32,6 +32,7 @@ LogAction = Literal[
     "projection.stale",
     "projection.applied",
     "job.accepted",
+    "job.cancelled",
     "job.resumed",
     "job.failed",
     "scene.started",

@@ -46,7 +46,7 @@ async def test_the_document_is_valid_openapi(postgres: Database, store_folder: P
     ]
 
     assert document["openapi"].startswith("3.1")
-    assert len(operations) == 12
+    assert len(operations) == 13
     assert errors
     for answer in errors:
         problem = answer["content"]["application/problem+json"]["schema"]

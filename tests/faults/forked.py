@@ -46,7 +46,7 @@ class Forked(Service):
     async def start(self) -> None:
         self.log.touch()
         process = _context.Process(
-            target=_run, args=(self._arguments, self._environment, self.log), daemon=True
+            target=_run, args=(self._arguments, self.environment, self.log), daemon=True
         )
         process.start()
         self._process = _Watched(process)

@@ -52,6 +52,12 @@ async def lock(connection: Connection, job_ids: Collection[str]) -> dict[str, Jo
     return {row["job_id"]: _job(row) for row in rows}
 
 
+async def newest_run(connection: Connection, job_id: str) -> int | None:
+    """The number of a job's newest run, 0 before any; None: there is no such job."""
+    found: int | None = await connection.fetchval("SELECT run FROM jobs WHERE job_id = $1", job_id)
+    return found
+
+
 async def describe(connection: Connection, job_id: str, spec: JobSpec, *, now: datetime) -> None:
     """Keep what was said of a job; what was not said stays as it was."""
     await connection.execute(

@@ -1,0 +1,223 @@
+"""Cancelling: a run stops when it is asked to, spends nothing more, and keeps what it made."""
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from embedded.replicate import FakeReplicate, FakeSettings
+from shared.events import JobCancelled
+from shared.storage import StandInWarning
+from tests.api_line import TWO_SCENES, EdgeLine, edge_line
+from tests.builders_run import the_line
+from tests.e2e.line import BASE, Line, running_line
+from tests.running import REPOSITORY, eventually, records_of, value_of
+from tests.servers import Database, KafkaServer
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
+CANCEL = "/api/v3/audio/j/cancel"
+
+
+@pytest.fixture
+async def edge(postgres: Database, store_folder: Path) -> AsyncIterator[EdgeLine]:
+    """The edge on a new database."""
+    async with edge_line(await postgres(), store_folder) as line:
+        yield line
+
+
+async def outbox(line: EdgeLine) -> list[dict[str, Any]]:
+    """The cancellations that wait for Kafka."""
+    rows = await line.rows("SELECT value FROM outbox WHERE topic = 'job.cancelled' ORDER BY id")
+    return [json.loads(row["value"]) for row in rows]
+
+
+async def test_a_run_under_way_is_told_to_stop_behind_all_that_was_said_of_it(
+    edge: EdgeLine,
+) -> None:
+    """One record, with the reason; the status says so when the api has read it."""
+    await edge.post(job_id="j", scenes=TWO_SCENES)
+
+    answer = await edge.client.post(CANCEL, params={"reason": "the film was cut anew"})
+    order = await edge.rows("SELECT topic FROM outbox ORDER BY id")
+    await edge.hear(JobCancelled(job_id="j", run=1, reason="the film was cut anew"))
+    told = await edge.status("j")
+
+    assert answer.status_code == 202
+    assert answer.json()["cancelling"] is True
+    assert answer.json()["run"] == 1
+    assert answer.json()["links"]["self"] == "/api/v3/audio/status/j"
+    assert [row["topic"] for row in order] == ["scene.requested"] * 2 + ["job.cancelled"]
+    [record] = await outbox(edge)
+    assert (record["run"], record["reason"]) == (1, "the film was cut anew")
+    assert told["audio_status"]["status"] == "cancelled"
+
+
+@pytest.mark.parametrize("params", [{}, {"run": 1}, {"run": 2}])
+async def test_of_a_run_that_has_ended_there_is_nothing_to_cancel(
+    edge: EdgeLine, params: dict[str, int]
+) -> None:
+    """200 and a word, nothing is said, and the row stays as it was."""
+    await edge.hear(*the_line())
+    before = await edge.rows("SELECT * FROM jobs")
+
+    answer = await edge.client.post("/api/v3/audio/job-1/cancel", params=params)
+
+    assert answer.status_code == 200
+    assert answer.json()["cancelling"] is False
+    assert "there is n" in answer.json()["message"]
+    assert await edge.rows("SELECT * FROM jobs") == before
+    assert await outbox(edge) == []
+
+
+async def test_an_older_run_is_not_cancelled_in_place_of_the_newer(edge: EdgeLine) -> None:
+    """Whoever names a run means that one."""
+    await edge.post(job_id="j", scenes=TWO_SCENES)
+    await edge.post(job_id="j", scenes=TWO_SCENES[:1])
+
+    answer = await edge.client.post(CANCEL, params={"run": 1})
+
+    assert answer.status_code == 200
+    assert "superseded by run 2" in answer.json()["message"]
+    assert await outbox(edge) == []
+
+
+async def test_a_job_that_was_stitched_and_never_asked_for_has_nothing_to_cancel(
+    edge: EdgeLine,
+) -> None:
+    """It waits to be asked."""
+    await edge.post(job_id="j", scenes=TWO_SCENES)
+    await edge.rows("DELETE FROM runs RETURNING 1")
+    await edge.rows("UPDATE jobs SET run = 0 RETURNING 1")
+
+    answer = await edge.client.post(CANCEL)
+
+    assert (answer.status_code, answer.json()["run"]) == (200, 0)
+    assert "no run was asked for" in answer.json()["message"]
+
+
+async def test_what_cannot_be_cancelled_is_refused_naming_it(edge: EdgeLine) -> None:
+    """An unknown job, and parameters that are none."""
+    unknown = await edge.client.post(CANCEL)
+    wrong = await edge.client.post(CANCEL, params={"run": 0})
+    long = await edge.client.post(CANCEL, params={"reason": "x" * 501})
+
+    assert unknown.status_code == 404
+    assert wrong.status_code == long.status_code == 422
+    assert wrong.json()["errors"][0]["field"] == "run"
+    assert long.json()["errors"][0]["field"] == "reason"
+
+
+@pytest.fixture
+async def replicate() -> AsyncIterator[FakeReplicate]:
+    """A fake that works for so long that it is always cancelled."""
+    with pytest.warns(StandInWarning):
+        fake = FakeReplicate(FakeSettings(work_s=60))
+    async with fake as started:
+        yield started
+
+
+@pytest.fixture
+async def line(
+    kafka: KafkaServer,
+    postgres: Database,
+    topic_prefix: str,
+    tmp_path: Path,
+    replicate: FakeReplicate,
+) -> AsyncIterator[Line]:
+    """Four services, the generator with the account of the fake."""
+    async with running_line(
+        kafka,
+        postgres,
+        topic_prefix,
+        tmp_path,
+        MUSIC_PROVIDER="",
+        REPLICATE_API_KEY=replicate.token,
+        REPLICATE_BASE_URL=replicate.base_url,
+        SEGUE_REPLICATE_POLL_FIRST_S="0.2",
+    ) as running:
+        yield running
+
+
+async def _at_work(replicate: FakeReplicate, count: int) -> None:
+    async def look() -> bool | None:
+        working = [one for one in replicate.predictions if one["status"] == "processing"]
+        return len(working) == count or None
+
+    await eventually(look, within_s=60, what=f"{count} predictions at work")
+
+
+async def _segue(line: Line, *words: str) -> tuple[int, dict[str, Any]]:
+    """Run the command with the settings of the api."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "ops", *words, "--json"),
+        cwd=REPOSITORY,
+        env={**os.environ, **line.services["api"].environment},  # noqa: TID251 - the child's
+        stdout=asyncio.subprocess.PIPE,
+    )
+    async with asyncio.timeout(60):
+        said, _ = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, json.loads(said)
+
+
+async def test_a_cancelled_run_spends_nothing_more_and_can_be_asked_for_again(
+    line: Line, replicate: FakeReplicate
+) -> None:
+    """The prediction under way is cancelled at the provider, the next is never asked for."""
+    await line.generate(job_id="j", scenes=TWO_SCENES)
+    await _at_work(replicate, 1)
+
+    answer = await line.client.post(f"{BASE}/j/cancel", params={"reason": "enough"})
+    told = await line.ended("j")
+    await _at_work(replicate, 0)
+    again = await line.client.post(f"{BASE}/j/cancel")
+    calls = [one["status"] for one in replicate.predictions]
+    replicate.tune(work_s=0.1)
+    await line.generate(job_id="j", scenes=TWO_SCENES)
+    anew = await line.ended("j", run=2)
+
+    assert answer.status_code == 202
+    assert told["audio_status"]["status"] == "cancelled"
+    assert calls == ["canceled"]
+    assert (again.status_code, again.json()["cancelling"]) == (200, False)
+    assert anew["audio_status"]["status"] == "completed"
+
+
+async def test_the_command_cancels_without_an_api(line: Line, replicate: FakeReplicate) -> None:
+    """Dry first; then it is published by itself, and the api hears of it when it is back."""
+    await line.generate(job_id="j", scenes=TWO_SCENES)
+    await _at_work(replicate, 1)
+    await line.services["api"].kill()
+
+    dry = await _segue(line, "cancel", "j")
+    silent = await records_of(line.kafka.bootstrap, "job.cancelled", prefix=line.prefix)
+    unsaid = await _segue(line, "cancel", "j", "--apply")
+    done = await _segue(line, "cancel", "j", "--apply", "--reason", "by hand")
+    await _at_work(replicate, 0)
+    said = await records_of(line.kafka.bootstrap, "job.cancelled", prefix=line.prefix)
+    await line.services["api"].start()
+
+    async def cancelled() -> bool | None:
+        try:
+            told = await line.status("j")
+        except httpx.TransportError:
+            return None
+        return (told is not None and told["audio_status"]["status"] == "cancelled") or None
+
+    await eventually(cancelled, within_s=60, what="the api has heard of it")
+    late = await _segue(line, "cancel", "j", "--apply", "--reason", "once more")
+    nobody = await _segue(line, "cancel", "somebody else", "--apply", "--reason", "to see")
+
+    assert (dry[0], dry[1]["applied"], silent) == (0, False, [])
+    assert unsaid[0] == 2
+    assert (done[0], done[1]["applied"]) == (0, True)
+    assert [(value_of(one)["run"], value_of(one)["reason"]) for one in said] == [(1, "by hand")]
+    assert late[0] == nobody[0] == 4
+    assert "has ended" in late[1]["error"]
+    assert "there is no job" in nobody[1]["error"]
