@@ -1,0 +1,176 @@
+"""Events old, new and yet to come on one log, and services of two releases beside each other."""
+
+import json
+import sys
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiokafka import AIOKafkaProducer
+from typing_extensions import override
+
+from shared.events import EVENTS, SceneRequested
+from shared.topics import DLQ_SUFFIX
+from tests.api_line import TWO_SCENES
+from tests.e2e.line import Line, running_line
+from tests.faults.previous import become_previous, known, refused, released
+from tests.running import Service, records_of, value_of
+from tests.servers import Database, KafkaServer
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+KINDS = [event.kind for event in EVENTS]
+
+
+class PreviousService(Service):
+    """A service of the release before."""
+
+    @override
+    def command(self) -> Sequence[str]:
+        return ("tests.faults.previous", self.name)
+
+
+@pytest.fixture
+async def line(
+    kafka: KafkaServer, postgres: Database, topic_prefix: str, tmp_path: Path
+) -> AsyncIterator[Line]:
+    """Four services of today."""
+    async with running_line(kafka, postgres, topic_prefix, tmp_path) as running:
+        yield running
+
+
+@asynccontextmanager
+async def previous(line: Line, *names: str) -> AsyncIterator[dict[str, PreviousService]]:
+    """Services of the release before, beside those of today."""
+    made = {
+        name: PreviousService(
+            name, line.services[name].environment, log=line.folder / f"previous-{name}.log"
+        )
+        for name in names
+    }
+    try:
+        for service in made.values():
+            await service.start()
+        yield made
+    finally:
+        for service in made.values():
+            await service.kill()
+
+
+def _scenes(job_id: str, **more: Any) -> Iterable[dict[str, Any]]:
+    """What upstream says of a job of two scenes, as plainly as it may."""
+    for index, scene in enumerate(TWO_SCENES):
+        yield {"job_id": job_id, "run": 1, "scene_index": index, "scene_count": 2, **scene, **more}
+
+
+async def _say(line: Line, values: Iterable[dict[str, Any]]) -> None:
+    """Publish bare records, as somebody else's program would."""
+    producer = AIOKafkaProducer(bootstrap_servers=line.kafka.bootstrap)
+    await producer.start()
+    try:
+        for value in values:
+            await producer.send_and_wait(
+                line.prefix + SceneRequested.kind,
+                json.dumps(value).encode(),
+                key=value["job_id"].encode(),
+            )
+    finally:
+        await producer.stop()
+
+
+async def _records(line: Line) -> list[tuple[str, dict[str, Any]]]:
+    """Everything that was said, with its kind."""
+    return [
+        (kind, value_of(record))
+        for kind in KINDS
+        for record in await records_of(line.kafka.bootstrap, kind, prefix=line.prefix)
+    ]
+
+
+async def _dead_letters(line: Line) -> int:
+    found = 0
+    for kind in KINDS:
+        topic = kind + DLQ_SUFFIX
+        found += len(await records_of(line.kafka.bootstrap, topic, prefix=line.prefix))
+    return found
+
+
+def _unreadable(records: Iterable[tuple[str, dict[str, Any]]]) -> list[str]:
+    """What the release before could not have read."""
+    return [f"{kind}: {why}" for kind, value in records for why in refused(kind, value)]
+
+
+async def test_old_and_future_events_are_worked_off_side_by_side(line: Line) -> None:
+    """Fields that are missing have their defaults, fields that nobody knows yet are passed over."""
+    await line.generate(job_id="today", scenes=TWO_SCENES)
+    future = {"tempo_bpm": 90, "params": {"transition": "fade", "reverb": {"room": "hall"}}}
+    await _say(line, _scenes("old"))
+    await _say(line, _scenes("future", **future))
+    ends = {job: await line.ended(job) for job in ("today", "old", "future")}
+    records = await _records(line)
+    letters = await _dead_letters(line)
+    sys.stdout.write(
+        f"events of three versions: 3 of 3 jobs completed, {len(records)} records, of which the"
+        f" first release reads all that it knows, dead letters {letters}\n"
+    )
+
+    assert {one["audio_status"]["status"] for one in ends.values()} == {"completed"}
+    assert _unreadable(records) == []
+    assert letters == 0
+    [seam] = ends["future"]["track"]["seams"]
+    assert seam["kind"] == "fade", "what is known of the future is obeyed"
+
+
+async def test_services_of_two_releases_share_the_work_and_take_it_over(line: Line) -> None:
+    """In one group, each dying in turn; in the end everything was made, and nobody stumbled."""
+    names = [f"job-{number}" for number in range(6)]
+    async with previous(line, "generator", "merger", "muxer") as old:
+        for name in names[:3]:
+            await line.generate(job_id=name, scenes=TWO_SCENES)
+        for service in ("generator", "merger", "muxer"):
+            await line.services[service].kill()
+        first = [await line.ended(name) for name in names[:3]]
+        for name in names[3:]:
+            await line.generate(job_id=name, scenes=TWO_SCENES)
+        for service in ("generator", "merger", "muxer"):
+            await line.services[service].start()
+            await old[service].kill()
+        ends = [*first, *[await line.ended(name, within_s=180) for name in names[3:]]]
+        logs = "".join(service.log.read_text() for service in old.values())
+    records = await _records(line)
+    letters = await _dead_letters(line)
+    sys.stdout.write(
+        f"two releases at once: {len(ends)} of {len(names)} jobs completed, {len(records)} records,"
+        f" dead letters {letters}\n"
+    )
+
+    assert {one["audio_status"]["status"] for one in ends} == {"completed"}
+    assert _unreadable(records) == []
+    assert letters == 0
+    assert "cannot read" not in logs
+    assert "segment.stored" in logs, "the older generator made some of it"
+    assert "track.merged" in logs, "and the older merger"
+
+
+def test_the_release_before_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stand-in drops what is new, at any depth, and stumbles over what it could not read."""
+    monkeypatch.setattr("shared.events.Event.model_dump_json", SceneRequested.model_dump_json)
+    monkeypatch.setattr(
+        "shared.events.Event.model_validate_json", SceneRequested.model_validate_json
+    )
+    schema = released(SceneRequested.kind)
+    assert schema is not None
+    [value, _] = _scenes("j", tempo_bpm=90, params={"fade_duration": 2.0, "use_cache": False})
+    left = known(value, schema)
+
+    become_previous()
+
+    assert "tempo_bpm" not in left
+    assert left["params"] == {"fade_duration": 2.0}
+    assert refused(SceneRequested.kind, {**value, "scene_index": "one"})
+    event = SceneRequested.model_validate_json(json.dumps(value))
+    assert event.params.use_cache is True, "it does not know the word"
+    assert "use_cache" not in event.model_dump_json()
+    with pytest.raises(AssertionError, match="cannot read"):
+        SceneRequested.model_validate_json(json.dumps({**value, "scene_index": "one"}))
