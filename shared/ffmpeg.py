@@ -1,28 +1,37 @@
 """FFmpeg: one command run to its end, inside bounds.
 
 Arguments are a list, never a shell; input protocols are files and pipes alone, so a crafted
-file cannot make ffmpeg open a URL; a run past its deadline is killed with its whole group.
+file cannot make ffmpeg open a URL; a run past its deadline is killed with its whole group, and
+so is one that never stops talking. What it says is read to its end and only the end of it kept.
 
 Units: deadlines in seconds. I/O: starts processes.
 """
 
 import asyncio
 import contextlib
+import errno
 import os
 import re
 import shutil
 import signal
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import imageio_ffmpeg
 
-from shared.errors import JobError, SettingsError
+from shared.errors import JobError, RetryableError, SettingsError
 from shared.settings import FfmpegSettings
 
 _TAIL_BYTES = 4096  # of stderr: enough for the reason, little enough for a log line
-_STDOUT_BYTES_MAX = 64 * 1024 * 1024
+_KEPT_BYTES = 8 * 1024 * 1024  # of each pipe; the meter of six hours says 108 MB, its end matters
+_FLOOD_BYTES = 512 * 1024 * 1024  # nothing that we ask for says as much
+_READ_BYTES = 64 * 1024
+_GONE_S = 5.0  # a killed process is gone at once, unless the kernel holds it in a read
+_SAYS_NOTHING = re.compile(r"Conversion failed!|size= .* time=|\[.*muxing overhead")
+#: exit codes that are of the machine, not of the media: no space left, no memory, no thread
+_OF_THE_MACHINE = frozenset({256 - errno.ENOSPC, 256 - errno.ENOMEM, 256 - errno.EAGAIN})
 #: put before every input: what a file's bytes may make ffmpeg touch
 INPUT_GUARD = ("-protocol_whitelist", "file,pipe")
 
@@ -33,11 +42,12 @@ class FfmpegError(JobError):
     code = "ffmpeg_failed"
 
     def __init__(self, argv: Sequence[str], exit_code: int | None, stderr_tail: str) -> None:
-        last = _last_line(stderr_tail)
-        how = "did not end in time" if exit_code is None else f"exit code {exit_code}"
-        super().__init__(f"FFmpeg merge failed: {last or how}", retryable=exit_code is None)
+        super().__init__(
+            f"FFmpeg merge failed: {_why(exit_code, stderr_tail)}",
+            retryable=exit_code is None or exit_code < 0 or exit_code in _OF_THE_MACHINE,
+        )
         self.argv = tuple(argv)
-        self.exit_code = exit_code  #: None: killed at the deadline
+        self.exit_code = exit_code  #: None: killed by us; below 0: minus somebody else's signal
         self.stderr_tail = stderr_tail
 
 
@@ -45,8 +55,8 @@ class FfmpegError(JobError):
 class FfmpegResult:
     """What a successful run left on its pipes."""
 
-    stdout: bytes
-    stderr: str
+    stdout: bytes  #: its last 8 MiB
+    stderr: str  #: as much
 
 
 class Ffmpeg:
@@ -64,27 +74,18 @@ class Ffmpeg:
 
         Raises:
             FfmpegError: it failed, or took longer than the timeout plus twice `media_s`.
+            RetryableError: the machine starts no process now.
         """
         argv = [self.binary, "-hide_banner", "-nostdin", "-y", *map(str, args)]
         async with self._slots:
-            process = await asyncio.create_subprocess_exec(
-                *argv,
-                stdin=asyncio.subprocess.PIPE if stdin is not None else asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-                start_new_session=True,
-                limit=_STDOUT_BYTES_MAX,
-            )
+            process = await _started(argv, with_stdin=stdin is not None)
             try:
                 async with asyncio.timeout(self._timeout_s + 2 * media_s):
-                    stdout, stderr = await process.communicate(stdin)
+                    stdout, stderr = await _said(process, stdin)
             except TimeoutError as error:
                 raise FfmpegError(argv, None, "") from error
-            finally:
-                if process.returncode is None:
-                    with contextlib.suppress(ProcessLookupError):
-                        os.killpg(process.pid, signal.SIGKILL)
-                    await process.wait()
+            except _FloodError as error:
+                raise FfmpegError(argv, None, str(error)) from error
         text = stderr.decode(errors="replace")
         if process.returncode != 0:
             raise FfmpegError(argv, process.returncode, text[-_TAIL_BYTES:])
@@ -111,6 +112,88 @@ def find_binary(settings: FfmpegSettings) -> str:
     return found
 
 
-def _last_line(stderr: str) -> str:
-    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
-    return lines[-1][:300] if lines else ""
+class _FloodError(Exception):
+    """It says more than any run says."""
+
+
+async def _started(argv: Sequence[str], *, with_stdin: bool) -> asyncio.subprocess.Process:
+    try:
+        return await asyncio.create_subprocess_exec(
+            *argv,
+            stdin=asyncio.subprocess.PIPE if with_stdin else asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,
+        )
+    except OSError as error:  # no memory, no room for a process, or the program is being replaced
+        raise RetryableError(f"ffmpeg cannot be started: {error.strerror}") from error
+
+
+async def _said(process: asyncio.subprocess.Process, stdin: bytes | None) -> tuple[bytes, bytes]:
+    """What it left on its pipes, once it ended; however this ends, nothing of it runs on."""
+    assert process.stdout is not None, "it was started with pipes"
+    assert process.stderr is not None, "as above"
+    reading = [
+        asyncio.ensure_future(_read(process.stdout)),
+        asyncio.ensure_future(_read(process.stderr)),
+    ]
+    try:
+        await _fed(process, stdin)
+        stdout, stderr = await asyncio.gather(*reading)
+        await process.wait()
+    except BaseException:  # its deadline, a lost lane, a flood: its children may outlive it
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        for one in reading:
+            one.cancel()
+        await asyncio.gather(*reading, return_exceptions=True)
+        # A full pipe nobody reads, or one that a child took out of the group, would stay open for
+        # ever: asyncio lets go of them by its own hand alone.
+        process._transport.close()  # type: ignore[attr-defined]  # noqa: SLF001 - no other door
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_GONE_S):
+                await process.wait()
+        raise
+    return stdout, stderr
+
+
+async def _fed(process: asyncio.subprocess.Process, stdin: bytes | None) -> None:
+    if process.stdin is None or stdin is None:
+        return
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # its exit code says more
+        process.stdin.write(stdin)
+        await process.stdin.drain()
+    process.stdin.close()
+
+
+async def _read(pipe: asyncio.StreamReader) -> bytes:
+    """The end of what it says."""
+    kept: deque[bytes] = deque()
+    kept_bytes, told_bytes = 0, 0
+    while chunk := await pipe.read(_READ_BYTES):
+        kept.append(chunk)
+        kept_bytes, told_bytes = kept_bytes + len(chunk), told_bytes + len(chunk)
+        while kept_bytes - len(kept[0]) >= _KEPT_BYTES:
+            kept_bytes -= len(kept.popleft())
+        if told_bytes > _FLOOD_BYTES:
+            raise _FloodError(f"it does not stop talking, {told_bytes // 1024**2} MiB so far")
+    return b"".join(kept)[-_KEPT_BYTES:]
+
+
+def _why(exit_code: int | None, stderr: str) -> str:
+    """In FFmpeg's own words; whoever was killed has left none that say why."""
+    if exit_code is not None and exit_code < 0:
+        return f"it was ended by {_signal_name(-exit_code)}"
+    if exit_code in _OF_THE_MACHINE:
+        return os.strerror(256 - exit_code)
+    told = [line.strip() for line in stderr.splitlines() if line.strip()]
+    lines = [line for line in told if not _SAYS_NOTHING.match(line)] or told
+    how = "did not end in time" if exit_code is None else f"exit code {exit_code}"
+    return lines[-1][:300] if lines else how
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

@@ -57,6 +57,7 @@ class _Links:
         self._fernet = MultiFernet([Fernet(self._key(phrase)) for phrase in phrases])
         self._ttl_s = self._life_s(settings)
         self._clock = clock
+        self._begun_s, self._began_at = clock.now().timestamp(), clock.monotonic()
 
     def seal(self, words: str) -> str:
         """A token for `words`, good for the time to live from now."""
@@ -76,9 +77,14 @@ class _Links:
             sealed_at = self._fernet.extract_timestamp(padded)
         except (InvalidToken, ValueError, TypeError) as error:
             raise LinkUnknownError("nobody here sealed this") from error
-        if self._clock.now().timestamp() > sealed_at + self._ttl_s:
+        if self._earliest_s() > sealed_at + self._ttl_s:
             raise LinkExpiredError(f"this link was good for {self._ttl_s} s")
         return words
+
+    def _earliest_s(self) -> float:
+        """What time it is; of a clock that jumped ahead, what it was plus what really passed."""
+        passed_s = self._clock.monotonic() - self._began_at
+        return min(self._clock.now().timestamp(), self._begun_s + passed_s)
 
     @classmethod
     def _key(cls, phrase: str) -> bytes:

@@ -116,13 +116,14 @@ async def services(
     environment: Mapping[str, str],
     folder: Path,
     of: Mapping[str, Mapping[str, str]] | None = None,
+    kind: type[Service] = Service,
 ) -> AsyncIterator[dict[str, Service]]:
     """Services of these names, started; killed at the end if they still run.
 
-    `of` adds to the environment of single ones.
+    `of` adds to the environment of single ones; `kind` says how they are started.
     """
     made = {
-        name: Service(name, {**environment, **(of or {}).get(name, {})}, log=folder / f"{name}.log")
+        name: kind(name, {**environment, **(of or {}).get(name, {})}, log=folder / f"{name}.log")
         for name in names
     }
     try:

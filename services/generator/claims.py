@@ -152,7 +152,8 @@ class Claims:
             claimed_at = datetime.fromisoformat(claim["claimed_at"])
             written = await self._provider.find(request, since=claimed_at)
             if written is None:
-                await self._settle(claimed_at)
+                # From now, not from when it was claimed: clocks of two machines differ, and jump.
+                await self._clock.sleep(self._settle_s)
                 written = await self._written(scene, attempt)
             if written is None:
                 written = await self._provider.find(request, since=claimed_at)
@@ -164,9 +165,3 @@ class Claims:
             return (await self._store.get(scene.prediction(attempt))).decode()
         except NotFoundError:
             return None
-
-    async def _settle(self, claimed_at: datetime) -> None:
-        """Wait until the claimant can no longer be about to ask."""
-        age_s = (self._clock.now() - claimed_at).total_seconds()
-        # A clock that was set back must not make us wait for longer than the whole time.
-        await self._clock.sleep(min(self._settle_s, max(0.0, self._settle_s - age_s)))

@@ -18,7 +18,7 @@ import av
 
 from services.merger.settings import MergerSettings
 from shared.errors import MediaError
-from shared.ffmpeg import INPUT_GUARD, Ffmpeg, FfmpegResult
+from shared.ffmpeg import INPUT_GUARD, Ffmpeg, FfmpegError, FfmpegResult
 from shared.media import CHANNELS, SAMPLE_RATE_HZ, seconds_at
 
 _ENCODES_MAX = 4  # one and three lower; measured: a second one is enough
@@ -33,6 +33,7 @@ _METER = (
     "ametadata=mode=print:key=lavfi.r128.I:file=-,"
     "ametadata=mode=print:key=lavfi.r128.true_peak:file=-"
 )
+_INTEGRATED = r"I:\s+(\S+) LUFS"
 _MP3_FRAME_SAMPLES = 1152
 _MP3_DELAY_SAMPLES = 1105  # what LAME puts in front, and a gapless decoder takes off again
 
@@ -61,7 +62,7 @@ async def master(
 
     Raises:
         MediaError: the track is too short to be an MP3.
-        FfmpegError: ffmpeg failed or took too long.
+        FfmpegError: ffmpeg failed, took too long, or left nothing that can be used.
     """
     media_s = seconds_at(samples)
     before = after = await measure(ffmpeg, (*_RAW, *INPUT_GUARD, "-i", raw), media_s=media_s)
@@ -73,16 +74,28 @@ async def master(
         if room_db >= 0 or not left:
             break
         gain_db += room_db - _HEADROOM_DB
-    decoded = await asyncio.to_thread(_decoded_samples, mp3)
+    try:
+        decoded = await asyncio.to_thread(_decoded_samples, mp3)
+    except av.FFmpegError as error:
+        reason = f"the track cannot be decoded: {error.strerror}"
+        raise FfmpegError((ffmpeg.binary,), 0, reason) from error
     if decoded != samples:
         raise MediaError(f"the track decodes to {decoded} samples, its scenes have {samples}")
     return Mastered(loudness=after, gain_db=gain_db, warnings=tuple(_warnings(after, settings)))
 
 
 async def measure(ffmpeg: Ffmpeg, source: tuple[str | Path, ...], *, media_s: float) -> Loudness:
-    """The loudness of `source`, as ffmpeg's EBU R 128 meter has it."""
+    """The loudness of `source`, as ffmpeg's EBU R 128 meter has it.
+
+    Raises:
+        FfmpegError: ffmpeg failed, took too long, or its meter said nothing: also of silence it
+            says that it is silence.
+    """
     args = ("-nostats", *source, "-af", _METER, "-f", "null", "-")
-    return _read(await ffmpeg.run(args, media_s=media_s))
+    result = await ffmpeg.run(args, media_s=media_s)
+    if re.search(_INTEGRATED, result.stderr) is None:
+        raise FfmpegError((ffmpeg.binary, *map(str, args)), 0, "its meter measured nothing")
+    return _read(result)
 
 
 def gain_for(measured: Loudness, settings: MergerSettings) -> float:
@@ -104,7 +117,7 @@ def _read(result: FfmpegResult) -> Loudness:
     """The meter's last words: its summary has the whole, its metadata the finer figures."""
     integrated = _last_number(rb"lavfi.r128.I=", result.stdout)
     if integrated is None:
-        integrated = _summary(r"I:\s+(\S+) LUFS", result.stderr)
+        integrated = _summary(_INTEGRATED, result.stderr)
     peak = _last_number(rb"lavfi.r128.true_peak=", result.stdout)
     fine_dbtp = 20 * math.log10(peak) if peak else None
     coarse_dbtp = _summary(r"Peak:\s+(\S+) dBFS", result.stderr)
@@ -126,7 +139,10 @@ def _summary(pattern: str, text: str) -> float | None:
 
 
 def _finite(number: str) -> float | None:
-    value = float(number)
+    try:
+        value = float(number)
+    except ValueError:
+        return None
     return value if math.isfinite(value) else None
 
 
@@ -146,11 +162,8 @@ async def _encode(ffmpeg: Ffmpeg, raw: Path, mp3: Path, *, samples: int, gain_db
 
 def _decoded_samples(mp3: Path) -> int:
     """The length of a gapless decode, frame by frame."""
-    try:
-        with av.open(str(mp3)) as container:
-            return sum(frame.samples for frame in container.decode(audio=0))
-    except av.FFmpegError as error:
-        raise MediaError(f"the track cannot be decoded: {error.strerror}") from error
+    with av.open(str(mp3), format="mp3") as container:
+        return sum(frame.samples for frame in container.decode(audio=0))
 
 
 def _warnings(after: Loudness, settings: MergerSettings) -> Iterator[str]:

@@ -24,7 +24,7 @@ from services.muxer.settings import MuxerSettings
 from shared.brief import VideoRef
 from shared.errors import MediaError, NotFoundError, RetryableError
 from shared.events import AudioMerged, VideoMuxed
-from shared.ffmpeg import INPUT_GUARD, Ffmpeg
+from shared.ffmpeg import INPUT_GUARD, Ffmpeg, FfmpegError
 from shared.media import VIDEO_CONTENT_TYPE, seconds_at
 from shared.storage import ObjectStore, keys
 
@@ -121,7 +121,10 @@ class Mux:
         if self._tempo_filter is None:
             listed = (await self._ffmpeg.run(["-filters"])).stdout.decode(errors="replace")
             has = {word for line in listed.splitlines() for word in re.findall(r"\S+", line)[1:2]}
-            self._tempo_filter = next((f for f in TempoFilter if f in has), TempoFilter.ATEMPO)
+            found = next((f for f in TempoFilter if f in has), None)
+            if found is None:  # every build has one of them; not to be remembered
+                raise FfmpegError((self._ffmpeg.binary, "-filters"), 0, "it lists no tempo filter")
+            self._tempo_filter = found
         return self._tempo_filter
 
     async def _store_result(

@@ -82,9 +82,13 @@ def check_result(path: Path, *, source: VideoInfo, samples: int) -> None:
         MuxCheckError: it is not, and in what.
     """
     try:
-        result = probe_video(path)
+        result, sounds = probe_video(path), probe_sound(path)
     except MediaError as error:
         raise MuxCheckError(f"of the result, {error.reason}") from error
+    except FileNotFoundError as error:
+        raise MuxCheckError("it left no result") from error
+    except av.FFmpegError as error:
+        raise MuxCheckError(f"the result cannot be read: {error.strerror}") from error
     if result.picture_sha256 != source.picture_sha256:
         raise MuxCheckError(
             f"the picture did not come through unchanged ({source.packet_count} packets in, "
@@ -95,7 +99,6 @@ def check_result(path: Path, *, source: VideoInfo, samples: int) -> None:
         raise MuxCheckError(
             f"the picture lasts {result.duration_s:.2f} s instead of {source.duration_s:.2f} s"
         )
-    sounds = probe_sound(path)
     wanted = ("aac", SAMPLE_RATE_HZ, CHANNELS)
     if [(s.codec, s.rate_hz, s.channels) for s in sounds] != [wanted]:
         raise MuxCheckError(f"the sound of the result is {sounds}")

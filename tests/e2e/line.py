@@ -72,6 +72,7 @@ async def running_line(
     folder: Path,
     *,
     of: Mapping[str, Mapping[str, str]] | None = None,
+    kind: type[Service] = Service,
     **settings: str,
 ) -> AsyncIterator[Line]:
     """The four services, ready; killed at the end. `of` adds to the settings of single ones."""
@@ -90,7 +91,7 @@ async def running_line(
     }
     base = f"http://127.0.0.1:{port}"
     async with (
-        services(*SERVICES, environment=environment, folder=folder, of=of) as started,
+        services(*SERVICES, environment=environment, folder=folder, of=of, kind=kind) as started,
         httpx.AsyncClient(base_url=base, timeout=30) as client,
     ):
 

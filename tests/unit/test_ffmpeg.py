@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.errors import JobError, SettingsError
+from shared.errors import JobError, RetryableError, SettingsError
 from shared.ffmpeg import INPUT_GUARD, Ffmpeg, FfmpegError, find_binary
 from shared.media import silence
 from shared.settings import FfmpegSettings
@@ -63,6 +63,90 @@ async def test_a_hanging_run_is_killed_with_its_children(tmp_path: Path) -> None
     assert caught.value.retryable
     child = int((tmp_path / "child").read_text())
     await _gone(child)
+
+
+async def test_a_child_that_outlives_it_is_killed_at_the_deadline(tmp_path: Path) -> None:
+    """The program is gone, but what it started still holds its pipes."""
+    settings = a_program(tmp_path, f"sleep 600 & echo $! > {tmp_path}/child")
+    with pytest.raises(FfmpegError, match="did not end in time"):
+        await Ffmpeg(settings).run([])
+
+    await _gone(int((tmp_path / "child").read_text()))
+
+
+@pytest.mark.parametrize("pipe", [1, 2])
+async def test_one_that_never_stops_talking_is_killed(
+    tmp_path: Path, pipe: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever it says, it does not fill our memory."""
+    monkeypatch.setattr("shared.ffmpeg._FLOOD_BYTES", 1_000_000)
+    settings = a_program(tmp_path, f"echo $$ > {tmp_path}/self; exec yes >&{pipe}")
+    with pytest.raises(FfmpegError, match="does not stop talking"):
+        await Ffmpeg(settings).run([], media_s=30)
+
+    await _gone(int((tmp_path / "self").read_text()))
+
+
+async def test_of_much_that_is_said_the_end_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A meter's last words are the ones that count."""
+    monkeypatch.setattr("shared.ffmpeg._KEPT_BYTES", 10_000)
+    settings = a_program(tmp_path, "head -c 3000000 /dev/zero; printf 'the end'")
+    result = await Ffmpeg(settings).run([], media_s=30)
+
+    assert len(result.stdout) == 10_000
+    assert result.stdout.endswith(b"\0the end")
+
+
+async def test_one_that_is_killed_from_outside_may_be_tried_again(tmp_path: Path) -> None:
+    """Its last line of progress is not the reason."""
+    settings = a_program(tmp_path, "echo 'Stream #0:0: Audio' >&2; kill -9 $$")
+    with pytest.raises(FfmpegError, match=r"^FFmpeg merge failed: .* by SIGKILL$") as caught:
+        await Ffmpeg(settings).run([], media_s=30)
+
+    assert caught.value.exit_code == -9
+    assert caught.value.retryable
+
+
+@pytest.mark.parametrize(
+    ("code", "words", "retryable"),
+    [
+        (228, "No space left on device", True),
+        (244, "Cannot allocate memory", True),
+        (1, "exit code 1", False),
+    ],
+)
+async def test_a_full_machine_may_have_room_again(
+    tmp_path: Path, code: int, words: str, *, retryable: bool
+) -> None:
+    """FFmpeg's exit codes for no space and no memory are of the machine, others of the media."""
+    settings = a_program(tmp_path, f"exit {code}")
+    with pytest.raises(FfmpegError, match=words) as caught:
+        await Ffmpeg(settings).run([], media_s=30)
+
+    assert caught.value.retryable is retryable
+
+
+async def test_the_reason_is_the_last_line_that_has_one(tmp_path: Path) -> None:
+    """FFmpeg ends with figures and with the news that it failed."""
+    said = (
+        "[out#0] Error closing file: Input/output error",
+        "size=  1KiB time=1",
+        "Conversion failed!",
+    )
+    settings = a_program(tmp_path, "".join(f"echo '{line}' >&2;" for line in said) + "exit 251")
+    with pytest.raises(FfmpegError, match=r"Error closing file: Input/output error$"):
+        await Ffmpeg(settings).run([], media_s=30)
+
+
+async def test_one_that_cannot_be_started_now_is_tried_again(tmp_path: Path) -> None:
+    """The program is being replaced, or the machine has no room for a process."""
+    settings = a_program(tmp_path, "exit 0")
+    ffmpeg = Ffmpeg(settings)
+    (tmp_path / "ffmpeg").unlink()
+    with pytest.raises(RetryableError, match="ffmpeg cannot be started: No such file"):
+        await ffmpeg.run([])
 
 
 async def test_a_cancelled_run_is_killed(tmp_path: Path) -> None:

@@ -34,7 +34,8 @@ from shared.errors import ProviderBusyError, ProviderRejectedError, RetryableErr
 
 NO_KEY = "No Replicate API key configured"
 LOOKS_S = (0.0, 1.0, 2.0, 4.0)  # before each look at the list: it may lag behind what was made
-CLOCKS_DIFFER_S = 300.0  # by which theirs may be behind ours; the seed decides, not the time
+#: by which theirs may be behind ours: an hour, should ours jump; the seed decides, not the time
+CLOCKS_DIFFER_S = 3600.0 + 300.0
 PAGES_MAX = 100
 _CANCEL_AFTER_EXTRA_S = 30.0  # the provider's own deadline comes after ours
 _NO_KEY = {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}

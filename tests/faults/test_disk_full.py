@@ -1,0 +1,272 @@
+"""A disk has no room: PostgreSQL's, or the one of ffmpeg's temporary files; then there is some."""
+
+import asyncio
+import contextlib
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import asyncpg
+import httpx
+import pytest
+
+from embedded.postgres import EmbeddedPostgres, _binary
+from embedded.server import run_tool
+from shared.topics import DLQ_SUFFIX
+from tests.api_line import running_api
+from tests.api_service import Line
+from tests.faults.killing import KilledPostgres
+from tests.faults.small_disk import SmallDisk, a_small_disk
+from tests.faults.stagebench import MERGER, MUXER, SMALL_FILM, Bench, Stage, a_bench
+from tests.running import eventually, services
+from tests.servers import KafkaServer
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+
+DATA_MIB = 192  # an empty cluster has 36, and a log of 16 for each segment of it
+SCRATCH_MIB = 8
+TRIES = 3
+CLIENTS = 3
+ASKED = 5  # accepted before the disk is full, and again afterwards, at least
+REFUSED = 20
+WAIT_S = 120.0
+SCENE = {"description": "a calm lake", "duration_s": 1.7}
+
+
+class Clients:
+    """Ask for one job after the other until each is accepted, and follow those that are."""
+
+    def __init__(self, api: httpx.AsyncClient) -> None:
+        self._api = api
+        self.accepted: list[str] = []
+        self.answers: Counter[int] = Counter()
+        self.looks: Counter[int] = Counter()
+        self.stop = asyncio.Event()
+
+    async def run(self, number: int) -> None:
+        """One client; a key makes its request one, however often it is sent."""
+        place = 0
+        while not self.stop.is_set():
+            await self._ask(f"{number}-{place}")
+            place += 1
+
+    async def more_accepted(self, count: int) -> None:
+        """Return once so many more were."""
+        wanted = len(self.accepted) + count
+
+        async def look() -> bool | None:
+            return len(self.accepted) >= wanted or None
+
+        await eventually(look, within_s=WAIT_S, what=f"{wanted} accepted requests")
+
+    async def more_refused(self, count: int) -> None:
+        """Return once so many more were."""
+        wanted = self.answers[503] + count
+
+        async def look() -> bool | None:
+            return self.answers[503] >= wanted or None
+
+        await eventually(look, within_s=WAIT_S, what=f"{wanted} refused requests")
+
+    async def _ask(self, job_id: str) -> None:
+        body = {"job_id": job_id, "scenes": [SCENE]}
+        while job_id not in self.accepted and not self.stop.is_set():
+            answer = await self._api.post(
+                "/api/v3/audio/generate-scenes", json=body, headers={"Idempotency-Key": job_id}
+            )
+            self.answers[answer.status_code] += 1
+            if answer.status_code == 202:
+                self.accepted.append(job_id)
+            else:
+                assert answer.status_code == 503, answer.text
+                assert int(answer.headers["Retry-After"]) > 0
+            if self.accepted:
+                told = await self._api.get(f"/api/v3/audio/status/{self.accepted[0]}")
+                self.looks[told.status_code] += 1
+            assert (await self._api.get("/livez")).status_code == 200
+            await asyncio.sleep(0.05)
+
+
+@asynccontextmanager
+async def others(line: Line, folder: Path) -> AsyncIterator[None]:
+    """The rest of the line, as processes."""
+    environment = {
+        **line.kafka.environment(),
+        "SEGUE_TOPIC_PREFIX": line.prefix,
+        "SEGUE_STORE_DIR": str(line.folder),
+        "SEGUE_SESSION_TIMEOUT_S": "6",
+        "SEGUE_HEARTBEAT_S": "1",
+        "MUSIC_PROVIDER": "silence",
+    }
+    folder.mkdir(exist_ok=True)
+    ports = {name: {"SEGUE_HEALTH_PORT": "0"} for name in ("generator", "merger")}
+    async with services("generator", "merger", environment=environment, folder=folder, of=ports):
+        yield
+
+
+async def _log_needs_room(url: str) -> None:
+    """Make PostgreSQL need a new segment of its log, until it ends for want of one."""
+    with contextlib.suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        connection = await asyncpg.connect(url, timeout=10)
+        try:
+            while True:
+                await connection.execute("SELECT pg_logical_emit_message(true, 'x', 'y')")
+                await connection.execute("SELECT pg_switch_wal()")
+        finally:
+            connection.terminate()
+
+
+async def _has_ended(server: KilledPostgres) -> None:
+    async def look() -> bool | None:
+        return not server._server.server.is_running or None
+
+    await eventually(look, within_s=WAIT_S, what="the end of PostgreSQL")
+
+
+@pytest.mark.parametrize("what", ["rows", "log"])
+async def test_postgresql_has_no_room_and_what_was_accepted_is_done_when_there_is_some(
+    kafka: KafkaServer, topic_prefix: str, store_folder: Path, tmp_path: Path, what: str
+) -> None:
+    """503 and never 500; without room for rows it goes on by itself, without a log it restarts."""
+    if why_not := EmbeddedPostgres.available():
+        pytest.skip(f"no PostgreSQL to fill: {why_not}")
+    with a_small_disk(DATA_MIB) as disk:
+        server = KilledPostgres(disk.folder / "pg")
+        line = Line(server.url, kafka, topic_prefix, store_folder)
+        try:
+            async with others(line, tmp_path / "logs"), running_api(line.settings()) as api:
+                clients = Clients(api)
+                async with asyncio.TaskGroup() as group:
+                    for number in range(CLIENTS):
+                        group.create_task(clients.run(number))
+                    await clients.more_accepted(ASKED)
+                    before = len(clients.accepted)
+                    await _fills(disk, server, what)
+                    await clients.more_refused(REFUSED)
+                    disk.make_room()
+                    if what == "log":  # it ended; whoever runs it starts it again
+                        await server.start()
+                    await clients.more_accepted(ASKED)
+                    clients.stop.set()
+                await _all_done(line, len(clients.accepted))
+            rows = await line.rows("SELECT job_id, run FROM runs")
+            server.stop()
+            damaged = _damaged(disk.folder / "pg" / "cluster")
+        finally:
+            server.stop()
+    sys.stdout.write(
+        f"PostgreSQL without room for its {what}: {before} accepted before, answers "
+        f"{dict(clients.answers)}, statuses {dict(clients.looks)}, accepted and completed "
+        f"{len(clients.accepted)}, double rows {len(rows) - len(set(clients.accepted))}, "
+        f"damaged pages {damaged}\n"
+    )
+    assert set(clients.answers) == {202, 503}
+    assert set(clients.looks) <= {200, 503}
+    assert sorted((row["job_id"], row["run"]) for row in rows) == sorted(
+        (job, 1) for job in clients.accepted
+    )
+    assert damaged == 0
+
+
+async def _fills(disk: SmallDisk, server: KilledPostgres, what: str) -> None:
+    """No room is left, and PostgreSQL needs some."""
+    disk.fill()
+    if what == "log":
+        await _log_needs_room(server.url)
+        await _has_ended(server)
+        server.stop()
+
+
+async def _all_done(line: Line, jobs: int) -> None:
+    async def look() -> bool | None:
+        rows = await line.rows("SELECT status FROM runs")
+        return [row["status"] for row in rows] == ["completed"] * jobs or None
+
+    await eventually(look, within_s=WAIT_S, what=f"{jobs} jobs completed")
+
+
+def _damaged(cluster: Path) -> int:
+    """Pages whose checksum is wrong, of a server that has ended."""
+    told = run_tool("pg_checksums", [_binary("pg_checksums"), "-D", cluster], timeout_s=60)
+    (line,) = [line for line in told.splitlines() if line.startswith("Bad checksums:")]
+    return int(line.split()[-1])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """A large job and a small one."""
+
+    stage: Stage
+    large_bytes: int  #: what lies there before ffmpeg writes the result of the large one
+    large_s: float
+    small_s: float
+
+
+MERGES = Sizes(
+    stage=MERGER, large_bytes=2 * 48_000 * 8, large_s=2.0, small_s=0.5
+)  # float32, stereo
+MUXES = Sizes(stage=MUXER, large_bytes=700_000, large_s=1.5, small_s=0.5)  # film and track
+
+
+@pytest.mark.parametrize("sizes", [MERGES, MUXES], ids=lambda sizes: sizes.stage.service)
+async def test_ffmpeg_has_no_room_and_one_job_waits_or_says_so(
+    kafka: KafkaServer, tmp_path: Path, sizes: Sizes
+) -> None:
+    """What does not fit waits for room; where ffmpeg itself meets the end, its job fails."""
+    patient = {"SEGUE_BACKOFF_FIRST_S": "0.2", "SEGUE_BACKOFF_MAX_S": "0.5"}
+    patient |= {"SEGUE_ATTEMPTS_MAX": "1000"}
+    with a_small_disk(SCRATCH_MIB) as disk:
+        place = disk.folder / "scratch"
+        async with a_bench(
+            kafka, tmp_path / "room", sizes.stage, scratch=place, **patient
+        ) as bench:
+            await bench.ask("undisturbed", seconds=sizes.large_s)
+            undisturbed = (await bench.done("undisturbed")).value["sha256"]
+
+            tries = await _waits(bench, disk, sizes)
+            assert (await bench.done("waits")).value["sha256"] == undisturbed
+            failure = await _fails(bench, disk, sizes)
+            await bench.ask("fails", run=2, seconds=sizes.large_s)
+            assert (await bench.done("fails", run=2)).value["sha256"] == undisturbed
+            await bench.at_rest()
+            dead = [said for said in bench.ear.said if said.topic.endswith(DLQ_SUFFIX)]
+    sys.stdout.write(
+        f"{sizes.stage.service} without room for temporary files: one job waited for {tries} tries"
+        f" and was done, one failed with {failure!r} and was done when asked again, 2 of 2 small"
+        f" jobs done meanwhile, results equal 2 of 2, dead letters {len(dead)}, temporary files 0\n"
+    )
+    assert not dead
+
+
+async def _waits(bench: Bench, disk: SmallDisk, sizes: Sizes) -> int:
+    """The large job finds no room, a small one does; with room, the large one goes on by itself."""
+    disk.fill(but_bytes=sizes.large_bytes // 2)
+    await bench.ask("waits", seconds=sizes.large_s)
+
+    async def tried() -> bool | None:
+        return bench.service.said("record.retried") >= TRIES or None
+
+    await eventually(tried, within_s=WAIT_S, what="tries without room")
+    await bench.ask("small, beside waits", seconds=sizes.small_s, film=SMALL_FILM)
+    await bench.done("small, beside waits")
+    assert not bench.ear.of("waits", 1)
+    disk.make_room()
+    await bench.done("waits")
+    return bench.service.said("record.retried")
+
+
+async def _fails(bench: Bench, disk: SmallDisk, sizes: Sizes) -> str:
+    """There is room until ffmpeg writes the result; the reason."""
+    disk.fill(but_bytes=sizes.large_bytes + 16_384)
+    await bench.ask("fails", seconds=sizes.large_s)
+    failure = (await bench.failed("fails")).value
+    await bench.ask("small, after fails", seconds=sizes.small_s, film=SMALL_FILM)
+    await bench.done("small, after fails")
+    disk.make_room()
+
+    assert "No space left on device" in failure["message"], failure
+    assert failure["retryable"]
+    return str(failure["message"])
