@@ -52,6 +52,7 @@ class Merge:
         self._store = store
         self._ffmpeg = ffmpeg
         self._settings = settings
+        self._slots = asyncio.Semaphore(settings.slots)
 
     async def run(self, last: SegmentGenerated) -> AudioMerged:
         """The event of the track of the run whose last segment this is.
@@ -66,10 +67,11 @@ class Merge:
             return stored
         segments = await self._segments(last)
         try:
-            with tempfile.TemporaryDirectory(
-                prefix="segue-merge-", dir=self._settings.scratch_dir
-            ) as folder:
-                return await self._made(segments, Path(folder))
+            async with self._slots:
+                with tempfile.TemporaryDirectory(
+                    prefix="segue-merge-", dir=self._settings.scratch_dir
+                ) as folder:
+                    return await self._made(segments, Path(folder))
         except OSError as error:  # a full disk may have room again
             raise RetryableError(f"the scratch folder: {error.strerror}") from error
 

@@ -27,6 +27,8 @@ class MergerSettings(SettingsGroup):
     true_peak_dbtp: float = Field(-1.0, ge=-20, le=0, validation_alias="SEGUE_TRUE_PEAK_DBTP")
     #: milliseconds of blending where the music continues; ends at the join, inside the window
     crossfade_ms: int = Field(100, ge=10, le=1000, validation_alias="SEGUE_CROSSFADE_MS")
+    #: runs joined at once; each holds two clips in memory, 23 MB for each minute of a scene
+    slots: int = Field(4, ge=1, le=256, validation_alias="SEGUE_MERGE_SLOTS")
     #: folder for the track while it is made, 23 MB a minute; None: the system's own
     scratch_dir: Path | None = Field(None, validation_alias="SEGUE_SCRATCH_DIR")
 

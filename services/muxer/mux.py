@@ -36,6 +36,7 @@ class Mux:
         self._store = store
         self._ffmpeg = ffmpeg
         self._scratch_dir = settings.scratch_dir
+        self._slots = asyncio.Semaphore(settings.slots)
         self._fetcher = VideoFetcher(store, settings.fetch)
         self._tempo_filter: TempoFilter | None = None
 
@@ -55,7 +56,7 @@ class Mux:
         done = await self._stored(merged)
         if done is not None:
             return done
-        async with self._workshop() as folder:
+        async with self._slots, self._workshop() as folder:
             result = folder / "result.mp4"
             planned = await self._make(merged, merged.video, folder, result)
             return await self._store_result(merged, planned, result)

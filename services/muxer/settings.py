@@ -28,6 +28,8 @@ class FetchSettings(GuardSettings):
 class MuxerSettings(SettingsGroup):
     """What the muxer reads from the environment."""
 
+    #: videos muxed at once, their fetching included; each lies in the scratch folder
+    slots: int = Field(8, ge=1, le=256, validation_alias="SEGUE_MUX_SLOTS")
     #: folder for the video while it is muxed, three times its size; None: the system's own
     scratch_dir: Path | None = Field(None, validation_alias="SEGUE_SCRATCH_DIR")
 

@@ -130,6 +130,27 @@ async def test_the_event_lies_beside_its_track(store: ACountingStore, merge: Mer
     assert AudioMerged.model_validate_json(await store.get(key)) == merged
 
 
+@pytest.mark.parametrize("slots", [1, 2])
+async def test_no_more_runs_are_joined_at_once_than_there_are_slots(
+    store: ACountingStore, scratch: Path, monkeypatch: pytest.MonkeyPatch, slots: int
+) -> None:
+    """Each holds its clips in memory; the others wait with nothing."""
+    settings = MergerSettings(scratch_dir=scratch, slots=slots)
+    merge = Merge(store=store, ffmpeg=Ffmpeg(FfmpegSettings()), settings=settings)
+    lasts = [await stored(store, a_stored_kind_of_run([0.5], job_id=f"job-{n}")) for n in range(4)]
+    made, at_once = merge._made, [0]
+
+    async def watched(segments: Sequence[SegmentGenerated], folder: Path) -> AudioMerged:
+        at_once.append(len(list(scratch.iterdir())))
+        return await made(segments, folder)
+
+    monkeypatch.setattr(merge, "_made", watched)
+    tracks = await asyncio.gather(*(merge.run(last) for last in lasts))
+
+    assert [track.job_id for track in tracks] == [last.job_id for last in lasts]
+    assert max(at_once) == slots
+
+
 async def test_a_second_run_says_the_same_and_does_no_work(
     store: ACountingStore, merge: Merge
 ) -> None:
