@@ -14,6 +14,7 @@ PYTHON ?=
 T ?=
 S ?=
 SEED ?=
+JOBS ?= 2
 PROFILES ?=
 VOLUMES ?=
 COMMA := ,
@@ -67,8 +68,8 @@ fix: setup ## Format, and mend what lint can mend
 	$(BIN)/ruff format .
 
 .PHONY: test
-test: setup ## Every test, or those below T=path
-	$(BIN)/python -m pytest $(or $(T),tests)
+test: setup ## Every test, or those below T=path, on JOBS=2 sets of servers at once
+	$(BIN)/python -m pytest $(if $(filter-out 0 1,$(JOBS)),-n $(JOBS) --dist loadfile) $(or $(T),tests)
 
 ##@ Run
 

@@ -8,6 +8,7 @@ import secrets
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -29,11 +30,6 @@ _OURS = ("SEGUE_", "MINIO_", "KAFKA_", "REPLICATE_", "AUDIO_", "DATABASE_URL", "
 _OURS_TOO = ("AUTO_GENERATE_AUDIO", "MUSIC_PROVIDER")
 _REFUSED = pytest.ExitCode.USAGE_ERROR
 
-# The servers have read it; from here on, a test's settings are the defaults or its own.
-for _name in [name for name in os.environ if name.startswith(_OURS + _OURS_TOO)]:  # noqa: TID251
-    if not _name.startswith("SEGUE_CHAOS"):  # tests/faults reads these, and no service does
-        del os.environ[_name]  # noqa: TID251 - as above
-
 # A shell's background jobs ignore Ctrl-C, and so would the programs that tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -46,10 +42,12 @@ _servers_key = pytest.StashKey[Servers]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Refuse a requirement that means nothing."""
+    """Refuse a requirement that means nothing, and forget what services would read."""
     if unknown := servers.REQUIRED - set(_PARTS):
         raise pytest.UsageError(f"SEGUE_REQUIRE knows {_PARTS}, not {sorted(unknown)}")
     config.stash[_servers_key] = Servers()
+    if hasattr(config, "workerinput") or not config.getoption("numprocesses", default=None):
+        _forget_settings()  # whoever only starts workers hands them on
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -57,11 +55,12 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if session.config.option.collectonly:
         return
     chosen = session.config.stash[_servers_key]
+    worker = hasattr(session.config, "workerinput")  # who cannot end the others: its tests fail
     for part in _PARTS:
         if any(part in _asked_for(item) for item in session.items):
             server = getattr(chosen, part)()
-            if isinstance(server, NoServerError) and part in servers.REQUIRED:
-                pytest.exit(f"SEGUE_REQUIRE names {part}, but there is {server}", _REFUSED)
+            if isinstance(server, NoServerError) and part in servers.REQUIRED and not worker:
+                pytest.exit(_required(part, server), _REFUSED)
 
 
 def pytest_terminal_summary(
@@ -80,16 +79,30 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         chosen.stop()
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A worker has no terminal: it hands what it used to whoever has one."""
+    if (output := getattr(session.config, "workeroutput", None)) is not None:
+        output["servers"] = session.config.stash[_servers_key].lines
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """A worker has ended (pytest-xdist)."""
+    lines = node.config.stash[_servers_key].lines
+    used = getattr(node, "workeroutput", {}).get("servers", ())
+    lines += [line for line in used if line not in lines]
+
+
 @pytest.fixture(scope="session")
 def kafka(pytestconfig: pytest.Config) -> KafkaServer:
     """The broker of this run; `environment()` is what services must be told to use it."""
-    return _had(pytestconfig.stash[_servers_key].kafka())
+    return _had("kafka", pytestconfig.stash[_servers_key].kafka())
 
 
 @pytest.fixture(scope="session")
 def postgres_server(pytestconfig: pytest.Config) -> PostgresServer:
     """The database server of this run; tests that write ask for `postgres`."""
-    return _had(pytestconfig.stash[_servers_key].postgres())
+    return _had("postgres", pytestconfig.stash[_servers_key].postgres())
 
 
 @pytest.fixture
@@ -102,7 +115,7 @@ async def postgres(postgres_server: PostgresServer) -> AsyncIterator[Database]:
 @pytest.fixture(scope="session")
 def minio(pytestconfig: pytest.Config) -> StoreSettings:
     """Settings of a real S3 server, with a bucket that no other run uses and nobody made yet."""
-    return _had(pytestconfig.stash[_servers_key].minio()).settings
+    return _had("minio", pytestconfig.stash[_servers_key].minio()).settings
 
 
 @pytest.fixture
@@ -125,7 +138,21 @@ def _asked_for(item: pytest.Item) -> set[str]:
     return asked
 
 
-def _had(server: S | NoServerError) -> S:
+def _required(part: str, server: NoServerError) -> str:
+    return f"SEGUE_REQUIRE names {part}, but there is {server}"
+
+
+def _had(part: str, server: S | NoServerError) -> S:
     if isinstance(server, NoServerError):
+        if part in servers.REQUIRED:
+            pytest.fail(_required(part, server), pytrace=False)
         pytest.skip(f"{server.what}; the end of the output says why")
     return server
+
+
+def _forget_settings() -> None:
+    """The servers have read it; from here on, a test's settings are the defaults or its own."""
+    environment = os.environ  # noqa: TID251 - the tests' own process
+    for name in [name for name in environment if name.startswith(_OURS + _OURS_TOO)]:
+        if not name.startswith("SEGUE_CHAOS"):  # tests/faults reads these, and no service does
+            del environment[name]

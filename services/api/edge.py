@@ -68,7 +68,7 @@ class Edge:
         self.uploads = asyncio.Semaphore(self.settings.limits.uploads_max)
 
 
-def _edge(request: Request) -> Edge:
+async def _edge(request: Request) -> Edge:  # were it not async, each request took a thread
     edge = request.app.state.edge
     assert isinstance(edge, Edge), "app.py puts it there"
     return edge
