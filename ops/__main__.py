@@ -26,6 +26,7 @@ from ops.options import ApiUrl, DataDir, Json, Provider
 from ops.plan import lines, plan
 from ops.progress import JobProgress
 from ops.rebuild import rebuild
+from ops.replay import replay
 from ops.scenes import read_scenes
 from ops.score import ScoreRequest, check
 from ops.score import score as run_score
@@ -46,6 +47,7 @@ app.command(epilog=HELP)(prepare)
 app.command(epilog=HELP)(acls)
 app.command(epilog=HELP)(rebuild)
 app.command(epilog=HELP)(cancel)
+app.command(epilog=HELP)(replay)
 app.add_typer(store, name="store", epilog=HELP)
 
 

@@ -9,6 +9,7 @@ I/O: Kafka, PostgreSQL and the store, as the command asks for them.
 
 import asyncio
 import getpass
+import logging
 import os
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
@@ -18,7 +19,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import asyncpg
-from aiokafka.errors import KafkaError
+from aiokafka.errors import (
+    ClusterAuthorizationFailedError,
+    KafkaError,
+    TopicAuthorizationFailedError,
+)
 from rich.console import Console
 
 from ops.exits import CommandError, Exit
@@ -37,6 +42,7 @@ from shared.telemetry.log import Logger, configure, logger_of
 KAFKA_VARIABLE = "KAFKA_BOOTSTRAP_SERVERS"
 Say = Callable[[str], None]
 T = TypeVar("T")
+_NO_RIGHT = (TopicAuthorizationFailedError, ClusterAuthorizationFailedError)
 
 
 @dataclass(kw_only=True)
@@ -91,10 +97,15 @@ def run(
 
     try:
         return asyncio.run(work())
-    except RetryableError as error:
-        raise CommandError(Exit.UNREACHABLE, str(error)) from error
-    except KafkaError as error:
-        raise CommandError(Exit.UNREACHABLE, f"Kafka: {error!r}") from error
+    except (RetryableError, KafkaError) as error:
+        refused = next(
+            (one for one in (error, error.__cause__) if isinstance(one, _NO_RIGHT)), None
+        )
+        if refused is not None:
+            told = f"Kafka: {refused!r}: ask for that right (segue acls)"
+            raise CommandError(Exit.REFUSED, told) from error
+        told = f"Kafka: {error!r}" if isinstance(error, KafkaError) else str(error)
+        raise CommandError(Exit.UNREACHABLE, told) from error
     except asyncpg.InsufficientPrivilegeError as error:
         raise CommandError(Exit.REFUSED, f"PostgreSQL: {error}: ask for that right") from error
 
@@ -157,6 +168,7 @@ def _settings(data_dir: Path | None) -> tuple[ApiSettings, str]:
             raise CommandError(Exit.UNREACHABLE, f"no stack runs on {folder}")
         environment.update(found)
     configure(TelemetrySettings.from_environment(log_level="error"))
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # the command says it, once
     return ApiSettings.from_environment(), command.operator or _user()
 
 

@@ -6,6 +6,8 @@ there are the lines alone, so a log holds the whole story and no control charact
 I/O: the console.
 """
 
+import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -23,6 +25,20 @@ _STAGES = {
     "audio_completed": "done",
 }
 _STATES = {"merging": "joining the segments", "muxing": "putting it under the picture"}
+TELL_EVERY_S = 2.0
+
+
+def telling(say: Callable[[str], None], what: str) -> Callable[[int, int], None]:
+    """A function that says how many of how many `what` are done, not too often."""
+    said_at = time.monotonic()
+
+    def tell(done: int, total: int) -> None:
+        nonlocal said_at
+        if time.monotonic() - said_at >= TELL_EVERY_S:
+            said_at = time.monotonic()
+            say(f"{done} of {total} {what}")
+
+    return tell
 
 
 class JobProgress:

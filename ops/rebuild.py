@@ -7,7 +7,6 @@ I/O: Kafka and PostgreSQL.
 """
 
 import asyncio
-import time
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Annotated, Any
@@ -17,6 +16,7 @@ from rich.console import Console
 
 from ops.exits import CommandError, Exit, answering, print_json
 from ops.options import Json
+from ops.progress import telling
 from services.api.rebuilding import RebuildError, Rebuilding, Rebuilt
 from services.api.settings import ApiSettings, DatabaseSettings
 from shared.clock import SystemClock
@@ -24,7 +24,6 @@ from shared.errors import RetryableError
 from shared.settings import KafkaSettings, TelemetrySettings
 from shared.telemetry.log import configure, logger_of
 
-TELL_EVERY_S = 2.0
 STATEMENT_S = 600.0  # all rows are compared in one
 Say = Callable[[str], None]
 
@@ -57,7 +56,7 @@ async def _rebuilt(*, apply: bool, say: Say) -> Rebuilt:
         kafka=KafkaSettings.from_environment(), database=database
     )
     rebuilding = Rebuilding(
-        settings=settings, clock=SystemClock(), log=logger_of("api"), tell=_telling(say)
+        settings=settings, clock=SystemClock(), log=logger_of("api"), tell=telling(say, "records")
     )
     try:
         return await rebuilding.run(apply=apply)
@@ -93,16 +92,3 @@ def lines(rebuilt: Rebuilt) -> list[str]:
     else:
         found.append("nothing was written; --apply writes what differs")
     return found
-
-
-def _telling(say: Say) -> Callable[[int, int], None]:
-    """Say how far it is, not too often."""
-    said_at = time.monotonic()
-
-    def tell(done: int, total: int) -> None:
-        nonlocal said_at
-        if time.monotonic() - said_at >= TELL_EVERY_S:
-            said_at = time.monotonic()
-            say(f"{done} of {total} records")
-
-    return tell

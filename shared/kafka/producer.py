@@ -7,6 +7,7 @@ twice is harmless (its id is derived).
 
 import asyncio
 import contextlib
+from collections.abc import Sequence
 from typing import Protocol
 
 from aiokafka import AIOKafkaProducer
@@ -15,7 +16,7 @@ from aiokafka.errors import KafkaError
 from shared.clock import Clock
 from shared.errors import RetryableError
 from shared.events import Event
-from shared.kafka.codec import Headers, encode
+from shared.kafka.codec import Headers, Record, encode
 from shared.kafka.security import connection
 from shared.settings import KafkaSettings
 
@@ -115,3 +116,27 @@ class Publisher:
                 )
         except (KafkaError, TimeoutError) as error:
             raise RetryableError(f"publish on {topic} was not confirmed: {error!r}") from error
+
+    async def send_all(self, records: Sequence[Record]) -> None:
+        """Send ready records, each to its topic and partition, in this order and pipelined.
+
+        Raises:
+            RetryableError: not all was confirmed in time; what the broker has is a head of each
+                partition's part of `records`.
+        """
+        assert self._producer is not None, "start() comes first"
+        try:
+            async with asyncio.timeout(CONFIRM_S):
+                sent = [
+                    await self._producer.send(
+                        self._settings.topic_prefix + record.topic,
+                        value=record.value,
+                        key=record.key,
+                        headers=list(record.headers),
+                        partition=record.partition,
+                    )
+                    for record in records
+                ]
+                await asyncio.gather(*sent)
+        except (KafkaError, TimeoutError) as error:
+            raise RetryableError(f"publishing was not confirmed: {error!r}") from error

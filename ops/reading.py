@@ -1,0 +1,147 @@
+"""Reading: records of the log as they lie there, without a group: nothing is committed.
+
+I/O: Kafka.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
+
+from shared.errors import RetryableError
+from shared.kafka.codec import Record
+from shared.kafka.consumer import record_of
+from shared.kafka.security import connection
+from shared.settings import KafkaSettings
+
+ANSWER_S = 30.0  # for the broker's next answer
+CLOSE_S = 3.0
+# At the end of one partition a fetch waits this long, and the next partition with it.
+FETCH_WAIT_MS = 20
+POLL_MS = 1000
+BATCH_RECORDS = 2000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Span:
+    """A stretch of one partition: from `start` to before `end`."""
+
+    topic: str  #: without prefix
+    partition: int
+    start: int
+    end: int
+
+    @property
+    def length(self) -> int:
+        """How many offsets; not all of them need have a record."""
+        return max(self.end - self.start, 0)
+
+
+@dataclass(kw_only=True)
+class LogReader:
+    """Reads any stretch of any topic."""
+
+    settings: KafkaSettings
+    consumer: AIOKafkaConsumer
+    admin: AIOKafkaAdminClient
+
+    async def spans(self, topic: str) -> list[Span]:
+        """What lies in each partition of `topic` now; empty: there is no such topic."""
+        async with _answering():
+            # of all topics: asked for one that is not there, some brokers make it
+            listed = await self.admin.describe_topics()
+            places = sorted(
+                TopicPartition(one["topic"], part["partition"])
+                for one in listed
+                if one["topic"] == self._full(topic)
+                for part in one["partitions"]
+            )
+            if not places:
+                return []
+            firsts = await self.consumer.beginning_offsets(places)
+            ends = await self.consumer.end_offsets(places)
+        return [
+            Span(topic=topic, partition=one.partition, start=firsts[one], end=ends[one])
+            for one in places
+        ]
+
+    async def first_at(self, span: Span, moment: datetime) -> int:
+        """The first offset of `span` that may be from `moment` or later."""
+        place = TopicPartition(self._full(span.topic), span.partition)
+        async with _answering():
+            found = await self.consumer.offsets_for_times({place: int(moment.timestamp() * 1000)})
+        at = found.get(place)
+        # the embedded broker cannot look times up: whoever asks looks at the records too
+        return span.start if at is None else max(span.start, at.offset)
+
+    async def read(self, span: Span) -> AsyncIterator[Sequence[Record]]:
+        """Everything in `span`, in order, some records at a time.
+
+        Raises:
+            KafkaError: the records went away (retention).
+            RetryableError: the broker did.
+        """
+        if not span.length:
+            return
+        place = TopicPartition(self._full(span.topic), span.partition)
+        self.consumer.assign([place])
+        self.consumer.seek(place, span.start)
+        at = span.start
+        while at < span.end:
+            async with _answering():
+                polled: dict[TopicPartition, list[object]] = {}
+                while not polled and await self.consumer.position(place) < span.end:
+                    polled = await self.consumer.getmany(
+                        place, timeout_ms=POLL_MS, max_records=BATCH_RECORDS
+                    )
+            records = [
+                record_of(raw, prefix=self.settings.topic_prefix) for raw in polled.get(place, [])
+            ]
+            if wanted := [record for record in records if record.offset < span.end]:
+                yield wanted
+            at = records[-1].offset + 1 if records else span.end
+
+    def _full(self, topic: str) -> str:
+        return self.settings.topic_prefix + topic
+
+
+@asynccontextmanager
+async def reading(settings: KafkaSettings) -> AsyncIterator[LogReader]:
+    """A reader, connected.
+
+    Raises:
+        KafkaError: no broker answers.
+    """
+    consumer = AIOKafkaConsumer(
+        **connection(settings),
+        client_id="segue-ops",
+        enable_auto_commit=False,
+        auto_offset_reset="none",
+        fetch_max_wait_ms=FETCH_WAIT_MS,
+    )
+    admin = AIOKafkaAdminClient(**connection(settings), client_id="segue-ops")
+    try:
+        await consumer.start()
+        await admin.start()
+        yield LogReader(settings=settings, consumer=consumer, admin=admin)
+    finally:
+        for close in (admin.close, consumer.stop):
+            # a broker that is gone lets a stop end in an error, or in a cancellation of its own
+            with suppress(KafkaError, TimeoutError, asyncio.CancelledError):
+                async with asyncio.timeout(CLOSE_S):
+                    await close()
+
+
+@asynccontextmanager
+async def _answering() -> AsyncIterator[None]:
+    """Wait for the broker, and not for ever."""
+    try:
+        async with asyncio.timeout(ANSWER_S):
+            yield
+    except TimeoutError as error:
+        raise RetryableError(f"Kafka did not answer within {ANSWER_S:g} s") from error

@@ -1,0 +1,317 @@
+"""`segue replay`: what is done stays done, what is not goes on, and what is wrong is said."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+from aiokafka import TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
+
+from ops.reading import reading
+from services.api.repository import standing
+from shared.clock import SystemClock
+from shared.events import AudioMerged, SceneRequested, SegmentGenerated, VideoMuxed
+from shared.kafka.producer import Publisher
+from shared.kafka.security import connection
+from shared.settings import KafkaSettings
+from tests.api_line import TWO_SCENES
+from tests.builders import a_scene
+from tests.builders_run import the_line
+from tests.clips import film_clips
+from tests.e2e.line import Line, running_line
+from tests.operator import OperatorGround, operator_ground, segue
+from tests.running import eventually, records_of
+from tests.servers import Database, KafkaServer
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
+WHY = ("--apply", "--reason", "to see")
+TOPICS = (SceneRequested.kind, SegmentGenerated.kind, AudioMerged.kind, VideoMuxed.kind)
+GROUPS = {
+    "segue-generator": TOPICS[:1],
+    "segue-merger": TOPICS[1:2],
+    "segue-muxer": TOPICS[2:3],
+    "segue-api": TOPICS,
+}
+ROWS = {
+    "jobs": "SELECT * FROM jobs ORDER BY 1",
+    "runs": "SELECT * FROM runs ORDER BY 1, 2",
+    "scenes": "SELECT * FROM scenes ORDER BY 1, 2, 3",
+}
+UNREADABLE = b"{no event"
+
+
+@pytest.fixture
+async def ground(
+    kafka: KafkaServer, postgres: Database, topic_prefix: str, store_folder: Path
+) -> AsyncIterator[OperatorGround]:
+    """The servers, and no service."""
+    async with operator_ground(kafka.bootstrap, postgres, topic_prefix, store_folder) as ground:
+        yield ground
+
+
+@pytest.fixture
+async def line(
+    kafka: KafkaServer, postgres: Database, topic_prefix: str, tmp_path: Path
+) -> AsyncIterator[Line]:
+    """The four services."""
+    async with running_line(kafka, postgres, topic_prefix, tmp_path) as running:
+        yield running
+
+
+async def everything_was_read(line: Line) -> None:
+    """Wait until every service has worked off every record that is there."""
+    kafka = KafkaSettings.from_environment(
+        bootstrap_servers=line.kafka.bootstrap, topic_prefix=line.prefix
+    )
+    admin = AIOKafkaAdminClient(**connection(kafka))
+    await admin.start()
+    try:
+        async with reading(kafka) as reader:
+
+            async def caught_up() -> bool | None:
+                ends = {
+                    (span.topic, span.partition): span.end
+                    for topic in TOPICS
+                    for span in await reader.spans(topic)
+                }
+                assert len(ends) >= len(TOPICS), "every topic has a partition"
+                for group, topics in GROUPS.items():
+                    told = await admin.list_consumer_group_offsets(line.prefix + group)
+                    read = {
+                        (place.topic.removeprefix(line.prefix), place.partition): at.offset
+                        for place, at in told.items()
+                    }
+                    for place, end in ends.items():
+                        if place[0] in topics and end and read.get(place, 0) < end:
+                            return None
+                return True
+
+            await eventually(caught_up, within_s=60, what="everything was read")
+    finally:
+        await admin.close()
+
+
+async def rows(line: Line) -> dict[str, list[str]]:
+    """Every row of every job, as text."""
+    database = await asyncpg.connect(line.services["api"].environment["DATABASE_URL"])
+    try:
+        return {name: [str(row) for row in await database.fetch(ROWS[name])] for name in ROWS}
+    finally:
+        await database.close()
+
+
+def objects(line: Line) -> dict[str, tuple[int, int]]:
+    """Every object with its size and the moment it was written."""
+    files = [path for path in (line.folder / "store").rglob("*") if path.is_file()]
+    return {str(path): (path.stat().st_size, path.stat().st_mtime_ns) for path in files}
+
+
+async def test_finished_work_said_again_changes_no_row_and_makes_nothing(line: Line) -> None:
+    """Twice; the second takes the same records, not the copies of the first."""
+    environment = line.services["api"].environment
+    await line.generate(job_id="j", scenes=TWO_SCENES)
+    await line.generate(job_id="other", scenes=TWO_SCENES[:1])
+    await line.ended("j")
+    await line.ended("other")
+    await everything_was_read(line)
+    before, made = await rows(line), objects(line)
+    log = await records_of(line.kafka.bootstrap, *TOPICS, prefix=line.prefix)
+
+    dry = await segue(environment, "replay", "--job", "j")
+    untouched = await records_of(line.kafka.bootstrap, *TOPICS, prefix=line.prefix)
+    once = await segue(environment, "replay", "--job", "j", *WHY)
+    await everything_was_read(line)
+    twice = await segue(environment, "replay", "--job", "j", *WHY)
+    whole = await segue(environment, "replay", SceneRequested.kind, *WHY)
+    await everything_was_read(line)
+    after = await records_of(line.kafka.bootstrap, *TOPICS, prefix=line.prefix)
+
+    assert dry[0] == once[0] == twice[0] == whole[0] == 0, (dry, once, twice, whole)
+    assert dry[1]["topics"] == {
+        SceneRequested.kind: 2,
+        SegmentGenerated.kind: 2,
+        AudioMerged.kind: 1,
+    }
+    assert (dry[1]["already_done"], dry[1]["calls_at_most"], dry[1]["cost_usd_at_most"]) == (
+        5,
+        0,
+        0,
+    )
+    assert untouched == log
+    assert once[1]["copied"] == twice[1]["copied"] == 5
+    assert (whole[1]["copied"], whole[1]["left_out"]["copies"]) == (3, 4)
+    assert await rows(line) == before
+    assert {name: found for name, found in objects(line).items() if name in made} == made
+    assert set(objects(line)) == set(made)
+    copies = [one for one in after if one.header("replay-id") is not None]
+    origins = {f"{one.topic}/{one.partition}/{one.offset}": one for one in log}
+    # what the services said of it is no copy: they repeat what they made
+    assert len(copies) == 5 + 5 + 3
+    for copy in copies:
+        origin = origins[copy.header("replay-origin") or ""]
+        assert (copy.topic, copy.partition) == (origin.topic, origin.partition)
+        assert (copy.key, copy.value) == (origin.key, origin.value)
+        assert copy.headers[: len(origin.headers)] == origin.headers
+
+
+async def test_a_job_whose_mux_failed_is_completed_by_its_track_said_again(line: Line) -> None:
+    """The film was not there; it is now."""
+    environment = line.services["api"].environment
+    film = film_clips().bikes
+    video = await line.upload(film)
+    place = line.folder / "store" / video["object"]
+    asked = await line.generate(
+        job_id="j", scenes=TWO_SCENES, video=video, audio_params={"merge_with_video": True}
+    )
+    hidden = place.rename(line.folder / "hidden")
+    assert asked.status_code == 202, asked.text
+    failed = await line.ended("j")
+    await everything_was_read(line)
+    hidden.rename(place)
+    claims = [name for name in objects(line) if "claim" in name]
+
+    dry = await segue(environment, "replay", AudioMerged.kind, "--job", "j")
+    done = await segue(environment, "replay", AudioMerged.kind, "--job", "j", *WHY)
+
+    async def completed() -> bool | None:
+        told = await line.status("j")
+        return (told is not None and told["audio_status"]["status"] == "completed") or None
+
+    await eventually(completed, within_s=60, what="the video")
+
+    assert failed["audio_status"]["status"] == "failed"
+    assert (dry[1]["runs"], dry[1]["already_done"]) == ({"failed": 1}, 0)
+    assert (done[0], done[1]["copied"]) == (0, 1)
+    assert [name for name in objects(line) if "claim" in name] == claims
+
+
+def records(count: int = 1, *, job_id: str = "job-1") -> list[SceneRequested]:
+    """Requests of a run."""
+    return [a_scene(i, count=count).model_copy(update={"job_id": job_id}) for i in range(count)]
+
+
+REFUSED: list[tuple[tuple[str, ...], int, str]] = [
+    ((), 2, "name a TOPIC, or a job"),
+    (("scene.wished",), 2, "there is no topic scene.wished; there are video.stitched"),
+    (("scene.requested.dlq",), 2, "dead letters"),
+    (("--job", "nobody"), 4, "no record of job nobody"),
+    (("scene.requested", "--partition", "99"), 4, "no partition 99"),
+    (("scene.requested", "--from-offset", "3"), 2, "--partition"),
+    (("--job", "job-1", "--partition", "0"), 2, "name the TOPIC"),
+    (("scene.requested", "--partition", "0", "--from-offset", "1"), 4, "begins at offset 2"),
+    (("scene.requested", "--partition", "0", "--from-offset", "9"), 4, "ends at offset 4"),
+    (("scene.requested", "--partition", "0", "--to-offset", "5"), 4, "ends at offset 4"),
+    (("scene.requested", "--partition", "1"), 4, "1 records there are no events"),
+    (("scene.requested", "--partition", "0", "--from-offset", "4"), 4, "select nothing"),
+    (("video.muxed",), 4, "select nothing"),
+    (("scene.requested", "--since", "2099-01-01"), 2, "yet to come"),
+    (("scene.requested", "--until", "2020-01-01"), 4, "select nothing"),
+    (("scene.requested", "--since", "2021-01-01", "--until", "2020-01-01"), 2, "before"),
+]
+
+
+async def test_what_cannot_be_said_again_is_refused_and_changes_nothing(
+    ground: OperatorGround,
+) -> None:
+    """Each with its own word; to be applied or not makes no difference."""
+    await ground.say(records(4), partition=0)
+    await _cut_before(ground, "scene.requested", partition=0, offset=2)
+    await _say_raw(ground, "scene.requested", UNREADABLE, partition=1)
+    before = await ground.log("scene.requested", "video.muxed")
+
+    for at in range(0, len(REFUSED), 4):  # as many at once as do not hinder one another
+        some = REFUSED[at : at + 4]
+        answers = await asyncio.gather(*(ground.segue("replay", *words) for words, *_ in some))
+        for (words, code, told), answer in zip(some, answers, strict=True):
+            assert (answer[0], told in answer[1]["error"]) == (code, True), (words, answer)
+    applied = await ground.segue("replay", *REFUSED[-2][0], *WHY)
+
+    assert (applied[0], REFUSED[-2][2] in applied[1]["error"]) == (4, True)
+    assert await ground.log("scene.requested", "video.muxed") == before
+    assert await ground.line.rows("SELECT * FROM operator_actions") == []
+
+
+async def test_a_running_job_is_said_again_only_by_force_and_what_it_may_cost_is_said(
+    ground: OperatorGround,
+) -> None:
+    """Two scenes nobody made yet: two calls at most; and no reason, no change."""
+    await ground.line.post(job_id="job-1", scenes=TWO_SCENES)
+    await ground.say(records(2))
+
+    dry = await ground.segue("replay", "scene.requested")
+    refused = await ground.segue("replay", "scene.requested", *WHY)
+    unsaid = await ground.segue("replay", "scene.requested", "--apply", "--force")
+    silent = await ground.log("scene.requested")
+    forced = await ground.segue("replay", "scene.requested", *WHY, "--force")
+
+    assert (dry[0], dry[1]["running_jobs"], dry[1]["calls_at_most"]) == (0, ["job-1"], 2)
+    assert dry[1]["cost_usd_at_most"] > 0
+    assert refused[0] == 4
+    assert "still running: job-1" in refused[1]["error"]
+    assert (unsaid[0], len(silent)) == (2, 2)
+    assert (forced[0], forced[1]["copied"]) == (0, 2)
+    [row] = await ground.line.rows("SELECT who, reason, state, command FROM operator_actions")
+    assert row == {"who": "somebody", "reason": "to see", "state": "done", "command": "replay"}
+
+
+async def test_one_replay_at_a_time(ground: OperatorGround) -> None:
+    """The other is named; a dry run may look all the while."""
+    await ground.line.hear(*the_line())
+    await ground.say(records(2))
+    async with ground.line.edge.database.dedicated() as other:
+        assert await standing.try_lock(other)
+        dry = await ground.segue("replay", "scene.requested")
+        refused = await ground.segue("replay", "scene.requested", *WHY)
+
+    assert (dry[0], dry[1]["already_done"]) == (0, 2)
+    assert refused[0] == 4
+    assert "one at a time" in refused[1]["error"]
+    assert len(await ground.log("scene.requested")) == 2
+
+
+async def test_bounds_of_offset_and_time_take_what_they_say(ground: OperatorGround) -> None:
+    """The end is not part of it."""
+    await ground.line.hear(*the_line())
+    await ground.say(records(4), partition=0)
+    await asyncio.sleep(0.05)
+    middle = SystemClock().now()
+    await asyncio.sleep(1.05)  # a moment is told in whole seconds
+    await ground.say(records(3), partition=0)
+    cut = (middle + timedelta(seconds=1)).replace(microsecond=0).strftime("%Y-%m-%dT%H:%M:%S")
+
+    offsets = await _records(ground, "--partition", "0", "--from-offset", "1", "--to-offset", "3")
+    late = await _records(ground, "--since", cut)
+    early = await _records(ground, "--until", cut)
+
+    assert (offsets, late, early) == (2, 3, 4)
+
+
+async def _records(ground: OperatorGround, *words: str) -> Any:
+    code, told = await ground.segue("replay", "scene.requested", *words)
+    assert code == 0, told
+    return told["records"]
+
+
+async def _cut_before(ground: OperatorGround, topic: str, *, partition: int, offset: int) -> None:
+    admin = AIOKafkaAdminClient(**connection(ground.kafka))
+    await admin.start()
+    try:
+        place = TopicPartition(ground.kafka.topic_prefix + topic, partition)
+        await admin.delete_records({place: RecordsToDelete(before_offset=offset)})
+    finally:
+        await admin.close()
+
+
+async def _say_raw(ground: OperatorGround, topic: str, value: bytes, *, partition: int) -> None:
+    publisher = Publisher(ground.kafka, source="test", clock=SystemClock())
+    await publisher.start()
+    try:
+        await publisher.send(
+            topic=topic, key=b"job-1", value=value, headers=(), partition=partition
+        )
+    finally:
+        await publisher.stop()
