@@ -22,6 +22,8 @@ from ops.demo import demo as run_demo
 from ops.doctor import examine
 from ops.exits import HELP, CommandError, Exit, answering, print_json
 from ops.follow import follow
+from ops.job import job
+from ops.lag import lag
 from ops.options import ApiUrl, DataDir, Json, Provider
 from ops.plan import lines, plan
 from ops.progress import JobProgress
@@ -48,6 +50,8 @@ app.command(epilog=HELP)(acls)
 app.command(epilog=HELP)(rebuild)
 app.command(epilog=HELP)(cancel)
 app.command(epilog=HELP)(replay)
+app.command(epilog=HELP)(job)
+app.command(epilog=HELP)(lag)
 app.add_typer(store, name="store", epilog=HELP)
 
 

@@ -11,7 +11,11 @@ from datetime import datetime
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError
+from aiokafka.errors import (
+    GroupCoordinatorNotAvailableError,
+    GroupLoadInProgressError,
+    KafkaError,
+)
 
 from shared.errors import RetryableError
 from shared.kafka.codec import Record
@@ -23,8 +27,10 @@ ANSWER_S = 30.0  # for the broker's next answer
 CLOSE_S = 3.0
 # At the end of one partition a fetch waits this long, and the next partition with it.
 FETCH_WAIT_MS = 20
+AGAIN_S = 0.2
 POLL_MS = 1000
 BATCH_RECORDS = 2000
+_COORDINATOR_COMES = (GroupCoordinatorNotAvailableError, GroupLoadInProgressError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
@@ -40,6 +46,11 @@ class Span:
     def length(self) -> int:
         """How many offsets; not all of them need have a record."""
         return max(self.end - self.start, 0)
+
+    def since(self, start: int) -> "Span":
+        """What of it begins at `start`."""
+        first = max(self.start, start)
+        return Span(topic=self.topic, partition=self.partition, start=first, end=self.end)
 
 
 @dataclass(kw_only=True)
@@ -78,6 +89,23 @@ class LogReader:
         at = found.get(place)
         # the embedded broker cannot look times up: whoever asks looks at the records too
         return span.start if at is None else max(span.start, at.offset)
+
+    async def committed(self, group: str, spans: Sequence[Span]) -> dict[tuple[str, int], int]:
+        """Where `group` (without prefix) stands, by topic with prefix and partition."""
+        places = [TopicPartition(self._full(span.topic), span.partition) for span in spans]
+        async with _answering():
+            while True:
+                try:
+                    found = await self.admin.list_consumer_group_offsets(
+                        self.settings.topic_prefix + group, partitions=places
+                    )
+                except _COORDINATOR_COMES:
+                    await asyncio.sleep(AGAIN_S)
+                else:
+                    return {
+                        (place.topic, place.partition): max(at.offset, 0)
+                        for place, at in found.items()
+                    }
 
     async def read(self, span: Span) -> AsyncIterator[Sequence[Record]]:
         """Everything in `span`, in order, some records at a time.

@@ -183,10 +183,20 @@ async def test_a_job_whose_mux_failed_is_completed_by_its_track_said_again(line:
 
     await eventually(completed, within_s=60, what="the video")
 
+    story = await segue(environment, "job", "j")
+    nobody = await segue(environment, "job", "nobody")
+
     assert failed["audio_status"]["status"] == "failed"
     assert (dry[1]["runs"], dry[1]["already_done"]) == ({"failed": 1}, 0)
     assert (done[0], done[1]["copied"]) == (0, 1)
     assert [name for name in objects(line) if "claim" in name] == claims
+    assert (story[0], story[1]["runs"]) == (0, [{"run": 1, "status": "completed"}])
+    told = [(one["topic"], one["replay"]) for one in story[1]["events"]]
+    assert told[:2] == [(SceneRequested.kind, None)] * 2
+    assert (AudioMerged.kind, None) in told
+    assert told[-2:] == [(AudioMerged.kind, str(done[1]["replay"])), (VideoMuxed.kind, None)]
+    assert any("failed at mux" in one["says"] for one in story[1]["events"])
+    assert (nobody[0], "nobody knows" in nobody[1]["error"]) == (4, True)
 
 
 def records(count: int = 1, *, job_id: str = "job-1") -> list[SceneRequested]:
@@ -256,6 +266,22 @@ async def test_a_running_job_is_said_again_only_by_force_and_what_it_may_cost_is
     assert (forced[0], forced[1]["copied"]) == (0, 2)
     [row] = await ground.line.rows("SELECT who, reason, state, command FROM operator_actions")
     assert row == {"who": "somebody", "reason": "to see", "state": "done", "command": "replay"}
+
+
+async def test_who_is_behind_is_said_in_records_and_seconds(ground: OperatorGround) -> None:
+    """Nobody reads: everything is behind, and as old as it is."""
+    nothing = await ground.segue("lag")
+    await ground.say(records(3), partition=0)
+    await asyncio.sleep(1)
+    code, told = await ground.segue("lag")
+
+    assert (nothing[0], code) == (0, 0), (nothing, told)
+    assert {one["records"] for one in nothing[1]["lag"]} == {0}
+    behind = {one["service"]: one for one in told["lag"] if one["records"]}
+    assert sorted(behind) == ["api", "generator"]
+    for one in behind.values():
+        assert (one["topic"], one["records"], one["partitions_behind"]) == ("scene.requested", 3, 1)
+        assert 1 <= one["seconds"] < 60
 
 
 async def test_one_replay_at_a_time(ground: OperatorGround) -> None:

@@ -5,6 +5,9 @@ I/O: PostgreSQL, on the connection handed in.
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from datetime import datetime
+
+import asyncpg
 
 from services.api.projection import UNFINISHED, RunStatus
 from services.api.repository import Connection
@@ -37,26 +40,29 @@ async def of_runs(
 ) -> Mapping[tuple[str, int], RunStanding]:
     """Those of `asked` (job and run) that there are."""
     rows = await connection.fetch(
-        """
-        SELECT r.job_id, r.run, r.status, r.track IS NOT NULL AS has_track,
-            r.muxed IS NOT NULL AS has_video,
-            ARRAY(SELECT s.scene_index FROM scenes s WHERE s.job_id = r.job_id
-                  AND s.run = r.run AND s.object_key IS NOT NULL) AS made
-        FROM runs r JOIN unnest($1::text[], $2::integer[]) AS asked(job_id, run)
+        _STANDING
+        + """
+        JOIN unnest($1::text[], $2::integer[]) AS asked(job_id, run)
             ON (r.job_id, r.run) = (asked.job_id, asked.run)
         """,
         [job_id for job_id, _ in asked],
         [run for _, run in asked],
     )
-    return {
-        (row["job_id"], row["run"]): RunStanding(
-            status=RunStatus(row["status"]),
-            has_track=row["has_track"],
-            has_video=row["has_video"],
-            made=frozenset(row["made"]),
-        )
-        for row in rows
-    }
+    return {(row["job_id"], row["run"]): _standing(row) for row in rows}
+
+
+async def of_job(connection: Connection, job_id: str) -> Mapping[int, RunStanding]:
+    """Every run of a job, the first one first."""
+    rows = await connection.fetch(_STANDING + "WHERE r.job_id = $1 ORDER BY r.run", job_id)
+    return {row["run"]: _standing(row) for row in rows}
+
+
+async def began(connection: Connection, job_id: str) -> datetime | None:
+    """When a job became known; None: it is not."""
+    found: datetime | None = await connection.fetchval(
+        "SELECT created_at FROM jobs WHERE job_id = $1", job_id
+    )
+    return found
 
 
 async def known(connection: Connection, job_ids: Collection[str]) -> frozenset[str]:
@@ -65,3 +71,21 @@ async def known(connection: Connection, job_ids: Collection[str]) -> frozenset[s
         "SELECT job_id FROM jobs WHERE job_id = ANY($1::text[])", list(job_ids)
     )
     return frozenset(row["job_id"] for row in rows)
+
+
+_STANDING = """
+    SELECT r.job_id, r.run, r.status, r.track IS NOT NULL AS has_track,
+        r.muxed IS NOT NULL AS has_video,
+        ARRAY(SELECT s.scene_index FROM scenes s WHERE s.job_id = r.job_id
+              AND s.run = r.run AND s.object_key IS NOT NULL) AS made
+    FROM runs r
+"""
+
+
+def _standing(row: asyncpg.Record) -> RunStanding:
+    return RunStanding(
+        status=RunStatus(row["status"]),
+        has_track=row["has_track"],
+        has_video=row["has_video"],
+        made=frozenset(row["made"]),
+    )
