@@ -19,6 +19,7 @@ from ops.cancel import cancel
 from ops.client import ApiClient
 from ops.cluster import acls, prepare
 from ops.demo import demo as run_demo
+from ops.dlq import dlq
 from ops.doctor import examine
 from ops.exits import HELP, CommandError, Exit, answering, print_json
 from ops.follow import follow
@@ -53,6 +54,7 @@ app.command(epilog=HELP)(replay)
 app.command(epilog=HELP)(job)
 app.command(epilog=HELP)(lag)
 app.add_typer(store, name="store", epilog=HELP)
+app.add_typer(dlq, name="dlq", epilog=HELP)
 
 
 @app.command(epilog=HELP)
