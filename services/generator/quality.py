@@ -32,6 +32,9 @@ _HEARD_MIN = 0.3
 _SILENT_RMS = 2e-3  # the model itself takes less for silence
 _CLIPPED_AT = 0.98  # a coder bends the tops that were cut off
 _BLOCK_SAMPLES = SAMPLE_RATE_HZ // 20
+#: a scene may be over before its clip enters, and the next one continues the clip all the same;
+#: the least that is asked for holds a second of new music
+_JUDGED_SAMPLES_MIN = SAMPLE_RATE_HZ
 
 
 class Shape(StrEnum):
@@ -61,7 +64,8 @@ class Asked:
     window_samples: int  #: 0: begin anew
     so_far_samples: int  #: of track up to the end of the window
     source_samples: int = 0  #: of the clip that is continued, up to the end of the window
-    needed_samples: int | None = None  #: of new music that will be heard; None: all of it
+    #: of new music that will be heard; None: all of it; a second of it is judged all the same
+    needed_samples: int | None = None
 
     @property
     def new_samples(self) -> int:
@@ -139,7 +143,7 @@ def faults(
         return tuple(wrong)
     new = clip[:, found.old_samples :]
     if asked.needed_samples is not None:
-        new = new[:, : asked.needed_samples]
+        new = new[:, : max(asked.needed_samples, _JUDGED_SAMPLES_MIN)]
     if rms(new) < _SILENT_RMS:
         return (*wrong, "silent")
     tail = new.shape[1] - _sounding_until(new)

@@ -32,6 +32,8 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 
 ODD_SCENES = [1.7, 2.3, 1.25, 3.0, 2.6, 1.1, 2.2, 1.9, 2.75, 1.4, 2.05, 1.6]
 WHOLE_SCENES = [2.0] * 12
+#: some are over before their own music enters, at the whole second after the cut
+SHORT_SCENES = [2.4, 0.4, 1.7, 0.2, 0.2, 0.3, 2.0, 0.05, 0.9, 1.5, 0.6, 1.25]
 DRIFT_SAMPLES_MAX = 3  # half a sample of rounding a clip, to either side
 _HALF = SAMPLE_RATE_HZ // 4
 
@@ -96,6 +98,7 @@ ALL_BUT_BARE = Form(shape="clip_so_far", header=False)
         pytest.param(ODD_SCENES, [BARE], 11, id="no header"),
         pytest.param(WHOLE_SCENES, [BARE], 11, id="no header, whole seconds"),
         pytest.param(WHOLE_SCENES, [BARE, SAME] * 6, 11, id="by turns"),
+        pytest.param(SHORT_SCENES, [BARE, SAME] * 6, 11, id="by turns, short scenes"),
         pytest.param(ODD_SCENES, [SAME, ALL_OF_THE_CLIP], 0, id="clip so far"),
         pytest.param(WHOLE_SCENES, [SAME, ALL_OF_THE_TRACK], 0, id="track so far"),
         pytest.param(WHOLE_SCENES, [BARE, ALL_BUT_BARE], 0, id="clip so far, no header"),
@@ -108,6 +111,7 @@ async def test_twelve_scenes_are_the_piece_itself_in_place_and_at_one_level(
     told = await heard(lengths, forms)
 
     total = sum(map(samples_at, lengths))
+    assert len(told.charged_s) == len(lengths)
     assert told.track.shape[1] == told.merged.samples == total
     assert [seam.kind for seam in told.merged.seams] == ["splice"] * seams
     for seam in told.merged.seams:

@@ -255,6 +255,24 @@ def test_an_end_that_nobody_will_hear_may_be_silent() -> None:
     assert faults(clip, found, ASKED, rate_hz=32_000, channels=2) == ("silent for the last 2.80 s",)
 
 
+@pytest.mark.parametrize("needed_samples", [0, 2400])
+def test_a_scene_that_is_over_before_its_music_enters_has_a_second_of_it_judged(
+    needed_samples: int,
+) -> None:
+    """Nothing of it is heard in its own scene, but the next one continues it."""
+    needed = Asked(
+        samples=5 * RATE,
+        window_samples=RATE,
+        so_far_samples=RATE,
+        needed_samples=needed_samples,
+    )
+    found = Recognised(shape=Shape.WINDOW, old_samples=RATE)
+    music, quiet = _clip(_played(START_S, END_S)), np.zeros((2, 5 * RATE), np.float32)
+
+    assert faults(music, found, needed, rate_hz=32_000, channels=2) == ()
+    assert faults(quiet, found, needed, rate_hz=32_000, channels=2) == ("silent",)
+
+
 def test_how_long_an_end_may_be_silent_is_a_limit_of_its_own() -> None:
     """But never more than half of the scene."""
     half = np.zeros((2, int(1.5 * PROVIDER_RATE_HZ)), np.float32)
