@@ -145,11 +145,12 @@ class Attempts:
             tried = self.clock.monotonic()
             try:
                 async with self._slots:
+                    deadline += self.clock.monotonic() - tried  # our own line is not the provider
                     tried = self.clock.monotonic()
                     made = await self._attempt(scene, attempt, asked, before_paying)
             except ProviderBusyError as error:
                 busy += 1  # the same attempt again: a claim it may have left is void, and passed by
-                await self._wait(scene, error, busy, deadline, since=tried)
+                deadline = await self._wait(scene, error, busy, deadline, since=tried)
                 continue
             except JobError as error:
                 failed.append(f"attempt {len(failed) + 1}: {error.reason}")
@@ -234,7 +235,8 @@ class Attempts:
                 clip = await self.provider.collect(prediction.id, prediction.request)
             except ProviderBusyError as error:
                 busy += 1
-                await self._wait(scene, error, busy, deadline, since=self.clock.monotonic())
+                now = self.clock.monotonic()
+                deadline = await self._wait(scene, error, busy, deadline, since=now)
             else:
                 if self.delays is not None:
                     await self.delays.goes_on(scene)
@@ -242,10 +244,15 @@ class Attempts:
 
     async def _wait(
         self, scene: SceneRef, error: ProviderBusyError, busy: int, deadline: float, *, since: float
-    ) -> None:
-        """Wait as long as was asked for, or our own backoff, but not beyond the deadline."""
+    ) -> float:
+        """Wait as long as was asked for, or our own backoff, but not beyond the deadline.
+
+        The deadline from here on: a pause moves it, for a person is needed, and it would be over
+        when the provider serves again and everyone comes at once.
+        """
         delay_s = BUSY.delay_s(busy, asked_s=error.retry_after_s, chance=self.chance)
-        if isinstance(error, ProviderPausedError):  # a person is needed: no deadline helps
+        paused = isinstance(error, ProviderPausedError)
+        if paused:
             self.log.warning(
                 "provider refuses everyone", action="provider.paused", reason=str(error)
             )
@@ -254,3 +261,4 @@ class Attempts:
         if self.delays is not None:
             await self.delays.waits(scene, error, for_s=delay_s, since=since)
         await self.clock.sleep(delay_s)
+        return deadline + (self.clock.monotonic() - since if paused else 0.0)
