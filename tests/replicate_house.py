@@ -1,4 +1,10 @@
-"""Replicate house: claims and attempts around a `ReplicateLine`, as one generator has them."""
+"""Replicate house: claims and attempts around a `ReplicateLine`, as one generator has them.
+
+What a fault did to its scenes is written to standard output as a row of figures, which
+`docs/reliability.md` has in a table; `-rP` shows it.
+"""
+
+import sys
 
 from services.generator.attempts import Attempts, Made
 from services.generator.claims import Claims, SceneRef
@@ -27,6 +33,7 @@ class House:
         self.store = store
         self.settings = GeneratorSettings(claim_settle_s=40, claim_lease_s=30)
         self.attempts = self.generator()
+        self._charged_before = self._posted_before = 0
 
     def generator(self) -> Attempts:
         """A process that knows nothing but the store."""
@@ -57,16 +64,37 @@ class House:
                 await self.line.clock.sleep(error.retry_after_s or 1.0)
         raise AssertionError("thirty tries were not enough")
 
+    async def timed(self, job: str = "job-1") -> tuple[Made, float]:
+        """One scene, and the seconds that it took by the line's clock."""
+        begun = self.line.clock.monotonic()
+        made = await self.scene(job)
+        return made, self.line.clock.monotonic() - begun
+
+    async def undisturbed_s(self) -> float:
+        """Seconds of a scene that nothing disturbs, before the one that counts."""
+        took_s = [(await self.timed(f"calm-{number}"))[1] for number in range(3)]
+        self._charged_before, self._posted_before = self.charged, self.posted
+        return min(took_s)
+
     async def nothing(self) -> None:
         """A gate that stands open."""
 
     @property
     def charged(self) -> int:
         """Predictions that were charged."""
-        return len(self.line.fake.ledger.charged)
+        return len(self.line.fake.ledger.charged) - self._charged_before
 
     @property
     def posted(self) -> int:
         """Requests to create a prediction, whatever became of them."""
         requests = self.line.fake.requests
-        return sum(count for (place, _), count in requests.items() if place == "create")
+        posted = sum(count for (place, _), count in requests.items() if place == "create")
+        return posted - self._posted_before
+
+
+def say(row: str, *, finished: int, asked: int, charged: int, added_s: float) -> None:
+    """A row of the fault table: what came of it."""
+    sys.stdout.write(
+        f"{row}: {finished} of {asked} scenes finished, {charged / asked:.2f} charged per scene,"
+        f" {added_s:.1f} s added\n"
+    )

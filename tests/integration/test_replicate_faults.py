@@ -1,7 +1,8 @@
 """Replicate's faults: whatever goes wrong, every scene is made, and paid for once.
 
 The real provider, claims and attempts, against the fake Replicate over a socket. Time runs
-forty times faster than it says; the requests' own deadlines are real.
+forty times faster than it says; the requests' own deadlines are real. Each row says what it did:
+scenes finished, charges per scene, seconds added to a scene that nothing disturbs (`-rP`).
 """
 
 import asyncio
@@ -12,16 +13,17 @@ import numpy as np
 import pytest
 
 from embedded.replicate import FakeSettings
-from services.generator.providers import CompositionRequest, clips
+from services.generator.providers import clips
 from services.generator.providers.voices import RATE_HZ
-from shared.errors import ProviderPausedError, ProviderRejectedError, RetryableError
+from shared.errors import ProviderPausedError, ProviderRejectedError
 from shared.storage.filesystem import FolderStore
 from tests.builders_audio import music
-from tests.replicate_house import House
+from tests.replicate_house import House, say
 from tests.replicate_line import FastClock, replicate_line
 
 pytestmark = pytest.mark.integration
 FACTOR = 40
+CLIP = clips.encode(music(np.arange(RATE_HZ), rate_hz=RATE_HZ))  # composing would be part of delays
 
 
 @pytest.fixture
@@ -31,6 +33,7 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
     async with replicate_line(
         store,
         clock=FastClock(FACTOR),
+        compose=lambda *_: CLIP,
         request_timeout_s=0.5,
         download_timeout_s=1.0,
         starts_per_s=10,
@@ -63,21 +66,37 @@ async def test_a_fault_on_the_way_costs_nothing_twice(
     house: House, kind: str, place: str, posted: int, attempts: int
 ) -> None:
     """One charge for the scene, whichever answer was lost, late, torn or wrong."""
+    calm_s = await house.undisturbed_s()
     house.line.fake.fault(kind, place=place, value=1 if kind == "429" else None)  # type: ignore[arg-type]
 
-    made = await house.scene()
+    made, took_s = await house.timed()
 
+    say(
+        f"{kind} at {place}",
+        finished=1,
+        asked=1,
+        charged=house.charged,
+        added_s=took_s - calm_s,
+    )
     assert house.line.fake.struck[kind] == 1, "the fault never happened"
     assert (house.charged, house.posted, made.attempt) == (1, posted, attempts)
 
 
 async def test_a_lost_answer_with_a_list_that_fails_too_is_settled_later(house: House) -> None:
     """What nobody can say is not paid for again: the claim finds it once the list answers."""
+    calm_s = await house.undisturbed_s()
     house.line.fake.fault("lost_answer")
     house.line.fake.fault("500_before", place="list", times=4)
 
-    made = await house.scene()
+    made, took_s = await house.timed()
 
+    say(
+        "lost answer, then a list that fails four times",
+        finished=1,
+        asked=1,
+        charged=house.charged,
+        added_s=took_s - calm_s,
+    )
     assert (house.charged, house.posted, made.prediction.adopted) == (1, 1, True)
 
 
@@ -96,10 +115,18 @@ async def test_a_prediction_that_ended_badly_is_made_again(
     house: House, kind: str, value: str | None, charged: int
 ) -> None:
     """With a new seed; what the first one cost is the provider's to say."""
+    calm_s = await house.undisturbed_s()
     house.line.fake.fault(kind, value=value)
 
-    made = await house.scene()
+    made, took_s = await house.timed()
 
+    say(
+        f"{kind} {value or ''}".rstrip(),
+        finished=1,
+        asked=1,
+        charged=house.charged,
+        added_s=took_s - calm_s,
+    )
     assert house.line.fake.struck[kind] == 1
     assert (made.attempt, len(made.failed), house.charged) == (2, 1, charged)
 
@@ -132,9 +159,11 @@ async def test_a_provider_that_is_down_for_ten_minutes_costs_time_alone(
 
     made = await asyncio.gather(first, house.scene("job-2"))
 
+    took_s = clock.monotonic() - begun
+    say(f"{kind} for 600 s", finished=2, asked=2, charged=house.charged, added_s=took_s)
     assert {one.attempt for one in made[:1]} == {1}
     assert house.charged == 2
-    assert 600 <= clock.monotonic() - begun <= 720
+    assert 600 <= took_s <= 720
 
 
 async def test_a_revoked_key_pauses_everyone_and_its_return_goes_on_by_itself(
@@ -153,8 +182,16 @@ async def test_a_revoked_key_pauses_everyone_and_its_return_goes_on_by_itself(
         await house.line.provider.ready(within_s=1)
     assert house.line.provider.paused is not None
     fake.restore()
+    restored = clock.monotonic()
 
     made = await running
+    say(
+        "key revoked in the middle, from its return on",
+        finished=1,
+        asked=1,
+        charged=house.charged,
+        added_s=clock.monotonic() - restored,
+    )
     other = await house.scene("job-2")
 
     assert (made.attempt, other.attempt, house.charged) == (1, 1, 2)
@@ -173,8 +210,17 @@ async def test_an_empty_account_pauses_and_one_start_tells_that_it_is_filled(
     assert house.line.provider.paused is not None
     assert house.line.provider.paused.startswith("Replicate wants credit")
     fake.credit_usd = None
+    filled = clock.monotonic()
 
     await asyncio.gather(*scenes)
+
+    say(
+        "no credit, from its return on",
+        finished=5,
+        asked=5,
+        charged=house.charged,
+        added_s=clock.monotonic() - filled,
+    )
 
     assert refused <= 5 + 4
     assert house.charged == 5
@@ -182,30 +228,23 @@ async def test_an_empty_account_pauses_and_one_start_tells_that_it_is_filled(
 
 async def test_a_storm_of_429s_slows_every_lane_and_loses_nothing(tmp_path: Path) -> None:
     """A hundred jobs on a key with six starts a minute."""
-    clock = FastClock(50)
     fake = FakeSettings(work_s=0.0, creations_per_min=6, creation_burst=1)
-    clip = clips.encode(music(np.arange(RATE_HZ), rate_hz=RATE_HZ))
-    async with replicate_line(
-        FolderStore(tmp_path), clock=clock, fake=fake, compose=lambda *_: clip
-    ) as line:
-        begun = clock.monotonic()
+    clock, store = FastClock(50), FolderStore(tmp_path)
+    async with replicate_line(store, clock=clock, fake=fake, compose=lambda *_: CLIP) as line:
+        house, begun = House(line, store), clock.monotonic()
 
-        async def scene(number: int) -> None:
-            request = CompositionRequest(prompt="calm", duration_s=1, window=None, seed=1 + number)
-            prediction = None
-            while prediction is None:
-                try:
-                    await line.provider.ready(within_s=3600)
-                    prediction = await line.provider.submit(request)
-                except RetryableError as error:
-                    await clock.sleep(error.retry_after_s or 1.0)
-            await line.provider.collect(prediction, request)
-
-        await asyncio.gather(*(scene(number) for number in range(100)))
+        made = await asyncio.gather(*(house.scene(f"job-{number}") for number in range(100)))
 
         took_s = clock.monotonic() - begun
         throttled = line.fake.requests["create", 429]
-        assert len(line.fake.ledger.charged) == 100
+        say(
+            f"429 storm: {throttled} times told to wait; beyond the 990 s that the key imposes",
+            finished=len(made),
+            asked=100,
+            charged=house.charged,
+            added_s=took_s - 990,
+        )
+        assert house.charged == 100
         assert throttled <= 25
         assert took_s <= 990 * 1.35  # the 99 waits that the key imposes, and a third
 
@@ -213,11 +252,11 @@ async def test_a_storm_of_429s_slows_every_lane_and_loses_nothing(tmp_path: Path
 async def test_a_prediction_that_hangs_is_cancelled_at_the_deadline(house: House) -> None:
     """Ten minutes of ours, then another seed."""
     house.line.fake.fault("stuck")
-    begun = house.line.clock.monotonic()
 
-    made = await house.scene()
+    made, took_s = await house.timed()
 
+    say("stuck, cancelled at 600 s", finished=1, asked=1, charged=house.charged, added_s=took_s)
     assert made.attempt == 2
     assert made.failed[0].startswith("attempt 1: Audio generation timed out")
-    assert 560 <= house.line.clock.monotonic() - begun <= 900  # its clock runs 40 times faster
+    assert 560 <= took_s <= 900  # its clock runs 40 times faster
     assert [one["status"] for one in house.line.fake.predictions] == ["canceled", "succeeded"]

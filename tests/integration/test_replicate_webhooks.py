@@ -1,14 +1,13 @@
 """Replicate's webhooks: a fast path that may be lost, doubled, forged or late without harm."""
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from embedded.replicate import FakeSettings
 from shared.storage.filesystem import FolderStore
-from tests.replicate_house import House
+from tests.replicate_house import House, say
 from tests.replicate_inbox import an_inbox
 from tests.replicate_line import replicate_line
 
@@ -37,7 +36,6 @@ async def test_a_webhook_shortens_the_wait_and_decides_nothing(
     value: float | None,
     heard: list[str],
     poll_s: float,
-    record_property: Callable[[str, object], None],
 ) -> None:
     """One charge per scene; one look, at the news, where there is any, and none after the end."""
     store, fake = FolderStore(tmp_path), FakeSettings(work_s=WORK_S)
@@ -53,11 +51,12 @@ async def test_a_webhook_shortens_the_wait_and_decides_nothing(
 
         made = await house.scene()
 
-        record_property("seconds_added", round(time.monotonic() - begun - WORK_S, 2))
+        added_s = time.monotonic() - begun - WORK_S
         looks = line.fake.requests["get", 200]
         await line.fake.settled()  # late ones have come, too
         assert sorted(inbox.heard) == heard
         assert (house.charged, house.posted, made.attempt) == (1, 1, 1)
         assert looks == 1 or poll_s == POLL_S  # a slow machine may need a poll more
         assert line.fake.requests["get", 200] == looks
-        record_property("charged_per_scene", house.charged)
+        row = f"{kind or 'webhook told'}, polled every {poll_s:g} s"
+        say(row, finished=1, asked=1, charged=house.charged, added_s=added_s)

@@ -5,7 +5,7 @@ finished before its test is given up.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ from shared.segment_links import LinkSettings, WebhookLinks
 from shared.settings import KafkaSettings, StoreSettings
 from shared.storage.filesystem import FolderStore
 from tests.api_line import KEYS, TWO_SCENES, api_settings, running_api
+from tests.replicate_house import say
 from tests.replicate_line import ReplicateLine, replicate_line
 from tests.running import eventually, records_of
 from tests.servers import Database, KafkaServer
@@ -117,7 +118,6 @@ async def test_scenes_are_finished_by_news_and_paid_for_once(
     fault: FaultKind | None,
     value: float | None,
     poll_s: float,
-    record_property: Callable[[str, object], None],
 ) -> None:
     """Whatever becomes of the messages; with news, each prediction is looked at once."""
     place = (kafka, topic_prefix, await postgres(), tmp_path)
@@ -130,7 +130,6 @@ async def test_scenes_are_finished_by_news_and_paid_for_once(
         origins = await room.made("film")
 
         took_s = asyncio.get_running_loop().time() - begun
-        record_property("seconds_added", round(took_s - 2 * WORK_S, 2))
         await fake.settled()
         looks, news = fake.requests["get", 200], 0 if fault is FaultKind.WEBHOOK_LOST else 2
 
@@ -139,6 +138,13 @@ async def test_scenes_are_finished_by_news_and_paid_for_once(
             return len(said) == news or None
 
         await eventually(passed_on, within_s=DONE_S, what=f"{news} pieces of news on the log")
+        say(
+            f"whole line, {fault or 'webhook told'}, polled every {poll_s:g} s",
+            finished=len(origins),
+            asked=2,
+            charged=len(fake.ledger.charged),
+            added_s=took_s - 2 * WORK_S,
+        )
         assert origins == ["fresh", "continued"]
         assert len(fake.ledger.charged) == 2
         if poll_s == NEVER_S:
