@@ -172,11 +172,12 @@ class Applier:
     ) -> None:
         events: list[tuple[RunEvent, datetime]] = []
         for one in received:
-            event = run_event(one.event) if isinstance(one, Envelope) else None
-            if event is None:
+            if isinstance(one, Unreadable):
                 self._pass_over(one)
-            else:
+            elif (event := run_event(one.event)) is not None:
                 events.append((event, self._moment(one.record)))
+            else:
+                _count(one.record, "done")  # news for the generator: it changes no row
         if not events:
             return
         job_ids = {event.job_id for event, _ in events}
@@ -195,7 +196,7 @@ class Applier:
             return self.clock.now()
         return datetime.fromtimestamp(record.timestamp_ms / 1000, UTC)
 
-    def _pass_over(self, one: Envelope | Unreadable) -> None:
+    def _pass_over(self, one: Unreadable) -> None:
         _count(one.record, "unreadable")
         self.log.warning(
             "record passed over",
@@ -203,7 +204,7 @@ class Applier:
             topic=one.record.topic,
             partition=one.record.partition,
             offset=one.record.offset,
-            reason=str(one.error) if isinstance(one, Unreadable) else "speaks of no run",
+            reason=str(one.error),
         )
 
 

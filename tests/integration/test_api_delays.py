@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
 from services.api.repository import delays
-from shared.events import Event, Stage, WaitCode
+from shared.events import Event, PredictionEnded, Stage, WaitCode
 from tests.api_line import EdgeLine, edge_line
 from tests.builders import a_scene, a_segment
 from tests.builders_run import a_cancel, a_delay, a_failure
@@ -54,6 +55,16 @@ async def test_a_wait_is_shown_with_its_reason_and_goes_when_it_is_over(line: Ed
     assert again == told
     assert over == before
     assert await line.rows("SELECT version FROM jobs") == [{"version": versions[0]["version"] + 1}]
+
+
+async def test_news_of_a_prediction_changes_nothing_and_alarms_nobody(line: EdgeLine) -> None:
+    """The generator looks; the api has said it, and reads it again among its topics."""
+    before = await _shown(line, *ASKED)
+    with structlog.testing.capture_logs() as lines:
+        after = await _shown(line, PredictionEnded(job_id="job-1", prediction_id="p1"))
+
+    assert after == before
+    assert [one for one in lines if one["log_level"] != "debug"] == []
 
 
 @pytest.mark.parametrize(
