@@ -11,6 +11,7 @@ import asyncio
 import importlib
 import os
 import socket
+import warnings
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -26,6 +27,7 @@ from embedded.supervise import Service, keep_running
 from shared.clock import Clock, SystemClock
 from shared.errors import SegueError, SettingsError
 from shared.running import ClientLock, RunningStack, announce_stack, withdraw_stack
+from shared.storage import StandInWarning
 from shared.telemetry.log import logger_of
 
 HOST = "127.0.0.1"
@@ -94,6 +96,7 @@ class Stack:
             return None
         replicate = await asyncio.to_thread(importlib.import_module, "embedded.replicate")
         fake = await self._standins.enter_async_context(replicate.FakeReplicate())
+        warnings.warn(StandInWarning(f"its ledger is at {fake.ledger_url}"), stacklevel=2)
         return fake.base_url, fake.token
 
     @property

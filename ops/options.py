@@ -16,7 +16,9 @@ DataDir = Annotated[
 ]
 Provider = Annotated[
     str | None,
-    typer.Option(help="Who makes the music: synth, silence, replicate (MUSIC_PROVIDER)."),
+    typer.Option(
+        help="Who makes the music: synth, silence, replicate, fake-replicate (MUSIC_PROVIDER)."
+    ),
 ]
 
 Video = Annotated[Path | None, typer.Argument(metavar="VIDEO", help="The stitched video.")]

@@ -57,6 +57,7 @@ async def _serve(given: dict[str, Any]) -> None:
             "stand-in: a fake Replicate, its music comes from the built-in synthesizer\n"
             f"REPLICATE_BASE_URL={fake.base_url}\n"
             f"REPLICATE_API_KEY={fake.token}\n"
+            f"# its ledger: {fake.ledger_url}\n"
         )
         sys.stdout.flush()
         await stop.wait()

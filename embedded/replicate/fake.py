@@ -108,6 +108,11 @@ class FakeReplicate:
         return self._state.api_url
 
     @property
+    def ledger_url(self) -> str:
+        """Where the ledger can be read, by anybody on this machine."""
+        return f"{self._state.origin}/_fake/ledger"
+
+    @property
     def token(self) -> str:
         """For `REPLICATE_API_KEY`."""
         return self._state.settings.token

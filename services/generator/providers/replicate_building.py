@@ -26,11 +26,11 @@ def build_replicate(
 ) -> ReplicateProvider:
     """The provider; what the outside address allows is said once, here."""
     api = ReplicateApi(settings, clock=clock, transport=transport)
-    public = is_public(links.public_base_url)
-    if not public:
+    if (why := _why_inside(links)) is not None:
         log.info(
-            "PUBLIC_BASE_URL names no public address: windows travel inside the requests",
+            "windows travel inside the requests, and predictions are polled",
             action="continuation.unavailable",
+            reason=why,
             public_base_url=links.public_base_url,
         )
     sources = Sources(
@@ -50,6 +50,15 @@ def build_replicate(
         log=log,
         webhook=webhooks(links, clock=clock),
     )
+
+
+def _why_inside(links: LinkSettings) -> str | None:
+    """Why the provider cannot fetch from us; None: it can."""
+    if not is_public(links.public_base_url):
+        return "PUBLIC_BASE_URL names no public address"
+    if not links.keys.get_secret_value():
+        return "SEGUE_SEGMENT_KEYS is not set, so no link can be sealed"
+    return None
 
 
 def webhooks(links: LinkSettings, *, clock: Clock) -> Webhook | None:

@@ -11,7 +11,8 @@ import structlog
 
 from services.generator.providers import CompositionRequest, ContinuationWindow
 from services.generator.providers.replicate import Webhook
-from services.generator.providers.replicate_building import webhooks
+from services.generator.providers.replicate_building import build_replicate, webhooks
+from services.generator.providers.replicate_settings import ReplicateSettings
 from services.generator.providers.sources import NoSourceError, is_public
 from services.generator.providers.voices import RATE_HZ
 from shared.audio import decode
@@ -21,6 +22,8 @@ from shared.segment_links import (
     SegmentLinks,
     WebhookLinks,
 )
+from shared.storage.filesystem import FolderStore
+from shared.telemetry.log import logger_of
 from tests.fakes.clock import FakeClock
 from tests.unit.generator.replicate_room import OUTPUT, Room, a_clip, a_prediction, succeeded
 
@@ -111,6 +114,33 @@ async def test_without_a_public_address_the_window_travels_inside(
     assert sent.shape == meant.shape
     error = sent - meant
     assert np.vdot(error, error) < 1e-3 * np.vdot(meant, meant)
+
+
+@pytest.mark.parametrize(
+    ("base_url", "keys", "said"),
+    [
+        (None, "k" * 16, "PUBLIC_BASE_URL names no public address"),
+        ("http://localhost:4000", "k" * 16, "PUBLIC_BASE_URL names no public address"),
+        (PUBLIC, "", "SEGUE_SEGMENT_KEYS is not set"),
+        (PUBLIC, "k" * 16, None),
+    ],
+)
+async def test_that_nobody_can_fetch_from_us_is_found_out_at_start(
+    tmp_path: Path, base_url: str | None, keys: str, said: str | None
+) -> None:
+    """Once, with the setting that would change it."""
+    with structlog.testing.capture_logs() as lines:
+        provider = build_replicate(
+            ReplicateSettings(key="r8_of_the_test"),
+            links=LinkSettings(keys=keys, public_base_url=base_url),
+            store=FolderStore(tmp_path),
+            clock=FakeClock(),
+            log=logger_of("test"),
+        )
+        await provider.close()
+
+    found = [line["reason"] for line in lines if line["action"] == "continuation.unavailable"]
+    assert [one.startswith(said or "-") for one in found] == ([True] if said else [])
 
 
 async def test_a_long_window_is_coded_more_thriftily(tmp_path: Path) -> None:
