@@ -1,8 +1,10 @@
 """The real client against a Replicate that speaks its API: paid once, heard without a seam."""
 
 import random
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -57,6 +59,19 @@ async def line(
         yield running
 
 
+def heard(told: dict[str, Any]) -> str:
+    """What was measured at the seams of a track, in a line."""
+    seams = told["track"]["seams"]
+    samples = f"{len(seams)} seams, {told['track']['samples']} samples"
+    if not seams:
+        return samples
+    return (
+        f"{samples}, click at most {max(seam['click'] for seam in seams)}, level within"
+        f" {max(abs(seam['level_step_db']) for seam in seams)} dB, windows found with a correlation"
+        f" of {min(seam['correlation'] for seam in seams)} and more"
+    )
+
+
 @pytest.mark.parametrize(
     ("shape", "seams"), [("window", 11), ("no_delay_header", 11), ("cumulative", 0)]
 )
@@ -71,6 +86,7 @@ async def test_twelve_scenes_are_charged_once_each_and_join_without_a_seam(
 
     assert told["audio_status"]["status"] == "completed", told
     assert len(replicate.ledger.charged) == len(SCENES)
+    sys.stdout.write(f"{shape}: {heard(told)}\n")
     origins = [scene["origin"] for scene in told["progress"]["scenes"]]
     assert origins == ["fresh"] + ["continued"] * 11
     assert len(told["track"]["seams"]) == seams
