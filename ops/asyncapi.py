@@ -39,6 +39,7 @@ _DLQ_HEADERS = {
     "dlq-origin-offset": "Its offset there.",
     "dlq-origin-timestamp": "Its time stamp there, milliseconds since 1970.",
     "dlq-attempts": "Tries; 0: parked behind an earlier dead letter of its run.",
+    "dlq-first-failed-at": "When its first try failed.",
     "dlq-failed-at": "When it was given up.",
     "dlq-service": "Who gave it up.",
     "dlq-service-version": "In which version.",

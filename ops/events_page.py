@@ -35,8 +35,9 @@ Beside each topic lies `<topic>.dlq`. A record that cannot be worked off goes th
 value and headers as they were, with headers that say why (`dlq-reason`, `dlq-exception`,
 `dlq-stack`), where it was (`dlq-origin-topic`, `dlq-origin-partition`, `dlq-origin-offset`,
 `dlq-origin-timestamp`), how often it was tried (`dlq-attempts`; 0 means that it was parked behind
-an earlier dead letter of its run), when and by whom (`dlq-failed-at`, `dlq-service`,
-`dlq-service-version`). Later records of the same run on the same topic are parked behind it.
+an earlier dead letter of its run), when it first failed and when it was given up
+(`dlq-first-failed-at`, `dlq-failed-at`) and by whom (`dlq-service`, `dlq-service-version`). Later
+records of the same run on the same topic are parked behind it.
 """
 
 

@@ -41,9 +41,17 @@ class DeadLetters:
         self._consecutive = 0
 
     async def put(
-        self, record: Record, error: Exception, *, attempts: int, behind: bool = False
+        self,
+        record: Record,
+        error: Exception,
+        *,
+        attempts: int,
+        first_failed_at: datetime | None = None,
+        behind: bool = False,
     ) -> None:
         """Publish `record` on its dead-letter topic; returns when the broker has it.
+
+        `first_failed_at` is when its first try failed; None: there was no other.
 
         Raises:
             DeadLetterLimitError: too many in a row; this one was kept, nothing more is taken.
@@ -59,6 +67,7 @@ class DeadLetters:
                 attempts=attempts,
                 service=self._service,
                 now=self._clock.now(),
+                first_failed_at=first_failed_at,
             ),
             partition=record.partition,
         )
@@ -72,7 +81,13 @@ class DeadLetters:
 
 
 def dead_letter_headers(
-    record: Record, error: Exception, *, attempts: int, service: str, now: datetime
+    record: Record,
+    error: Exception,
+    *,
+    attempts: int,
+    service: str,
+    now: datetime,
+    first_failed_at: datetime | None = None,
 ) -> Headers:
     """What is put beside the original headers: why `record` is here, and where it came from."""
     stack = "".join(traceback.format_exception(error))[-STACK_CHARS_MAX:]
@@ -85,6 +100,7 @@ def dead_letter_headers(
         "dlq-origin-offset": record.offset,
         "dlq-origin-timestamp": record.timestamp_ms or "",
         "dlq-attempts": attempts,
+        "dlq-first-failed-at": (first_failed_at or now).isoformat(),
         "dlq-failed-at": now.isoformat(),
         "dlq-service": service,
         "dlq-service-version": service_version(),

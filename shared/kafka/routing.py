@@ -12,6 +12,7 @@ without a broker there is nothing else to do, and nothing may be let go.
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from shared.clock import Clock
 from shared.errors import DeadLetterLimitError, InvalidEventError, JobError, RetryableError
@@ -68,13 +69,15 @@ class Router:
 
     async def _attempts(self, envelope: Envelope, handle: Handle, gate: Gate) -> None:
         attempt = 1
+        first_failed_at: datetime | None = None
         while True:
             await gate()
             try:
                 await handle(envelope)
             except RetryableError as error:
+                first_failed_at = first_failed_at or self.clock.now()
                 if attempt >= self.policy.attempts_max:
-                    await self._give_up(envelope, error, attempt)
+                    await self._give_up(envelope, error, attempt, first_failed_at)
                     return
                 delay_s = self.policy.delay_s(
                     attempt, asked_s=error.retry_after_s, chance=self.chance
@@ -89,14 +92,16 @@ class Router:
             except DeadLetterLimitError:
                 raise
             except Exception as error:  # noqa: BLE001 - a bug stops its job, never the partition
-                await self._give_up(envelope, error, attempt)
+                await self._give_up(envelope, error, attempt, first_failed_at)
                 return
             else:
                 self.dead_letters.went_well()
                 self._count(envelope.record.topic, "done")
                 return
 
-    async def _give_up(self, envelope: Envelope, error: Exception, attempts: int) -> None:
+    async def _give_up(
+        self, envelope: Envelope, error: Exception, attempts: int, first_failed_at: datetime | None
+    ) -> None:
         """Say why the job stops, close its lane, keep the record; in this order."""
         event, topic = envelope.event, envelope.record.topic
         known = isinstance(error, RetryableError | InvalidEventError)
@@ -110,7 +115,9 @@ class Router:
         await self._insist(
             lambda: self.parked.park(event.job_id, run, topic, reason=failure.reason)
         )
-        await self._dead_letter(envelope.record, error, attempts=attempts)
+        await self._dead_letter(
+            envelope.record, error, attempts=attempts, first_failed_at=first_failed_at
+        )
 
     async def _fail(self, event: Event, error: JobError) -> None:
         run = getattr(event, "run", None)
@@ -138,7 +145,13 @@ class Router:
         )
 
     async def _dead_letter(
-        self, record: Record, error: Exception, *, attempts: int, behind: bool = False
+        self,
+        record: Record,
+        error: Exception,
+        *,
+        attempts: int,
+        first_failed_at: datetime | None = None,
+        behind: bool = False,
     ) -> None:
         DEAD_LETTERS_TOTAL.labels(self.service, record.topic).inc()
         self._count(record.topic, "dead_lettered")
@@ -152,7 +165,9 @@ class Router:
             attempts=attempts,
         )
         await self._insist(
-            lambda: self.dead_letters.put(record, error, attempts=attempts, behind=behind)
+            lambda: self.dead_letters.put(
+                record, error, attempts=attempts, first_failed_at=first_failed_at, behind=behind
+            )
         )
 
     async def _insist(self, call: Callable[[], Awaitable[object]]) -> object:

@@ -161,7 +161,11 @@ async def test_a_world_that_stays_busy_ends_in_failure_and_dead_letter(line: Lin
     failure = line.failures[0]
     assert (failure.code, failure.message, failure.retryable) == ("gave_up", "store is away", True)
     assert failure.scene_index == 0
-    assert told(line.dead[0])["dlq-attempts"] == "3"
+    headers = told(line.dead[0])
+    assert headers["dlq-attempts"] == "3"
+    assert headers["dlq-first-failed-at"] == FakeClock().now().isoformat(), "no time had passed"
+    assert headers["dlq-failed-at"] == line.clock.now().isoformat()
+    assert line.clock.elapsed_s > 0
 
 
 async def test_a_job_that_cannot_succeed_fails_and_its_record_is_done(line: Line) -> None:
@@ -212,6 +216,7 @@ async def test_a_wrong_record_is_a_dead_letter_kept_whole(line: Line) -> None:
     assert headers["dlq-service"] == "generator"
     assert headers["dlq-service-version"]
     assert headers["dlq-failed-at"] == line.clock.now().isoformat()
+    assert headers["dlq-first-failed-at"] == headers["dlq-failed-at"]
     assert line.failures[0].code == "gave_up"
 
 
