@@ -175,6 +175,8 @@ class Member:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.lanes.drain(0)
+        if self.lanes.broken.done():
+            self.lanes.broken.exception()  # heard: else whoever collects garbage next is told
 
     def check(self) -> None:
         """Raise what broke inside the lanes, or beside them."""
