@@ -132,10 +132,13 @@ faults: setup ## Services die at every step; the figures for docs/reliability.md
 
 .PHONY: chaos
 chaos: setup ## 100 rounds of kill -9 at random, at most 45 minutes (SEED=… repeats the draws)
-	SEGUE_CHAOS=long SEGUE_CHAOS_SEED=$(SEED) timeout 45m \
+	@seed=$(or $(SEED),$$RANDOM); \
+	echo "the same draws again: make chaos SEED=$$seed"; \
+	SEGUE_CHAOS=long SEGUE_CHAOS_SEED=$$seed timeout 45m \
 	  $(BIN)/python -m pytest tests/faults/test_chaos.py tests/faults/test_joining.py \
 	    tests/faults/test_api_rebuild.py tests/faults/test_api_postgres.py tests/faults/test_api_kafka.py \
-	    tests/faults/test_api_flood.py tests/faults/test_soak.py tests/faults/test_many_jobs.py -rP
+	    tests/faults/test_api_flood.py tests/faults/test_soak.py tests/faults/test_many_jobs.py \
+	    tests/faults/test_simulation.py -rP
 
 .PHONY: prove
 prove: setup ## Build the images and run the compose file from them, on an engine of its own (root)

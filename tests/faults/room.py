@@ -40,6 +40,7 @@ from tests.servers import KafkaServer
 
 #: short, so that a death costs seconds; every protection is as long as it must be against these
 LEASE_S, REQUEST_S, SETTLE_S = 2.0, 5.0, 8.0
+SESSION_S = 6.0  # the shortest that Kafka allows
 WORK_S = 0.3
 PARTITIONS = 1  # jobs side by side in one of them: the harder case for what is committed
 SCENE_S = (1.7, 1.25, 2.3, 1.1)  # the lengths of a job's scenes, in turn
@@ -84,7 +85,7 @@ class Room:
             "SEGUE_TOPIC_PREFIX": prefix,
             "SEGUE_PARTITIONS": str(self.kafka.partitions),
             "SEGUE_STORE_DIR": str(folder / "store"),
-            "SEGUE_SESSION_TIMEOUT_S": "6",
+            "SEGUE_SESSION_TIMEOUT_S": f"{SESSION_S:g}",
             "SEGUE_HEARTBEAT_S": "1",
             "SEGUE_FETCH_MAX_WAIT_MS": "100",
             "SEGUE_SCENE_CACHE": "off",

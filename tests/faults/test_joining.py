@@ -1,8 +1,9 @@
 """A generator joins or leaves every few seconds, under scenes of that length; nobody pays twice.
 
 The stall is what it costs in time: how long a job waited between the end of one prediction and
-the request for its next. The provider's own timestamps say it. It is told, not asserted: the
-machine that runs the tests has its own share in it.
+the request for its next. The provider's own timestamps say it. The short version is held to the
+bound of a death even where nobody dies: the machine has its own share in a stall, and CI's has
+other tests to run.
 """
 
 import asyncio
@@ -18,7 +19,7 @@ from shared.ids import scene_seed
 from tests.faults import checker
 from tests.faults.forked import Forked
 from tests.faults.lengths import long_or
-from tests.faults.room import Room, report, room
+from tests.faults.room import SESSION_S, Room, report, room
 from tests.running import eventually
 from tests.servers import KafkaServer
 
@@ -26,6 +27,9 @@ MOVES = long_or(long=12, short=5)
 EVERY_S = long_or(long=10.0, short=4.0)
 WORK_S = long_or(long=10.0, short=3.0)
 JOBS = [f"job-{number}" for number in range(4)]
+LEFT_S = 5.0  # the longest stall after a clean leave
+KILLED_S = SESSION_S + 5.0  # and after a death, which the group has to notice
+STALL_S_MAX = {"stopped": long_or(long=LEFT_S, short=KILLED_S), "killed": KILLED_S}
 #: so many that there is work to the last move
 SCENES = int(MOVES * EVERY_S / WORK_S) + 5
 DONE_S = SCENES * (WORK_S + 10)
@@ -91,6 +95,7 @@ async def test_generators_that_come_and_go_charge_nothing_twice(
         stalls_s = _stalls_s(here)
 
     sys.stdout.write(f"{report(f'{MOVES} moves, {leaves}', [facts])}; {_told(stalls_s)}\n")
+    assert max(stalls_s) <= STALL_S_MAX[leaves]
     assert guest.said("partitions.assigned") >= (MOVES + 1) // 2, "the guest had its share"
     assert checker.violations(facts) == []
 

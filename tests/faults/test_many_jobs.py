@@ -54,7 +54,8 @@ WARM_JOBS = JOBS // 5
 WORK_S = 0.5
 SLOTS = 10  # so few that the provider sets the pace, and not the processor
 DONE_S = 240.0
-SLOWED_MAX = 1.0  # a stalled partition would cost more; the figure is told, the machine is shared
+#: of the median; a few jobs beside other tests say only that no partition stalled
+SLOWED_MAX = long_or(long=0.02, short=1.0)
 
 
 @pytest.fixture(autouse=True)
