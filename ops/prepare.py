@@ -2,12 +2,14 @@
 
 Each service does this for itself, where its account may. A deployment where accounts may not, or
 where services should start on a cluster that is ready, runs this once before them. Idempotent:
-what is there stays as it is.
+what is there stays as it is. A store on which a claim would not hold is refused here, before
+anybody pays twice on it.
 
 Units: seconds. I/O: Kafka and the object store.
 """
 
 import asyncio
+import secrets
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -15,6 +17,8 @@ from ops.exits import CommandError, Exit
 from shared.errors import RetryableError
 from shared.kafka.admin import ensure_topics, wanted
 from shared.settings import KafkaSettings, StoreSettings
+from shared.storage import ObjectStore
+from shared.storage.keys import trial_key
 from shared.storage.opening import open_store
 
 AGAIN_S = 1.0
@@ -27,7 +31,7 @@ def prepare(*, within_s: float, say: Say) -> dict[str, Any]:
 
     Raises:
         SettingsError: the environment is wrong.
-        CommandError: a server did not answer in time, or refused.
+        CommandError: a server did not answer in time, or refused; or the store is of no use.
     """
     # asked for by name: the services' own setting is about what they do unasked
     kafka = KafkaSettings.from_environment(create_topics=True)
@@ -44,10 +48,27 @@ async def _prepare(
         made = await _until(end, lambda: ensure_topics(kafka), say)
         await _until(end, store.prepare, say)
         await _until(end, store.check, say)
+        if not await _until(end, lambda: keeps_the_first(store), say):
+            raise CommandError(
+                Exit.FAILED,
+                f"the object store at {settings.endpoint} writes over what is there, although it is"
+                " told not to (If-None-Match: *): two generators would pay for one scene. Use a"
+                " server that honours it; docs/production.md names some",
+            )
     finally:
         await store.close()
     place = str(settings.folder or settings.bucket)
     return {"topics": len(wanted(kafka)), "topics_made": made, "store": place}
+
+
+async def keeps_the_first(store: ObjectStore) -> bool:
+    """Whether of two who create the same object the second is told so; claims stand on it."""
+    key = trial_key(secrets.token_hex(8))
+    try:
+        told = [await store.put_if_absent(key, data) for data in (b"first", b"second")]
+        return told == [True, False] and await store.get(key) == b"first"
+    finally:
+        await store.delete(key)
 
 
 async def _until(end: float, do: Callable[[], Awaitable[T]], say: Say) -> T:

@@ -51,6 +51,11 @@ def scene_prefix(job_id: str, run: int, scene_index: int) -> str:
     return f"{run_prefix(job_id, run)}/scenes/{scene_index:05d}"
 
 
+def trial_key(name: str) -> str:
+    """An object that is made to see what a store does, and removed."""
+    return f"health/trial-{name}"
+
+
 def claim_key(job_id: str, run: int, scene_index: int, attempt: int) -> str:
     """Whoever creates this object may pay for the scene."""
     return f"{scene_prefix(job_id, run, scene_index)}/claim-{attempt}"

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 from minio import Minio
 
+from ops.prepare import keeps_the_first
 from shared.errors import StoreUnavailableError
 from shared.settings import StoreSettings
 from shared.storage.s3 import S3Store
@@ -72,6 +73,11 @@ async def test_a_bucket_that_is_there_is_not_made_again(store: S3Store) -> None:
     """Every service may ask for it at its start."""
     await store.prepare()
     await store.check()
+
+
+async def test_claims_hold_on_it(store: S3Store) -> None:
+    """As `segue prepare` tries it."""
+    assert await keeps_the_first(store)
 
 
 async def test_without_its_bucket_the_store_is_unavailable_not_empty(
