@@ -19,6 +19,7 @@ from tests.builders_audio import mp3, music
 
 RATE_HZ = 32_000
 _BLEND_SAMPLES = RATE_HZ // 20
+_TONE_SAMPLES = 4 * RATE_HZ  # then it is 100 dB below its beginning
 
 
 def a_song(seconds: float, *, root_hz: float = 196.0) -> Audio:
@@ -28,9 +29,10 @@ def a_song(seconds: float, *, root_hz: float = 196.0) -> Audio:
     sound = np.zeros((2, place.size))
     for beat in range(int(seconds * 4) + 1):
         pitch_hz = root_hz * 2 ** (chance.integers(0, 25) / 12)
-        since = place - beat / 4
-        tone = np.sin(2 * np.pi * pitch_hz * since) * np.exp(-np.maximum(since, 0) * 3)
-        sound += np.where(since >= 0, tone, 0) * chance.uniform(0.5, 1.0, (2, 1))
+        heard = slice(beat * RATE_HZ // 4, beat * RATE_HZ // 4 + _TONE_SAMPLES)
+        since = place[heard] - beat / 4
+        tone = np.sin(2 * np.pi * pitch_hz * since) * np.exp(-since * 3)
+        sound[:, heard] += tone * chance.uniform(0.5, 1.0, (2, 1))
     sound += 0.2 * np.sin(2 * np.pi * root_hz / 2 * place)  # what makes every moment sound
     return np.asarray(sound * 0.15, dtype=np.float32)
 
