@@ -105,6 +105,9 @@ class Sources:
 def data_url(music: Audio, *, bytes_max: int) -> str | None:
     """`music` as an MP3 in a URL, as good as fits; None if nothing fits."""
     for bit_rate in _BIT_RATES:
+        least_bytes = music.shape[1] / RATE_HZ * bit_rate / 8
+        if least_bytes * 4 / 3 > bytes_max:
+            continue  # it is coded at a constant rate
         url = _PREFIX + base64.b64encode(clips.encode(music, bit_rate=bit_rate)).decode()
         if len(url) <= bytes_max:
             return url
