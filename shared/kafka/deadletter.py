@@ -35,10 +35,23 @@ class DeadLetters:
         self._clock = clock
         self._consecutive_max = consecutive_max
         self._consecutive = 0
+        self._last = ""
 
     def went_well(self) -> None:
-        """A record was worked off: the row of dead letters is broken."""
-        self._consecutive = 0
+        """A record was worked off: the row of dead letters is broken, unless it was too long."""
+        if not self._is_full:
+            self._consecutive = 0
+
+    def admit(self, error: Exception) -> None:
+        """Count one more, before anything is said of it or done to its run.
+
+        Raises:
+            DeadLetterLimitError: there were too many already; this record is left where it is.
+        """
+        if self._is_full:
+            raise self._limit_error()
+        self._consecutive += 1
+        self._last = str(error)
 
     async def put(
         self,
@@ -51,6 +64,7 @@ class DeadLetters:
     ) -> None:
         """Publish `record` on its dead-letter topic; returns when the broker has it.
 
+        It was admitted, or is parked `behind` one that was: that is not another fault.
         `first_failed_at` is when its first try failed; None: there was no other.
 
         Raises:
@@ -71,13 +85,17 @@ class DeadLetters:
             ),
             partition=record.partition,
         )
-        if behind:
-            return  # parked behind a dead letter is not another fault
-        self._consecutive += 1
-        if self._consecutive >= self._consecutive_max:
-            raise DeadLetterLimitError(
-                f"{self._consecutive} dead letters in a row, the last: {error}"
-            )
+        if self._is_full and not behind:
+            raise self._limit_error()
+
+    @property
+    def _is_full(self) -> bool:
+        return self._consecutive >= self._consecutive_max
+
+    def _limit_error(self) -> DeadLetterLimitError:
+        return DeadLetterLimitError(
+            f"{self._consecutive} dead letters in a row, the last: {self._last}"
+        )
 
 
 def dead_letter_headers(

@@ -56,6 +56,7 @@ class Router:
             DeadLetterLimitError: too many dead letters in a row: stop the consumer.
         """
         if isinstance(received, Unreadable):
+            self.dead_letters.admit(received.error)
             await self._dead_letter(received.record, received.error, attempts=1)
             return
         envelope, record = received, received.record
@@ -102,7 +103,11 @@ class Router:
     async def _give_up(
         self, envelope: Envelope, error: Exception, attempts: int, first_failed_at: datetime | None
     ) -> None:
-        """Say why the job stops, close its lane, keep the record; in this order."""
+        """Say why the job stops, close its lane, keep the record; in this order.
+
+        Not if too many were given up already: then the fault is ours, and no job's.
+        """
+        self.dead_letters.admit(error)
         event, topic = envelope.event, envelope.record.topic
         known = isinstance(error, RetryableError | InvalidEventError)
         failure = JobError(

@@ -255,6 +255,32 @@ async def test_an_endless_traceback_is_cut_to_its_end(line: Line) -> None:
     assert stack.rstrip().endswith("the end")
 
 
+async def test_of_many_lanes_that_fail_at_once_no_more_are_given_up_than_the_limit(
+    line: Line,
+) -> None:
+    """Whose fault came after the limit keeps its record, its run, and its good name."""
+
+    async def fails(_envelope: Envelope) -> None:
+        raise ValueError("bug")
+
+    count = 5 * DEAD_LETTERS_MAX
+    ends = await asyncio.gather(
+        *(
+            line.router.run(read(a_record(job_id=f"job-{number}")), fails, gate=no_gate)
+            for number in range(count)
+        ),
+        return_exceptions=True,
+    )
+    parked = [found.key async for found in line.store.list_objects("")]
+
+    assert {type(end) for end in ends} <= {DeadLetterLimitError, type(None)}
+    assert len(line.dead) == len(line.failures) == len(parked) == DEAD_LETTERS_MAX
+    line.router.dead_letters.went_well()
+    with pytest.raises(DeadLetterLimitError):
+        await line.run(read(a_record(job_id="one more")), ValueError("bug"))
+    assert len(line.dead) == DEAD_LETTERS_MAX
+
+
 async def test_later_records_of_the_run_are_parked_behind_its_dead_letter(line: Line) -> None:
     """Other runs and other jobs go on."""
     await line.run(read(a_record(0)), InvalidEventError("wrong"))
