@@ -21,6 +21,7 @@ from shared.running import HomeSettings, RunningStack
 from shared.settings import TelemetrySettings
 from shared.starting import EXIT_FAULT, EXIT_SETTINGS
 from shared.storage import StandInWarning
+from shared.telemetry import trace
 from shared.telemetry.log import configure
 
 EXIT_HURRIED = 130
@@ -32,6 +33,7 @@ def main() -> int:
     try:
         settings = _settings(arguments)
         configure(settings.telemetry)
+        trace.configure(settings.telemetry)
         _announce_standins(settings)
         return asyncio.run(_serve(settings, while_used=arguments.while_used))
     except SettingsError as error:
@@ -40,6 +42,8 @@ def main() -> int:
     except SegueError as error:
         _say(f"stopped: {error}", to=sys.stderr)
         return EXIT_FAULT
+    finally:
+        trace.close()
 
 
 async def _serve(settings: StackSettings, *, while_used: bool) -> int:
@@ -71,6 +75,7 @@ async def _serve(settings: StackSettings, *, while_used: bool) -> int:
     _say("stopped")
     code = EXIT_HURRIED if hurry.is_set() else 0
     if hurry.is_set() or not clean:
+        trace.close()
         sys.stdout.flush()
         os._exit(code)  # what hangs was asked, cancelled and given time: it is not waited for
     return code

@@ -23,7 +23,8 @@ from services.muxer.app import run as run_muxer
 from services.muxer.settings import MuxerSettings
 from shared.pricing import PricingSettings
 from shared.segment_links import LinkSettings
-from shared.settings import HealthSettings, LaneSettings, SettingsGroup
+from shared.settings import HealthSettings, LaneSettings, SettingsGroup, secrets_in
+from shared.telemetry.redaction import hide
 
 G = TypeVar("G", bound=SettingsGroup)
 _DRAIN_S = 2.0  # what is cut off goes on at the next start, and a person waits at the terminal
@@ -93,6 +94,7 @@ def _provider(parts: Parts) -> dict[str, Any]:
 
 
 def _service(name: str, run: _Door, settings: SettingsGroup) -> Service:
+    hide(secrets_in(settings))
     return Service(name=name, run=partial(run, settings))
 
 

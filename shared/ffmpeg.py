@@ -23,6 +23,7 @@ import imageio_ffmpeg
 
 from shared.errors import JobError, RetryableError, SettingsError
 from shared.settings import FfmpegSettings
+from shared.telemetry import trace
 
 _TAIL_BYTES = 4096  # of stderr: enough for the reason, little enough for a log line
 _KEPT_BYTES = 8 * 1024 * 1024  # of each pipe; the meter of six hours says 108 MB, its end matters
@@ -78,14 +79,19 @@ class Ffmpeg:
         """
         argv = [self.binary, "-hide_banner", "-nostdin", "-y", *map(str, args)]
         async with self._slots:
-            process = await _started(argv, with_stdin=stdin is not None)
-            try:
-                async with asyncio.timeout(self._timeout_s + 2 * media_s):
-                    stdout, stderr = await _said(process, stdin)
-            except TimeoutError as error:
-                raise FfmpegError(argv, None, "") from error
-            except _FloodError as error:
-                raise FfmpegError(argv, None, str(error)) from error
+            with trace.span("ffmpeg", {"segue.media_s": media_s}):
+                return await self._ended(argv, self._timeout_s + 2 * media_s, stdin)
+
+    @staticmethod
+    async def _ended(argv: Sequence[str], within_s: float, stdin: bytes | None) -> FfmpegResult:
+        process = await _started(argv, with_stdin=stdin is not None)
+        try:
+            async with asyncio.timeout(within_s):
+                stdout, stderr = await _said(process, stdin)
+        except TimeoutError as error:
+            raise FfmpegError(argv, None, "") from error
+        except _FloodError as error:
+            raise FfmpegError(argv, None, str(error)) from error
         text = stderr.decode(errors="replace")
         if process.returncode != 0:
             raise FfmpegError(argv, process.returncode, text[-_TAIL_BYTES:])

@@ -4,6 +4,7 @@ Groups that several services share. Every field says its unit, its bounds and it
 a wrong value stops the start with the variable's name. `.env.example` lists them all.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
@@ -40,6 +41,15 @@ class SettingsGroup(BaseSettings):
             first = error.errors()[0]
             place = ".".join(str(part) for part in first["loc"])
             raise SettingsError(place or cls.__name__, first["msg"]) from error
+
+
+def secrets_in(settings: object) -> Iterator[str]:
+    """Every secret that these settings and their groups hold."""
+    if isinstance(settings, SecretStr):
+        yield settings.get_secret_value()
+    elif isinstance(settings, BaseSettings):
+        for name in type(settings).model_fields:
+            yield from secrets_in(getattr(settings, name))
 
 
 #: a broker on this machine asks for nothing, whatever the environment says of another one
@@ -154,6 +164,28 @@ class TelemetrySettings(SettingsGroup):
     )
     #: lines for people instead of JSON
     log_plain: bool = Field(False, validation_alias="SEGUE_LOG_PLAIN")
+    #: OpenTelemetry's own: otlp or none; unset: otlp where an endpoint is named
+    traces_exporter: Literal["", "otlp", "none"] = Field(
+        "", validation_alias="OTEL_TRACES_EXPORTER"
+    )
+    #: base address of the collector; the SDK reads it by itself, and much more of its own
+    otlp_endpoint: str = Field("", validation_alias="OTEL_EXPORTER_OTLP_ENDPOINT")
+    #: the same for traces alone, with its path
+    otlp_traces_endpoint: str = Field("", validation_alias="OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+    #: what the exporter speaks; gRPC would be one more library
+    otlp_protocol: Literal["http/protobuf"] = Field(
+        "http/protobuf", validation_alias="OTEL_EXPORTER_OTLP_PROTOCOL"
+    )
+    #: everything off, whatever else is said
+    otel_off: bool = Field(False, validation_alias="OTEL_SDK_DISABLED")
+
+    @property
+    def traces_wanted(self) -> bool:
+        """Whether traces are made and exported."""
+        if self.otel_off or self.traces_exporter == "none":
+            return False
+        named = self.otlp_endpoint or self.otlp_traces_endpoint
+        return bool(self.traces_exporter == "otlp" or named)
 
 
 class FfmpegSettings(SettingsGroup):

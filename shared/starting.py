@@ -4,14 +4,17 @@ Exit codes: 0 stopped as asked, 1 stopped by a fault, 2 the environment is wrong
 """
 
 import asyncio
+import logging
 import signal
 import sys
 from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeVar
 
 from shared.errors import SegueError, SettingsError
-from shared.settings import TelemetrySettings
+from shared.settings import TelemetrySettings, secrets_in
+from shared.telemetry import trace
 from shared.telemetry.log import configure, logger_of
+from shared.telemetry.redaction import hide
 
 EXIT_FAULT = 1
 EXIT_SETTINGS = 2
@@ -43,7 +46,11 @@ def main(service: str, read_settings: Callable[[], S], run: Run[S]) -> None:
         settings = read_settings()
     except SettingsError as error:
         sys.exit(_said(f"{service} does not start: {error}", EXIT_SETTINGS))
+    trace.serves(service)
     configure(settings.telemetry)
+    logging.captureWarnings(capture=True)
+    hide(secrets_in(settings))
+    trace.configure(settings.telemetry)
     try:
         asyncio.run(_serve(run, settings))
     except SettingsError as error:
@@ -51,6 +58,13 @@ def main(service: str, read_settings: Callable[[], S], run: Run[S]) -> None:
     except SegueError as error:
         logger_of(service).error("stopped by a fault", action="service.failed", reason=str(error))
         sys.exit(EXIT_FAULT)
+    except Exception as error:  # noqa: BLE001 - a traceback as a line, without what it may quote
+        logger_of(service).error(
+            "stopped by a bug", action="service.failed", reason=repr(error), exc_info=True
+        )
+        sys.exit(EXIT_FAULT)
+    finally:
+        trace.close()
 
 
 async def _serve(run: Run[S], settings: S) -> None:

@@ -27,7 +27,7 @@ from tests.servers import (
 
 _PARTS = ("kafka", "postgres", "minio")
 _OURS = ("SEGUE_", "MINIO_", "KAFKA_", "REPLICATE_", "AUDIO_", "DATABASE_URL", "PUBLIC_BASE_URL")
-_OURS_TOO = ("AUTO_GENERATE_AUDIO", "MUSIC_PROVIDER")
+_OURS_TOO = ("AUTO_GENERATE_AUDIO", "MUSIC_PROVIDER", "OTEL_")
 _REFUSED = pytest.ExitCode.USAGE_ERROR
 
 # A shell's background jobs ignore Ctrl-C, and so would the programs that tests interrupt.

@@ -31,6 +31,8 @@ from shared.segment_links import SegmentLinks, WebhookLinks
 from shared.serving import HttpServer, listen
 from shared.storage import ObjectStore
 from shared.storage.opening import open_store
+from shared.storage.told import ToldStore
+from shared.telemetry import trace
 from shared.telemetry.log import Logger, logger_of
 
 HTTP_STOP_S = 3  # for answers under way; the streams of followers end by themselves
@@ -50,6 +52,7 @@ async def run(
         SegueError: it could not start, or had to stop.
     """
     clock = clock or SystemClock()
+    trace.serves("api", topic_prefix=settings.kafka.topic_prefix)
     log = logger_of("api")
     log.info("api starts", action="service.starting", host=settings.host, port=settings.port)
     health = Health(
@@ -140,7 +143,7 @@ async def _parts(settings: ApiSettings, *, health: Health) -> AsyncIterator[Edge
     """
     stop, clock, log = health.stop, health.clock, health.log
     links = SegmentLinks(settings.links, clock=clock)
-    store = open_store(settings.store)
+    store = ToldStore(open_store(settings.store), log=log)
     database = Database(settings.database)
     health.probes += [
         *server_probes(settings.kafka, store, clock=clock),

@@ -32,6 +32,7 @@ from shared.errors import InvalidEventError, RetryableError, SegueError
 from shared.events import SceneDelayed, VideoStitched
 from shared.kafka.codec import VALUE_BYTES_MAX, Envelope, Record, Unreadable, read
 from shared.kafka.deadletter import dead_letter_headers
+from shared.kafka.tracing import handling, handling_all
 from shared.telemetry.log import Logger
 from shared.telemetry.metrics import DEAD_LETTERS_TOTAL, RECORDS_TOTAL
 from shared.topics import DLQ_SUFFIX
@@ -106,14 +107,17 @@ class Applier:
                     await self._dead_letter(connection, single.records[0], error)
 
     async def _apply(self, batch: Batch) -> None:
-        async with self.database.transaction() as connection:
-            await self._advance(connection, batch)
-            received = [read(record) for record in batch.records]
-            if batch.records and batch.records[0].topic == VideoStitched.kind:
+        stitched = bool(batch.records) and batch.records[0].topic == VideoStitched.kind
+        with handling_all(() if stitched else batch.records):
+            async with self.database.transaction() as connection:
+                await self._advance(connection, batch)
+                received = [read(record) for record in batch.records]
+                if not stitched:
+                    await self._project(connection, received)
+                    return
                 for one in received:
-                    await self._stitched(connection, one)
-            else:
-                await self._project(connection, received)
+                    with handling(one.record, one.event if isinstance(one, Envelope) else None):
+                        await self._stitched(connection, one)
 
     async def _advance(self, connection: Connection, batch: Batch) -> None:
         moved = await offsets.advance(
@@ -181,6 +185,7 @@ class Applier:
         if not events:
             return
         job_ids = {event.job_id for event, _ in events}
+        self.log.debug("rows change", action="projection.applied", jobs=sorted(job_ids))
         now = self.clock.now()
         await jobs.create(connection, job_ids, now=now)
         locked = await jobs.lock(connection, job_ids)

@@ -9,6 +9,7 @@ from services.api import problems
 from services.api.edge import Edge
 from services.api.routes import audio, cancel, events, health, media, styles, videos, webhooks
 from services.api.schemas import GenerateBody
+from services.api.traced import Traced
 from shared.telemetry import service_version
 
 DESCRIPTION = (
@@ -42,6 +43,7 @@ def create_app(edge: Edge) -> FastAPI:
         redoc_url=None,
     )
     app.state.edge = edge
+    app.add_middleware(Traced, log=edge.log)
     problems.install(app, edge.log)
     for routes in (audio, cancel, events, media, videos, styles, webhooks, health):
         app.include_router(routes.router)

@@ -17,6 +17,8 @@ from shared.kafka.routing import build_router
 from shared.probing import Probe
 from shared.storage import ObjectStore
 from shared.storage.opening import open_store
+from shared.storage.told import ToldStore
+from shared.telemetry import trace
 from shared.telemetry.log import Logger, logger_of
 
 
@@ -36,9 +38,10 @@ async def run(
         SegueError: it could not start, or had to stop.
     """
     clock = clock or SystemClock()
+    trace.serves("generator", topic_prefix=settings.kafka.topic_prefix)
     log = logger_of("generator")
     log.info("generator starts", action="service.starting", provider=settings.provider)
-    store = open_store(settings.store)
+    store = ToldStore(open_store(settings.store), log=log)
     provider = provider or build_provider(settings, store=store, clock=clock, log=log)
     standing = ProviderStanding(provider)
     publisher = Publisher(settings.kafka, source="generator", clock=clock)

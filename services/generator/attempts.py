@@ -17,7 +17,7 @@ from services.generator.delays import Delays
 from services.generator.inspection import AskedFor, Inspection
 from services.generator.interrupts import Interrupts
 from services.generator.providers import Clip, MusicProvider
-from services.generator.quality import Shape
+from services.generator.quality import Recognised, Shape
 from services.generator.settings import GeneratorSettings
 from shared.clock import Clock
 from shared.costs import estimate, within
@@ -28,6 +28,7 @@ from shared.errors import (
     ProviderRejectedError,
 )
 from shared.retry import RetryPolicy
+from shared.telemetry import trace
 from shared.telemetry.log import Logger
 from shared.telemetry.metrics import COST_USD_TOTAL, PREDICTIONS_TOTAL
 
@@ -215,6 +216,7 @@ class Attempts:
         except JobError as error:
             error.cost_usd = clip.cost_usd  # of no use, and paid for
             raise
+        self._tell(clip, measured, found)
         return Made(
             clip=clip,
             clip_samples=measured,
@@ -226,13 +228,25 @@ class Attempts:
             cost_usd=clip.cost_usd,
         )
 
+    def _tell(self, clip: Clip, samples: int, found: Recognised) -> None:
+        self.log.debug(
+            "clip can be used",
+            action="clip.measured",
+            size_bytes=len(clip.data),
+            samples=samples,
+            shape=found.shape.value,
+            old_samples=found.old_samples,
+            padding_samples=found.padding_samples,
+        )
+
     async def _collect(self, scene: SceneRef, prediction: Prediction) -> Clip:
         """The clip of a prediction that exists; a busy provider is asked again for the same."""
         deadline = self.clock.monotonic() + self.settings.scene_deadline_s
         busy = 0
         while True:
             try:
-                clip = await self.provider.collect(prediction.id, prediction.request)
+                with trace.span("provider collect", {"segue.provider": self.provider.name}):
+                    clip = await self.provider.collect(prediction.id, prediction.request)
             except ProviderBusyError as error:
                 busy += 1
                 now = self.clock.monotonic()

@@ -30,6 +30,8 @@ from shared.errors import NotFoundError, ProviderBusyError, ProviderRejectedErro
 from shared.ids import scene_seed
 from shared.storage import ObjectStore
 from shared.storage.keys import claim_key, prediction_key
+from shared.telemetry import trace
+from shared.telemetry.log import logger_of
 
 READY_S = 30.0  # longer than that in line, and the lane goes back to its backoff
 _VOID = b""  # no provider names a prediction by nothing
@@ -82,6 +84,7 @@ class Claims:
         self._clock = clock
         self._lease_s = lease_s
         self._settle_s = settle_s
+        self._log = logger_of("generator")
         self._ours: dict[str, bytes] = {}  # claims whose creation was not confirmed yet
 
     async def is_claimed(self, scene: SceneRef, attempt: int) -> bool:
@@ -110,8 +113,10 @@ class Claims:
             await self._provider.ready(within_s=READY_S)
         lease_from = self._clock.monotonic()
         if not await self._create(scene, attempt):
+            self._log.debug("claim is somebody's already", action="claim.found", attempt=attempt)
             found = await self._led_to(scene, attempt, request)
             return Prediction(id=found, request=request, adopted=True) if found else None
+        self._log.debug("claim is ours", action="claim.created", attempt=attempt)
         try:
             await before_paying()
         except BaseException:  # also where the task is cancelled: nothing was started
@@ -121,10 +126,18 @@ class Claims:
             await self._store.put(scene.prediction(attempt), _VOID)
             return None
         try:
-            submitted = await self._provider.submit(request)
+            with trace.span("provider submit", {"segue.provider": self._provider.name}):
+                submitted = await self._provider.submit(request)
         except (ProviderBusyError, ProviderRejectedError):  # nothing was started
             await self._store.put(scene.prediction(attempt), _VOID)
             raise
+        self._log.debug(
+            "provider is asked",
+            action="provider.asked",
+            attempt=attempt,
+            prediction_id=submitted,
+            duration_s=request.duration_s,
+        )
         await self._store.put(scene.prediction(attempt), submitted.encode())
         return Prediction(id=submitted, request=request, adopted=False)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from services.generator.attempts import Attempts, Made, Spending, Step
 from services.generator.cache import SceneCache
 from services.generator.claims import SceneRef
-from services.generator.continuation import Continuation, plan_scene
+from services.generator.continuation import Continuation, ScenePlan, plan_scene
 from services.generator.inspection import AskedFor
 from services.generator.providers import CompositionRequest, MusicProvider
 from services.generator.segments import Segments
@@ -84,6 +84,7 @@ class Generate:
         )
         opening = await self.styles.opening(scene, state, must_have=_stops(scene))
         plan = plan_scene(state, scene, window_s=self.window_s, style=opening.sample)
+        self._tell(plan)
         segments = Segments(
             scene=scene, plan=plan, provider=self.provider, style_fault=opening.fault
         )
@@ -101,6 +102,9 @@ class Generate:
             return await self._silence(segments, error)
         key = clip_key(scene.job_id, scene.run, scene.scene_index, made.attempt)
         await self.store.put(key, made.clip.data, content_type=made.clip.content_type)
+        self.log.debug(
+            "clip is stored", action="clip.stored", key=key, size_bytes=len(made.clip.data)
+        )
         segment = await self._keep(segments.made(made, key=key, why_silent=self.why_silent))
         if digest is not None and segment.object_key == key:
             await self.cache.keep(digest, made, needed_samples=asked.needed_samples)
@@ -134,6 +138,18 @@ class Generate:
             saved_usd=hit.facts.cost_usd,
         )
         return segments.cached(hit, key=key)
+
+    def _tell(self, plan: ScenePlan) -> None:
+        window = plan.window
+        self.log.debug(
+            "scene is planned",
+            action="scene.planned",
+            duration_s=plan.duration_s,
+            window_s=None if window is None else [window.start_s, window.end_s],
+            start_samples=plan.start_samples,
+            join_samples=plan.join_samples,
+            samples=plan.samples,
+        )
 
     async def _compose(
         self, scene: SceneRequested, asked: AskedFor, before_paying: Step, spending: Spending

@@ -143,6 +143,7 @@ class SceneWork:
         await self.gate()
         await self._say(segment, envelope)
         await self.memory.keep(scene.job_id, state.after(segment), partition=partition)
+        self.log.debug("state is kept", action="state.kept", scene_done=segment.scene_index)
 
     def _wanted(self, scene: SceneRequested, state: Continuation | None) -> bool:
         stale = state is not None and state.run > scene.run

@@ -37,6 +37,8 @@ from shared.media import (
     seconds_at,
 )
 from shared.storage import CHUNK_BYTES, ObjectStore, keys
+from shared.telemetry import trace
+from shared.telemetry.log import logger_of
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -53,6 +55,7 @@ class Merge:
         self._ffmpeg = ffmpeg
         self._settings = settings
         self._slots = asyncio.Semaphore(settings.slots)
+        self._log = logger_of("merger")
 
     async def run(self, last: SegmentGenerated) -> AudioMerged:
         """The event of the track of the run whose last segment this is.
@@ -92,6 +95,7 @@ class Merge:
             for index in range(last.scene_count)
         ]
         check_run(segments)
+        self._log.debug("segments are there", action="segments.fetched", count=len(segments))
         return segments
 
     async def _segment(self, last: SegmentGenerated, index: int) -> SegmentGenerated:
@@ -108,10 +112,26 @@ class Merge:
         rules = self._rules(segments[-1])
         parts = heard(segments, apart=rules.transition is Transition.FADE)
         assembly = Assembly(parts, rules)
-        await self._join(assembly, parts, raw)
-        seams = await _in_thread(_with_clicks, assembly.seams, raw, rules)
-        mastered = await master(
-            self._ffmpeg, raw, mp3, samples=assembly.samples, settings=self._settings
+        with trace.span("join clips", {"segue.clips": len(parts)}):
+            await self._join(assembly, parts, raw)
+            seams = await _in_thread(_with_clicks, assembly.seams, raw, rules)
+        self._log.debug(
+            "clips are joined",
+            action="clips.joined",
+            clips=len(parts),
+            joints=[seam.kind for seam in seams],
+            samples=assembly.samples,
+        )
+        with trace.span("master track", {"segue.samples": assembly.samples}):
+            mastered = await master(
+                self._ffmpeg, raw, mp3, samples=assembly.samples, settings=self._settings
+            )
+        self._log.debug(
+            "track has its level",
+            action="loudness.measured",
+            loudness_lufs=mastered.loudness.integrated_lufs,
+            true_peak_dbtp=mastered.loudness.true_peak_dbtp,
+            gain_db=round(mastered.gain_db, 3),
         )
         merged = await _in_thread(_event, segments, assembly, seams, mastered, mp3)
         await self._store.put_file(merged.object_key, mp3, content_type=TRACK_CONTENT_TYPE)

@@ -27,6 +27,8 @@ from shared.events import AudioMerged, VideoMuxed
 from shared.ffmpeg import INPUT_GUARD, Ffmpeg, FfmpegError
 from shared.media import VIDEO_CONTENT_TYPE, seconds_at
 from shared.storage import ObjectStore, keys
+from shared.telemetry import trace
+from shared.telemetry.log import logger_of
 
 
 class Mux:
@@ -37,6 +39,7 @@ class Mux:
         self._ffmpeg = ffmpeg
         self._scratch_dir = settings.scratch_dir
         self._slots = asyncio.Semaphore(settings.slots)
+        self._log = logger_of("muxer")
         self._fetcher = VideoFetcher(store, settings.fetch)
         self._tempo_filter: TempoFilter | None = None
 
@@ -85,14 +88,29 @@ class Mux:
     ) -> MuxPlan:
         """Fetch, measure, plan, run, look: `result` is written and found right."""
         video_path, track_path = folder / "video", folder / "track.mp3"
-        await self._fetcher.fetch(ref, video_path)
+        with trace.span("fetch video"):
+            await self._fetcher.fetch(ref, video_path)
         name = "video.url" if ref.object is None else "video.object"
         video = await asyncio.to_thread(probe_source, video_path, name=name)
+        self._log.debug(
+            "video is here and probed",
+            action="video.fetched",
+            container=video.demuxer,
+            codec=video.video_codec,
+            samples=video.samples,
+        )
         planned = plan(
             picture_samples=video.samples,
             track_samples=merged.samples,
             mode=merged.params.sync_mode,
             tempo_filter=await self._best_tempo_filter(),
+        )
+        self._log.debug(
+            "mux is planned",
+            action="video.planned",
+            mode=merged.params.sync_mode.value,
+            samples=planned.samples,
+            tempo=planned.tempo,
         )
         await self._fetch_track(merged, track_path)
         args = ffmpeg_args(
@@ -103,8 +121,10 @@ class Mux:
             track=track_path,
             target=result,
         )
-        await self._ffmpeg.run(args, media_s=max(video.duration_s, merged.duration_s))
+        with trace.span("mux video"):
+            await self._ffmpeg.run(args, media_s=max(video.duration_s, merged.duration_s))
         await asyncio.to_thread(check_result, result, source=video, samples=planned.samples)
+        self._log.debug("result is as planned", action="video.checked", samples=planned.samples)
         return planned
 
     async def _fetch_track(self, merged: AudioMerged, path: Path) -> None:

@@ -18,7 +18,9 @@ from shared.errors import RetryableError
 from shared.events import Event
 from shared.kafka.codec import Headers, Record, encode
 from shared.kafka.security import connection
+from shared.kafka.tracing import sending
 from shared.settings import KafkaSettings
+from shared.telemetry.log import logger_of
 
 CONFIRM_S = 30.0  # the broker's own request timeout is half of it: one retry fits
 REQUEST_TIMEOUT_MS = 15_000
@@ -45,6 +47,7 @@ class Publisher:
         self._settings = settings
         self._source = source
         self._clock = clock
+        self._log = logger_of(source)
         self._producer: AIOKafkaProducer | None = None
 
     async def start(self) -> None:
@@ -105,17 +108,26 @@ class Publisher:
             RetryableError: not confirmed in time; it may or may not be there.
         """
         assert self._producer is not None, "start() comes first"
-        try:
-            async with asyncio.timeout(CONFIRM_S):
-                await self._producer.send_and_wait(
-                    self._settings.topic_prefix + topic,
-                    value=value,
-                    key=key,
-                    headers=list(headers),
-                    partition=partition,
-                )
-        except (KafkaError, TimeoutError) as error:
-            raise RetryableError(f"publish on {topic} was not confirmed: {error!r}") from error
+        with sending(topic, key=key, headers=headers) as record:
+            try:
+                async with asyncio.timeout(CONFIRM_S):
+                    there = await self._producer.send_and_wait(
+                        self._settings.topic_prefix + topic,
+                        value=value,
+                        key=key,
+                        headers=list(record.headers),
+                        partition=partition,
+                    )
+            except (KafkaError, TimeoutError) as error:
+                raise RetryableError(f"publish on {topic} was not confirmed: {error!r}") from error
+            record.confirmed(there.partition, there.offset)
+        self._log.debug(
+            "record is on Kafka",
+            action="event.published",
+            topic=topic,
+            partition=there.partition,
+            offset=there.offset,
+        )
 
     async def send_all(self, records: Sequence[Record]) -> None:
         """Send ready records, each to its topic and partition, in this order and pipelined.

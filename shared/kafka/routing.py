@@ -20,9 +20,11 @@ from shared.events import Event, JobFailed, Stage
 from shared.kafka.codec import Envelope, Record, Unreadable
 from shared.kafka.deadletter import DeadLetters, ParkedRuns
 from shared.kafka.producer import Publisher, Publishing
+from shared.kafka.tracing import handling
 from shared.retry import RetryPolicy
 from shared.settings import LaneSettings
 from shared.storage import ObjectStore
+from shared.telemetry import trace
 from shared.telemetry.log import Logger
 from shared.telemetry.metrics import DEAD_LETTERS_TOTAL, RECORDS_TOTAL
 
@@ -55,6 +57,12 @@ class Router:
         Raises:
             DeadLetterLimitError: too many dead letters in a row: stop the consumer.
         """
+        event = received.event if isinstance(received, Envelope) else None
+        with handling(received.record, event):
+            self.log.debug("record is taken up", action="record.taken", **_place(received.record))
+            await self._routed(received, handle, gate)
+
+    async def _routed(self, received: Envelope | Unreadable, handle: Handle, gate: Gate) -> None:
         if isinstance(received, Unreadable):
             self.dead_letters.admit(received.error)
             await self._dead_letter(received.record, received.error, attempts=1)
@@ -98,6 +106,7 @@ class Router:
             else:
                 self.dead_letters.went_well()
                 self._count(envelope.record.topic, "done")
+                self.log.debug("record is done", action="record.done", attempt=attempt)
                 return
 
     async def _give_up(
@@ -125,6 +134,7 @@ class Router:
         )
 
     async def _fail(self, event: Event, error: JobError) -> None:
+        trace.failed(error)
         run = getattr(event, "run", None)
         if run is None:
             return  # upstream's video.stitched: there is no run yet that could fail
@@ -158,14 +168,13 @@ class Router:
         first_failed_at: datetime | None = None,
         behind: bool = False,
     ) -> None:
+        trace.failed(error)
         DEAD_LETTERS_TOTAL.labels(self.service, record.topic).inc()
         self._count(record.topic, "dead_lettered")
         self.log.error(
             "record is a dead letter",
             action="record.dead_lettered",
-            topic=record.topic,
-            partition=record.partition,
-            offset=record.offset,
+            **_place(record),
             reason=str(error),
             attempts=attempts,
         )
@@ -201,6 +210,10 @@ class Router:
 
     def _count(self, topic: str, outcome: str) -> None:
         RECORDS_TOTAL.labels(self.service, topic, outcome).inc()
+
+
+def _place(record: Record) -> dict[str, str | int]:
+    return {"topic": record.topic, "partition": record.partition, "offset": record.offset}
 
 
 def build_router(

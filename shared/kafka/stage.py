@@ -22,6 +22,8 @@ from shared.runs import RunBook
 from shared.settings import HealthSettings, KafkaSettings, LaneSettings, StoreSettings
 from shared.storage import ObjectStore
 from shared.storage.opening import open_store
+from shared.storage.told import ToldStore
+from shared.telemetry import trace
 from shared.telemetry.log import Logger, logger_of
 from shared.telemetry.metrics import SKIPPED_TOTAL
 
@@ -135,9 +137,10 @@ async def stage_service(
         SegueError: a server was not there in time.
     """
     clock = clock or SystemClock()
+    trace.serves(name, topic_prefix=settings.kafka.topic_prefix)
     log = logger_of(name)
     log.info("service starts", action="service.starting")
-    store = open_store(settings.store)
+    store = ToldStore(open_store(settings.store), log=log)
     publisher = Publisher(settings.kafka, source=name, clock=clock)
     health = Health(
         start_s=settings.health.start_s,

@@ -1,17 +1,24 @@
 """Log: JSON lines with a closed set of actions; job and scene are bound, payloads never logged.
 
 A line is a constant sentence plus fields: `log.info("segment stored", action="segment.stored",
-job_id=…, size_bytes=…)`. Secrets never appear: fields whose names sound like one are masked.
+size_bytes=…)`. What it is about (job, run, scene) is bound once, where a record or a request is
+taken up (`about`); its trace stands beside it. Secrets never appear: fields whose names sound
+like one are masked, and what looks like one is cut out of every text (`redaction`). What
+libraries say goes the same way, as lines of `library.spoke`.
 """
 
 import logging
 import sys
+from contextlib import AbstractContextManager
 from typing import Literal, TextIO, get_args
 
 import structlog
 from structlog.types import EventDict, FilteringBoundLogger, WrappedLogger
 
 from shared.settings import TelemetrySettings
+from shared.telemetry import trace
+from shared.telemetry.libraries import Libraries
+from shared.telemetry.redaction import GONE, redacted
 
 LogAction = Literal[
     "service.starting",
@@ -22,37 +29,59 @@ LogAction = Literal[
     "service.failed",
     "partitions.assigned",
     "partitions.lost",
+    "library.spoke",
+    "record.taken",
+    "record.done",
     "record.retried",
     "record.skipped",
     "record.dead_lettered",
     "consumer.stopped",
     "commit.failed",
+    "event.published",
     "outbox.published",
     "outbox.waiting",
     "projection.stale",
     "projection.applied",
+    "request.answered",
     "job.accepted",
     "job.cancelled",
     "job.resumed",
     "job.failed",
     "scene.started",
+    "scene.planned",
+    "claim.created",
+    "claim.found",
     "scene.delayed",
     "scene.reattached",
     "scene.cached",
     "scene.silenced",
+    "provider.asked",
+    "provider.polled",
     "provider.answered",
     "provider.paused",
+    "clip.fetched",
+    "clip.measured",
+    "clip.stored",
+    "state.kept",
+    "continuation.chosen",
     "continuation.stored",
     "continuation.unavailable",
     "style.taken",
     "style.unusable",
     "segment.stored",
     "segment.repeated",
+    "segments.fetched",
+    "clips.joined",
+    "loudness.measured",
     "track.merged",
+    "video.fetched",
+    "video.planned",
+    "video.checked",
     "video.muxed",
     "request.refused",
     "webhook.refused",
     "request.failed",
+    "store.called",
     "store.retried",
     "cache.failed",
 ]
@@ -65,21 +94,22 @@ Logger = FilteringBoundLogger
 def configure(settings: TelemetrySettings, *, stream: TextIO | None = None) -> None:
     """Set how lines look and from which level they are said; once per process."""
     out = stream or sys.stderr
-    logging.basicConfig(stream=out, level=logging.WARNING, format="%(name)s: %(message)s")
     for name in ("aiokafka", "asyncpg", "faust", "mode"):
         logging.getLogger(name).setLevel(logging.ERROR)  # their warnings are our normal weather
+    logging.basicConfig(level=logging.WARNING, handlers=[Libraries(logger_of)])
     renderer: structlog.types.Processor = (
         structlog.dev.ConsoleRenderer(colors=out.isatty())
         if settings.log_plain
-        else structlog.processors.JSONRenderer()
+        else structlog.processors.JSONRenderer(ensure_ascii=False)
     )
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            _masked,
+            _traced,
             structlog.processors.format_exc_info,
+            _masked,
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(
@@ -96,8 +126,23 @@ def logger_of(service: str) -> Logger:
     return logger
 
 
+def about(**fields: object) -> AbstractContextManager[None]:
+    """Every line that is said inside has these fields, whoever says it; None: it has not."""
+    known = {name: value for name, value in fields.items() if value is not None}
+    return structlog.contextvars.bound_contextvars(**known)
+
+
+def _traced(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
+    carried = trace.outgoing()
+    if carried is not None:
+        line["trace_id"] = carried.trace_id
+    return line
+
+
 def _masked(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
-    for key in line:
+    for key, value in line.items():
         if any(word in key.lower() for word in _SECRET_WORDS):
-            line[key] = "***"
+            line[key] = GONE
+        else:
+            line[key] = redacted(value)
     return line

@@ -12,6 +12,7 @@ from datetime import datetime
 from services.api.repository import OUTBOX_CHANNEL, Connection, storable
 from shared.events import Event
 from shared.kafka.codec import Headers, encode
+from shared.kafka.tracing import carrying
 
 LOCK_RELAY = 0x5E60_0002
 
@@ -55,10 +56,10 @@ async def add_events(
     now: datetime,
     traceparent: str | None = None,
 ) -> None:
-    """Put events in, in their order."""
+    """Put events in, in their order; they belong to the trace of what goes on."""
     records = [encode(event, source="api", now=now, traceparent=traceparent) for event in events]
     waiting = [
-        Waiting(topic=one.topic, key=one.key, value=one.value, headers=one.headers)
+        Waiting(topic=one.topic, key=one.key, value=one.value, headers=carrying(one.headers))
         for one in records
     ]
     await add(connection, waiting, now=now)

@@ -175,6 +175,7 @@ class ReplicateProvider:
             gone = answer.data_removed
             raise OutputGoneError("deleted by the provider" if gone else f"{answer.output!r:.80}")
         data, content_type = await fetched(url, request, api=self._api, clock=self._clock)
+        self._log.debug("clip is fetched", action="clip.fetched", size_bytes=len(data))
         continued = request.window is None or bool(answer.input.get("continuation"))
         warnings = self._warnings.pop(prediction_id, ())
         kept, born = self._api.is_ours(url), answer.completed_at or answer.created_at
@@ -222,6 +223,9 @@ class ReplicateProvider:
         except StoreUnavailableError as error:
             raise ProviderBusyError(f"nothing was started: {error}") from error
         if isinstance(source, Source):
+            self._log.debug(
+                "continuation is chosen", action="continuation.chosen", kind=source.kind
+            )
             return source, ()
         self._log.warning(
             "continuation unavailable", action="continuation.unavailable", reason=source

@@ -27,6 +27,7 @@ from services.generator.providers.replicate_answers import (
 from services.generator.providers.replicate_settings import ReplicateSettings
 from shared.clock import Clock
 from shared.errors import SegueError
+from shared.telemetry import trace
 
 M = TypeVar("M", Page, PredictionAnswer)
 
@@ -171,12 +172,13 @@ class ReplicateApi:
         limit = self._settings.download_bytes_max
         seconds = self._settings.download_timeout_s
         headers = {"Accept-Encoding": "identity", **self._key_for(httpx.URL(url))}
-        async with self._answer("GET", url, seconds=seconds, headers=headers) as answer:
-            data = await _bytes_of(answer, limit)
-            if not answer.is_success:
-                raise self._refusal(answer, data)
-            told = answer.headers.get("content-type", "").split(";")[0].strip().lower()
-            return data, told or None
+        with trace.span("GET output", _about("GET", httpx.URL(url)), kind="client"):
+            async with self._answer("GET", url, seconds=seconds, headers=headers) as answer:
+                data = await _bytes_of(answer, limit)
+                if not answer.is_success:
+                    raise self._refusal(answer, data)
+                told = answer.headers.get("content-type", "").split(";")[0].strip().lower()
+                return data, told or None
 
     async def close(self) -> None:
         """Let go of the connections."""
@@ -187,11 +189,14 @@ class ReplicateApi:
         url = self._base.join(path)
         headers = {**self._key_for(url), **more.pop("headers", {})}
         seconds = self._settings.request_timeout_s
-        async with self._answer(method, url, seconds=seconds, headers=headers, **more) as answer:
-            data = await _bytes_of(answer, _BODY_BYTES_MAX)
-            if not answer.is_success:
-                raise self._refusal(answer, data)
-            return data
+        with trace.span(
+            f"{method} {path.split('/', maxsplit=1)[0]}", _about(method, url), kind="client"
+        ):
+            async with self._answer(method, url, seconds=seconds, headers=headers, **more) as told:
+                data = await _bytes_of(told, _BODY_BYTES_MAX)
+                if not told.is_success:
+                    raise self._refusal(told, data)
+                return data
 
     @asynccontextmanager
     async def _answer(
@@ -217,6 +222,11 @@ class ReplicateApi:
     def _key_for(self, url: httpx.URL) -> dict[str, str]:
         key = self._settings.key.get_secret_value()
         return {"Authorization": f"Bearer {key}"} if key and self.is_ours(str(url)) else {}
+
+
+def _about(method: str, url: httpx.URL) -> dict[str, str | int | None]:
+    """Of a request, for traces: never its path, which may be a right to read."""
+    return {"http.request.method": method, "server.address": url.host, "server.port": url.port}
 
 
 def _path(prediction_id: str) -> str:

@@ -27,6 +27,7 @@ from services.generator.providers.replicate_settings import ReplicateSettings
 from shared.clock import Clock
 from shared.costs import cost_usd
 from shared.errors import ProviderPausedError, ProviderRejectedError
+from shared.telemetry.log import logger_of
 
 UNKNOWN_MAX = 5  # looks in a row that know no such prediction
 NULL_MAX = 3  # looks in a row at a success that has no output yet
@@ -81,6 +82,7 @@ class _Wait:
         self._id = prediction_id
         self._request = request
         self._nudged = nudged
+        self._log = logger_of("generator")
         self._trouble: ApiError | None = None
         self._unknown = self._nulls = self._nudges = 0
 
@@ -122,6 +124,7 @@ class _Wait:
             self._not_seen(error)
             return None
         self._trouble, self._unknown = None, 0
+        self._log.debug("prediction is looked at", action="provider.polled", status=answer.status)
         self._payments.limiter.answered()
         if answer.input and not is_of(answer, self._request):
             raise ProviderRejectedError(f"prediction {self._id} is not of this request")

@@ -1,0 +1,60 @@
+"""Traced: every request is a span, in the trace of whoever asked; what it puts out carries it.
+
+The caller's `traceparent` goes on into the outbox whether tracing is on or not. A span knows the
+route and never the path: paths hold sealed tokens. Health is nobody's business.
+
+I/O: none of its own; ASGI.
+"""
+
+import asyncio
+from http import HTTPStatus
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from shared.telemetry import trace
+from shared.telemetry.log import Logger
+from shared.telemetry.trace import Carried
+
+_QUIET = frozenset({"/livez", "/readyz", "/metrics"})
+
+
+class Traced:
+    """An application whose requests belong to traces."""
+
+    def __init__(self, app: ASGIApp, *, log: Logger) -> None:
+        self._app = app
+        self._log = log
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http" or scope["path"] in _QUIET:
+            await self._app(scope, receive, send)
+            return
+        headers, method = Headers(scope=scope), scope["method"]
+        carried = Carried.of(headers.get("traceparent"), headers.get("tracestate"))
+        begun_s, status = asyncio.get_running_loop().time(), 0
+
+        async def answer(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        about = {"http.request.method": method, "url.scheme": scope.get("scheme")}
+        with trace.continuing(carried, method, about, kind="server") as span:
+            await self._app(scope, receive, answer)
+            route = getattr(scope.get("route"), "path", None)
+            span.name(f"{method} {route}" if route else method)
+            span.set({"http.route": route, "http.response.status_code": status})
+            if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+                span.failed(str(status))
+            seconds = round(asyncio.get_running_loop().time() - begun_s, 4)
+            self._log.debug(
+                "request is answered",
+                action="request.answered",
+                method=method,
+                route=route,
+                status=status,
+                seconds=seconds,
+            )

@@ -1,0 +1,177 @@
+"""One trace from the request to the video, through outbox, Kafka, lanes and four services."""
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from services.generator.app import run as run_generator
+from services.generator.settings import GeneratorSettings
+from services.merger.app import run as run_merger
+from services.merger.settings import MergerSettings
+from services.muxer.app import run as run_muxer
+from services.muxer.settings import MuxerSettings
+from shared.settings import StoreSettings
+from shared.telemetry import trace
+from shared.telemetry.otel import OpenTelemetry
+from tests.api_line import TWO_SCENES, running_api
+from tests.api_service import Line, reached
+from tests.clips import film_clips
+from tests.running import REPOSITORY, records_of
+from tests.servers import Database, KafkaServer
+
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.timeout(120),
+    pytest.mark.filterwarnings("ignore::shared.storage.StandInWarning"),  # the synthesizer
+]
+READY_S = 60.0
+TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
+CALLER = f"00-{TRACE_ID}-b7ad6b7169203331-01"
+
+
+@pytest.fixture
+async def line(kafka: KafkaServer, topic_prefix: str, postgres: Database, tmp_path: Path) -> Line:
+    """Database, topics and store of one test."""
+    return Line(await postgres(), kafka, topic_prefix, tmp_path / "store")
+
+
+@asynccontextmanager
+async def all_services(line: Line) -> AsyncIterator[httpx.AsyncClient]:
+    """Api, generator, merger and muxer in this process; a client of the api."""
+    told: dict[str, Any] = {"kafka": line.broker(), "store": StoreSettings(folder=line.folder)}
+    doors: list[Any] = [
+        (run_generator, GeneratorSettings(**told, scene_cache="off", wanted="synth")),
+        (run_merger, MergerSettings(**told)),
+        (run_muxer, MuxerSettings(**told)),
+    ]
+    stop, ready = asyncio.Event(), [asyncio.Event() for _ in doors]
+    async with AsyncExitStack() as stack:
+        client = await stack.enter_async_context(running_api(line.settings()))
+        tasks = [
+            asyncio.create_task(run(settings, stop=stop, ready=up))
+            for (run, settings), up in zip(doors, ready, strict=True)
+        ]
+        try:
+            async with asyncio.timeout(READY_S):
+                for up in ready:
+                    await up.wait()
+            yield client
+        finally:
+            stop.set()
+            await asyncio.gather(*tasks)
+
+
+async def a_scored_video(client: httpx.AsyncClient, **headers: str) -> None:
+    """A job from its request to its video."""
+    film = film_clips().carphone.read_bytes()
+    video = (await client.post("/api/v3/videos", content=film)).json()["video"]
+    answer = await client.post(
+        "/api/v3/audio/generate-scenes",
+        json={
+            "job_id": "film",
+            "scenes": TWO_SCENES,
+            "video": video,
+            "audio_params": {"merge_with_video": True},
+        },
+        headers=headers,
+    )
+    assert answer.status_code == 202, answer.text
+    await reached(client, "film", "completed")
+
+
+def told_by(spans: Sequence[ReadableSpan]) -> set[tuple[str, str]]:
+    """Which service made spans of which name."""
+    return {(str(span.resource.attributes["service.name"]), span.name) for span in spans}
+
+
+async def test_one_trace_goes_from_the_request_to_the_video(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It continues the caller's, every parent is there, and every service has its part in it."""
+    exporter = InMemorySpanExporter()
+    monkeypatch.setattr(trace, "_tracer", None)
+    trace.install(OpenTelemetry(SimpleSpanProcessor(exporter)))
+    async with all_services(line) as client:
+        await a_scored_video(client, traceparent=CALLER, tracestate="vendor=x")
+
+    spans = [
+        span
+        for span in exporter.get_finished_spans()
+        if span.context is not None and span.context.trace_id == int(TRACE_ID, 16)
+    ]
+    known = {span.context.span_id for span in spans if span.context is not None}
+    outside = {span.parent.span_id for span in spans if span.parent is not None} - known
+    assert {f"{one:016x}" for one in outside} == {"b7ad6b7169203331"}
+    assert told_by(spans) >= {
+        ("segue-api", "POST /api/v3/audio/generate-scenes"),
+        ("segue-api", "send scene.requested"),
+        ("segue-generator", "process scene.requested"),
+        ("segue-generator", "provider submit"),
+        ("segue-generator", "provider collect"),
+        ("segue-generator", "store put"),
+        ("segue-generator", "send segment.generated"),
+        ("segue-merger", "process segment.generated"),
+        ("segue-merger", "join clips"),
+        ("segue-merger", "master track"),
+        ("segue-merger", "ffmpeg"),
+        ("segue-merger", "send audio.merged"),
+        ("segue-muxer", "process audio.merged"),
+        ("segue-muxer", "fetch video"),
+        ("segue-muxer", "mux video"),
+        ("segue-muxer", "send video.muxed"),
+        ("segue-api", "process video.muxed"),
+    }
+    (muxed,) = [span for span in spans if span.name == "process video.muxed"]
+    assert muxed.attributes is not None
+    attributes = dict(muxed.attributes)
+    assert attributes["messaging.system"] == "kafka"
+    assert attributes["messaging.destination.name"] == f"{line.prefix}video.muxed"
+    assert attributes["messaging.consumer.group.name"] == f"{line.prefix}segue-api"
+    assert attributes["segue.job_id"] == "film"
+    records = await records_of(line.kafka.bootstrap, "video.muxed", prefix=line.prefix)
+    assert [record.header("tracestate") for record in records] == ["vendor=x"]
+
+
+async def test_with_tracing_off_the_callers_context_still_travels(line: Line) -> None:
+    """The last event carries what the request came with, letter by letter."""
+    async with all_services(line) as client:
+        await a_scored_video(client, traceparent=CALLER, tracestate="vendor=x")
+
+    records = await records_of(
+        line.kafka.bootstrap, "scene.requested", "video.muxed", prefix=line.prefix
+    )
+    assert len(records) == 3
+    assert {record.header("traceparent") for record in records} == {CALLER}
+    assert {record.header("tracestate") for record in records} == {"vendor=x"}
+
+
+def test_with_tracing_off_no_sdk_is_imported() -> None:
+    """Nobody pays for what nobody asked for."""
+    program = """
+import sys
+from shared.settings import TelemetrySettings
+from shared.telemetry import trace
+import services.api.app, services.generator.app, services.merger.app, services.muxer.app
+trace.configure(TelemetrySettings.from_environment())
+paid = ("opentelemetry.sdk", "opentelemetry.exporter")
+print([name for name in sys.modules if name.startswith(paid)])
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert ended.stdout.strip() == "[]"
