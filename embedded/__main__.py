@@ -33,7 +33,7 @@ def main() -> int:
     try:
         settings = _settings(arguments)
         configure(settings.telemetry)
-        trace.configure(settings.telemetry)
+        trace.configure(settings.telemetry, service="stack")
         _announce_standins(settings)
         return asyncio.run(_serve(settings, while_used=arguments.while_used))
     except SettingsError as error:

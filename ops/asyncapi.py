@@ -29,7 +29,8 @@ _CE_HEADERS = {
     "ce_subject": "The job.",
     "content-type": "Of the value.",
 }
-_TRACEPARENT = "W3C trace context, when the request had one."
+_TRACEPARENT = "W3C trace context, when the request had one or is traced."
+_TRACESTATE = "What vendors add to the trace context."
 _DLQ_HEADERS = {
     "dlq-reason": "Why the record could not be worked off.",
     "dlq-exception": "Class of the error.",
@@ -203,6 +204,7 @@ def _headers(event: type[Event], *, needed: bool) -> Node:
         properties["ce_specversion"]["const"] = "1.0"
         properties["ce_type"]["const"] = event.ce_type()
     properties["traceparent"] = {"type": "string", "description": _TRACEPARENT}
+    properties["tracestate"] = {"type": "string", "description": _TRACESTATE}
     told = {"type": "object", "properties": properties}
     return {**told, "required": list(_CE_HEADERS)} if needed else told
 

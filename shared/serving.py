@@ -68,6 +68,9 @@ class HttpServer:
             lifespan="off",
             timeout_graceful_shutdown=stop_s,
             server_header=False,
+            # Else a request that held its connection back hands its context on to the next one
+            # there: asyncio keeps the context in which reading was resumed.
+            reset_contextvars=True,
             **{"timeout_keep_alive": KEEP_ALIVE_S, **options},
         )
         self._listening = listening

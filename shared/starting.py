@@ -46,11 +46,10 @@ def main(service: str, read_settings: Callable[[], S], run: Run[S]) -> None:
         settings = read_settings()
     except SettingsError as error:
         sys.exit(_said(f"{service} does not start: {error}", EXIT_SETTINGS))
-    trace.serves(service)
     configure(settings.telemetry)
     logging.captureWarnings(capture=True)
     hide(secrets_in(settings))
-    trace.configure(settings.telemetry)
+    trace.configure(settings.telemetry, service=service)
     try:
         asyncio.run(_serve(run, settings))
     except SettingsError as error:

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared.telemetry import trace
 from shared.telemetry.log import Logger
-from shared.telemetry.trace import Carried
+from shared.telemetry.trace import Carried, Serving
 
 _QUIET = frozenset({"/livez", "/readyz", "/metrics"})
 
@@ -22,15 +22,18 @@ _QUIET = frozenset({"/livez", "/readyz", "/metrics"})
 class Traced:
     """An application whose requests belong to traces."""
 
-    def __init__(self, app: ASGIApp, *, log: Logger) -> None:
+    def __init__(self, app: ASGIApp, *, log: Logger, serving: Serving) -> None:
+        """`serving`: each request runs in a context of its own, which knows nothing."""
         self._app = app
         self._log = log
+        self._serving = serving
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] != "http" or scope["path"] in _QUIET:
             await self._app(scope, receive, send)
             return
+        trace.serves(self._serving.service, topic_prefix=self._serving.topic_prefix)
         headers, method = Headers(scope=scope), scope["method"]
         carried = Carried.of(headers.get("traceparent"), headers.get("tracestate"))
         begun_s, status = asyncio.get_running_loop().time(), 0

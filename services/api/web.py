@@ -10,7 +10,7 @@ from services.api.edge import Edge
 from services.api.routes import audio, cancel, events, health, media, styles, videos, webhooks
 from services.api.schemas import GenerateBody
 from services.api.traced import Traced
-from shared.telemetry import service_version
+from shared.telemetry import service_version, trace
 
 DESCRIPTION = (
     "Gives a stitched video its music: scene by scene, each continuing the one before. "
@@ -43,7 +43,7 @@ def create_app(edge: Edge) -> FastAPI:
         redoc_url=None,
     )
     app.state.edge = edge
-    app.add_middleware(Traced, log=edge.log)
+    app.add_middleware(Traced, log=edge.log, serving=trace.serving())
     problems.install(app, edge.log)
     for routes in (audio, cancel, events, media, videos, styles, webhooks, health):
         app.include_router(routes.router)

@@ -1,8 +1,8 @@
 """Codec: events to records and back; the only JSON between services.
 
 Value: the event as JSON. Key: the job id. Headers: CloudEvents 1.0, Kafka protocol binding in
-binary mode (`ce_…`), plus W3C `traceparent`. A record from upstream with a bare JSON value and
-no headers is read on its value alone.
+binary mode (`ce_…`), plus W3C `traceparent` and `tracestate`. A record from upstream with a bare
+JSON value and no headers is read on its value alone.
 """
 
 from dataclasses import dataclass

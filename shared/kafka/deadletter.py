@@ -18,6 +18,7 @@ from shared.kafka.producer import Publisher
 from shared.storage import ObjectStore
 from shared.storage.keys import parked_key
 from shared.telemetry import service_version
+from shared.telemetry.redaction import redacted
 from shared.topics import DLQ_SUFFIX
 
 STACK_CHARS_MAX = 4000
@@ -110,9 +111,9 @@ def dead_letter_headers(
     """What is put beside the original headers: why `record` is here, and where it came from."""
     stack = "".join(traceback.format_exception(error))[-STACK_CHARS_MAX:]
     told: dict[str, object] = {
-        "dlq-reason": str(error) or type(error).__name__,
+        "dlq-reason": redacted(str(error)) or type(error).__name__,
         "dlq-exception": type(error).__name__,
-        "dlq-stack": stack,
+        "dlq-stack": redacted(stack),
         "dlq-origin-topic": record.topic,
         "dlq-origin-partition": record.partition,
         "dlq-origin-offset": record.offset,

@@ -27,6 +27,7 @@ from shared.storage import ObjectStore
 from shared.telemetry import trace
 from shared.telemetry.log import Logger
 from shared.telemetry.metrics import DEAD_LETTERS_TOTAL, RECORDS_TOTAL
+from shared.telemetry.redaction import redacted
 
 Gate = Callable[[], Awaitable[None]]
 Handle = Callable[[Envelope], Awaitable[None]]
@@ -120,7 +121,7 @@ class Router:
         event, topic = envelope.event, envelope.record.topic
         known = isinstance(error, RetryableError | InvalidEventError)
         failure = JobError(
-            str(error) if known else f"internal error: {type(error).__name__}: {error}",
+            redacted(str(error) if known else f"internal error: {type(error).__name__}: {error}"),
             code="gave_up" if known else INTERNAL_ERROR,
             retryable=True,
         )

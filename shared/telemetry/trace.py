@@ -135,13 +135,18 @@ class _NoSpan:
 
 NO_SPAN = _NoSpan()
 _tracer: Tracer | None = None
-_NOBODY = Serving()
-_serving: ContextVar[Serving] = ContextVar("serving", default=_NOBODY)
+_process = Serving()
+_serving: ContextVar[Serving | None] = ContextVar("serving", default=None)
 _came_in: ContextVar[Carried | None] = ContextVar("came_in", default=None)
 
 
-def configure(settings: TelemetrySettings) -> None:
-    """Turn tracing on if the environment asks for it; once per process."""
+def configure(settings: TelemetrySettings, *, service: str) -> None:
+    """Turn tracing on if the environment asks for it; once per process.
+
+    `service`: whose work it is where nobody said (`serves`), as in threads of libraries.
+    """
+    global _process  # noqa: PLW0603 - one per process
+    _process = Serving(service=service)
     if settings.traces_wanted:
         otel = importlib.import_module("shared.telemetry.otel")
         install(otel.OpenTelemetry())
@@ -173,7 +178,7 @@ def serves(service: str, *, topic_prefix: str = "") -> None:
 
 def serving() -> Serving:
     """Whose work this is."""
-    return _serving.get()
+    return _serving.get() or _process
 
 
 def span(
@@ -186,14 +191,14 @@ def span(
     """A span that everything inside belongs to; `parent` None: inside the one that goes on."""
     if _tracer is None:
         return NO_SPAN
-    return _tracer.span(_serving.get(), name, kind=kind, parent=parent, about=about or {})
+    return _tracer.span(serving(), name, kind=kind, parent=parent, about=about or {})
 
 
 def begin(name: str, about: Attributes, *, kind: Kind, parent: Carried | None) -> Span:
     """A span that stands beside what goes on; `end` it."""
     if _tracer is None:
         return NO_SPAN
-    return _tracer.begin(_serving.get(), name, kind=kind, parent=parent, about=about)
+    return _tracer.begin(serving(), name, kind=kind, parent=parent, about=about)
 
 
 @contextmanager

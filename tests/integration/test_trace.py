@@ -162,7 +162,7 @@ import sys
 from shared.settings import TelemetrySettings
 from shared.telemetry import trace
 import services.api.app, services.generator.app, services.merger.app, services.muxer.app
-trace.configure(TelemetrySettings.from_environment())
+trace.configure(TelemetrySettings.from_environment(), service="api")
 paid = ("opentelemetry.sdk", "opentelemetry.exporter")
 print([name for name in sys.modules if name.startswith(paid)])
 """
