@@ -14,7 +14,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
 
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -23,9 +22,12 @@ from starlette.routing import Route
 from shared.clock import Clock
 from shared.errors import RetryableError, SegueError
 from shared.probing import Check, Probe, Ready, readiness
+from shared.scraping import scraped
 from shared.serving import HttpServer, listen
 from shared.settings import HealthSettings
+from shared.telemetry import service_version
 from shared.telemetry.log import Logger
+from shared.telemetry.metrics import BUILD_INFO
 
 AGAIN_S = 1.0  # between two tries to reach a server
 HTTP_STOP_S = 1
@@ -35,6 +37,7 @@ HTTP_STOP_S = 1
 class Health:
     """Of one service."""
 
+    service: str
     start_s: float  #: how long the start may wait for servers, all of them together
     stop: asyncio.Event
     ready: asyncio.Event
@@ -47,6 +50,7 @@ class Health:
     def __post_init__(self) -> None:
         """The time for the start runs from here."""
         self._until = self.clock.monotonic() + self.start_s
+        BUILD_INFO.labels(self.service, service_version()).set(1)
 
     async def reach(self, server: str, call: Callable[[], Awaitable[object]]) -> bool:
         """Call until it succeeds; False: the service is to stop.
@@ -150,7 +154,7 @@ def health_app(health: Health) -> Starlette:
         return JSONResponse(told.model_dump(), status_code=status)
 
     async def metrics(_request: Request) -> Response:
-        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+        return await scraped(health.service, health.probes)
 
     return Starlette(
         routes=[

@@ -12,11 +12,11 @@ Knows nothing of Kafka: a slot is any name of a partition, a handle whatever let
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Hashable
+from collections.abc import Awaitable, Callable, Collection, Hashable, Mapping
 from typing import Generic, TypeVar
 from weakref import WeakSet
 
-from shared.watermark import Ledger
+from shared.watermark import Ledger, Standing
 
 H = TypeVar("H")
 Release = Callable[[Hashable, list[H]], None]
@@ -57,13 +57,26 @@ class Lanes(Generic[H]):
         """How much is under way, for `readyz`."""
         return {"lanes": self.busy, "records_in_flight": self.in_flight}
 
+    def standing(self) -> Mapping[Hashable, Standing]:
+        """How far each slot is, for whoever measures how far behind."""
+        return self._ledger.standing()
+
     async def gate(self) -> None:
         """Wait until the partitions are ours; before every step that is seen outside."""
         await self._owned.wait()
 
-    def offer(self, *, slot: Hashable, offset: int, key: str, handle: H, work: Work) -> bool:
+    def offer(
+        self,
+        *,
+        slot: Hashable,
+        offset: int,
+        key: str,
+        handle: H,
+        work: Work,
+        written_at_s: float | None = None,
+    ) -> bool:
         """Take a record; False if it is under way already and only its handle was swapped."""
-        if not self._ledger.take(slot, offset, handle):
+        if not self._ledger.take(slot, offset, handle, written_at_s=written_at_s):
             self._let_go(slot, self._ledger.release(slot))
             return False
         lane = (slot, key)

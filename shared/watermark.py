@@ -19,7 +19,18 @@ H = TypeVar("H")
 @dataclass(slots=True)
 class _Entry(Generic[H]):
     handle: H
+    written_at_s: float | None
     finished: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """How far a slot is. Moments are seconds of Unix time; None: the record does not say."""
+
+    next_offset: int  #: behind the last record that was taken
+    last_written_at_s: float | None  #: of that record
+    oldest_offset: int | None = None  #: of what is in flight; None: nothing is
+    oldest_written_at_s: float | None = None
 
 
 class Ledger(Generic[H]):
@@ -30,8 +41,11 @@ class Ledger(Generic[H]):
 
     def __init__(self) -> None:
         self._slots: dict[Hashable, OrderedDict[int, _Entry[H]]] = {}
+        self._last: dict[Hashable, tuple[int, float | None]] = {}  # taken: offset and moment
 
-    def take(self, slot: Hashable, offset: int, handle: H) -> bool:
+    def take(
+        self, slot: Hashable, offset: int, handle: H, *, written_at_s: float | None = None
+    ) -> bool:
         """Note a received record; False if it is in flight already.
 
         A redelivered record joins the work that runs for it: the new handle replaces the old.
@@ -43,7 +57,9 @@ class Ledger(Generic[H]):
             entries[offset].handle = handle
             return False
         comes_back = bool(entries) and offset < next(reversed(entries))
-        entries[offset] = _Entry(handle)
+        entries[offset] = _Entry(handle, written_at_s)
+        if offset >= self._last.get(slot, (offset, None))[0]:
+            self._last[slot] = (offset, written_at_s)
         if comes_back:
             for later in sorted(known for known in entries if known > offset):
                 entries.move_to_end(later)
@@ -64,11 +80,25 @@ class Ledger(Generic[H]):
 
     def drop(self, slot: Hashable) -> int:
         """Forget a slot that went elsewhere; how many records were in flight."""
+        self._last.pop(slot, None)
         return len(self._slots.pop(slot, ()))
 
     def slots(self) -> list[Hashable]:
         """The slots with records in flight or once seen."""
         return list(self._slots)
+
+    def standing(self) -> dict[Hashable, Standing]:
+        """How far each slot is of which a record was taken."""
+        found: dict[Hashable, Standing] = {}
+        for slot, (offset, written_at_s) in self._last.items():
+            oldest, entry = next(iter(self._slots[slot].items()), (None, None))
+            found[slot] = Standing(
+                next_offset=offset + 1,
+                last_written_at_s=written_at_s,
+                oldest_offset=oldest,
+                oldest_written_at_s=entry.written_at_s if entry else None,
+            )
+        return found
 
     def in_flight(self) -> int:
         """Records taken and not let go."""

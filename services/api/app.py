@@ -13,6 +13,7 @@ from typing import Any
 from services.api.applying import Applier
 from services.api.door import Door
 from services.api.edge import Edge, SegmentPaths
+from services.api.metering import Meter
 from services.api.notices import Notices
 from services.api.outbox import Relay
 from services.api.projector import Projector
@@ -56,6 +57,7 @@ async def run(
     log = logger_of("api")
     log.info("api starts", action="service.starting", host=settings.host, port=settings.port)
     health = Health(
+        service="api",
         start_s=settings.database.start_s,
         stop=stop,
         ready=asyncio.Event(),
@@ -114,7 +116,9 @@ def _work(edge: Edge) -> list[Coroutine[Any, Any, None]]:
         log=log,
     )
     relay = Relay(edge.database, settings.kafka, clock=clock, log=log)
-    return [projector.run(edge.stop), relay.run(edge.stop), edge.notices.run(edge.stop)]
+    meter = Meter(database=edge.database, clock=clock)
+    beside = (projector, relay, edge.notices, meter)
+    return [one.run(edge.stop) for one in beside]
 
 
 async def _ended(tasks: set[asyncio.Task[Any]]) -> None:

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from services.api import ingest
+from services.api import durations, ingest
 from services.api.asking import RequestInvalidError
 from services.api.presenting import progress_of
 from services.api.projection import Delay, RunEvent, RunView, project, run_event
@@ -108,16 +108,18 @@ class Applier:
 
     async def _apply(self, batch: Batch) -> None:
         stitched = bool(batch.records) and batch.records[0].topic == VideoStitched.kind
+        ended: list[tuple[str, float]] = []
         with handling_all(() if stitched else batch.records):
             async with self.database.transaction() as connection:
                 await self._advance(connection, batch)
                 received = [read(record) for record in batch.records]
-                if not stitched:
-                    await self._project(connection, received)
-                    return
-                for one in received:
-                    with handling(one.record, one.event if isinstance(one, Envelope) else None):
-                        await self._stitched(connection, one)
+                if stitched:
+                    for one in received:
+                        with handling(one.record, one.event if isinstance(one, Envelope) else None):
+                            await self._stitched(connection, one)
+                else:
+                    ended = await self._project(connection, received)
+        durations.observe(ended)
 
     async def _advance(self, connection: Connection, batch: Batch) -> None:
         moved = await offsets.advance(
@@ -173,7 +175,8 @@ class Applier:
 
     async def _project(
         self, connection: Connection, received: Sequence[Envelope | Unreadable]
-    ) -> None:
+    ) -> list[tuple[str, float]]:
+        """How the runs ended that did, each with its seconds."""
         events: list[tuple[RunEvent, datetime]] = []
         for one in received:
             if isinstance(one, Unreadable):
@@ -183,7 +186,7 @@ class Applier:
             else:
                 _count(one.record, "done")  # news for the generator: it changes no row
         if not events:
-            return
+            return []
         job_ids = {event.job_id for event, _ in events}
         self.log.debug("rows change", action="projection.applied", jobs=sorted(job_ids))
         now = self.clock.now()
@@ -192,7 +195,9 @@ class Applier:
         newest = {job.job_id: job.run for job in locked.values()}
         about = {(event.job_id, event.run) for event, _ in events}
         before = await runs.load(connection, about | set(newest.items()))
-        await _write(connection, _fold(before, newest, events), now=now)
+        folded = _fold(before, newest, events)
+        await _write(connection, folded, now=now)
+        return durations.ended_in(before, folded.views, events)
 
     def _moment(self, record: Record) -> datetime:
         if (said := _said_at(record)) is not None:

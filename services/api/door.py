@@ -14,9 +14,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.api.problems import RETRY_AFTER_S, problem_response
 from shared.health import Health, health_app
-from shared.telemetry.metrics import REQUESTS_REFUSED_TOTAL
+from shared.telemetry.metrics import REQUEST_SECONDS, REQUESTS_REFUSED_TOTAL, REQUESTS_TOTAL
 
 _HEALTH = frozenset({"/livez", "/readyz", "/metrics"})
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_NO_ROUTE = "none"  # a path is what a client chose, and no label
 
 
 class Door:
@@ -24,6 +26,7 @@ class Door:
 
     def __init__(self, health: Health, *, requests_max: int) -> None:
         self._health = health_app(health)
+        self._clock = health.clock
         self._inside: ASGIApp | None = None
         self._requests_max = requests_max
         self.requests = 0  #: that are worked on now
@@ -47,15 +50,20 @@ class Door:
 
     async def _counted(self, inside: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         """Let one request in; it counts until the head of its answer is sent."""
-        is_inside = True
+        is_inside, began = True, self._clock.monotonic()
+        status = HTTPStatus.INTERNAL_SERVER_ERROR.value  # what breaks off before it is told
 
         def leave() -> None:
             nonlocal is_inside
-            self.requests -= is_inside
+            if is_inside:
+                self.requests -= 1
+                _measure(scope, status, self._clock.monotonic() - began)
             is_inside = False
 
         async def answer(message: Message) -> None:
+            nonlocal status
             if message["type"] == "http.response.start":
+                status = message["status"]
                 leave()
             await send(message)
 
@@ -64,6 +72,13 @@ class Door:
             await inside(scope, receive, answer)
         finally:
             leave()
+
+
+def _measure(scope: Scope, status: int, seconds: float) -> None:
+    route = getattr(scope.get("route"), "path", _NO_ROUTE)
+    method = scope["method"] if scope["method"] in _METHODS else "other"
+    REQUESTS_TOTAL.labels(method, route, str(status)).inc()
+    REQUEST_SECONDS.labels(route).observe(seconds)
 
 
 async def _refuse(scope: Scope, receive: Receive, send: Send, *, why: str) -> None:

@@ -9,7 +9,7 @@ I/O: Kafka; PostgreSQL through `applying`.
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
@@ -20,10 +20,13 @@ from services.api.repository import Connection, Database, offsets
 from services.api.settings import ApiSettings
 from shared.errors import RetryableError
 from shared.kafka.admin import ensure_topics
+from shared.kafka.codec import Record
 from shared.kafka.consumer import record_of
 from shared.kafka.security import connection
+from shared.telemetry.consuming import Consuming
 from shared.telemetry.log import Logger
 from shared.topics import EVENT_TOPICS
+from shared.watermark import Standing
 
 GROUP = "segue-api"
 POLL_MS = 200
@@ -59,10 +62,25 @@ class Projector(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is
         self._next: dict[TopicPartition, int] = {}  #: where each partition stands in PostgreSQL
         self._unsought: set[TopicPartition] = set()
         self._hinted_at = 0.0
+        self._taken: dict[TopicPartition, Standing] = {}
+        self._told = Consuming(
+            service="api",
+            topics=[topic.name for topic in EVENT_TOPICS],
+            prefix=settings.kafka.topic_prefix,
+            standing=lambda: self._taken,
+            end_of=self._end_of,
+            clock=applier.clock,
+            is_taking=False,
+        )
         self.following = asyncio.Event()  #: partitions are assigned and sought
 
     async def run(self, stop: asyncio.Event) -> None:
         """Project until `stop`; Kafka and PostgreSQL may come and go."""
+        with self._told.shown():
+            await self._run(stop)
+        self._log.info("projection stopped", action="consumer.stopped")
+
+    async def _run(self, stop: asyncio.Event) -> None:
         wait_s = AGAIN_S
         while not stop.is_set():
             consumer = self._build()
@@ -77,12 +95,12 @@ class Projector(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is
                 )
             finally:
                 self.following.clear()
+                self._told.is_taking = False
                 with contextlib.suppress(KafkaError, OSError, TimeoutError):
                     async with asyncio.timeout(COMMIT_S):
                         await consumer.stop()
             await pause(stop, wait_s)
             wait_s = min(wait_s * 2, AGAIN_S_MAX)
-        self._log.info("projection stopped", action="consumer.stopped")
 
     def _build(self) -> AIOKafkaConsumer:
         kafka = self._kafka
@@ -110,10 +128,12 @@ class Projector(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is
                 for partition, records in polled.items():
                     await self._apply(partition, records)
                 await self._hint()
+                self._told.is_taking = True
             except RetryableError as error:
                 self._log.warning(
                     "projection waits for PostgreSQL", action="record.retried", reason=str(error)
                 )
+                self._told.is_taking = False
                 self._seek_again(*self._next)
                 await pause(stop, AGAIN_S)
 
@@ -121,6 +141,8 @@ class Projector(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is
         if partition in self._unsought or partition not in self._next:
             return  # assigned anew while these were on their way
         start, end = self._next[partition], records[-1].offset + 1
+        first, last = (record_of(raw, prefix="") for raw in (records[0], records[-1]))
+        self._stands(partition, last, oldest=first)
         batch = Batch(
             topic=partition.topic,
             partition=partition.partition,
@@ -135,6 +157,7 @@ class Projector(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is
             self._seek_again(partition)
             return
         self._next[partition] = end
+        self._stands(partition, last)
         self._log.debug(
             "batch applied",
             action="projection.applied",
@@ -164,10 +187,28 @@ class Projector(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is
         for tp, name in zip(wanted, names, strict=True):
             if tp in mine:
                 self._next[tp] = stored[name]
+                self._taken.pop(tp, None)  # it is read again from there, whoever applied it
                 self._consumer.seek(tp, stored[name])
         self._unsought -= set(wanted)
         self._consumer.resume(*mine & set(wanted))
         self.following.set()
+
+    def _stands(
+        self, partition: TopicPartition, last: Record, *, oldest: Record | None = None
+    ) -> None:
+        """For whoever measures: what was read last, and the oldest of it that is not applied."""
+        self._taken[partition] = Standing(
+            next_offset=last.offset + 1,
+            last_written_at_s=last.written_at_s,
+            oldest_offset=oldest.offset if oldest else None,
+            oldest_written_at_s=oldest.written_at_s if oldest else None,
+        )
+
+    def _end_of(self, partition: Hashable) -> int | None:
+        if partition not in self._consumer.assignment():
+            return None
+        end: int | None = self._consumer.highwater(partition)
+        return end
 
     def _seek_again(self, *partitions: TopicPartition) -> None:
         mine = set(partitions) & set(self._consumer.assignment())
@@ -194,6 +235,7 @@ class Projector(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is
     async def on_partitions_assigned(self, assigned: Sequence[TopicPartition]) -> None:
         """Hold every partition until its stored offset was read."""
         self._next = {}
+        self._taken = {tp: at for tp, at in self._taken.items() if tp in assigned}
         self._unsought = set(assigned)
         self._consumer.pause(*assigned)
         self._log.info("partitions assigned", action="partitions.assigned", count=len(assigned))

@@ -47,6 +47,7 @@ async def run(
     publisher = Publisher(settings.kafka, source="generator", clock=clock)
     stream = _stream(settings, store, provider, publisher, clock=clock, log=log)
     health = Health(
+        service="generator",
         start_s=settings.health.start_s,
         stop=stop,
         ready=ready or asyncio.Event(),
@@ -84,7 +85,7 @@ def _stream(
     log: Logger,
 ) -> SceneStream:
     """The stream with its work attached."""
-    stream = SceneStream(settings, log=log)
+    stream = SceneStream(settings, clock=clock, log=log)
     work = build_work(
         settings,
         store=store,

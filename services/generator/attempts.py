@@ -30,7 +30,15 @@ from shared.errors import (
 from shared.retry import RetryPolicy
 from shared.telemetry import trace
 from shared.telemetry.log import Logger
-from shared.telemetry.metrics import COST_USD_TOTAL, PREDICTIONS_TOTAL
+from shared.telemetry.metrics import (
+    CALLS_TOTAL,
+    COST_USD_TOTAL,
+    PREDICTIONS_IN_FLIGHT,
+    PREDICTIONS_TOTAL,
+    REDONE_TOTAL,
+    SCENES_WAITING,
+    WAITED_SECONDS_TOTAL,
+)
 
 Step = Callable[[], Awaitable[None]]
 BUSY = RetryPolicy(first_s=1.0, max_s=30.0)
@@ -100,7 +108,8 @@ class Attempts:
     chance: random.Random = field(default_factory=random.Random)
 
     def __post_init__(self) -> None:
-        """Bound what is under way at the provider."""
+        """Bound what is under way at the provider; the first dollar is to be an increase."""
+        COST_USD_TOTAL.labels(self.provider.name)
         self._slots = asyncio.Semaphore(self.settings.slots)
 
     async def has_begun(self, scene: SceneRef) -> bool:
@@ -150,16 +159,19 @@ class Attempts:
                     tried = self.clock.monotonic()
                     made = await self._attempt(scene, attempt, asked, before_paying)
             except ProviderBusyError as error:
+                self._count("paused" if isinstance(error, ProviderPausedError) else "busy")
                 busy += 1  # the same attempt again: a claim it may have left is void, and passed by
                 deadline = await self._wait(scene, error, busy, deadline, since=tried)
                 continue
             except JobError as error:
+                self._count("failed")
                 failed.append(f"attempt {len(failed) + 1}: {error.reason}")
                 spending.paid(error.cost_usd)
                 if not error.retryable or len(failed) >= self.settings.scene_attempts_max:
                     raise
                 attempt += 1
                 continue
+            self._count("void" if made is None else "made")
             if made is not None:
                 return replace(made, failed=tuple(failed))
             attempt += 1
@@ -194,6 +206,7 @@ class Attempts:
         if self.delays is not None:
             await self.delays.goes_on(scene)
         if prediction.adopted:
+            REDONE_TOTAL.labels("generator", "taken_up").inc()
             self.log.info(
                 "prediction taken up again",
                 action="scene.reattached",
@@ -203,12 +216,13 @@ class Attempts:
             )
         else:
             PREDICTIONS_TOTAL.labels(self.provider.name).inc()
-        clip = await self.interrupts.unless_ended(
-            scene.job_id,
-            scene.run,
-            self._collect(scene, prediction),
-            on_end=lambda: self.provider.cancel(prediction.id),
-        )
+        with PREDICTIONS_IN_FLIGHT.labels(self.provider.name).track_inprogress():
+            clip = await self.interrupts.unless_ended(
+                scene.job_id,
+                scene.run,
+                self._collect(scene, prediction),
+                on_end=lambda: self.provider.cancel(prediction.id),
+            )
         try:
             measured, found = await self.inspection.passed(
                 clip, asked, musical=not self.provider.makes_silence
@@ -274,5 +288,11 @@ class Attempts:
             raise ProviderRejectedError(str(error), retryable=True) from error
         if self.delays is not None:
             await self.delays.waits(scene, error, for_s=delay_s, since=since)
-        await self.clock.sleep(delay_s)
+        why = "paused" if paused else "busy"
+        WAITED_SECONDS_TOTAL.labels(self.provider.name, why).inc(delay_s)
+        with SCENES_WAITING.labels(self.provider.name, why).track_inprogress():
+            await self.clock.sleep(delay_s)
         return deadline + (self.clock.monotonic() - since if paused else 0.0)
+
+    def _count(self, outcome: str) -> None:
+        CALLS_TOTAL.labels(self.provider.name, outcome).inc()

@@ -4,6 +4,7 @@ Each habit that is changed here cost scenes in tests (ADR-0003). `stream.py` is 
 nothing else knows Faust.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import faust
@@ -124,6 +125,13 @@ class _Consumer(driver.Consumer):
             super().resume_partitions(held)
 
     @override
+    async def _commit(self, offsets: Any) -> bool:
+        confirmed: bool = await super()._commit(offsets)
+        transport: Any = self.transport
+        transport.committed(confirmed)
+        return confirmed
+
+    @override
     def _new_offset(self, tp: Any) -> int | None:
         """The watermark of the lanes; Faust's own count also takes what it skipped."""
         self._acked[tp].clear()
@@ -140,3 +148,4 @@ class Transport(driver.Transport):
     Consumer = _Consumer  # type: ignore[mutable-override]  # as Faust's own drivers do
     fetch_max_wait_ms: int
     watermarks: dict[Any, int]
+    committed: Callable[[bool], None]  #: hears of every commit, and whether Kafka confirmed it

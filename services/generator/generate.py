@@ -19,12 +19,17 @@ from services.generator.segments import Segments
 from services.generator.style import Styles
 from shared.brief import ErrorStrategy
 from shared.errors import JobError, NotFoundError
-from shared.events import SceneRequested, SegmentGenerated
+from shared.events import Origin, SceneRequested, SegmentGenerated
 from shared.media import SAMPLE_RATE_HZ
 from shared.storage import ObjectStore
 from shared.storage.keys import clip_key, segment_key
 from shared.telemetry.log import Logger
-from shared.telemetry.metrics import GENERATION_SECONDS, SAVED_USD_TOTAL, SCENES_TOTAL
+from shared.telemetry.metrics import (
+    GENERATION_SECONDS,
+    REDONE_TOTAL,
+    SAVED_USD_TOTAL,
+    SCENES_TOTAL,
+)
 
 _NO_ATTEMPT = 0  # attempts count from 1: this clip cost none
 
@@ -41,6 +46,11 @@ class Generate:
     window_s: int
     log: Logger
     why_silent: str  #: told of every scene where the provider makes no music
+
+    def __post_init__(self) -> None:
+        """Show every origin from the start: the first silence is to be an increase."""
+        for origin in Origin:
+            SCENES_TOTAL.labels(origin.value)
 
     async def recall(self, job_id: str, run: int, scene_index: int) -> SegmentGenerated | None:
         """The segment as it was stored; None if the scene was never finished."""
@@ -74,6 +84,7 @@ class Generate:
         """
         stored = await self.recall(scene.job_id, scene.run, scene.scene_index)
         if stored is not None:
+            REDONE_TOTAL.labels("generator", "found").inc()
             return stored
         self.log.debug(
             "scene begins",

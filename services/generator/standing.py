@@ -11,6 +11,7 @@ import asyncio
 
 from services.generator.providers import MusicProvider
 from shared.errors import ProviderPausedError
+from shared.telemetry.metrics import PROVIDER_PAUSED
 
 ASK_S = 2.0  # below what a probe may take
 
@@ -21,6 +22,8 @@ class ProviderStanding:
     def __init__(self, provider: MusicProvider) -> None:
         self._provider = provider
         self._asking: asyncio.Task[None] | None = None
+        paused = PROVIDER_PAUSED.labels(provider.name)
+        paused.set_function(lambda: provider.paused is not None)
 
     async def ask(self) -> None:
         """Return if the provider serves us, as far as is known.

@@ -19,12 +19,15 @@ import faust
 from services.generator.continuation import Continuation
 from services.generator.driver import Transport, build_faust
 from services.generator.settings import GeneratorSettings
+from shared.clock import Clock
 from shared.errors import RetryableError, SegueError
 from shared.events import SceneRequested
 from shared.kafka.codec import Envelope, Record, lane_key, read
 from shared.kafka.routing import Handle, Router
 from shared.lanes import Lanes
+from shared.telemetry.consuming import Consuming, show_lanes
 from shared.telemetry.log import Logger
+from shared.telemetry.metrics import REDONE_TOTAL
 from shared.topics import CONTINUATIONS_TABLE
 
 CHANGELOG_S = 30.0  # the broker confirms in milliseconds; beyond this it is away
@@ -66,7 +69,7 @@ class TableMemory:
 class SceneStream:
     """Hands the records of the generator's topics to lanes, and lets them go in order."""
 
-    def __init__(self, settings: GeneratorSettings, *, log: Logger) -> None:
+    def __init__(self, settings: GeneratorSettings, *, clock: Clock, log: Logger) -> None:
         self._settings = settings
         self._log = log
         self._watermarks: dict[Any, int] = {}
@@ -74,9 +77,18 @@ class SceneStream:
         transport = Transport(self._app.conf.broker_consumer, self._app)
         transport.watermarks = self._watermarks
         transport.fetch_max_wait_ms = settings.kafka.fetch_max_wait_ms
+        transport.committed = self._committed
         self._app.transport = transport
         self.memory = TableMemory(self._app, partitions=settings.kafka.partitions)
         self.lanes: Lanes[Any] = Lanes(self._let_go)
+        self._told = Consuming(
+            service="generator",
+            topics=[],
+            prefix=settings.kafka.topic_prefix,
+            standing=self.lanes.standing,
+            end_of=self._end_of,
+            clock=clock,
+        )
 
     def attach(
         self,
@@ -86,6 +98,7 @@ class SceneStream:
         seen: Callable[[Envelope], None],
     ) -> None:
         """Give each topic (no prefix) its handler; `seen` hears of records as they arrive."""
+        self._told.topics = list(handlers)
         for name, handle in handlers.items():
             self._agent(name, handle, router, seen)
 
@@ -114,8 +127,11 @@ class SceneStream:
         stopped = asyncio.create_task(stop.wait())
         crashed = asyncio.create_task(self._app._crashed.wait())  # noqa: SLF001 - no public wait
         ends: list[asyncio.Future[Any]] = [stopped, crashed, self.lanes.broken]
+        in_flight_max = self._settings.lanes.in_flight_max
+        show_lanes("generator", self.lanes.figures, in_flight_max=in_flight_max)
         try:
-            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            with self._told.shown():
+                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         finally:
             stopped.cancel()
             crashed.cancel()
@@ -168,7 +184,7 @@ class SceneStream:
                 received = read(_record_of(message, prefix=prefix))
                 if isinstance(received, Envelope):
                     seen(received)
-                self.lanes.offer(
+                is_new = self.lanes.offer(
                     slot=message.tp,
                     offset=message.offset,
                     key=lane_key(received),
@@ -176,19 +192,38 @@ class SceneStream:
                     work=lambda received=received: router.run(  # type: ignore[misc]
                         received, handle, gate=self.lanes.gate
                     ),
+                    written_at_s=message.timestamp or None,
                 )
+                if not is_new:
+                    REDONE_TOTAL.labels("generator", "joined").inc()
 
         self._app.agent(topic, name=f"segue.{name}")(consume)
 
     def _let_go(self, slot: Hashable, events: list[Any]) -> None:
         """Commit up to here, in the order of the partition; the ack makes Faust look."""
         self._watermarks[slot] = events[-1].message.offset + 1
+        self._told.due()
         for event in events:
             event.ack()
+
+    def _committed(self, confirmed: bool) -> None:  # noqa: FBT001 - the driver's signature
+        if confirmed:
+            self._told.committed(all_of_it=not self._watermarks)
+        else:
+            self._told.failed()
+
+    def _end_of(self, partition: Hashable) -> int | None:
+        consumer = self._app.consumer
+        if partition not in consumer.assignment():
+            return None
+        end: int | None = consumer.highwater(partition)
+        return end
 
     def _assigned(self, assigned: set[Hashable]) -> None:
         for slot in [slot for slot in self._watermarks if slot not in assigned]:
             del self._watermarks[slot]  # somebody else's now
+        if not self._watermarks:
+            self._told.committed(all_of_it=True)
         for slot, records in self.lanes.resume(assigned).items():
             self._log.info("lost", action="partitions.lost", partition=str(slot), records=records)
         self._log.info("partitions assigned", action="partitions.assigned", count=len(assigned))

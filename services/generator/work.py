@@ -34,7 +34,7 @@ from shared.kafka.producer import Publishing
 from shared.runs import RunBook
 from shared.storage import ObjectStore
 from shared.telemetry.log import Logger
-from shared.telemetry.metrics import SKIPPED_TOTAL
+from shared.telemetry.metrics import REDONE_TOTAL, SKIPPED_TOTAL
 
 Gate = Callable[[], Awaitable[None]]
 
@@ -108,6 +108,7 @@ class SceneWork:
         if scene.scene_index <= state.scene_done:
             segment = await self.generate.recall(scene.job_id, scene.run, scene.scene_index)
             if segment is not None:
+                REDONE_TOTAL.labels("generator", "found").inc()
                 self.log.info(
                     "segment said again",
                     action="segment.repeated",

@@ -39,6 +39,13 @@ from shared.media import (
 from shared.storage import CHUNK_BYTES, ObjectStore, keys
 from shared.telemetry import trace
 from shared.telemetry.log import logger_of
+from shared.telemetry.metrics import (
+    REDONE_TOTAL,
+    SEAM_CLICK_RATIO,
+    SEAM_CORRELATION_RATIO,
+    SEAM_STEP_DECIBELS,
+    SEAMS_TOTAL,
+)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -67,6 +74,7 @@ class Merge:
         """
         stored = await self._stored(last)
         if stored is not None:
+            REDONE_TOTAL.labels("merger", "found").inc()
             return stored
         segments = await self._segments(last)
         try:
@@ -140,6 +148,7 @@ class Merge:
             merged.model_dump_json().encode(),
             content_type="application/json",
         )
+        _measure(merged.seams)
         return merged
 
     def _rules(self, segment: SegmentGenerated) -> JoinRules:
@@ -166,6 +175,17 @@ class Merge:
         except NotFoundError as error:
             raise RetryableError(f"the clip of scene {part.scene_index} is not there") from error
         return await _in_thread(_decoded, part, data)
+
+
+def _measure(seams: Sequence[Seam]) -> None:
+    for seam in seams:
+        SEAMS_TOTAL.labels(seam.kind).inc()
+        if seam.level_step_db is not None:
+            SEAM_STEP_DECIBELS.labels(seam.kind).observe(abs(seam.level_step_db))
+        if seam.click is not None:
+            SEAM_CLICK_RATIO.labels(seam.kind).observe(seam.click)
+        if seam.correlation is not None:
+            SEAM_CORRELATION_RATIO.observe(seam.correlation)
 
 
 def _decoded(part: SegmentGenerated, data: bytes) -> Audio:

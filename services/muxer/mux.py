@@ -29,6 +29,7 @@ from shared.media import VIDEO_CONTENT_TYPE, seconds_at
 from shared.storage import ObjectStore, keys
 from shared.telemetry import trace
 from shared.telemetry.log import logger_of
+from shared.telemetry.metrics import REDONE_TOTAL
 
 
 class Mux:
@@ -58,6 +59,7 @@ class Mux:
             )
         done = await self._stored(merged)
         if done is not None:
+            REDONE_TOTAL.labels("muxer", "found").inc()
             return done
         async with self._slots, self._workshop() as folder:
             result = folder / "result.mp4"

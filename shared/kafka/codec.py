@@ -31,6 +31,12 @@ class Record:
     headers: Headers = ()
     timestamp_ms: int | None = None
 
+    @property
+    def written_at_s(self) -> float | None:
+        """When it was written, seconds of Unix time; None: it does not say."""
+        known = self.timestamp_ms if self.timestamp_ms and self.timestamp_ms > 0 else None
+        return None if known is None else known / 1000
+
     def header(self, name: str) -> str | None:
         """The last header of this name as text; None if there is none."""
         found = [value for key, value in self.headers if key == name and value is not None]

@@ -17,7 +17,9 @@ from shared.kafka.routing import Handle, Router
 from shared.kafka.security import connection
 from shared.lanes import Lanes
 from shared.settings import KafkaSettings, LaneSettings
+from shared.telemetry.consuming import Consuming, show_lanes
 from shared.telemetry.log import Logger
+from shared.telemetry.metrics import REDONE_TOTAL
 
 POLL_MS = 200
 POLL_RECORDS = 500
@@ -68,6 +70,14 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
             max_poll_interval_ms=MAX_POLL_INTERVAL_MS,
             fetch_max_wait_ms=kafka.fetch_max_wait_ms,
         )
+        self._told = Consuming(
+            service=router.service,
+            topics=list(handlers),
+            prefix=kafka.topic_prefix,
+            standing=self._lanes.standing,
+            end_of=self._end_of,
+            clock=router.clock,
+        )
 
     def figures(self) -> dict[str, int]:
         """How much is under way, for `readyz`."""
@@ -92,9 +102,11 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
         if ready is not None:
             ready.set()
         committer = asyncio.create_task(self._commit_regularly())
+        show_lanes(self._router.service, self.figures, in_flight_max=self._limits.in_flight_max)
         try:
-            while not stop.is_set() and not self._lanes.broken.done():
-                await self._poll()
+            with self._told.shown():
+                while not stop.is_set() and not self._lanes.broken.done():
+                    await self._poll()
         finally:
             committer.cancel()
             await self._stop()
@@ -119,13 +131,22 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
         received = read(record)
         if isinstance(received, Envelope):
             self._seen(received)
-        self._lanes.offer(
+        is_new = self._lanes.offer(
             slot=partition,
             offset=record.offset,
             key=lane_key(received),
             handle=record.offset,
             work=lambda: self._router.run(received, handle, gate=self._lanes.gate),
+            written_at_s=record.written_at_s,
         )
+        if not is_new:
+            REDONE_TOTAL.labels(self._router.service, "joined").inc()
+
+    def _end_of(self, partition: Hashable) -> int | None:
+        if partition not in self._consumer.assignment():
+            return None
+        end: int | None = self._consumer.highwater(partition)
+        return end
 
     def _keep_bounds(self) -> None:
         paused: set[TopicPartition] = self._consumer.paused()
@@ -137,6 +158,7 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
     def _let_go(self, slot: Hashable, offsets: list[int]) -> None:
         assert isinstance(slot, TopicPartition), "slots of this consumer are partitions"
         self._done[slot] = offsets[-1] + 1
+        self._told.due()
 
     async def _commit_regularly(self) -> None:
         while True:
@@ -154,10 +176,12 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
                 await self._consumer.commit(offsets)
         except (KafkaError, TimeoutError) as error:  # said again at the next commit
             self._log.warning("commit failed", action="commit.failed", reason=repr(error))
+            self._told.failed()
             return
         for tp, offset in offsets.items():
             if self._done.get(tp) == offset:
                 del self._done[tp]
+        self._told.committed(all_of_it=not self._done)
 
     async def on_partitions_revoked(self, revoked: Sequence[TopicPartition]) -> None:
         """Suspend the lanes, and commit what is done while the group still knows us."""
@@ -173,6 +197,8 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
                 "partition lost", action="partitions.lost", partition=str(slot), records=count
             )
         self._done = {tp: offset for tp, offset in self._done.items() if tp in assigned}
+        if not self._done:
+            self._told.committed(all_of_it=True)
         self._router.parked.forget()
         self._regrouping = False
         self._log.info("partitions assigned", action="partitions.assigned", count=len(assigned))

@@ -18,6 +18,7 @@ from shared.kafka.producer import Publisher
 from shared.storage import ObjectStore
 from shared.storage.keys import parked_key
 from shared.telemetry import service_version
+from shared.telemetry.metrics import DEAD_LETTERS_IN_ROW, DEAD_LETTERS_IN_ROW_MAX
 from shared.telemetry.redaction import redacted
 from shared.topics import DLQ_SUFFIX
 
@@ -37,11 +38,15 @@ class DeadLetters:
         self._consecutive_max = consecutive_max
         self._consecutive = 0
         self._last = ""
+        self._shown = DEAD_LETTERS_IN_ROW.labels(service)
+        self._shown.set(0)
+        DEAD_LETTERS_IN_ROW_MAX.labels(service).set(consecutive_max)
 
     def went_well(self) -> None:
         """A record was worked off: the row of dead letters is broken, unless it was too long."""
         if not self._is_full:
             self._consecutive = 0
+            self._shown.set(0)
 
     def admit(self, error: Exception) -> None:
         """Count one more, before anything is said of it or done to its run.
@@ -52,6 +57,7 @@ class DeadLetters:
         if self._is_full:
             raise self._limit_error()
         self._consecutive += 1
+        self._shown.set(self._consecutive)
         self._last = str(error)
 
     async def put(

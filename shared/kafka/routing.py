@@ -25,8 +25,16 @@ from shared.retry import RetryPolicy
 from shared.settings import LaneSettings
 from shared.storage import ObjectStore
 from shared.telemetry import trace
+from shared.telemetry.consuming import Working
 from shared.telemetry.log import Logger
-from shared.telemetry.metrics import DEAD_LETTERS_TOTAL, RECORDS_TOTAL
+from shared.telemetry.metrics import (
+    DEAD_LETTERS_TOTAL,
+    FAILURES_TOTAL,
+    RECORD_SECONDS,
+    RECORDS_TOTAL,
+    RETRIES_TOTAL,
+    WORK_SECONDS,
+)
 from shared.telemetry.redaction import redacted
 
 Gate = Callable[[], Awaitable[None]]
@@ -38,7 +46,7 @@ class ParkedBehindError(InvalidEventError):
     """Not wrong itself: an earlier record of its run is a dead letter."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Router:
     """Routes the records of one service."""
 
@@ -51,6 +59,11 @@ class Router:
     clock: Clock
     log: Logger
     chance: random.Random = field(default_factory=random.Random)
+    working: Working = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Tell Prometheus what is worked on."""
+        self.working = Working(self.service, self.clock)
 
     async def run(self, received: Envelope | Unreadable, handle: Handle, *, gate: Gate) -> None:
         """Work a record off; returns when it may be let go.
@@ -75,9 +88,12 @@ class Router:
             reason = ParkedBehindError("parked behind an earlier dead letter of its run")
             await self._dead_letter(record, reason, attempts=0, behind=True)
             return
-        await self._attempts(envelope, handle, gate)
+        with self.working.one() as for_s:
+            if await self._attempts(envelope, handle, gate):
+                WORK_SECONDS.labels(self.service, record.topic).observe(for_s())
 
-    async def _attempts(self, envelope: Envelope, handle: Handle, gate: Gate) -> None:
+    async def _attempts(self, envelope: Envelope, handle: Handle, gate: Gate) -> bool:
+        """Whether it was done, and not given up."""
         attempt = 1
         first_failed_at: datetime | None = None
         while True:
@@ -88,27 +104,28 @@ class Router:
                 first_failed_at = first_failed_at or self.clock.now()
                 if attempt >= self.policy.attempts_max:
                     await self._give_up(envelope, error, attempt, first_failed_at)
-                    return
+                    return False
                 delay_s = self.policy.delay_s(
                     attempt, asked_s=error.retry_after_s, chance=self.chance
                 )
+                RETRIES_TOTAL.labels(self.service, envelope.record.topic).inc()
                 self._tell(envelope, "trying again", error, delay_s=round(delay_s, 2))
                 await self.clock.sleep(delay_s)
                 attempt += 1
             except JobError as error:
                 await self._fail(envelope.event, error)
                 self._count(envelope.record.topic, "job_failed")
-                return
+                return False
             except DeadLetterLimitError:
                 raise
             except Exception as error:  # noqa: BLE001 - a bug stops its job, never the partition
                 await self._give_up(envelope, error, attempt, first_failed_at)
-                return
+                return False
             else:
                 self.dead_letters.went_well()
-                self._count(envelope.record.topic, "done")
+                self._done(envelope.record)
                 self.log.debug("record is done", action="record.done", attempt=attempt)
-                return
+                return True
 
     async def _give_up(
         self, envelope: Envelope, error: Exception, attempts: int, first_failed_at: datetime | None
@@ -151,6 +168,7 @@ class Router:
             cost_usd=error.cost_usd,
         )
         await self._insist(lambda: self.publisher.publish(failed))
+        FAILURES_TOTAL.labels(self.service, error.code).inc()
         self.log.warning(
             "job failed",
             action="job.failed",
@@ -208,6 +226,12 @@ class Router:
             reason=str(error),
             **fields,
         )
+
+    def _done(self, record: Record) -> None:
+        self._count(record.topic, "done")
+        if record.written_at_s is not None:
+            age_s = self.clock.now().timestamp() - record.written_at_s
+            RECORD_SECONDS.labels(self.service, record.topic).observe(max(0.0, age_s))
 
     def _count(self, topic: str, outcome: str) -> None:
         RECORDS_TOTAL.labels(self.service, topic, outcome).inc()

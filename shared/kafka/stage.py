@@ -143,6 +143,7 @@ async def stage_service(
     store = ToldStore(open_store(settings.store), log=log)
     publisher = Publisher(settings.kafka, source=name, clock=clock)
     health = Health(
+        service=name,
         start_s=settings.health.start_s,
         stop=stop,
         ready=ready or asyncio.Event(),

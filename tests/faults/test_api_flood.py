@@ -9,6 +9,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from prometheus_client import REGISTRY
 
 from services.api.door import Door
 from services.api.repository import Database as ApiDatabase
@@ -196,7 +197,12 @@ async def test_a_request_counts_until_the_head_of_its_answer_is_sent() -> None:
 
     clock = SystemClock()
     health = Health(
-        start_s=1, stop=asyncio.Event(), ready=asyncio.Event(), clock=clock, log=logger_of("api")
+        service="api",
+        start_s=1,
+        stop=asyncio.Event(),
+        ready=asyncio.Event(),
+        clock=clock,
+        log=logger_of("api"),
     )
     door = Door(health, requests_max=1)
     door.open(inside)
@@ -209,7 +215,9 @@ async def test_a_request_counts_until_the_head_of_its_answer_is_sent() -> None:
     async def receive() -> dict[str, object]:
         return {"type": "http.request"}
 
-    scope = {"type": "http", "path": "/", "method": "GET", "headers": []}
+    scope = {"type": "http", "path": "/job-7", "method": "BREW", "headers": []}
+    labels = {"method": "other", "route": "none", "status": "200"}
+    counted = REGISTRY.get_sample_value("segue_api_requests_total", labels) or 0.0
     following = [asyncio.create_task(door(scope, receive, send)) for _ in range(3)]
     await asyncio.sleep(0)
     await asyncio.sleep(0)
@@ -220,3 +228,4 @@ async def test_a_request_counts_until_the_head_of_its_answer_is_sent() -> None:
     ended = await asyncio.gather(*following, return_exceptions=True)
     assert [type(one) for one in ended] == [RuntimeError] * 3
     assert door.requests == 0
+    assert REGISTRY.get_sample_value("segue_api_requests_total", labels) == counted + 3

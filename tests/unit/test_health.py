@@ -21,6 +21,7 @@ from tests.fakes.clock import FakeClock
 def a_health(**given: Any) -> Health:
     """Of a service that starts."""
     told = {
+        "service": "test",
         "start_s": 5.0,
         "stop": asyncio.Event(),
         "ready": asyncio.Event(),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 
 from shared.errors import (
     DeadLetterLimitError,
@@ -126,6 +127,33 @@ async def test_a_record_that_goes_well_says_nothing(line: Line) -> None:
 
     assert line.handled == ["job-1"]
     assert line.publisher.records == []
+
+
+async def test_what_became_of_a_record_is_counted(line: Line) -> None:
+    """How it ended, how often it was tried, how long it took, why a job failed."""
+    topic = {"service": "generator", "topic": "scene.requested"}
+    row = {"service": "generator"}
+    names: list[tuple[str, dict[str, str]]] = [
+        ("segue_records_total", {**topic, "outcome": "done"}),
+        ("segue_retries_total", topic),
+        ("segue_work_seconds_count", topic),
+        ("segue_work_seconds_sum", topic),
+        ("segue_record_seconds_count", topic),
+        ("segue_dead_letters_total", topic),
+        ("segue_job_failures_total", {**row, "code": "internal_error"}),
+    ]
+
+    def figures() -> list[float]:
+        return [REGISTRY.get_sample_value(name, labels) or 0.0 for name, labels in names]
+
+    before = figures()
+    await line.run(read(a_record(job_id="well")), ProviderBusyError("", retry_after_s=20))
+    await line.run(read(a_record(job_id="ill")), ValueError("bug"))
+
+    moved = [now - then for now, then in zip(figures(), before, strict=True)]
+    assert moved == [1, 1, 1, pytest.approx(20, abs=2), 1, 1, 1]
+    assert REGISTRY.get_sample_value("segue_dead_letters_in_row", row) == 1
+    assert REGISTRY.get_sample_value("segue_dead_letters_in_row_max", row) == DEAD_LETTERS_MAX
 
 
 async def test_a_busy_world_is_tried_again_in_place(line: Line) -> None:

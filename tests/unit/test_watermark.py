@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from typing_extensions import override
 
-from shared.watermark import Ledger
+from shared.watermark import Ledger, Standing
 
 
 def test_a_record_is_held_until_those_before_it_are_done() -> None:
@@ -75,6 +75,24 @@ def test_what_went_elsewhere_is_not_let_go_here() -> None:
     assert ledger.finish("p0", 0) == []
     assert ledger.release("p0") == []
     assert ledger.slots() == []
+
+
+def test_it_tells_how_far_it_is_and_what_holds_it_up() -> None:
+    """The oldest of what is in flight with its moment, and the last that was taken."""
+    ledger: Ledger[str] = Ledger()
+    assert ledger.standing() == {}
+    ledger.take("p0", 4, "a", written_at_s=100.0)
+    ledger.take("p0", 7, "b", written_at_s=200.0)
+    ledger.finish("p0", 7)
+    held = Standing(
+        next_offset=8, last_written_at_s=200.0, oldest_offset=4, oldest_written_at_s=100.0
+    )
+    assert ledger.standing() == {"p0": held}
+
+    ledger.finish("p0", 4)
+    assert ledger.standing() == {"p0": Standing(next_offset=8, last_written_at_s=200.0)}
+    ledger.drop("p0")
+    assert ledger.standing() == {}
 
 
 class LedgerLife(RuleBasedStateMachine):

@@ -4,12 +4,12 @@ from http import HTTPStatus
 
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel
 from starlette.responses import Response
 
 from services.api.edge import EdgeDep
 from shared.probing import Ready, readiness
+from shared.scraping import scraped
 
 router = APIRouter(tags=["health"])
 
@@ -50,6 +50,6 @@ async def ready(edge: EdgeDep) -> Response:
     },
     summary="The figures, for Prometheus",
 )
-async def metrics() -> Response:
+async def metrics(edge: EdgeDep) -> Response:
     """Every metric of this process."""
-    return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+    return await scraped("api", edge.probes)

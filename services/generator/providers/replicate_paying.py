@@ -31,6 +31,7 @@ from services.generator.providers.replicate_rules import is_of
 from services.generator.providers.replicate_settings import ReplicateSettings
 from shared.clock import Clock
 from shared.errors import ProviderBusyError, ProviderRejectedError, RetryableError, SegueError
+from shared.telemetry.metrics import THROTTLED_TOTAL
 
 NO_KEY = "No Replicate API key configured"
 LOOKS_S = (0.0, 1.0, 2.0, 4.0)  # before each look at the list: it may lag behind what was made
@@ -79,6 +80,7 @@ class Payments:
             raise self.kind_of(error) from error
         except AnswerError as error:
             if error.status == HTTPStatus.TOO_MANY_REQUESTS:
+                THROTTLED_TOTAL.labels("replicate").inc()
                 wait_s = self.limiter.throttled(error.retry_after_s)
                 raise ProviderBusyError(str(error), retry_after_s=wait_s) from error
             if not _is_unclear(error.status):
@@ -115,6 +117,7 @@ class Payments:
             if error.status == HTTPStatus.PAYMENT_REQUIRED:
                 return self.limiter.refused(f"Replicate wants credit: {error}", for_money=True)
             if error.status == HTTPStatus.TOO_MANY_REQUESTS:
+                THROTTLED_TOTAL.labels("replicate").inc()
                 asked_s = error.retry_after_s
                 wait_s = self.limiter.troubled() if asked_s is None else self.limiter.pause(asked_s)
                 return ProviderBusyError(str(error), retry_after_s=wait_s)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from prometheus_client import REGISTRY
 from typing_extensions import override
 
 from services.merger.loudness import Loudness, gain_for, master, measure
@@ -128,6 +129,28 @@ async def test_the_event_lies_beside_its_track(store: ACountingStore, merge: Mer
 
     key = keys.merged_key(merged.job_id, merged.run)
     assert AudioMerged.model_validate_json(await store.get(key)) == merged
+
+
+async def test_every_joint_is_measured_once(store: ACountingStore, merge: Merge) -> None:
+    """A track that was made before is found, and its joints are not counted again."""
+    splice = {"kind": "splice"}
+    names: list[tuple[str, dict[str, str]]] = [
+        ("segue_merger_seams_total", splice),
+        ("segue_merger_seam_step_decibels_count", splice),
+        ("segue_merger_seam_click_ratio_count", splice),
+        ("segue_merger_seam_correlation_ratio_count", {}),
+        ("segue_redone_total", {"service": "merger", "how": "found"}),
+    ]
+
+    def figures() -> list[float]:
+        return [REGISTRY.get_sample_value(name, labels) or 0.0 for name, labels in names]
+
+    before = figures()
+    last = await stored(store, a_stored_kind_of_run([1, 1]))
+    await merge.run(last)
+    await merge.run(last)
+
+    assert [now - then for now, then in zip(figures(), before, strict=True)] == [1, 1, 1, 1, 1]
 
 
 @pytest.mark.parametrize("slots", [1, 2])
