@@ -158,7 +158,7 @@ bench: setup ## Every benchmark, or one: B=lanes, projection, merge (RESULTS=fol
 ##@ Docs and lock
 
 .PHONY: schemas
-schemas: setup ## Write the golden schemas, AsyncAPI and docs/events.md from the models
+schemas: setup ## Write what is generated: schemas, AsyncAPI, two pages of docs, the dashboard
 	$(BIN)/segue schemas
 
 .PHONY: lock

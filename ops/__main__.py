@@ -191,7 +191,7 @@ def doctor(*, as_json: Json = False) -> None:
 
 @app.command(name="schemas", epilog=HELP)
 def write_schemas() -> None:
-    """Write the generated contract (JSON schemas, AsyncAPI, docs/events.md) into the checkout."""
+    """Write what is generated (JSON schemas, AsyncAPI, docs, dashboard) into the checkout."""
     generated.main()
 
 

@@ -1,8 +1,8 @@
 """Schemas: writes the published contract from the models: `make schemas`, `python -m ops.schemas`.
 
-One JSON schema per event (`tests/schemas`), the AsyncAPI document and the page for people. A test
-fails when one of them is stale. What was released lies in `tests/schemas/released` and is never
-written again.
+One JSON schema per event (`tests/schemas`), the AsyncAPI document, the pages for people and
+Grafana's dashboard. A test fails when one of them is stale. What was released lies in
+`tests/schemas/released` and is never written again.
 
 I/O: writes below the given root.
 """
@@ -14,6 +14,7 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 from typing_extensions import override
 
+from ops import dashboard, metrics_page
 from ops.asyncapi import document, example_of
 from ops.events_page import page
 from shared.events import EVENTS, Event
@@ -22,6 +23,7 @@ _YAML_HEAD = (
     "# Generated from shared/events.py and shared/topics.py by `make schemas`; do not edit.\n"
 )
 _WIDTH = 100
+DASHBOARD = "deploy/observability/grafana/dashboards/segue.json"
 
 
 class _Dumper(yaml.SafeDumper):  # type: ignore[misc]  # PyYAML is untyped
@@ -46,7 +48,13 @@ def generated() -> dict[str, str]:
     """Every generated file: its path below the root, and its text."""
     files = {f"tests/schemas/{event.kind}.json": _json(event_schema(event)) for event in EVENTS}
     told = yaml.dump(document(), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=_WIDTH)
-    return {**files, "docs/asyncapi.yaml": _YAML_HEAD + told, "docs/events.md": page()}
+    return {
+        **files,
+        "docs/asyncapi.yaml": _YAML_HEAD + told,
+        "docs/events.md": page(),
+        "docs/metrics.md": metrics_page.page(),
+        DASHBOARD: dashboard.page(),
+    }
 
 
 def write(root: Path) -> list[Path]:
@@ -69,7 +77,7 @@ def main() -> None:
     for path in changed:
         print(f"wrote {path.relative_to(root)}")
     if not changed:
-        print("schemas, docs/asyncapi.yaml and docs/events.md are up to date")
+        print("everything that is generated is up to date")
 
 
 def _json(value: Any) -> str:

@@ -8,27 +8,28 @@ import secrets
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import hypothesis
 import pytest
 
 from shared.settings import StoreSettings
-from tests import servers
+from tests import servers, tools
 from tests.servers import (
     Database,
     KafkaServer,
     NoServerError,
     PostgresServer,
-    S,
     Servers,
     fresh_databases,
 )
 
 _PARTS = ("kafka", "postgres", "minio")
+_TOOLS = ("promtool", "npm")
 _OURS = ("SEGUE_", "MINIO_", "KAFKA_", "REPLICATE_", "AUDIO_", "DATABASE_URL", "PUBLIC_BASE_URL")
 _OURS_TOO = ("AUTO_GENERATE_AUDIO", "MUSIC_PROVIDER", "OTEL_")
 _REFUSED = pytest.ExitCode.USAGE_ERROR
+T = TypeVar("T")
 
 # A shell's background jobs ignore Ctrl-C, and so would the programs that tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -43,8 +44,8 @@ _servers_key = pytest.StashKey[Servers]()
 
 def pytest_configure(config: pytest.Config) -> None:
     """Refuse a requirement that means nothing, and forget what services would read."""
-    if unknown := servers.REQUIRED - set(_PARTS):
-        raise pytest.UsageError(f"SEGUE_REQUIRE knows {_PARTS}, not {sorted(unknown)}")
+    if unknown := servers.REQUIRED - {*_PARTS, *_TOOLS}:
+        raise pytest.UsageError(f"SEGUE_REQUIRE knows {_PARTS + _TOOLS}, not {sorted(unknown)}")
     config.stash[_servers_key] = Servers()
     if hasattr(config, "workerinput") or not config.getoption("numprocesses", default=None):
         _forget_settings()  # whoever only starts workers hands them on
@@ -61,6 +62,11 @@ def pytest_collection_finish(session: pytest.Session) -> None:
             server = getattr(chosen, part)()
             if isinstance(server, NoServerError) and part in servers.REQUIRED and not worker:
                 pytest.exit(_required(part, server), _REFUSED)
+    for tool in sorted(servers.REQUIRED.intersection(_TOOLS)):
+        if any(tool in _asked_for(item) for item in session.items) and not worker:
+            found = getattr(tools, tool)()
+            if isinstance(found, NoServerError):
+                pytest.exit(_required(tool, found), _REFUSED)
 
 
 def pytest_terminal_summary(
@@ -118,6 +124,18 @@ def minio(pytestconfig: pytest.Config) -> StoreSettings:
     return _had("minio", pytestconfig.stash[_servers_key].minio()).settings
 
 
+@pytest.fixture(scope="session")
+def promtool() -> Path:
+    """Prometheus' checker."""
+    return _had("promtool", tools.promtool())
+
+
+@pytest.fixture(scope="session")
+def npm() -> Path:
+    """What fetches Grafana's types."""
+    return _had("npm", tools.npm())
+
+
 @pytest.fixture
 def store_folder(tmp_path: Path) -> Path:
     """An empty folder for a folder store."""
@@ -142,11 +160,12 @@ def _required(part: str, server: NoServerError) -> str:
     return f"SEGUE_REQUIRE names {part}, but there is {server}"
 
 
-def _had(part: str, server: S | NoServerError) -> S:
+def _had(part: str, server: T | NoServerError) -> T:
     if isinstance(server, NoServerError):
         if part in servers.REQUIRED:
             pytest.fail(_required(part, server), pytrace=False)
-        pytest.skip(f"{server.what}; the end of the output says why")
+        why = str(server) if part in _TOOLS else f"{server.what}; the end of the output says why"
+        pytest.skip(why)
     return server
 
 

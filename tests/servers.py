@@ -1,7 +1,8 @@
 """Servers: which Kafka, PostgreSQL and MinIO the tests use; decided here and nowhere else.
 
 The first that can be had: an address given by the environment, Docker, a native server, what is
-embedded. `SEGUE_REQUIRE=kafka,postgres,minio` (any of them) allows only the real ones. The choice
+embedded. `SEGUE_REQUIRE=kafka,postgres,minio` (any of them) allows only the real ones; the
+tools that it may name are in `tools.py`. The choice
 is made once per run, when the first test needs it, and is printed with the results.
 
 I/O: processes, containers, and the environment, which is read once, when this is imported.

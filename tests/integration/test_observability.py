@@ -1,0 +1,88 @@
+"""Alert rules and dashboard, checked by their own tools: promtool, and Grafana's types."""
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml  # type: ignore[import-untyped]
+
+from tests import servers
+from tests.observability import ALERTS, DASHBOARD, OBSERVABILITY, ROOT, told_by
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+SHAPE = ROOT / "tests" / "deployment" / "grafana"
+FETCH_S, COMPILE_S = 120.0, 90.0
+
+
+def test_prometheus_reads_the_rules(promtool: Path) -> None:
+    """As it would at its start."""
+    told_by([promtool, "check", "rules", ALERTS])
+
+
+def test_each_alert_fires_when_it_should_and_is_quiet_when_not(promtool: Path) -> None:
+    """On series made for it: alerts.test.yml."""
+    told_by([promtool, "test", "rules", OBSERVABILITY / "alerts.test.yml"])
+
+
+def test_prometheus_reads_what_the_panels_ask_for(promtool: Path, tmp_path: Path) -> None:
+    """Each expression as a rule of its own."""
+    panels = json.loads(DASHBOARD.read_text(encoding="utf-8"))["panels"]
+    asked = [target["expr"] for panel in panels for target in panel.get("targets", ())]
+    recorded = [{"record": f"panel:{n}", "expr": expr} for n, expr in enumerate(asked)]
+    place = tmp_path / "panels.yml"
+    groups = [{"name": "panels", "rules": recorded}]
+    place.write_text(yaml.safe_dump({"groups": groups}), encoding="utf-8")
+
+    told_by([promtool, "check", "rules", place])
+    assert len(asked) > 40
+
+
+def test_prometheus_reads_its_configuration(promtool: Path, tmp_path: Path) -> None:
+    """Of the compose file, with the rules that it names."""
+    for name in ("prometheus.yml", "alerts.yml"):
+        shutil.copy(OBSERVABILITY / name, tmp_path / name)
+
+    told_by([promtool, "check", "config", tmp_path / "prometheus.yml"])
+
+
+@pytest.fixture(scope="module")
+def compiler(npm: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with Grafana's types and the compiler, fetched as their lock file says."""
+    folder = tmp_path_factory.mktemp("grafana")
+    shutil.copytree(SHAPE, folder, dirs_exist_ok=True)
+    try:
+        told_by([npm, "ci", "--no-audit", "--no-fund"], cwd=folder, timeout_s=FETCH_S)
+    except (AssertionError, subprocess.TimeoutExpired) as error:
+        if "npm" in servers.REQUIRED:
+            raise
+        pytest.skip(f"no npm packages: {error}")
+    return folder
+
+
+def compiled(folder: Path, dashboard: dict[str, Any]) -> str:
+    """What the compiler says of a dashboard; nothing is praise."""
+    value = json.dumps(dashboard, indent=1)
+    checked = 'import type { Checked } from "./shape.js";\n\n'
+    checked += f"export const dashboard: Checked = {value};\n"
+    (folder / "checked.ts").write_text(checked, encoding="utf-8")
+    tsc = folder / "node_modules" / "typescript" / "bin" / "tsc"
+    done = subprocess.run(
+        ["node", tsc, "--project", folder],
+        capture_output=True,
+        text=True,
+        timeout=COMPILE_S,
+        check=False,
+    )
+    return done.stdout + done.stderr
+
+
+def test_the_dashboard_is_what_grafana_calls_one(compiler: Path) -> None:
+    """By its own types, with no field that they lack; a misspelt one is found."""
+    dashboard: dict[str, Any] = json.loads(DASHBOARD.read_text(encoding="utf-8"))
+    assert compiled(compiler, dashboard) == ""
+
+    dashboard["refersh"] = dashboard.pop("refresh")
+    assert "refersh" in compiled(compiler, dashboard)
