@@ -161,6 +161,10 @@ bench: setup ## Every benchmark, or one: B=lanes, projection, merge (RESULTS=fol
 schemas: setup ## Write what is generated: schemas, AsyncAPI, two pages of docs, the dashboard
 	$(BIN)/segue schemas
 
+.PHONY: screens
+screens: setup ## Record docs/screens: what `segue watch` and `segue job` show of a line at work
+	$(BIN)/python -m tests.screens
+
 .PHONY: lock
 lock: ## Resolve requirements.lock anew from pyproject.toml (needs uv)
 	uv pip compile pyproject.toml --universal --all-extras --no-strip-extras --generate-hashes --python-version 3.11 \

@@ -24,6 +24,7 @@ from ops.doctor import examine
 from ops.exits import HELP, CommandError, Exit, answering, print_json
 from ops.follow import follow
 from ops.job import job
+from ops.jobs import jobs
 from ops.lag import lag
 from ops.options import ApiUrl, DataDir, Json, Provider
 from ops.plan import lines, plan
@@ -37,6 +38,8 @@ from ops.settings import CommandSettings
 from ops.showing import show_checks, show_files, show_status
 from ops.stacks import HOUSE, a_stack, stack_command
 from ops.store import store
+from ops.topics import topics
+from ops.watch import watch
 from shared.running import HomeSettings, find_stack
 
 app = typer.Typer(
@@ -51,8 +54,11 @@ app.command(epilog=HELP)(acls)
 app.command(epilog=HELP)(rebuild)
 app.command(epilog=HELP)(cancel)
 app.command(epilog=HELP)(replay)
+app.command(epilog=HELP)(jobs)
 app.command(epilog=HELP)(job)
 app.command(epilog=HELP)(lag)
+app.command(epilog=HELP)(topics)
+app.command(epilog=HELP)(watch)
 app.add_typer(store, name="store", epilog=HELP)
 app.add_typer(dlq, name="dlq", epilog=HELP)
 

@@ -1,9 +1,10 @@
 """Doctor: `segue doctor`, what is found on this machine, what is missing, and what to do about it.
 
 A check is needed (the laptop path does not work without it) or useful (more works with it). The
-command ends well when everything needed is there.
+command ends well when everything needed is there. Where servers are named, or a stack runs here,
+these are looked at too (`servers.py`).
 
-I/O: looks at programs, packages, disk, ports and the api; changes nothing.
+I/O: looks at programs, packages, disk, ports, the api and the servers; changes nothing.
 """
 
 import asyncio
@@ -15,12 +16,13 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import av
 
+from ops.checks import Check
 from ops.client import ApiClient
+from ops.servers import named, on_servers
 from ops.settings import CommandSettings
 from services.api.settings import ApiSettings
 from services.generator.settings import GeneratorSettings
@@ -40,32 +42,6 @@ _TOOL_S = 20.0
 _ESCAPES = re.compile(r"\x1b\[[0-9;]*m")  # colours, which some programs print to pipes too
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Check:
-    """One thing that was looked at."""
-
-    name: str
-    ok: bool
-    found: str
-    needed: bool = True  #: False: only useful
-    advice: str = ""  #: what to do when it is not ok
-
-    @property
-    def state(self) -> str:
-        """In one word."""
-        return "ok" if self.ok else ("missing" if self.needed else "optional")
-
-    def as_json(self) -> dict[str, object]:
-        """For scripts."""
-        return {
-            "name": self.name,
-            "state": self.state,
-            "found": self.found,
-            "needed": self.needed,
-            "advice": "" if self.ok else self.advice,
-        }
-
-
 def examine(settings: CommandSettings) -> list[Check]:
     """Every check, in the order a person wants to read them."""
     return [
@@ -77,6 +53,7 @@ def examine(settings: CommandSettings) -> list[Check]:
         _port(settings),
         _api(settings),
         *_provider(),
+        *_on_servers(settings),
         *_tools_for_tests(),
     ]
 
@@ -197,6 +174,18 @@ def _provider() -> Iterator[Check]:
         needed=chosen.provider == "replicate",
         found=f"REPLICATE_API_KEY is {'set' if keyed else 'not set'}",
         advice="for MusicGen: an API key of replicate.com; without one `synth` makes the music",
+    )
+
+
+def _on_servers(settings: CommandSettings) -> Iterator[Check]:
+    if named(settings):
+        yield from asyncio.run(on_servers())
+        return
+    yield Check(
+        name="servers",
+        ok=True,
+        needed=False,
+        found="none are named, and no stack runs here: not looked at",
     )
 
 

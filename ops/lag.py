@@ -57,23 +57,39 @@ def lag(*, data_dir: DataDir = None, as_json: Json = False) -> None:
 
 
 async def _lag(operator: Operator) -> list[Lag]:
+    projected = await projection(operator)
+    async with reading(operator.kafka) as reader:
+        return await lags(operator, reader, projected)
+
+
+async def projection(operator: Operator) -> Mapping[tuple[str, int], int]:
+    """How far the api has read the log, as PostgreSQL says."""
     async with operator.database.connection() as connection:
         epoch = await rebuild.newest_epoch(connection) or operator.kafka.epoch
-        projected = await rebuild.standing(connection, epoch, hold=False)
+        return await rebuild.standing(connection, epoch, hold=False)
+
+
+async def lags(
+    operator: Operator, reader: LogReader, projected: Mapping[tuple[str, int], int] | None
+) -> list[Lag]:
+    """How far each service is behind on each topic; `projected` None: nobody knows of the api."""
     found = []
-    async with reading(operator.kafka) as reader:
-        for topic in EVENT_TOPICS:
-            spans = await reader.spans(topic.name)
-            if not spans:
-                continue  # not there yet: nobody is behind
-            for service in topic.read_by:
-                if service == GENERATOR and topic.name in HEARD:
-                    continue
-                if service == API:
-                    standing = projected
-                else:
-                    standing = await reader.committed(f"segue-{service}", spans)
-                found.append(await _of(operator, reader, service, spans, standing))
+    every = await reader.all_spans([topic.name for topic in EVENT_TOPICS])
+    for topic in EVENT_TOPICS:
+        spans = every[topic.name]
+        if not spans:
+            continue  # not there yet: nobody is behind
+        for service in topic.read_by:
+            if service == GENERATOR and topic.name in HEARD:
+                continue
+            standing: Mapping[tuple[str, int], int]
+            if service != API:
+                standing = await reader.committed(f"segue-{service}", spans)
+            elif projected is not None:
+                standing = projected
+            else:
+                continue
+            found.append(await _of(operator, reader, service, spans, standing))
     return sorted(found, key=lambda one: (one.service, one.topic))
 
 

@@ -160,16 +160,20 @@ def _settings(data_dir: Path | None) -> tuple[ApiSettings, str]:
     """The environment's, filled up with what the stack of this machine says of itself."""
     given = {} if data_dir is None else {"home": HomeSettings.from_environment(data_dir=data_dir)}
     command = CommandSettings.from_environment(**given)
-    environment = os.environ  # noqa: TID251 - a command's start: where no Kafka is named
-    if data_dir is not None or KAFKA_VARIABLE not in environment:
-        folder = command.home.folder
-        found = stack_environment(folder) if find_stack(folder) else {}
+    if data_dir is not None or KAFKA_VARIABLE not in os.environ:  # noqa: TID251 - as below
+        found = take_stack(command.home.folder)
         if data_dir is not None and not found:
-            raise CommandError(Exit.UNREACHABLE, f"no stack runs on {folder}")
-        environment.update(found)
+            raise CommandError(Exit.UNREACHABLE, f"no stack runs on {command.home.folder}")
     configure(TelemetrySettings.from_environment(log_level="error"))
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # the command says it, once
     return ApiSettings.from_environment(), command.operator or _user()
+
+
+def take_stack(folder: Path) -> bool:
+    """Let the environment name the servers of the stack on `folder`; whether one runs there."""
+    found = stack_environment(folder) if find_stack(folder) else {}
+    os.environ.update(found)  # noqa: TID251 - a command's start: where no Kafka is named
+    return bool(found)
 
 
 def _user() -> str:

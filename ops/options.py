@@ -1,5 +1,6 @@
 """Options: what several commands take, or one command takes in number, with their help."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -51,3 +52,14 @@ DryRun = Annotated[
 
 Apply = Annotated[bool, typer.Option("--apply", help="Do it; else say what would be done.")]
 Reason = Annotated[str | None, typer.Option(help="Why; kept in the audit. Needed with --apply.")]
+Moment = Annotated[
+    datetime | None,
+    typer.Option(formats=["%Y-%m-%dT%H:%M:%S%z", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d"], help="UTC."),
+]
+
+
+def utc(moment: datetime | None) -> datetime | None:
+    """A moment as it was given; without a zone it is UTC."""
+    if moment is None or moment.tzinfo is not None:
+        return moment
+    return moment.replace(tzinfo=UTC)

@@ -30,7 +30,7 @@ FETCH_WAIT_MS = 20
 AGAIN_S = 0.2
 POLL_MS = 1000
 BATCH_RECORDS = 2000
-_COORDINATOR_COMES = (GroupCoordinatorNotAvailableError, GroupLoadInProgressError)
+COORDINATOR_COMES = (GroupCoordinatorNotAvailableError, GroupLoadInProgressError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
@@ -63,23 +63,40 @@ class LogReader:
 
     async def spans(self, topic: str) -> list[Span]:
         """What lies in each partition of `topic` now; empty: there is no such topic."""
+        return (await self.all_spans([topic]))[topic]
+
+    async def all_spans(self, topics: Sequence[str]) -> dict[str, list[Span]]:
+        """The same of several topics, for the price of one."""
+        names = {self._full(topic): topic for topic in topics}
         async with _answering():
             # of all topics: asked for one that is not there, some brokers make it
             listed = await self.admin.describe_topics()
             places = sorted(
                 TopicPartition(one["topic"], part["partition"])
                 for one in listed
-                if one["topic"] == self._full(topic)
+                if one["topic"] in names
                 for part in one["partitions"]
             )
-            if not places:
-                return []
-            firsts = await self.consumer.beginning_offsets(places)
-            ends = await self.consumer.end_offsets(places)
-        return [
-            Span(topic=topic, partition=one.partition, start=firsts[one], end=ends[one])
-            for one in places
-        ]
+            firsts = await self._firsts(places)
+            ends = await self.consumer.end_offsets(places) if places else {}
+        found: dict[str, list[Span]] = {topic: [] for topic in topics}
+        for one in places:
+            topic = names[one.topic]
+            found[topic].append(
+                Span(topic=topic, partition=one.partition, start=firsts[one], end=ends[one])
+            )
+        return found
+
+    async def _firsts(self, places: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        """The first offsets; side by side, for each topic that the client meets takes 0.1 s."""
+        topics = {one.topic for one in places}
+        found = await asyncio.gather(
+            *(
+                self.consumer.beginning_offsets([one for one in places if one.topic == topic])
+                for topic in topics
+            )
+        )
+        return {place: offset for one in found for place, offset in one.items()}
 
     async def first_at(self, span: Span, moment: datetime) -> int:
         """The first offset of `span` that may be from `moment` or later."""
@@ -99,7 +116,7 @@ class LogReader:
                     found = await self.admin.list_consumer_group_offsets(
                         self.settings.topic_prefix + group, partitions=places
                     )
-                except _COORDINATOR_COMES:
+                except COORDINATOR_COMES:
                     await asyncio.sleep(AGAIN_S)
                 else:
                     return {

@@ -7,14 +7,13 @@ I/O: Kafka and PostgreSQL.
 """
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
 
 from ops.exits import CommandError, Exit, answering, print_json
 from ops.operating import Operator, audited, run
-from ops.options import Apply, DataDir, Json, Reason
+from ops.options import Apply, DataDir, Json, Moment, Reason, utc
 from ops.progress import telling
 from ops.reading import LogReader, reading
 from ops.replaying import Replay, progress, spans_of
@@ -29,10 +28,6 @@ LOOK_BACK = 200  # replays
 RUNNING_NAMED = 5
 Topic = Annotated[
     str | None, typer.Argument(metavar="[TOPIC]", help="Without it: a job's whole line.")
-]
-Moment = Annotated[
-    datetime | None,
-    typer.Option(formats=["%Y-%m-%dT%H:%M:%S%z", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d"], help="UTC."),
 ]
 
 
@@ -78,8 +73,8 @@ def replay(
             partition=partition,
             from_offset=from_offset,
             to_offset=to_offset,
-            since=_utc(since),
-            until=_utc(until),
+            since=utc(since),
+            until=utc(until),
         )
         wish = Wish(apply=apply, force=force, anew=anew, rate=rate, reason=reason)
         try:
@@ -240,10 +235,3 @@ def lines(told: dict[str, Any]) -> list[str]:
     if told["running_jobs"] and not told["applied"]:
         found.append(f"still running: {', '.join(told['running_jobs'])}: needs --force")
     return found
-
-
-def _utc(moment: datetime | None) -> datetime | None:
-    """A moment without a zone is UTC."""
-    if moment is None or moment.tzinfo is not None:
-        return moment
-    return moment.replace(tzinfo=UTC)

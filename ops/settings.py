@@ -19,4 +19,8 @@ class CommandSettings(SettingsGroup):
     #: who is written into the audit; None: the user at this machine
     operator: str | None = Field(None, validation_alias="SEGUE_OPERATOR", max_length=200)
 
+    #: where services answer `readyz`, NAME=URL with commas, several of one name too; `segue watch`
+    #: asks them for their lanes
+    service_urls: str = Field("", validation_alias="SEGUE_SERVICE_URLS")
+
     home: HomeSettings = Field(default_factory=HomeSettings.from_environment)

@@ -3,13 +3,18 @@
 I/O: standard output.
 """
 
+from collections.abc import Collection
 from typing import Any
 
-from ops.doctor import Check
+from rich.console import Console
+from rich.table import Table
+
+from ops.checks import Check
 from ops.exits import print_json
 from services.api.costing import dollars
 from services.api.schemas import StatusAnswer
 
+WIDTH = 120  # where there is no terminal that has one
 _MARKS = {"ok": "ok", "missing": "MISSING", "optional": "-"}
 
 
@@ -57,6 +62,34 @@ def money(
     estimated = "" if estimate_usd is None else f" (estimated {dollars(estimate_usd)})"
     saved = f", saved {dollars(saved_usd)}" if saved_usd else ""
     return f"{cost}{estimated}{saved}"
+
+
+def plain() -> Console:
+    """Standard output for tables: as wide as the terminal, `WIDTH` where there is none."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=WIDTH)
+
+
+def wide(
+    *columns: str,
+    right: Collection[str] = (),
+    folds: Collection[str] = (),
+    rest: str | None = None,
+) -> Table:
+    """A table without lines: numbers stand `right`, what `folds` is never cut off.
+
+    `rest` is the column that has what the others leave of the width.
+    """
+    table = Table(box=None, pad_edge=False, expand=rest is not None)
+    for name in columns:
+        table.add_column(
+            name,
+            justify="right" if name in right else "left",
+            overflow="fold" if name in folds else "ellipsis",
+            no_wrap=name not in folds,
+            ratio=1 if name == rest else None,
+        )
+    return table
 
 
 def show_checks(checks: list[Check]) -> None:

@@ -40,6 +40,10 @@ class OperatorGround:
         """The command, started."""
         return await started(self.environment, *words)
 
+    async def start_plain(self, *words: str) -> asyncio.subprocess.Process:
+        """The command as people run it, started."""
+        return await started(self.environment, *words, as_json=False)
+
     async def segue(self, *words: str) -> tuple[int, dict[str, Any]]:
         """Run the command with `--json`; its code, and what it said."""
         return await segue(self.environment, *words)
@@ -111,10 +115,12 @@ async def operator_ground(
         yield OperatorGround(line=line, kafka=kafka, environment=environment)
 
 
-async def started(environment: Mapping[str, str], *words: str) -> asyncio.subprocess.Process:
-    """`segue` with `--json`, started."""
+async def started(
+    environment: Mapping[str, str], *words: str, as_json: bool = True
+) -> asyncio.subprocess.Process:
+    """`segue`, with `--json` unless it is not wanted, started."""
     return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "ops", *words, "--json"),
+        *(sys.executable, "-u", "-m", "ops", *words, *(["--json"] if as_json else [])),
         cwd=REPOSITORY,
         env={**os.environ, **environment},  # noqa: TID251 - the child's
         stdout=asyncio.subprocess.PIPE,

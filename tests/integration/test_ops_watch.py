@@ -1,0 +1,371 @@
+"""`segue watch`, `jobs`, `topics` and `doctor`: what an operator sees, on real servers."""
+
+import asyncio
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+from aiokafka import AIOKafkaConsumer
+
+from services.api.repository import listing
+from services.api.repository.listing import LISTED
+from shared.clock import SystemClock
+from shared.errors import UndecodableError
+from shared.events import JobFailed, SceneRequested, Stage
+from shared.kafka.admin import administering, configure, described
+from shared.kafka.codec import Record
+from shared.kafka.deadletter import DeadLetters
+from shared.kafka.producer import Publisher
+from tests.api_line import NOWHERE, TWO_SCENES
+from tests.builders import a_segment
+from tests.builders_run import a_delay
+from tests.operator import OperatorGround, operator_ground
+from tests.servers import Database, KafkaServer, PostgresServer
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+PAGE_S_MAX = 5.0  # 3 ms alone; the machine may be busy, and without an index it takes longer
+
+
+@pytest.fixture
+async def ground(
+    kafka: KafkaServer, postgres: Database, topic_prefix: str, store_folder: Path
+) -> AsyncIterator[OperatorGround]:
+    """Four jobs at different places, and no service."""
+    async with operator_ground(kafka.bootstrap, postgres, topic_prefix, store_folder) as ground:
+        for name in ("made", "waits", "failed"):
+            await ground.line.post(job_id=name, scenes=TWO_SCENES)
+        made = [
+            a_segment(index, count=2).model_copy(update={"job_id": "made", "cost_usd": 0.25})
+            for index in range(2)
+        ]
+        waits = a_delay().model_copy(update={"job_id": "waits"})
+        failed = JobFailed(
+            job_id="failed", run=1, stage=Stage.MUX, code="c", message="no film", scene_index=None
+        )
+        await ground.line.hear(*made, waits, failed)
+        await ground.line.rows("INSERT INTO jobs (job_id, created_at, updated_at) "
+                               "VALUES ('known', now() - interval '1 h', now())")  # fmt: skip
+        yield ground
+
+
+async def a_dead_letter(ground: OperatorGround) -> None:
+    """One record that a merger could not read."""
+    publisher = Publisher(ground.kafka, source="test", clock=SystemClock())
+    await publisher.start()
+    letters = DeadLetters(publisher, service="merger", clock=SystemClock(), consecutive_max=9)
+    record = Record(topic="segment.generated", partition=0, offset=3, key=b"made", value=b"{")
+    try:
+        await letters.put(record, UndecodableError("no JSON"), attempts=1)
+    finally:
+        await publisher.stop()
+
+
+@asynccontextmanager
+async def a_member(ground: OperatorGround, service: str) -> AsyncIterator[None]:
+    """Somebody who follows the topics of a service, in its group."""
+    prefix = ground.kafka.topic_prefix
+    consumer = AIOKafkaConsumer(
+        prefix + SceneRequested.kind,
+        bootstrap_servers=ground.kafka.bootstrap_servers,
+        group_id=f"{prefix}segue-{service}",
+        auto_offset_reset="earliest",
+        enable_auto_commit=False,
+    )
+    await consumer.start()
+    try:
+        async with asyncio.timeout(30):
+            while not consumer.assignment():
+                await consumer.getmany(timeout_ms=100)
+        yield
+    finally:
+        await consumer.stop()
+
+
+async def text_of(ground: OperatorGround, *words: str, **environment: str) -> tuple[int, str]:
+    """What a command prints for people, and its exit code."""
+    ground = replace(ground, environment={**ground.environment, **environment})
+    process = await ground.start_plain(*words)
+    async with asyncio.timeout(90):
+        said, _ = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, said.decode()
+
+
+async def test_one_look_shows_who_lives_who_is_behind_and_what_waits(
+    ground: OperatorGround,
+) -> None:
+    """Members by Kafka, lag by records and seconds, jobs by stage, money, dead letters."""
+    requests = [
+        SceneRequested(job_id=f"j{n}", scene_index=0, scene_count=1, duration_s=1.5)
+        for n in range(3)
+    ]
+    await ground.say(requests, partition=0)
+    await a_dead_letter(ground)
+
+    async with a_member(ground, "generator"):
+        code, told = await ground.segue("watch", "--ask", f"generator=http://{NOWHERE}")
+        shown = await text_of(ground, "watch", "--once")
+
+    services = {
+        one["service"] if "service" in one else one["name"]: one for one in told["services"]
+    }
+    assert code == 0
+    assert {name: one["members"] for name, one in services.items()} == {
+        "api": 0,
+        "generator": 1,
+        "merger": 0,
+        "muxer": 0,
+    }
+    generator = services["generator"]
+    assert (generator["records"], generator["behind_on"]) == (3, "scene.requested")
+    assert 0 < generator["seconds"] < 120
+    assert generator["unready"] == "1 of 1 do not answer"
+    assert services["api"]["records"] == 3
+    assert told["stages"] == {"submitted": 1, "generating": 0, "merging": 1, "muxing": 0}
+    assert told["ended_today"] == {"failed": 1}
+    assert (told["spent_today_usd"], told["spent_usd"]) == (0.5, 0.5)
+    assert told["dead_letters"] == {"segment.generated": 1}
+    assert told["waiting_scenes"] == 1
+    assert {one["job_id"] for one in told["oldest"]} == {"made", "waits"}
+    assert {one["do"] for one in told["troubles"]} >= {"segue dlq list", "segue jobs --waiting"}
+    assert shown[0] == 0
+    assert "1 waiting: segment.generated 1" in shown[1]
+
+
+async def test_a_server_that_is_away_is_shown_and_found_again(
+    ground: OperatorGround, kafka: KafkaServer, postgres_server: PostgresServer
+) -> None:
+    """A look with Kafka away ends with 3 and the rest of the figures; watching goes on."""
+    nowhere = {"KAFKA_BOOTSTRAP_SERVERS": NOWHERE}
+    away = await replace(ground, environment={**ground.environment, **nowhere}).segue("watch")
+    async with relay(kafka.bootstrap) as (address, switch):
+        watching = replace(
+            ground, environment={**ground.environment, "KAFKA_BOOTSTRAP_SERVERS": address}
+        )
+        process = await watching.start_plain("watch", "--every", "0.5", "--for", "60")
+        assert process.stdout is not None
+        seen = []
+        try:
+            async with asyncio.timeout(60):
+                for on, said in ((True, "Kafka answers"), (False, "away"), (True, "answers")):
+                    switch.on = on
+                    while said not in (line := (await process.stdout.readline()).decode()):
+                        assert line, "it goes on"
+                    seen.append(line)
+            process.terminate()
+            await process.communicate()
+        finally:
+            if process.returncode is None:
+                process.kill()
+    no_database = await ground_without(ground, postgres_server).segue("watch")
+
+    assert (away[0], away[1]["services"], away[1]["stages"]["submitted"]) == (3, None, 1)
+    assert away[1]["kafka"]["problem"]
+    assert all("PostgreSQL answers" in line for line in seen)
+    assert process.returncode == 0
+    assert (no_database[0], "PostgreSQL" in no_database[1]["error"]) == (3, True)
+
+
+class Switch:
+    """Whether the relay lets anything through."""
+
+    on = True
+
+
+@asynccontextmanager
+async def relay(target: str) -> AsyncIterator[tuple[str, Switch]]:
+    """An address that leads to `target` while the switch is on."""
+    host, _, port = target.partition(":")
+    switch = Switch()
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65_536):
+            writer.write(data)
+        writer.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if not switch.on:
+            writer.close()
+            return
+        up_reader, up_writer = await asyncio.open_connection(host, int(port))
+        tasks.update(
+            asyncio.create_task(pump(one, other))
+            for one, other in ((reader, up_writer), (up_reader, writer))
+        )
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}", switch
+    finally:
+        server.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def ground_without(ground: OperatorGround, server: PostgresServer) -> OperatorGround:
+    """The same, where the database is one that nobody made."""
+    url = server.url.replace("/segue", "/nobody_made_this", 1)
+    return replace(ground, environment={**ground.environment, "DATABASE_URL": url})
+
+
+async def test_jobs_are_listed_newest_first_and_filtered(ground: OperatorGround) -> None:
+    """By status, by what they wait for, by time, a page at a time."""
+    whole = await ground.segue("jobs")
+    first = await ground.segue("jobs", "--limit", "2")
+    rest = await ground.segue("jobs", "--after", first[1]["next"], "--since", "2020-01-01")
+    some = await ground.segue("jobs", "--failed", "--status", "pending")
+    waiting = await ground.segue("jobs", "--waiting")
+
+    def names(told: tuple[int, dict[str, Any]]) -> list[str]:
+        assert told[0] == 0
+        return [one["job_id"] for one in told[1]["jobs"]]
+
+    assert names(whole) == ["failed", "waits", "made", "known"]
+    assert (names(first), names(rest)) == (["failed", "waits"], ["made", "known"])
+    assert (first[1]["next"], rest[1]["next"]) == ("waits", None)
+    assert (names(some), some[1]["jobs"][0]["error"]) == (["failed", "known"], "no film")
+    assert (names(waiting), waiting[1]["jobs"][0]["waits"]) == (["waits"], "Replicate wants credit")
+    made = whole[1]["jobs"][2]
+    assert (made["status"], made["scenes_done"], made["scene_count"]) == ("merging", 2, 2)
+    assert made["cost_usd"] == 0.5
+
+
+async def test_what_jobs_cannot_list_is_said(ground: OperatorGround) -> None:
+    """A status that is none, a job that nobody knows, tables that are not there."""
+    status = await ground.segue("jobs", "--status", "done")
+    after = await ground.segue("jobs", "--after", "nobody")
+    url = ground.environment["DATABASE_URL"]
+    connection = await asyncpg.connect(url)
+    await connection.execute("DROP TABLE operator_actions")
+    await connection.close()
+    no_tables = await ground.segue("jobs")
+
+    assert (status[0], "there is no status done" in status[1]["error"]) == (2, True)
+    assert (after[0], "nobody knows a job nobody" in after[1]["error"]) == (4, True)
+    assert (no_tables[0], "start the api of it once" in no_tables[1]["error"]) == (4, True)
+
+
+async def test_a_page_of_a_million_jobs_is_read_from_an_index(ground: OperatorGround) -> None:
+    """Newest, failed ones, a page in the middle, and the figures of a look; times are reported."""
+    connection = await asyncpg.connect(ground.environment["DATABASE_URL"])
+    try:
+        await a_million(connection)
+        plan = "\n".join(row[0] for row in await connection.fetch(*explained(["failed"])))
+        took = {}
+        for name, words in {"jobs": ("jobs", "--failed"), "watch": ("watch",)}.items():
+            began_s = time.monotonic()
+            code, told = await ground.segue(*words)
+            took[f"segue {name}"] = round(time.monotonic() - began_s, 3)
+            assert code == 0, told
+        middle = await listing.place_of(connection, "m500000")
+        began_s = time.monotonic()
+        page = await listing.page(connection, LISTED, after=middle, count=20)
+        took["a page"] = round(time.monotonic() - began_s, 4)
+        since = datetime.now(UTC) - timedelta(seconds=1000)  # noqa: TID251 - as the rows were dated
+        recent = await listing.page(connection, ["failed"], since=since, count=20)
+    finally:
+        await connection.close()
+
+    sys.stdout.write(f"of a million jobs, in seconds: {took}\n")
+    assert "runs_by_status" in plan
+    assert "Seq Scan" not in plan
+    assert [one.job_id for one in page[:2]] == ["m500001", "m500002"]
+    assert len(page) == 20
+    assert 8 <= len(recent) <= 10
+    assert took["a page"] < PAGE_S_MAX
+
+
+def explained(statuses: list[str]) -> tuple[Any, ...]:
+    """The question that `segue jobs` asks, as one about its plan."""
+    end, start = "2999-01-01T00:00:00Z", "1999-01-01T00:00:00Z"
+    query = listing._PAGE.format(waiting="")
+    for number, value in enumerate(
+        (f"ARRAY['{statuses[0]}']", f"'{end}'::timestamptz", "''", f"'{start}'::timestamptz", "21",
+         "true"), start=1):  # fmt: skip
+        query = query.replace(f"${number}::text[]", value).replace(f"${number}", value)
+    return (f"EXPLAIN {query}",)
+
+
+async def a_million(connection: Any) -> None:
+    """Jobs with a run each, one in a hundred failed, one in ten paid; nothing is checked twice."""
+    await connection.execute(
+        """
+        SET session_replication_role = replica;
+        SET synchronous_commit = off;
+        INSERT INTO jobs (job_id, run, created_at, updated_at)
+            SELECT 'm' || n, 1, now() - n * interval '1 s', now()
+            FROM generate_series(1, 1000000) n;
+        INSERT INTO runs (job_id, run, status, scene_count, started_at)
+            SELECT job_id, 1, CASE WHEN job_id LIKE '%00' THEN 'failed' ELSE 'completed' END, 1,
+                created_at FROM jobs WHERE job_id ~ '^m[0-9]';
+        INSERT INTO scenes (job_id, run, scene_index, state, cost_usd)
+            SELECT job_id, 1, 0, 'done', 0.01 FROM runs WHERE job_id LIKE 'm%7';
+        ANALYZE jobs, runs, scenes;
+        """,
+        timeout=180,
+    )
+
+
+async def test_topics_are_made_and_raised_and_nothing_else(ground: OperatorGround) -> None:
+    """Dry first; with a reason it is done, audited; what would move keys is refused."""
+    prefix = ground.kafka.topic_prefix + "other-"
+    other = replace(ground, environment={**ground.environment, "SEGUE_TOPIC_PREFIX": prefix})
+    dry = await other.segue("topics")
+    no_reason = await other.segue("topics", "--apply")
+    done = await other.segue("topics", "--apply", "--reason", "a new cluster")
+    again = await other.segue("topics")
+
+    settings = ground.kafka.model_copy(update={"topic_prefix": prefix})
+    name = f"{prefix}video.muxed"
+    async with administering(settings) as admin:
+        await configure(admin, {name: {"retention.ms": "60000", "segment.bytes": "1048576"}})
+    wide = replace(other, environment={**other.environment, "SEGUE_PARTITIONS": "8"})
+    more = await wide.segue("topics", "--apply", "--reason", "eight generators")
+    keys = ("retention.ms", "segment.bytes")
+    async with administering(settings) as admin:
+        [facts] = (await described(admin, [name], keys=keys)).values()
+    audit = await ground.line.rows("SELECT command, reason, state FROM operator_actions")
+
+    assert (dry[0], len(dry[1]["differences"]), dry[1]["applied"]) == (1, 19, False)
+    assert (no_reason[0], "--reason" in no_reason[1]["error"]) == (2, True)
+    assert (done[0], len(done[1]["made"])) == (0, 19)
+    assert (again[0], again[1]["differences"]) == (0, [])
+    assert more[0] == 1
+    refused = {one["what"] for one in more[1]["differences"] if one["verdict"] == "refuse"}
+    assert refused == {"partitions"}
+    assert more[1]["set"] == {name: {"retention.ms": "1209600000"}}
+    assert facts.partitions == 4
+    assert facts.configs == {"retention.ms": "1209600000", "segment.bytes": "1048576"}
+    assert [row["reason"] for row in audit] == ["a new cluster", "eight generators"]
+    assert {row["state"] for row in audit} == {"done"}
+
+
+async def test_the_doctor_looks_at_the_servers_that_are_named(ground: OperatorGround) -> None:
+    """All well; then one after the other away, with the way out."""
+    well = await ground.segue("doctor")
+    gone = {
+        "KAFKA_BOOTSTRAP_SERVERS": NOWHERE,
+        "DATABASE_URL": f"postgresql://nobody@{NOWHERE}/none",
+        "SEGUE_STORE_DIR": "/proc/nowhere",
+        "PUBLIC_BASE_URL": "http://127.0.0.1:4000",
+    }
+    away = await replace(ground, environment={**ground.environment, **gone}).segue("doctor")
+
+    found = {one["name"]: one for one in well[1]["checks"]}
+    lost = {one["name"]: one for one in away[1]["checks"]}
+    for name in ("Kafka", "topics", "PostgreSQL", "tables", "clocks", "store", "key"):
+        assert found[name]["state"] == "ok", found[name]
+    assert well[0] == 0
+    assert away[0] == 1
+    for name in ("Kafka", "PostgreSQL", "store"):
+        assert (lost[name]["state"], bool(lost[name]["advice"])) == ("missing", True)
+    assert lost["PUBLIC_BASE_URL"]["state"] == "optional"
