@@ -13,10 +13,16 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared.telemetry import trace
-from shared.telemetry.log import Logger
+from shared.telemetry.log import Logger, bind
 from shared.telemetry.trace import Carried, Serving
 
 _QUIET = frozenset({"/livez", "/readyz", "/metrics"})
+
+
+def concerns(job_id: str) -> None:
+    """The request that is answered here is about this job: its lines and its span say so."""
+    bind(job_id=job_id)
+    trace.note({"segue.job_id": job_id})
 
 
 class Traced:
@@ -48,6 +54,8 @@ class Traced:
         with trace.continuing(carried, method, about, kind="server") as span:
             await self._app(scope, receive, answer)
             route = getattr(scope.get("route"), "path", None)
+            if job_id := scope.get("path_params", {}).get("job_id"):
+                concerns(job_id)
             span.name(f"{method} {route}" if route else method)
             span.set({"http.route": route, "http.response.status_code": status})
             if status >= HTTPStatus.INTERNAL_SERVER_ERROR:

@@ -135,6 +135,11 @@ def about(**fields: object) -> AbstractContextManager[None]:
     return structlog.contextvars.bound_contextvars(**known)
 
 
+def bind(**fields: object) -> None:
+    """From here on every line of this task, and of those that it starts, has these fields."""
+    structlog.contextvars.bind_contextvars(**fields)
+
+
 def _traced(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
     carried = trace.outgoing()
     if carried is not None:

@@ -221,6 +221,12 @@ def outgoing() -> Carried | None:
     return _came_in.get()
 
 
+def note(attributes: Attributes) -> None:
+    """The span that goes on is about this."""
+    if _tracer is not None and (current := _tracer.current()) is not None:
+        current.set(attributes)
+
+
 def failed(error: BaseException | str) -> None:
     """The span that goes on did not do what it was to do."""
     if _tracer is not None and (current := _tracer.current()) is not None:

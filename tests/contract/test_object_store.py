@@ -19,6 +19,8 @@ from shared.storage import CHUNK_BYTES, ObjectStore, StandInWarning
 from shared.storage.filesystem import FolderStore
 from shared.storage.memory import MemoryStore
 from shared.storage.s3 import S3Store
+from shared.storage.told import ToldStore
+from shared.telemetry.log import logger_of
 from tests.running import eventually
 
 CREATORS = 50
@@ -27,14 +29,21 @@ LARGE_BYTES = 20 * 1024 * 1024  # more than two parts of a multipart upload
 
 # A parameter is named after the fixture of the server it needs.
 @pytest.fixture(
-    params=["memory", "folder", pytest.param("minio", id="s3", marks=pytest.mark.integration)]
+    params=[
+        "memory",
+        "told",
+        "folder",
+        pytest.param("minio", id="s3", marks=pytest.mark.integration),
+    ]
 )
 async def store(request: pytest.FixtureRequest, store_folder: Path) -> AsyncIterator[ObjectStore]:
     """One adapter after the other."""
     opened: ObjectStore
-    if request.param == "memory":
+    if request.param in {"memory", "told"}:
         with pytest.warns(StandInWarning, match="forgets everything"):
             opened = MemoryStore()
+        if request.param == "told":
+            opened = ToldStore(opened, log=logger_of("test"))
     elif request.param == "folder":
         opened = FolderStore(store_folder)
     else:

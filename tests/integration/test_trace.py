@@ -131,6 +131,8 @@ async def test_one_trace_goes_from_the_request_to_the_video(
         ("segue-muxer", "send video.muxed"),
         ("segue-api", "process video.muxed"),
     }
+    (asked,) = [span for span in spans if span.name.startswith("POST /api/v3/audio")]
+    assert (asked.attributes or {})["segue.job_id"] == "film"
     (muxed,) = [span for span in spans if span.name == "process video.muxed"]
     assert muxed.attributes is not None
     attributes = dict(muxed.attributes)

@@ -27,6 +27,7 @@ from services.api.repository import Connection, LockWaitError, idempotency, stat
 from services.api.routes.documents import problems
 from services.api.schemas import GenerateAnswer, GenerateBody, StatusAnswer, StyleBody, VideoBody
 from services.api.starting import begin, locked_job
+from services.api.traced import concerns
 from shared.storage.keys import check_key
 
 POLL_AFTER_S = 2  # a fair pace for whoever polls the status
@@ -73,6 +74,7 @@ async def generate_scenes(
     limits = edge.settings.limits
     raw = await read_json(request, bytes_max=limits.body_bytes_max, part_s=limits.receive_s)
     body = _parsed(raw)
+    concerns(body.job_id)
     said = spec_of_body(body, limits)
     await _check_object(edge, body.video, field="video", route="/api/v3/videos")
     style = body.audio_params.style_audio if body.audio_params else None
