@@ -113,12 +113,10 @@ class Applier:
             async with self.database.transaction() as connection:
                 await self._advance(connection, batch)
                 received = [read(record) for record in batch.records]
-                if stitched:
-                    for one in received:
-                        with handling(one.record, one.event if isinstance(one, Envelope) else None):
-                            await self._stitched(connection, one)
-                else:
-                    ended = await self._project(connection, received)
+                for one in received if stitched else ():
+                    with handling(one.record, one.event if isinstance(one, Envelope) else None):
+                        await self._stitched(connection, one)
+                ended = [] if stitched else await self._project(connection, received)
         durations.observe(ended)
 
     async def _advance(self, connection: Connection, batch: Batch) -> None:
@@ -160,8 +158,7 @@ class Applier:
             value=record.value,
             headers=record.headers + told,
         )
-        letter = _fitting(letter)
-        await outbox.add(connection, [letter], now=now)
+        await outbox.add(connection, [_fitting(letter)], now=now)
         DEAD_LETTERS_TOTAL.labels(SERVICE, record.topic).inc()
         _count(record, "dead_lettered")
         self.log.error(

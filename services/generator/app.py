@@ -53,10 +53,7 @@ async def run(
         ready=ready or asyncio.Event(),
         clock=clock,
         log=log,
-        probes=[
-            *server_probes(settings.kafka, store, clock=clock),
-            Probe(name="provider", ask=standing.ask, clock=clock),
-        ],
+        probes=[*server_probes(settings.kafka, store, clock=clock), _probe(standing, clock=clock)],
         figures=stream.lanes.figures,
     )
     async with health.served(settings.health):
@@ -73,6 +70,10 @@ async def run(
             await provider.close()
             await store.close()
             log.info("generator stopped", action="service.stopped")
+
+
+def _probe(standing: ProviderStanding, *, clock: Clock) -> Probe:
+    return Probe(name="provider", ask=standing.ask, clock=clock)
 
 
 def _stream(
