@@ -44,10 +44,9 @@ async def _members(admin: AIOKafkaAdminClient, name: str) -> int:
     while True:
         try:
             [answer] = await admin.describe_consumer_groups([name])
-        except COORDINATOR_COMES:
-            await asyncio.sleep(AGAIN_S)
-        else:
             [group] = answer.groups
             if group[_CODE]:
                 raise for_code(group[_CODE])(f"group {name}")
             return len(group[_MEMBERS])
+        except COORDINATOR_COMES:
+            await asyncio.sleep(AGAIN_S)
