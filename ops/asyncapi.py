@@ -40,10 +40,17 @@ _DLQ_HEADERS = {
     "dlq-origin-offset": "Its offset there.",
     "dlq-origin-timestamp": "Its time stamp there, milliseconds since 1970.",
     "dlq-attempts": "Tries; 0: parked behind an earlier dead letter of its run.",
-    "dlq-first-failed-at": "When its first try failed.",
+    "dlq-first-failed-at": "When its first try failed; of one that was put back: its very first.",
     "dlq-failed-at": "When it was given up.",
     "dlq-service": "Who gave it up.",
     "dlq-service-version": "In which version.",
+}
+_REQUEUE_HEADERS = {
+    "dlq-requeue": "Number of the requeue that put the record back; kept when it dies again.",
+    "dlq-requeue-of": "Which dead letter it was: topic/partition/offset.",
+    "dlq-requeues": "How often it was put back after it had failed itself.",
+    "dlq-first-origin": "Where it lay before that: topic/partition/offset.",
+    "dlq-requeue-last": "Nothing of its run comes behind it: worked off, it releases the run.",
 }
 _ABOUT = """\
 The events of Segue, which gives a stitched video its music. Every record is keyed by `job_id`, so
@@ -215,7 +222,8 @@ def _key() -> Node:
 
 def _dead_letter() -> Node:
     properties = {
-        name: {"type": "string", "description": meaning} for name, meaning in _DLQ_HEADERS.items()
+        name: {"type": "string", "description": meaning}
+        for name, meaning in {**_DLQ_HEADERS, **_REQUEUE_HEADERS}.items()
     }
     return {
         "name": "segue.dead-letter",

@@ -38,6 +38,13 @@ value and headers as they were, with headers that say why (`dlq-reason`, `dlq-ex
 an earlier dead letter of its run), when it first failed and when it was given up
 (`dlq-first-failed-at`, `dlq-failed-at`) and by whom (`dlq-service`, `dlq-service-version`). Later
 records of the same run on the same topic are parked behind it.
+
+A record that an operator put back (`segue dlq requeue`) lies on its topic and partition once more,
+with its key, value and headers as they were first and six headers of ours: which requeue it was
+(`dlq-requeue`), of which dead letter (`dlq-requeue-of`), how often the record was put back after it
+had failed itself (`dlq-requeues`), when it failed first and where it lay then
+(`dlq-first-failed-at`, `dlq-first-origin`), and, on the last one of its run, that nothing comes
+behind it (`dlq-requeue-last`). They stay if it dies again. Other readers may ignore them.
 """
 
 

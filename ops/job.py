@@ -1,7 +1,7 @@
 """Job: the command that tells one job's story: every event with its place in the log.
 
-What was said again by a replay says so, and what lies in the dead letters says why. It reads; it
-writes nothing.
+What was said again by a replay or put back by a requeue says so, and a dead letter says why. It
+reads; it writes nothing.
 
 I/O: Kafka and PostgreSQL.
 """
@@ -31,6 +31,7 @@ from shared.events import (
     VideoStitched,
 )
 from shared.kafka.codec import Envelope, Record, read
+from shared.kafka.parking import REQUEUE_ID, REQUEUE_OF
 from shared.topics import DLQ_SUFFIX, EVENT_TOPICS
 
 SKEW = timedelta(hours=1)  # between the clocks of brokers and services
@@ -52,6 +53,7 @@ class Told:
     replay: str | None = None  #: the replay that said it again
     origin: str | None = None  #: of which record: topic/partition/offset
     attempts: str | None = None  #: of a dead letter
+    requeue: str | None = None  #: the requeue that put it back
 
     def as_json(self) -> dict[str, Any]:
         """For scripts."""
@@ -124,8 +126,9 @@ def _told(record: Record, job_id: str) -> Told | None:
         cost_usd=getattr(event, "cost_usd", None),
         object_key=getattr(event, "object_key", None),
         replay=record.header(REPLAY_ID),
-        origin=record.header(REPLAY_ORIGIN),
+        origin=record.header(REPLAY_ORIGIN) or record.header(REQUEUE_OF),
         attempts=record.header("dlq-attempts"),
+        requeue=None if event is None else record.header(REQUEUE_ID),
     )
 
 
@@ -173,7 +176,8 @@ def lines(told: dict[str, Any]) -> list[str]:
         at = datetime.fromisoformat(one["at"]).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
         place = f"{one['topic']}/{one['partition']}/{one['offset']}"
         number = "" if one["run"] is None else f"run {one['run']}"
-        again = f" (replay {one['replay']} of {one['origin']})" if one["replay"] else ""
+        how = next((name for name in ("requeue", "replay") if one[name]), None)
+        again = f" ({how} {one[how]} of {one['origin']})" if how else ""
         cost = "" if one["cost_usd"] is None else f" {dollars(one['cost_usd'])}"
         tried = f" ({one['attempts']} attempts)" if one["attempts"] else ""
         found.append(f"{at}  {place:<30} {number:<6} {one['says']}{cost}{tried}{again}")

@@ -78,7 +78,7 @@ class Watcher:
         async with reading(self.operator.kafka) as reader:
             alive = await members(reader.admin, self.operator.kafka)
             behind = await lags(self.operator, reader, projected)
-            letters = await waiting(reader)
+            letters = await waiting(self.operator, reader)
         return KafkaFigures(
             services=[service_of(name, alive, behind, said.get(name, Said())) for name in SERVICES],
             dead_letters=letters,

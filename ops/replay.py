@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ops.alone import alone, interrupted
 from ops.exits import CommandError, Exit, answering, print_json
 from ops.operating import Operator, audited, run
 from ops.options import Apply, DataDir, Json, Moment, Reason, utc
@@ -19,12 +20,10 @@ from ops.reading import LogReader, reading
 from ops.replaying import Replay, progress, spans_of
 from ops.selecting import Picker, Plan, Selection
 from services.api.costing import dollars
-from services.api.repository import audit, standing
-from services.api.repository.audit import Action, ActionState
+from services.api.repository.audit import Action
 from shared.errors import RetryableError
 
 COMMAND = "replay"
-LOOK_BACK = 200  # replays
 RUNNING_NAMED = 5
 Topic = Annotated[
     str | None, typer.Argument(metavar="[TOPIC]", help="Without it: a job's whole line.")
@@ -96,9 +95,10 @@ def replay(
 async def _replay(operator: Operator, selection: Selection, wish: Wish) -> dict[str, Any]:
     selection.check(now=operator.clock.now())
     async with operator.database.dedicated() as holder, reading(operator.kafka) as reader:
-        if wish.apply and not await standing.try_lock(holder):
-            raise CommandError(Exit.REFUSED, await _who_replays(operator))
-        earlier = None if wish.anew else await _interrupted(operator, selection)
+        if wish.apply:
+            await alone(operator, holder)
+        arguments = selection.as_json()
+        earlier = None if wish.anew else await interrupted(operator, COMMAND, arguments)
         spans = await selection.spans(reader) if earlier is None else spans_of(earlier.progress)
         work = Replay(operator=operator, selection=selection, spans=spans)
         plan, picker = await work.plan(reader, tell=telling(operator.say, "records looked at"))
@@ -136,26 +136,6 @@ async def _applied(
             raise RetryableError(end) from error.__cause__
         await row.tell(progress(work.spans, total=total, copied=copied))
     return {**told, "applied": True, "replay": row.number, "copied": copied}
-
-
-async def _interrupted(operator: Operator, selection: Selection) -> Action | None:
-    """The newest replay of the same, if it did not come to its end."""
-    async with operator.database.connection() as connection:
-        rows = await audit.newest(connection, command=COMMAND, count=LOOK_BACK)
-    same = next((row for row in rows if row.arguments == selection.as_json()), None)
-    if same is None or same.state is ActionState.DONE or "spans" not in same.progress:
-        return None
-    return same
-
-
-async def _who_replays(operator: Operator) -> str:
-    async with operator.database.connection() as connection:
-        rows = await audit.newest(connection, command=COMMAND, count=LOOK_BACK)
-    for row in rows:
-        if row.state is ActionState.RUNNING:
-            began = f"{row.started_at:%Y-%m-%d %H:%M:%S}"
-            return f"replay {row.id} of {row.who} runs since {began} UTC: one at a time"
-    return "another replay runs: one at a time"
 
 
 def _told(

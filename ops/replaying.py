@@ -48,14 +48,7 @@ class Replay:
                     plan.add(envelope.event)
                 done += len(records)
                 tell(done, total)
-        known, stands = frozenset[str](), dict[tuple[str, int], standing.RunStanding]()
-        places = list(plan.runs)
-        async with self.operator.database.connection() as connection:
-            for at in range(0, len(places), JOBS_AT_ONCE):
-                some = places[at : at + JOBS_AT_ONCE]
-                stands |= await standing.of_runs(connection, some)
-                known |= await standing.known(connection, {job_id for job_id, _ in some})
-        plan.judge(stands, known)
+        await judge(self.operator, plan)
         return plan, picker
 
     async def copy(
@@ -91,24 +84,13 @@ class Replay:
     async def _reached(self, reader: LogReader, span: Span, number: int) -> tuple[int, int]:
         """How many copies of `span` there are, and the offset of the last one's origin."""
         wanted, copies, last = str(number), 0, -1
-        written = await self._written(reader, span)
+        written = await written_since(reader, span)
         async for records in reader.read(written):
             for record in records:
                 origin = origin_of(record)
                 if record.header(REPLAY_ID) == wanted and origin is not None:
                     copies, last = copies + 1, origin[2]
         return copies, last
-
-    async def _written(self, reader: LogReader, span: Span) -> Span:
-        """What was written behind the stretch since it was fixed, once nothing more arrives."""
-        end = await _end_of(reader, span)
-        while end > span.end:
-            await asyncio.sleep(SETTLE_S)
-            later = await _end_of(reader, span)
-            if later == end:
-                break
-            end = later
-        return Span(topic=span.topic, partition=span.partition, start=span.end, end=end)
 
 
 class Pace:
@@ -127,6 +109,30 @@ class Pace:
         loop = asyncio.get_running_loop()
         await asyncio.sleep(max(self._next - loop.time(), 0))
         self._next = loop.time() + count / self._rate
+
+
+async def judge(operator: Operator, plan: Plan) -> None:
+    """Hold a plan against the rows of its runs."""
+    known, stands = frozenset[str](), dict[tuple[str, int], standing.RunStanding]()
+    places = list(plan.runs)
+    async with operator.database.connection() as connection:
+        for at in range(0, len(places), JOBS_AT_ONCE):
+            some = places[at : at + JOBS_AT_ONCE]
+            stands |= await standing.of_runs(connection, some)
+            known |= await standing.known(connection, {job_id for job_id, _ in some})
+    plan.judge(stands, known)
+
+
+async def written_since(reader: LogReader, span: Span) -> Span:
+    """What was written behind a stretch since it was fixed, once nothing more arrives."""
+    end = await _end_of(reader, span)
+    while end > span.end:
+        await asyncio.sleep(SETTLE_S)
+        later = await _end_of(reader, span)
+        if later == end:
+            break
+        end = later
+    return Span(topic=span.topic, partition=span.partition, start=span.end, end=end)
 
 
 async def firsts(reader: LogReader, spans: Sequence[Span]) -> dict[tuple[str, int], int]:

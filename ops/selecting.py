@@ -218,8 +218,12 @@ class Plan:
 
     def add(self, event: Event) -> None:
         """Count one record."""
-        self.records[event.kind] += 1
-        self.runs.setdefault((event.job_id, getattr(event, "run", 0)), []).append(Said.of(event))
+        self.note(event.job_id, getattr(event, "run", 0), Said.of(event))
+
+    def note(self, job_id: str, run: int, said: Said) -> None:
+        """Count one record of which this much is kept."""
+        self.records[said.kind] += 1
+        self.runs.setdefault((job_id, run), []).append(said)
 
     def judge(self, standing: Mapping[tuple[str, int], RunStanding], known: frozenset[str]) -> None:
         """Hold what was counted against what is known of the runs."""

@@ -2,28 +2,24 @@
 
 The original key, value and headers stay; `dlq-…` headers say where the record came from, why
 it is here and how often it was tried. A dead letter breaks the order of its job, so it closes
-the lane: later records of the same run on that topic are parked behind it. A marker in the
-store says so to every process and outlives them. Many dead letters in a row mean the fault is
-ours: the consumer stops with its topic intact.
+the lane: later records of the same run on that topic are parked behind it (`parking`). Many
+dead letters in a row mean the fault is ours: the consumer stops with its topic intact.
 """
 
 import traceback
-from collections import OrderedDict
 from datetime import datetime
 
 from shared.clock import Clock
 from shared.errors import DeadLetterLimitError
 from shared.kafka.codec import Headers, Record
+from shared.kafka.parking import FIRST_FAILED_AT
 from shared.kafka.producer import Publisher
-from shared.storage import ObjectStore
-from shared.storage.keys import parked_key
 from shared.telemetry import service_version
 from shared.telemetry.metrics import DEAD_LETTERS_IN_ROW, DEAD_LETTERS_IN_ROW_MAX
 from shared.telemetry.redaction import redacted
 from shared.topics import DLQ_SUFFIX
 
 STACK_CHARS_MAX = 4000
-_RUNS_MAX = 50_000
 
 
 class DeadLetters:
@@ -125,43 +121,9 @@ def dead_letter_headers(
         "dlq-origin-offset": record.offset,
         "dlq-origin-timestamp": record.timestamp_ms or "",
         "dlq-attempts": attempts,
-        "dlq-first-failed-at": (first_failed_at or now).isoformat(),
+        FIRST_FAILED_AT: record.header(FIRST_FAILED_AT) or (first_failed_at or now).isoformat(),
         "dlq-failed-at": now.isoformat(),
         "dlq-service": service,
         "dlq-service-version": service_version(),
     }
     return tuple((name, str(value).encode()) for name, value in told.items())
-
-
-class ParkedRuns:
-    """Which runs wait behind a dead letter, per topic."""
-
-    def __init__(self, store: ObjectStore) -> None:
-        self._store = store
-        self._free: OrderedDict[str, None] = OrderedDict()  # a parked run is looked up each time
-
-    async def park(self, job_id: str, run: int, topic: str, *, reason: str) -> None:
-        """From now on, records of this run on this topic are parked."""
-        key = parked_key(job_id, run, topic)
-        await self._store.put(key, reason.encode())
-        self._free.pop(key, None)
-
-    async def is_parked(self, job_id: str, run: int, topic: str) -> bool:
-        """Whether a dead letter holds this run up."""
-        key = parked_key(job_id, run, topic)
-        if key in self._free:
-            return False
-        if await self._store.stat(key) is not None:
-            return True
-        self._free[key] = None
-        while len(self._free) > _RUNS_MAX:
-            self._free.popitem(last=False)
-        return False
-
-    def forget(self) -> None:
-        """Partitions came or went: another process may have parked what was free here."""
-        self._free.clear()
-
-    async def release(self, job_id: str, run: int, topic: str) -> None:
-        """Let the run go on, in every process: they look a parked run up with each record."""
-        await self._store.delete(parked_key(job_id, run, topic))

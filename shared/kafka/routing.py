@@ -18,7 +18,8 @@ from shared.clock import Clock
 from shared.errors import DeadLetterLimitError, InvalidEventError, JobError, RetryableError
 from shared.events import Event, JobFailed, Stage
 from shared.kafka.codec import Envelope, Record, Unreadable
-from shared.kafka.deadletter import DeadLetters, ParkedRuns
+from shared.kafka.deadletter import DeadLetters
+from shared.kafka.parking import REQUEUE_ID, ParkedRuns
 from shared.kafka.producer import Publisher, Publishing
 from shared.kafka.tracing import handling
 from shared.retry import RetryPolicy
@@ -84,9 +85,14 @@ class Router:
         envelope, record = received, received.record
         run = getattr(envelope.event, "run", 0)
         job_id = envelope.event.job_id
-        if await self._insist(lambda: self.parked.is_parked(job_id, run, record.topic)):
+        requeue = record.header(REQUEUE_ID)
+        if await self._insist(
+            lambda: self.parked.is_parked(job_id, run, record.topic, requeue=requeue)
+        ):
             reason = ParkedBehindError("parked behind an earlier dead letter of its run")
             await self._dead_letter(record, reason, attempts=0, behind=True)
+            # after the letter: a requeue that did not see it must not release the lane
+            await self._insist(lambda: self.parked.hold(job_id, run, record.topic))
             return
         with self.working.one() as for_s:
             if await self._attempts(envelope, handle, gate):
@@ -115,6 +121,7 @@ class Router:
             except JobError as error:
                 await self._fail(envelope.event, error)
                 self._count(envelope.record.topic, "job_failed")
+                await self._pass(envelope)
                 return False
             except DeadLetterLimitError:
                 raise
@@ -125,7 +132,14 @@ class Router:
                 self.dead_letters.went_well()
                 self._done(envelope.record)
                 self.log.debug("record is done", action="record.done", attempt=attempt)
+                await self._pass(envelope)
                 return True
+
+    async def _pass(self, envelope: Envelope) -> None:
+        """Release a lane behind the last record of its requeue."""
+        job_id, run = envelope.event.job_id, getattr(envelope.event, "run", 0)
+        record = envelope.record
+        await self._insist(lambda: self.parked.passed(record, job_id=job_id, run=run))
 
     async def _give_up(
         self, envelope: Envelope, error: Exception, attempts: int, first_failed_at: datetime | None

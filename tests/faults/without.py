@@ -52,7 +52,7 @@ PROTECTIONS: Mapping[str, Mapping[str, Callable[..., Any]]] = {
     # what is done may be committed
     "acks": {"shared.watermark:Ledger.finish": _at_once},
     # a lane goes on behind a dead letter
-    "parking": {"shared.kafka.deadletter:ParkedRuns.is_parked": _never},
+    "parking": {"shared.kafka.parking:ParkedRuns.is_parked": _never},
     # a projector that was overtaken writes
     "compare-and-set": {"services.api.repository.offsets:advance": _anyhow},
 }

@@ -22,7 +22,8 @@ from shared.errors import (
 )
 from shared.events import JobFailed, Stage
 from shared.kafka.codec import Envelope, Record, Unreadable, encode, read
-from shared.kafka.deadletter import STACK_CHARS_MAX, DeadLetters, ParkedRuns
+from shared.kafka.deadletter import STACK_CHARS_MAX, DeadLetters
+from shared.kafka.parking import ParkedRuns
 from shared.kafka.routing import Router
 from shared.retry import RetryPolicy
 from shared.storage.filesystem import FolderStore

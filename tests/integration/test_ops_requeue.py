@@ -1,0 +1,282 @@
+"""`segue dlq requeue` and `discard`: what died goes on in order, once, or waits no more."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shared.clock import SystemClock
+from shared.errors import InvalidEventError, UndecodableError
+from shared.events import SceneRequested
+from shared.kafka.codec import Record, encode
+from shared.kafka.deadletter import DeadLetters
+from shared.kafka.parking import Parked, ParkedRuns
+from shared.kafka.producer import Publisher
+from shared.kafka.routing import ParkedBehindError
+from shared.storage.filesystem import FolderStore
+from shared.storage.keys import scene_prefix
+from tests.api_line import TWO_SCENES
+from tests.builders import a_scene
+from tests.e2e.line import Line, running_line
+from tests.operator import OperatorGround, operator_ground, segue
+from tests.running import eventually, records_of, value_of
+from tests.servers import Database, KafkaServer
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
+TOPIC = SceneRequested.kind
+LETTERS = f"{TOPIC}.dlq"
+WHY = ("--apply", "--reason", "mended")
+SCENES = [*TWO_SCENES, {"description": "a storm", "duration_s": 1.9}, TWO_SCENES[0]]
+
+
+@pytest.fixture
+async def line(
+    kafka: KafkaServer, postgres: Database, topic_prefix: str, tmp_path: Path
+) -> AsyncIterator[Line]:
+    """The four services, soon at their wits' end."""
+    async with running_line(
+        *(kafka, postgres, topic_prefix, tmp_path),
+        SEGUE_ATTEMPTS_MAX="2",
+        SEGUE_BACKOFF_FIRST_S="0.1",
+    ) as running:
+        yield running
+
+
+async def letters(line: Line) -> list[Record]:
+    """The dead letters of scenes."""
+    return await records_of(line.kafka.bootstrap, LETTERS, prefix=line.prefix)
+
+
+async def letters_are(line: Line, count: int) -> list[Record]:
+    """Wait until there are so many."""
+
+    async def look() -> list[Record] | None:
+        found = await letters(line)
+        return found if len(found) >= count else None
+
+    return await eventually(look, within_s=60, what=f"{count} dead letters")
+
+
+async def test_a_run_goes_on_where_it_died_and_what_fails_again_is_quarantined(line: Line) -> None:
+    """A scene's place in the store is taken; three requeues later it is free."""
+    environment = line.services["api"].environment
+    place = line.folder / "store" / scene_prefix("j", 1, 1)
+    place.parent.mkdir(parents=True)
+    place.write_text("in the way")
+    await line.generate(job_id="j", scenes=SCENES)
+    await letters_are(line, 3)
+    failed = await line.ended("j")
+
+    log = await records_of(line.kafka.bootstrap, TOPIC, prefix=line.prefix)
+    dry = await segue(environment, "dlq", "requeue", "--job", "j")
+    untouched = await records_of(line.kafka.bootstrap, TOPIC, prefix=line.prefix)
+    for number in (1, 2, 3):
+        done = await segue(environment, "dlq", "requeue", "--job", "j", *WHY)
+        assert (done[0], done[1]["copied"], done[1]["letters"]) == (0, 3, 3), done
+        await letters_are(line, 3 + 3 * number)
+    again = await letters(line)
+    refused = await segue(environment, "dlq", "requeue", "--job", "j", *WHY)
+    listed = await segue(environment, "dlq", "list", "--job", "j", "--all")
+    place.unlink()
+    mended = await segue(environment, "dlq", "requeue", "--job", "j", "--quarantined", *WHY)
+
+    async def completed() -> dict[str, Any] | None:
+        told = await line.status("j")
+        return told if told and told["audio_status"]["status"] == "completed" else None
+
+    await eventually(completed, within_s=60, what="the track")
+    rows = await segue(environment, "dlq", "list", "--all")
+    twice = await segue(environment, "dlq", "requeue", "--job", "j", *WHY)
+    settled = await records_of(line.kafka.bootstrap, TOPIC, prefix=line.prefix)
+    story = await segue(environment, "job", "j")
+
+    assert failed["audio_status"]["status"] == "failed"
+    assert dry[1]["lanes"] == [{"topic": TOPIC, "job_id": "j", "run": 1, "is_parked": True}]
+    assert (dry[1]["letters"], dry[1]["calls_at_most"], dry[1]["runs"]) == (3, 3, {"failed": 1})
+    assert untouched == log
+    assert [one.header("dlq-requeues") for one in again if one.header("dlq-attempts") != "0"] == [
+        *(None, "1", "2", "3")
+    ]
+    assert {one.header("dlq-requeues") for one in again if one.header("dlq-attempts") == "0"} == {
+        *(None, "0")
+    }
+    assert len({one.header("dlq-first-failed-at") for one in again[3:]}) == 3, "of three letters"
+    assert (refused[0], "--quarantined" in refused[1]["error"]) == (4, True), refused
+    assert listed[1]["states"] == {"requeued": 9, "waiting": 2, "quarantined": 1}
+    assert (mended[0], mended[1]["copied"]) == (0, 3), mended
+    assert rows[1]["states"] == {"requeued": 12}, "none died again"
+    assert (twice[0], "requeued already" in twice[1]["error"]) == (4, True), twice
+    this = str(mended[1]["requeue"])
+    copies = [one for one in settled if one.header("dlq-requeue") == this]
+    assert [one["says"] for one in story[1]["events"] if one["requeue"] == number] == [
+        f"scene {scene}/4 asked for: {SCENES[scene - 1]['duration_s']:g} s" for scene in (2, 3, 4)
+    ]
+    assert [value_of(one)["scene_index"] for one in copies] == [1, 2, 3]
+    first = {value_of(one)["scene_index"]: one for one in log}
+    for copy in copies:
+        origin = first[value_of(copy)["scene_index"]]
+        assert (copy.partition, copy.key, copy.value) == (
+            *(origin.partition, origin.key),
+            origin.value,
+        )
+        assert copy.headers[: len(origin.headers)] == origin.headers
+        assert copy.header("dlq-first-origin") == f"{TOPIC}/{origin.partition}/{origin.offset}"
+    assert len(settled) == len(log) + 4 * 3
+    assert await ParkedRuns(FolderStore(line.folder / "store")).standing("j", 1, TOPIC) is None
+
+
+@pytest.fixture
+async def ground(
+    kafka: KafkaServer, postgres: Database, topic_prefix: str, store_folder: Path
+) -> AsyncIterator[OperatorGround]:
+    """Two parked runs of three letters each in turns, and one letter that is no event."""
+    async with operator_ground(kafka.bootstrap, postgres, topic_prefix, store_folder) as ground:
+        records = [a_record(job, scene) for scene in (2, 0, 1) for job in ("a", "b")]
+        await put_aside(ground, [*records, a_record("a", 3, value=b'{"half')])
+        parked = ParkedRuns(FolderStore(store_folder))
+        for job in ("a", "b"):
+            await parked.park(job, 1, TOPIC, reason="wrong")
+        yield ground
+
+
+def a_record(job_id: str, scene: int, *, value: bytes | None = None) -> Record:
+    """A request as the generator had it; the offset is a function of the scene."""
+    event = a_scene(scene, count=4).model_copy(update={"job_id": job_id})
+    one = encode(event, source="api", now=SystemClock().now())
+    return Record(
+        topic=TOPIC,
+        partition=1,
+        offset=10 * (scene + 1) + (job_id == "b"),
+        key=one.key,
+        value=value or one.value,
+        headers=one.headers,
+    )
+
+
+async def put_aside(ground: OperatorGround, records: list[Record]) -> None:
+    """Make them dead letters: of each run the first scene died, the others lie behind it."""
+    publisher = Publisher(ground.kafka, source="test", clock=SystemClock())
+    await publisher.start()
+    dead = DeadLetters(publisher, service="generator", clock=SystemClock(), consecutive_max=99)
+    try:
+        for record in records:
+            if record.value is not None and record.value.startswith(b'{"half'):
+                await dead.put(record, UndecodableError("no JSON"), attempts=1)
+            elif record.offset < 20:
+                await dead.put(record, InvalidEventError("wrong"), attempts=1)
+            else:
+                await dead.put(record, ParkedBehindError("parked behind"), attempts=0, behind=True)
+    finally:
+        await publisher.stop()
+
+
+REFUSED: list[tuple[tuple[str, ...], int, str]] = [
+    ((), 2, "say which"),
+    (("weather",), 2, "there is no topic weather"),
+    (("--place", "somewhere"), 2, "TOPIC/PARTITION/OFFSET"),
+    (("--place", f"{TOPIC}/1/99"), 4, f"there is no dead letter {LETTERS}/1/99"),
+    (("audio.merged", "--job", "nobody"), 4, "no dead letter that waits is selected"),
+    (("--died-of", "sunshine"), 4, "no dead letter that waits is selected"),
+]
+
+
+async def test_what_cannot_go_back_is_refused_and_changes_nothing(ground: OperatorGround) -> None:
+    """Each with its own word, for both commands; without a reason nothing is done."""
+    before = await ground.log(TOPIC, LETTERS)
+    asked = [("requeue", *one) for one in REFUSED] + [("discard", *one) for one in REFUSED[::3]]
+    for at in range(0, len(asked), 4):  # as many at once as do not hinder one another
+        some = asked[at : at + 4]
+        answers = await asyncio.gather(
+            *(ground.segue("dlq", command, *words) for command, words, *_ in some)
+        )
+        for (command, words, code, told), answer in zip(some, answers, strict=True):
+            assert (answer[0], told in answer[1]["error"]) == (code, True), (command, words, answer)
+    applied = await ground.segue("dlq", "requeue", *REFUSED[-1][0], *WHY)
+    unsaid = await ground.segue("dlq", "requeue", TOPIC, "--apply")
+    assert (applied[0], unsaid[0], "--reason" in unsaid[1]["error"]) == (4, 2, True)
+
+    assert await ground.log(TOPIC, LETTERS) == before
+    assert await ground.line.rows("SELECT * FROM operator_actions") == []
+    assert await ground.line.rows("SELECT * FROM dead_letters") == []
+
+
+async def test_one_letter_takes_its_run_along_in_its_order_and_no_other(
+    ground: OperatorGround, store_folder: Path
+) -> None:
+    """The run waits for its records alone then; the other stays as it was."""
+    place = f"{TOPIC}/1/4"  # scene 1 of a
+    dry = await ground.segue("dlq", "requeue", "--place", place)
+    silent = await ground.log(TOPIC)
+    done = await ground.segue("dlq", "requeue", "--place", place, *WHY)
+    twice = await ground.segue("dlq", "requeue", "--place", place, *WHY)
+    rest = await ground.segue("dlq", "requeue", TOPIC, *WHY)
+    shown = await ground.segue("dlq", "show", place)
+    log = await ground.log(TOPIC)
+
+    assert (dry[0], dry[1]["letters"], dry[1]["taken_along"], silent) == (0, 3, 2, [])
+    assert (done[0], done[1]["copied"]) == (0, 3)
+    assert (twice[0], "was requeued already" in twice[1]["error"]) == (4, True), twice
+    assert (rest[0], rest[1]["copied"], rest[1]["unreadable"]) == (0, 4, 1)
+    assert rest[1]["left_out"] == {"requeued": 3}
+    assert (shown[1]["state"], shown[1]["action"]) == ("requeued", done[1]["requeue"])
+    assert {one.partition for one in log} == {1}
+    told = [(one.header("dlq-requeue"), one.header("dlq-requeue-of")) for one in log]
+    first, second = str(done[1]["requeue"]), str(rest[1]["requeue"])
+    assert told[:3] == [(first, f"{LETTERS}/1/{at}") for at in (2, 4, 0)]
+    assert [at for number, at in told if number == second] == [
+        f"{LETTERS}/1/{at}" for at in (3, 5, 1, 6)
+    ]
+    assert [one.header("dlq-requeue-last") for one in log[:3]] == [None, None, "true"]
+    parked = ParkedRuns(FolderStore(store_folder))
+    assert await parked.standing("a", 1, TOPIC) == Parked(open_for=first)
+    [row] = await ground.line.rows(
+        "SELECT who, reason, state FROM operator_actions WHERE id = $1", done[1]["requeue"]
+    )
+    assert row == {"who": "somebody", "reason": "mended", "state": "done"}
+
+
+async def test_a_lane_whose_requeue_is_not_worked_off_yet_takes_no_other(
+    ground: OperatorGround,
+) -> None:
+    """No service runs: what died meanwhile waits for its turn."""
+    await ground.segue("dlq", "requeue", "--job", "a", "--died-of", "wrong", *WHY)
+    await put_aside(ground, [a_record("a", 3)])
+    refused = await ground.segue("dlq", "requeue", "--job", "a", "--died-of", "behind", *WHY)
+
+    assert (refused[0], "does the service run?" in refused[1]["error"]) == (4, True), refused
+    assert len(await ground.log(TOPIC)) == 3
+
+
+async def test_discarded_letters_wait_no_more_and_free_their_run_only_when_asked(
+    ground: OperatorGround, store_folder: Path
+) -> None:
+    """Nothing is said on any topic; a second time there is nothing left to put away."""
+    parked = ParkedRuns(FolderStore(store_folder))
+    one = ("dlq", "discard", "--place", f"{TOPIC}/1/2")
+    dry = await ground.segue(*one, "--release")
+    done = await ground.segue(*one, "--release", *WHY)
+    stays = await parked.standing("a", 1, TOPIC)
+    rest = await ground.segue("dlq", "discard", "--job", "a", *WHY)
+    still = await parked.standing("a", 1, TOPIC)
+    freed = await ground.segue("dlq", "discard", "--job", "a", "--release", *WHY)
+    twice = await ground.segue("dlq", "discard", "--job", "a", "--release", *WHY)
+    requeue = await ground.segue("dlq", "requeue", "--job", "a", *WHY)
+    listed = await ground.segue("dlq", "list", "--all")
+
+    assert (dry[0], dry[1]["letters"], dry[1]["released"]) == (0, 1, [])
+    assert (done[0], len(done[1]["stay_parked"])) == (0, 1), "two of its letters wait"
+    assert (rest[0], rest[1]["letters"], rest[1]["left_out"]) == (
+        *(0, 3),
+        {"were discarded already": 1},
+    )
+    assert stays == still == Parked()
+    assert (freed[0], freed[1]["letters"], len(freed[1]["released"])) == (0, 0, 1), freed
+    assert await parked.standing("a", 1, TOPIC) is None
+    assert await parked.standing("b", 1, TOPIC) == Parked()
+    assert (twice[0], requeue[0]) == (4, 4)
+    assert "were discarded" in requeue[1]["error"]
+    assert listed[1]["states"] == {"discarded": 4, "waiting": 3}
+    assert listed[1]["count"] == 7
+    assert await ground.log(TOPIC) == []
