@@ -19,7 +19,7 @@ from ops.dead_letters import (
     parsed,
 )
 from ops.discard import discard
-from ops.exits import CommandError, Exit, answering, print_json
+from ops.exits import HELP, CommandError, Exit, answering, print_json
 from ops.operating import Operator, run
 from ops.options import DataDir, Json
 from ops.progress import telling
@@ -29,11 +29,11 @@ from ops.requeue import requeue
 REASON_CHARS = 120  # of a line; `show` has all of it
 STILL_THERE = frozenset({LetterState.WAITING, LetterState.QUARANTINED, LetterState.INTERRUPTED})
 dlq = typer.Typer(help="Dead letters: list, show, requeue, discard.", no_args_is_help=True)
-dlq.command()(requeue)
-dlq.command()(discard)
+dlq.command(epilog=HELP)(requeue)
+dlq.command(epilog=HELP)(discard)
 
 
-@dlq.command(name="list")
+@dlq.command(name="list", epilog=HELP)
 def list_letters(
     topic: Annotated[
         str | None, typer.Argument(metavar="[TOPIC]", help="Whose dead letters; else all.")
@@ -68,7 +68,7 @@ def list_letters(
             print(line)
 
 
-@dlq.command()
+@dlq.command(epilog=HELP)
 def show(
     place: Annotated[str, typer.Argument(metavar="TOPIC/PARTITION/OFFSET", help="As in list.")],
     *,

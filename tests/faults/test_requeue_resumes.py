@@ -6,18 +6,23 @@ import signal
 import sys
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from shared.clock import SystemClock
 from shared.errors import InvalidEventError
-from shared.events import SceneRequested
-from shared.kafka.codec import Record, encode
+from shared.events import SceneRequested, Stage
+from shared.kafka.codec import Envelope, Record, encode
+from shared.kafka.consumer import LaneConsumer
 from shared.kafka.deadletter import dead_letter_headers
-from shared.kafka.parking import Parked, ParkedRuns
+from shared.kafka.parking import ParkedRuns
 from shared.kafka.producer import Publisher
+from shared.kafka.routing import build_router
+from shared.settings import LaneSettings
 from shared.storage.filesystem import FolderStore
+from shared.telemetry.log import logger_of
 from tests.builders import a_scene
 from tests.faults.lengths import SEED
 from tests.operator import OperatorGround, operator_ground
@@ -87,10 +92,70 @@ async def copied(ground: OperatorGround) -> int:
     return rows[0]["copied"] or 0 if rows else 0
 
 
+@asynccontextmanager
+async def a_service(ground: OperatorGround, store: FolderStore) -> AsyncIterator[list[Envelope]]:
+    """Somebody who reads the topic all the while, as services do; what it worked off, in order."""
+    worked: list[Envelope] = []
+    log, clock = logger_of("test"), SystemClock()
+    limits = LaneSettings.from_environment()
+    publisher = Publisher(ground.kafka, source="generator", clock=clock)
+    await publisher.start()
+
+    async def work(envelope: Envelope) -> None:
+        worked.append(envelope)
+
+    consumer = LaneConsumer(
+        group="a-service",
+        handlers={TOPIC: work},
+        seen=lambda _: None,
+        router=build_router(
+            service="generator",
+            stage=Stage.GENERATION,
+            publisher=publisher,
+            store=store,
+            settings=limits,
+            clock=clock,
+            log=log,
+        ),
+        kafka=ground.kafka,
+        lanes=limits,
+        log=log,
+    )
+    stop = asyncio.Event()
+    running = asyncio.create_task(consumer.run(stop))
+    try:
+        yield worked
+    finally:
+        stop.set()
+        await running
+        await publisher.stop()
+
+
 async def test_killed_at_random_it_goes_on_with_every_record_once_and_in_order(
     ground: OperatorGround, store_folder: Path
 ) -> None:
-    """Ctrl-C once, SIGKILL after that, then to its end; no other may take its letters meanwhile."""
+    """Ctrl-C once, SIGKILL after that, then to its end, while a service works it off."""
+    store = FolderStore(store_folder)
+    async with a_service(ground, store) as worked:
+        await killed_again_and_again(ground)
+
+        async def all_of_it() -> bool | None:
+            return len(worked) >= JOBS * SCENES or None
+
+        await eventually(all_of_it, within_s=60, what="every record worked off")
+    order: dict[str, list[int]] = defaultdict(list)
+    for envelope in worked:
+        assert isinstance(envelope.event, SceneRequested)
+        order[envelope.event.job_id].append(envelope.event.scene_index)
+    assert len(order) == JOBS
+    assert all(scenes == list(range(SCENES)) for scenes in order.values())
+    assert len(await ground.log(f"{TOPIC}.dlq")) == JOBS * SCENES, "none died again"
+    for job in range(JOBS):
+        assert await ParkedRuns(store).standing(f"job-{job}", 1, TOPIC) is None
+
+
+async def killed_again_and_again(ground: OperatorGround) -> None:
+    """The requeue, and what it left in the log; no other may take its letters meanwhile."""
     chance = random.Random(SEED)
     codes: list[int] = []
     for number in [signal.SIGINT, *[signal.SIGKILL] * KILLS]:
@@ -127,5 +192,3 @@ async def test_killed_at_random_it_goes_on_with_every_record_once_and_in_order(
     assert all(run == whole for run in runs.values())
     states = await ground.line.rows("SELECT state FROM operator_actions")
     assert states == [{"state": "done"}]
-    standing = await ParkedRuns(FolderStore(store_folder)).standing("job-0", 1, TOPIC)
-    assert standing == Parked(open_for=str(done[1]["requeue"]))

@@ -110,7 +110,7 @@ async def test_a_run_goes_on_where_it_died_and_what_fails_again_is_quarantined(l
     assert (twice[0], "requeued already" in twice[1]["error"]) == (4, True), twice
     this = str(mended[1]["requeue"])
     copies = [one for one in settled if one.header("dlq-requeue") == this]
-    assert [one["says"] for one in story[1]["events"] if one["requeue"] == number] == [
+    assert [one["says"] for one in story[1]["events"] if one["requeue"] == this] == [
         f"scene {scene}/4 asked for: {SCENES[scene - 1]['duration_s']:g} s" for scene in (2, 3, 4)
     ]
     assert [value_of(one)["scene_index"] for one in copies] == [1, 2, 3]
