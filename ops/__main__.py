@@ -30,6 +30,7 @@ from ops.options import ApiUrl, DataDir, Json, Provider
 from ops.plan import lines, plan
 from ops.progress import JobProgress
 from ops.rebuild import rebuild
+from ops.redrive import redrive
 from ops.replay import replay
 from ops.scenes import read_scenes
 from ops.score import ScoreRequest, check
@@ -54,6 +55,7 @@ app.command(epilog=HELP)(acls)
 app.command(epilog=HELP)(rebuild)
 app.command(epilog=HELP)(cancel)
 app.command(epilog=HELP)(replay)
+app.command(epilog=HELP)(redrive)
 app.command(epilog=HELP)(jobs)
 app.command(epilog=HELP)(job)
 app.command(epilog=HELP)(lag)

@@ -18,7 +18,8 @@ from ops.progress import telling
 from ops.reading import LogReader, reading
 from ops.selecting import REPLAY_ID, REPLAY_ORIGIN
 from services.api.costing import dollars
-from services.api.repository import standing
+from services.api.repository import audit, standing
+from services.api.repository.audit import Action
 from shared.events import (
     AudioMerged,
     Event,
@@ -75,6 +76,7 @@ async def _job(operator: Operator, job_id: str) -> dict[str, Any]:
     async with operator.database.connection() as connection:
         began = await standing.began(connection, job_id)
         runs = await standing.of_job(connection, job_id)
+        redrives = await audit.of_job(connection, job_id, command="redrive")
     async with reading(operator.kafka) as reader:
         since = None if began is None else began - SKEW
         story = [one async for one in _story(operator, reader, job_id, since)]
@@ -83,9 +85,16 @@ async def _job(operator: Operator, job_id: str) -> dict[str, Any]:
     return {
         "job_id": job_id,
         "runs": [{"run": number, "status": stands.status.value} for number, stands in runs.items()],
+        "redrives": [_redrive(one) for one in reversed(redrives) if "run" in one.progress],
         "cost_usd": round(sum(_costs(story)), 6),
         "events": [one.as_json() for one in sorted(story, key=lambda one: (one.at, one.offset))],
     }
+
+
+def _redrive(action: Action) -> dict[str, Any]:
+    """Who asked for a run that keeps a part of an earlier one, and why."""
+    began = {name: action.progress[name] for name in ("run", "of_run", "made")}
+    return {"redrive": action.id, **began, "who": action.who, "reason": action.reason}
 
 
 async def _story(operator: Operator, reader: LogReader, job_id: str, since: datetime | None) -> Any:
@@ -139,11 +148,14 @@ def said_by(event: Event) -> str:
             says = f"stitched: {len(event.scenes)} scenes"
         case SceneRequested():
             place = f"{event.scene_index + 1}/{event.scene_count}"
-            says = f"scene {place} asked for: {event.duration_s:g} s"
+            source = f", kept from run {event.kept.run}" if event.kept else ""
+            says = f"scene {place} asked for: {event.duration_s:g} s{source}"
         case SceneDelayed():
             says = f"scene {event.scene_index + 1} waits: {event.reason}"
         case SegmentGenerated():
-            says = f"scene {event.scene_index + 1}/{event.scene_count} made: {event.origin.value}"
+            does = f"kept from run {event.kept.run}" if event.kept else "made"
+            place = f"{event.scene_index + 1}/{event.scene_count}"
+            says = f"scene {place} {does}: {event.origin.value}"
         case AudioMerged():
             level = "silent" if event.loudness_lufs is None else f"{event.loudness_lufs:.1f} LUFS"
             says = f"track: {event.duration_s:g} s, {level}"
@@ -172,6 +184,11 @@ def lines(told: dict[str, Any]) -> list[str]:
     """The story in words, a line per event."""
     runs = ", ".join(f"run {one['run']} {one['status']}" for one in told["runs"])
     found = [f"{told['job_id']}: {runs or 'no run'}, {dollars(told['cost_usd'])}"]
+    found += [
+        f"run {one['run']} makes a part of run {one['of_run']} again "
+        f"(redrive {one['redrive']} of {one['who']}): {one['reason']}"
+        for one in told["redrives"]
+    ]
     for one in told["events"]:
         at = datetime.fromisoformat(one["at"]).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
         place = f"{one['topic']}/{one['partition']}/{one['offset']}"

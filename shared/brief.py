@@ -114,6 +114,16 @@ class AudioParams(Value):
     on_max_cost: OnMaxCost = OnMaxCost.REFUSE
 
 
+class Kept(Value):
+    """What an earlier run of the job made, and this run takes as it is."""
+
+    run: int = Field(ge=1, description="The run that made it, or kept it before.")
+    bridged: bool = Field(
+        default=False, description="The music before it was made anew: its window repeats another."
+    )
+    track: bool = Field(default=False, description="So is the whole track of that run.")
+
+
 def _with_duration(value: Any) -> Any:
     """Turn `start_s`/`end_s` into `duration_s`, saying what is missing."""
     if not isinstance(value, dict) or value.get("duration_s") is not None:

@@ -16,7 +16,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from typing_extensions import override
 
 from shared import ids
-from shared.brief import AudioParams, Duration, Scene, SyncMode, Value, VideoRef
+from shared.brief import AudioParams, Duration, Kept, Scene, SyncMode, Value, VideoRef
 
 JobId = Annotated[
     str,
@@ -102,6 +102,10 @@ class SceneRequested(Event):
     mood: str | None = None
     params: AudioParams = AudioParams()
     video: VideoRef | None = None
+    kept: Kept | None = Field(
+        default=None, description="Not to be made: this run takes the segment of an earlier one."
+    )
+    anew: bool = Field(default=False, description="To be made anew, not found in the cache.")
 
     @model_validator(mode="after")
     def _index_in_count(self) -> Self:
@@ -163,6 +167,7 @@ class SegmentGenerated(Event):
     warnings: tuple[str, ...] = ()
     params: AudioParams = AudioParams()
     video: VideoRef | None = None
+    kept: Kept | None = Field(default=None, description="It was taken from an earlier run.")
 
     @override
     def _identity(self) -> tuple[object, ...]:
@@ -216,6 +221,10 @@ class Seam(Value):
     lag_samples: int = Field(default=0, description="By how much the window was shifted.")
     click: float | None = Field(
         default=None, description="Largest second difference over its median; 3 to 6 is music."
+    )
+    bridge_samples: Annotated[int, Field(ge=0)] = Field(
+        default=0,
+        description="Both sound for so long: a kept scene behind one that was made anew.",
     )
 
 

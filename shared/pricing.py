@@ -56,12 +56,18 @@ class PricingSettings(SettingsGroup):
             return self.wanted
         return "replicate" if self.replicate.key.get_secret_value() else "silence"
 
-    def estimate(self, durations_s: Sequence[float], *, has_style: bool = False) -> Estimate:
-        """What scenes of these lengths take; `has_style`: the first continues a style sample."""
+    def estimate(
+        self, durations_s: Sequence[float], *, has_style: bool = False, continues: bool = False
+    ) -> Estimate:
+        """What scenes of these lengths take.
+
+        `has_style`: the first continues a style sample; `continues`: music that is there.
+        """
+        first_window_s = self.window_s if continues else 0
         return estimate(
             durations_s,
             window_s=self.window_s,
-            first_window_s=self.style_window_s if has_style else 0,
+            first_window_s=self.style_window_s if has_style else first_window_s,
             provider=self.provider,
             usd_per_s=self.replicate.usd_per_s,
         )

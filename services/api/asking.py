@@ -10,7 +10,7 @@ Pure.
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
@@ -25,7 +25,7 @@ from services.api.schemas import (
     VideoBody,
 )
 from services.api.settings import DefaultSettings, LimitSettings
-from shared.brief import AudioParams, AudioRef, Scene, VideoRef
+from shared.brief import AudioParams, AudioRef, Kept, Scene, VideoRef
 from shared.errors import SegueError
 from shared.events import VideoStitched
 
@@ -71,9 +71,16 @@ class Asked:
     scenes: tuple[Scene, ...]
     video: VideoRef | None
     params: AudioParams
+    kept: Mapping[int, Kept] = field(default_factory=dict)  #: scenes that earlier runs made
+    anew: frozenset[int] = frozenset()  #: scenes that the cache must not answer
+
+    @property
+    def made(self) -> tuple[int, ...]:
+        """The scenes that are made in this run."""
+        return tuple(index for index in range(len(self.scenes)) if index not in self.kept)
 
     def digest(self) -> str:
-        """Equal for equal requests."""
+        """Equal for equal requests; what a run keeps is nothing that was asked of the music."""
         plain = AudioParams()
         silent = {p for p in _LATER_PARAMS if getattr(self.params, p) == getattr(plain, p)}
         said = {

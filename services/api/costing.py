@@ -17,10 +17,12 @@ MAX_COST_FIELD = "audio_params.max_cost"
 
 
 def estimate_of(asked: Asked, pricing: PricingSettings) -> CostEstimate:
-    """What `asked` takes at most."""
+    """What `asked` takes at most; what it keeps costs nothing."""
+    made = asked.made
     told = pricing.estimate(
-        [scene.duration_s for scene in asked.scenes],
-        has_style=asked.params.style_audio is not None,
+        [asked.scenes[index].duration_s for index in made],
+        has_style=asked.params.style_audio is not None and 0 in made,
+        continues=0 not in made,
     )
     return CostEstimate(
         cost_usd=told.cost_usd,

@@ -11,7 +11,8 @@ from services.api.asking import Asked, JobSpec
 from services.api.costing import check_cap, estimate_of
 from services.api.presenting import progress_of
 from services.api.projection import UNFINISHED, RunView
-from services.api.repository import Connection, jobs, outbox, runs
+from services.api.redriving import RedriveError, Wish, asked_again
+from services.api.repository import Connection, jobs, outbox, redrive, runs
 from services.api.repository.jobs import JobRow, Shown
 from services.api.repository.runs import RunRow
 from shared.events import SceneRequested
@@ -72,6 +73,31 @@ async def begin(
     return begun, True
 
 
+async def begin_again(
+    connection: Connection,
+    job_id: str,
+    wish: Wish,
+    *,
+    of_run: int,
+    pricing: PricingSettings,
+    now: datetime,
+) -> RunRow:
+    """The run that makes a part of run `of_run` again; it begins now.
+
+    Raises:
+        RedriveError: it cannot be made as wished, or `of_run` is no longer the newest.
+        RequestInvalidError: its estimate is over its cap.
+    """
+    job = (await jobs.lock(connection, [job_id])).get(job_id)
+    earlier = await redrive.earlier(connection, job_id)
+    if job is None or earlier is None or earlier.run != of_run:
+        raise RedriveError(f"another run than {of_run} is the newest by now: look again")
+    asked = asked_again(earlier, wish)
+    begun, _ = await begin(connection, job, asked, pricing=pricing, now=now)
+    assert begun.run == of_run + 1, "a run that is under way is refused"
+    return begun
+
+
 def requests_of(asked: Asked, run: int) -> list[SceneRequested]:
     """One `scene.requested` per scene, in order."""
     return [
@@ -86,6 +112,8 @@ def requests_of(asked: Asked, run: int) -> list[SceneRequested]:
             mood=scene.mood,
             params=asked.params,
             video=asked.video,
+            kept=asked.kept.get(index),
+            anew=index in asked.anew,
         )
         for index, scene in enumerate(asked.scenes)
     ]

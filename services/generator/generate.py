@@ -14,6 +14,7 @@ from services.generator.cache import SceneCache
 from services.generator.claims import SceneRef
 from services.generator.continuation import Continuation, ScenePlan, plan_scene
 from services.generator.inspection import AskedFor
+from services.generator.keeping import Keeping
 from services.generator.providers import CompositionRequest, MusicProvider
 from services.generator.segments import Segments
 from services.generator.style import Styles
@@ -42,6 +43,7 @@ class Generate:
     provider: MusicProvider
     attempts: Attempts
     cache: SceneCache
+    keeping: Keeping
     styles: Styles
     window_s: int
     log: Logger
@@ -79,13 +81,16 @@ class Generate:
         """The stored segment of `scene`, which follows `state`.
 
         Raises:
-            JobError: it cannot be made, and the run asks to stop then.
+            JobError: it cannot be made, and the run asks to stop then; or it was to be kept and
+                is not there.
             RunEndedError: `before_paying` said that the run is no longer wanted.
         """
         stored = await self.recall(scene.job_id, scene.run, scene.scene_index)
         if stored is not None:
             REDONE_TOTAL.labels("generator", "found").inc()
             return stored
+        if scene.kept is not None:
+            return await self._keep(await self.keeping.taken(scene, scene.kept))
         self.log.debug(
             "scene begins",
             action="scene.started",
@@ -129,7 +134,7 @@ class Generate:
         A scene that was begun goes on with its own prediction, which may be paid for.
         """
         scene = segments.scene
-        if digest is None or not scene.params.use_cache:
+        if digest is None or not scene.params.use_cache or scene.anew:
             return None
         if await self.attempts.has_begun(_ref(scene)):
             return None
@@ -189,7 +194,7 @@ class Generate:
             first = await self.recall(segment.job_id, segment.run, segment.scene_index)
             assert first is not None, "segments are never deleted while their run is made"
             return first
-        SCENES_TOTAL.labels(segment.origin.value).inc()
+        SCENES_TOTAL.labels("kept" if segment.kept else segment.origin.value).inc()
         SAVED_USD_TOTAL.labels(segment.provider).inc(segment.saved_usd or 0.0)
         self.log.info(
             "segment stored",

@@ -8,6 +8,7 @@ a cumulative track replaces is never laid: `segments.py` says so beforehand.
 
 Joint            | where it lies                                       | what is heard of the window
 splice           | `join_samples`, moved with the music before it      | the blend at its end
+bridge           | `join_samples`                                      | the blend at its end
 fade from music  | the scene's start                                   | what lies after that start
 fade from silence| `join_samples`                                      | nothing
 
@@ -16,23 +17,29 @@ Shapes: float32 `(channels, samples)`. Units: places and lengths are samples of 
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 
+from services.merger.bridge import bridged, is_bridged
 from services.merger.crossfade import LAG_SAMPLES_MAX, SAME_MUSIC, Match, crossfade, match, rise
-from services.merger.voice import GAIN_DB_MAX, Level, Voice, shape
+from services.merger.voice import (
+    EARLY_SAMPLES_MAX,
+    EDGE_SAMPLES,
+    GAIN_DB_MAX,
+    JOIN_GAIN_DB_MAX,
+    Level,
+    Voice,
+    level_behind,
+    seam_of,
+    shape,
+    zero_of,
+)
 from shared.brief import Transition
 from shared.events import Seam, SegmentGenerated
 from shared.media import SAMPLE_RATE_HZ, Audio, seconds_at, silence
 
-#: 5 ms: the shortest fade that does not click
-EDGE_SAMPLES = SAMPLE_RATE_HZ // 200
 #: 50 ms of common music: less says nothing about level and lag
 WINDOW_SAMPLES_MIN = SAMPLE_RATE_HZ // 20
-#: 1 s: a short clip lets its successor enter early, but not in the middle of its scene
-_EARLY_SAMPLES_MAX = SAMPLE_RATE_HZ
-_JOIN_GAIN_DB_MAX = 6.0  # per joint; more is not a re-synthesis but other music
 _BLOCK_SAMPLES = 5 * SAMPLE_RATE_HZ
 
 
@@ -55,6 +62,10 @@ class Assembly:
         self._segments = segments
         self._rules = replace(rules, fade_samples=max(EDGE_SAMPLES, rules.fade_samples))
         self._limits = self._latest_begins()
+        #: a bridge takes as long as a fade, and so long the end of what is rendered is kept
+        self._hold = rules.crossfade_samples
+        if any(is_bridged(segment) for segment in segments):
+            self._hold = max(self._hold, self._rules.fade_samples)
         self._voice: Voice | None = None  # what sounds now
         self._last_voice: Voice | None = None  # what sounded before the silence
         self._silent_from = 0
@@ -68,7 +79,7 @@ class Assembly:
         if clip is None:
             yield from self._fall_silent(segment)
             return
-        entry = self._splice(index, clip) or self._fade(index, clip)
+        entry = self._splice(index, clip) or self._bridge(index, clip) or self._fade(index, clip)
         voice, seam, blend_samples = entry
         follows_unheard = self._unheard == index - 1 and self._may_splice(index)
         if follows_unheard or voice.begin + EDGE_SAMPLES > self._limits[index]:
@@ -85,6 +96,8 @@ class Assembly:
             self._held[:, -blend_samples:] = crossfade(before, entering)
         if seam is not None:
             self.seams.append(seam)
+            if is_bridged(segment):
+                self.warnings.append(_bridge_said(segment, seam))
         self._voice, self._last_voice = voice, None
 
     def finish(self) -> Iterator[Audio]:
@@ -109,6 +122,7 @@ class Assembly:
             and segment.window_samples - segment.padding_samples >= WINDOW_SAMPLES_MIN
             and segment.object_key is not None
             and self._segments[index - 1].object_key is not None
+            and not is_bridged(segment)
         )
 
     def _fade_begin(self, index: int) -> int:
@@ -136,14 +150,9 @@ class Assembly:
         earliest = 0 if now.spliced else now.begin
         both_from = max(zero + segment.padding_samples, now.music_from, earliest, 0)
         blend_samples = min(self._rules.crossfade_samples, begin - both_from)
-        if blend_samples < EDGE_SAMPLES or begin < segment.start_samples - _EARLY_SAMPLES_MAX:
+        if blend_samples < EDGE_SAMPLES or begin < segment.start_samples - EARLY_SAMPLES_MAX:
             return None
-        wanted_db = found.gain_db or 0.0
-        given_db = float(np.clip(wanted_db, -_JOIN_GAIN_DB_MAX, _JOIN_GAIN_DB_MAX))
-        before_db = now.level.db_at(begin)
-        gain_db = float(np.clip(before_db + given_db, -GAIN_DB_MAX, GAIN_DB_MAX))
-        step_db = None if found.gain_db is None else gain_db - before_db - wanted_db
-        level = Level(start_db=gain_db, start_samples=begin)
+        level, step_db = level_behind(now, begin, found)
         voice = Voice(
             segment=segment,
             clip=clip,
@@ -153,7 +162,17 @@ class Assembly:
             fade_in=0,
             spliced=True,
         )
-        return voice, _seam(voice, "splice", found, step_db), blend_samples
+        return voice, seam_of(voice, "splice", found, step_db), blend_samples
+
+    def _bridge(self, index: int, clip: Audio) -> tuple[Voice, Seam, int] | None:
+        """Enter a kept clip over other music than its window repeats; None: it fades in."""
+        now, segment = self._voice, self._segments[index]
+        automatic = self._rules.transition is Transition.AUTO
+        if now is None or not is_bridged(segment) or not automatic:
+            return None
+        if now.segment is not self._segments[index - 1]:
+            return None
+        return bridged(now, segment, clip, wanted_samples=self._hold)
 
     def _fade(self, index: int, clip: Audio) -> tuple[Voice, Seam | None, int]:
         """Enter by fading in; music heard before a silence comes back at its old level."""
@@ -167,13 +186,13 @@ class Assembly:
         voice = Voice(
             segment=segment,
             clip=clip,
-            zero=_zero(segment) - (found.lag_samples if found else 0),
+            zero=zero_of(segment) - (found.lag_samples if found else 0),
             begin=begin,
             level=Level(start_db=gain_db, start_samples=begin),
             fade_in=fade_in,
             spliced=False,
         )
-        return voice, _seam(voice, "fade", found, None) if index > 0 else None, 0
+        return voice, seam_of(voice, "fade", found, None) if index > 0 else None, 0
 
     def _remembered(self, segment: SegmentGenerated, clip: Audio) -> tuple[Match | None, float]:
         """Where the window repeats the music before the silence, and the gain that follows."""
@@ -185,7 +204,7 @@ class Assembly:
         _, found = _heard_again(last, segment, clip)
         if found is None or found.correlation < SAME_MUSIC or found.gain_db is None:
             return None, before_db
-        given_db = float(np.clip(found.gain_db, -_JOIN_GAIN_DB_MAX, _JOIN_GAIN_DB_MAX))
+        given_db = float(np.clip(found.gain_db, -JOIN_GAIN_DB_MAX, JOIN_GAIN_DB_MAX))
         return found, float(np.clip(before_db + given_db, -GAIN_DB_MAX, GAIN_DB_MAX))
 
     def _fall_silent(self, segment: SegmentGenerated) -> Iterator[Audio]:
@@ -243,7 +262,7 @@ class Assembly:
     def _push(self, block: Audio) -> Iterator[Audio]:
         """Hold back as much as the next splice may blend into; yield the rest."""
         held = np.concatenate([self._held, block], axis=1)
-        sure = max(0, held.shape[1] - self._rules.crossfade_samples)
+        sure = max(0, held.shape[1] - self._hold)
         self._held = held[:, sure:].copy()
         if sure:
             yield held[:, :sure]
@@ -256,7 +275,7 @@ def _heard_again(last: Voice, segment: SegmentGenerated, clip: Audio) -> tuple[i
     second, because providers know no others.
     """
     whole = last.segment.clip_samples // SAMPLE_RATE_HZ * SAMPLE_RATE_HZ
-    end = min(segment.join_samples - _zero(last.segment), whole)
+    end = min(segment.join_samples - zero_of(last.segment), whole)
     window_at = end - segment.window_samples
     # Padding is no music: it would make a window seem quieter than it is.
     first = max(last.segment.padding_samples, window_at + segment.padding_samples)
@@ -269,19 +288,11 @@ def _heard_again(last: Voice, segment: SegmentGenerated, clip: Audio) -> tuple[i
     return window_at, match(tail, head, lag_max=reach)
 
 
-def _zero(segment: SegmentGenerated) -> int:
-    return segment.join_samples - segment.window_samples
-
-
-def _seam(
-    voice: Voice, kind: Literal["splice", "fade"], found: Match | None, step_db: float | None
-) -> Seam:
-    return Seam(
-        scene_index=voice.segment.scene_index,
-        at_samples=voice.begin,
-        kind=kind,
-        gain_db=round(voice.level.start_db, 3),
-        level_step_db=None if step_db is None else round(step_db, 3),
-        correlation=round(found.correlation, 4) if found else None,
-        lag_samples=found.lag_samples if found else 0,
+def _bridge_said(segment: SegmentGenerated, seam: Seam) -> str:
+    how = (
+        f"bridged over {seconds_at(seam.bridge_samples):.2f} s" if seam.bridge_samples else "faded"
+    )
+    return (
+        f"scene {segment.scene_index} is kept, and the music before it was made anew: "
+        f"{how}, not continued"
     )

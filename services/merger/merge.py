@@ -72,7 +72,7 @@ class Merge:
             InvalidEventError: the segments do not belong together.
             JobError: a clip is no audio, or ffmpeg failed.
         """
-        stored = await self._stored(last)
+        stored = await self._stored(last.job_id, last.run)
         if stored is not None:
             REDONE_TOTAL.labels("merger", "found").inc()
             return stored
@@ -82,14 +82,37 @@ class Merge:
                 with tempfile.TemporaryDirectory(
                     prefix="segue-merge-", dir=self._settings.scratch_dir
                 ) as folder:
-                    return await self._made(segments, Path(folder))
+                    kept = await self._kept(last, Path(folder))
+                    return kept or await self._made(segments, Path(folder))
         except OSError as error:  # a full disk may have room again
             raise RetryableError(f"the scratch folder: {error.strerror}") from error
 
-    async def _stored(self, last: SegmentGenerated) -> AudioMerged | None:
+    async def _kept(self, last: SegmentGenerated, folder: Path) -> AudioMerged | None:
+        """The track of an earlier run, if this one keeps it; None: it is to be made."""
+        if last.kept is None or not last.kept.track:
+            return None
+        earlier = await self._stored(last.job_id, last.kept.run)
+        if earlier is None:  # all its segments are kept as well: they make the same track
+            return None
+        key = keys.track_key(last.job_id, last.run)
+        told = {"run": last.run, "object_key": key, "params": last.params, "video": last.video}
+        await self._store.get_file(earlier.object_key, folder / _MP3_NAME)
+        return await self._keep(earlier.model_copy(update=told), folder / _MP3_NAME)
+
+    async def _keep(self, merged: AudioMerged, mp3: Path) -> AudioMerged:
+        """Store the track, and its event last."""
+        await self._store.put_file(merged.object_key, mp3, content_type=TRACK_CONTENT_TYPE)
+        await self._store.put(
+            keys.merged_key(merged.job_id, merged.run),
+            merged.model_dump_json().encode(),
+            content_type="application/json",
+        )
+        return merged
+
+    async def _stored(self, job_id: str, run: int) -> AudioMerged | None:
         """The event that lies in the store, if its track is there as well."""
         try:
-            data = await self._store.get(keys.merged_key(last.job_id, last.run))
+            data = await self._store.get(keys.merged_key(job_id, run))
             merged = AudioMerged.model_validate_json(data)
         except (NotFoundError, ValidationError):
             return None
@@ -142,14 +165,8 @@ class Merge:
             gain_db=round(mastered.gain_db, 3),
         )
         merged = await _in_thread(_event, segments, assembly, seams, mastered, mp3)
-        await self._store.put_file(merged.object_key, mp3, content_type=TRACK_CONTENT_TYPE)
-        await self._store.put(
-            keys.merged_key(merged.job_id, merged.run),
-            merged.model_dump_json().encode(),
-            content_type="application/json",
-        )
         _measure(merged.seams)
-        return merged
+        return await self._keep(merged, mp3)
 
     def _rules(self, segment: SegmentGenerated) -> JoinRules:
         return JoinRules(
@@ -216,7 +233,17 @@ def _with_clicks(seams: Sequence[Seam], raw: Path, rules: JoinRules) -> tuple[Se
 
 
 def _click(file: BinaryIO, seam: Seam, rules: JoinRules) -> float | None:
-    """Of a splice: over the blend and 50 ms on both sides; of a fade: against the music faded."""
+    """Of a splice: over the blend and 50 ms on both sides; of a fade: against the music faded.
+
+    Of a bridge, which is long: where it begins and where it ends; between, two gains turn slowly.
+    """
+    if seam.bridge_samples:
+        ends = (seam.at_samples - seam.bridge_samples, seam.at_samples)
+        found = (
+            click_of(_read(file, place - _CLICK_SAMPLES, place + _CLICK_SAMPLES)) for place in ends
+        )
+        click = max((one for one in found if one is not None), default=None)
+        return None if click is None else round(click, 2)
     splice = seam.kind == "splice"
     begin = seam.at_samples - (rules.crossfade_samples if splice else 0)
     near = _read(file, begin - _CLICK_SAMPLES, seam.at_samples + _CLICK_SAMPLES)

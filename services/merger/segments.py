@@ -4,7 +4,8 @@ A cumulative clip holds, before its new music, what was made before it: the whol
 or as much of it as the clip had that was sent. From where it begins it is heard instead of the
 segments before it, at one level and without their joints. It enters where the first of them
 entered, in the same way: at the beginning of the track, spliced to music that it does not hold,
-or faded in. A silent scene stays silent, so what lies before it is not replaced.
+or faded in. A silent scene stays silent, so what lies before it is not replaced; nor is what was
+made anew before a kept scene: the clip holds the music of an earlier run there.
 
 Where segments are to fade into each other, each keeps its scene and its fades, and plays what
 the cumulative clip has there.
@@ -14,7 +15,9 @@ Units: places and lengths are samples of the track. Pure.
 
 from collections.abc import Sequence
 
-from services.merger.assembly import EDGE_SAMPLES, WINDOW_SAMPLES_MIN
+from services.merger.assembly import WINDOW_SAMPLES_MIN
+from services.merger.bridge import is_bridged
+from services.merger.voice import EDGE_SAMPLES
 from shared.errors import InvalidEventError
 from shared.events import SegmentGenerated
 from shared.media import SAMPLE_RATE_HZ
@@ -65,6 +68,8 @@ def _first_replaced(segments: Sequence[SegmentGenerated], index: int, *, apart: 
     begin = _music_from(segments[index])
     first = index
     while first > 0 and segments[first - 1].object_key is not None:
+        if is_bridged(segments[first]):
+            break  # what it holds of the music before this scene is no longer there
         earlier = segments[first - 1]
         follows = first > 1 and segments[first - 2].object_key is not None
         if apart or not follows or _window(earlier) < WINDOW_SAMPLES_MIN:
@@ -82,9 +87,10 @@ def _joined(
 ) -> SegmentGenerated:
     """One segment from the beginning of `first` to the end of `last`, out of the clip of `last`."""
     join = max(first.join_samples, _music_from(last))
-    if after_music:  # the earlier it takes over from music that it repeats, the better
+    repeats = after_music and not is_bridged(first)
+    if repeats:  # the earlier it takes over from music that it repeats, the better
         join = min(join, _music_from(last) + SAMPLE_RATE_HZ)
-    start = min(first.start_samples, join) if after_music else first.start_samples
+    start = min(first.start_samples, join) if repeats else first.start_samples
     return last.model_copy(
         update={
             "scene_index": first.scene_index,
@@ -92,6 +98,7 @@ def _joined(
             "samples": last.start_samples + last.samples - start,
             "join_samples": join,
             "window_samples": join - _zero(last),
+            "kept": first.kept,
         }
     )
 

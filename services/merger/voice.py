@@ -5,14 +5,21 @@ decibels. Pure.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.events import SegmentGenerated
+from services.merger.crossfade import Match
+from shared.events import Seam, SegmentGenerated
 from shared.media import SAMPLE_RATE_HZ, Audio, silence
 
 GAIN_DB_MAX = 12.0  # over all joints of a chain
+JOIN_GAIN_DB_MAX = 6.0  # per joint; more is not a re-synthesis but other music
+#: 5 ms: the shortest fade that does not click
+EDGE_SAMPLES = SAMPLE_RATE_HZ // 200
+#: 1 s: a short clip lets its successor enter early, but not in the middle of its scene
+EARLY_SAMPLES_MAX = SAMPLE_RATE_HZ
 _RESTING_GAIN_DB = 6.0  # a gain beyond it glides back, so that a long chain cannot run away
 _GLIDE_DB_PER_S = 1.0  # slower than anyone hears as a fade
 
@@ -79,3 +86,33 @@ def shape(block: Audio, curve: NDArray[np.float32], *, at: int) -> None:
     first, last = max(0, at), min(block.shape[1], at + curve.size)
     if first < last:
         block[:, first:last] *= curve[first - at : last - at]
+
+
+def level_behind(last: Voice, begin: int, found: Match) -> tuple[Level, float | None]:
+    """The level at which a clip goes on from `last` at `begin`, and the step that is left, dB."""
+    wanted_db = found.gain_db or 0.0
+    given_db = float(np.clip(wanted_db, -JOIN_GAIN_DB_MAX, JOIN_GAIN_DB_MAX))
+    before_db = last.level.db_at(begin)
+    gain_db = float(np.clip(before_db + given_db, -GAIN_DB_MAX, GAIN_DB_MAX))
+    step_db = None if found.gain_db is None else gain_db - before_db - wanted_db
+    return Level(start_db=gain_db, start_samples=begin), step_db
+
+
+def zero_of(segment: SegmentGenerated) -> int:
+    """Where the first sample of the clip of `segment` belongs; may lie before the track."""
+    return segment.join_samples - segment.window_samples
+
+
+def seam_of(
+    voice: Voice, kind: Literal["splice", "fade"], found: Match | None, step_db: float | None
+) -> Seam:
+    """What was measured where `voice` enters."""
+    return Seam(
+        scene_index=voice.segment.scene_index,
+        at_samples=voice.begin,
+        kind=kind,
+        gain_db=round(voice.level.start_db, 3),
+        level_step_db=None if step_db is None else round(step_db, 3),
+        correlation=round(found.correlation, 4) if found else None,
+        lag_samples=found.lag_samples if found else 0,
+    )

@@ -108,5 +108,18 @@ async def newest(
     return [_action(row) for row in rows]
 
 
+async def of_job(connection: Connection, job_id: str, *, command: str) -> Sequence[Action]:
+    """What `command` did to one job, newest first."""
+    rows = await connection.fetch(
+        """
+        SELECT * FROM operator_actions WHERE command = $1 AND arguments->>'job_id' = $2
+        ORDER BY id DESC
+        """,
+        command,
+        job_id,
+    )
+    return [_action(row) for row in rows]
+
+
 def _action(row: asyncpg.Record) -> Action:
     return Action(**{**dict(row), "state": ActionState(row["state"])})

@@ -88,7 +88,7 @@ async def begin(
         """,
         asked.job_id,
         run,
-        [scene.model_dump(mode="json", exclude_none=True) for scene in asked.scenes],
+        [_spec(asked, index) for index in range(len(asked.scenes))],
     )
     if run > 1:
         await supersede(connection, [(asked.job_id, run)])
@@ -251,12 +251,22 @@ def _saved(view: RunView, status: RunStatus) -> tuple[Any, ...]:
     return (*head, view.started_at, view.generated_at, *rest)
 
 
+def _spec(asked: Asked, index: int) -> dict[str, Any]:
+    """What is asked of one scene, as its row keeps it."""
+    spec = asked.scenes[index].model_dump(mode="json", exclude_none=True)
+    if index in asked.kept:
+        spec["kept"] = asked.kept[index].model_dump(mode="json")
+    return {**spec, "anew": True} if index in asked.anew else spec
+
+
 def _asked(event: SceneRequested) -> tuple[Any, ...]:
     spec = event.model_dump(
         mode="json",
-        include={"description", "duration_s", "prompt", "mood"},
+        include={"description", "duration_s", "prompt", "mood", "kept"},
         exclude_none=True,
     )
+    if event.anew:
+        spec["anew"] = True
     return (event.job_id, event.run, event.scene_index, spec, event.duration_s)
 
 

@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from services.merger.assembly import EDGE_SAMPLES, Assembly, JoinRules
+from services.merger.assembly import Assembly, JoinRules
 from services.merger.crossfade import click_of
 from services.merger.segments import check_run
+from services.merger.voice import EDGE_SAMPLES
 from shared.brief import Transition
 from shared.errors import InvalidEventError
 from shared.media import Audio, rms

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.merger.assembly import EDGE_SAMPLES, Assembly, JoinRules
+from services.merger.assembly import Assembly, JoinRules
 from services.merger.segments import check_run, heard
+from services.merger.voice import EDGE_SAMPLES
 from shared.brief import Transition
 from shared.media import SAMPLE_RATE_HZ, Audio, rms
 from tests.builders_audio import Kind, Take, a_run_of_takes, music

@@ -1,0 +1,59 @@
+"""Bridge: a kept clip enters over music that was made anew, where nothing repeats.
+
+The window of the kept clip repeats what was there in an earlier run. So it is no splice; but the
+window is there, and it leads without a joint into the music that is kept. The new music turns
+into it: both sound together over as much of the window as there is, and at most as long as the
+run's fades, with the power of both held (`crossfade`). It ends where a splice would. At least
+half of what the new clip has to say is heard alone.
+
+Shapes: float32 `(channels, samples)`. Units: places and lengths are samples of the track. Pure.
+"""
+
+from services.merger.crossfade import match
+from services.merger.voice import (
+    EARLY_SAMPLES_MAX,
+    EDGE_SAMPLES,
+    Voice,
+    level_behind,
+    seam_of,
+    zero_of,
+)
+from shared.events import Seam, SegmentGenerated
+from shared.media import Audio
+
+
+def is_bridged(segment: SegmentGenerated) -> bool:
+    """Whether `segment` was kept, and the music before it was not."""
+    return segment.kept is not None and segment.kept.bridged
+
+
+def bridged(
+    now: Voice, segment: SegmentGenerated, clip: Audio, *, wanted_samples: int
+) -> tuple[Voice, Seam, int] | None:
+    """The clip of `segment` entering over `now`, and how long both sound; None: there is no room.
+
+    Its level follows that of the music before it, as in a splice: both stand for the same scene.
+    """
+    zero = zero_of(segment)
+    begin = max(now.begin, min(now.clip_end, segment.join_samples))
+    both_from = max(zero + segment.padding_samples, now.music_from, now.begin)
+    room = min(begin - both_from, (begin - now.begin) // 2)
+    blend_samples = min(wanted_samples, room)
+    if blend_samples < EDGE_SAMPLES or begin < segment.start_samples - EARLY_SAMPLES_MAX:
+        return None
+    leaving = now.clip[:, both_from - now.zero : begin - now.zero]
+    entering = clip[:, both_from - zero : begin - zero]
+    found = match(leaving, entering, lag_max=0)
+    level, step_db = level_behind(now, begin, found)
+    voice = Voice(
+        segment=segment,
+        clip=clip,
+        zero=zero,
+        begin=begin,
+        level=level,
+        fade_in=0,
+        spliced=True,
+    )
+    seam = seam_of(voice, "fade", found, step_db)
+    seam = seam.model_copy(update={"bridge_samples": blend_samples})
+    return voice, seam, blend_samples
