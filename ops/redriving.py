@@ -4,6 +4,7 @@ I/O: the object store.
 """
 
 import asyncio
+import math
 from typing import Any
 
 from pydantic import ValidationError
@@ -124,19 +125,22 @@ def _scene(asked: Asked, index: int) -> dict[str, Any]:
 def lines(told: dict[str, Any]) -> list[str]:
     """The outcome in words."""
     begins = "begins" if told["applied"] else "would begin"
+    count, made = len(told["scenes"]), told["calls_at_most"]
     found = [f"{told['job_id']}: run {told['run']} {begins}, of run {told['of_run']}"]
-    found += [_line(scene, count=len(told["scenes"])) for scene in told["scenes"]]
-    found.append(f"track: {told['track']}" + (", video: made" if told["video"] else ""))
-    seconds = f"about {told['seconds']:.0f} s of making" if told["made"] else "nothing to compose"
-    cost = dollars(told["cost_usd_at_most"])
-    found.append(f"{told['calls_at_most']} scenes are made, for {cost} at most; {seconds}")
+    found += [_line(scene, count=count) for scene in told["scenes"]]
+    if told["bridged"]:
+        found.append(
+            "bridged: it continued other music; both sound together for a moment where it begins"
+        )
+    found.append(f"track {told['track']}" + (", video made" if told["video"] else ""))
+    cost, seconds = dollars(told["cost_usd_at_most"]), math.ceil(told["seconds"])
+    found.append(f"{made} of {count} scenes to be made, for {cost} at most, in about {seconds} s")
     return [*found, told["message"]]
 
 
 def _line(scene: dict[str, Any], *, count: int) -> str:
     """A scene; some count from 1, and the option counts from 0."""
     does = "made" if scene["made"] else f"kept from run {scene['kept_from_run']}"
-    if scene["bridged"]:
-        does += ", bridged: the music before it is other music then"
+    does += ", bridged" * scene["bridged"]
     place = f"scene {scene['index']:>3}  {scene['index'] + 1}/{count}"
-    return f"{place}  {scene['duration_s']:>7g} s  {does:<16} {scene['description']}".rstrip()
+    return f"{place}  {scene['duration_s']:>7g} s  {does:<25} {scene['description']}".rstrip()

@@ -12,11 +12,14 @@ async def job_ids(connection: Connection) -> list[str]:
 
 
 async def unfinished(connection: Connection) -> list[tuple[str, int]]:
-    """Every run that has not ended, by job and number."""
+    """Every run that has not ended, by job and number, and those that it takes scenes from."""
     rows = await connection.fetch(
         """
-        SELECT job_id, run FROM runs
-        WHERE status NOT IN ('completed', 'failed', 'cancelled', 'superseded')
+        WITH open AS (SELECT job_id, run FROM runs
+                      WHERE status NOT IN ('completed', 'failed', 'cancelled', 'superseded'))
+        SELECT job_id, run FROM open
+        UNION SELECT job_id, (spec->'kept'->>'run')::integer
+        FROM open JOIN scenes USING (job_id, run) WHERE spec->'kept'->>'run' IS NOT NULL
         """
     )
     return [(row["job_id"], row["run"]) for row in rows]

@@ -17,7 +17,7 @@ from services.merger.loudness import Loudness, gain_for, master, measure
 from services.merger.merge import Merge
 from services.merger.settings import MergerSettings
 from shared.audio import decode
-from shared.brief import AudioParams, Transition
+from shared.brief import AudioParams, Kept, Transition
 from shared.errors import InvalidEventError, MediaError, RetryableError, SettingsError
 from shared.events import AudioMerged, SegmentGenerated
 from shared.ffmpeg import Ffmpeg
@@ -186,6 +186,30 @@ async def test_a_second_run_says_the_same_and_does_no_work(
     assert await merge.run(last) == first
     assert store.gets == [keys.merged_key(first.job_id, first.run)]
     assert await store.stat(first.object_key) == before
+
+
+async def test_a_track_that_is_kept_is_taken_and_no_clip_is_read(
+    store: ACountingStore, merge: Merge, scratch: Path
+) -> None:
+    """A copy under the new run, to the byte; were the old one gone, its clips would make it."""
+    takes = a_stored_kind_of_run([1, 1])
+    first = await merge.run(await stored(store, takes))
+    told = {"run": 2, "kept": Kept(run=1, track=True)}
+    again = [replace(t, segment=t.segment.model_copy(update=told)) for t in takes]
+    last = await stored(store, again)
+    store.gets.clear()
+
+    kept = await merge.run(last)
+
+    assert kept == first.model_copy(
+        update={"run": 2, "object_key": keys.track_key("job-1", 2), "params": last.params}
+    )
+    assert await store.get(kept.object_key) == await store.get(first.object_key)
+    assert [key for key in store.gets if "clip" in key] == []
+    assert left_in(scratch) == 0
+    for key in (keys.merged_key("job-1", 2), keys.merged_key("job-1", 1)):
+        await store.delete(key)
+    assert (await merge.run(last)).samples == first.samples
 
 
 async def test_a_track_that_was_lost_is_made_again(store: ACountingStore, merge: Merge) -> None:

@@ -1,0 +1,312 @@
+"""`segue redrive`: a part is made again, the rest is kept; and what is wrong is said."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from embedded.replicate import FakeReplicate, FakeSettings, FaultKind
+from services.api.redriving import RedriveError, Wish
+from services.api.repository import runs, sweep
+from services.api.starting import begin_again
+from shared.audio import decode
+from shared.clock import SystemClock
+from shared.events import SceneRequested, SegmentGenerated, VideoStitched
+from shared.media import SAMPLE_RATE_HZ
+from shared.pricing import PricingSettings
+from shared.storage import StandInWarning, keys
+from shared.storage.filesystem import FolderStore
+from tests.api_line import NOWHERE, TWO_SCENES
+from tests.builders import a_segment
+from tests.builders_run import a_failure, the_line
+from tests.clips import film_clips
+from tests.e2e.line import BASE, Line, running_line
+from tests.integration.test_ops_replay import objects, rows
+from tests.operator import OperatorGround, operator_ground, segue
+from tests.running import records_of, value_of
+from tests.servers import Database, KafkaServer
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+WHY = ("--apply", "--reason", "to hear it")
+SCENES = [
+    {"description": f"a {mood} moment", "duration_s": seconds}
+    for mood, seconds in (("calm", 1.7), ("elegant", 2.3), ("dramatic", 1.25), ("tense", 2.0))
+]
+SAMPLES = round(7.25 * SAMPLE_RATE_HZ)
+
+
+@pytest.fixture
+async def replicate() -> AsyncIterator[FakeReplicate]:
+    """A fake that works for a tenth of a second."""
+    with pytest.warns(StandInWarning):
+        fake = FakeReplicate(FakeSettings(work_s=0.1))
+    async with fake as started:
+        yield started
+
+
+@pytest.fixture
+async def line(
+    kafka: KafkaServer,
+    postgres: Database,
+    topic_prefix: str,
+    tmp_path: Path,
+    replicate: FakeReplicate,
+) -> AsyncIterator[Line]:
+    """Four services with a cache, the generator with the account of the fake."""
+    async with running_line(
+        kafka,
+        postgres,
+        topic_prefix,
+        tmp_path,
+        MUSIC_PROVIDER="",
+        REPLICATE_API_KEY=replicate.token,
+        REPLICATE_BASE_URL=replicate.base_url,
+        SEGUE_REPLICATE_STARTS_PER_S="10",
+        SEGUE_REPLICATE_POLL_FIRST_S="0.2",
+        SEGUE_SCENE_CACHE="all",
+        SEGUE_SCENE_ATTEMPTS_MAX="1",
+    ) as running:
+        yield running
+
+
+@pytest.fixture
+async def ground(
+    kafka: KafkaServer, postgres: Database, topic_prefix: str, store_folder: Path
+) -> AsyncIterator[OperatorGround]:
+    """The servers, and no service."""
+    async with operator_ground(kafka.bootstrap, postgres, topic_prefix, store_folder) as ground:
+        yield ground
+
+
+async def redriven(line: Line, job_id: str, run: int, *words: str) -> dict[str, Any]:
+    """The status of the run that `words` began, once it has ended."""
+    code, told = await segue(line.services["api"].environment, "redrive", job_id, *words, *WHY)
+    assert (code, told.get("run")) == (0, run), told
+    return await line.ended(job_id, run=run)
+
+
+async def clips(line: Line, job_id: str, run: int) -> list[str]:
+    """The hashes of a run's clips, which lie where the run says."""
+    store, found = FolderStore(line.folder / "store"), []
+    for index in range(4):
+        data = await store.get(keys.segment_key(job_id, run, index))
+        segment = SegmentGenerated.model_validate_json(data)
+        assert segment.object_key is not None
+        assert segment.object_key.startswith(keys.run_prefix(job_id, run) + "/")
+        found.append(hashlib.sha256(await store.get(segment.object_key)).hexdigest())
+    return found
+
+
+async def test_what_is_asked_for_is_made_again_and_the_rest_is_kept(
+    line: Line, replicate: FakeReplicate, tmp_path: Path
+) -> None:
+    """One scene: one charge. Two: two. A video: none, and the same track."""
+    environment = line.services["api"].environment
+    video = await line.upload(film_clips().bikes)
+    film = line.folder / "store" / video["object"]
+    await line.generate(
+        job_id="j", scenes=SCENES, video=video, audio_params={"merge_with_video": True}
+    )
+    await line.ended("j")
+    before = await rows(line), objects(line), await _log(line)
+    first = await clips(line, "j", 1)
+
+    dry = await segue(environment, "redrive", "j", "--scene", "1")
+    refused = await segue(environment, "redrive", "j", *WHY)
+    untouched = await rows(line), objects(line), await _log(line)
+
+    assert untouched == before
+    assert (dry[0], dry[1]["applied"]) == (0, False)
+    assert (dry[1]["made"], dry[1]["kept"], dry[1]["bridged"]) == ([1], [0, 2, 3], [2])
+    assert (refused[0], "did not fail (completed)" in refused[1]["error"]) == (4, True)
+
+    told = await redriven(line, "j", 2, "--scene", "1")
+    second = await clips(line, "j", 2)
+
+    assert told["audio_status"]["status"] == "completed", told
+    assert len(replicate.ledger.charged) == 5
+    assert [a == b for a, b in zip(first, second, strict=True)] == [True, False, True, True]
+    seams = {seam["scene_index"]: seam for seam in told["track"]["seams"]}
+    assert [seams[index]["kind"] for index in (1, 2, 3)] == ["splice", "fade", "splice"]
+    assert seams[2]["bridge_samples"] > SAMPLE_RATE_HZ // 5
+    assert seams[2]["click"] <= 10
+    assert "scene 2 is kept, and the music before it was made anew" in told["warnings"][0]
+    costs = [scene["cost_usd"] for scene in told["progress"]["scenes"]]
+    assert costs[1] > costs[0] == costs[2] == costs[3] == 0
+    track = await line.save(f"{BASE}/j/download", tmp_path / "track.mp3")
+    assert decode(track.read_bytes()).shape[1] == SAMPLES
+
+    await redriven(line, "j", 3, "--from", "2")
+    third = await clips(line, "j", 3)
+
+    assert len(replicate.ledger.charged) == 7
+    assert [a == b for a, b in zip(second, third, strict=True)] == [True, True, False, False]
+
+    hidden = film.rename(line.folder / "hidden")
+    failed = await redriven(line, "j", 4, "--stage", "mux")
+    hidden.rename(film)
+    mended = await redriven(line, "j", 5)
+
+    assert [one["audio_status"]["status"] for one in (failed, mended)] == ["failed", "completed"]
+    assert len(replicate.ledger.charged) == 7
+    assert await _track(line, 3) == await _track(line, 4) == await _track(line, 5)
+    assert mended["video"] is not None
+    story = (await segue(environment, "job", "j"))[1]
+    assert [(one["of_run"], one["run"], one["made"]) for one in story["redrives"]] == [
+        (1, 2, [1]),
+        (2, 3, [2, 3]),
+        (3, 4, []),
+        (4, 5, []),
+    ]
+
+
+async def test_a_run_that_stopped_at_a_scene_goes_on_there(
+    line: Line, replicate: FakeReplicate
+) -> None:
+    """What it had is kept; the rest is made, each scene once."""
+    await line.generate(job_id="other", scenes=SCENES[:1])
+    await line.ended("other")  # scene 0 is in the cache: the fault strikes scene 1
+    replicate.fault(FaultKind.FAIL_WITH, value="out of memory")
+    await line.generate(job_id="j", scenes=SCENES, audio_params={"error_strategy": "halt"})
+    stopped = await line.ended("j")
+    charged = len(replicate.ledger.charged)
+
+    told = await redriven(line, "j", 2)
+
+    assert stopped["audio_status"]["status"] == "failed"
+    assert told["audio_status"]["status"] == "completed", told
+    assert len(replicate.ledger.charged) == charged + 3
+    assert [scene["origin"] for scene in told["progress"]["scenes"]] == ["cached"] + [
+        "continued"
+    ] * 3
+    requests = [
+        value_of(record)
+        for record in await records_of(line.kafka.bootstrap, "scene.requested", prefix=line.prefix)
+    ]
+    kept = [one["kept"] for one in requests if (one["job_id"], one["run"]) == ("j", 2)]
+    assert kept == [{"run": 1, "bridged": False, "track": False}, None, None, None]
+
+
+REFUSED: list[tuple[tuple[str, ...], int, str]] = [
+    (("nobody", "--scene", "1"), 4, "there is no job nobody"),
+    (("unasked", "--scene", "1"), 4, "no run yet"),
+    (("running", "--scene", "1"), 4, "under way (submitted): wait"),
+    (("job-1",), 4, "did not fail (completed): name what"),
+    (("job-1", "--scene", "2"), 4, "has the scenes 0 to 1"),
+    (("job-1", "--scene", "0"), 4, "scene 1: its clip of run 1 is not in the store any more"),
+    (("job-1", "--stage", "merge"), 4, "--from 1 makes that and the rest anew"),
+    (("job-1", "--stage", "mux"), 4, "run 1 was asked for no video"),
+    (("job-1", "--scene", "1", "--from", "1"), 2, "--scene and --from: name one"),
+    (("job-1", "--from", "1", "--apply"), 2, "--reason"),
+]
+
+
+async def test_what_cannot_be_made_again_is_refused_and_changes_nothing(
+    ground: OperatorGround,
+) -> None:
+    """Each in its own words, to be applied or not."""
+    await ground.line.hear(*the_line())
+    await _stored(ground, a_segment(0, count=2), clip=True)
+    await _stored(ground, a_segment(1, count=2), clip=False)
+    stitched = VideoStitched.model_validate({"job_id": "unasked", "scenes": TWO_SCENES})
+    await ground.line.hear(stitched)
+    await ground.line.post(job_id="running", scenes=TWO_SCENES)
+
+    for at in range(0, len(REFUSED), 3):  # as many at once as do not hinder one another
+        some = REFUSED[at : at + 3]
+        answers = await asyncio.gather(
+            *(
+                ground.segue("redrive", *words, *(() if code == 2 else WHY))
+                for words, code, _ in some
+            )
+        )
+        for (words, code, told), answer in zip(some, answers, strict=True):
+            assert (answer[0], told in answer[1]["error"]) == (code, True), (words, answer)
+
+    assert await ground.line.rows("SELECT * FROM operator_actions") == []
+    assert await ground.line.rows("SELECT * FROM runs WHERE run > 1") == []
+    assert await ground.log("scene.requested") == []
+
+
+async def test_an_interrupted_redrive_goes_on_with_the_run_it_began(
+    ground: OperatorGround,
+) -> None:
+    """Kafka was away when it was to be published; and whoever comes late is told so."""
+    await ground.line.hear(*the_line()[:-1], a_failure())
+    for index in range(2):
+        await _stored(ground, a_segment(index, count=2), clip=True)
+    words = ("redrive", "job-1", "--scene", "1", *WHY)
+
+    away = await segue({**ground.environment, "KAFKA_BOOTSTRAP_SERVERS": NOWHERE}, *words)
+    waiting = await ground.log("scene.requested")
+    again = await ground.segue(*words)
+    requests = [value_of(record) for record in await ground.log("scene.requested")]
+
+    assert (away[0], waiting) == (3, [])
+    assert (again[0], again[1]["run"]) == (0, 2), again
+    assert [one["kept"] and one["kept"]["run"] for one in requests] == [1, None]
+    assert [one["anew"] for one in requests] == [False, True]
+    [row] = await ground.line.rows("SELECT command, who, reason, state FROM operator_actions")
+    assert list(row.values()) == ["redrive", "somebody", "to hear it", "done"]
+    [run] = await ground.line.rows("SELECT estimate FROM runs WHERE run = 2")
+    assert '"music_s": 4' in run["estimate"]  # 2.5 s, whole, and the window
+    async with ground.line.edge.database.transaction() as connection:
+        with pytest.raises(RedriveError, match="another run than 1 is the newest by now"):
+            await begin_again(
+                connection,
+                "job-1",
+                Wish(scene=1),
+                of_run=1,
+                pricing=PricingSettings(),
+                now=SystemClock().now(),
+            )
+
+
+async def test_what_a_run_keeps_is_known_when_the_log_began_anew(ground: OperatorGround) -> None:
+    """The rows alone ask for the same again; until then, nothing it takes may be swept."""
+    await ground.line.hear(*the_line())
+    for index in range(2):
+        await _stored(ground, a_segment(index, count=2), clip=True)
+    code, told = await ground.segue("redrive", "job-1", "--scene", "0", *WHY)
+    assert code == 0, told
+    asked = [value_of(record) for record in await ground.log("scene.requested")]
+    from_rows = await _unfinished(ground)
+    elsewhere = [{**one, "job_id": "other"} for one in asked]
+    await ground.line.hear(*(SceneRequested.model_validate(one) for one in elsewhere))
+    specs = "SELECT spec FROM scenes WHERE job_id = $1 AND run = 2 ORDER BY scene_index"
+
+    async with ground.line.edge.database.connection() as connection:
+        needed = await sweep.unfinished(connection)
+
+    assert from_rows == asked
+    assert sorted(needed) == [(job, run) for job in ("job-1", "other") for run in (1, 2)]
+    assert await _unfinished(ground) == asked + elsewhere
+    assert await ground.line.rows(specs, "job-1") == await ground.line.rows(specs, "other")
+
+
+async def _unfinished(ground: OperatorGround) -> list[dict[str, Any]]:
+    async with ground.line.edge.database.connection() as connection:
+        return [one.model_dump(mode="json") for one in await runs.unfinished(connection)]
+
+
+async def _stored(ground: OperatorGround, segment: SegmentGenerated, *, clip: bool) -> None:
+    """As the generator leaves it."""
+    store = ground.line.edge.store
+    key = keys.segment_key(segment.job_id, segment.run, segment.scene_index)
+    await store.put(key, segment.model_dump_json().encode())
+    if clip:
+        assert segment.object_key is not None
+        await store.put(segment.object_key, b"music")
+
+
+async def _log(line: Line) -> list[Any]:
+    return await records_of(line.kafka.bootstrap, "scene.requested", prefix=line.prefix)
+
+
+async def _track(line: Line, run: int) -> str:
+    """The hash of a run's track."""
+    data = await FolderStore(line.folder / "store").get(keys.track_key("j", run))
+    return hashlib.sha256(data).hexdigest()
