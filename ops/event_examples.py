@@ -14,13 +14,13 @@ from shared.events import (
     PredictionEnded,
     SceneDelayed,
     SceneRequested,
-    Seam,
     SegmentGenerated,
     Stage,
     VideoMuxed,
     VideoStitched,
     WaitCode,
 )
+from shared.seams import Seam
 from shared.storage.keys import clip_key, track_key, video_key
 
 _JOB = "wedding-42"

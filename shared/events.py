@@ -10,13 +10,14 @@ channel, at 48 kHz (`shared/media.py`). Pure.
 """
 
 from enum import StrEnum
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 from typing_extensions import override
 
 from shared import ids
 from shared.brief import AudioParams, Duration, Kept, Scene, SyncMode, Value, VideoRef
+from shared.seams import Seam
 
 JobId = Annotated[
     str,
@@ -207,25 +208,6 @@ class PredictionEnded(Event):
     @override
     def _identity(self) -> tuple[object, ...]:
         return (self.prediction_id,)
-
-
-class Seam(Value):
-    """What was measured at one joint of the track."""
-
-    scene_index: Annotated[int, Field(ge=1)] = Field(description="The scene that begins here.")
-    at_samples: int
-    kind: Literal["splice", "fade"]
-    gain_db: float = Field(default=0.0, description="Applied to the entering clip.")
-    level_step_db: float | None = Field(default=None, description="Level after over before.")
-    correlation: float | None = Field(default=None, description="Of tail and window, -1 to 1.")
-    lag_samples: int = Field(default=0, description="By how much the window was shifted.")
-    click: float | None = Field(
-        default=None, description="Largest second difference over its median; 3 to 6 is music."
-    )
-    bridge_samples: Annotated[int, Field(ge=0)] = Field(
-        default=0,
-        description="Both sound for so long: a kept scene behind one that was made anew.",
-    )
 
 
 class AudioMerged(Event):

@@ -14,7 +14,7 @@ from services.generator.cache import SceneCache
 from services.generator.claims import SceneRef
 from services.generator.continuation import Continuation, ScenePlan, plan_scene
 from services.generator.inspection import AskedFor
-from services.generator.keeping import Keeping
+from services.generator.keeping import taken
 from services.generator.providers import CompositionRequest, MusicProvider
 from services.generator.segments import Segments
 from services.generator.style import Styles
@@ -43,7 +43,6 @@ class Generate:
     provider: MusicProvider
     attempts: Attempts
     cache: SceneCache
-    keeping: Keeping
     styles: Styles
     window_s: int
     log: Logger
@@ -90,7 +89,7 @@ class Generate:
             REDONE_TOTAL.labels("generator", "found").inc()
             return stored
         if scene.kept is not None:
-            return await self._keep(await self.keeping.taken(scene, scene.kept))
+            return await self._keep(await taken(self.store, scene, scene.kept))
         self.log.debug(
             "scene begins",
             action="scene.started",

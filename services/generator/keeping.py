@@ -7,8 +7,6 @@ nothing, and is what the next scene continues.
 I/O: the object store.
 """
 
-from dataclasses import dataclass
-
 from shared.brief import Kept
 from shared.errors import JobError, NotFoundError
 from shared.events import SceneRequested, SegmentGenerated
@@ -25,37 +23,34 @@ class KeptMissingError(JobError):
     code = "kept_missing"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Keeping:
-    """Takes segments over from one run to another."""
+async def taken(store: ObjectStore, scene: SceneRequested, kept: Kept) -> SegmentGenerated:
+    """The segment of `scene`, its clip stored, as the run in `kept` has it.
 
-    store: ObjectStore
+    Raises:
+        KeptMissingError: that run has no such segment, or its clip was swept.
+    """
+    try:
+        stored = await store.get(segment_key(scene.job_id, kept.run, scene.scene_index))
+        segment = SegmentGenerated.model_validate_json(stored)
+        key = await _copied(store, segment, scene)
+    except NotFoundError as error:
+        raise KeptMissingError(
+            f"scene {scene.scene_index} was to be kept from run {kept.run}, and is not in the "
+            f"store any more: make it anew (segue redrive --from {scene.scene_index})"
+        ) from error
+    return kept_segment(segment, scene, kept, key=key)
 
-    async def taken(self, scene: SceneRequested, kept: Kept) -> SegmentGenerated:
-        """The segment of `scene`, its clip stored, as the run in `kept` has it.
 
-        Raises:
-            KeptMissingError: that run has no such segment, or its clip was swept.
-        """
-        try:
-            stored = await self.store.get(segment_key(scene.job_id, kept.run, scene.scene_index))
-            segment = SegmentGenerated.model_validate_json(stored)
-            key = await self._copied(segment, scene)
-        except NotFoundError as error:
-            raise KeptMissingError(
-                f"scene {scene.scene_index} was to be kept from run {kept.run}, and is not in the "
-                f"store any more: make it anew (segue redrive --from {scene.scene_index})"
-            ) from error
-        return kept_segment(segment, scene, kept, key=key)
-
-    async def _copied(self, segment: SegmentGenerated, scene: SceneRequested) -> str | None:
-        """Where this run has the clip; None of silence."""
-        if segment.object_key is None:
-            return None
-        data = await self.store.get(segment.object_key)
-        key = clip_key(scene.job_id, scene.run, scene.scene_index, _NO_ATTEMPT)
-        await self.store.put(key, data, content_type=segment.content_type or DEFAULT_CONTENT_TYPE)
-        return key
+async def _copied(
+    store: ObjectStore, segment: SegmentGenerated, scene: SceneRequested
+) -> str | None:
+    """Where this run has the clip; None of silence."""
+    if segment.object_key is None:
+        return None
+    data = await store.get(segment.object_key)
+    key = clip_key(scene.job_id, scene.run, scene.scene_index, _NO_ATTEMPT)
+    await store.put(key, data, content_type=segment.content_type or DEFAULT_CONTENT_TYPE)
+    return key
 
 
 def kept_segment(

@@ -16,7 +16,6 @@ from services.generator.delays import Delays
 from services.generator.generate import Generate
 from services.generator.inspection import Inspection
 from services.generator.interrupts import Interrupts, RunEndedError
-from services.generator.keeping import Keeping
 from services.generator.providers import MusicProvider
 from services.generator.settings import GeneratorSettings
 from services.generator.style import build_styles
@@ -266,7 +265,6 @@ def _build_generate(
             clock=clock,
             log=log,
         ),
-        keeping=Keeping(store=store),
         styles=build_styles(
             settings,
             store=store,

@@ -35,8 +35,9 @@ from services.merger.voice import (
     zero_of,
 )
 from shared.brief import Transition
-from shared.events import Seam, SegmentGenerated
+from shared.events import SegmentGenerated
 from shared.media import SAMPLE_RATE_HZ, Audio, seconds_at, silence
+from shared.seams import Seam
 
 #: 50 ms of common music: less says nothing about level and lag
 WINDOW_SAMPLES_MIN = SAMPLE_RATE_HZ // 20

@@ -18,8 +18,9 @@ from services.merger.voice import (
     seam_of,
     zero_of,
 )
-from shared.events import Seam, SegmentGenerated
+from shared.events import SegmentGenerated
 from shared.media import Audio
+from shared.seams import Seam
 
 
 def is_bridged(segment: SegmentGenerated) -> bool:

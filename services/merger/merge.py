@@ -26,7 +26,7 @@ from services.merger.settings import MergerSettings
 from shared.audio import decode
 from shared.brief import Transition
 from shared.errors import InvalidEventError, NotFoundError, RetryableError
-from shared.events import AudioMerged, Seam, SegmentGenerated
+from shared.events import AudioMerged, SegmentGenerated
 from shared.ffmpeg import Ffmpeg
 from shared.media import (
     CHANNELS,
@@ -36,6 +36,7 @@ from shared.media import (
     samples_at,
     seconds_at,
 )
+from shared.seams import Seam
 from shared.storage import CHUNK_BYTES, ObjectStore, keys
 from shared.telemetry import trace
 from shared.telemetry.log import logger_of

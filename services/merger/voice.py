@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.merger.crossfade import Match
-from shared.events import Seam, SegmentGenerated
+from shared.events import SegmentGenerated
 from shared.media import SAMPLE_RATE_HZ, Audio, silence
+from shared.seams import Seam
 
 GAIN_DB_MAX = 12.0  # over all joints of a chain
 JOIN_GAIN_DB_MAX = 6.0  # per joint; more is not a re-synthesis but other music

@@ -10,8 +10,9 @@ from services.api.applying import Batch
 from services.api.repository import offsets
 from services.api.resuming import resume_in_new_epoch
 from shared.brief import AudioParams
-from shared.events import Origin, SceneRequested, Seam
+from shared.events import Origin, SceneRequested
 from shared.kafka.codec import Record
+from shared.seams import Seam
 from tests.api_line import TWO_SCENES, EdgeLine, edge_line
 from tests.builders import a_scene, a_segment
 from tests.builders_run import (
