@@ -102,6 +102,18 @@ def test_what_libraries_say_is_a_line_of_ours(said: io.StringIO) -> None:
         ("signed with whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "MfKQ9r8GKY", "signed with whsec_"),
         ("{'sasl_plain_password': 'hunter22'}", "hunter22", "sasl_plain_password"),
     ],
+    ids=(
+        "presigned",
+        "signature",
+        "sealed link",
+        "database",
+        "odd password",
+        "data URL",
+        "bearer",
+        "key",
+        "webhooks",
+        "SASL",
+    ),  # the texts are not the same in every process
 )
 def test_secrets_are_cut_out_of_texts(text: str, secret: str, kept: str) -> None:
     """And what helps to find the fault stays."""
