@@ -16,6 +16,7 @@ class Refuser:
     """A provider that refuses everyone, and whose questions take their time."""
 
     paused: str | None = "Replicate wants credit: 402"
+    name: str = "refuser"
     asked: int = 0
     answer: asyncio.Event | None = None
     error: Exception | None = None
