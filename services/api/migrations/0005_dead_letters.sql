@@ -8,7 +8,7 @@ CREATE TABLE dead_letters (
     job_id    text,                                       -- null: the record is no event
     run       integer,
     fate      text NOT NULL,                              -- requeued, discarded
-    action    bigint NOT NULL REFERENCES operator_actions,
+    action    bigint NOT NULL,                            -- the row of operator_actions
     marked_at timestamptz NOT NULL,                       -- before anything is done with it
     done_at   timestamptz,                                -- null: the command stopped before it came to it
     PRIMARY KEY (epoch, topic, partition, "offset")
