@@ -13,13 +13,13 @@ import hashlib
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import BinaryIO, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
 import numpy as np
 from pydantic import ValidationError
 
 from services.merger.assembly import Assembly, JoinRules
-from services.merger.crossfade import click_of
+from services.merger.joints import FRAME_BYTES, count, with_clicks
 from services.merger.loudness import Mastered, master
 from services.merger.segments import check_run, heard
 from services.merger.settings import MergerSettings
@@ -29,7 +29,6 @@ from shared.errors import InvalidEventError, NotFoundError, RetryableError
 from shared.events import AudioMerged, SegmentGenerated
 from shared.ffmpeg import Ffmpeg
 from shared.media import (
-    CHANNELS,
     SAMPLE_RATE_HZ,
     TRACK_CONTENT_TYPE,
     Audio,
@@ -40,18 +39,10 @@ from shared.seams import Seam
 from shared.storage import CHUNK_BYTES, ObjectStore, keys
 from shared.telemetry import trace
 from shared.telemetry.log import logger_of
-from shared.telemetry.metrics import (
-    REDONE_TOTAL,
-    SEAM_CLICK_RATIO,
-    SEAM_CORRELATION_RATIO,
-    SEAM_STEP_DECIBELS,
-    SEAMS_TOTAL,
-)
+from shared.telemetry.metrics import REDONE_TOTAL
 
 P = ParamSpec("P")
 T = TypeVar("T")
-_FRAME_BYTES = CHANNELS * 4  # of the raw file: float32, interleaved
-_CLICK_SAMPLES = SAMPLE_RATE_HZ // 20  # 50 ms on each side of a joint
 _RAW_NAME, _MP3_NAME = "track.f32", "track.mp3"
 
 
@@ -146,7 +137,7 @@ class Merge:
         assembly = Assembly(parts, rules)
         with trace.span("join clips", {"segue.clips": len(parts)}):
             await self._join(assembly, parts, raw)
-            seams = await _in_thread(_with_clicks, assembly.seams, raw, rules)
+            seams = await _in_thread(with_clicks, assembly.seams, raw, rules)
         self._log.debug(
             "clips are joined",
             action="clips.joined",
@@ -166,7 +157,7 @@ class Merge:
             gain_db=round(mastered.gain_db, 3),
         )
         merged = await _in_thread(_event, segments, assembly, seams, mastered, mp3)
-        _measure(merged.seams)
+        count(merged.seams)
         return await self._keep(merged, mp3)
 
     def _rules(self, segment: SegmentGenerated) -> JoinRules:
@@ -195,17 +186,6 @@ class Merge:
         return await _in_thread(_decoded, part, data)
 
 
-def _measure(seams: Sequence[Seam]) -> None:
-    for seam in seams:
-        SEAMS_TOTAL.labels(seam.kind).inc()
-        if seam.level_step_db is not None:
-            SEAM_STEP_DECIBELS.labels(seam.kind).observe(abs(seam.level_step_db))
-        if seam.click is not None:
-            SEAM_CLICK_RATIO.labels(seam.kind).observe(seam.click)
-        if seam.correlation is not None:
-            SEAM_CORRELATION_RATIO.observe(seam.correlation)
-
-
 def _decoded(part: SegmentGenerated, data: bytes) -> Audio:
     """The sound; wrong bytes are never merged."""
     if part.sha256 not in (None, hashlib.sha256(data).hexdigest()):
@@ -219,45 +199,12 @@ def _lay(assembly: Assembly, index: int, clip: Audio | None, raw: Path) -> None:
 
 def _finish(assembly: Assembly, raw: Path) -> None:
     _write(assembly.finish(), raw)
-    assert raw.stat().st_size == assembly.samples * _FRAME_BYTES, "the scenes decide the length"
+    assert raw.stat().st_size == assembly.samples * FRAME_BYTES, "the scenes decide the length"
 
 
 def _write(blocks: Iterable[Audio], raw: Path) -> None:
     with raw.open("ab") as file:
         file.writelines(np.ascontiguousarray(block.T, dtype="<f4").data for block in blocks)
-
-
-def _with_clicks(seams: Sequence[Seam], raw: Path, rules: JoinRules) -> tuple[Seam, ...]:
-    """The seams with what can only be measured on the joined track."""
-    with raw.open("rb") as file:
-        return tuple(seam.model_copy(update={"click": _click(file, seam, rules)}) for seam in seams)
-
-
-def _click(file: BinaryIO, seam: Seam, rules: JoinRules) -> float | None:
-    """Of a splice: over the blend and 50 ms on both sides; of a fade: against the music faded.
-
-    Of a bridge, which is long: where it begins and where it ends; between, two gains turn slowly.
-    """
-    if seam.bridge_samples:
-        ends = (seam.at_samples - seam.bridge_samples, seam.at_samples)
-        found = (
-            click_of(_read(file, place - _CLICK_SAMPLES, place + _CLICK_SAMPLES)) for place in ends
-        )
-        click = max((one for one in found if one is not None), default=None)
-        return None if click is None else round(click, 2)
-    splice = seam.kind == "splice"
-    begin = seam.at_samples - (rules.crossfade_samples if splice else 0)
-    near = _read(file, begin - _CLICK_SAMPLES, seam.at_samples + _CLICK_SAMPLES)
-    reach = _CLICK_SAMPLES + min(rules.fade_samples, SAMPLE_RATE_HZ)
-    around = None if splice else _read(file, begin - reach, begin + reach)
-    click = click_of(near, around)
-    return None if click is None else round(click, 2)
-
-
-def _read(file: BinaryIO, start: int, end: int) -> Audio:
-    file.seek(max(0, start) * _FRAME_BYTES)
-    data = file.read((end - max(0, start)) * _FRAME_BYTES)
-    return np.frombuffer(data, dtype="<f4").reshape(-1, CHANNELS).T
 
 
 def _event(
