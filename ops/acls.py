@@ -2,7 +2,7 @@
 
 A service is a user of its own, `segue-NAME`. It may write what it publishes, read what it
 consumes in its own group, and park what it cannot work off; nothing else. `segue-prepare` may
-make topics, and touch no record.
+make topics, and touch no record. `segue-operator` may look at everything, and say records again.
 
 Pure: says the commands of Kafka's own tool, runs none.
 """
@@ -15,7 +15,7 @@ from shared.settings import KafkaSettings
 from shared.topics import CHANGELOG, EVENT_TOPICS
 
 SERVICES = ("api", "generator", "merger", "muxer")
-PREPARE = "prepare"
+PREPARE, OPERATOR = "prepare", "operator"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +43,7 @@ def grants(kafka: KafkaSettings) -> Iterator[Grant]:
     every = [topic.name for topic in (*EVENT_TOPICS, CHANGELOG)]
     every += [topic.dead_letters for topic in EVENT_TOPICS]
     yield _grant(PREPARE, "topic", ("Create", "Describe"), kafka.topic_prefix, every)
+    yield from _of_operator(kafka.topic_prefix)
 
 
 def _of_service(service: str, prefix: str) -> Iterator[Grant]:
@@ -56,6 +57,15 @@ def _of_service(service: str, prefix: str) -> Iterator[Grant]:
     yield _grant(service, "topic", ("Read", "Describe"), prefix, names)
     yield _grant(service, "topic", ("Write", "Describe"), prefix, written)
     yield _grant(service, "group", ("Read", "Describe"), prefix, [f"segue-{service}"])
+
+
+def _of_operator(prefix: str) -> Iterator[Grant]:
+    names = [topic.name for topic in EVENT_TOPICS]
+    read = names + [topic.dead_letters for topic in EVENT_TOPICS]
+    yield _grant(OPERATOR, "topic", ("Read", "Describe"), prefix, read)
+    yield _grant(OPERATOR, "topic", ("Write", "Describe"), prefix, names)
+    groups = [f"segue-{service}" for service in SERVICES]
+    yield _grant(OPERATOR, "group", ("Describe",), prefix, groups)
 
 
 def _grant(

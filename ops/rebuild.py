@@ -1,36 +1,30 @@
 """Rebuild: the command that holds the api's rows against the log, and mends them if asked.
 
-Dry by default. It needs the addresses of Kafka and PostgreSQL (and `SEGUE_TOPIC_PREFIX`, where
-there is one); the api may run. Ctrl-C leaves every row as it was.
+Dry by default. The api may run. Ctrl-C leaves every row as it was.
 
 I/O: Kafka and PostgreSQL.
 """
 
-import asyncio
-from collections.abc import Callable
 from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from ops.exits import CommandError, Exit, answering, print_json
-from ops.options import Json
+from ops.operating import Operator, audited, run
+from ops.options import DataDir, Json, Reason
 from ops.progress import telling
 from services.api.rebuilding import RebuildError, Rebuilding, Rebuilt
-from services.api.settings import ApiSettings, DatabaseSettings
-from shared.clock import SystemClock
 from shared.errors import RetryableError
-from shared.settings import KafkaSettings, TelemetrySettings
-from shared.telemetry.log import configure, logger_of
 
 STATEMENT_S = 600.0  # all rows are compared in one
-Say = Callable[[str], None]
 
 
 def rebuild(
     *,
     apply: Annotated[bool, typer.Option("--apply", help="Write what differs.")] = False,
+    reason: Reason = None,
+    data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
     """Read every event from the beginning; say which rows of the api differ, and mend them.
@@ -38,8 +32,11 @@ def rebuild(
     Ends with 1 if rows differ and --apply was not given.
     """
     with answering(as_json=as_json):
-        say = Console(quiet=as_json, soft_wrap=True, stderr=True).print
-        rebuilt = asyncio.run(_rebuilt(apply=apply, say=say))
+        rebuilt = run(
+            lambda operator: _asked(operator, apply=apply, reason=reason),
+            as_json=as_json,
+            data_dir=data_dir,
+        )
         if as_json:
             print_json(told(rebuilt))
         else:
@@ -49,21 +46,29 @@ def rebuild(
             raise typer.Exit(Exit.FAILED)
 
 
-async def _rebuilt(*, apply: bool, say: Say) -> Rebuilt:
-    configure(TelemetrySettings.from_environment(log_level="error"))
-    database = DatabaseSettings.from_environment().model_copy(update={"timeout_s": STATEMENT_S})
-    settings = ApiSettings.from_environment(
-        kafka=KafkaSettings.from_environment(), database=database
-    )
+async def _asked(operator: Operator, *, apply: bool, reason: str | None) -> Rebuilt:
+    if not apply:
+        return await _rebuilt(operator, apply=False)
+    async with audited(operator, "rebuild", arguments={}, reason=reason) as row:
+        rebuilt = await _rebuilt(operator, apply=True)
+        await row.tell(told(rebuilt))
+        return rebuilt
+
+
+async def _rebuilt(operator: Operator, *, apply: bool) -> Rebuilt:
+    database = operator.settings.database.model_copy(update={"timeout_s": STATEMENT_S})
     rebuilding = Rebuilding(
-        settings=settings, clock=SystemClock(), log=logger_of("api"), tell=telling(say, "records")
+        settings=operator.settings.model_copy(update={"database": database}),
+        clock=operator.clock,
+        log=operator.log,
+        tell=telling(operator.say, "records"),
     )
     try:
         return await rebuilding.run(apply=apply)
     except RebuildError as error:
-        raise CommandError(Exit.FAILED, str(error)) from error
+        raise CommandError(Exit.REFUSED, str(error)) from error
     except RetryableError as error:
-        raise CommandError(Exit.UNREACHABLE, f"nothing was changed: {error}") from error
+        raise RetryableError(f"nothing was changed: {error}") from error.__cause__
 
 
 def told(rebuilt: Rebuilt) -> dict[str, Any]:
@@ -90,5 +95,5 @@ def lines(rebuilt: Rebuilt) -> list[str]:
     elif rebuilt.applied:
         found.append("written: every row says what the log says now")
     else:
-        found.append("nothing was written; --apply writes what differs")
+        found.append("nothing was written; --apply --reason writes what differs")
     return found

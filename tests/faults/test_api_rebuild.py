@@ -34,6 +34,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
 _Rows = list[list[dict[str, Any]]]
 _NO_ROW: dict[str, Any] = {}
+WHY = ("--apply", "--reason", "to see")
 ORDERS = long_or(long=400, short=40)
 START = datetime(2026, 1, 1, tzinfo=UTC)
 ROWS = (
@@ -137,7 +138,7 @@ async def test_any_order_in_which_topics_are_read_ends_in_the_same_rows(edge: Ed
 
 
 async def _segue(line: Line, *arguments: str) -> tuple[int, dict[str, Any]]:
-    """`segue rebuild --json` with the two addresses, and the test's own prefix."""
+    """`segue rebuild --json` with the addresses, and the test's own prefix."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         *("-m", "ops", "rebuild", "--json", *arguments),
@@ -157,6 +158,7 @@ def _environment(line: Line) -> dict[str, str]:
         "KAFKA_BOOTSTRAP_SERVERS": line.kafka.bootstrap,
         "DATABASE_URL": line.url,
         "SEGUE_TOPIC_PREFIX": line.prefix,
+        "SEGUE_STORE_DIR": str(line.folder),
     }
 
 
@@ -220,7 +222,7 @@ async def test_a_rebuild_ends_in_the_rows_that_the_live_projection_made(line: Li
         assert found["tables"]["runs"]["missing"] == 2
         assert found["tables"]["jobs"]["different"] == 1
         assert "job-6" in found["tables"]["jobs"]["examples"]
-        code, _ = await _segue(line, "--apply")
+        code, _ = await _segue(line, *WHY)
         assert code == 0
         assert (await _segue(line))[1]["identical"]
         assert [await line.rows(query) for query in ROWS] == before
@@ -241,7 +243,7 @@ async def test_a_rebuild_that_dies_leaves_the_rows_and_the_next_one_goes_through
         async with holding.transaction():
             await holding.execute("SELECT FROM projection_offsets FOR UPDATE")
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "ops", "rebuild", "--apply"),
+                *(sys.executable, "-m", "ops", "rebuild", *WHY),
                 cwd=REPOSITORY,
                 env=_environment(line),
             )
@@ -257,7 +259,7 @@ async def test_a_rebuild_that_dies_leaves_the_rows_and_the_next_one_goes_through
         await holding.close()
 
         assert [await line.rows(query) for query in ROWS] == before
-        code, found = await _segue(line, "--apply")
+        code, found = await _segue(line, *WHY)
         assert (code, found["applied"], found["tables"]["runs"]["different"]) == (0, True, 2)
         assert {row["status"] for row in await line.rows(ROWS[1])} == {"completed"}
 
@@ -278,7 +280,7 @@ async def test_jobs_older_than_what_is_left_of_the_log_are_left_as_they_are(line
                 await asyncio.to_thread(done.result, 10)
         before = [await line.rows(query) for query in ROWS]
 
-        code, found = await _segue(line, "--apply")
+        code, found = await _segue(line, *WHY)
 
         assert (code, found["partitions_cut"], found["jobs_left"]) == (0, 2, 1)
         assert found["tables"]["runs"]["same"] == found["tables"]["runs"]["different"] == 0
@@ -286,13 +288,13 @@ async def test_jobs_older_than_what_is_left_of_the_log_are_left_as_they_are(line
 
 
 async def test_a_run_that_is_not_on_the_log_yet_is_no_difference(
-    edge: EdgeLine, kafka: KafkaServer, topic_prefix: str
+    edge: EdgeLine, kafka: KafkaServer, topic_prefix: str, tmp_path: Path
 ) -> None:
     """It waits in the outbox; the rebuild leaves it alone."""
     assert (await edge.post(job_id="job-1", scenes=TWO_SCENES)).status_code == 202
-    line = Line(edge.url, kafka, topic_prefix, Path("unused"))
+    line = Line(edge.url, kafka, topic_prefix, tmp_path)
 
-    code, found = await _segue(line, "--apply")
+    code, found = await _segue(line, *WHY)
 
     assert (code, found["identical"]) == (0, True)
     assert found["tables"]["runs"]["not_on_the_log"] == 1

@@ -35,7 +35,7 @@ from typing_extensions import override
 from embedded.kafka import NativeKafka
 from embedded.server import free_ports
 from embedded.toolcache import ToolSettings
-from ops.acls import PREPARE, SERVICES, grants
+from ops.acls import OPERATOR, PREPARE, SERVICES, grants
 from services.api.app import run as run_api
 from services.api.settings import ApiSettings, DatabaseSettings
 from services.generator.app import run as run_generator
@@ -44,14 +44,21 @@ from services.merger.app import run as run_merger
 from services.merger.settings import MergerSettings
 from services.muxer.app import run as run_muxer
 from services.muxer.settings import MuxerSettings
+from shared.clock import SystemClock
 from shared.errors import RetryableError, SettingsError
+from shared.events import Event
 from shared.kafka.admin import ensure_topics
+from shared.kafka.codec import Record
 from shared.kafka.probing import ask_kafka
+from shared.kafka.producer import Publisher
 from shared.kafka.security import connection
 from shared.segment_links import LinkSettings
 from shared.settings import KafkaSettings, StoreSettings
+from tests.api_line import EdgeLine, edge_line
+from tests.builders_run import a_track
 from tests.e2e.line import Line
-from tests.running import eventually
+from tests.operator import segue
+from tests.running import eventually, records_of
 from tests.servers import Database, KafkaServer
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
@@ -177,7 +184,7 @@ def _make_users(admin: AdminClient) -> None:
             ScramCredentialInfo(ScramMechanism.SCRAM_SHA_512, 4096),
             f"secret of {name}".encode(),
         )
-        for name in (*SERVICES, PREPARE, "stranger")
+        for name in (*SERVICES, PREPARE, OPERATOR, "stranger")
     ]
     for done in admin.alter_user_scram_credentials(users).values():
         done.result(ANSWER_S)
@@ -290,6 +297,56 @@ async def test_nobody_writes_what_is_not_theirs(guarded: Guarded, user: str, top
     async with AIOKafkaProducer(**connection(guarded.settings(user))) as producer:
         with pytest.raises(KafkaError, match=r"(?i)authoriz"):
             await asyncio.wait_for(producer.send_and_wait(topic, b"{}"), ANSWER_S)
+
+
+async def test_an_operator_says_records_again_and_who_may_not_is_told_so(
+    guarded: Guarded, postgres: Database, tmp_path: Path
+) -> None:
+    """The rights of `segue acls` are enough; a service's are not, and nothing is changed."""
+    await ensure_topics(guarded.settings(PREPARE, create_topics=True))
+    database, replay = await postgres(), ("replay", "audio.merged", "--apply", "--reason", "to see")
+    async with edge_line(database, tmp_path) as line:
+        await _say(guarded, a_track())
+        before = await _on(guarded, "audio.merged")
+
+        looked = await segue(_environment(guarded, "muxer", line, tmp_path), *replay[:2])
+        refused = await segue(_environment(guarded, "muxer", line, tmp_path), *replay)
+        after = await _on(guarded, "audio.merged")
+        operator = _environment(guarded, OPERATOR, line, tmp_path)
+        allowed = [await segue(operator, *words) for words in (("lag",), ("dlq", "list"), replay)]
+
+    assert looked[0] == 0, looked
+    assert (refused[0], "segue acls" in refused[1]["error"]) == (4, True), refused
+    assert after == before
+    assert [code for code, _ in allowed] == [0, 0, 0], allowed
+    assert len(await _on(guarded, "audio.merged")) == len(before) + allowed[-1][1]["copied"]
+
+
+def _environment(guarded: Guarded, user: str, line: EdgeLine, folder: Path) -> dict[str, str]:
+    """What a user's shell says."""
+    return {
+        "DATABASE_URL": line.url,
+        "SEGUE_STORE_DIR": str(folder),
+        "KAFKA_BOOTSTRAP_SERVERS": guarded.address,
+        "KAFKA_SECURITY_PROTOCOL": "SASL_SSL",
+        "KAFKA_SASL_USERNAME": f"segue-{user}",
+        "KAFKA_SASL_PASSWORD": f"secret of {user}",
+        "KAFKA_SSL_CA_FILE": str(guarded.ca),
+    }
+
+
+async def _say(guarded: Guarded, event: Event) -> None:
+    settings = KafkaSettings.from_environment(bootstrap_servers=guarded.open_address)
+    publisher = Publisher(settings, source="test", clock=SystemClock())
+    await publisher.start()
+    try:
+        await publisher.publish(event)
+    finally:
+        await publisher.stop()
+
+
+async def _on(guarded: Guarded, topic: str) -> list[Record]:
+    return await records_of(guarded.open_address, topic, prefix="")
 
 
 @pytest.mark.parametrize(
