@@ -1,0 +1,183 @@
+"""The runbook's second fault: a muxer failed on 40 jobs for a full disk; its commands mend it."""
+
+import sys
+import time
+import warnings
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+
+from embedded.replicate import FakeReplicate, FakeSettings
+from shared.clock import SystemClock
+from shared.storage import StandInWarning
+from tests.e2e.line import Line, running_line
+from tests.faults.small_disk import SmallDisk, a_small_disk
+from tests.films import real_ffmpeg
+from tests.operator import segue
+from tests.replicate_room import ready_made
+from tests.runbook import Hand, addresses
+from tests.running import eventually, records_of, value_of
+from tests.servers import Database, KafkaServer
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+JOBS = [f"film-{number:02}" for number in range(40)]
+SCENE = {"description": "a calm lake", "duration_s": 1.1}
+SCRATCH_MIB = 4
+WAIT_S = 180.0
+ROWS = {
+    "jobs": "SELECT * FROM jobs ORDER BY 1",
+    "runs": "SELECT * FROM runs ORDER BY 1, 2",
+    "scenes": "SELECT * FROM scenes ORDER BY 1, 2, 3",
+}
+_NOISE = "nullsrc=s=128x128:r=25:d=1,geq=random(1)*255:128:128"
+
+
+@dataclass(kw_only=True)
+class House:
+    """A line whose muxer has a small disk, and the provider that counts."""
+
+    line: Line
+    disk: SmallDisk
+    provider: FakeReplicate
+
+    @property
+    def calls(self) -> int:
+        """How often the provider was asked for music."""
+        requests = self.provider.requests
+        return sum(count for (place, _), count in requests.items() if place == "create")
+
+    async def rows(self) -> dict[str, list[str]]:
+        """Every row of every job, as text."""
+        database = await asyncpg.connect(addresses(self.line)["DATABASE_URL"])
+        try:
+            return {name: [str(row) for row in await database.fetch(ROWS[name])] for name in ROWS}
+        finally:
+            await database.close()
+
+    async def stands(self) -> dict[str, int]:
+        """How many runs stand how."""
+        database = await asyncpg.connect(addresses(self.line)["DATABASE_URL"])
+        try:
+            rows = await database.fetch("SELECT status, count(*) AS n FROM runs GROUP BY 1")
+            return {row["status"]: row["n"] for row in rows}
+        finally:
+            await database.close()
+
+    async def all_are(self, status: str) -> None:
+        """Wait until every run is."""
+
+        async def look() -> bool | None:
+            return await self.stands() == {status: len(JOBS)} or None
+
+        await eventually(look, within_s=WAIT_S, what=f"{len(JOBS)} runs {status}")
+
+
+@pytest.fixture
+async def house(
+    kafka: KafkaServer, postgres: Database, topic_prefix: str, tmp_path: Path
+) -> AsyncIterator[House]:
+    """One job at a time is muxed, on a disk that holds not much more than one film."""
+    with warnings.catch_warnings(action="ignore", category=StandInWarning):
+        fake = FakeReplicate(FakeSettings(work_s=0.0), compose=ready_made)
+    with a_small_disk(SCRATCH_MIB) as disk:
+        async with (
+            fake as provider,
+            running_line(
+                kafka,
+                postgres,
+                topic_prefix,
+                tmp_path,
+                of={"muxer": {"SEGUE_SCRATCH_DIR": str(disk.folder), "SEGUE_MUX_SLOTS": "1"}},
+                MUSIC_PROVIDER="",
+                REPLICATE_API_KEY=provider.token,
+                REPLICATE_BASE_URL=provider.base_url,
+                SEGUE_REPLICATE_STARTS_PER_S="10",
+                SEGUE_REPLICATE_IN_FLIGHT_MAX="8",
+                SEGUE_REPLICATE_POLL_FIRST_S="0.2",
+            ) as line,
+        ):
+            yield House(line=line, disk=disk, provider=provider)
+
+
+async def test_a_muxer_that_failed_on_forty_jobs_for_a_full_disk_is_mended_by_the_page(
+    house: House, tmp_path: Path
+) -> None:
+    """40 of 40 videos, no call to the provider, no double row; said again, nothing changes."""
+    film = await _a_film(tmp_path / "film.mp4")
+    video = await house.line.upload(film)
+    house.disk.fill(but_bytes=film.stat().st_size * 3 // 2)  # the film fits, the result does not
+    since = SystemClock().now().strftime("%Y-%m-%dT%H:%M:%S")
+    began = time.monotonic()
+    for job in JOBS:
+        await _ask(house.line, job, video)
+    await house.all_are("failed")
+    failed_s = time.monotonic() - began
+    calls = house.calls
+
+    operator = addresses(house.line)
+    hand = Hand("say-it-again", operator, JOB=JOBS[7], MOMENT=since)
+    await hand.does()
+    house.disk.make_room()
+    await hand.does()
+    began = time.monotonic()
+    await hand.does()
+    await house.all_are("completed")
+    mended_s = time.monotonic() - began
+    await hand.does()
+    before = await house.rows()
+    await hand.does()
+    hand.done()
+    code, twice = await segue(
+        operator, "replay", "audio.merged", "--since", since, "--apply", "--reason", "to see"
+    )
+    await _everything_was_read(operator)
+
+    for anchor in ("is-it-well", "rows-differ-from-the-log", "the-store-fills-up"):
+        daily = Hand(anchor, operator, API=str(house.line.client.base_url).rstrip("/"))
+        await daily.does()
+        daily.done()
+    after = await house.rows()
+    log = await records_of(house.line.kafka.bootstrap, "video.muxed", prefix=house.line.prefix)
+    done = {value_of(one)["job_id"] for one in log}
+    sys.stdout.write(
+        f"a muxer without room: {len(JOBS)} jobs failed within {failed_s:.0f} s; mended by the"
+        f" runbook, videos {len(done)} of {len(JOBS)} within {mended_s:.0f} s, calls"
+        f" {house.calls - calls}; said again: rows changed {_changed(before, after)}\n"
+    )
+    assert done == set(JOBS)
+    assert (code, twice["copied"], twice["already_done"]) == (0, len(JOBS), len(JOBS))
+    assert house.calls == calls == len(JOBS)
+    assert [len(rows) for rows in after.values()] == [len(JOBS)] * len(ROWS)
+    assert after == before
+
+
+async def _everything_was_read(operator: Mapping[str, str]) -> None:
+    """Wait until nobody is behind."""
+
+    async def look() -> bool | None:
+        code, told = await segue(operator, "lag")
+        assert code == 0, told
+        return not any(one["records"] for one in told["lag"]) or None
+
+    await eventually(look, within_s=WAIT_S, what="nobody is behind")
+
+
+def _changed(before: Mapping[str, Sequence[str]], after: Mapping[str, Sequence[str]]) -> int:
+    return sum(len(set(before[name]) ^ set(after[name])) for name in before)
+
+
+async def _ask(line: Line, job: str, video: dict[str, Any]) -> None:
+    answer = await line.generate(
+        job_id=job, scenes=[SCENE], video=video, audio_params={"merge_with_video": True}
+    )
+    assert answer.status_code == 202, answer.text
+
+
+async def _a_film(path: Path) -> Path:
+    coded = ["-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p"]
+    await real_ffmpeg().run(["-v", "error", "-f", "lavfi", "-i", _NOISE, *coded, path])
+    return path

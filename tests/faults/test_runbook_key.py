@@ -1,0 +1,160 @@
+"""The runbook's third fault: the provider's key expired over night; the page's commands mend it."""
+
+import sys
+import warnings
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from embedded.replicate import FakeReplicate, FakeSettings
+from embedded.server import free_ports
+from shared.storage import StandInWarning
+from tests.e2e.line import Line, running_line
+from tests.faults.room import composed_once
+from tests.runbook import Hand, addresses
+from tests.running import eventually, records_of
+from tests.servers import Database, KafkaServer
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+SCENES = [
+    {"description": f"a {mood} moment", "duration_s": seconds}
+    for mood, seconds in (("calm", 1.1), ("elegant", 1.7), ("dramatic", 1.25))
+]
+JOBS = ["night-1", "night-2", "night-3"]
+PATIENCE_S = 3  # of a scene with a busy provider: the night is longer
+LOOKS = 12  # the provider refused so often: each lane asks about once a second
+WAIT_S = 120.0
+
+
+@dataclass(kw_only=True)
+class House:
+    """The line, its provider, and where the generator tells how it is."""
+
+    line: Line
+    provider: FakeReplicate
+    generator: str
+
+    async def made(self, count: int) -> None:
+        """Wait for so many segments."""
+
+        async def look() -> bool | None:
+            found = await records_of(
+                self.line.kafka.bootstrap, "segment.generated", prefix=self.line.prefix
+            )
+            return len(found) >= count or None
+
+        await eventually(look, within_s=WAIT_S, what=f"{count} segments")
+
+    async def waits(self, job_id: str) -> None:
+        """Wait until the job says that it waits."""
+
+        async def look() -> dict[str, Any] | None:
+            told = await self.line.status(job_id)
+            return told if told is not None and told["waiting"] else None
+
+        await eventually(look, within_s=WAIT_S, what=f"{job_id} waits")
+
+    async def a_night_goes_by(self) -> None:
+        """Longer than a scene waits for a provider that is only busy."""
+        service = self.line.services["generator"]
+        wanted = service.said("provider.paused") + LOOKS
+
+        async def look() -> bool | None:
+            return service.said("provider.paused") >= wanted or None
+
+        await eventually(look, within_s=WAIT_S, what=f"{LOOKS} looks at the key")
+
+    async def restarts_with(self, key: str) -> None:
+        """The operator's hand on the deployment: the new key, the service anew."""
+        service = self.line.services["generator"]
+        assert await service.stop() == 0
+        service.environment["REPLICATE_API_KEY"] = key
+        await service.start()
+
+
+@pytest.fixture
+async def house(
+    kafka: KafkaServer, postgres: Database, topic_prefix: str, tmp_path: Path
+) -> AsyncIterator[House]:
+    """Four services with an account; a refused key is asked about every second."""
+    with warnings.catch_warnings(action="ignore", category=StandInWarning):
+        fake = FakeReplicate(FakeSettings(work_s=0.3), compose=composed_once)
+    (port,) = free_ports(1)
+    async with (
+        fake as provider,
+        running_line(
+            kafka,
+            postgres,
+            topic_prefix,
+            tmp_path,
+            of={"generator": {"SEGUE_HEALTH_PORT": str(port)}},
+            MUSIC_PROVIDER="",
+            REPLICATE_API_KEY=provider.token,
+            REPLICATE_BASE_URL=provider.base_url,
+            SEGUE_REPLICATE_STARTS_PER_S="10",
+            SEGUE_REPLICATE_POLL_FIRST_S="0.2",
+            SEGUE_REPLICATE_PROBE_S="1",
+            SEGUE_SCENE_DEADLINE_S=str(PATIENCE_S),
+            SEGUE_ATTEMPTS_MAX="3",
+            SEGUE_BACKOFF_MAX_S="1",
+        ) as line,
+    ):
+        yield House(line=line, provider=provider, generator=f"http://127.0.0.1:{port}")
+
+
+async def test_a_key_that_expired_over_night_is_mended_by_the_page(house: House) -> None:
+    """Given back, then replaced: every job completes, each scene charged once, none silent."""
+    operator = addresses(house.line)
+    for job in JOBS:
+        await house.line.generate(job_id=job, scenes=SCENES)
+    await house.made(2)
+    house.provider.revoke()
+    for job in JOBS:
+        await house.waits(job)
+    await house.line.generate(job_id="unwanted", scenes=SCENES)
+    await house.waits("unwanted")
+    await house.a_night_goes_by()
+    charged = len(house.provider.ledger.charged)
+
+    stuck = Hand("a-job-does-not-go-on", operator, JOB=JOBS[2])
+    await stuck.does()
+    await stuck.does()
+    stuck.done()
+    behind = Hand("lag", operator)
+    await behind.does()
+    behind.done()
+    stop = Hand("stop-a-job", operator, JOB="unwanted")
+    await stop.does()
+    await stop.does()
+    stop.done()
+    mend = Hand("the-provider-refuses", operator, GENERATOR=house.generator, JOB=JOBS[2])
+    await mend.does()
+    house.provider.restore()
+    await mend.does()
+    mend.done()
+    ends = [await house.line.ended(job) for job in JOBS]
+
+    house.provider.tune(token="r8_" + "new" * 12)
+    await house.line.generate(job_id="morning", scenes=SCENES)
+    await house.waits("morning")
+    again = Hand("the-provider-refuses", operator, GENERATOR=house.generator, JOB="morning")
+    await again.does()
+    await house.restarts_with(house.provider.token)
+    await again.does()
+    again.done()
+    ends.append(await house.line.ended("morning"))
+
+    origins = [scene["origin"] for told in ends for scene in told["progress"]["scenes"]]
+    scenes = len(SCENES) * (len(JOBS) + 1)
+    sys.stdout.write(
+        f"a key that expired over night: {charged} scenes charged before, then {len(ends)} of"
+        f" {len(JOBS) + 1} jobs completed, charged {len(house.provider.ledger.charged)} of"
+        f" {scenes} scenes, silent {origins.count('silence')}\n"
+    )
+    assert [told["audio_status"]["status"] for told in ends] == ["completed"] * len(ends)
+    assert origins == ["fresh", "continued", "continued"] * len(ends)
+    assert len(house.provider.ledger.charged) == scenes
+    assert charged < scenes - len(SCENES)

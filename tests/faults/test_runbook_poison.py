@@ -1,0 +1,127 @@
+"""The runbook's first fault: a poison record inside a job; the commands of the page mend it."""
+
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from shared.clock import SystemClock
+from shared.events import SceneRequested
+from shared.kafka.codec import encode
+from shared.kafka.producer import Publisher
+from shared.settings import KafkaSettings
+from tests.builders import a_scene
+from tests.e2e.line import Line, running_line
+from tests.runbook import Hand, addresses
+from tests.running import eventually, records_of
+from tests.servers import Database, KafkaServer
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+TOPIC = SceneRequested.kind
+SCENES, POISONED = 4, 1
+NEIGHBOURS = ("before", "beside", "behind")
+WAIT_S = 90.0
+
+
+class Upstream:
+    """Who says the scenes itself, and once half of a record."""
+
+    def __init__(self, publisher: Publisher) -> None:
+        self._publisher = publisher
+
+    async def says(self, job_id: str, *indexes: int, run: int = 1, count: int = SCENES) -> None:
+        """These scenes of a job, in this order."""
+        for index in indexes:
+            await self._publisher.publish(_scene(job_id, index, run=run, count=count))
+
+    async def says_half(self, job_id: str, index: int) -> None:
+        """A record that breaks off in its middle."""
+        whole = encode(_scene(job_id, index), source="upstream", now=SystemClock().now())
+        await self._publisher.send(
+            topic=TOPIC,
+            key=whole.key,
+            value=whole.value[: len(whole.value) // 2],
+            headers=whole.headers,
+        )
+
+
+def _scene(job_id: str, index: int, *, run: int = 1, count: int = SCENES) -> SceneRequested:
+    return a_scene(index, count=count, job_id=job_id, run=run, duration_s=1.1)
+
+
+@pytest.fixture
+async def line(
+    kafka: KafkaServer, postgres: Database, topic_prefix: str, tmp_path: Path
+) -> AsyncIterator[Line]:
+    """Four services; all jobs lie in one partition, behind one another."""
+    async with running_line(
+        kafka, postgres, topic_prefix, tmp_path, SEGUE_PARTITIONS="1"
+    ) as running:
+        yield running
+
+
+@pytest.fixture
+async def upstream(line: Line) -> AsyncIterator[Upstream]:
+    """On the line's topics."""
+    settings = KafkaSettings(bootstrap_servers=line.kafka.bootstrap, topic_prefix=line.prefix)
+    publisher = Publisher(settings, source="upstream", clock=SystemClock())
+    await publisher.start()
+    try:
+        yield Upstream(publisher)
+    finally:
+        await publisher.stop()
+
+
+async def test_a_poison_record_in_the_middle_of_a_job_is_mended_by_the_page(
+    line: Line, upstream: Upstream
+) -> None:
+    """Its neighbours never notice; what was made before it is not made again."""
+    await upstream.says("before", 0, count=1)
+    await upstream.says("poisoned", 0)
+    await upstream.says_half("poisoned", POISONED)
+    await upstream.says("beside", 0, count=1)
+    await upstream.says("poisoned", 2, 3)
+    await upstream.says("behind", 0, count=1)
+    await _letters_are(line, 3)
+    failed = await line.ended("poisoned")
+    neighbours = [await line.ended(job) for job in NEIGHBOURS]
+    place = await _place_of_the_unreadable(line)
+
+    hand = Hand("dead-letters", addresses(line), JOB="poisoned", PLACE=place)
+    await hand.does()
+    await hand.does()
+    await upstream.says("poisoned", *range(SCENES), run=2)
+    await hand.does()
+    hand.done()
+    ended = await line.ended("poisoned", run=2)
+
+    sys.stdout.write(
+        f"a poison record: {len(neighbours)} neighbours in its partition"
+        f" {[told['audio_status']['status'] for told in neighbours]}, the job"
+        f" {ended['audio_status']['status']} when it was said again\n"
+    )
+    assert failed["audio_status"]["status"] == "failed"
+    assert [told["audio_status"]["status"] for told in neighbours] == ["completed"] * 3
+    assert ended["audio_status"]["status"] == "completed"
+    assert [scene["origin"] for scene in ended["progress"]["scenes"]] == [
+        "fresh",
+        *["continued"] * 3,
+    ]
+
+
+async def _letters_are(line: Line, count: int) -> None:
+    """Wait until there are so many."""
+
+    async def look() -> bool | None:
+        found = await records_of(line.kafka.bootstrap, f"{TOPIC}.dlq", prefix=line.prefix)
+        return len(found) >= count or None
+
+    await eventually(look, within_s=WAIT_S, what=f"{count} dead letters")
+
+
+async def _place_of_the_unreadable(line: Line) -> str:
+    """As `segue dlq list` shows it."""
+    found = await records_of(line.kafka.bootstrap, f"{TOPIC}.dlq", prefix=line.prefix)
+    [one] = [one for one in found if one.header("dlq-exception") == "UndecodableError"]
+    return f"{one.topic}/{one.partition}/{one.offset}"
