@@ -46,7 +46,8 @@ def test_every_command_of_the_page_is_one_of_ours(command: str) -> None:
         assert name in group.commands, f"there is no segue … {name}"
         group = group.commands[name]
 
-    group.make_context(group.name, words)
+    if words:  # a sentence may name a command without what it is asked
+        group.make_context(group.name, words)
 
 
 def test_every_section_with_commands_is_run_by_a_test() -> None:
