@@ -10,6 +10,7 @@ Which test holds what:
 - something that was requeued already: `test_ops_requeue.py`
 - no right to write: here (PostgreSQL), and in `test_kafka_security.py`
 - Kafka gone in the middle, Ctrl-C in the middle: `faults/test_replay_resumes.py`
+- a million jobs: `test_ops_watch.py` (a page of a million jobs)
 """
 
 import asyncio

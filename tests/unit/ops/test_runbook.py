@@ -25,7 +25,7 @@ RUN_BY = {
     "the-store-fills-up": "faults/test_runbook_disk.py",
 }
 #: sections that are read: nothing is to be run
-READ = {"stop-and-start", "something-outside-is-away"}
+READ = {"stop-and-start", "something-outside-is-away", "alerts"}
 #: what an operator might fill in
 FILLED = {"MOMENT": "2026-01-01T00:00:00", "PLACE": "scene.requested.dlq/0/3", "SCENE": "3"}
 COMMANDS = [
