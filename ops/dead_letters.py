@@ -93,10 +93,15 @@ class Letter:
         return self.attempts != "0"
 
     @property
-    def order(self) -> tuple[int, int]:
-        """Where it belongs in its lane, however often it was put back."""
+    def order(self) -> tuple[int, int, int]:
+        """Where it belongs in its lane, however often it was put back.
+
+        Requests go in the order of their scenes: one that was said again for one that nobody
+        could read lies behind those that wait for it.
+        """
         assert self.first is not None, "only letters of ours are put in order"
-        return self.first[1], self.first[2]
+        scene_index = 0 if self.said is None else self.said.scene_index
+        return self.first[1], scene_index, self.first[2]
 
     def state(self, fated: Fated | None, *, requeues_max: int) -> LetterState:
         """How it stands, by what is known of it."""

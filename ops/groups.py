@@ -40,10 +40,9 @@ async def members(
 
 
 async def _members(admin: AIOKafkaAdminClient, name: str) -> int:
-    """Of one group, once its coordinator knows it."""
+    """Of one group. Asked for two at once, aiokafka 0.14 reads the second wrongly."""
     while True:
         try:
-<<<<<<< HEAD
             [answer] = await admin.describe_consumer_groups([name])
             [group] = answer.groups
             if group[_CODE]:
@@ -51,17 +50,3 @@ async def _members(admin: AIOKafkaAdminClient, name: str) -> int:
             return len(group[_MEMBERS])
         except COORDINATOR_COMES:
             await asyncio.sleep(AGAIN_S)
-=======
-            return await _told(admin, name)
-        except COORDINATOR_COMES:
-            await asyncio.sleep(AGAIN_S)
-
-
-async def _told(admin: AIOKafkaAdminClient, name: str) -> int:
-    """What the coordinator says. Asked for two at once, aiokafka 0.14 reads the second wrongly."""
-    [answer] = await admin.describe_consumer_groups([name])
-    [group] = answer.groups
-    if group[_CODE]:
-        raise for_code(group[_CODE])(f"group {name}")
-    return len(group[_MEMBERS])
->>>>>>> 9fef869 (Look with watch, jobs and topics in the runbook; wait for a group's coordinator)

@@ -146,15 +146,22 @@ async def test_a_key_that_expired_over_night_is_mended_by_the_page(house: House)
     await again.does()
     again.done()
     ends.append(await house.line.ended("morning"))
+    paid = len(house.provider.ledger.charged)
+
+    part = Hand("make-a-part-again", operator, JOB="morning")
+    await part.does()
+    await part.does()
+    part.done()
 
     origins = [scene["origin"] for told in ends for scene in told["progress"]["scenes"]]
     scenes = len(SCENES) * (len(JOBS) + 1)
     sys.stdout.write(
         f"a key that expired over night: {charged} scenes charged before, then {len(ends)} of"
-        f" {len(JOBS) + 1} jobs completed, charged {len(house.provider.ledger.charged)} of"
+        f" {len(JOBS) + 1} jobs completed, charged {paid} of"
         f" {scenes} scenes, silent {origins.count('silence')}\n"
     )
     assert [told["audio_status"]["status"] for told in ends] == ["completed"] * len(ends)
     assert origins == ["fresh", "continued", "continued"] * len(ends)
-    assert len(house.provider.ledger.charged) == scenes
+    assert paid == scenes
+    assert len(house.provider.ledger.charged) == scenes + 1, "the one that was made again"
     assert charged < scenes - len(SCENES)

@@ -1,6 +1,7 @@
 """The runbook's first fault: a poison record inside a job; the commands of the page mend it."""
 
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -8,13 +9,13 @@ import pytest
 
 from shared.clock import SystemClock
 from shared.events import SceneRequested
-from shared.kafka.codec import encode
+from shared.kafka.codec import Record, encode
 from shared.kafka.producer import Publisher
 from shared.settings import KafkaSettings
 from tests.builders import a_scene
 from tests.e2e.line import Line, running_line
 from tests.runbook import Hand, addresses
-from tests.running import eventually, records_of
+from tests.running import eventually, records_of, value_of
 from tests.servers import Database, KafkaServer
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
@@ -91,15 +92,19 @@ async def test_a_poison_record_in_the_middle_of_a_job_is_mended_by_the_page(
     hand = Hand("dead-letters", addresses(line), JOB="poisoned", PLACE=place)
     await hand.does()
     await hand.does()
-    await upstream.says("poisoned", *range(SCENES), run=2)
-    await hand.does()
+    await upstream.says("poisoned", POISONED)
+    await _letters_are(line, 4)
+    for _ in range(5):
+        await hand.does()
     hand.done()
-    ended = await line.ended("poisoned", run=2)
+    ended = await line.ended("poisoned")
+    segments = await records_of(line.kafka.bootstrap, "segment.generated", prefix=line.prefix)
+    made = Counter((value_of(one)["job_id"], value_of(one)["scene_index"]) for one in segments)
 
     sys.stdout.write(
-        f"a poison record: {len(neighbours)} neighbours in its partition"
-        f" {[told['audio_status']['status'] for told in neighbours]}, the job"
-        f" {ended['audio_status']['status']} when it was said again\n"
+        f"a poison record: {len(neighbours)} of {len(NEIGHBOURS)} neighbours in its partition"
+        f" done; requeued in order {_said_again(await _requests(line))}, segments of the job"
+        f" {sum(count for (job, _), count in made.items() if job == 'poisoned')} of {SCENES}\n"
     )
     assert failed["audio_status"]["status"] == "failed"
     assert [told["audio_status"]["status"] for told in neighbours] == ["completed"] * 3
@@ -108,6 +113,17 @@ async def test_a_poison_record_in_the_middle_of_a_job_is_mended_by_the_page(
         "fresh",
         *["continued"] * 3,
     ]
+    assert _said_again(await _requests(line)) == [POISONED, 2, 3]
+    assert set(made.values()) == {1}
+
+
+async def _requests(line: Line) -> list[Record]:
+    return await records_of(line.kafka.bootstrap, TOPIC, prefix=line.prefix)
+
+
+def _said_again(requests: list[Record]) -> list[int]:
+    """The scenes that the requeue put back, in its order."""
+    return [value_of(one)["scene_index"] for one in requests if one.header("dlq-requeue")]
 
 
 async def _letters_are(line: Line, count: int) -> None:

@@ -54,6 +54,17 @@ def test_a_record_that_was_put_back_has_its_first_place_in_the_order() -> None:
     assert [letter.place[2] for letter in told.lanes[0]] == [6, 5]
 
 
+def test_a_request_that_was_said_again_goes_before_those_that_wait_for_its_scene() -> None:
+    """It lies behind them in the log: whoever wrote the one that nobody could read came late."""
+    waits, late = (
+        a_letter(at, origin=at, value=encode(a_scene(scene), source="api", now=MOMENT).value)
+        for at, scene in ((1, 1), (2, 0))
+    )
+    told = gathered(waits, late)
+
+    assert [letter.place[2] for letter in told.lanes[0]] == [2, 1]
+
+
 def test_what_a_death_put_aside_twice_goes_back_once() -> None:
     """With the higher count, if it was put back in between."""
     first = (("dlq-first-origin", f"{TOPIC}/2/10".encode()), ("dlq-requeues", b"1"))

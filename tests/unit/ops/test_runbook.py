@@ -19,6 +19,7 @@ RUN_BY = {
     "lag": "faults/test_runbook_key.py",
     "dead-letters": "faults/test_runbook_poison.py",
     "say-it-again": "faults/test_runbook_disk.py",
+    "make-a-part-again": "faults/test_runbook_key.py",
     "the-provider-refuses": "faults/test_runbook_key.py",
     "stop-a-job": "faults/test_runbook_key.py",
     "rows-differ-from-the-log": "faults/test_runbook_disk.py",
