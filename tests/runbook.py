@@ -128,6 +128,11 @@ class Hand:
             assert loop.time() < end, f"{commands}: {missing!r} is not in\n{said}"
             await asyncio.sleep(0.5)
 
+    async def does_the_rest(self) -> None:
+        """Every step that is left."""
+        while self._left:
+            await self.does()
+
     def done(self) -> None:
         """Every step of the section was done."""
         assert not self._left, f"{self._section.anchor}: not done: {self._left}"

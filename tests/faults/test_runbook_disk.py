@@ -138,7 +138,7 @@ async def test_a_muxer_that_failed_on_forty_jobs_for_a_full_disk_is_mended_by_th
 
     for anchor in ("is-it-well", "rows-differ-from-the-log", "the-store-fills-up"):
         daily = Hand(anchor, operator, API=str(house.line.client.base_url).rstrip("/"))
-        await daily.does()
+        await daily.does_the_rest()
         daily.done()
     after = await house.rows()
     log = await records_of(house.line.kafka.bootstrap, "video.muxed", prefix=house.line.prefix)
