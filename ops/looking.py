@@ -42,6 +42,8 @@ class Said:
 
     lanes: int | None = None
     in_flight: int | None = None
+    slots: int | None = None
+    slots_taken: int | None = None
     unready: str | None = None
 
 
@@ -127,6 +129,8 @@ def service_of(
         behind_on=worst.topic if worst and worst.records else None,
         lanes=said.lanes,
         in_flight=said.in_flight,
+        slots=said.slots,
+        slots_taken=said.slots_taken,
         unready=said.unready,
     )
 
@@ -145,6 +149,8 @@ def together(answers: Sequence[Ready | None]) -> Said:
     return Said(
         lanes=_sum(heard, "lanes"),
         in_flight=_sum(heard, "records_in_flight"),
+        slots=_sum(heard, "slots"),
+        slots_taken=_sum(heard, "slots_taken"),
         unready="; ".join(problems) or None,
     )
 

@@ -24,7 +24,7 @@ from ops.watching import (
 from services.api.costing import dollars
 from services.api.repository.overview import Bill
 
-SERVICE_COLUMNS = ("service", "alive", "behind", "oldest", "on", "lanes", "in flight")
+SERVICE_COLUMNS = ("service", "alive", "behind", "oldest", "on", "lanes", "slots", "in flight")
 JOB_COLUMNS = ("under way", "run", "status", "scenes", "cost", "age", "why")
 ENDS = ("completed", "failed", "cancelled")
 ROWS = ("jobs", "today", "in all", "spent", "dead letters", "outbox")
@@ -37,8 +37,8 @@ _STAND_IN = (
     "alive as long as it answers"
 )
 _NOT_ASKED = (
-    "behind: records not let go, those under way among them; lanes are known of services whose "
-    "health port is named (--ask)"
+    "behind: records not let go, those under way among them; lanes and slots are known of services "
+    "whose health port is named (--ask)"
 )
 
 
@@ -72,7 +72,9 @@ def _answers(name: str, side: Side[KafkaFigures] | Side[DatabaseFigures]) -> tup
 
 
 def _services(services: Sequence[Service]) -> Table:
-    table = wide(*SERVICE_COLUMNS, right={"alive", "behind", "oldest", "lanes", "in flight"})
+    table = wide(
+        *SERVICE_COLUMNS, right={"alive", "behind", "oldest", "lanes", "slots", "in flight"}
+    )
     for one in services:
         alive = _IN_STACK if one.members is None else str(one.members)
         table.add_row(
@@ -85,6 +87,7 @@ def _services(services: Sequence[Service]) -> Table:
             ),
             one.behind_on or "",
             "" if one.lanes is None else str(one.lanes),
+            "" if one.slots is None else f"{one.slots_taken}/{one.slots}",
             "" if one.in_flight is None else str(one.in_flight),
         )
     return table

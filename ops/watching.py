@@ -31,6 +31,8 @@ class Service:
     behind_on: str | None  #: the topic of that one
     lanes: int | None = None  #: at work, by its own word; None: it was not asked
     in_flight: int | None = None  #: taken and not let go, by its own word
+    slots: int | None = None  #: for calls of the provider, joining or muxing; None as above
+    slots_taken: int | None = None
     unready: str | None = None  #: what it says it waits for
 
 

@@ -54,7 +54,7 @@ async def run(
         clock=clock,
         log=log,
         probes=[*server_probes(settings.kafka, store, clock=clock), _probe(standing, clock=clock)],
-        figures=stream.lanes.figures,
+        figures=stream.figures,
     )
     async with health.served(settings.health):
         try:
@@ -111,5 +111,5 @@ def _stream(
         JobCancelled.kind: work.noted,
         PredictionEnded.kind: work.noted,
     }
-    stream.attach(handlers, router, seen=work.seen)
+    stream.attach(handlers, router, seen=work.seen, slots=work.generate.attempts.slots)
     return stream

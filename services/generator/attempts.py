@@ -7,7 +7,6 @@ that is no longer wanted stops at once and its prediction is cancelled.
 I/O: the provider, through claims.
 """
 
-import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
@@ -28,6 +27,7 @@ from shared.errors import (
     ProviderRejectedError,
 )
 from shared.retry import RetryPolicy
+from shared.slots import Slots
 from shared.telemetry import trace
 from shared.telemetry.log import Logger
 from shared.telemetry.metrics import (
@@ -110,7 +110,7 @@ class Attempts:
     def __post_init__(self) -> None:
         """Bound what is under way at the provider; the first dollar is to be an increase."""
         COST_USD_TOTAL.labels(self.provider.name)
-        self._slots = asyncio.Semaphore(self.settings.slots)
+        self.slots = Slots(self.settings.slots)
 
     async def has_begun(self, scene: SceneRef) -> bool:
         """Whether an attempt was claimed: its prediction may be paid for."""
@@ -154,7 +154,7 @@ class Attempts:
             await self._afford(scene, attempt, asked, spending)
             tried = self.clock.monotonic()
             try:
-                async with self._slots:
+                async with self.slots:
                     deadline += self.clock.monotonic() - tried  # our own line is not the provider
                     tried = self.clock.monotonic()
                     made = await self._attempt(scene, attempt, asked, before_paying)

@@ -25,6 +25,7 @@ from shared.events import SceneRequested
 from shared.kafka.codec import Envelope, Record, lane_key, read
 from shared.kafka.routing import Handle, Router
 from shared.lanes import Lanes
+from shared.slots import Slots
 from shared.telemetry.consuming import Consuming, show_lanes
 from shared.telemetry.log import Logger
 from shared.telemetry.metrics import REDONE_TOTAL
@@ -81,6 +82,7 @@ class SceneStream:
         self._app.transport = transport
         self.memory = TableMemory(self._app, partitions=settings.kafka.partitions)
         self.lanes: Lanes[Any] = Lanes(self._let_go)
+        self._slots: Slots | None = None
         self._told = Consuming(
             service="generator",
             topics=[],
@@ -96,8 +98,13 @@ class SceneStream:
         router: Router,
         *,
         seen: Callable[[Envelope], None],
+        slots: Slots,
     ) -> None:
-        """Give each topic (no prefix) its handler; `seen` hears of records as they arrive."""
+        """Give each topic (no prefix) its handler; `seen` hears of records as they arrive.
+
+        `slots` are those of what the handlers do.
+        """
+        self._slots = slots
         self._told.topics = list(handlers)
         for name, handle in handlers.items():
             self._agent(name, handle, router, seen)
@@ -112,6 +119,10 @@ class SceneStream:
 
         self._app.on_partitions_revoked.connect(on_revoked, weak=False)
         self._app.on_partitions_assigned.connect(on_assigned, weak=False)
+
+    def figures(self) -> dict[str, int]:
+        """How much is under way, for `readyz`."""
+        return {**self.lanes.figures(), **(self._slots.figures() if self._slots else {})}
 
     async def serve(self, stop: asyncio.Event, *, ready: asyncio.Event | None = None) -> None:
         """Work until `stop`.

@@ -44,4 +44,4 @@ async def run(
             )
             return track
 
-        await service.consume(SegmentGenerated.kind, segment)
+        await service.consume(SegmentGenerated.kind, segment, slots=merge.slots)

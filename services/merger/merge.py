@@ -36,6 +36,7 @@ from shared.media import (
     seconds_at,
 )
 from shared.seams import Seam
+from shared.slots import Slots
 from shared.storage import CHUNK_BYTES, ObjectStore, keys
 from shared.telemetry import trace
 from shared.telemetry.log import logger_of
@@ -53,7 +54,7 @@ class Merge:
         self._store = store
         self._ffmpeg = ffmpeg
         self._settings = settings
-        self._slots = asyncio.Semaphore(settings.slots)
+        self.slots = Slots(settings.slots)
         self._log = logger_of("merger")
 
     async def run(self, last: SegmentGenerated) -> AudioMerged:
@@ -70,7 +71,7 @@ class Merge:
             return stored
         segments = await self._segments(last)
         try:
-            async with self._slots:
+            async with self.slots:
                 with tempfile.TemporaryDirectory(
                     prefix="segue-merge-", dir=self._settings.scratch_dir
                 ) as folder:

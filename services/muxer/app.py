@@ -43,4 +43,4 @@ async def run(
             )
             return video
 
-        await service.consume(AudioMerged.kind, track)
+        await service.consume(AudioMerged.kind, track, slots=mux.slots)

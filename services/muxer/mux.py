@@ -26,6 +26,7 @@ from shared.errors import MediaError, NotFoundError, RetryableError
 from shared.events import AudioMerged, VideoMuxed
 from shared.ffmpeg import INPUT_GUARD, Ffmpeg, FfmpegError
 from shared.media import VIDEO_CONTENT_TYPE, seconds_at
+from shared.slots import Slots
 from shared.storage import ObjectStore, keys
 from shared.telemetry import trace
 from shared.telemetry.log import logger_of
@@ -39,7 +40,7 @@ class Mux:
         self._store = store
         self._ffmpeg = ffmpeg
         self._scratch_dir = settings.scratch_dir
-        self._slots = asyncio.Semaphore(settings.slots)
+        self.slots = Slots(settings.slots)
         self._log = logger_of("muxer")
         self._fetcher = VideoFetcher(store, settings.fetch)
         self._tempo_filter: TempoFilter | None = None
@@ -61,7 +62,7 @@ class Mux:
         if done is not None:
             REDONE_TOTAL.labels("muxer", "found").inc()
             return done
-        async with self._slots, self._workshop() as folder:
+        async with self.slots, self._workshop() as folder:
             result = folder / "result.mp4"
             planned = await self._make(merged, merged.video, folder, result)
             return await self._store_result(merged, planned, result)

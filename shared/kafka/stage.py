@@ -20,6 +20,7 @@ from shared.kafka.producer import Publisher
 from shared.kafka.routing import Router, build_router
 from shared.runs import RunBook
 from shared.settings import HealthSettings, KafkaSettings, LaneSettings, StoreSettings
+from shared.slots import Slots
 from shared.storage import ObjectStore
 from shared.storage.opening import open_store
 from shared.storage.told import ToldStore
@@ -68,7 +69,7 @@ class StageService:
     health: Health
     log: Logger
 
-    async def consume(self, topic: str, work: Work) -> None:
+    async def consume(self, topic: str, work: Work, *, slots: Slots) -> None:
         """Give every wanted event of `topic` to `work` until the stop; publish what it returns.
 
         Raises:
@@ -99,7 +100,7 @@ class StageService:
         )
         if self.health.stop.is_set():
             return  # the start was given up
-        self.health.figures = consumer.figures
+        self.health.figures = lambda: {**consumer.figures(), **slots.figures()}
         await consumer.run(self.health.stop, ready=self.health.ready)
 
     def _seen(self, envelope: Envelope) -> None:

@@ -41,6 +41,8 @@ def a_service(**given: Any) -> Service:
         "behind_on": "scene.requested",
         "lanes": 2,
         "in_flight": 2,
+        "slots": 8,
+        "slots_taken": 2,
     }
     return Service(**{**told, **given})
 
@@ -203,12 +205,21 @@ def test_the_processes_of_a_service_speak_together() -> None:
         "provider": Check(ok=False, detail="no key"),
         "extra": Check(ok=False, detail="away", required=False),
     }
-    ready = Ready(ready=True, checks={}, figures={"lanes": 2, "records_in_flight": 5})
-    unready = Ready(ready=False, checks=checks, figures={"lanes": 1, "records_in_flight": 1})
+    ready = Ready(
+        ready=True,
+        checks={},
+        figures={"lanes": 2, "records_in_flight": 5, "slots": 8, "slots_taken": 2},
+    )
+    unready = Ready(
+        ready=False,
+        checks=checks,
+        figures={"lanes": 1, "records_in_flight": 1, "slots": 8, "slots_taken": 1},
+    )
 
     said = together([ready, unready, None])
 
     assert (said.lanes, said.in_flight) == (3, 6)
+    assert (said.slots_taken, said.slots) == (3, 16)
     assert said.unready == "1 of 3 do not answer; provider: no key"
     assert together([ready]).unready is None
 
