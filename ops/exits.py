@@ -44,13 +44,20 @@ class CommandError(SegueError):
         self.detail = detail or {}  #: more for scripts; shown with `--json`
 
 
+#: what Ctrl-C is answered with by commands that can be said again
+GOES_ON = "interrupted; the same command goes on where this stopped"
+
+
 @contextmanager
-def answering(*, as_json: bool) -> Iterator[None]:
-    """Run a command's body; end with the exit code that its error means."""
+def answering(*, as_json: bool, interrupted: str = "interrupted") -> Iterator[None]:
+    """Run a command's body; end with the exit code that its error means.
+
+    `interrupted` is what Ctrl-C is answered with.
+    """
     try:
         yield
     except KeyboardInterrupt:
-        _end(Exit.INTERRUPTED, "interrupted", as_json=as_json)
+        _end(Exit.INTERRUPTED, interrupted, as_json=as_json)
     except CommandError as error:
         _end(error.code, str(error), as_json=as_json, detail=error.detail)
     except SettingsError as error:

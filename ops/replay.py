@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from ops.alone import alone, interrupted
-from ops.exits import CommandError, Exit, answering, print_json
+from ops.exits import GOES_ON, CommandError, Exit, answering, print_json
 from ops.operating import Operator, audited, run
 from ops.options import Apply, DataDir, Json, Moment, Reason, utc
 from ops.progress import telling
@@ -65,7 +65,7 @@ def replay(
     Work that is done is recognised and neither paid nor changed. After an interruption the same
     command goes on where it stopped.
     """
-    with answering(as_json=as_json):
+    with answering(as_json=as_json, interrupted=GOES_ON):
         selection = Selection(
             topic=topic,
             job_id=job,
@@ -76,15 +76,9 @@ def replay(
             until=utc(until),
         )
         wish = Wish(apply=apply, force=force, anew=anew, rate=rate, reason=reason)
-        try:
-            told = run(
-                lambda operator: _replay(operator, selection, wish),
-                as_json=as_json,
-                data_dir=data_dir,
-            )
-        except KeyboardInterrupt as error:
-            told_so = "interrupted; the same command goes on where this stopped"
-            raise CommandError(Exit.INTERRUPTED, told_so) from error
+        told = run(
+            lambda operator: _replay(operator, selection, wish), as_json=as_json, data_dir=data_dir
+        )
         if as_json:
             print_json(told)
         else:

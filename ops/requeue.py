@@ -14,7 +14,7 @@ import typer
 from ops.alone import alone, interrupted
 from ops.choosing import DiedOf, Job, Place, Run, Topic, check_places, looked_at, selected
 from ops.dead_letters import Lane, LetterSelection, RequeueSettings, letters_in
-from ops.exits import CommandError, Exit, answering, print_json
+from ops.exits import GOES_ON, CommandError, Exit, answering, print_json
 from ops.gathering import UNDER_WAY, Gathered, gather, gather_again
 from ops.operating import Operator, audited, run
 from ops.options import Apply, DataDir, Json, Reason
@@ -71,18 +71,12 @@ def requeue(
     What is mended goes on; what fails again is a dead letter again, and counts up. After an
     interruption the same command goes on where it stopped.
     """
-    with answering(as_json=as_json):
+    with answering(as_json=as_json, interrupted=GOES_ON):
         selection = selected(topic, job=job, run=run_, died_of=died_of, place=place)
         wish = Wish(apply=apply, quarantined=quarantined, rate=rate, reason=reason)
-        try:
-            told = run(
-                lambda operator: _requeue(operator, selection, wish),
-                as_json=as_json,
-                data_dir=data_dir,
-            )
-        except KeyboardInterrupt as error:
-            told_so = "interrupted; the same command goes on where this stopped"
-            raise CommandError(Exit.INTERRUPTED, told_so) from error
+        told = run(
+            lambda operator: _requeue(operator, selection, wish), as_json=as_json, data_dir=data_dir
+        )
         if as_json:
             print_json(told)
         else:
