@@ -42,6 +42,28 @@ class FastClock:
         await asyncio.sleep(seconds / self._factor)
 
 
+@asynccontextmanager
+async def a_fake(
+    work_s: float, *, compose: Compose = composed_by_synth
+) -> AsyncIterator[FakeReplicate]:
+    """A fake Replicate that works for `work_s` on each prediction."""
+    with warnings.catch_warnings(action="ignore", category=StandInWarning):
+        fake = FakeReplicate(FakeSettings(work_s=work_s), compose=compose)
+    async with fake as started:
+        yield started
+
+
+def account_of(fake: FakeReplicate) -> dict[str, Any]:
+    """What services are told to work with an account of it, at a pace for tests."""
+    return {
+        "MUSIC_PROVIDER": "",
+        "REPLICATE_API_KEY": fake.token,
+        "REPLICATE_BASE_URL": fake.base_url,
+        "SEGUE_REPLICATE_STARTS_PER_S": "10",
+        "SEGUE_REPLICATE_POLL_FIRST_S": "0.2",
+    }
+
+
 @dataclass(frozen=True, kw_only=True)
 class ReplicateLine:
     """Both ends of the line."""

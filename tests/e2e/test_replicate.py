@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from embedded.replicate import FakeReplicate, FakeSettings, FaultKind
+from embedded.replicate import FakeReplicate, FaultKind
 from shared.audio import decode
-from shared.storage import StandInWarning
 from tests.e2e.line import BASE, Line, running_line
+from tests.replicate_line import a_fake, account_of
 from tests.running import eventually, records_of, value_of
 from tests.servers import Database, KafkaServer
 
@@ -30,9 +30,7 @@ SCENES = [
 @pytest.fixture
 async def replicate() -> AsyncIterator[FakeReplicate]:
     """A fake that works for a fifth of a second."""
-    with pytest.warns(StandInWarning):
-        fake = FakeReplicate(FakeSettings(work_s=0.2))
-    async with fake as started:
+    async with a_fake(0.2) as started:
         yield started
 
 
@@ -50,11 +48,7 @@ async def line(
         postgres,
         topic_prefix,
         tmp_path,
-        MUSIC_PROVIDER="",
-        REPLICATE_API_KEY=replicate.token,
-        REPLICATE_BASE_URL=replicate.base_url,
-        SEGUE_REPLICATE_STARTS_PER_S="10",
-        SEGUE_REPLICATE_POLL_FIRST_S="0.2",
+        **account_of(replicate),
     ) as running:
         yield running
 

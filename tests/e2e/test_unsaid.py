@@ -14,14 +14,14 @@ from typing import Any
 
 import pytest
 
-from embedded.replicate import FakeReplicate, FakeSettings, FaultKind
+from embedded.replicate import FakeReplicate, FaultKind
 from embedded.replicate.webhooks import signature
 from shared.settings import StoreSettings
-from shared.storage import StandInWarning
 from shared.telemetry.log import ACTIONS
 from tests.clips import film_clips
 from tests.e2e.line import BASE, Line, running_line
 from tests.otlp import Collector, collector
+from tests.replicate_line import a_fake
 from tests.servers import Database, KafkaServer
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
@@ -53,9 +53,7 @@ SHAPES = (r"X-Amz-Signature", r"gAAAA[\w-]{20}", r"data:audio", r"whsec_\w", r"B
 @pytest.fixture
 async def replicate() -> AsyncIterator[FakeReplicate]:
     """A fake that works for a fifth of a second."""
-    with pytest.warns(StandInWarning):
-        fake = FakeReplicate(FakeSettings(work_s=0.2))
-    async with fake as started:
+    async with a_fake(0.2) as started:
         yield started
 
 

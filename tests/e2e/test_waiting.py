@@ -7,14 +7,14 @@ from typing import Any
 import httpx
 import pytest
 
-from embedded.replicate import FakeReplicate, FakeSettings
+from embedded.replicate import FakeReplicate
 from embedded.server import free_ports
 from shared.clock import SystemClock
 from shared.events import Event, JobCancelled
 from shared.kafka.producer import Publisher
 from shared.settings import KafkaSettings
-from shared.storage import StandInWarning
 from tests.e2e.line import Line, running_line
+from tests.replicate_line import a_fake, account_of
 from tests.running import eventually, records_of, value_of
 from tests.servers import Database, KafkaServer
 
@@ -31,9 +31,7 @@ SOON_S = 15.0  # a person looks and sees it
 @pytest.fixture
 async def replicate() -> AsyncIterator[FakeReplicate]:
     """A fake that works for half a second."""
-    with pytest.warns(StandInWarning):
-        fake = FakeReplicate(FakeSettings(work_s=0.5))
-    async with fake as started:
+    async with a_fake(0.5) as started:
         yield started
 
 
@@ -101,12 +99,8 @@ async def house(
         topic_prefix,
         tmp_path,
         of={"generator": {"SEGUE_HEALTH_PORT": str(port)}},
-        MUSIC_PROVIDER="",
-        REPLICATE_API_KEY=replicate.token,
-        REPLICATE_BASE_URL=replicate.base_url,
-        SEGUE_REPLICATE_STARTS_PER_S="10",
-        SEGUE_REPLICATE_POLL_FIRST_S="0.2",
         SEGUE_REPLICATE_PROBE_S="1",
+        **account_of(replicate),
     ) as line:
         yield House(line, port)
 

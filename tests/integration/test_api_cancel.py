@@ -11,12 +11,12 @@ from typing import Any
 import httpx
 import pytest
 
-from embedded.replicate import FakeReplicate, FakeSettings
+from embedded.replicate import FakeReplicate
 from shared.events import JobCancelled
-from shared.storage import StandInWarning
 from tests.api_line import TWO_SCENES, EdgeLine, edge_line
 from tests.builders_run import the_line
 from tests.e2e.line import BASE, Line, running_line
+from tests.replicate_line import a_fake, account_of
 from tests.running import REPOSITORY, eventually, records_of, value_of
 from tests.servers import Database, KafkaServer
 
@@ -116,9 +116,7 @@ async def test_what_cannot_be_cancelled_is_refused_naming_it(edge: EdgeLine) -> 
 @pytest.fixture
 async def replicate() -> AsyncIterator[FakeReplicate]:
     """A fake that works for so long that it is always cancelled."""
-    with pytest.warns(StandInWarning):
-        fake = FakeReplicate(FakeSettings(work_s=60))
-    async with fake as started:
+    async with a_fake(60) as started:
         yield started
 
 
@@ -136,10 +134,7 @@ async def line(
         postgres,
         topic_prefix,
         tmp_path,
-        MUSIC_PROVIDER="",
-        REPLICATE_API_KEY=replicate.token,
-        REPLICATE_BASE_URL=replicate.base_url,
-        SEGUE_REPLICATE_POLL_FIRST_S="0.2",
+        **account_of(replicate),
     ) as running:
         yield running
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from embedded.replicate import FakeReplicate, FakeSettings, FaultKind
+from embedded.replicate import FakeReplicate, FaultKind
 from services.api.redriving import RedriveError, Wish
 from services.api.repository import runs, sweep
 from services.api.starting import begin_again
@@ -17,7 +17,7 @@ from shared.clock import SystemClock
 from shared.events import SceneRequested, SegmentGenerated, VideoStitched
 from shared.media import SAMPLE_RATE_HZ
 from shared.pricing import PricingSettings
-from shared.storage import StandInWarning, keys
+from shared.storage import keys
 from shared.storage.filesystem import FolderStore
 from tests.api_line import NOWHERE, TWO_SCENES
 from tests.builders import a_segment
@@ -26,6 +26,7 @@ from tests.clips import film_clips
 from tests.e2e.line import BASE, Line, running_line
 from tests.integration.test_ops_replay import objects, rows
 from tests.operator import OperatorGround, operator_ground, segue
+from tests.replicate_line import a_fake, account_of
 from tests.running import records_of, value_of
 from tests.servers import Database, KafkaServer
 
@@ -41,9 +42,7 @@ SAMPLES = round(7.25 * SAMPLE_RATE_HZ)
 @pytest.fixture
 async def replicate() -> AsyncIterator[FakeReplicate]:
     """A fake that works for a tenth of a second."""
-    with pytest.warns(StandInWarning):
-        fake = FakeReplicate(FakeSettings(work_s=0.1))
-    async with fake as started:
+    async with a_fake(0.1) as started:
         yield started
 
 
@@ -61,13 +60,9 @@ async def line(
         postgres,
         topic_prefix,
         tmp_path,
-        MUSIC_PROVIDER="",
-        REPLICATE_API_KEY=replicate.token,
-        REPLICATE_BASE_URL=replicate.base_url,
-        SEGUE_REPLICATE_STARTS_PER_S="10",
-        SEGUE_REPLICATE_POLL_FIRST_S="0.2",
         SEGUE_SCENE_CACHE="all",
         SEGUE_SCENE_ATTEMPTS_MAX="1",
+        **account_of(replicate),
     ) as running:
         yield running
 
