@@ -25,7 +25,7 @@ from embedded.server import POLL_S, ServerStartError, free_ports
 from shared.settings import StoreSettings
 
 KAFKA_IMAGE = "apache/kafka:4.3.1"
-POSTGRES_IMAGE = "postgres:18"
+POSTGRES_IMAGE = "postgres:18.4"
 MINIO_IMAGE = "quay.io/minio/minio:RELEASE.2025-09-07T16-13-09Z"  # the last one published
 _ENGINE_S = 2
 _READY_S = 60.0
