@@ -14,11 +14,11 @@ from typing import Any
 from tests.faults.steps import place_of
 
 
-async def _never(*_given: Any) -> bool:
+async def _never(*_given: Any, **_named: Any) -> bool:
     return False
 
 
-async def _always(*_given: Any) -> bool:
+async def _always(*_given: Any, **_named: Any) -> bool:
     return True
 
 
