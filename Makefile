@@ -14,7 +14,7 @@ PYTHON ?=
 T ?=
 S ?=
 SEED ?=
-JOBS ?= 3
+JOBS ?= 2
 PROFILES ?=
 VOLUMES ?=
 COMMA := ,
@@ -68,7 +68,7 @@ fix: setup ## Format, and mend what lint can mend
 	$(BIN)/ruff format .
 
 .PHONY: test
-test: setup ## Every test, or those below T=path, on JOBS=3 sets of servers at once
+test: setup ## Every test, or those below T=path, on JOBS=2 sets of servers at once
 	$(BIN)/python -m pytest $(if $(filter-out 0 1,$(JOBS)),-n $(JOBS) --dist loadfile --no-loadscope-reorder) $(or $(T),tests)
 
 ##@ Run
