@@ -126,11 +126,13 @@ async def test_a_flood_is_taken_in_and_worked_off_without_growth(
 
             await eventually(up, within_s=60, what="an api that is ready")
             seen = Observed(service)
-            await _flood(api, range(WARM))
+            async with httpx.AsyncClient(base_url=base, timeout=30, limits=bounds) as crowd:
+                await _flood(crowd, range(WARM))
             await worked_off(WARM)
             before = seen.rss_mib(), seen.handles(), seen.threads()
             began = asyncio.get_running_loop().time()
-            answers, took_s = await _flood(api, range(WARM, WARM + REQUESTS))
+            async with httpx.AsyncClient(base_url=base, timeout=30, limits=bounds) as crowd:
+                answers, took_s = await _flood(crowd, range(WARM, WARM + REQUESTS))
             in_s = asyncio.get_running_loop().time() - began
             await worked_off(WARM + REQUESTS)
             all_s = asyncio.get_running_loop().time() - began
