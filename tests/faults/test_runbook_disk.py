@@ -2,7 +2,6 @@
 
 import sys
 import time
-import warnings
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +10,13 @@ from typing import Any
 import asyncpg
 import pytest
 
-from embedded.replicate import FakeReplicate, FakeSettings
+from embedded.replicate import FakeReplicate
 from shared.clock import SystemClock
-from shared.storage import StandInWarning
 from tests.e2e.line import Line, running_line
 from tests.faults.small_disk import SmallDisk, a_small_disk
 from tests.films import real_ffmpeg
 from tests.operator import segue
+from tests.replicate_line import a_fake, account_of
 from tests.replicate_room import ready_made
 from tests.runbook import Hand, addresses
 from tests.running import eventually, records_of, value_of
@@ -81,23 +80,17 @@ async def house(
     kafka: KafkaServer, postgres: Database, topic_prefix: str, tmp_path: Path
 ) -> AsyncIterator[House]:
     """One job at a time is muxed, on a disk that holds not much more than one film."""
-    with warnings.catch_warnings(action="ignore", category=StandInWarning):
-        fake = FakeReplicate(FakeSettings(work_s=0.0), compose=ready_made)
     with a_small_disk(SCRATCH_MIB) as disk:
         async with (
-            fake as provider,
+            a_fake(0.0, compose=ready_made) as provider,
             running_line(
                 kafka,
                 postgres,
                 topic_prefix,
                 tmp_path,
                 of={"muxer": {"SEGUE_SCRATCH_DIR": str(disk.folder), "SEGUE_MUX_SLOTS": "1"}},
-                MUSIC_PROVIDER="",
-                REPLICATE_API_KEY=provider.token,
-                REPLICATE_BASE_URL=provider.base_url,
-                SEGUE_REPLICATE_STARTS_PER_S="10",
                 SEGUE_REPLICATE_IN_FLIGHT_MAX="8",
-                SEGUE_REPLICATE_POLL_FIRST_S="0.2",
+                **account_of(provider),
             ) as line,
         ):
             yield House(line=line, disk=disk, provider=provider)

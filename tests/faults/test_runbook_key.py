@@ -1,7 +1,6 @@
 """The runbook's third fault: the provider's key expired over night; the page's commands mend it."""
 
 import sys
-import warnings
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from embedded.replicate import FakeReplicate, FakeSettings
+from embedded.replicate import FakeReplicate
 from embedded.server import free_ports
-from shared.storage import StandInWarning
 from tests.e2e.line import Line, running_line
 from tests.faults.room import composed_once
+from tests.replicate_line import a_fake, account_of
 from tests.runbook import Hand, addresses
 from tests.running import eventually, records_of
 from tests.servers import Database, KafkaServer
@@ -80,26 +79,20 @@ async def house(
     kafka: KafkaServer, postgres: Database, topic_prefix: str, tmp_path: Path
 ) -> AsyncIterator[House]:
     """Four services with an account; a refused key is asked about every second."""
-    with warnings.catch_warnings(action="ignore", category=StandInWarning):
-        fake = FakeReplicate(FakeSettings(work_s=0.3), compose=composed_once)
     (port,) = free_ports(1)
     async with (
-        fake as provider,
+        a_fake(0.3, compose=composed_once) as provider,
         running_line(
             kafka,
             postgres,
             topic_prefix,
             tmp_path,
             of={"generator": {"SEGUE_HEALTH_PORT": str(port)}},
-            MUSIC_PROVIDER="",
-            REPLICATE_API_KEY=provider.token,
-            REPLICATE_BASE_URL=provider.base_url,
-            SEGUE_REPLICATE_STARTS_PER_S="10",
-            SEGUE_REPLICATE_POLL_FIRST_S="0.2",
             SEGUE_REPLICATE_PROBE_S="1",
             SEGUE_SCENE_DEADLINE_S=str(PATIENCE_S),
             SEGUE_ATTEMPTS_MAX="3",
             SEGUE_BACKOFF_MAX_S="1",
+            **account_of(provider),
         ) as line,
     ):
         yield House(line=line, provider=provider, generator=f"http://127.0.0.1:{port}")
