@@ -4,7 +4,8 @@ Each habit that is changed here cost scenes in tests (ADR-0003). `stream.py` is 
 nothing else knows Faust.
 """
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import faust
@@ -15,9 +16,11 @@ from typing_extensions import override
 from services.generator.settings import GeneratorSettings
 from shared.kafka.security import tls
 from shared.settings import KafkaSettings
+from shared.telemetry.log import Logger
 from shared.topics import GENERATOR_GROUP
 
 POLL_RECORDS_MAX = 100
+STALL_S = 20.0  # a table's changelog is read in less, record by record
 
 
 def build_faust(settings: GeneratorSettings) -> faust.App:
@@ -79,7 +82,43 @@ def _credentials(kafka: KafkaSettings) -> CredentialsT | None:
 
 
 class _Thread(driver.AIOKafkaConsumerThread):
-    """Waits for records as long as the settings say; Faust fixes it at 1.5 s."""
+    """Waits for records as long as the settings say, and gives back what came too late.
+
+    Faust fixes the wait at 1.5 s, and throws away what a fetch brings after a rebalance.
+    """
+
+    @override
+    async def getmany(self, active_partitions: Any, timeout: float) -> Any:
+        consumer = self._ensure_consumer()
+        return await self.call_thread(
+            self._take,
+            consumer,
+            active_partitions,
+            self._stops(),
+            timeout=timeout,
+            max_records=consumer._max_poll_records,  # noqa: SLF001 - as Faust's own does
+        )
+
+    def _stops(self) -> int:
+        owner: Any = self.consumer
+        stops: int = owner.stops
+        return stops
+
+    async def _take(
+        self, consumer: Any, active_partitions: Any, stops: int, **limits: Any
+    ) -> Mapping[Any, list[Any]]:
+        """Records of partitions that were active, if the flow was not stopped meanwhile.
+
+        A rebalance seeks while a fetch of before is under way. It takes what was sought, and
+        nobody wants it: a changelog would never be read to its end, and a stream without a
+        committed offset would go on behind it.
+        """
+        taken = await super()._fetch_records(consumer, active_partitions, **limits)
+        if self._stops() == stops:
+            return taken
+        for partition in set(taken) & set(consumer.assignment()):
+            consumer.seek(partition, taken[partition][0].offset)
+        return {}
 
     @override
     def _create_worker_consumer(self, transport: Any) -> Any:
@@ -94,6 +133,12 @@ class _Consumer(driver.Consumer):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._held: set[Any] = set()
+        self.stops = 0  #: how often the flow was stopped: by every rebalance
+
+    @override
+    def stop_flow(self) -> None:
+        super().stop_flow()
+        self.stops += 1
 
     @override
     def _new_consumer_thread(self) -> Any:
@@ -149,3 +194,27 @@ class Transport(driver.Transport):
     fetch_max_wait_ms: int
     watermarks: dict[Any, int]
     committed: Callable[[bool], None]  #: hears of every commit, and whether Kafka confirmed it
+
+
+async def mind_recovery(app: faust.App, log: Logger) -> None:
+    """Begin the recovery of a table again when it makes no way for `STALL_S`; never ends.
+
+    Faust waits without a deadline for a changelog's last record, and while it waits no scene
+    of its partitions is made. Whatever kept that record away, the second reading seeks anew.
+    """
+    tables: Any = app.tables
+    recovery = tables.recovery
+    loop = asyncio.get_running_loop()
+    before: dict[Any, int] | None = None
+    since = loop.time()
+    while True:
+        await asyncio.sleep(STALL_S / 10)
+        consumer: Any = app.consumer
+        is_reading = recovery.in_recovery and consumer.flow_active
+        read = dict(recovery.active_offsets) if is_reading else None
+        if read is None or read != before:
+            before, since = read, loop.time()
+        elif loop.time() - since >= STALL_S:
+            log.warning("table is read again", action="table.read_again", after_s=STALL_S)
+            recovery.signal_recovery_start.set()
+            since = loop.time()

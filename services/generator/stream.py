@@ -11,13 +11,13 @@ Faust serves keyed state: two agents, and one table with its changelog. Three ha
 """
 
 import asyncio
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import faust
 
 from services.generator.continuation import Continuation
-from services.generator.driver import Transport, build_faust
+from services.generator.driver import Transport, build_faust, mind_recovery
 from services.generator.settings import GeneratorSettings
 from shared.clock import Clock
 from shared.errors import RetryableError, SegueError
@@ -131,23 +131,24 @@ class SceneStream:
             SegueError: Faust did not start, or stopped by itself.
             DeadLetterLimitError: too many dead letters in a row.
         """
-        await self._start()
-        self._log.info("generator is ready", action="service.ready")
-        if ready is not None:
-            ready.set()
         stopped = asyncio.create_task(stop.wait())
-        crashed = asyncio.create_task(self._app._crashed.wait())  # noqa: SLF001 - no public wait
-        ends: list[asyncio.Future[Any]] = [stopped, crashed, self.lanes.broken]
+        minding = asyncio.create_task(mind_recovery(self._app, self._log))
+        ends: list[asyncio.Future[Any]] = [stopped, minding, self.lanes.broken]
         in_flight_max = self._settings.lanes.in_flight_max
-        show_lanes("generator", self.lanes.figures, in_flight_max=in_flight_max)
         try:
-            with self._told.shown():
-                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            if await self._start(ends):
+                self._log.info("generator is ready", action="service.ready")
+                if ready is not None:
+                    ready.set()
+                show_lanes("generator", self.lanes.figures, in_flight_max=in_flight_max)
+                with self._told.shown():
+                    await self._until_one_of(ends)
         finally:
             stopped.cancel()
-            crashed.cancel()
-        if self.lanes.broken.done():
-            self.lanes.broken.result()
+            minding.cancel()
+        for failed in (self.lanes.broken, minding):
+            if failed.done():
+                failed.result()
         if self._app.crashed:
             reason = self._app.crash_reason
             raise SegueError(f"Faust stopped: {reason!r}") from reason
@@ -163,13 +164,28 @@ class SceneStream:
                 "left without a word", action="commit.failed", reason=f"no end in {STOP_S:g} s"
             )
 
-    async def _start(self) -> None:
+    async def _start(self, ends: Sequence[asyncio.Future[Any]]) -> bool:
+        """Whether Faust started before one of `ends`."""
         self._app.finalize()
+        starting = asyncio.ensure_future(self._app.start())
         try:
             async with asyncio.timeout(START_S):
-                await self._app.start()
+                await self._until_one_of([starting, *ends])
         except TimeoutError as error:
             raise SegueError(f"Faust's table did not recover in {START_S} s") from error
+        finally:
+            starting.cancel()
+        if starting.done():
+            starting.result()
+        return starting.done()
+
+    async def _until_one_of(self, ends: Sequence[asyncio.Future[Any]]) -> None:
+        """Wait for the first of `ends`, or for Faust's crash."""
+        crashed = asyncio.create_task(self._app._crashed.wait())  # noqa: SLF001 - no public wait
+        try:
+            await asyncio.wait([crashed, *ends], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            crashed.cancel()
 
     def _agent(
         self, name: str, handle: Handle, router: Router, seen: Callable[[Envelope], None]

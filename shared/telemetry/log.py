@@ -29,6 +29,7 @@ LogAction = Literal[
     "service.failed",
     "partitions.assigned",
     "partitions.lost",
+    "table.read_again",
     "library.spoke",
     "record.taken",
     "record.done",
