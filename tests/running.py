@@ -14,6 +14,7 @@ from aiokafka import AIOKafkaConsumer
 
 from shared.kafka.codec import Record
 from shared.kafka.consumer import record_of
+from tests.mortal import MORTAL
 
 REPOSITORY = Path(__file__).parents[1]
 STOP_S = 15.0
@@ -55,6 +56,7 @@ class Service:
         """Start it; it is on its way, not ready."""
         with self.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
+                *MORTAL,
                 sys.executable,
                 "-m",
                 *self.command(),

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import httpx
 
 from shared.running import RunningStack, find_stack
+from tests.mortal import MORTAL
 
 REPOSITORY = Path(__file__).parents[1]
 START_S = 60.0
@@ -45,7 +46,17 @@ class StackProcess:
         self.log = home.with_suffix(".log")
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "embedded", "--port", "0", "--data-dir", home, *args],
+                [
+                    *MORTAL,
+                    sys.executable,
+                    "-m",
+                    "embedded",
+                    "--port",
+                    "0",
+                    "--data-dir",
+                    home,
+                    *args,
+                ],
                 cwd=REPOSITORY,
                 env={**os.environ, **(environment or {})},  # noqa: TID251 - the child's
                 stdin=subprocess.DEVNULL,
@@ -102,7 +113,7 @@ def segue(*args: str | Path) -> subprocess.CompletedProcess[str]:
 def segue_started(*args: str | Path) -> Iterator[subprocess.Popen[str]]:
     """Start the `segue` command; it is gone after the test, however that ends."""
     process = subprocess.Popen(
-        [sys.executable, "-u", "-m", "ops", *map(str, args)],
+        [*MORTAL, sys.executable, "-u", "-m", "ops", *map(str, args)],
         cwd=REPOSITORY,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing_extensions import override
 
 from tests.faults import dying
+from tests.mortal import end_with_parent
 from tests.running import Process, Service, eventually
 
 _LOOK_S = 0.05
@@ -117,6 +118,7 @@ def _is_stopped(pid: int) -> bool:
 def _run(arguments: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
     """The forked process: its own session, environment and log, then the service."""
     os.setsid()
+    end_with_parent()
     os.environ.clear()  # noqa: TID251 - this is where a service's environment is made
     os.environ.update(environment)  # noqa: TID251 - as above
     warnings.simplefilter("ignore")
