@@ -3,7 +3,6 @@
 from shared.settings import StoreSettings
 from shared.storage import ObjectStore
 from shared.storage.filesystem import FolderStore
-from shared.storage.s3 import S3Store
 
 
 def open_store(settings: StoreSettings) -> ObjectStore:
@@ -14,4 +13,7 @@ def open_store(settings: StoreSettings) -> ObjectStore:
     """
     if settings.folder is not None:
         return FolderStore(settings.folder)
+    # a fifth of the time that a command takes to start; a folder need not wait for it
+    from shared.storage.s3 import S3Store  # noqa: PLC0415
+
     return S3Store(settings)
