@@ -1,7 +1,6 @@
-"""Answers: what an S3 server said, believed only as far as it came whole.
+"""Answers: what an S3 server said, believed only as far as it is what was stored.
 
-A connection that breaks in the head of an answer leaves a head that looks whole, with fewer
-lines: no length, no digest. I/O: reads the connection that an answer comes on.
+That its head came whole is seen to in `heads`. I/O: reads the connection that an answer comes on.
 """
 
 import hashlib
@@ -45,16 +44,6 @@ def check_digest(response: BaseHTTPResponse, digest: str) -> None:
         raise StoreUnavailableError("object store: other bytes came than were stored")
 
 
-def check_whole(response: BaseHTTPResponse) -> None:
-    """Whether the head of the answer came to its end: without a length its body could end anywhere.
-
-    Raises:
-        StoreUnavailableError: it did not; a broken head is read as a short one.
-    """
-    if "content-length" not in response.headers:
-        raise StoreUnavailableError("object store: an answer broke off")
-
-
 def let_go(response: BaseHTTPResponse) -> None:
     """Give the connection back if its answer was read to the end; close it otherwise."""
     response.close()
@@ -65,10 +54,10 @@ def stat_of(found: Object) -> ObjectStat:
     """What an answer says of an object.
 
     Raises:
-        StoreUnavailableError: the answer broke off.
+        StoreUnavailableError: it says too little.
     """
     if not found.object_name or not found.last_modified or not found.etag or found.size is None:
-        raise StoreUnavailableError("object store: an answer broke off")
+        raise StoreUnavailableError("object store: an answer says too little of an object")
     guess = mimetypes.guess_type(found.object_name)[0]
     return ObjectStat(
         key=found.object_name,

@@ -34,11 +34,11 @@ from shared.storage import CHUNK_BYTES, DEFAULT_CONTENT_TYPE, ObjectStat, check_
 from shared.storage.answers import (
     Sink,
     check_digest,
-    check_whole,
     drain,
     let_go,
     stat_of,
 )
+from shared.storage.heads import whole_heads
 from shared.storage.keys import check_key, check_prefix
 from shared.storage.presigned import CALL_S, RATE_BYTES_S, Presigned, words
 
@@ -65,8 +65,8 @@ class S3Store:
         if url.scheme not in {"http", "https"} or not url.netloc or url.path.strip("/"):
             raise SettingsError("MINIO_ENDPOINT", "must be http://HOST:PORT or https://HOST:PORT")
         self._bucket = settings.bucket
-        self._http = urllib3.PoolManager(
-            maxsize=settings.threads,
+        self._http = whole_heads(
+            connections=settings.threads,
             timeout=urllib3.Timeout(connect=_CONNECT_S, read=_READ_S),
             retries=urllib3.Retry(_RETRIES, backoff_factor=0.2, status_forcelist=_BUSY),
         )
@@ -246,7 +246,6 @@ class S3Store:
                 if error.code == "InvalidRange":
                     return None
                 raise
-            check_whole(response)
             return response
 
         return await self._call(ask, key=key)
