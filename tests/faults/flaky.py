@@ -71,6 +71,8 @@ class Wire:
         task = asyncio.create_task(self.connected(reader, writer))
         self.carried.add(task)
         task.add_done_callback(self.carried.discard)
+        # not in the task: one that is cancelled before its first step ends without a word
+        task.add_done_callback(lambda _: writer.close())
 
     async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Carry one connection to its end."""
@@ -88,8 +90,6 @@ class Wire:
                     await self._carry(reader, writer, fault)
         except (OSError, TimeoutError, asyncio.IncompleteReadError):
             _reset(writer)
-        finally:
-            writer.close()
 
     async def _carry(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, fault: Fault
