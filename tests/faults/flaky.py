@@ -106,10 +106,10 @@ class Wire:
                     {up, down}, timeout=_IDLE_S, return_when=asyncio.FIRST_COMPLETED
                 )
         finally:
+            far_writer.close()  # first: who waits for the two may be cancelled meanwhile
             for task in (up, down):
                 task.cancel()
             await asyncio.gather(up, down, return_exceptions=True)
-            far_writer.close()
 
     async def _up(
         self,
