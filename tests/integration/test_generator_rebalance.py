@@ -42,6 +42,14 @@ async def settings(kafka: KafkaServer, topic_prefix: str) -> GeneratorSettings:
     return GeneratorSettings.from_environment(kafka=told)
 
 
+@pytest.fixture
+async def with_state(settings: GeneratorSettings) -> GeneratorSettings:
+    """A generator that has kept the state of one job, and ended."""
+    async with _running(settings) as stream:
+        await stream.memory.keep("job-1", STATE, partition=0)
+    return settings
+
+
 @asynccontextmanager
 async def _running(
     settings: GeneratorSettings, taken: list[int] | None = None
@@ -98,28 +106,22 @@ async def test_what_a_fetch_takes_while_a_rebalance_has_stopped_the_flow_is_give
 
 
 async def test_a_recovery_that_makes_no_way_is_begun_again(
-    settings: GeneratorSettings, monkeypatch: pytest.MonkeyPatch
+    with_state: GeneratorSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever took the changelog's records away: the state is there in the end."""
-    async with _running(settings) as stream:
-        await stream.memory.keep("job-1", STATE, partition=0)
-
     lost = _lose_changelog(monkeypatch, times=1)
     monkeypatch.setattr(driver, "STALL_S", 1.0)
-    async with _running(settings) as stream:
+    async with _running(with_state) as stream:
         assert stream.memory.recall("job-1") == STATE
     assert len(lost) == 1
 
 
 async def test_a_stop_is_heard_while_the_state_is_read(
-    settings: GeneratorSettings, monkeypatch: pytest.MonkeyPatch
+    with_state: GeneratorSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However long the reading takes."""
-    async with _running(settings) as stream:
-        await stream.memory.keep("job-1", STATE, partition=0)
-
     lost = _lose_changelog(monkeypatch, times=1000)
-    stream, stop = SceneStream(settings, clock=SystemClock(), log=LOG), asyncio.Event()
+    stream, stop = SceneStream(with_state, clock=SystemClock(), log=LOG), asyncio.Event()
     serving = asyncio.create_task(stream.serve(stop))
     await eventually(lambda: _once(bool(lost)), within_s=30, what="a reading without an end")
     stop.set()

@@ -2,8 +2,9 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import TypeVar
 
 import pytest
 from pydantic import SecretStr
@@ -12,6 +13,7 @@ from shared.errors import StoreUnavailableError
 from shared.settings import StoreSettings
 from shared.storage.s3 import S3Store
 
+T = TypeVar("T")
 BODY = b"ten bytes!"
 HEAD = (
     "HTTP/1.1 200 OK\r\n"
@@ -61,26 +63,25 @@ def _ask_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shared.storage.s3._RETRIES", 0)
 
 
-async def test_an_object_is_whole_or_an_error_wherever_its_answer_ends() -> None:
-    """An empty length made an empty object of it."""
-    answer = HEAD + BODY
+async def _cut_everywhere(answer: bytes, ask: Callable[[S3Store], Awaitable[T]]) -> T:
+    """What the whole answer says; cut at any byte it is an error."""
     async with _cutting(answer) as (store, at):
         for cut in range(len(answer)):
             at[0] = cut
             with pytest.raises(StoreUnavailableError):
-                await store.get("jobs/1/track.mp3")
+                await ask(store)
         at[0] = len(answer)
-        assert await store.get("jobs/1/track.mp3") == BODY
+        return await ask(store)
+
+
+async def test_an_object_is_whole_or_an_error_wherever_its_answer_ends() -> None:
+    """An empty length made an empty object of it."""
+    came = await _cut_everywhere(HEAD + BODY, lambda store: store.get("jobs/1/track.mp3"))
+    assert came == BODY
 
 
 async def test_what_is_said_of_an_object_is_whole_or_an_error_wherever_it_ends() -> None:
     """Half a length, half a date, half a mark."""
-    async with _cutting(HEAD) as (store, at):
-        for cut in range(len(HEAD)):
-            at[0] = cut
-            with pytest.raises(StoreUnavailableError):
-                await store.stat("jobs/1/track.mp3")
-        at[0] = len(HEAD)
-        found = await store.stat("jobs/1/track.mp3")
+    found = await _cut_everywhere(HEAD, lambda store: store.stat("jobs/1/track.mp3"))
     assert found is not None
     assert (found.size_bytes, found.etag) == (len(BODY), "0123456789abcdef")
