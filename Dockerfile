@@ -6,18 +6,19 @@ ARG PYTHON_IMAGE=python:3.11-slim-bookworm
 
 # What every service needs: the same layer in every image.
 FROM ${PYTHON_IMAGE} AS common
-ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore PIP_NO_INPUT=1
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore PIP_NO_INPUT=1 \
+    PIP_CACHE_DIR=/var/cache/pip
 WORKDIR /build
 RUN python -m venv --without-pip /opt/venv
 COPY pyproject.toml requirements.lock deploy/image/pick.py ./
-RUN --mount=type=cache,target=/root/.cache/pip \
+RUN --mount=type=cache,target=/var/cache/pip \
     python pick.py > common.txt \
     && python -m pip --python /opt/venv/bin/python install --require-hashes --no-deps -r common.txt
 
 # What one service needs over that, and its own code.
 FROM common AS service
 ARG SERVICE=api
-RUN --mount=type=cache,target=/root/.cache/pip \
+RUN --mount=type=cache,target=/var/cache/pip \
     python pick.py "$SERVICE" > service.txt \
     && mkdir -p /opt/extra \
     && python -m pip --python /opt/venv/bin/python install --require-hashes --no-deps \
