@@ -163,7 +163,7 @@ schemas: setup ## Write what is generated: schemas, AsyncAPI, two pages of docs,
 
 .PHONY: screens
 screens: setup ## Record docs/screens: what `segue watch` and `segue job` show of a line at work
-	$(BIN)/python -m tests.screens
+	$(BIN)/python -m tests.support.screens
 
 .PHONY: lock
 lock: ## Resolve requirements.lock anew from pyproject.toml (needs uv)

@@ -30,7 +30,7 @@ from benchmarks.harness import (
     main,
     take_turns,
 )
-from shared.lanes import Lanes
+from shared.processing.lanes import Lanes
 
 JOBS, SCENES, PARTITIONS = 100, 3, 4
 JOBS_SEQUENTIAL = 10

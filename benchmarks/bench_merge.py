@@ -15,18 +15,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.harness import Figure, Report, Way, compare, machine, main
-from services.generator.continuation import Continuation, ScenePlan, plan_scene
-from services.generator.providers import CompositionRequest, clips
-from services.generator.providers.synth import compose
+from services.generator.providers import CompositionRequest, mp3
+from services.generator.providers.synth.provider import compose
+from services.generator.scene.plan import Continuation, ScenePlan, plan_scene
 from services.generator.settings import GeneratorSettings
 from services.merger.merge import Merge
 from services.merger.settings import MergerSettings
-from services.muxer.plan import TempoFilter, ffmpeg_args, plan
-from shared.audio import decode
-from shared.brief import SyncMode
-from shared.events import Origin, SceneRequested, SegmentGenerated
-from shared.ffmpeg import INPUT_GUARD, Ffmpeg
-from shared.media import SAMPLE_RATE_HZ, seconds_at
+from services.muxer.ffmpeg_plan import TempoFilter, ffmpeg_args, plan
+from shared.contract.events import Origin, SceneRequested, SegmentGenerated
+from shared.contract.params import SyncMode
+from shared.media.decode import decode
+from shared.media.ffmpeg import INPUT_GUARD, Ffmpeg
+from shared.media.samples import SAMPLE_RATE_HZ, seconds_at
 from shared.settings import FfmpegSettings
 from shared.storage import keys
 from shared.storage.filesystem import FolderStore
@@ -80,7 +80,7 @@ def _segment(
         scene_count=scene.scene_count,
         origin=Origin.CONTINUED if planned.window else Origin.FRESH,
         object_key=keys.clip_key(scene.job_id, scene.run, scene.scene_index, 1),
-        content_type=clips.CONTENT_TYPE,
+        content_type=mp3.CONTENT_TYPE,
         sha256=hashlib.sha256(clip).hexdigest(),
         size_bytes=len(clip),
         duration_s=scene.duration_s,

@@ -18,15 +18,15 @@ import structlog
 from pydantic import SecretStr
 
 from benchmarks.harness import Report, Way, compare, machine, main
-from embedded.postgres import EmbeddedPostgres
-from services.api.applying import Applier, Batch
-from services.api.repository import Database, offsets
-from services.api.repository.schema import migrate
+from embedded.servers.postgres import EmbeddedPostgres
+from services.api.database import Database, offsets
+from services.api.database.migrate import migrate
+from services.api.projection.apply_batch import Applier, Batch
 from services.api.settings import ApiSettings, DatabaseSettings
 from shared.clock import SystemClock
-from shared.events import Event, Origin, SceneRequested, SegmentGenerated
+from shared.contract.events import Event, Origin, SceneRequested, SegmentGenerated
 from shared.kafka.codec import Record, encode
-from shared.media import SAMPLE_RATE_HZ
+from shared.media.samples import SAMPLE_RATE_HZ
 from shared.storage import keys
 
 EVENTS = 1_000

@@ -17,9 +17,9 @@ from embedded.settings import StackKind, StackSettings
 from embedded.stack import run, stop_when_unused
 from shared.clock import SystemClock
 from shared.errors import SegueError, SettingsError
-from shared.running import HomeSettings, RunningStack
+from shared.local_stack import HomeSettings, RunningStack
+from shared.service_process import EXIT_FAULT, EXIT_SETTINGS
 from shared.settings import TelemetrySettings
-from shared.starting import EXIT_FAULT, EXIT_SETTINGS
 from shared.storage import StandInWarning
 from shared.telemetry import trace
 from shared.telemetry.log import configure

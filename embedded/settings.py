@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from shared.running import HomeSettings
+from shared.local_stack import HomeSettings
 from shared.settings import SettingsGroup, TelemetrySettings
 
 #: those of the generator, and a stand-in of Replicate for trying the real client without an account

@@ -19,14 +19,14 @@ from typing import Any
 
 import httpx
 
-from embedded.home import claimed, segment_keys
-from embedded.server import free_ports, tail
+from embedded.data_dir import claimed, segment_keys
 from embedded.servers import Addresses, servers_of
+from embedded.servers.process import free_ports, tail
 from embedded.settings import StackSettings
-from embedded.supervise import Service, keep_running
+from embedded.supervisor import Service, keep_running
 from shared.clock import Clock, SystemClock
 from shared.errors import SegueError, SettingsError
-from shared.running import ClientLock, RunningStack, announce_stack, withdraw_stack
+from shared.local_stack import ClientLock, RunningStack, announce_stack, withdraw_stack
 from shared.storage import StandInWarning
 from shared.telemetry.log import logger_of
 
@@ -64,7 +64,7 @@ class Stack:
         # 1. the servers, and the imports in a thread: side by side
         self._addresses = asyncio.ensure_future(asyncio.to_thread(self._servers.start))
         importing = asyncio.ensure_future(
-            asyncio.to_thread(importlib.import_module, "embedded.line")
+            asyncio.to_thread(importlib.import_module, "embedded.services")
         )
         line, addresses = await asyncio.gather(importing, asyncio.shield(self._addresses))
         # 2. the services, side by side too: a new consumer group waits for its members
@@ -94,7 +94,7 @@ class Stack:
         """Start the stand-in of Replicate if it is wanted; where it is, and its key."""
         if self._settings.provider != "fake-replicate":
             return None
-        replicate = await asyncio.to_thread(importlib.import_module, "embedded.replicate")
+        replicate = await asyncio.to_thread(importlib.import_module, "replicate_server")
         fake = await self._standins.enter_async_context(replicate.FakeReplicate())
         warnings.warn(StandInWarning(f"its ledger is at {fake.ledger_url}"), stacklevel=2)
         return fake.base_url, fake.token

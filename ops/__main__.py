@@ -1,7 +1,7 @@
 """The `segue` command: everything a person at a terminal does with Segue.
 
 Each command is thin: options in, one function of a sibling file, words or JSON out. Exit codes
-are in `ops/exits.py`, and in the help.
+are in `ops/cli/exit_codes.py`, and in the help.
 """
 
 import os
@@ -13,35 +13,35 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from ops import options
-from ops import schemas as generated
-from ops.cancel import cancel
-from ops.client import ApiClient
-from ops.cluster import acls, prepare
-from ops.demo import demo as run_demo
-from ops.dlq import dlq
-from ops.doctor import examine
-from ops.exits import HELP, CommandError, Exit, answering, print_json
-from ops.follow import follow
-from ops.job import job
-from ops.jobs import jobs
-from ops.lag import lag
-from ops.options import ApiUrl, DataDir, Json, Provider
-from ops.plan import lines, plan
-from ops.progress import JobProgress
-from ops.rebuild import rebuild
-from ops.redrive import redrive
-from ops.replay import replay
-from ops.scenes import read_scenes
-from ops.score import ScoreRequest, check
-from ops.score import score as run_score
-from ops.settings import CommandSettings
-from ops.showing import show_checks, show_files, show_status
-from ops.stacks import HOUSE, a_stack, stack_command
-from ops.store import store
-from ops.topics import topics
-from ops.watch import watch
-from shared.running import HomeSettings, find_stack
+from ops.cli import options
+from ops.cli.exit_codes import HELP, CommandError, Exit, answering, print_json
+from ops.cli.options import ApiUrl, DataDir, Json, Provider
+from ops.cli.output import show_checks, show_files, show_status
+from ops.cli.progress import JobProgress
+from ops.cli.settings import CommandSettings
+from ops.cluster.commands import acls, prepare
+from ops.cluster.topics import topics
+from ops.dead_letters.commands import dlq
+from ops.doctor.machine import examine
+from ops.jobs.cancel import cancel
+from ops.jobs.history import job
+from ops.jobs.list import jobs
+from ops.jobs.rebuild import rebuild
+from ops.jobs.redrive import redrive
+from ops.kafka_log.lag import lag
+from ops.kafka_log.replay import replay
+from ops.score.api_client import ApiClient
+from ops.score.command import ScoreRequest, check
+from ops.score.command import score as run_score
+from ops.score.demo import demo as run_demo
+from ops.score.dry_run import lines, plan
+from ops.score.follow import follow
+from ops.score.local_stack import HOUSE, a_stack, stack_command
+from ops.score.scenes_file import read_scenes
+from ops.store.commands import store
+from ops.watch.command import watch
+from shared.local_stack import HomeSettings, find_stack
+from tools.contract import schemas as generated
 
 app = typer.Typer(
     help="Gives a stitched video its music, scene by scene.",

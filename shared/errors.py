@@ -10,8 +10,8 @@ SegueError
 │   └── SceneGapError               a scene skipped ahead              services/generator
 ├── JobError(code, reason)          the job cannot succeed: publish job.failed, carry on
 │   ├── ProviderRejectedError       refused, or impossible to make     services/generator/providers
-│   ├── MediaError                  no picture, no sound, too short    shared/audio.py, muxer
-│   └── FfmpegError                 exit code and last words           shared/ffmpeg.py
+│   ├── MediaError                  no picture, no sound, too short    shared/media/decode.py, muxer
+│   └── FfmpegError                 exit code and last words           shared/media/ffmpeg.py
 ├── NotFoundError                   an object that is not there        shared/storage
 ├── SettingsError(field, problem)   will not start, says which variable and why
 └── DeadLetterLimitError            too many dead letters in a row: stop, keep the topic

@@ -16,7 +16,7 @@ from typing import Literal
 
 from pydantic import Field, SecretStr
 
-from shared.costs import REPLICATE_USD_PER_S, Estimate, estimate
+from shared.cost_estimate import REPLICATE_USD_PER_S, Estimate, estimate
 from shared.settings import SettingsGroup
 
 REPLICATE_URL = "https://api.replicate.com/v1"

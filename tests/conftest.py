@@ -1,6 +1,7 @@
 """Fixtures for every test: a clean environment, and the servers this run uses.
 
-The servers are chosen in `tests/servers.py`. No helpers live here: nothing imports a conftest.
+The servers are chosen in `tests/support/servers.py`. No helpers live here: nothing
+imports a conftest.
 """
 
 import os
@@ -14,8 +15,8 @@ import hypothesis
 import pytest
 
 from shared.settings import StoreSettings
-from tests import servers, tools
-from tests.servers import (
+from tests.support import external_tools, servers
+from tests.support.servers import (
     Database,
     KafkaServer,
     NoServerError,
@@ -64,7 +65,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
                 pytest.exit(_required(part, server), _REFUSED)
     for tool in sorted(servers.REQUIRED.intersection(_TOOLS)):
         if any(tool in _asked_for(item) for item in session.items) and not worker:
-            found = getattr(tools, tool)()
+            found = getattr(external_tools, tool)()
             if isinstance(found, NoServerError):
                 pytest.exit(_required(tool, found), _REFUSED)
 
@@ -127,13 +128,13 @@ def minio(pytestconfig: pytest.Config) -> StoreSettings:
 @pytest.fixture(scope="session")
 def promtool() -> Path:
     """Prometheus' checker."""
-    return _had("promtool", tools.promtool())
+    return _had("promtool", external_tools.promtool())
 
 
 @pytest.fixture(scope="session")
 def npm() -> Path:
     """What fetches Grafana's types."""
-    return _had("npm", tools.npm())
+    return _had("npm", external_tools.npm())
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from services.api.app import run
 from services.api.settings import ApiSettings
-from shared.starting import main
+from shared.service_process import main
 
 if __name__ == "__main__":
     main("api", ApiSettings.from_environment, run)

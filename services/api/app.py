@@ -10,29 +10,29 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
-from services.api.applying import Applier
-from services.api.door import Door
-from services.api.edge import Edge, SegmentPaths
-from services.api.metering import Meter
-from services.api.notices import Notices
-from services.api.outbox import Relay
-from services.api.projector import Projector
-from services.api.repository import Connection, Database, delays
-from services.api.repository.schema import migrate
-from services.api.resuming import resume, resume_in_new_epoch
+from services.api.background.gauges import Meter
+from services.api.background.job_notifications import Notices
+from services.api.background.outbox_relay import Relay
+from services.api.database import Connection, Database, scene_delays
+from services.api.database.migrate import migrate
+from services.api.http.application import create_app
+from services.api.http.context import Edge, SegmentPaths
+from services.api.http.middleware.admission import Door
+from services.api.http.webhook_keys import WebhookKeys
+from services.api.projection.apply_batch import Applier
+from services.api.projection.consumer import Projector
+from services.api.runs.resume import resume, resume_in_new_epoch
 from services.api.settings import ApiSettings
-from services.api.web import create_app
-from services.api.webhook_keys import WebhookKeys
 from shared.clock import Clock, SystemClock
 from shared.errors import ProviderPausedError, RetryableError
-from shared.health import Health
-from shared.kafka.probing import server_probes
-from shared.probing import Probe
-from shared.segment_links import SegmentLinks, WebhookLinks
-from shared.serving import HttpServer, listen
+from shared.http.health import Health
+from shared.http.probes import Probe
+from shared.http.server import HttpServer, listen
+from shared.kafka.probes import server_probes
+from shared.security.signed_links import SegmentLinks, WebhookLinks
 from shared.storage import ObjectStore
-from shared.storage.opening import open_store
-from shared.storage.told import ToldStore
+from shared.storage.factory import open_store
+from shared.storage.instrumented import ToldStore
 from shared.telemetry import trace
 from shared.telemetry.log import Logger, logger_of
 
@@ -191,7 +191,7 @@ def _provider_probe(database: Database, *, clock: Clock) -> Probe:
 
     async def ask() -> None:
         async with database.connection() as connection:
-            paused = await delays.pause(connection)
+            paused = await scene_delays.pause(connection)
         if paused is not None:
             raise ProviderPausedError(f"paused: {paused.reason} ({paused.scenes} scenes wait)")
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from pydantic import Field, SecretStr
 
-from shared.brief import CostUsd, ErrorStrategy, OnMaxCost, SyncMode
+from shared.contract.params import CostUsd, ErrorStrategy, OnMaxCost, SyncMode
 from shared.pricing import PricingSettings
-from shared.segment_links import LinkSettings
+from shared.security.signed_links import LinkSettings
 from shared.settings import KafkaSettings, SettingsGroup, StoreSettings, TelemetrySettings
 
 _MIB = 1024 * 1024

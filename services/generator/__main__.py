@@ -2,7 +2,7 @@
 
 from services.generator.app import run
 from services.generator.settings import GeneratorSettings
-from shared.starting import main
+from shared.service_process import main
 
 if __name__ == "__main__":
     main("generator", GeneratorSettings.from_environment, run)

@@ -2,22 +2,22 @@
 
 import asyncio
 
+from services.generator.faust_app.stream import SceneStream
+from services.generator.provider_factory import build_provider
 from services.generator.providers import MusicProvider
-from services.generator.providers.building import build_provider
+from services.generator.providers.health import ProviderStanding
+from services.generator.scene.handler import build_work
 from services.generator.settings import GeneratorSettings
-from services.generator.standing import ProviderStanding
-from services.generator.stream import SceneStream
-from services.generator.work import build_work
 from shared.clock import Clock, SystemClock
-from shared.events import JobCancelled, PredictionEnded, SceneRequested, Stage
-from shared.health import Health
-from shared.kafka.probing import connected, server_probes
+from shared.contract.events import JobCancelled, PredictionEnded, SceneRequested, Stage
+from shared.http.health import Health
+from shared.http.probes import Probe
+from shared.kafka.probes import connected, server_probes
 from shared.kafka.producer import Publisher
-from shared.kafka.routing import build_router
-from shared.probing import Probe
+from shared.kafka.router import build_router
 from shared.storage import ObjectStore
-from shared.storage.opening import open_store
-from shared.storage.told import ToldStore
+from shared.storage.factory import open_store
+from shared.storage.instrumented import ToldStore
 from shared.telemetry import trace
 from shared.telemetry.log import Logger, logger_of
 

@@ -8,10 +8,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from services.generator.providers.replicate_settings import ReplicateSettings
-from shared.fetching import GuardSettings
+from services.generator.providers.replicate.settings import ReplicateSettings
+from shared.http.fetcher import GuardSettings
 from shared.pricing import PricingSettings
-from shared.segment_links import LinkSettings
+from shared.security.signed_links import LinkSettings
 from shared.settings import (
     HealthSettings,
     KafkaSettings,

@@ -2,7 +2,7 @@
 
 from services.merger.app import run
 from services.merger.settings import MergerSettings
-from shared.starting import main
+from shared.service_process import main
 
 if __name__ == "__main__":
     main("merger", MergerSettings.from_environment, run)

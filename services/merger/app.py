@@ -5,9 +5,9 @@ import asyncio
 from services.merger.merge import Merge
 from services.merger.settings import MergerSettings
 from shared.clock import Clock
-from shared.events import Event, SegmentGenerated, Stage
-from shared.ffmpeg import Ffmpeg
-from shared.kafka.stage import stage_service
+from shared.contract.events import Event, SegmentGenerated, Stage
+from shared.kafka.worker_service import stage_service
+from shared.media.ffmpeg import Ffmpeg
 from shared.telemetry.metrics import MERGE_SECONDS
 
 

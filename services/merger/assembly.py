@@ -22,7 +22,7 @@ import numpy as np
 
 from services.merger.bridge import bridged, is_bridged
 from services.merger.crossfade import LAG_SAMPLES_MAX, SAME_MUSIC, Match, crossfade, match, rise
-from services.merger.voice import (
+from services.merger.placed_clip import (
     EARLY_SAMPLES_MAX,
     EDGE_SAMPLES,
     GAIN_DB_MAX,
@@ -34,10 +34,10 @@ from services.merger.voice import (
     shape,
     zero_of,
 )
-from shared.brief import Transition
-from shared.events import SegmentGenerated
-from shared.media import SAMPLE_RATE_HZ, Audio, seconds_at, silence
-from shared.seams import Seam
+from shared.contract.events import SegmentGenerated
+from shared.contract.params import Transition
+from shared.contract.seams import Seam
+from shared.media.samples import SAMPLE_RATE_HZ, Audio, seconds_at, silence
 
 #: 50 ms of common music: less says nothing about level and lag
 WINDOW_SAMPLES_MIN = SAMPLE_RATE_HZ // 20

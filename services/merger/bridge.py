@@ -10,7 +10,7 @@ Shapes: float32 `(channels, samples)`. Units: places and lengths are samples of 
 """
 
 from services.merger.crossfade import match
-from services.merger.voice import (
+from services.merger.placed_clip import (
     EARLY_SAMPLES_MAX,
     EDGE_SAMPLES,
     Voice,
@@ -18,9 +18,9 @@ from services.merger.voice import (
     seam_of,
     zero_of,
 )
-from shared.events import SegmentGenerated
-from shared.media import Audio
-from shared.seams import Seam
+from shared.contract.events import SegmentGenerated
+from shared.contract.seams import Seam
+from shared.media.samples import Audio
 
 
 def is_bridged(segment: SegmentGenerated) -> bool:

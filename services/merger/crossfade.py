@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.media import SAMPLE_RATE_HZ, Audio
+from shared.media.samples import SAMPLE_RATE_HZ, Audio
 
 LAG_SAMPLES_MAX = SAMPLE_RATE_HZ // 20  # 50 ms: beyond the 35 ms of an MP3 without its header
 #: below it a lag is chance; a re-synthesised window correlates far above

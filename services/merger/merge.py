@@ -19,24 +19,24 @@ import numpy as np
 from pydantic import ValidationError
 
 from services.merger.assembly import Assembly, JoinRules
-from services.merger.joints import FRAME_BYTES, count, with_clicks
-from services.merger.loudness import Mastered, master
-from services.merger.segments import check_run, heard
+from services.merger.mastering import Mastered, master
+from services.merger.seam_metrics import FRAME_BYTES, count, with_clicks
 from services.merger.settings import MergerSettings
-from shared.audio import decode
-from shared.brief import Transition
+from services.merger.timeline import check_run, heard
+from shared.contract.events import AudioMerged, SegmentGenerated
+from shared.contract.params import Transition
+from shared.contract.seams import Seam
 from shared.errors import InvalidEventError, NotFoundError, RetryableError
-from shared.events import AudioMerged, SegmentGenerated
-from shared.ffmpeg import Ffmpeg
-from shared.media import (
+from shared.media.decode import decode
+from shared.media.ffmpeg import Ffmpeg
+from shared.media.samples import (
     SAMPLE_RATE_HZ,
     TRACK_CONTENT_TYPE,
     Audio,
     samples_at,
     seconds_at,
 )
-from shared.seams import Seam
-from shared.slots import Slots
+from shared.processing.slots import Slots
 from shared.storage import CHUNK_BYTES, ObjectStore, keys
 from shared.telemetry import trace
 from shared.telemetry.log import logger_of

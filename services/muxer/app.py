@@ -5,9 +5,9 @@ import asyncio
 from services.muxer.mux import Mux
 from services.muxer.settings import MuxerSettings
 from shared.clock import Clock
-from shared.events import AudioMerged, Event, Stage
-from shared.ffmpeg import Ffmpeg
-from shared.kafka.stage import stage_service
+from shared.contract.events import AudioMerged, Event, Stage
+from shared.kafka.worker_service import stage_service
+from shared.media.ffmpeg import Ffmpeg
 from shared.telemetry.metrics import MUX_SECONDS
 
 

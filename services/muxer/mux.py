@@ -17,16 +17,16 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from services.muxer.fetch import VideoFetcher
-from services.muxer.plan import MuxPlan, TempoFilter, ffmpeg_args, plan
+from services.muxer.ffmpeg_plan import MuxPlan, TempoFilter, ffmpeg_args, plan
 from services.muxer.probe import check_result, probe_source
 from services.muxer.settings import MuxerSettings
-from shared.brief import VideoRef
+from services.muxer.video_fetcher import VideoFetcher
+from shared.contract.events import AudioMerged, VideoMuxed
+from shared.contract.params import VideoRef
 from shared.errors import MediaError, NotFoundError, RetryableError
-from shared.events import AudioMerged, VideoMuxed
-from shared.ffmpeg import INPUT_GUARD, Ffmpeg, FfmpegError
-from shared.media import VIDEO_CONTENT_TYPE, seconds_at
-from shared.slots import Slots
+from shared.media.ffmpeg import INPUT_GUARD, Ffmpeg, FfmpegError
+from shared.media.samples import VIDEO_CONTENT_TYPE, seconds_at
+from shared.processing.slots import Slots
 from shared.storage import ObjectStore, keys
 from shared.telemetry import trace
 from shared.telemetry.log import logger_of

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import av
 
-from services.muxer.plan import AAC_FRAME_SAMPLES
+from services.muxer.ffmpeg_plan import AAC_FRAME_SAMPLES
 from shared.errors import JobError, MediaError
-from shared.media import CHANNELS, SAMPLE_RATE_HZ, samples_at
-from shared.video import VideoInfo, probe_video
+from shared.media.samples import CHANNELS, SAMPLE_RATE_HZ, samples_at
+from shared.media.video import VideoInfo, probe_video
 
 _CONTAINERS_ROUND = samples_at(0.1)  # Matroska knows milliseconds, and few last frames' length
 

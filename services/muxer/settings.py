@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from shared.fetching import GuardSettings
+from shared.http.fetcher import GuardSettings
 from shared.settings import (
     FfmpegSettings,
     HealthSettings,

@@ -1,4 +1,4 @@
-"""Admin: make the cluster match `shared/topics.py`, and ask it how it stands.
+"""Admin: make the cluster match `shared/contract/topics.py`, and ask it how it stands.
 
 Idempotent: topics that exist are left as they are. The embedded broker makes topics on first
 use and knows no CreateTopics; its settings say so. What a topic is configured as is changed key
@@ -21,11 +21,11 @@ from aiokafka.errors import (
     for_code,
 )
 
+from shared.contract.topics import CHANGELOG, EVENT_TOPICS
 from shared.errors import RetryableError
-from shared.kafka.altering import SetConfigs
-from shared.kafka.security import connection
+from shared.kafka.alter_configs import SetConfigs
+from shared.kafka.client import connection
 from shared.settings import KafkaSettings
-from shared.topics import CHANGELOG, EVENT_TOPICS
 
 ADMIN_S = 30.0
 _DAY_MS = 86_400_000

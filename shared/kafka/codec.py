@@ -10,9 +10,9 @@ from datetime import datetime
 
 from pydantic import ValidationError
 
+from shared.contract.events import Event
+from shared.contract.topics import topic_named, topic_of
 from shared.errors import UndecodableError
-from shared.events import Event
-from shared.topics import topic_named, topic_of
 
 CONTENT_TYPE = b"application/json"
 VALUE_BYTES_MAX = 1_000_000  # Kafka's own default limit for one record

@@ -12,12 +12,12 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord
 from aiokafka.errors import KafkaError
 
 from shared.errors import RetryableError
+from shared.kafka.client import connection
 from shared.kafka.codec import Envelope, Record, lane_key, read
-from shared.kafka.routing import Handle, Router
-from shared.kafka.security import connection
-from shared.lanes import Lanes
+from shared.kafka.router import Handle, Router
+from shared.processing.lanes import Lanes
 from shared.settings import KafkaSettings, LaneSettings
-from shared.telemetry.consuming import Consuming, show_lanes
+from shared.telemetry.consumer_metrics import Consuming, show_lanes
 from shared.telemetry.log import Logger
 from shared.telemetry.metrics import REDONE_TOTAL
 

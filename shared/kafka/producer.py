@@ -14,10 +14,10 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
 from shared.clock import Clock
+from shared.contract.events import Event
 from shared.errors import RetryableError
-from shared.events import Event
+from shared.kafka.client import connection
 from shared.kafka.codec import Headers, Record, encode
-from shared.kafka.security import connection
 from shared.kafka.tracing import sending
 from shared.settings import KafkaSettings
 from shared.telemetry.log import logger_of

@@ -11,12 +11,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from shared.events import Event
+from shared.contract.events import Event
+from shared.contract.topics import DLQ_SUFFIX
 from shared.kafka.codec import Headers, Record
 from shared.telemetry import trace
 from shared.telemetry.log import about
 from shared.telemetry.trace import Attributes, Carried, Span
-from shared.topics import DLQ_SUFFIX
 
 _CONTEXT = frozenset({"traceparent", "tracestate"})
 

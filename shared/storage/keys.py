@@ -5,7 +5,7 @@ A job's id is hashed, so a key holds nothing a client chose. Pure.
 
 import re
 
-from shared import ids
+from shared.contract import ids
 
 _LEGAL = re.compile(r"^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*$")
 KEY_CHARS_MAX = 512

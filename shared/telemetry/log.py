@@ -17,8 +17,8 @@ from structlog.types import EventDict, FilteringBoundLogger, WrappedLogger
 
 from shared.settings import TelemetrySettings
 from shared.telemetry import trace
-from shared.telemetry.libraries import Libraries
 from shared.telemetry.redaction import GONE, redacted
+from shared.telemetry.stdlib_logging import Libraries
 
 LogAction = Literal[
     "service.starting",

@@ -15,18 +15,18 @@ import av
 import numpy as np
 import pytest
 
-from services.generator.prompts import TEMPLATE, Mood
 from services.generator.providers import Clip, CompositionRequest, ContinuationWindow, MusicProvider
 from services.generator.providers.silence import SilenceProvider
-from services.generator.providers.synth import SynthProvider
-from shared.audio import decode
+from services.generator.providers.synth.provider import SynthProvider
+from services.generator.scene.prompt import TEMPLATE, Mood
 from shared.errors import ProviderRejectedError
-from shared.ffmpeg import Ffmpeg
-from shared.media import Audio, rms
+from shared.media.decode import decode
+from shared.media.ffmpeg import Ffmpeg
+from shared.media.samples import Audio, rms
 from shared.settings import FfmpegSettings
 from shared.storage import ObjectStore, StandInWarning
 from shared.storage.filesystem import FolderStore
-from tests.replicate_line import replicate_line
+from tests.support.replicate_provider import replicate_line
 
 RATE_HZ = 32_000
 Opened = AsyncIterator[MusicProvider]

@@ -17,11 +17,11 @@ from shared.errors import NotFoundError, StoreUnavailableError
 from shared.settings import StoreSettings
 from shared.storage import CHUNK_BYTES, ObjectStore, StandInWarning
 from shared.storage.filesystem import FolderStore
-from shared.storage.memory import MemoryStore
-from shared.storage.s3 import S3Store
-from shared.storage.told import ToldStore
+from shared.storage.instrumented import ToldStore
+from shared.storage.s3.store import S3Store
 from shared.telemetry.log import logger_of
-from tests.running import eventually
+from tests.fakes.memory_store import MemoryStore
+from tests.support.processes import eventually
 
 CREATORS = 50
 LARGE_BYTES = 20 * 1024 * 1024  # more than two parts of a multipart upload

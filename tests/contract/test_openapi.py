@@ -21,10 +21,10 @@ from schemathesis.config import (
 from schemathesis.engine import events, from_schema
 
 from shared.settings import KafkaSettings
-from tests.api_line import TWO_SCENES, api_settings, edge_line, running_api
-from tests.builders import a_scene
-from tests.builders_run import a_track
-from tests.servers import Database, KafkaServer
+from tests.support.api_fixture import TWO_SCENES, api_settings, edge_line, running_api
+from tests.support.event_builders import a_scene
+from tests.support.run_builders import a_track
+from tests.support.servers import Database, KafkaServer
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 EXAMPLES = 10  # per operation in the fuzzing phase; the coverage phase makes its own

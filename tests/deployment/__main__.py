@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from embedded.toolcache import ToolSettings
+from embedded.toolchain.cache import ToolSettings
 from shared.errors import SegueError
 from tests.deployment import engine
 from tests.deployment.engine import CannotProveError, Engine

@@ -24,10 +24,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from embedded import toolcache
-from embedded.golang import go_program
-from embedded.server import Server, ServerStartError, run_tool
-from embedded.toolcache import ToolSettings
+from embedded.servers.process import Server, ServerStartError, run_tool
+from embedded.toolchain import cache
+from embedded.toolchain.cache import ToolSettings
+from embedded.toolchain.golang import go_program
 
 SUITE = "bookworm"  # its Python is 3.11, as in the Dockerfile
 _INCLUDED = "ca-certificates,python3,python3-venv,python3-pip,python-is-python3"
@@ -71,8 +71,8 @@ def base_image(settings: ToolSettings) -> Path:
         "/", _CERTIFICATES
     ).read_bytes()  # in the image pip trusts whom this machine does
     recipe = f"{SUITE} {_INCLUDED} {inspect.getsource(_fill_base)}".encode()
-    place = toolcache.cached_path(settings, "base-image", recipe, trusted)
-    return toolcache.fill(place, _make_base, deadline_s=_BUILD_S) / "base.tar"
+    place = cache.cached_path(settings, "base-image", recipe, trusted)
+    return cache.fill(place, _make_base, deadline_s=_BUILD_S) / "base.tar"
 
 
 def compose_binary(settings: ToolSettings) -> Path:
@@ -80,9 +80,9 @@ def compose_binary(settings: ToolSettings) -> Path:
     pins = [(_COMPOSE / name).read_bytes() for name in ("go.mod", "go.sum")]
     go = go_program(settings)
     said = run_tool("go version", [go, "version"], timeout_s=_CALL_S, folder=_COMPOSE)
-    place = toolcache.cached_path(settings, "docker-compose", *pins, said.encode())
+    place = cache.cached_path(settings, "docker-compose", *pins, said.encode())
     build = partial(_build_compose, go)
-    return toolcache.fill(place, build, deadline_s=_BUILD_S) / "docker-compose"
+    return cache.fill(place, build, deadline_s=_BUILD_S) / "docker-compose"
 
 
 class Engine:

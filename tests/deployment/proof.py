@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from embedded.server import free_ports, run_tool
 from embedded.servers import Addresses, NativeServers
-from embedded.toolcache import ToolSettings
-from ops.client import ApiClient
-from shared.video import probe_video
-from tests.clips import film_clips
+from embedded.servers.process import free_ports, run_tool
+from embedded.toolchain.cache import ToolSettings
+from ops.score.api_client import ApiClient
+from shared.media.video import probe_video
 from tests.deployment import engine
 from tests.deployment.engine import Compose, Engine
+from tests.support.film_clips import film_clips
 
 ROOT = Path(__file__).resolve().parents[2]
 SERVICES = ("api", "generator", "merger", "muxer")

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from shared.audio import decode
-from shared.media import SAMPLE_RATE_HZ
-from tests.films import picture_packets, real_ffmpeg
-from tests.stacks import STOP_S, a_stack, none_left, segue, segue_started
+from shared.media.decode import decode
+from shared.media.samples import SAMPLE_RATE_HZ
+from tests.support.films import picture_packets, real_ffmpeg
+from tests.support.stack_process import STOP_S, a_stack, none_left, segue, segue_started
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from shared.video import probe_video
-from tests.stacks import none_left, segue
+from shared.media.video import probe_video
+from tests.support.stack_process import none_left, segue
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 

@@ -7,13 +7,13 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from embedded.server import free_ports
-from ops.metrics_page import catalogue
-from tests.clips import film_clips
-from tests.e2e.line import SERVICES, running_line
-from tests.observability import told_by
-from tests.running import eventually
-from tests.servers import Database, KafkaServer
+from embedded.servers.process import free_ports
+from tests.e2e.pipeline_fixture import SERVICES, running_line
+from tests.support.alert_rules import told_by
+from tests.support.film_clips import film_clips
+from tests.support.processes import eventually
+from tests.support.servers import Database, KafkaServer
+from tools.contract.metrics_page import catalogue
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 JOB = "a-job-with-a-name-of-its-own"

@@ -7,15 +7,23 @@ from pathlib import Path
 import httpx
 import pytest
 
-from embedded.golang import GO_MIN, go_program
-from embedded.java import java_home
-from embedded.kafka import NativeKafka
-from embedded.minio import NativeMinio
-from embedded.server import run_tool
-from embedded.toolcache import ToolSettings
-from shared.running import RunningStack
+from embedded.servers.kafka import NativeKafka
+from embedded.servers.minio import NativeMinio
+from embedded.servers.process import run_tool
+from embedded.toolchain.cache import ToolSettings
+from embedded.toolchain.golang import GO_MIN, go_program
+from embedded.toolchain.java import java_home
+from shared.local_stack import RunningStack
 from shared.settings import StoreSettings
-from tests.stacks import StackProcess, a_stack, finished, none_left, start_job, status_of, until
+from tests.support.stack_process import (
+    StackProcess,
+    a_stack,
+    finished,
+    none_left,
+    start_job,
+    status_of,
+    until,
+)
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 

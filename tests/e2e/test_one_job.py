@@ -9,16 +9,16 @@ import httpx
 import pytest
 from aiokafka import AIOKafkaProducer
 
-from shared.audio import decode
-from shared.brief import SyncMode
-from shared.ffmpeg import Ffmpeg
+from shared.contract.params import SyncMode
+from shared.media.decode import decode
+from shared.media.ffmpeg import Ffmpeg
+from shared.media.video import probe_video
 from shared.settings import FfmpegSettings, StoreSettings
-from shared.video import probe_video
-from tests.clips import film_clips
-from tests.e2e.line import BASE, Line, running_line
-from tests.films import picture_packets, presented_sound
-from tests.running import eventually, records_of, value_of
-from tests.servers import Database, KafkaServer
+from tests.e2e.pipeline_fixture import BASE, Line, running_line
+from tests.support.film_clips import film_clips
+from tests.support.films import picture_packets, presented_sound
+from tests.support.processes import eventually, records_of, value_of
+from tests.support.servers import Database, KafkaServer
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from embedded.replicate import FakeReplicate, FaultKind
-from shared.audio import decode
-from tests.e2e.line import BASE, Line, running_line
-from tests.replicate_line import a_fake, account_of
-from tests.running import eventually, records_of, value_of
-from tests.servers import Database, KafkaServer
+from replicate_server import FakeReplicate, FaultKind
+from shared.media.decode import decode
+from tests.e2e.pipeline_fixture import BASE, Line, running_line
+from tests.support.processes import eventually, records_of, value_of
+from tests.support.replicate_provider import a_fake, account_of
+from tests.support.servers import Database, KafkaServer
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 

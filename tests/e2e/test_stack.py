@@ -10,8 +10,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from shared.running import client_lock, find_stack
-from tests.stacks import (
+from shared.local_stack import client_lock, find_stack
+from tests.support.stack_process import (
     StackProcess,
     a_stack,
     finished,

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from services.generator.quality import heard_at
-from shared.audio import decode
-from shared.media import SAMPLE_RATE_HZ
-from tests.e2e.line import BASE, Line, running_line
-from tests.servers import Database, KafkaServer
-from tests.styles import a_song, audio_file
+from services.generator.clip.quality import heard_at
+from shared.media.decode import decode
+from shared.media.samples import SAMPLE_RATE_HZ
+from tests.e2e.pipeline_fixture import BASE, Line, running_line
+from tests.support.servers import Database, KafkaServer
+from tests.support.style_audio import a_song, audio_file
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 SCENES = [{"description": f"a {mood} moment", "duration_s": 2.35} for mood in ("calm", "elegant")]

@@ -7,16 +7,16 @@ from typing import Any
 import httpx
 import pytest
 
-from embedded.replicate import FakeReplicate
-from embedded.server import free_ports
+from embedded.servers.process import free_ports
+from replicate_server import FakeReplicate
 from shared.clock import SystemClock
-from shared.events import Event, JobCancelled
+from shared.contract.events import Event, JobCancelled
 from shared.kafka.producer import Publisher
 from shared.settings import KafkaSettings
-from tests.e2e.line import Line, running_line
-from tests.replicate_line import a_fake, account_of
-from tests.running import eventually, records_of, value_of
-from tests.servers import Database, KafkaServer
+from tests.e2e.pipeline_fixture import Line, running_line
+from tests.support.processes import eventually, records_of, value_of
+from tests.support.replicate_provider import a_fake, account_of
+from tests.support.servers import Database, KafkaServer
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 SCENES = [

@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 
 from services.generator.providers import CompositionRequest
-from tests.builders_audio import PROVIDER_RATE_HZ, mp3, music
+from tests.support.audio_builders import PROVIDER_RATE_HZ, mp3, music
 
 _LATE_SAMPLES = 1105  # of a file that does not tell its encoder's delay
 Shape = Literal["window", "no_window", "clip_so_far", "track_so_far"]

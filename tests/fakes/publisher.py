@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import cast
 
+from shared.contract.events import Event
 from shared.errors import RetryableError
-from shared.events import Event
 from shared.kafka.codec import Headers, Record, encode
 from shared.kafka.producer import Publisher
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.servers import KafkaServer
+from tests.support.servers import KafkaServer
 
 
 @pytest.fixture(scope="session")

@@ -11,16 +11,16 @@ import httpx
 import pytest
 from prometheus_client import REGISTRY
 
-from services.api.door import Door
-from services.api.repository import Database as ApiDatabase
+from services.api.database import Database as ApiDatabase
+from services.api.http.middleware.admission import Door
 from shared.clock import SystemClock
-from shared.health import Health
+from shared.http.health import Health
 from shared.telemetry.log import logger_of
-from tests.api_line import api_settings, free_port, limits, running_api
-from tests.api_service import Line, is_ready
-from tests.faults.lengths import long_or
-from tests.running import Service, eventually
-from tests.servers import Database, KafkaServer
+from tests.faults.harness.durations import long_or
+from tests.support.api_fixture import api_settings, free_port, limits, running_api
+from tests.support.api_service import Line, is_ready
+from tests.support.processes import Service, eventually
+from tests.support.servers import Database, KafkaServer
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 

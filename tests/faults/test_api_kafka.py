@@ -10,18 +10,18 @@ from pathlib import Path
 import httpx
 import pytest
 
-from embedded.kafka import NativeKafka
-from embedded.toolcache import ToolSettings
+from embedded.servers.kafka import NativeKafka
+from embedded.toolchain.cache import ToolSettings
 from services.generator.providers import CompositionRequest
-from tests.api_line import running_api
-from tests.api_service import Line
-from tests.faults import checker
-from tests.faults.killing import KilledKafka, a_folder
-from tests.faults.lengths import long_or
-from tests.faults.room import composed_once, report
-from tests.faults.whole import Client, Job, ended, whole_line
-from tests.running import eventually, services
-from tests.servers import Database, KafkaServer
+from tests.faults.harness import checker
+from tests.faults.harness.durations import long_or
+from tests.faults.harness.fault_fixture import composed_once, report
+from tests.faults.harness.killable_servers import KilledKafka, a_folder
+from tests.faults.harness.pipeline_harness import Client, Job, ended, whole_line
+from tests.support.api_fixture import running_api
+from tests.support.api_service import Line
+from tests.support.processes import eventually, services
+from tests.support.servers import Database, KafkaServer
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 

@@ -9,11 +9,11 @@ from typing import Any
 import asyncpg
 import pytest
 
-from services.api.repository import Database as ApiDatabase
-from services.api.repository.schema import migrate, migrations
-from tests.api_line import TWO_SCENES, api_settings, edge_line
-from tests.builders_run import the_line
-from tests.servers import Database
+from services.api.database import Database as ApiDatabase
+from services.api.database.migrate import migrate, migrations
+from tests.support.api_fixture import TWO_SCENES, api_settings, edge_line
+from tests.support.run_builders import the_line
+from tests.support.servers import Database
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 

@@ -10,13 +10,13 @@ from pathlib import Path
 import httpx
 import pytest
 
-from embedded.postgres import EmbeddedPostgres
-from tests.api_line import TWO_SCENES, running_api
-from tests.api_service import Line
-from tests.faults.killing import KilledPostgres, a_folder
-from tests.faults.lengths import SEED, long_or
-from tests.running import eventually
-from tests.servers import KafkaServer
+from embedded.servers.postgres import EmbeddedPostgres
+from tests.faults.harness.durations import SEED, long_or
+from tests.faults.harness.killable_servers import KilledPostgres, a_folder
+from tests.support.api_fixture import TWO_SCENES, running_api
+from tests.support.api_service import Line
+from tests.support.processes import eventually
+from tests.support.servers import KafkaServer
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 

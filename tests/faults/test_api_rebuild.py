@@ -16,19 +16,19 @@ import pytest
 from confluent_kafka import KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from services.api.applying import Batch
-from services.api.projection import RunEvent
-from services.api.repository import offsets
-from shared.brief import AudioParams
-from shared.events import Event, Stage
+from services.api.database import offsets
+from services.api.domain.run_view import RunEvent
+from services.api.projection.apply_batch import Batch
+from shared.contract.events import Event, Stage
+from shared.contract.params import AudioParams
 from shared.kafka.codec import Record, encode
-from tests.api_line import TWO_SCENES, EdgeLine, edge_line, running_api
-from tests.api_service import Line
-from tests.builders import a_scene, a_segment
-from tests.builders_run import a_cancel, a_delay, a_failure, a_track, a_video, the_line
-from tests.faults.lengths import SEED, long_or
-from tests.running import REPOSITORY, eventually
-from tests.servers import Database, KafkaServer
+from tests.faults.harness.durations import SEED, long_or
+from tests.support.api_fixture import TWO_SCENES, EdgeLine, edge_line, running_api
+from tests.support.api_service import Line
+from tests.support.event_builders import a_scene, a_segment
+from tests.support.processes import REPOSITORY, eventually
+from tests.support.run_builders import a_cancel, a_delay, a_failure, a_track, a_video, the_line
+from tests.support.servers import Database, KafkaServer
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 

@@ -11,15 +11,15 @@ import asyncpg
 import httpx
 import pytest
 
-from embedded.server import free_ports
-from shared.events import AudioMerged
-from tests.faults import checker
-from tests.faults.forked import Forked
-from tests.faults.history import Fact
-from tests.faults.room import Room, report, room, together
-from tests.faults.steps import Point, gaps
-from tests.running import eventually
-from tests.servers import Database, KafkaServer
+from embedded.servers.process import free_ports
+from shared.contract.events import AudioMerged
+from tests.faults.harness import checker
+from tests.faults.harness.fault_fixture import Room, report, room, together
+from tests.faults.harness.forked_services import Forked
+from tests.faults.harness.history import Fact
+from tests.faults.harness.steps import Point, gaps
+from tests.support.processes import eventually
+from tests.support.servers import Database, KafkaServer
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 

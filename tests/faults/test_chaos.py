@@ -18,14 +18,14 @@ from pathlib import Path
 import pytest
 
 from shared.storage.keys import claim_key, prediction_key
-from tests.faults import checker
-from tests.faults.forked import Forked
-from tests.faults.history import Fact, append
-from tests.faults.lengths import SEED, long_or
-from tests.faults.room import Room, report
-from tests.faults.whole import WORKERS, Job, ended, whole_line
-from tests.running import eventually
-from tests.servers import Database, KafkaServer
+from tests.faults.harness import checker
+from tests.faults.harness.durations import SEED, long_or
+from tests.faults.harness.fault_fixture import Room, report
+from tests.faults.harness.forked_services import Forked
+from tests.faults.harness.history import Fact, append
+from tests.faults.harness.pipeline_harness import WORKERS, Job, ended, whole_line
+from tests.support.processes import eventually
+from tests.support.servers import Database, KafkaServer
 
 ROUNDS = long_or(long=100, short=8)
 BOUND_S = long_or(long=45 * 60, short=240)

@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 import pytest
 
-from shared.ids import scene_seed
+from shared.contract.ids import scene_seed
 from shared.storage.keys import claim_key, segment_key
-from tests.faults import checker, letters
-from tests.faults.history import Fact
+from tests.faults.harness import checker, dead_letter_rule
+from tests.faults.harness.history import Fact
 
 SCENES = 3
 
@@ -195,7 +195,10 @@ BROKEN: dict[Callable[[list[Fact]], None], tuple[checker.Rule, str]] = {
     _clip_overwritten: (checker.said_is_stored, "not there as it says"),
     _committed_unfinished: (checker.committed_is_done, "scene 1 of j/1 at 0/1"),
     _dead_letter: (checker.no_dead_letters, "scene.requested.dlq"),
-    _past_its_dead_letter: (letters.parked_behind, "of j/1 1 dead letters, but 2 were due"),
+    _past_its_dead_letter: (
+        dead_letter_rule.parked_behind,
+        "of j/1 1 dead letters, but 2 were due",
+    ),
     _failed: (checker.no_dead_letters, "failed: j: m"),
     _status_goes_back: (checker.never_backwards, "completed of 1 to generating"),
     _end_is_no_end: (checker.never_backwards, "completed of 1 to failed"),

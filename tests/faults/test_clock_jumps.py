@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from typing_extensions import override
 
-from embedded.replicate import FakeReplicate, FakeSettings
+from replicate_server import FakeReplicate, FakeSettings
 from shared.storage import StandInWarning
-from tests.api_line import TWO_SCENES
-from tests.e2e.line import SERVICES, Line, running_line
-from tests.faults.jumping import VARIABLE, set_clock
-from tests.running import Service, eventually
-from tests.servers import Database, KafkaServer
+from tests.e2e.pipeline_fixture import SERVICES, Line, running_line
+from tests.faults.harness.clock_service import VARIABLE, set_clock
+from tests.support.api_fixture import TWO_SCENES
+from tests.support.processes import Service, eventually
+from tests.support.servers import Database, KafkaServer
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 HOUR_S = 3600.0
@@ -28,7 +28,7 @@ class JumpingService(Service):
 
     @override
     def command(self) -> Sequence[str]:
-        return ("tests.faults.jumping", self.name)
+        return ("tests.faults.harness.clock_service", self.name)
 
 
 @asynccontextmanager

@@ -8,13 +8,13 @@ import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from shared.clock import SystemClock
-from shared.events import SceneRequested, SegmentGenerated
+from shared.contract.events import SceneRequested, SegmentGenerated
+from shared.contract.topics import DLQ_SUFFIX
 from shared.kafka.admin import ensure_topics
 from shared.kafka.producer import Publisher
 from shared.settings import KafkaSettings
-from shared.topics import DLQ_SUFFIX
-from tests.running import records_of, services
-from tests.servers import KafkaServer
+from tests.support.processes import records_of, services
+from tests.support.servers import KafkaServer
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 RECORDS, LIMIT = 300, 5

@@ -13,16 +13,16 @@ import asyncpg
 import httpx
 import pytest
 
-from embedded.postgres import EmbeddedPostgres, _binary
-from embedded.server import run_tool
-from shared.topics import DLQ_SUFFIX
-from tests.api_line import running_api
-from tests.api_service import Line
-from tests.faults.killing import KilledPostgres
-from tests.faults.small_disk import SmallDisk, a_small_disk
-from tests.faults.stagebench import MERGER, MUXER, SMALL_FILM, Bench, Stage, a_bench
-from tests.running import eventually, services
-from tests.servers import KafkaServer
+from embedded.servers.postgres import EmbeddedPostgres, _binary
+from embedded.servers.process import run_tool
+from shared.contract.topics import DLQ_SUFFIX
+from tests.faults.harness.killable_servers import KilledPostgres
+from tests.faults.harness.small_disk import SmallDisk, a_small_disk
+from tests.faults.harness.worker_harness import MERGER, MUXER, SMALL_FILM, Bench, Stage, a_bench
+from tests.support.api_fixture import running_api
+from tests.support.api_service import Line
+from tests.support.processes import eventually, services
+from tests.support.servers import KafkaServer
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from shared.events import JobCancelled
-from tests.faults import checker
-from tests.faults.room import Room, room
-from tests.running import eventually
-from tests.servers import KafkaServer
+from shared.contract.events import JobCancelled
+from tests.faults.harness import checker
+from tests.faults.harness.fault_fixture import Room, room
+from tests.support.processes import eventually
+from tests.support.servers import KafkaServer
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 

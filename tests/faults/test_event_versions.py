@@ -11,13 +11,13 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from typing_extensions import override
 
-from shared.events import EVENTS, SceneRequested
-from shared.topics import DLQ_SUFFIX
-from tests.api_line import TWO_SCENES
-from tests.e2e.line import Line, running_line
-from tests.faults.previous import become_previous, known, refused, released
-from tests.running import Service, records_of, value_of
-from tests.servers import Database, KafkaServer
+from shared.contract.events import EVENTS, SceneRequested
+from shared.contract.topics import DLQ_SUFFIX
+from tests.e2e.pipeline_fixture import Line, running_line
+from tests.faults.harness.previous_release import become_previous, known, refused, released
+from tests.support.api_fixture import TWO_SCENES
+from tests.support.processes import Service, records_of, value_of
+from tests.support.servers import Database, KafkaServer
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 KINDS = [event.kind for event in EVENTS]
@@ -28,7 +28,7 @@ class PreviousService(Service):
 
     @override
     def command(self) -> Sequence[str]:
-        return ("tests.faults.previous", self.name)
+        return ("tests.faults.harness.previous_release", self.name)
 
 
 @pytest.fixture
@@ -155,9 +155,11 @@ async def test_services_of_two_releases_share_the_work_and_take_it_over(line: Li
 
 def test_the_release_before_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     """The stand-in drops what is new, at any depth, and stumbles over what it could not read."""
-    monkeypatch.setattr("shared.events.Event.model_dump_json", SceneRequested.model_dump_json)
     monkeypatch.setattr(
-        "shared.events.Event.model_validate_json", SceneRequested.model_validate_json
+        "shared.contract.events.Event.model_dump_json", SceneRequested.model_dump_json
+    )
+    monkeypatch.setattr(
+        "shared.contract.events.Event.model_validate_json", SceneRequested.model_validate_json
     )
     schema = released(SceneRequested.kind)
     assert schema is not None

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from shared.topics import DLQ_SUFFIX
-from tests.faults.stagebench import MERGER, MUXER, Bench, Stage, a_bench
-from tests.faults.standin import StandIn
-from tests.faults.watching import children, is_there, peak_mib, program_of
-from tests.films import real_ffmpeg
-from tests.running import eventually
-from tests.servers import KafkaServer
+from shared.contract.topics import DLQ_SUFFIX
+from tests.faults.harness.ffmpeg_standin import StandIn
+from tests.faults.harness.process_probe import children, is_there, peak_mib, program_of
+from tests.faults.harness.worker_harness import MERGER, MUXER, Bench, Stage, a_bench
+from tests.support.films import real_ffmpeg
+from tests.support.processes import eventually
+from tests.support.servers import KafkaServer
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from shared.storage.keys import claim_key, prediction_key
-from tests.faults import checker
-from tests.faults.history import Fact
-from tests.faults.room import Room, report, room, together
-from tests.faults.steps import Aim, Point, gaps
-from tests.servers import KafkaServer
+from tests.faults.harness import checker
+from tests.faults.harness.fault_fixture import Room, report, room, together
+from tests.faults.harness.history import Fact
+from tests.faults.harness.steps import Aim, Point, gaps
+from tests.support.servers import KafkaServer
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 

@@ -15,13 +15,13 @@ from pathlib import Path
 
 import pytest
 
-from shared.ids import scene_seed
-from tests.faults import checker
-from tests.faults.forked import Forked
-from tests.faults.lengths import long_or
-from tests.faults.room import SESSION_S, Room, report, room
-from tests.running import eventually
-from tests.servers import KafkaServer
+from shared.contract.ids import scene_seed
+from tests.faults.harness import checker
+from tests.faults.harness.durations import long_or
+from tests.faults.harness.fault_fixture import SESSION_S, Room, report, room
+from tests.faults.harness.forked_services import Forked
+from tests.support.processes import eventually
+from tests.support.servers import KafkaServer
 
 MOVES = long_or(long=12, short=5)
 EVERY_S = long_or(long=10.0, short=4.0)

@@ -26,18 +26,18 @@ from services.generator.providers import Clip, CompositionRequest
 from services.generator.providers.silence import SilenceProvider
 from services.generator.settings import GeneratorSettings
 from shared.clock import SystemClock
-from shared.events import JobFailed, SceneRequested, SegmentGenerated
+from shared.contract.events import JobFailed, SceneRequested, SegmentGenerated
 from shared.kafka.admin import ensure_topics
 from shared.kafka.codec import Record
 from shared.kafka.producer import Publisher
 from shared.settings import KafkaSettings, StoreSettings
 from shared.storage.filesystem import FolderStore
-from tests.builders import a_scene
-from tests.faults import checker, history
-from tests.faults.history import Recorder
-from tests.faults.lengths import long_or
-from tests.running import eventually, records_of
-from tests.servers import KafkaServer
+from tests.faults.harness import checker, history
+from tests.faults.harness.durations import long_or
+from tests.faults.harness.history import Recorder
+from tests.support.event_builders import a_scene
+from tests.support.processes import eventually, records_of
+from tests.support.servers import KafkaServer
 
 pytestmark = [
     pytest.mark.integration,

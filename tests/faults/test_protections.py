@@ -10,22 +10,22 @@ from threading import Event
 
 import pytest
 
-from services.api.applying import Batch, StaleBatchError
-from services.api.repository import offsets
+from services.api.database import offsets
+from services.api.projection.apply_batch import Batch, StaleBatchError
 from services.generator.providers import CompositionRequest
 from shared.clock import SystemClock
-from shared.events import SceneRequested, SegmentGenerated, VideoStitched
-from shared.ids import scene_seed
+from shared.contract.events import SceneRequested, SegmentGenerated, VideoStitched
+from shared.contract.ids import scene_seed
+from shared.contract.topics import GENERATOR_GROUP
 from shared.kafka.codec import Record, encode
-from shared.topics import GENERATOR_GROUP
-from tests.api_line import EdgeLine, edge_line
-from tests.builders import a_scene
-from tests.faults import checker, history
-from tests.faults.history import Fact, Recorder
-from tests.faults.room import Room, composed_once, room
-from tests.faults.without import lacking
-from tests.running import eventually
-from tests.servers import Database, KafkaServer
+from tests.faults.harness import checker, history
+from tests.faults.harness.fault_fixture import Room, composed_once, room
+from tests.faults.harness.history import Fact, Recorder
+from tests.faults.harness.removed_protections import lacking
+from tests.support.api_fixture import EdgeLine, edge_line
+from tests.support.event_builders import a_scene
+from tests.support.processes import eventually
+from tests.support.servers import Database, KafkaServer
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from shared.events import SceneDelayed
-from tests.builders_run import a_delay
-from tests.faults.killing import KilledKafka, a_folder
-from tests.faults.lengths import SEED
-from tests.operator import OperatorGround, operator_ground
-from tests.running import eventually
-from tests.servers import Database, KafkaServer
+from shared.contract.events import SceneDelayed
+from tests.faults.harness.durations import SEED
+from tests.faults.harness.killable_servers import KilledKafka, a_folder
+from tests.support.operator_commands import OperatorGround, operator_ground
+from tests.support.processes import eventually
+from tests.support.run_builders import a_delay
+from tests.support.servers import Database, KafkaServer
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 TOPIC = SceneDelayed.kind

@@ -12,22 +12,22 @@ from pathlib import Path
 import pytest
 
 from shared.clock import SystemClock
+from shared.contract.events import SceneRequested, Stage
 from shared.errors import InvalidEventError
-from shared.events import SceneRequested, Stage
 from shared.kafka.codec import Envelope, Record, encode
 from shared.kafka.consumer import LaneConsumer
-from shared.kafka.deadletter import dead_letter_headers
-from shared.kafka.parking import ParkedRuns
+from shared.kafka.dead_letters import dead_letter_headers
+from shared.kafka.parked_runs import ParkedRuns
 from shared.kafka.producer import Publisher
-from shared.kafka.routing import build_router
+from shared.kafka.router import build_router
 from shared.settings import LaneSettings
 from shared.storage.filesystem import FolderStore
 from shared.telemetry.log import logger_of
-from tests.builders import a_scene
-from tests.faults.lengths import SEED
-from tests.operator import OperatorGround, operator_ground
-from tests.running import eventually, value_of
-from tests.servers import Database, KafkaServer
+from tests.faults.harness.durations import SEED
+from tests.support.event_builders import a_scene
+from tests.support.operator_commands import OperatorGround, operator_ground
+from tests.support.processes import eventually, value_of
+from tests.support.servers import Database, KafkaServer
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 TOPIC = SceneRequested.kind

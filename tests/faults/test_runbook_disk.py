@@ -10,17 +10,17 @@ from typing import Any
 import asyncpg
 import pytest
 
-from embedded.replicate import FakeReplicate
+from replicate_server import FakeReplicate
 from shared.clock import SystemClock
-from tests.e2e.line import Line, running_line
-from tests.faults.small_disk import SmallDisk, a_small_disk
-from tests.films import real_ffmpeg
-from tests.operator import segue
-from tests.replicate_line import a_fake, account_of
-from tests.replicate_room import ready_made
-from tests.runbook import Hand, addresses
-from tests.running import eventually, records_of, value_of
-from tests.servers import Database, KafkaServer
+from tests.e2e.pipeline_fixture import Line, running_line
+from tests.faults.harness.small_disk import SmallDisk, a_small_disk
+from tests.support.films import real_ffmpeg
+from tests.support.operator_commands import segue
+from tests.support.processes import eventually, records_of, value_of
+from tests.support.replicate_emulator import ready_made
+from tests.support.replicate_provider import a_fake, account_of
+from tests.support.runbook import Hand, addresses
+from tests.support.servers import Database, KafkaServer
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 JOBS = [f"film-{number:02}" for number in range(40)]

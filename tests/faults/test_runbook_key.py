@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from embedded.replicate import FakeReplicate
-from embedded.server import free_ports
-from tests.e2e.line import Line, running_line
-from tests.faults.room import composed_once
-from tests.replicate_line import a_fake, account_of
-from tests.runbook import Hand, addresses
-from tests.running import eventually, records_of
-from tests.servers import Database, KafkaServer
+from embedded.servers.process import free_ports
+from replicate_server import FakeReplicate
+from tests.e2e.pipeline_fixture import Line, running_line
+from tests.faults.harness.fault_fixture import composed_once
+from tests.support.processes import eventually, records_of
+from tests.support.replicate_provider import a_fake, account_of
+from tests.support.runbook import Hand, addresses
+from tests.support.servers import Database, KafkaServer
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 SCENES = [

@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 
 from shared.clock import SystemClock
-from shared.events import SceneRequested
+from shared.contract.events import SceneRequested
 from shared.kafka.codec import Record, encode
 from shared.kafka.producer import Publisher
 from shared.settings import KafkaSettings
-from tests.builders import a_scene
-from tests.e2e.line import Line, running_line
-from tests.runbook import Hand, addresses
-from tests.running import eventually, records_of, value_of
-from tests.servers import Database, KafkaServer
+from tests.e2e.pipeline_fixture import Line, running_line
+from tests.support.event_builders import a_scene
+from tests.support.processes import eventually, records_of, value_of
+from tests.support.runbook import Hand, addresses
+from tests.support.servers import Database, KafkaServer
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 TOPIC = SceneRequested.kind

@@ -9,9 +9,9 @@ from multiprocessing import get_context
 
 import pytest
 
-from shared.watermark import Ledger
-from tests.faults.lengths import SEED, long_or
-from tests.faults.simulation import BrokenRuleError, VirtualLoop, simulate
+from shared.processing.offset_tracker import Ledger
+from tests.faults.harness.durations import SEED, long_or
+from tests.faults.harness.simulation import BrokenRuleError, VirtualLoop, simulate
 
 pytestmark = pytest.mark.timeout(long_or(long=1800, short=180))
 SCHEDULES = long_or(long=100_000, short=2_000)
@@ -84,11 +84,11 @@ def test_the_rules_are_seen_when_they_are_broken(
             entry = ledger._slots[slot].pop(offset, None)
             return [entry.handle] if entry else []
 
-        monkeypatch.setattr("shared.watermark.Ledger.finish", finish)
+        monkeypatch.setattr("shared.processing.offset_tracker.Ledger.finish", finish)
     elif broken == "order":
-        monkeypatch.setattr("shared.lanes.Lanes._chained", _unchained)
+        monkeypatch.setattr("shared.processing.lanes.Lanes._chained", _unchained)
     else:
-        monkeypatch.setattr("shared.lanes.Lanes._drop", lambda *_: 0)
+        monkeypatch.setattr("shared.processing.lanes.Lanes._drop", lambda *_: 0)
 
     with pytest.raises(BrokenRuleError):
         _simulate_all(range(300), loop)

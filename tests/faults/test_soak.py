@@ -19,13 +19,13 @@ from shared.clock import SystemClock
 from shared.kafka.admin import ensure_topics
 from shared.kafka.producer import Publisher
 from shared.storage.keys import segment_key
-from tests.api_line import free_port
-from tests.api_service import Line
-from tests.builders import a_scene, a_segment
-from tests.faults.lengths import long_or
-from tests.faults.sampled import Sampled
-from tests.running import eventually
-from tests.servers import Database, KafkaServer
+from tests.faults.harness.durations import long_or
+from tests.faults.harness.sampled_service import Sampled
+from tests.support.api_fixture import free_port
+from tests.support.api_service import Line
+from tests.support.event_builders import a_scene, a_segment
+from tests.support.processes import eventually
+from tests.support.servers import Database, KafkaServer
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from shared.brief import AudioParams, VideoRef
-from shared.events import AudioMerged, Event, SegmentGenerated, VideoMuxed
-from tests.faults import checker
-from tests.faults.history import Fact
-from tests.faults.room import Room, report, room, together
-from tests.faults.steps import Point, gaps
-from tests.films import real_ffmpeg
-from tests.servers import KafkaServer
+from shared.contract.events import AudioMerged, Event, SegmentGenerated, VideoMuxed
+from shared.contract.params import AudioParams, VideoRef
+from tests.faults.harness import checker
+from tests.faults.harness.fault_fixture import Room, report, room, together
+from tests.faults.harness.history import Fact
+from tests.faults.harness.steps import Point, gaps
+from tests.support.films import real_ffmpeg
+from tests.support.servers import KafkaServer
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 

@@ -18,14 +18,14 @@ from shared.errors import StoreUnavailableError
 from shared.settings import StoreSettings
 from shared.storage import CHUNK_BYTES
 from shared.storage.keys import track_key
-from shared.storage.s3 import S3Store
-from tests.api_line import TWO_SCENES
-from tests.e2e.line import Line, running_line
-from tests.faults.flaky import Fault, Wire, flaky
-from tests.faults.killing import KilledMinio, a_folder
-from tests.faults.lengths import SEED, long_or
-from tests.running import eventually
-from tests.servers import Database, KafkaServer
+from shared.storage.s3.store import S3Store
+from tests.e2e.pipeline_fixture import Line, running_line
+from tests.faults.harness.durations import SEED, long_or
+from tests.faults.harness.flaky_wire import Fault, Wire, flaky
+from tests.faults.harness.killable_servers import KilledMinio, a_folder
+from tests.support.api_fixture import TWO_SCENES
+from tests.support.processes import eventually
+from tests.support.servers import Database, KafkaServer
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(long_or(long=1200, short=240))]
 ROUNDS = long_or(long=200, short=10)
@@ -170,7 +170,7 @@ async def test_a_server_that_never_answers_is_given_up_in_time(
     minio: StoreSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The stock client would wait for half an hour; ours says so within its deadline."""
-    monkeypatch.setattr("shared.storage.s3._READ_S", 0.5)
+    monkeypatch.setattr("shared.storage.s3.store._READ_S", 0.5)
     async with a_store(minio, {Fault.SILENT: 1.0}) as (store, wire):
         begun = time.monotonic()
         ends = await asyncio.gather(

@@ -14,13 +14,13 @@ from shared.settings import StoreSettings
 from shared.storage import ObjectStore
 from shared.storage.filesystem import FolderStore
 from shared.storage.keys import track_key
-from shared.storage.s3 import S3Store
-from tests.api_line import TWO_SCENES
-from tests.e2e.line import BASE, running_line
-from tests.faults.killing import KilledMinio
-from tests.faults.small_disk import SmallDisk, a_small_disk
-from tests.running import eventually
-from tests.servers import Database, KafkaServer
+from shared.storage.s3.store import S3Store
+from tests.e2e.pipeline_fixture import BASE, running_line
+from tests.faults.harness.killable_servers import KilledMinio
+from tests.faults.harness.small_disk import SmallDisk, a_small_disk
+from tests.support.api_fixture import TWO_SCENES
+from tests.support.processes import eventually
+from tests.support.servers import Database, KafkaServer
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 DISK_MIB = 24

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults import checker
-from tests.faults.forked import Forked
-from tests.faults.history import Fact
-from tests.faults.room import Room, report, room, together
-from tests.faults.steps import Aim, Point, gaps
-from tests.servers import KafkaServer
+from tests.faults.harness import checker
+from tests.faults.harness.fault_fixture import Room, report, room, together
+from tests.faults.harness.forked_services import Forked
+from tests.faults.harness.history import Fact
+from tests.faults.harness.steps import Aim, Point, gaps
+from tests.support.servers import KafkaServer
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from services.api.projection import RunView, project, run_event
-from services.generator.continuation import Continuation, plan_scene
-from shared.events import Event, SceneRequested, SegmentGenerated
+from services.api.domain.run_view import RunView, project, run_event
+from services.generator.scene.plan import Continuation, plan_scene
+from shared.contract.events import Event, SceneRequested, SegmentGenerated
 from shared.kafka.codec import Envelope, Record, Unreadable, encode, read
 
 FILES = sorted(Path(__file__).parent.glob("*.jsonl"))

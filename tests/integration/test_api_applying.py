@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from services.api.applying import Batch, StaleBatchError
-from services.api.repository import offsets
+from services.api.database import offsets
+from services.api.projection.apply_batch import Batch, StaleBatchError
 from shared.clock import SystemClock
 from shared.errors import RetryableError
 from shared.kafka.codec import Record, encode
-from tests.api_line import EdgeLine, edge_line
-from tests.builders import a_segment
-from tests.servers import Database
+from tests.support.api_fixture import EdgeLine, edge_line
+from tests.support.event_builders import a_segment
+from tests.support.servers import Database
 
 pytestmark = pytest.mark.integration
 #: A fault of ours that no record could provoke otherwise: every known one is refused before.

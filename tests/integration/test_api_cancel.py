@@ -11,14 +11,14 @@ from typing import Any
 import httpx
 import pytest
 
-from embedded.replicate import FakeReplicate
-from shared.events import JobCancelled
-from tests.api_line import TWO_SCENES, EdgeLine, edge_line
-from tests.builders_run import the_line
-from tests.e2e.line import BASE, Line, running_line
-from tests.replicate_line import a_fake, account_of
-from tests.running import REPOSITORY, eventually, records_of, value_of
-from tests.servers import Database, KafkaServer
+from replicate_server import FakeReplicate
+from shared.contract.events import JobCancelled
+from tests.e2e.pipeline_fixture import BASE, Line, running_line
+from tests.support.api_fixture import TWO_SCENES, EdgeLine, edge_line
+from tests.support.processes import REPOSITORY, eventually, records_of, value_of
+from tests.support.replicate_provider import a_fake, account_of
+from tests.support.run_builders import the_line
+from tests.support.servers import Database, KafkaServer
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 CANCEL = "/api/v3/audio/j/cancel"

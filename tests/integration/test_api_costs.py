@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from services.api.repository import jobs, outbox, runs
+from services.api.database import jobs, outbox, runs
 from services.api.settings import DefaultSettings
-from shared.events import JobFailed, Origin, Stage
+from shared.contract.events import JobFailed, Origin, Stage
 from shared.pricing import PricingSettings, ReplicateAccount
-from tests.api_line import TWO_SCENES, EdgeLine, edge_line
-from tests.builders import a_scene, a_segment
-from tests.builders_run import a_failure
-from tests.servers import Database
+from tests.support.api_fixture import TWO_SCENES, EdgeLine, edge_line
+from tests.support.event_builders import a_scene, a_segment
+from tests.support.run_builders import a_failure
+from tests.support.servers import Database
 
 pytestmark = pytest.mark.integration
 REPLICATE = PricingSettings(wanted="replicate")

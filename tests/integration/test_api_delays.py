@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import structlog
 
-from services.api.repository import delays
-from shared.events import Event, PredictionEnded, Stage, WaitCode
-from tests.api_line import EdgeLine, edge_line
-from tests.builders import a_scene, a_segment
-from tests.builders_run import a_cancel, a_delay, a_failure
-from tests.servers import Database
+from services.api.database import scene_delays
+from shared.contract.events import Event, PredictionEnded, Stage, WaitCode
+from tests.support.api_fixture import EdgeLine, edge_line
+from tests.support.event_builders import a_scene, a_segment
+from tests.support.run_builders import a_cancel, a_delay, a_failure
+from tests.support.servers import Database
 
 pytestmark = pytest.mark.integration
 ASKED = tuple(a_scene(index, count=2) for index in range(2))
@@ -31,9 +31,9 @@ async def _shown(line: EdgeLine, *events: Event) -> dict[str, Any]:
     return await line.status("job-1")
 
 
-async def _pause(line: EdgeLine) -> delays.Pause | None:
+async def _pause(line: EdgeLine) -> scene_delays.Pause | None:
     async with line.edge.database.connection() as connection:
-        return await delays.pause(connection)
+        return await scene_delays.pause(connection)
 
 
 async def test_a_wait_is_shown_with_its_reason_and_goes_when_it_is_over(line: EdgeLine) -> None:
@@ -127,7 +127,7 @@ async def test_the_pause_counts_who_waits_for_a_person_and_nobody_else(line: Edg
     await line.hear(a_segment(0, count=2))
 
     assert busy is None
-    assert paused == delays.Pause(reason="Replicate wants credit", scenes=1)
+    assert paused == scene_delays.Pause(reason="Replicate wants credit", scenes=1)
     assert await _pause(line) is None
 
 

@@ -9,13 +9,13 @@ import pytest
 from prometheus_client import REGISTRY
 from typing_extensions import override
 
-from services.api.metering import Meter
-from services.api.repository import Database as ApiDatabase
+from services.api.background.gauges import Meter
+from services.api.database import Database as ApiDatabase
 from services.api.settings import DatabaseSettings
 from shared.clock import SystemClock
-from tests.api_line import TWO_SCENES, EdgeLine, edge_line
-from tests.builders_run import a_failure
-from tests.servers import Database
+from tests.support.api_fixture import TWO_SCENES, EdgeLine, edge_line
+from tests.support.run_builders import a_failure
+from tests.support.servers import Database
 
 pytestmark = pytest.mark.integration
 _NONE: Mapping[str, str] = {}

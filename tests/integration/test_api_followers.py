@@ -11,12 +11,12 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.api_line import NOWHERE, TWO_SCENES, running_api
-from tests.api_service import Line, all_done
-from tests.builders import a_scene, a_segment
-from tests.builders_run import a_track
-from tests.running import eventually
-from tests.servers import Database, KafkaServer
+from tests.support.api_fixture import NOWHERE, TWO_SCENES, running_api
+from tests.support.api_service import Line, all_done
+from tests.support.event_builders import a_scene, a_segment
+from tests.support.processes import eventually
+from tests.support.run_builders import a_track
+from tests.support.servers import Database, KafkaServer
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 GENERATE = "/api/v3/audio/generate-scenes"

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from shared.segment_links import LinkSettings
+from shared.security.signed_links import LinkSettings
 from shared.storage.keys import clip_key, track_key, upload_key, video_key
-from tests.api_line import KEYS, TWO_SCENES, EdgeLine, edge_line, limits
-from tests.builders import a_scene, a_segment
-from tests.builders_run import a_track, a_video
-from tests.clips import film_clips
 from tests.fakes.clock import FakeClock
-from tests.servers import Database
+from tests.support.api_fixture import KEYS, TWO_SCENES, EdgeLine, edge_line, limits
+from tests.support.event_builders import a_scene, a_segment
+from tests.support.film_clips import film_clips
+from tests.support.run_builders import a_track, a_video
+from tests.support.servers import Database
 
 pytestmark = pytest.mark.integration
 TRACK = bytes(range(256)) * 4096  # four chunks of the store

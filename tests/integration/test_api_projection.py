@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from services.api.applying import Batch
-from services.api.repository import offsets
-from services.api.resuming import resume_in_new_epoch
-from shared.brief import AudioParams
-from shared.events import Origin, SceneRequested
+from services.api.database import offsets
+from services.api.projection.apply_batch import Batch
+from services.api.runs.resume import resume_in_new_epoch
+from shared.contract.events import Origin, SceneRequested
+from shared.contract.params import AudioParams
+from shared.contract.seams import Seam
 from shared.kafka.codec import Record
-from shared.seams import Seam
-from tests.api_line import TWO_SCENES, EdgeLine, edge_line
-from tests.builders import a_scene, a_segment
-from tests.builders_run import (
+from tests.support.api_fixture import TWO_SCENES, EdgeLine, edge_line
+from tests.support.event_builders import a_scene, a_segment
+from tests.support.run_builders import (
     WITH_VIDEO,
     a_cancel,
     a_failure,
@@ -23,7 +23,7 @@ from tests.builders_run import (
     a_video,
     the_line,
 )
-from tests.servers import Database
+from tests.support.servers import Database
 
 pytestmark = pytest.mark.integration
 

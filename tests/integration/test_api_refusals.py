@@ -6,8 +6,8 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.api_line import TWO_SCENES, EdgeLine, edge_line, limits
-from tests.servers import Database
+from tests.support.api_fixture import TWO_SCENES, EdgeLine, edge_line, limits
+from tests.support.servers import Database
 
 pytestmark = pytest.mark.integration
 GENERATE = "/api/v3/audio/generate-scenes"

@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from services.api.outbox import Relay
-from services.api.repository import Database as ApiDatabase
-from services.api.repository import outbox
-from services.api.repository.schema import migrate
+from services.api.background.outbox_relay import Relay
+from services.api.database import Database as ApiDatabase
+from services.api.database import outbox
+from services.api.database.migrate import migrate
 from shared.clock import SystemClock
 from shared.telemetry.log import logger_of
-from tests.api_line import api_settings
-from tests.api_service import Line
-from tests.builders import a_scene
-from tests.running import eventually
-from tests.servers import Database, KafkaServer
+from tests.support.api_fixture import api_settings
+from tests.support.api_service import Line
+from tests.support.event_builders import a_scene
+from tests.support.processes import eventually
+from tests.support.servers import Database, KafkaServer
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 LOG = logger_of("api")

@@ -10,12 +10,12 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 
-from services.api.repository.schema import migrations
+from services.api.database.migrate import migrations
 from services.api.settings import DatabaseSettings
-from tests.api_line import TWO_SCENES, EdgeLine, api_settings, edge_line
-from tests.builders import a_scene, a_segment
-from tests.builders_run import a_failure, a_track
-from tests.servers import Database
+from tests.support.api_fixture import TWO_SCENES, EdgeLine, api_settings, edge_line
+from tests.support.event_builders import a_scene, a_segment
+from tests.support.run_builders import a_failure, a_track
+from tests.support.servers import Database
 
 pytestmark = pytest.mark.integration
 GENERATE = "/api/v3/audio/generate-scenes"

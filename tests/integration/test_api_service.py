@@ -13,12 +13,12 @@ import pytest
 from aiokafka import AIOKafkaProducer
 
 from shared.storage.keys import track_key
-from tests.api_line import NOWHERE, TWO_SCENES, free_port, running_api
-from tests.api_service import Line, all_done, is_ready, reached
-from tests.builders import a_scene, a_segment
-from tests.builders_run import a_failure, a_track, a_video, the_line
-from tests.running import REPOSITORY, Service, eventually, records_of
-from tests.servers import Database, KafkaServer
+from tests.support.api_fixture import NOWHERE, TWO_SCENES, free_port, running_api
+from tests.support.api_service import Line, all_done, is_ready, reached
+from tests.support.event_builders import a_scene, a_segment
+from tests.support.processes import REPOSITORY, Service, eventually, records_of
+from tests.support.run_builders import a_failure, a_track, a_video, the_line
+from tests.support.servers import Database, KafkaServer
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 GENERATE = "/api/v3/audio/generate-scenes"

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.api_line import TWO_SCENES, EdgeLine, edge_line
-from tests.servers import Database
+from tests.support.api_fixture import TWO_SCENES, EdgeLine, edge_line
+from tests.support.servers import Database
 
 pytestmark = pytest.mark.integration
 STITCHED = "video.stitched"

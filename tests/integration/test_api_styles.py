@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from shared.storage.keys import upload_key
-from tests.api_line import TWO_SCENES, EdgeLine, edge_line, limits
-from tests.servers import Database
-from tests.styles import a_song, audio_file, quiet
+from tests.support.api_fixture import TWO_SCENES, EdgeLine, edge_line, limits
+from tests.support.servers import Database
+from tests.support.style_audio import a_song, audio_file, quiet
 
 pytestmark = pytest.mark.integration
 STYLES = "/api/v3/audio/styles"

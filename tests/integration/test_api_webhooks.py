@@ -13,17 +13,17 @@ import httpx
 import pytest
 import structlog
 
-from embedded.replicate import FakeReplicate, FakeSettings
-from embedded.replicate.webhooks import signature
-from services.api.routes.webhooks import BODY_BYTES_MAX
-from services.api.webhook_keys import AGAIN_S
+from replicate_server import FakeReplicate, FakeSettings
+from replicate_server.predictions.webhooks import signature
+from services.api.http.routes.webhooks import BODY_BYTES_MAX
+from services.api.http.webhook_keys import AGAIN_S
 from shared.pricing import PricingSettings, ReplicateAccount
-from shared.segment_links import WEBHOOK_LIFE_S, SegmentLinks, WebhookLinks
+from shared.security.signed_links import WEBHOOK_LIFE_S, SegmentLinks, WebhookLinks
+from shared.security.webhook_signatures import WEBHOOK_PATH
 from shared.storage import StandInWarning
-from shared.webhooks import WEBHOOK_PATH
-from tests.api_line import EdgeLine, edge_line
 from tests.fakes.clock import FakeClock
-from tests.servers import Database
+from tests.support.api_fixture import EdgeLine, edge_line
+from tests.support.servers import Database
 
 pytestmark = pytest.mark.integration
 SECRET = "whsec_" + "c2VjcmV0IG9mIHRlc3Rz" * 2

@@ -9,15 +9,15 @@ import pytest
 from services.generator.app import run
 from services.generator.settings import GeneratorSettings
 from shared.clock import SystemClock
-from shared.events import JobCancelled, PredictionEnded
+from shared.contract.events import JobCancelled, PredictionEnded
 from shared.kafka.admin import ensure_topics
 from shared.kafka.producer import Publisher
 from shared.settings import KafkaSettings, LaneSettings, StoreSettings
-from tests.builders import a_scene
 from tests.fakes.provider import LedgerProvider
-from tests.running import eventually
-from tests.servers import KafkaServer
-from tests.unit.generator.work_room import clip_of
+from tests.support.event_builders import a_scene
+from tests.support.processes import eventually
+from tests.support.servers import KafkaServer
+from tests.unit.services.generator.scene.handler_fixture import clip_of
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 SCENES = 3000  # more than the lanes, and every buffer before them, have room for

@@ -15,20 +15,20 @@ from aiokafka.partitioner import DefaultPartitioner
 from typing_extensions import override
 
 from services.generator.app import run
-from services.generator.driver import build_faust
+from services.generator.faust_app.driver import build_faust
 from services.generator.providers import Clip, CompositionRequest
-from services.generator.providers.clips import encode
+from services.generator.providers.mp3 import encode
 from services.generator.settings import GeneratorSettings
 from shared.clock import SystemClock
-from shared.events import SceneRequested
+from shared.contract.events import SceneRequested
+from shared.contract.topics import GENERATOR_GROUP
 from shared.kafka.admin import ensure_topics
 from shared.kafka.producer import Publisher
 from shared.settings import KafkaSettings, StoreSettings
-from shared.topics import GENERATOR_GROUP
-from tests.builders import a_scene
 from tests.fakes.provider import LedgerProvider
-from tests.running import Service, eventually, records_of, services, value_of
-from tests.servers import KafkaServer
+from tests.support.event_builders import a_scene
+from tests.support.processes import Service, eventually, records_of, services, value_of
+from tests.support.servers import KafkaServer
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 

@@ -7,19 +7,19 @@ from typing import Any
 
 import pytest
 
-from services.generator import driver
-from services.generator.continuation import Continuation
+from services.generator.faust_app import driver
+from services.generator.faust_app.stream import SceneStream
+from services.generator.scene.plan import Continuation
 from services.generator.settings import GeneratorSettings
-from services.generator.stream import SceneStream
 from shared.clock import SystemClock
-from shared.events import SceneRequested
+from shared.contract.events import SceneRequested
 from shared.kafka.admin import ensure_topics
 from shared.kafka.producer import Publisher
 from shared.settings import KafkaSettings
 from shared.telemetry.log import logger_of
-from tests.builders import a_scene
-from tests.running import eventually
-from tests.servers import KafkaServer
+from tests.support.event_builders import a_scene
+from tests.support.processes import eventually
+from tests.support.servers import KafkaServer
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 

@@ -33,10 +33,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from typing_extensions import override
 
-from embedded.kafka import NativeKafka
-from embedded.server import free_ports
-from embedded.toolcache import ToolSettings
-from ops.acls import OPERATOR, PREPARE, SERVICES, grants
+from embedded.servers.kafka import NativeKafka
+from embedded.servers.process import free_ports
+from embedded.toolchain.cache import ToolSettings
+from ops.cluster.acls import OPERATOR, PREPARE, SERVICES, grants
 from services.api.app import run as run_api
 from services.api.settings import ApiSettings, DatabaseSettings
 from services.generator.app import run as run_generator
@@ -46,21 +46,21 @@ from services.merger.settings import MergerSettings
 from services.muxer.app import run as run_muxer
 from services.muxer.settings import MuxerSettings
 from shared.clock import SystemClock
+from shared.contract.events import Event
 from shared.errors import RetryableError, SettingsError
-from shared.events import Event
 from shared.kafka.admin import ensure_topics
+from shared.kafka.client import connection
 from shared.kafka.codec import Record
-from shared.kafka.probing import ask_kafka
+from shared.kafka.probes import ask_kafka
 from shared.kafka.producer import Publisher
-from shared.kafka.security import connection
-from shared.segment_links import LinkSettings
+from shared.security.signed_links import LinkSettings
 from shared.settings import KafkaSettings, StoreSettings
-from tests.api_line import EdgeLine, edge_line
-from tests.builders_run import a_track
-from tests.e2e.line import Line
-from tests.operator import segue
-from tests.running import eventually, records_of
-from tests.servers import Database, KafkaServer
+from tests.e2e.pipeline_fixture import Line
+from tests.support.api_fixture import EdgeLine, edge_line
+from tests.support.operator_commands import segue
+from tests.support.processes import eventually, records_of
+from tests.support.run_builders import a_track
+from tests.support.servers import Database, KafkaServer
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 # asyncio leaves the connection of a failed TLS handshake to the garbage collector, which says so

@@ -5,13 +5,14 @@ from pathlib import Path
 import av
 import pytest
 
-from services.muxer.plan import AAC_FRAME_SAMPLES
-from shared.brief import SyncMode, VideoRef
-from shared.ffmpeg import Ffmpeg
-from shared.media import SAMPLE_RATE_HZ, samples_at
+from services.muxer.ffmpeg_plan import AAC_FRAME_SAMPLES
+from shared.contract.params import SyncMode, VideoRef
+from shared.media.ffmpeg import Ffmpeg
+from shared.media.samples import SAMPLE_RATE_HZ, samples_at
 from shared.settings import FfmpegSettings
-from tests.clips import film_clips
-from tests.films import (
+from tests.integration.mux_fixture import Room
+from tests.support.film_clips import film_clips
+from tests.support.films import (
     TONE_HZ,
     burst_at,
     picture_packets,
@@ -21,8 +22,7 @@ from tests.films import (
     real_ffmpeg,
     remux,
 )
-from tests.integration.mux_room import Room
-from tests.unit.muxer.upstream import Answer, upstream
+from tests.unit.shared.http.upstream_server import Answer, upstream
 
 pytestmark = pytest.mark.integration
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from services.muxer.probe import MuxCheckError
-from shared.ffmpeg import Ffmpeg, FfmpegError
+from shared.media.ffmpeg import Ffmpeg, FfmpegError
 from shared.settings import FfmpegSettings
 from shared.storage import keys
-from tests.clips import film_clips
-from tests.films import real_ffmpeg
-from tests.integration.mux_room import UPLOAD, Room
+from tests.integration.mux_fixture import UPLOAD, Room
+from tests.support.film_clips import film_clips
+from tests.support.films import real_ffmpeg
 
 pytestmark = pytest.mark.integration
 

@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from shared.brief import SyncMode, VideoRef
+from shared.contract.params import SyncMode, VideoRef
 from shared.errors import MediaError
-from tests.clips import film_clips
-from tests.films import (
+from tests.integration.mux_fixture import Room
+from tests.support.film_clips import film_clips
+from tests.support.films import (
     remux,
 )
-from tests.integration.mux_room import Room
-from tests.unit.muxer.upstream import upstream
+from tests.unit.shared.http.upstream_server import upstream
 
 pytestmark = pytest.mark.integration
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml  # type: ignore[import-untyped]
 
-from tests import servers
-from tests.observability import ALERTS, DASHBOARD, OBSERVABILITY, ROOT, told_by
+from tests.support import servers
+from tests.support.alert_rules import ALERTS, DASHBOARD, OBSERVABILITY, ROOT, told_by
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 SHAPE = ROOT / "tests" / "deployment" / "grafana"

@@ -26,12 +26,12 @@ import pytest
 
 from shared.clock import SystemClock
 from shared.errors import InvalidEventError
-from shared.kafka.deadletter import DeadLetters
+from shared.kafka.dead_letters import DeadLetters
 from shared.kafka.producer import Publisher
-from tests.api_line import TWO_SCENES
-from tests.builders import a_scene
-from tests.operator import OperatorGround, operator_ground, segue
-from tests.servers import Database, KafkaServer
+from tests.support.api_fixture import TWO_SCENES
+from tests.support.event_builders import a_scene
+from tests.support.operator_commands import OperatorGround, operator_ground, segue
+from tests.support.servers import Database, KafkaServer
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 WHY = ("--apply", "--reason", "to see")

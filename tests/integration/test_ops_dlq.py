@@ -9,10 +9,10 @@ import pytest
 from shared.clock import SystemClock
 from shared.errors import InvalidEventError, UndecodableError
 from shared.kafka.codec import Record
-from shared.kafka.deadletter import DeadLetters
+from shared.kafka.dead_letters import DeadLetters
 from shared.kafka.producer import Publisher
-from tests.operator import OperatorGround, operator_ground
-from tests.servers import Database, KafkaServer
+from tests.support.operator_commands import OperatorGround, operator_ground
+from tests.support.servers import Database, KafkaServer
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 MOMENT = int(datetime(2026, 1, 1, tzinfo=UTC).timestamp() * 1000)

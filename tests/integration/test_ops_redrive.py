@@ -8,27 +8,28 @@ from typing import Any
 
 import pytest
 
-from embedded.replicate import FakeReplicate, FaultKind
-from services.api.redriving import RedriveError, Wish
-from services.api.repository import runs, sweep
-from services.api.starting import begin_again
-from shared.audio import decode
+from replicate_server import FakeReplicate, FaultKind
+from services.api.database import runs
+from services.api.database.operators import retention
+from services.api.domain.redrive import RedriveError, Wish
+from services.api.runs.start import begin_again
 from shared.clock import SystemClock
-from shared.events import SceneRequested, SegmentGenerated, VideoStitched
-from shared.media import SAMPLE_RATE_HZ
+from shared.contract.events import SceneRequested, SegmentGenerated, VideoStitched
+from shared.media.decode import decode
+from shared.media.samples import SAMPLE_RATE_HZ
 from shared.pricing import PricingSettings
 from shared.storage import keys
 from shared.storage.filesystem import FolderStore
-from tests.api_line import NOWHERE, TWO_SCENES
-from tests.builders import a_segment
-from tests.builders_run import a_failure, the_line
-from tests.clips import film_clips
-from tests.e2e.line import BASE, Line, running_line
+from tests.e2e.pipeline_fixture import BASE, Line, running_line
 from tests.integration.test_ops_replay import objects, rows
-from tests.operator import OperatorGround, operator_ground, segue
-from tests.replicate_line import a_fake, account_of
-from tests.running import records_of, value_of
-from tests.servers import Database, KafkaServer
+from tests.support.api_fixture import NOWHERE, TWO_SCENES
+from tests.support.event_builders import a_segment
+from tests.support.film_clips import film_clips
+from tests.support.operator_commands import OperatorGround, operator_ground, segue
+from tests.support.processes import records_of, value_of
+from tests.support.replicate_provider import a_fake, account_of
+from tests.support.run_builders import a_failure, the_line
+from tests.support.servers import Database, KafkaServer
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 WHY = ("--apply", "--reason", "to hear it")
@@ -274,7 +275,7 @@ async def test_what_a_run_keeps_is_known_when_the_log_began_anew(ground: Operato
     specs = "SELECT spec FROM scenes WHERE job_id = $1 AND run = 2 ORDER BY scene_index"
 
     async with ground.line.edge.database.connection() as connection:
-        needed = await sweep.unfinished(connection)
+        needed = await retention.unfinished(connection)
 
     assert from_rows == asked
     assert sorted(needed) == [(job, run) for job in ("job-1", "other") for run in (1, 2)]

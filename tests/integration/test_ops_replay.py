@@ -11,21 +11,21 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 
-from ops.reading import reading
-from services.api.repository import standing
+from ops.kafka_log.reader import reading
+from services.api.database.operators import run_state
 from shared.clock import SystemClock
-from shared.events import AudioMerged, SceneRequested, SegmentGenerated, VideoMuxed
+from shared.contract.events import AudioMerged, SceneRequested, SegmentGenerated, VideoMuxed
+from shared.kafka.client import connection
 from shared.kafka.producer import Publisher
-from shared.kafka.security import connection
 from shared.settings import KafkaSettings
-from tests.api_line import TWO_SCENES
-from tests.builders import a_scene
-from tests.builders_run import the_line
-from tests.clips import film_clips
-from tests.e2e.line import Line, running_line
-from tests.operator import OperatorGround, operator_ground, segue
-from tests.running import eventually, records_of
-from tests.servers import Database, KafkaServer
+from tests.e2e.pipeline_fixture import Line, running_line
+from tests.support.api_fixture import TWO_SCENES
+from tests.support.event_builders import a_scene
+from tests.support.film_clips import film_clips
+from tests.support.operator_commands import OperatorGround, operator_ground, segue
+from tests.support.processes import eventually, records_of
+from tests.support.run_builders import the_line
+from tests.support.servers import Database, KafkaServer
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 WHY = ("--apply", "--reason", "to see")
@@ -289,7 +289,7 @@ async def test_one_replay_at_a_time(ground: OperatorGround) -> None:
     await ground.line.hear(*the_line())
     await ground.say(records(2))
     async with ground.line.edge.database.dedicated() as other:
-        assert await standing.try_lock(other)
+        assert await run_state.try_lock(other)
         dry = await ground.segue("replay", "scene.requested")
         refused = await ground.segue("replay", "scene.requested", *WHY)
 

@@ -8,21 +8,21 @@ from typing import Any
 import pytest
 
 from shared.clock import SystemClock
+from shared.contract.events import SceneRequested
 from shared.errors import InvalidEventError, UndecodableError
-from shared.events import SceneRequested
 from shared.kafka.codec import Record, encode
-from shared.kafka.deadletter import DeadLetters
-from shared.kafka.parking import Parked, ParkedRuns
+from shared.kafka.dead_letters import DeadLetters
+from shared.kafka.parked_runs import Parked, ParkedRuns
 from shared.kafka.producer import Publisher
-from shared.kafka.routing import ParkedBehindError
+from shared.kafka.router import ParkedBehindError
 from shared.storage.filesystem import FolderStore
 from shared.storage.keys import scene_prefix
-from tests.api_line import TWO_SCENES
-from tests.builders import a_scene
-from tests.e2e.line import Line, running_line
-from tests.operator import OperatorGround, operator_ground, segue
-from tests.running import eventually, records_of, value_of
-from tests.servers import Database, KafkaServer
+from tests.e2e.pipeline_fixture import Line, running_line
+from tests.support.api_fixture import TWO_SCENES
+from tests.support.event_builders import a_scene
+from tests.support.operator_commands import OperatorGround, operator_ground, segue
+from tests.support.processes import eventually, records_of, value_of
+from tests.support.servers import Database, KafkaServer
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 TOPIC = SceneRequested.kind

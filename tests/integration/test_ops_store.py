@@ -16,20 +16,20 @@ import httpx
 import pytest
 from typing_extensions import override
 
-from ops.operating import Operator
-from ops.store import Swept, swept_by
-from ops.sweeping import RetentionSettings
-from services.api.repository import Database as Rows
+from ops.cli.operator import Operator
+from ops.store.commands import Swept, swept_by
+from ops.store.retention import RetentionSettings
+from services.api.database import Database as Rows
 from shared.clock import SystemClock
-from shared.ids import job_uuid
+from shared.contract.ids import job_uuid
 from shared.settings import StoreSettings
 from shared.storage import keys as k
-from shared.storage.opening import open_store
-from tests.api_line import TWO_SCENES, EdgeLine, api_settings, edge_line
-from tests.builders_run import the_line
-from tests.clips import film_clips
-from tests.running import REPOSITORY
-from tests.servers import Database
+from shared.storage.factory import open_store
+from tests.support.api_fixture import TWO_SCENES, EdgeLine, api_settings, edge_line
+from tests.support.film_clips import film_clips
+from tests.support.processes import REPOSITORY
+from tests.support.run_builders import the_line
+from tests.support.servers import Database
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 OLD_S = 200 * 86_400.0

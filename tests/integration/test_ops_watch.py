@@ -14,20 +14,20 @@ import asyncpg
 import pytest
 from aiokafka import AIOKafkaConsumer
 
-from services.api.repository import listing
-from services.api.repository.listing import LISTED
+from services.api.database import job_list
+from services.api.database.job_list import LISTED
 from shared.clock import SystemClock
+from shared.contract.events import JobFailed, SceneRequested, Stage
 from shared.errors import UndecodableError
-from shared.events import JobFailed, SceneRequested, Stage
 from shared.kafka.admin import administering, configure, described
 from shared.kafka.codec import Record
-from shared.kafka.deadletter import DeadLetters
+from shared.kafka.dead_letters import DeadLetters
 from shared.kafka.producer import Publisher
-from tests.api_line import NOWHERE, TWO_SCENES
-from tests.builders import a_segment
-from tests.builders_run import a_delay
-from tests.operator import OperatorGround, operator_ground
-from tests.servers import Database, KafkaServer, PostgresServer
+from tests.support.api_fixture import NOWHERE, TWO_SCENES
+from tests.support.event_builders import a_segment
+from tests.support.operator_commands import OperatorGround, operator_ground
+from tests.support.run_builders import a_delay
+from tests.support.servers import Database, KafkaServer, PostgresServer
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 PAGE_S_MAX = 5.0  # 3 ms alone; the machine may be busy, and without an index it takes longer
@@ -267,12 +267,12 @@ async def test_a_page_of_a_million_jobs_is_read_from_an_index(ground: OperatorGr
             code, told = await ground.segue(*words)
             took[f"segue {name}"] = round(time.monotonic() - began_s, 3)
             assert code == 0, told
-        middle = await listing.place_of(connection, "m500000")
+        middle = await job_list.place_of(connection, "m500000")
         began_s = time.monotonic()
-        page = await listing.page(connection, LISTED, after=middle, count=20)
+        page = await job_list.page(connection, LISTED, after=middle, count=20)
         took["a page"] = round(time.monotonic() - began_s, 4)
         since = datetime.now(UTC) - timedelta(seconds=1000)  # noqa: TID251 - as the rows were dated
-        recent = await listing.page(connection, ["failed"], since=since, count=20)
+        recent = await job_list.page(connection, ["failed"], since=since, count=20)
         await connection.execute("TRUNCATE jobs CASCADE", timeout=60)  # else its end takes long
     finally:
         await connection.close()
@@ -289,7 +289,7 @@ async def test_a_page_of_a_million_jobs_is_read_from_an_index(ground: OperatorGr
 def explained(statuses: list[str]) -> tuple[Any, ...]:
     """The question that `segue jobs` asks, as one about its plan."""
     end, start = "2999-01-01T00:00:00Z", "1999-01-01T00:00:00Z"
-    query = listing._PAGE.format(waiting="")
+    query = job_list._PAGE.format(waiting="")
     for number, value in enumerate(
         (f"ARRAY['{statuses[0]}']", f"'{end}'::timestamptz", "''", f"'{start}'::timestamptz", "21",
          "true"), start=1):  # fmt: skip

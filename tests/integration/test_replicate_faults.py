@@ -12,18 +12,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from embedded.replicate import FakeSettings
-from services.generator.providers import clips
-from services.generator.providers.voices import RATE_HZ
+from replicate_server import FakeSettings
+from services.generator.providers import mp3
+from services.generator.providers.synth.voices import RATE_HZ
 from shared.errors import ProviderPausedError, ProviderRejectedError
 from shared.storage.filesystem import FolderStore
-from tests.builders_audio import music
-from tests.replicate_house import House, say
-from tests.replicate_line import FastClock, replicate_line
+from tests.support.audio_builders import music
+from tests.support.claims_fixture import House, say
+from tests.support.replicate_provider import FastClock, replicate_line
 
 pytestmark = pytest.mark.integration
 FACTOR = 40
-CLIP = clips.encode(music(np.arange(RATE_HZ), rate_hz=RATE_HZ))  # composing would be part of delays
+CLIP = mp3.encode(music(np.arange(RATE_HZ), rate_hz=RATE_HZ))  # composing would be part of delays
 
 
 @pytest.fixture

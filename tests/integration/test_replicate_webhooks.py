@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from embedded.replicate import FakeSettings
+from replicate_server import FakeSettings
 from shared.storage.filesystem import FolderStore
-from tests.replicate_house import House, say
-from tests.replicate_inbox import an_inbox
-from tests.replicate_line import replicate_line
+from tests.support.claims_fixture import House, say
+from tests.support.replicate_provider import replicate_line
+from tests.support.webhook_receiver import an_inbox
 
 pytestmark = pytest.mark.integration
 WORK_S = 0.5  # of a prediction

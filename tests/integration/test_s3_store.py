@@ -10,10 +10,10 @@ from urllib.parse import urlsplit
 import pytest
 from minio import Minio
 
-from ops.prepare import keeps_the_first
+from ops.cluster.prepare import keeps_the_first
 from shared.errors import StoreUnavailableError
 from shared.settings import StoreSettings
-from shared.storage.s3 import S3Store
+from shared.storage.s3.store import S3Store
 
 pytestmark = pytest.mark.integration
 

@@ -10,17 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from embedded.replicate import FakeReplicate, FakeSettings, FaultKind
+from replicate_server import FakeReplicate, FakeSettings, FaultKind
 from services.generator.settings import CacheScope
 from services.merger.merge import Merge
 from services.merger.settings import MergerSettings
-from shared.brief import AudioParams, OnMaxCost
-from shared.events import AudioMerged, SegmentGenerated
-from shared.ffmpeg import Ffmpeg
+from shared.contract.events import AudioMerged, SegmentGenerated
+from shared.contract.params import AudioParams, OnMaxCost
+from shared.media.ffmpeg import Ffmpeg
 from shared.settings import FfmpegSettings
-from tests.builders import a_scene
-from tests.replicate_line import FastClock, replicate_line
-from tests.unit.generator.work_room import Bench
+from tests.support.event_builders import a_scene
+from tests.support.replicate_provider import FastClock, replicate_line
+from tests.unit.services.generator.scene.handler_fixture import Bench
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 

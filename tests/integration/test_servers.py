@@ -14,11 +14,11 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
-from embedded.broker import EmbeddedBroker
-from embedded.postgres import EmbeddedPostgres
-from embedded.server import Server, ServerStartError, free_ports
+from embedded.servers.broker import EmbeddedBroker
+from embedded.servers.postgres import EmbeddedPostgres
+from embedded.servers.process import Server, ServerStartError, free_ports
 from shared.storage import StandInWarning
-from tests.servers import Database, KafkaServer
+from tests.support.servers import Database, KafkaServer
 
 pytestmark = pytest.mark.integration
 RECORDS = 20
@@ -180,7 +180,7 @@ def test_a_server_does_not_outlive_a_starter_that_was_killed(tmp_path: Path) -> 
     (port,) = free_ports(1)
     listen = f"import socket, time; s = socket.create_server(('127.0.0.1', {port})); print('up')"
     starter = (
-        "import sys, time; from pathlib import Path; from embedded.server import Server;"
+        "import sys, time; from pathlib import Path; from embedded.servers.process import Server;"
         f"log = Path({str(tmp_path / 'log')!r}); server = Server('it', log=log, stop_s=0.2);"
         f"listen = {listen + '; time.sleep(600)'!r};"
         "server.start([sys.executable, '-u', '-c', listen], ready_s=20,"

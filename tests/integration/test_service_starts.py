@@ -9,12 +9,12 @@ import asyncpg
 import httpx
 import pytest
 
-from services.api.repository.schema import LOCK_MIGRATE
+from services.api.database.migrate import LOCK_MIGRATE
 from shared.settings import StoreSettings
-from tests.api_line import TWO_SCENES, free_port
-from tests.late import forwarded
-from tests.running import Service, eventually, services
-from tests.servers import Database, KafkaServer
+from tests.support.api_fixture import TWO_SCENES, free_port
+from tests.support.delayed_server import forwarded
+from tests.support.processes import Service, eventually, services
+from tests.support.servers import Database, KafkaServer
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 STAGES = ("generator", "merger", "muxer")

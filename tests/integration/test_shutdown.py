@@ -10,20 +10,20 @@ from pathlib import Path
 import httpx
 import pytest
 
-from embedded.replicate import FakeReplicate, FakeSettings
-from shared.brief import AudioParams, VideoRef
+from replicate_server import FakeReplicate, FakeSettings
 from shared.clock import SystemClock
-from shared.events import Event, Origin
+from shared.contract.events import Event, Origin
+from shared.contract.params import AudioParams, VideoRef
 from shared.kafka.admin import ensure_topics
 from shared.kafka.producer import Publisher
 from shared.settings import KafkaSettings
 from shared.storage import StandInWarning
-from tests.api_line import TWO_SCENES, free_port
-from tests.builders import a_scene, a_segment
-from tests.builders_run import a_track
-from tests.running import Service, eventually, services
-from tests.servers import Database, KafkaServer
-from tests.unit.muxer.upstream import Answer, upstream
+from tests.support.api_fixture import TWO_SCENES, free_port
+from tests.support.event_builders import a_scene, a_segment
+from tests.support.processes import Service, eventually, services
+from tests.support.run_builders import a_track
+from tests.support.servers import Database, KafkaServer
+from tests.unit.shared.http.upstream_server import Answer, upstream
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 WITHIN_S = 10.0

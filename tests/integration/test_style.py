@@ -10,31 +10,31 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from services.generator.clip.quality import heard_at
+from services.generator.provider_factory import build_provider
 from services.generator.providers import MusicProvider
-from services.generator.providers.building import build_provider
-from services.generator.quality import heard_at
 from services.generator.settings import GeneratorSettings
 from services.merger.crossfade import click_of
 from services.merger.merge import Merge
 from services.merger.settings import MergerSettings
-from shared.audio import decode
-from shared.brief import AudioParams, AudioRef, Transition
 from shared.clock import SystemClock
+from shared.contract.events import AudioMerged, Origin
+from shared.contract.params import AudioParams, AudioRef, Transition
 from shared.errors import ProviderRejectedError
-from shared.events import AudioMerged, Origin
-from shared.ffmpeg import Ffmpeg
-from shared.media import SAMPLE_RATE_HZ, Audio, rms, samples_at
+from shared.media.decode import decode
+from shared.media.ffmpeg import Ffmpeg
+from shared.media.samples import SAMPLE_RATE_HZ, Audio, rms, samples_at
 from shared.settings import FfmpegSettings
 from shared.storage import StandInWarning
 from shared.storage.filesystem import FolderStore
 from shared.storage.keys import style_key
 from shared.telemetry.log import logger_of
-from tests.builders import a_scene
-from tests.builders_audio import music
 from tests.fakes.provider import LedgerProvider
-from tests.replicate_line import replicate_line
-from tests.styles import Continuing, a_song, audio_file
-from tests.unit.generator.work_room import Bench
+from tests.support.audio_builders import music
+from tests.support.event_builders import a_scene
+from tests.support.replicate_provider import replicate_line
+from tests.support.style_audio import Continuing, a_song, audio_file
+from tests.unit.services.generator.scene.handler_fixture import Bench
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 

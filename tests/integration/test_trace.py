@@ -23,11 +23,11 @@ from services.muxer.settings import MuxerSettings
 from shared.settings import StoreSettings
 from shared.telemetry import trace
 from shared.telemetry.otel import OpenTelemetry
-from tests.api_line import TWO_SCENES, running_api
-from tests.api_service import Line, reached
-from tests.clips import film_clips
-from tests.running import REPOSITORY, records_of
-from tests.servers import Database, KafkaServer
+from tests.support.api_fixture import TWO_SCENES, running_api
+from tests.support.api_service import Line, reached
+from tests.support.film_clips import film_clips
+from tests.support.processes import REPOSITORY, records_of
+from tests.support.servers import Database, KafkaServer
 
 pytestmark = [
     pytest.mark.integration,

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from shared.errors import MediaError
-from shared.video import VideoInfo, probe_video
-from tests.clips import film_clips
-from tests.films import picture_packets, remux
+from shared.media.video import VideoInfo, probe_video
+from tests.support.film_clips import film_clips
+from tests.support.films import picture_packets, remux
 
 pytestmark = pytest.mark.integration
 

@@ -9,8 +9,8 @@ import asyncio
 import json
 from pathlib import Path
 
-from services.generator.providers.synth import compose
-from tests.replicate_room import a_room
+from services.generator.providers.synth.provider import compose
+from tests.support.replicate_emulator import a_room
 
 FOLDER = Path(__file__).parent
 SHAPES = ("window", "no_window", "cumulative", "no_delay_header")

@@ -15,9 +15,9 @@ from pydantic import SecretStr
 from shared.settings import SettingsGroup
 
 EXAMPLE = Path(__file__).parent.parent.parent / ".env.example"
-PACKAGES = ("shared", "services", "embedded", "ops")
+PACKAGES = ("shared", "services", "embedded", "replicate_server", "ops")
 COMPOSE = EXAMPLE.parent / "docker-compose.yml"
-OF_THE_TESTS = {"SEGUE_REQUIRE"}  # read by tests/servers.py, no service's
+OF_THE_TESTS = {"SEGUE_REQUIRE"}  # read by tests/support/servers.py, no service's
 _ASKED = re.compile(r"\$\{([A-Z0-9_]+)")
 _LINE = re.compile(r"^#([A-Z][A-Z0-9_]+)=(.*)$")
 

@@ -7,7 +7,7 @@ begins with a re-synthesis of the window at a level of its own; 32 kHz stereo MP
 per clip. Whoever joins clips measures; nobody assumes.
 
 The paid step stands alone: `submit` costs money, everything else is free, so that a claim can
-be made before it and an id written down after it (`services/generator/claims.py`).
+be made before it and an id written down after it (`services/generator/composition/claims.py`).
 """
 
 from dataclasses import dataclass

@@ -7,10 +7,10 @@ import asyncio
 import warnings
 from datetime import datetime
 
-from services.generator.providers import Clip, CompositionRequest, clips
-from services.generator.providers.voices import RATE_HZ
+from services.generator.providers import Clip, CompositionRequest, mp3
+from services.generator.providers.synth.voices import RATE_HZ
 from shared.errors import ProviderRejectedError
-from shared.media import silence
+from shared.media.samples import silence
 from shared.storage import StandInWarning
 
 
@@ -37,7 +37,7 @@ class SilenceProvider:
 
     async def submit(self, request: CompositionRequest) -> str:
         """The id that the request's own fields make."""
-        return clips.prediction_id(self.name, request)
+        return mp3.prediction_id(self.name, request)
 
     async def find(
         self,
@@ -46,7 +46,7 @@ class SilenceProvider:
         since: datetime | None = None,  # noqa: ARG002 - it is computed, not looked up
     ) -> str | None:
         """The same id as from `submit`."""
-        return clips.prediction_id(self.name, request)
+        return mp3.prediction_id(self.name, request)
 
     async def collect(self, prediction_id: str, request: CompositionRequest) -> Clip:
         """`duration_s` seconds of silence; what the window sounded like plays no part."""
@@ -54,8 +54,8 @@ class SilenceProvider:
             raise ProviderRejectedError(f"prediction {prediction_id} is not of this request")
         nothing = silence(request.duration_s * RATE_HZ)
         return Clip(
-            data=await asyncio.to_thread(clips.encode, nothing),
-            content_type=clips.CONTENT_TYPE,
+            data=await asyncio.to_thread(mp3.encode, nothing),
+            content_type=mp3.CONTENT_TYPE,
             output_url=None,
             generation_s=0.0,
             cost_usd=0.0,

@@ -12,9 +12,9 @@ import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
 import yaml  # type: ignore[import-untyped]
 
-from ops.acls import grants
+from ops.cluster.acls import grants
 from shared.settings import KafkaSettings
-from tests import containers
+from tests.support import containers
 
 ROOT = Path(__file__).resolve().parents[3]
 COMPOSE = ROOT / "docker-compose.yml"

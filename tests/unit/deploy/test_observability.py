@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import yaml  # type: ignore[import-untyped]
 
-from ops.metrics_page import catalogue, labels_of
-from tests.observability import DASHBOARD, OBSERVABILITY, ROOT, rules
+from tests.support.alert_rules import DASHBOARD, OBSERVABILITY, ROOT, rules
+from tools.contract.metrics_page import catalogue, labels_of
 
 #: Prometheus' own, and its client's
 NOT_OURS = {"up", "process_resident_memory_bytes", "process_start_time_seconds"}

@@ -9,7 +9,7 @@ import pytest
 import typer
 
 from ops.__main__ import app
-from tests.runbook import PAGE, blanks, sections, unseen
+from tests.support.runbook import PAGE, blanks, sections, unseen
 
 TESTS = Path(__file__).parents[2]
 #: which test runs a section from the page, step by step

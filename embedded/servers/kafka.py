@@ -1,0 +1,156 @@
+"""Native Kafka: a one-node Apache Kafka broker from its published jars, for tests without Docker.
+
+Maven fetches the jars that `tools/kafka/pom.xml` pins, once per user; `java.py` has the Java that
+runs them. The broker is its own controller (KRaft) and keeps its log in a folder.
+
+I/O: processes, files, two ports of 127.0.0.1, and Maven's registry the first time.
+"""
+
+import base64
+import os
+import re
+import shutil
+from pathlib import Path
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+
+from embedded.servers.process import Server, free_ports, run_tool
+from embedded.toolchain import cache
+from embedded.toolchain.cache import ToolSettings
+from embedded.toolchain.java import java_home, wrong_java_home
+
+_POM = Path(__file__).parents[1] / "toolchain/pins/kafka" / "pom.xml"
+VERSION = re.findall(r"<artifactId>kafka_[\d.]+</artifactId>\s*<version>(.+?)<", _POM.read_text())[
+    0
+]
+_FETCH_S = 300.0  # 7 s here; 43 MB over a slow line
+_TOOL_S = 60.0  # 2 s here
+_READY_S = 60.0  # 2.5 s on two idle cores
+_ANSWER_S = 1.0
+# Small and quick to start rather than fast for hours: 310 MB resident, measured.
+_JVM = ("-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+_CLUSTER_ID_BYTES = 16
+_PROPERTIES = """\
+process.roles=broker,controller
+node.id=1
+controller.quorum.bootstrap.servers=127.0.0.1:{controller}
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+controller.listener.names=CONTROLLER
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+log.dirs={data}
+num.partitions=4
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=4
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+transaction.state.log.num.partitions=4
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+group.initial.rebalance.delay.ms=0
+auto.create.topics.enable=false
+"""
+_LOG4J = """\
+<Configuration status="warn">
+  <Appenders><Console name="out"><PatternLayout pattern="%d %p %c: %m%n"/></Console></Appenders>
+  <Loggers><Root level="warn"><AppenderRef ref="out"/></Root></Loggers>
+</Configuration>
+"""
+
+
+class NativeKafka:
+    """A broker on `folder`, which is its alone."""
+
+    def __init__(self, folder: Path, settings: ToolSettings) -> None:
+        self.folder = folder.resolve()
+        self._settings = settings
+        self._port: int | None = None  #: that was asked for
+        self.server = Server(f"Apache Kafka {VERSION}", log=self.folder / "kafka.log")
+
+    @staticmethod
+    def available(settings: ToolSettings) -> str | None:
+        """None if it can be started here, perhaps after fetching what it needs; else why not."""
+        if why_not := wrong_java_home(settings):
+            return why_not
+        if not _place(settings).is_dir() and shutil.which("mvn") is None:
+            return "its jars are not cached, and there is no mvn (Maven) to fetch them"
+        return None
+
+    def start(self, *, port: int | None = None) -> str:
+        """Start, formatting the folder the first time; the bootstrap address.
+
+        `port` is for clients that know the broker from before; None takes any that is free.
+
+        Raises:
+            ServerStartError: why it did not.
+        """
+        home = java_home(self._settings)
+        java = home / "bin" / "java"
+
+        def fetch_jars(folder: Path) -> None:
+            goal = ["dependency:copy-dependencies", f"-DoutputDirectory={folder}"]
+            run_tool(
+                "fetching Kafka's jars",
+                ["mvn", "-q", "-B", "-f", _POM, *goal],
+                timeout_s=_FETCH_S,
+                environment={"JAVA_HOME": str(home)},
+            )
+
+        jars = cache.fill(_place(self._settings), fetch_jars, deadline_s=_FETCH_S)
+        self._port = port
+        port, properties = self._configure()
+        log4j = f"-Dlog4j2.configurationFile={self.folder / 'log4j2.xml'}"
+        command: list[str | Path] = [java, *_JVM, log4j, "-cp", f"{jars}/*"]
+        if not (self.folder / "data" / "meta.properties").exists():
+            cluster = base64.urlsafe_b64encode(os.urandom(_CLUSTER_ID_BYTES)).decode().rstrip("=")
+            form: list[str | Path] = ["format", f"--cluster-id={cluster}", "-c", properties]
+            form.append("--standalone")  # and "=" because an id may begin with a dash
+            run_tool(
+                "formatting Kafka's folder",
+                [*command, "kafka.tools.StorageTool", *form],
+                timeout_s=_TOOL_S,
+            )
+        address = f"127.0.0.1:{port}"
+        self.server.start(
+            [*command, "kafka.Kafka", properties],
+            answers=lambda: answers(address),
+            ready_s=_READY_S,
+        )
+        return address
+
+    def cluster_id(self) -> str:
+        """Who this cluster is: another one once its folder was emptied and formatted again."""
+        return dict(
+            line.split("=", 1)
+            for line in (self.folder / "data" / "meta.properties").read_text().splitlines()
+            if "=" in line
+        )["cluster.id"]
+
+    def stop(self) -> None:
+        """End it; nothing happens when it does not run."""
+        self.server.stop()
+
+    def _configure(self) -> tuple[int, Path]:
+        """Write the broker's configuration; its port and the file."""
+        port, controller = free_ports(2)
+        port = self._port or port
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "log4j2.xml").write_text(_LOG4J)
+        properties = self.folder / "server.properties"
+        text = _PROPERTIES.format(port=port, controller=controller, data=self.folder / "data")
+        properties.write_text(text)
+        return port, properties
+
+
+def _place(settings: ToolSettings) -> Path:
+    return cache.cached_path(settings, f"kafka-{VERSION}", _POM.read_bytes())
+
+
+def answers(address: str) -> bool:
+    """Whether a broker at this address says who it is."""
+    client = AdminClient({"bootstrap.servers": address, "log_level": 0})
+    try:
+        return bool(client.list_topics(timeout=_ANSWER_S).brokers)
+    except KafkaException:
+        return False

@@ -1,0 +1,1 @@
+"""Programs that native servers need: wheels, Java, Go and their cache."""

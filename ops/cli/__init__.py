@@ -1,0 +1,1 @@
+"""Shared parts of every command: options, output, exit codes and the operator context."""

@@ -1,0 +1,1 @@
+"""Commands that prepare Kafka: topics, ACLs and consumer groups."""

@@ -1,0 +1,1 @@
+"""Commands that list, requeue and discard dead letters."""

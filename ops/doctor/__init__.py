@@ -1,0 +1,1 @@
+"""The `segue doctor` command: checks of this machine and its servers."""

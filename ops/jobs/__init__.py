@@ -1,0 +1,1 @@
+"""Commands that list, follow and change jobs."""

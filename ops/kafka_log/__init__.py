@@ -1,0 +1,1 @@
+"""Reads and replays Kafka topics without a consumer group."""

@@ -1,0 +1,1 @@
+"""The model behind the emulator: composer, clip shapes and input rules."""

@@ -1,0 +1,1 @@
+"""Predictions: state, lifecycle, files and webhooks."""

@@ -1,0 +1,110 @@
+"""State: what the parts of the fake share.
+
+Units: seconds, US dollars.
+"""
+
+import math
+from collections import Counter
+from dataclasses import dataclass, field
+
+from replicate_server.emulated_time import Pace
+from replicate_server.faults import Faults
+from replicate_server.http.token_bucket import Bucket
+from replicate_server.ledger import Ledger
+from replicate_server.predictions.files import Delivery, Reach
+from replicate_server.predictions.prediction import Prediction
+from replicate_server.predictions.webhooks import Habits, Webhooks
+from replicate_server.settings import FakeSettings
+
+
+@dataclass(slots=True, kw_only=True)
+class State:
+    """Everything that lasts longer than a request."""
+
+    settings: FakeSettings
+    pace: Pace
+    origin: str  #: `http://127.0.0.1:PORT`
+    webhooks: Webhooks
+    delivery: Delivery
+    creations: Bucket
+    others: Bucket
+    credit_usd: float | None
+    ledger: Ledger = field(default_factory=Ledger)
+    faults: Faults = field(default_factory=Faults)
+    #: in the order of creation
+    predictions: dict[str, Prediction] = field(default_factory=dict)
+    #: answers by place and status code; 0: none was given
+    requests: Counter[tuple[str, int]] = field(default_factory=Counter)
+    is_revoked: bool = False
+    down_until_s: float = -math.inf
+    unavailable_until_s: float = -math.inf
+
+    @property
+    def api_url(self) -> str:
+        """Where the API lies."""
+        return f"{self.origin}/v1"
+
+    @property
+    def reach(self) -> Reach:
+        """What inputs may be fetched."""
+        return Reach(
+            origin=self.origin,
+            bytes_max=self.settings.input_bytes_max,
+            loopback=self.settings.reaches_loopback,
+        )
+
+    @property
+    def habits(self) -> Habits:
+        """How webhooks are sent."""
+        return Habits(
+            secret=self.settings.webhook_secret,
+            timeout_s=self.settings.webhook_timeout_s,
+            delays_s=self.settings.webhook_delays_s,
+        )
+
+    def tune(self, settings: FakeSettings) -> None:
+        """Go on with other settings; limits and credit begin anew where they changed."""
+        before, self.settings = self.settings, settings
+        if _creation_limit(before) != _creation_limit(settings):
+            self.creations = creation_bucket(settings)
+        if _request_limit(before) != _request_limit(settings):
+            self.others = request_bucket(settings)
+        if before.credit_usd != settings.credit_usd:
+            self.credit_usd = settings.credit_usd
+
+    def sweep(self) -> None:
+        """Forget what is old enough to be forgotten."""
+        now_s = self.pace.monotonic()
+        self.delivery.sweep(now_s)
+        for one in self.predictions.values():
+            forgets_s = (one.ended_s or 0.0) + self.settings.retention_s
+            if one.is_over and not one.is_removed and now_s >= forgets_s:
+                remove_data(one)
+        surplus = len(self.predictions) - self.settings.predictions_max
+        over = [name for name, one in self.predictions.items() if one.is_over]
+        for name in over[: max(surplus, 0)]:
+            del self.predictions[name]
+
+
+def remove_data(prediction: Prediction) -> None:
+    """Forget what a prediction was given and what it made."""
+    prediction.is_removed = True
+    prediction.given, prediction.output, prediction.logs = {}, None, ""
+
+
+def creation_bucket(settings: FakeSettings) -> Bucket:
+    """The limit on new predictions."""
+    return Bucket(per_min=settings.creations_per_min, burst=settings.creation_burst)
+
+
+def request_bucket(settings: FakeSettings) -> Bucket:
+    """The limit on everything else."""
+    return Bucket(per_min=settings.requests_per_min, burst=settings.request_burst)
+
+
+def _creation_limit(settings: FakeSettings) -> tuple[float, int | None]:
+    return settings.creations_per_min, settings.creation_burst
+
+
+def _request_limit(settings: FakeSettings) -> tuple[float, int | None]:
+    return settings.requests_per_min, settings.request_burst

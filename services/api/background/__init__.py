@@ -1,0 +1,1 @@
+"""Background tasks: outbox relay, job notifications, gauges."""

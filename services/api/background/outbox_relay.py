@@ -1,0 +1,134 @@
+"""Outbox relay: publishes what transactions left behind, oldest first, and forgets what is there.
+
+One relay at a time, whichever replica holds the advisory lock. The records of a key are sent
+one after the other, each after the broker confirmed the one before, so a failure never lets a
+later one overtake; keys go side by side. A record is removed after it was confirmed: what a
+crash repeats has the same event id. NOTIFY wakes the relay, a poll backs it up.
+
+I/O: PostgreSQL, Kafka.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+
+from services.api.database import OUTBOX_CHANNEL, Database, OwnConnection, outbox
+from services.api.database.outbox import Waiting
+from services.api.projection.consumer import pause
+from shared.clock import Clock
+from shared.errors import RetryableError
+from shared.kafka.admin import ensure_topics
+from shared.kafka.producer import Publisher
+from shared.settings import KafkaSettings
+from shared.telemetry.log import Logger
+
+POLL_S = 1.0
+BATCH = 500
+KEYS_AT_ONCE = 100
+AGAIN_S = 1.0
+AGAIN_S_MAX = 10.0
+STOP_S = 3.0
+
+
+class Relay:
+    """Carries the outbox to Kafka, for as long as it is told to."""
+
+    def __init__(
+        self, database: Database, settings: KafkaSettings, *, clock: Clock, log: Logger
+    ) -> None:
+        self._database = database
+        self._settings = settings
+        self._clock = clock
+        self._log = log
+        self._woken = asyncio.Event()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Relay until `stop`; Kafka and PostgreSQL may come and go."""
+        wait_s = AGAIN_S
+        while not stop.is_set():
+            try:
+                async with self._publisher() as publisher:
+                    wait_s = AGAIN_S
+                    await self._hold(publisher, stop)
+            except RetryableError as error:
+                self._log.warning("outbox waits", action="outbox.waiting", reason=str(error))
+                await pause(stop, wait_s)
+                wait_s = min(wait_s * 2, AGAIN_S_MAX)
+
+    @contextlib.asynccontextmanager
+    async def _publisher(self) -> AsyncIterator[Publisher]:
+        await ensure_topics(self._settings)
+        publisher = Publisher(self._settings, source="api", clock=self._clock)
+        await publisher.start()
+        try:
+            yield publisher
+        finally:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(STOP_S):
+                    await publisher.stop()
+
+    async def _hold(self, publisher: Publisher, stop: asyncio.Event) -> None:
+        """Be the relay once nobody else is."""
+        async with self._database.dedicated() as connection:
+            while not await outbox.try_relay_lock(connection):
+                await pause(stop, POLL_S)
+                if stop.is_set():
+                    return
+            await connection.add_listener(OUTBOX_CHANNEL, self._wake)
+            while not stop.is_set():
+                self._woken.clear()
+                if not await self.relay_once(connection, publisher):
+                    await self._wait(stop)
+
+    async def relay_once(self, connection: OwnConnection, publisher: Publisher) -> int:
+        """Publish the oldest records; how many were published.
+
+        Raises:
+            RetryableError: Kafka did not confirm all; what it confirmed is forgotten here.
+        """
+        waiting = await outbox.oldest(connection, count=BATCH)
+        if not waiting:
+            return 0
+        chains: dict[bytes | None, list[tuple[int, Waiting]]] = {}
+        for row in waiting:
+            chains.setdefault(row[1].key, []).append(row)
+        slots = asyncio.Semaphore(KEYS_AT_ONCE)
+        sent: list[int] = []
+        ends = await asyncio.gather(
+            *(_send(chain, publisher, slots, sent) for chain in chains.values()),
+            return_exceptions=True,
+        )
+        await outbox.remove(connection, sent)
+        for end in ends:
+            if isinstance(end, BaseException):
+                raise end
+        self._log.debug("outbox published", action="outbox.published", records=len(sent))
+        return len(sent)
+
+    async def _wait(self, stop: asyncio.Event) -> None:
+        stopped = asyncio.create_task(stop.wait())
+        woken = asyncio.create_task(self._woken.wait())
+        await asyncio.wait({stopped, woken}, timeout=POLL_S, return_when=asyncio.FIRST_COMPLETED)
+        for task in (stopped, woken):
+            task.cancel()
+
+    def _wake(self, *_notification: object) -> None:
+        self._woken.set()
+
+
+async def _send(
+    chain: Sequence[tuple[int, Waiting]],
+    publisher: Publisher,
+    slots: asyncio.Semaphore,
+    sent: list[int],
+) -> None:
+    """Send the records of one key, in order, as far as the broker confirms."""
+    async with slots:
+        for number, record in chain:
+            await publisher.send(
+                topic=record.topic,
+                key=record.key,
+                value=record.value,
+                headers=record.headers,
+            )
+            sent.append(number)

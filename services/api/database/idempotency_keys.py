@@ -1,0 +1,74 @@
+"""Idempotency keys: the first answer to a key, kept with what it answered.
+
+The key is taken in the transaction of the request. A second request with it waits for that
+transaction, at most `WAIT_MS`, and then reads its answer; an error rolls the key back, because
+nothing happened.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from services.api.database import Connection
+
+WAIT_MS = 3_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptAnswer:
+    """What the first request with a key was answered."""
+
+    request_hash: str
+    status_code: int | None
+    answer: dict[str, Any] | None
+
+
+async def take(
+    connection: Connection, key: str, request_hash: str, *, now: datetime, oldest: datetime
+) -> KeptAnswer | None:
+    """Take the key for this request: None, or what was answered to it before.
+
+    Raises:
+        LockWaitError: the first request with this key still runs.
+    """
+    await connection.execute(f"SET LOCAL lock_timeout = {WAIT_MS}")
+    await connection.execute(
+        """
+        DELETE FROM idempotency_keys WHERE key IN (
+            SELECT key FROM idempotency_keys WHERE created_at < $1 LIMIT 100 FOR UPDATE SKIP LOCKED)
+        """,
+        oldest,
+    )
+    taken = await connection.fetchval(
+        """
+        INSERT INTO idempotency_keys AS kept (key, request_hash, created_at) VALUES ($1, $2, $3)
+        ON CONFLICT (key) DO UPDATE
+        SET request_hash = excluded.request_hash, created_at = excluded.created_at,
+            status_code = NULL, answer = NULL
+        WHERE kept.created_at < $4
+        RETURNING true
+        """,
+        key,
+        request_hash,
+        now,
+        oldest,
+    )
+    if taken:
+        return None
+    row = await connection.fetchrow(
+        "SELECT request_hash, status_code, answer FROM idempotency_keys WHERE key = $1", key
+    )
+    assert row is not None, "a key that conflicts is there"
+    return KeptAnswer(**row)
+
+
+async def keep(
+    connection: Connection, key: str, *, status_code: int, answer: dict[str, Any]
+) -> None:
+    """Keep the answer for whoever asks again with this key."""
+    await connection.execute(
+        "UPDATE idempotency_keys SET status_code = $2, answer = $3 WHERE key = $1",
+        key,
+        status_code,
+        answer,
+    )

@@ -1,0 +1,1 @@
+"""SQL used by operator commands only."""

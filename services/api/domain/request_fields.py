@@ -1,0 +1,75 @@
+"""Fields: the kinds of value that a client sends, each checked, and described for OpenAPI."""
+
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
+
+from shared.contract import ids
+
+SCENE_S_MIN = 0.02  # one picture at 50 a second
+TEXT_CHARS_MAX = 10_000  # every scene's record repeats the prompt; a record holds a million bytes
+URL_CHARS_MAX = 8_192  # signed URLs are long
+KEY_PART_CHARS_MAX = 200  # a folder store's file system holds 255 bytes a name
+#: One segment of a URL path: no slashes, no control characters, no space at either end.
+JOB_ID_PATTERN = r"^(?!\.{1,2}$)[^/\\\s\x00-\x1f\x7f-\x9f]([^/\\\x00-\x1f\x7f-\x9f\u2028\u2029]*[^/\\\s\x00-\x1f\x7f-\x9f])?$"  # noqa: E501 - one pattern
+
+_JOB_ID_TEXT: dict[str, Any] = {
+    "type": "string",
+    "minLength": 1,
+    "maxLength": ids.JOB_ID_CHARS_MAX,
+    "pattern": JOB_ID_PATTERN,
+}
+JobIdText = Annotated[
+    str,
+    BeforeValidator(ids.check_job_id),
+    WithJsonSchema({**_JOB_ID_TEXT, "examples": ["123"]}),
+]
+JobIdBody = Annotated[
+    str,
+    BeforeValidator(ids.check_job_id),
+    WithJsonSchema(
+        {
+            "anyOf": [_JOB_ID_TEXT, {"type": "integer"}],
+            "description": "A string or an integer; it is kept, and answered, as text.",
+        }
+    ),
+]
+
+
+def _storable(text: str) -> str:
+    if "\x00" in text:
+        raise ValueError("must not contain the character NUL")
+    return text
+
+
+def _web(url: str) -> str:
+    if len(url) > URL_CHARS_MAX:
+        raise ValueError(f"has {len(url)} characters, at most {URL_CHARS_MAX} are allowed")
+    scheme, _, rest = url.partition("://")
+    if scheme.lower() not in {"http", "https"} or not rest.strip("/") or not url.isprintable():
+        raise ValueError("must be an http or https URL")
+    return url
+
+
+_NO_NUL = {"pattern": r"^[^\x00]*$"}
+Text = Annotated[
+    str,
+    Field(max_length=TEXT_CHARS_MAX, json_schema_extra=_NO_NUL),
+    AfterValidator(_storable),
+]
+WebUrl = Annotated[
+    str,
+    Field(
+        description=f"http or https, at most {URL_CHARS_MAX} characters.",
+        json_schema_extra={"pattern": r"^https?://[!-.0-~][!-~]*$"},
+    ),
+    AfterValidator(_web),
+]
+ObjectKey = Annotated[
+    str,
+    Field(
+        description="A key in the store, at most 512 characters.",
+        json_schema_extra={"pattern": r"^[A-Za-z0-9_-]{1,200}(/[A-Za-z0-9_-]{1,200})*$"},
+    ),
+]
+Seconds = Annotated[float, Field(allow_inf_nan=False, description="Seconds.")]

@@ -1,0 +1,74 @@
+"""Web: the FastAPI application around an `Edge`, and the OpenAPI document it answers with."""
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from services.api.http import problems
+from services.api.http.context import Edge
+from services.api.http.middleware.tracing import Traced
+from services.api.http.routes import (
+    cancel,
+    generate,
+    health,
+    media,
+    status_stream,
+    styles,
+    videos,
+    webhooks,
+)
+from services.api.http.schemas import GenerateBody
+from shared.telemetry import service_version, trace
+
+DESCRIPTION = (
+    "Gives a stitched video its music: scene by scene, each continuing the one before. "
+    "Errors are RFC 9457 problems."
+)
+EXAMPLE_BODY = {
+    "job_id": "123",
+    "scenes": [
+        {"description": "a calm lake at dawn", "duration_s": 4.5},
+        {"description": "an exciting chase", "duration_s": 6},
+    ],
+    "audio_params": {
+        "fade_duration": 1.5,
+        "sync_mode": "trim",
+        "merge_with_video": False,
+        "error_strategy": "continue_with_silence",
+        "prompt": "Upbeat cinematic music",
+    },
+}
+_REF = "#/components/schemas/{model}"
+
+
+def create_app(edge: Edge) -> FastAPI:
+    """The application that serves `edge`."""
+    app = FastAPI(
+        title="Segue",
+        version=service_version(),
+        description=DESCRIPTION,
+        docs_url=None,  # both pages would load scripts from elsewhere
+        redoc_url=None,
+    )
+    app.state.edge = edge
+    app.add_middleware(Traced, log=edge.log, serving=trace.serving())
+    problems.install(app, edge.log)
+    for routes in (generate, cancel, status_stream, media, videos, styles, webhooks, health):
+        app.include_router(routes.router)
+    document = _document(app)
+    app.openapi = lambda: document  # type: ignore[method-assign]  # FastAPI's way to extend it
+    return app
+
+
+def _document(app: FastAPI) -> dict[str, Any]:
+    document = get_openapi(
+        title=app.title, version=app.version, description=app.description, routes=app.routes
+    )
+    schemas = document["components"]["schemas"]
+    for model in (GenerateBody, webhooks.PredictionNews, problems.Problem):
+        schema = model.model_json_schema(ref_template=_REF)
+        schemas.update(schema.pop("$defs", {}))
+        schemas[model.__name__] = schema
+    schemas["GenerateBody"]["examples"] = [EXAMPLE_BODY]
+    return document

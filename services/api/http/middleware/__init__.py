@@ -1,0 +1,1 @@
+"""Middleware: admission control and request tracing."""

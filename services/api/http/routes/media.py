@@ -1,0 +1,99 @@
+"""Media routes: tracks, videos and segments as files."""
+
+import re
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Request
+from starlette.responses import Response
+
+from services.api.database import Connection, status_view
+from services.api.database.status_view import Media
+from services.api.domain.request_fields import JobIdText
+from services.api.http.byte_ranges import attachment, respond
+from services.api.http.context import Edge, EdgeDep
+from services.api.http.openapi import media_responses
+from services.api.http.presenter import BASE_PATH
+from services.api.http.problems import ProblemError, UnknownJobError
+from shared.errors import NotFoundError
+from shared.media.samples import TRACK_CONTENT_TYPE, VIDEO_CONTENT_TYPE
+from shared.security.signed_links import SEGMENTS_PATH, LinkExpiredError, LinkUnknownError
+
+router = APIRouter(tags=["media"])
+SegmentToken = Annotated[str, Path(description="Opaque, and soon over.")]
+Find = Callable[[Connection, str], Awaitable[Media | None]]
+_CLIP = re.compile(r"^jobs/[0-9a-f]{32}/runs/\d+/(scenes/\d{5,}/clip-\d+|style)\.mp3$")
+_PRIVATE = {
+    "Cache-Control": "private",
+    "Referrer-Policy": "no-referrer",
+    "X-Robots-Tag": "noindex",
+}
+_NO_SEGMENT = "there is no such segment"
+
+
+@router.head(f"{BASE_PATH}/{{job_id}}/download", include_in_schema=False)
+@router.get(
+    f"{BASE_PATH}/{{job_id}}/download",
+    responses=media_responses(TRACK_CONTENT_TYPE, 404, 422),
+    response_class=Response,
+    summary="The track of the newest run that made one",
+)
+async def download_track(job_id: JobIdText, request: Request, edge: EdgeDep) -> Response:
+    """The track as MP3."""
+    return await _finished(request, edge, job_id, find=status_view.newest_track, ending=".mp3")
+
+
+@router.head(f"{BASE_PATH}/{{job_id}}/video", include_in_schema=False)
+@router.get(
+    f"{BASE_PATH}/{{job_id}}/video",
+    responses=media_responses(VIDEO_CONTENT_TYPE, 404, 422),
+    response_class=Response,
+    summary="The video of the newest run that made one",
+)
+async def download_video(job_id: JobIdText, request: Request, edge: EdgeDep) -> Response:
+    """The video with its music as MP4."""
+    return await _finished(request, edge, job_id, find=status_view.newest_video, ending=".mp4")
+
+
+async def _finished(
+    request: Request, edge: Edge, job_id: str, *, find: Find, ending: str
+) -> Response:
+    async with edge.database.connection() as connection:
+        media = await find(connection, job_id)
+        known = media is not None or await status_view.version_of(connection, job_id) is not None
+    if not known:
+        raise UnknownJobError(job_id)
+    if media is None:
+        what = "track" if ending == ".mp3" else "video with music"
+        told = f"job {job_id} has no {what} yet: follow {BASE_PATH}/status/{{job_id}}"
+        raise ProblemError(HTTPStatus.NOT_FOUND, told)
+    found = await edge.store.stat(media.object_key)
+    if found is None:
+        raise NotFoundError(media.object_key)
+    headers = {
+        "Content-Disposition": attachment(job_id, ending),
+        "Cache-Control": "private, no-cache",
+    }
+    return respond(request, edge.store, found, headers=headers)
+
+
+@router.head(f"{SEGMENTS_PATH}/{{token}}", include_in_schema=False)
+@router.get(
+    f"{SEGMENTS_PATH}/{{token}}",
+    responses=media_responses(TRACK_CONTENT_TYPE, 404, 410, 422),
+    response_class=Response,
+    summary="One stored segment, for whoever has its link",
+)
+async def stored_segment(request: Request, edge: EdgeDep, token: SegmentToken) -> Response:
+    """A segment as the provider made it."""
+    try:
+        key = edge.links.open(token)
+    except LinkUnknownError as error:
+        raise ProblemError(HTTPStatus.NOT_FOUND, _NO_SEGMENT, headers=_PRIVATE) from error
+    except LinkExpiredError as error:
+        raise ProblemError(HTTPStatus.GONE, str(error), headers=_PRIVATE) from error
+    found = await edge.store.stat(key) if _CLIP.match(key) else None
+    if found is None:
+        raise ProblemError(HTTPStatus.NOT_FOUND, _NO_SEGMENT, headers=_PRIVATE)
+    return respond(request, edge.store, found, headers=_PRIVATE)

@@ -1,0 +1,90 @@
+"""Event routes: follow a job without polling, by server-sent events."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from http import HTTPStatus
+from typing import Annotated
+
+from fastapi import APIRouter, Header
+from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
+from starlette.responses import Response, StreamingResponse
+
+from services.api.database import status_view
+from services.api.domain.request_fields import JobIdText
+from services.api.http.context import Edge, EdgeDep
+from services.api.http.openapi import problems
+from services.api.http.presenter import BASE_PATH, FINAL, status_answer
+from services.api.http.problems import UnknownJobError
+from shared.errors import RetryableError
+
+HEARTBEAT_S = 15.0
+RECONNECT_MS = 2_000
+EVENT_SCHEMA = {
+    "type": "object",
+    "properties": {
+        "event": {"type": "string"},
+        "id": {"type": "string"},
+        "data": {"type": "string", "description": "A `StatusAnswer` as JSON."},
+        "retry": {"type": "integer"},
+    },
+}
+router = APIRouter(tags=["audio"])
+
+
+@router.get(
+    f"{BASE_PATH}/status/{{job_id}}/events",
+    responses={
+        200: {
+            "description": "One `status` event per change, the answer of the status path as data; "
+            "the stream ends after a final status.",
+            "content": {"text/event-stream": {"schema": EVENT_SCHEMA}},
+        },
+        204: {"description": "`Last-Event-ID` was the final event: there is nothing to come."},
+        **problems(404, 422, 503),
+    },
+    response_class=StreamingResponse,  # with the other one FastAPI would run the stream itself
+    summary="Follow a job by server-sent events",
+)
+async def follow(
+    job_id: JobIdText,
+    edge: EdgeDep,
+    last_event_id: Annotated[
+        str | None, Header(alias="Last-Event-ID", description="The last event you have.")
+    ] = None,
+) -> Response:
+    """A stream of the job's status."""
+    edge.notices.check_room()
+    async with edge.database.connection() as connection:
+        row = await status_view.read(connection, job_id)
+    if row is None:
+        raise UnknownJobError(job_id)
+    if str(row.version) == last_event_id and row.progress["audio_status"] in FINAL:
+        return Response(status_code=HTTPStatus.NO_CONTENT)  # tells an EventSource to stop
+    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    return EventSourceResponse(_stream(job_id, edge, last_event_id), headers=headers)
+
+
+async def _stream(job_id: str, edge: Edge, known: str | None) -> AsyncIterator[bytes]:
+    yield f"retry: {RECONNECT_MS}\n\n".encode()
+    with edge.notices.following(job_id) as news:
+        while not edge.stop.is_set():
+            news.clear()
+            try:
+                async with edge.database.connection() as connection:
+                    row = await status_view.read(connection, job_id)
+            except RetryableError:
+                return  # the client comes back and says what it has
+            if row is None:
+                return
+            answer = status_answer(row, seal=edge.paths.path)
+            if str(row.version) != known:
+                known = str(row.version)
+                told = answer.model_dump_json()
+                yield format_sse_event(event="status", id=known, data_str=told)
+            if answer.audio_status.status in FINAL:
+                return
+            try:
+                async with asyncio.timeout(HEARTBEAT_S):
+                    await news.wait()
+            except TimeoutError:
+                yield KEEPALIVE_COMMENT

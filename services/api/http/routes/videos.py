@@ -1,0 +1,54 @@
+"""Video routes: hand in a local video."""
+
+import asyncio
+from http import HTTPStatus
+
+from fastapi import APIRouter, Request
+
+from services.api.domain.run_spec import RequestInvalidError
+from services.api.http.context import EdgeDep
+from services.api.http.openapi import binary, problems
+from services.api.http.request_body import ReceivedFile
+from services.api.http.schemas import UploadAnswer, VideoBody
+from services.api.http.uploads import handed_in, kept
+from shared.errors import MediaError
+from shared.media.video import VideoInfo, probe_video
+
+PROBE_S = 300.0  # every packet is read: 2 GiB from a slow disk
+_TYPES = {"mov": "video/mp4", "matroska": "video/x-matroska"}
+router = APIRouter(tags=["videos"])
+
+
+@router.post(
+    "/api/v3/videos",
+    status_code=HTTPStatus.CREATED,
+    responses={**problems(400, 408, 413, 422, 503)},
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": binary("video/mp4", "video/x-matroska", "application/octet-stream"),
+        }
+    },
+    summary="Hand in a video file; the body is the file",
+)
+async def hand_in_video(request: Request, edge: EdgeDep) -> UploadAnswer:
+    """Check and keep a video; the same bytes are kept once."""
+    bytes_max = edge.settings.limits.video_bytes_max
+    async with handed_in(request, edge, bytes_max=bytes_max) as received:
+        info = await _probed(received)
+        key = await kept(edge, received, content_type=_TYPES[info.demuxer])
+    return UploadAnswer(
+        video=VideoBody(object=key),
+        size_bytes=received.size_bytes,
+        duration_s=info.duration_s,
+        width=info.width,
+        height=info.height,
+    )
+
+
+async def _probed(received: ReceivedFile) -> VideoInfo:
+    try:
+        async with asyncio.timeout(PROBE_S):
+            return await asyncio.to_thread(probe_video, received.path)
+    except MediaError as error:
+        raise RequestInvalidError([("video", error.reason)]) from error

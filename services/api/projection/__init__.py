@@ -1,0 +1,1 @@
+"""Projects every topic into PostgreSQL."""

@@ -1,0 +1,248 @@
+"""Projector: follows every event topic and keeps the view of every job.
+
+The group shares out partitions; where to read from is PostgreSQL's word alone, because the
+offsets there moved with the rows. What is committed to Kafka is a hint for whoever watches lag.
+A partition is paused from its assignment until its stored offset has been read and sought.
+
+I/O: Kafka; PostgreSQL through `applying`.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
+from aiokafka.errors import KafkaError
+from typing_extensions import override
+
+from services.api.database import Connection, Database, offsets
+from services.api.projection.apply_batch import Applier, Batch, StaleBatchError
+from services.api.settings import ApiSettings
+from shared.contract.topics import EVENT_TOPICS
+from shared.errors import RetryableError
+from shared.kafka.admin import ensure_topics
+from shared.kafka.client import connection
+from shared.kafka.codec import Record
+from shared.kafka.consumer import record_of
+from shared.processing.offset_tracker import Standing
+from shared.telemetry.consumer_metrics import Consuming
+from shared.telemetry.log import Logger
+
+GROUP = "segue-api"
+POLL_MS = 200
+POLL_RECORDS = 2000
+AGAIN_S = 1.0
+AGAIN_S_MAX = 10.0
+COMMIT_S = 5.0
+HINT_EVERY_S = 5.0
+MAX_POLL_INTERVAL_MS = 600_000  # PostgreSQL may be away for minutes; nobody else could go on either
+OFFSETS_S = 15.0
+METADATA_MS = 10_000  # topics that others make late are found this soon
+
+
+class Projector(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is untyped
+    """Reads every event topic into the database, for as long as it is told to."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        applier: Applier,
+        settings: ApiSettings,
+        log_is_new: Callable[[Connection], Awaitable[None]],
+        log: Logger,
+    ) -> None:
+        self._database = database
+        self._applier = applier
+        self._kafka = settings.kafka
+        #: called when a log turns out to have begun anew, in the transaction that notes it:
+        #: nobody would notice a second time
+        self._log_is_new = log_is_new
+        self._log = log
+        self._next: dict[TopicPartition, int] = {}  #: where each partition stands in PostgreSQL
+        self._unsought: set[TopicPartition] = set()
+        self._hinted_at = 0.0
+        self._taken: dict[TopicPartition, Standing] = {}
+        self._told = Consuming(
+            service="api",
+            topics=[topic.name for topic in EVENT_TOPICS],
+            prefix=settings.kafka.topic_prefix,
+            standing=lambda: self._taken,
+            end_of=self._end_of,
+            clock=applier.clock,
+            is_taking=False,
+        )
+        self.following = asyncio.Event()  #: partitions are assigned and sought
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Project until `stop`; Kafka and PostgreSQL may come and go."""
+        with self._told.shown():
+            await self._run(stop)
+        self._log.info("projection stopped", action="consumer.stopped")
+
+    async def _run(self, stop: asyncio.Event) -> None:
+        wait_s = AGAIN_S
+        while not stop.is_set():
+            consumer = self._build()
+            try:
+                await ensure_topics(self._kafka)
+                await consumer.start()
+                wait_s = AGAIN_S
+                await self._follow(consumer, stop)
+            except (RetryableError, KafkaError, OSError, TimeoutError) as error:
+                self._log.warning(
+                    "projection waits for Kafka", action="record.retried", reason=str(error)
+                )
+            finally:
+                self.following.clear()
+                self._told.is_taking = False
+                with contextlib.suppress(KafkaError, OSError, TimeoutError):
+                    async with asyncio.timeout(COMMIT_S):
+                        await consumer.stop()
+            await pause(stop, wait_s)
+            wait_s = min(wait_s * 2, AGAIN_S_MAX)
+
+    def _build(self) -> AIOKafkaConsumer:
+        kafka = self._kafka
+        self._consumer = AIOKafkaConsumer(
+            **connection(kafka),
+            group_id=kafka.topic_prefix + GROUP,
+            client_id=GROUP,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            session_timeout_ms=int(kafka.session_timeout_s * 1000),
+            heartbeat_interval_ms=int(kafka.heartbeat_s * 1000),
+            max_poll_interval_ms=MAX_POLL_INTERVAL_MS,
+            fetch_max_wait_ms=kafka.fetch_max_wait_ms,
+            metadata_max_age_ms=METADATA_MS,
+        )
+        return self._consumer
+
+    async def _follow(self, consumer: AIOKafkaConsumer, stop: asyncio.Event) -> None:
+        topics = [self._kafka.topic_prefix + topic.name for topic in EVENT_TOPICS]
+        consumer.subscribe(topics, listener=self)
+        while not stop.is_set():
+            try:
+                await self._seek()
+                polled = await consumer.getmany(timeout_ms=POLL_MS, max_records=POLL_RECORDS)
+                for partition, records in polled.items():
+                    await self._apply(partition, records)
+                await self._hint()
+                self._told.is_taking = True
+            except RetryableError as error:
+                self._log.warning(
+                    "projection waits for PostgreSQL", action="record.retried", reason=str(error)
+                )
+                self._told.is_taking = False
+                self._seek_again(*self._next)
+                await pause(stop, AGAIN_S)
+
+    async def _apply(self, partition: TopicPartition, records: list[ConsumerRecord]) -> None:
+        if partition in self._unsought or partition not in self._next:
+            return  # assigned anew while these were on their way
+        start, end = self._next[partition], records[-1].offset + 1
+        first, last = (record_of(raw, prefix="") for raw in (records[0], records[-1]))
+        self._stands(partition, last, oldest=first)
+        batch = Batch(
+            topic=partition.topic,
+            partition=partition.partition,
+            start=start,
+            end=end,
+            records=tuple(record_of(raw, prefix=self._kafka.topic_prefix) for raw in records),
+        )
+        try:
+            await self._applier.apply(batch)
+        except StaleBatchError as error:
+            self._log.warning("stale batch", action="projection.stale", reason=str(error))
+            self._seek_again(partition)
+            return
+        self._next[partition] = end
+        self._stands(partition, last)
+        self._log.debug(
+            "batch applied",
+            action="projection.applied",
+            topic=partition.topic,
+            partition=partition.partition,
+            records=len(records),
+        )
+
+    async def _seek(self) -> None:
+        """Read on where PostgreSQL says; a log that is shorter than that began anew."""
+        wanted = sorted(self._unsought & set(self._consumer.assignment()))
+        if not wanted:
+            return
+        async with asyncio.timeout(OFFSETS_S):
+            ends = await self._consumer.end_offsets(wanted)
+        epoch, anew = self._kafka.epoch, False
+        async with self._database.transaction() as connection:
+            names = [(tp.topic, tp.partition) for tp in wanted]
+            stored = await offsets.stored(connection, epoch, names)
+            for tp, name in zip(wanted, names, strict=True):
+                if stored[name] > ends[tp]:
+                    await offsets.advance(connection, epoch, name, start=stored[name], end=0)
+                    stored[name], anew = 0, True
+            if anew:
+                await self._log_is_new(connection)
+        mine = set(self._consumer.assignment())  # the group may have regrouped meanwhile
+        for tp, name in zip(wanted, names, strict=True):
+            if tp in mine:
+                self._next[tp] = stored[name]
+                self._taken.pop(tp, None)  # it is read again from there, whoever applied it
+                self._consumer.seek(tp, stored[name])
+        self._unsought -= set(wanted)
+        self._consumer.resume(*mine & set(wanted))
+        self.following.set()
+
+    def _stands(
+        self, partition: TopicPartition, last: Record, *, oldest: Record | None = None
+    ) -> None:
+        """For whoever measures: what was read last, and the oldest of it that is not applied."""
+        self._taken[partition] = Standing(
+            next_offset=last.offset + 1,
+            last_written_at_s=last.written_at_s,
+            oldest_offset=oldest.offset if oldest else None,
+            oldest_written_at_s=oldest.written_at_s if oldest else None,
+        )
+
+    def _end_of(self, partition: Hashable) -> int | None:
+        if partition not in self._consumer.assignment():
+            return None
+        end: int | None = self._consumer.highwater(partition)
+        return end
+
+    def _seek_again(self, *partitions: TopicPartition) -> None:
+        mine = set(partitions) & set(self._consumer.assignment())
+        self._unsought |= mine
+        self._consumer.pause(*mine)
+
+    async def _hint(self) -> None:
+        """Tell Kafka how far the projection is, for whoever watches lag."""
+        now = asyncio.get_running_loop().time()
+        mine = set(self._consumer.assignment()) - self._unsought
+        offsets_now = {tp: at for tp, at in self._next.items() if tp in mine}
+        if now - self._hinted_at < HINT_EVERY_S or not offsets_now:
+            return
+        self._hinted_at = now
+        with contextlib.suppress(KafkaError, TimeoutError):
+            async with asyncio.timeout(COMMIT_S):
+                await self._consumer.commit(offsets_now)
+
+    @override
+    async def on_partitions_revoked(self, revoked: Sequence[TopicPartition]) -> None:
+        """Nothing is in flight between two polls: there is nothing to finish."""
+
+    @override
+    async def on_partitions_assigned(self, assigned: Sequence[TopicPartition]) -> None:
+        """Hold every partition until its stored offset was read."""
+        self._next = {}
+        self._taken = {tp: at for tp, at in self._taken.items() if tp in assigned}
+        self._unsought = set(assigned)
+        self._consumer.pause(*assigned)
+        self._log.info("partitions assigned", action="partitions.assigned", count=len(assigned))
+
+
+async def pause(stop: asyncio.Event, seconds: float) -> None:
+    """Wait, but not beyond `stop`."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await stop.wait()

@@ -1,0 +1,1 @@
+"""Start, cancel and resume runs inside a database transaction."""

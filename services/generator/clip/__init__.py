@@ -1,0 +1,1 @@
+"""Inspection and quality of a received clip."""

@@ -1,0 +1,1 @@
+"""Paid composition: claims, attempts, delays and cancellation."""

@@ -1,0 +1,1 @@
+"""The Faust application; no other package imports Faust."""

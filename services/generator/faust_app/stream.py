@@ -1,0 +1,271 @@
+"""Stream: the generator's records and state; it and `driver.py` are all that knows Faust.
+
+Faust serves keyed state: two agents, and one table with its changelog. Three habits make it safe
+(ADR-0003; each has its test):
+
+- Lanes, not the stream, run scenes; the agent only hands records over. What is committed is the
+  lanes' watermark: Faust 0.15.3 commits past unfinished messages and past skipped ones.
+- The table is written by an awaited changelog record first, then in memory; it needs no
+  current event, and nothing is acked before the broker has the state.
+- A rebalance suspends the lanes; what came back goes on, what went elsewhere is cancelled.
+"""
+
+import asyncio
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any
+
+import faust
+
+from services.generator.faust_app.driver import Transport, build_faust, mind_recovery
+from services.generator.scene.plan import Continuation
+from services.generator.settings import GeneratorSettings
+from shared.clock import Clock
+from shared.contract.events import SceneRequested
+from shared.contract.topics import CONTINUATIONS_TABLE
+from shared.errors import RetryableError, SegueError
+from shared.kafka.codec import Envelope, Record, lane_key, read
+from shared.kafka.router import Handle, Router
+from shared.processing.lanes import Lanes
+from shared.processing.slots import Slots
+from shared.telemetry.consumer_metrics import Consuming, show_lanes
+from shared.telemetry.log import Logger
+from shared.telemetry.metrics import REDONE_TOTAL
+
+CHANGELOG_S = 30.0  # the broker confirms in milliseconds; beyond this it is away
+START_S = 120.0  # recovery reads one small record per job
+STOP_S = 3.0  # to commit and leave the group, after the drain
+
+
+class TableMemory:
+    """The `continuations` table as plain values."""
+
+    def __init__(self, app: faust.App, *, partitions: int) -> None:
+        self._table = app.Table(
+            CONTINUATIONS_TABLE,
+            key_type=str,
+            value_type=bytes,  # raw: the model is the codec; Faust's own cannot read back a dict
+            partitions=partitions,
+        )
+
+    def recall(self, job_id: str) -> Continuation | None:
+        """The state of the job; None if nothing is known of it."""
+        known = self._table.data.get(job_id)
+        return None if known is None else Continuation.model_validate_json(known)
+
+    async def keep(self, job_id: str, state: Continuation, *, partition: int) -> None:
+        """Write the state on the changelog, then in memory.
+
+        Raises:
+            RetryableError: the broker did not confirm it in time.
+        """
+        value = state.model_dump_json().encode()
+        try:
+            async with asyncio.timeout(CHANGELOG_S):
+                await self._table.send_changelog(partition, job_id, value)
+        except Exception as error:
+            raise RetryableError(f"state was not confirmed: {error!r}") from error
+        self._table.data[job_id] = value
+
+
+class SceneStream:
+    """Hands the records of the generator's topics to lanes, and lets them go in order."""
+
+    def __init__(self, settings: GeneratorSettings, *, clock: Clock, log: Logger) -> None:
+        self._settings = settings
+        self._log = log
+        self._watermarks: dict[Any, int] = {}
+        self._app = build_faust(settings)
+        transport = Transport(self._app.conf.broker_consumer, self._app)
+        transport.watermarks = self._watermarks
+        transport.fetch_max_wait_ms = settings.kafka.fetch_max_wait_ms
+        transport.committed = self._committed
+        self._app.transport = transport
+        self.memory = TableMemory(self._app, partitions=settings.kafka.partitions)
+        self.lanes: Lanes[Any] = Lanes(self._let_go)
+        self._slots: Slots | None = None
+        self._told = Consuming(
+            service="generator",
+            topics=[],
+            prefix=settings.kafka.topic_prefix,
+            standing=self.lanes.standing,
+            end_of=self._end_of,
+            clock=clock,
+        )
+
+    def attach(
+        self,
+        handlers: Mapping[str, Handle],
+        router: Router,
+        *,
+        seen: Callable[[Envelope], None],
+        slots: Slots,
+    ) -> None:
+        """Give each topic (no prefix) its handler; `seen` hears of records as they arrive.
+
+        `slots` are those of what the handlers do.
+        """
+        self._slots = slots
+        self._told.topics = list(handlers)
+        for name, handle in handlers.items():
+            self._agent(name, handle, router, seen)
+
+        async def on_revoked(*_: Any, **__: Any) -> None:
+            self.lanes.suspend()
+
+        async def on_assigned(*told: Any, **_: Any) -> None:
+            _app, assigned = told
+            self._assigned(set(assigned))
+            router.parked.forget()
+
+        self._app.on_partitions_revoked.connect(on_revoked, weak=False)
+        self._app.on_partitions_assigned.connect(on_assigned, weak=False)
+
+    def figures(self) -> dict[str, int]:
+        """How much is under way, for `readyz`."""
+        return {**self.lanes.figures(), **(self._slots.figures() if self._slots else {})}
+
+    async def serve(self, stop: asyncio.Event, *, ready: asyncio.Event | None = None) -> None:
+        """Work until `stop`.
+
+        Raises:
+            SegueError: Faust did not start, or stopped by itself.
+            DeadLetterLimitError: too many dead letters in a row.
+        """
+        stopped = asyncio.create_task(stop.wait())
+        minding = asyncio.create_task(mind_recovery(self._app, self._log))
+        ends: list[asyncio.Future[Any]] = [stopped, minding, self.lanes.broken]
+        in_flight_max = self._settings.lanes.in_flight_max
+        try:
+            if await self._start(ends):
+                self._log.info("generator is ready", action="service.ready")
+                if ready is not None:
+                    ready.set()
+                show_lanes("generator", self.lanes.figures, in_flight_max=in_flight_max)
+                with self._told.shown():
+                    await self._until_one_of(ends)
+        finally:
+            stopped.cancel()
+            minding.cancel()
+        for failed in (self.lanes.broken, minding):
+            if failed.done():
+                failed.result()
+        if self._app.crashed:
+            reason = self._app.crash_reason
+            raise SegueError(f"Faust stopped: {reason!r}") from reason
+
+    async def stop(self) -> None:
+        """Finish what runs, commit, leave the group; after a while, without its answer."""
+        await self.lanes.drain(self._settings.lanes.drain_s)
+        try:
+            async with asyncio.timeout(STOP_S):
+                await self._app.stop()
+        except TimeoutError:
+            self._log.warning(
+                "left without a word", action="commit.failed", reason=f"no end in {STOP_S:g} s"
+            )
+
+    async def _start(self, ends: Sequence[asyncio.Future[Any]]) -> bool:
+        """Whether Faust started before one of `ends`."""
+        self._app.finalize()
+        starting = asyncio.ensure_future(self._app.start())
+        try:
+            async with asyncio.timeout(START_S):
+                await self._until_one_of([starting, *ends])
+        except TimeoutError as error:
+            raise SegueError(f"Faust's table did not recover in {START_S} s") from error
+        finally:
+            starting.cancel()
+        if starting.done():
+            starting.result()
+        return starting.done()
+
+    async def _until_one_of(self, ends: Sequence[asyncio.Future[Any]]) -> None:
+        """Wait for the first of `ends`, or for Faust's crash."""
+        crashed = asyncio.create_task(self._app._crashed.wait())  # noqa: SLF001 - no public wait
+        try:
+            await asyncio.wait([crashed, *ends], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            crashed.cancel()
+
+    def _agent(
+        self, name: str, handle: Handle, router: Router, seen: Callable[[Envelope], None]
+    ) -> None:
+        prefix = self._settings.kafka.topic_prefix
+        topic = self._app.topic(
+            prefix + name,
+            key_type=bytes,
+            key_serializer="raw",
+            value_type=bytes,
+            value_serializer="raw",
+            partitions=self._settings.kafka.partitions,
+        )
+
+        in_flight_max = self._settings.lanes.in_flight_max
+        if name != SceneRequested.kind:
+            in_flight_max *= 2  # what is only heard: scenes that fill their room do not keep it out
+
+        async def consume(stream: Any) -> None:
+            async for event in stream.noack().events():
+                await self.lanes.room(in_flight_max)
+                message = event.message
+                received = read(_record_of(message, prefix=prefix))
+                if isinstance(received, Envelope):
+                    seen(received)
+                is_new = self.lanes.offer(
+                    slot=message.tp,
+                    offset=message.offset,
+                    key=lane_key(received),
+                    handle=event,
+                    work=lambda received=received: router.run(  # type: ignore[misc]
+                        received, handle, gate=self.lanes.gate
+                    ),
+                    written_at_s=message.timestamp or None,
+                )
+                if not is_new:
+                    REDONE_TOTAL.labels("generator", "joined").inc()
+
+        self._app.agent(topic, name=f"segue.{name}")(consume)
+
+    def _let_go(self, slot: Hashable, events: list[Any]) -> None:
+        """Commit up to here, in the order of the partition; the ack makes Faust look."""
+        self._watermarks[slot] = events[-1].message.offset + 1
+        self._told.due()
+        for event in events:
+            event.ack()
+
+    def _committed(self, confirmed: bool) -> None:  # noqa: FBT001 - the driver's signature
+        if confirmed:
+            self._told.committed(all_of_it=not self._watermarks)
+        else:
+            self._told.failed()
+
+    def _end_of(self, partition: Hashable) -> int | None:
+        consumer = self._app.consumer
+        if partition not in consumer.assignment():
+            return None
+        end: int | None = consumer.highwater(partition)
+        return end
+
+    def _assigned(self, assigned: set[Hashable]) -> None:
+        for slot in [slot for slot in self._watermarks if slot not in assigned]:
+            del self._watermarks[slot]  # somebody else's now
+        if not self._watermarks:
+            self._told.committed(all_of_it=True)
+        for slot, records in self.lanes.resume(assigned).items():
+            self._log.info("lost", action="partitions.lost", partition=str(slot), records=records)
+        self._log.info("partitions assigned", action="partitions.assigned", count=len(assigned))
+
+
+def _record_of(message: Any, *, prefix: str) -> Record:
+    """Faust's message as ours; the topic without its prefix."""
+    headers = message.headers or {}
+    pairs = headers.items() if isinstance(headers, dict) else headers
+    return Record(
+        topic=message.topic.removeprefix(prefix),
+        partition=message.partition,
+        offset=message.offset,
+        key=message.key,
+        value=message.value,
+        headers=tuple((name, value) for name, value in pairs),
+        timestamp_ms=int(message.timestamp * 1000) if message.timestamp else None,
+    )

@@ -1,0 +1,33 @@
+"""Building: the provider that the settings name."""
+
+from typing import assert_never
+
+from services.generator.providers import MusicProvider
+from services.generator.providers.replicate.factory import build_replicate
+from services.generator.providers.silence import SilenceProvider
+from services.generator.providers.synth.provider import SynthProvider
+from services.generator.settings import GeneratorSettings
+from shared.clock import Clock
+from shared.storage import ObjectStore
+from shared.telemetry.log import Logger
+
+
+def build_provider(
+    settings: GeneratorSettings, *, store: ObjectStore, clock: Clock, log: Logger
+) -> MusicProvider:
+    """The provider that `settings` name.
+
+    Raises:
+        SettingsError: it cannot be had with these settings.
+    """
+    match settings.provider:
+        case "replicate":
+            return build_replicate(
+                settings.replicate, links=settings.links, store=store, clock=clock, log=log
+            )
+        case "synth":
+            return SynthProvider(store)
+        case "silence":
+            return SilenceProvider()
+        case _:
+            assert_never(settings.provider)

@@ -1,0 +1,1 @@
+"""MusicGen on Replicate, over its HTTP API."""

@@ -1,0 +1,1 @@
+"""One scene: plan, prompt, generate, publish."""

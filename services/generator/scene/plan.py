@@ -1,0 +1,198 @@
+"""Continuation: what a job remembers between its scenes, and what may come next.
+
+Scenes follow each other on the track without gaps; a scene's music continues the last *real*
+music before it, never silence. Providers know whole seconds only, so the window ends on the
+first whole second of the earlier clip at or after the cut: up to there the earlier clip plays
+on, and from there the new music begins (never as much as a second after the cut, however many
+scenes follow). See ADR-0005.
+
+Units: samples at 48 kHz, places on the track; whole seconds where the provider is asked.
+Pure.
+"""
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict
+
+from services.generator.providers import ContinuationWindow
+from shared.contract.events import JobFailed, Origin, SceneRequested, SegmentGenerated
+from shared.errors import JobError
+from shared.media.samples import SAMPLE_RATE_HZ, exact_seconds, samples_at
+
+
+class LastClip(BaseModel):
+    """The last real music: where its clip lies, and where it lies on the track."""
+
+    model_config = ConfigDict(frozen=True)
+
+    clip_key: str
+    clip_url: str | None
+    clip_url_born_at: float | None = None
+    clip_sha256: str | None = None
+    clip_samples: int
+    window_samples: int
+    join_samples: int
+    scene_end_samples: int | None = None  #: where the scene it was made for ends; None: unknown
+
+    @classmethod
+    def of(cls, segment: SegmentGenerated) -> Self | None:
+        """The clip of `segment`; None of silence."""
+        if segment.origin is Origin.SILENCE or segment.object_key is None:
+            return None
+        return cls(
+            clip_key=segment.object_key,
+            clip_url=segment.output_url,
+            clip_url_born_at=segment.output_url_born_at,
+            clip_sha256=segment.sha256,
+            clip_samples=segment.clip_samples,
+            window_samples=segment.window_samples,
+            join_samples=segment.join_samples,
+            scene_end_samples=segment.start_samples + segment.samples,
+        )
+
+    @property
+    def origin_samples(self) -> int:
+        """Where on the track the clip's first sample lies; may be before its start."""
+        return self.join_samples - self.window_samples
+
+
+class Continuation(BaseModel):
+    """The state of one job's newest run, as it stands in the table."""
+
+    model_config = ConfigDict(frozen=True)
+
+    run: int
+    scene_done: int = -1  #: the last finished scene; -1: none yet
+    elapsed_s: str = "0"  #: exact sum of the finished scenes' lengths, as a fraction
+    last_clip: LastClip | None = None
+    spent_usd: float = 0.0  #: by its scenes so far, failed attempts included
+    failure: JobFailed | None = None  #: the run ended here; later scenes are not made
+
+    @property
+    def elapsed(self) -> Fraction:
+        """Seconds of track that are finished."""
+        return Fraction(self.elapsed_s)
+
+    def after(self, segment: SegmentGenerated) -> Self:
+        """The state once `segment` is finished."""
+        elapsed = self.elapsed + exact_seconds(segment.duration_s)
+        return self.model_copy(
+            update={
+                "scene_done": segment.scene_index,
+                "elapsed_s": str(elapsed),
+                "last_clip": LastClip.of(segment) or self.last_clip,
+                "spent_usd": self.spent_usd + (segment.cost_usd or 0.0),
+            }
+        )
+
+    def ended(self, failure: JobFailed) -> Self:
+        """The state once the run ended in `failure`."""
+        spent_usd = self.spent_usd + (failure.cost_usd or 0.0)
+        return self.model_copy(update={"failure": failure, "spent_usd": spent_usd})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StyleSample:
+    """Somebody's own music as a clip of whole seconds, which the first music of a run continues.
+
+    It is never heard: its end lies where the music begins.
+    """
+
+    clip_key: str
+    clip_sha256: str
+    length_s: int
+
+    @property
+    def window(self) -> ContinuationWindow:
+        """All of it."""
+        return ContinuationWindow(
+            clip_key=self.clip_key,
+            clip_url=None,
+            clip_sha256=self.clip_sha256,
+            start_s=0,
+            end_s=self.length_s,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScenePlan:
+    """Where a scene's music belongs, and what the provider is asked for."""
+
+    start_samples: int
+    samples: int
+    join_samples: int  #: where on the track the first sample after the window belongs
+    window: ContinuationWindow | None
+    duration_s: int  #: what the provider is asked for, window included
+    continues_style: bool = False  #: the window is a style sample, not earlier music
+
+    @property
+    def window_samples(self) -> int:
+        """Samples of old music at the head of the clip to come."""
+        return self.window.length_s * SAMPLE_RATE_HZ if self.window else 0
+
+
+def plan_scene(
+    state: Continuation,
+    scene: SceneRequested,
+    *,
+    window_s: int,
+    style: StyleSample | None = None,
+) -> ScenePlan:
+    """Where the next scene lies and how it continues, with a window of `window_s` if possible.
+
+    Where there is no music yet, it continues `style`, all of it.
+
+    Raises:
+        JobError: the scene is shorter than a sample.
+    """
+    length = exact_seconds(scene.duration_s)
+    start = samples_at(state.elapsed)
+    samples = samples_at(state.elapsed + length) - start
+    if samples < 1:
+        raise JobError(
+            f"scene {scene.scene_index} lasts {scene.duration_s} s, less than one sample",
+            code="scene_too_short",
+        )
+    window, join = _window(state.last_clip, start, window_s)
+    continues_style = style is not None and state.last_clip is None
+    if style is not None and continues_style:
+        window = style.window
+    early_s = -(-(start + samples - join) // SAMPLE_RATE_HZ)  # more, if it begins before the cut
+    return ScenePlan(
+        start_samples=start,
+        samples=samples,
+        join_samples=join,
+        window=window,
+        duration_s=max(math.ceil(length), early_s) + (window.length_s if window else 0),
+        continues_style=continues_style,
+    )
+
+
+def _window(
+    last: LastClip | None, start_samples: int, window_s: int
+) -> tuple[ContinuationWindow | None, int]:
+    """The window on the last clip, and where the music after it belongs."""
+    if last is None:
+        return None, start_samples
+    whole_s = last.clip_samples // SAMPLE_RATE_HZ  # never a window past the clip's end
+    cut_samples = start_samples - last.origin_samples  # the cut, in the clip's own time
+    end_s = min(whole_s, -(-cut_samples // SAMPLE_RATE_HZ))
+    if end_s < 1:
+        return None, start_samples
+    window = ContinuationWindow(
+        clip_key=last.clip_key,
+        clip_url=last.clip_url,
+        clip_url_born_at=last.clip_url_born_at,
+        clip_sha256=last.clip_sha256,
+        start_s=max(0, end_s - window_s),
+        end_s=end_s,
+    )
+    end = last.origin_samples + end_s * SAMPLE_RATE_HZ
+    follows = last.scene_end_samples == start_samples  # else there was silence in between
+    # The clip of the scene before may end with less than the whole second that reaches the cut
+    # (padding in front of it counts, too): it is continued where its last whole second ends.
+    short = 0 < start_samples - end <= SAMPLE_RATE_HZ
+    return window, end if follows and short else max(start_samples, end)

@@ -1,0 +1,131 @@
+"""Segments: what is told of a finished scene, however it came about.
+
+Pure.
+"""
+
+import hashlib
+from dataclasses import dataclass
+
+from services.generator.composition.attempts import Made
+from services.generator.providers import MusicProvider
+from services.generator.scene.cache import CachedClip
+from services.generator.scene.plan import ScenePlan
+from services.generator.scene.prompt import prompt_for
+from shared.contract.events import Origin, SceneRequested, SegmentGenerated
+from shared.errors import JobError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segments:
+    """Writes the segments of one scene."""
+
+    scene: SceneRequested
+    plan: ScenePlan
+    provider: MusicProvider
+    style_fault: str | None = None  #: why the style sample that was named is not continued
+
+    @property
+    def prompt(self) -> str:
+        """What the provider is asked for."""
+        return prompt_for(
+            description=self.scene.description,
+            mood=self.scene.mood,
+            scene_prompt=self.scene.prompt,
+            run_prompt=self.scene.params.prompt,
+        )
+
+    def made(self, made: Made, *, key: str, why_silent: str) -> SegmentGenerated:
+        """Of a clip that was composed now."""
+        origin, reason = self._origin(made, why_silent)
+        continues = origin is Origin.CONTINUED
+        clip = made.clip
+        return SegmentGenerated(
+            **self._common(),
+            origin=origin,
+            reason=reason,
+            object_key=key,
+            content_type=clip.content_type,
+            sha256=hashlib.sha256(clip.data).hexdigest(),
+            size_bytes=len(clip.data),
+            clip_samples=made.clip_samples,
+            window_samples=made.old_samples if continues else made.padding_samples,
+            padding_samples=made.padding_samples,
+            replaces=made.replaces and continues,
+            join_samples=self.plan.join_samples if continues else self.plan.start_samples,
+            seed=made.prediction.request.seed,
+            prediction_id=made.prediction.id,
+            output_url=clip.output_url,
+            output_url_born_at=clip.output_url_born_at,
+            attempts=len(made.failed) + 1,
+            generation_s=clip.generation_s,
+            cost_usd=made.cost_usd,
+            warnings=(*self._style_warnings, *made.failed, *clip.warnings),
+        )
+
+    def cached(self, hit: CachedClip, *, key: str) -> SegmentGenerated:
+        """Of a clip that was composed before, for this or another job."""
+        continues = self.plan.window is not None
+        facts = hit.facts
+        return SegmentGenerated(
+            **self._common(),
+            origin=Origin.CACHED,
+            reason=f"the same was composed at {facts.made_at}",
+            object_key=key,
+            content_type=facts.content_type,
+            sha256=facts.sha256,
+            size_bytes=len(hit.data),
+            clip_samples=facts.clip_samples,
+            window_samples=facts.old_samples if continues else facts.padding_samples,
+            padding_samples=facts.padding_samples,
+            join_samples=self.plan.join_samples if continues else self.plan.start_samples,
+            seed=facts.seed,
+            prediction_id=facts.prediction_id,
+            cost_usd=0.0,
+            saved_usd=facts.cost_usd,
+            warnings=self._style_warnings,
+        )
+
+    def silent(self, error: JobError) -> SegmentGenerated:
+        """Of a scene that could not be composed, and whose run goes on without it."""
+        return SegmentGenerated(
+            **self._common(),
+            origin=Origin.SILENCE,
+            reason=error.reason,
+            object_key=None,
+            clip_samples=0,
+            join_samples=self.plan.start_samples,
+            cost_usd=error.cost_usd,
+            warnings=self._style_warnings,
+        )
+
+    def _origin(self, made: Made, why_silent: str) -> tuple[Origin, str | None]:
+        """How the segment was made, and why if that needs saying."""
+        if self.provider.makes_silence:
+            return Origin.SILENCE, why_silent
+        if self.plan.window is None:
+            usual = "nothing to continue from" if self.scene.scene_index else None
+            return Origin.FRESH, self.style_fault or usual
+        if not made.clip.continued:
+            return Origin.FRESH, "; ".join(made.clip.warnings) or "made without continuation"
+        return Origin.CONTINUED, "continues the style sample" if self.plan.continues_style else None
+
+    @property
+    def _style_warnings(self) -> tuple[str, ...]:
+        return (self.style_fault,) if self.style_fault else ()
+
+    def _common(self) -> dict[str, object]:
+        scene, plan = self.scene, self.plan
+        return {
+            "job_id": scene.job_id,
+            "run": scene.run,
+            "scene_index": scene.scene_index,
+            "scene_count": scene.scene_count,
+            "duration_s": scene.duration_s,
+            "start_samples": plan.start_samples,
+            "samples": plan.samples,
+            "prompt": self.prompt,
+            "provider": self.provider.name,
+            "model": self.provider.model,
+            "params": scene.params,
+            "video": scene.video,
+        }

@@ -1,0 +1,130 @@
+"""Segments: whether they make up a run, and which of their clips are heard.
+
+A cumulative clip holds, before its new music, what was made before it: the whole track so far,
+or as much of it as the clip had that was sent. From where it begins it is heard instead of the
+segments before it, at one level and without their joints. It enters where the first of them
+entered, in the same way: at the beginning of the track, spliced to music that it does not hold,
+or faded in. A silent scene stays silent, so what lies before it is not replaced; nor is what was
+made anew before a kept scene: the clip holds the music of an earlier run there.
+
+Where segments are to fade into each other, each keeps its scene and its fades, and plays what
+the cumulative clip has there.
+
+Units: places and lengths are samples of the track. Pure.
+"""
+
+from collections.abc import Sequence
+
+from services.merger.assembly import WINDOW_SAMPLES_MIN
+from services.merger.bridge import is_bridged
+from services.merger.placed_clip import EDGE_SAMPLES
+from shared.contract.events import SegmentGenerated
+from shared.errors import InvalidEventError
+from shared.media.samples import SAMPLE_RATE_HZ
+
+
+def check_run(segments: Sequence[SegmentGenerated]) -> None:
+    """Return if these are all segments of one run, in order and without a gap.
+
+    Raises:
+        InvalidEventError: which segment does not fit, and why.
+    """
+    first, place = segments[0], 0
+    for index, segment in enumerate(segments):
+        whole = (segment.job_id, segment.run, segment.scene_count)
+        if whole != (first.job_id, first.run, len(segments)) or segment.scene_index != index:
+            raise InvalidEventError(
+                f"segment {index} of run {first.run} says it is scene {segment.scene_index} "
+                f"of {segment.scene_count} in run {segment.run}"
+            )
+        if segment.start_samples != place:
+            raise InvalidEventError(
+                f"scene {index} starts at sample {segment.start_samples}, "
+                f"the one before it ends at {place}"
+            )
+        place += segment.samples
+
+
+def heard(segments: Sequence[SegmentGenerated], *, apart: bool) -> list[SegmentGenerated]:
+    """The segments of a run as they are to be laid; `apart`: none is joined with another."""
+    parts: list[SegmentGenerated] = []
+    index = len(segments) - 1
+    while index >= 0:
+        last = segments[index]
+        first = _first_replaced(segments, index, apart=apart) if last.replaces else index
+        if last.replaces and apart:
+            parts += [_with_clip_of(last, segments[k]) for k in range(index, first - 1, -1)]
+        elif last.replaces:
+            after_music = first > 0 and segments[first - 1].object_key is not None
+            parts.append(_joined(segments[first], last, after_music=after_music))
+        else:
+            parts.append(last)
+        index = first - 1
+    return parts[::-1]
+
+
+def _first_replaced(segments: Sequence[SegmentGenerated], index: int, *, apart: bool) -> int:
+    """The first segment whose music the cumulative clip of segment `index` holds."""
+    begin = _music_from(segments[index])
+    first = index
+    while first > 0 and segments[first - 1].object_key is not None:
+        if is_bridged(segments[first]):
+            break  # what it holds of the music before this scene is no longer there
+        earlier = segments[first - 1]
+        follows = first > 1 and segments[first - 2].object_key is not None
+        if apart or not follows or _window(earlier) < WINDOW_SAMPLES_MIN:
+            holds = begin <= earlier.start_samples + EDGE_SAMPLES
+        else:
+            holds = begin + WINDOW_SAMPLES_MIN <= earlier.join_samples
+        if not holds:
+            break
+        first -= 1
+    return first
+
+
+def _joined(
+    first: SegmentGenerated, last: SegmentGenerated, *, after_music: bool
+) -> SegmentGenerated:
+    """One segment from the beginning of `first` to the end of `last`, out of the clip of `last`."""
+    join = max(first.join_samples, _music_from(last))
+    repeats = after_music and not is_bridged(first)
+    if repeats:  # the earlier it takes over from music that it repeats, the better
+        join = min(join, _music_from(last) + SAMPLE_RATE_HZ)
+    start = min(first.start_samples, join) if repeats else first.start_samples
+    return last.model_copy(
+        update={
+            "scene_index": first.scene_index,
+            "start_samples": start,
+            "samples": last.start_samples + last.samples - start,
+            "join_samples": join,
+            "window_samples": join - _zero(last),
+            "kept": first.kept,
+        }
+    )
+
+
+def _with_clip_of(last: SegmentGenerated, segment: SegmentGenerated) -> SegmentGenerated:
+    """`segment`, playing the clip of `last`."""
+    join = max(segment.join_samples, _music_from(last))
+    return segment.model_copy(
+        update={
+            "object_key": last.object_key,
+            "sha256": last.sha256,
+            "clip_samples": last.clip_samples,
+            "padding_samples": last.padding_samples,
+            "join_samples": join,
+            "window_samples": join - _zero(last),
+        }
+    )
+
+
+def _zero(segment: SegmentGenerated) -> int:
+    return segment.join_samples - segment.window_samples
+
+
+def _music_from(segment: SegmentGenerated) -> int:
+    return _zero(segment) + segment.padding_samples
+
+
+def _window(segment: SegmentGenerated) -> int:
+    return segment.window_samples - segment.padding_samples

@@ -1,0 +1,1 @@
+"""The published contract: events, topics, ids and run parameters."""

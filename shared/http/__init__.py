@@ -1,0 +1,1 @@
+"""HTTP: the server in our event loop, health and metrics endpoints, guarded downloads."""

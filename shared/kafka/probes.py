@@ -1,0 +1,52 @@
+"""Probing Kafka: whether a broker answers, now and at the start.
+
+I/O: Kafka.
+"""
+
+import contextlib
+
+from aiokafka.client import AIOKafkaClient
+from aiokafka.errors import KafkaError
+
+from shared.clock import Clock
+from shared.errors import RetryableError
+from shared.http.probes import Probe
+from shared.kafka.admin import ensure_topics
+from shared.kafka.client import connection
+from shared.kafka.producer import Publisher
+from shared.settings import KafkaSettings
+from shared.storage import ObjectStore
+
+
+def server_probes(kafka: KafkaSettings, store: ObjectStore, *, clock: Clock) -> list[Probe]:
+    """Of the two servers that every service needs."""
+    return [
+        Probe(name="kafka", ask=lambda: ask_kafka(kafka), clock=clock),
+        Probe(name="store", ask=store.check, clock=clock),
+    ]
+
+
+async def ask_kafka(settings: KafkaSettings) -> None:
+    """Return if a broker answers.
+
+    Raises:
+        RetryableError: none does.
+    """
+    client = AIOKafkaClient(**connection(settings), client_id="segue-probe")
+    try:
+        await client.bootstrap()
+    except KafkaError as error:
+        raise RetryableError(f"Kafka at {settings.bootstrap_servers}: {error}") from error
+    finally:
+        with contextlib.suppress(KafkaError, OSError):
+            await client.close()
+
+
+async def connected(publisher: Publisher, settings: KafkaSettings) -> None:
+    """Return when the topics are there and `publisher` can write on them.
+
+    Raises:
+        RetryableError: no broker answers.
+    """
+    await ensure_topics(settings)
+    await publisher.start()

@@ -1,0 +1,284 @@
+"""Routing: one record worked to its end; the kind of error decides where it goes.
+
+    RetryableError     again, in place: the lane waits, order is kept
+    InvalidEventError  dead letter, and the run is parked behind it
+    JobError           job.failed with the reason; the record is done
+    anything else      a bug: dead letter with its traceback, job.failed, the run is parked
+
+Whatever happens, a job says why it stopped. What cannot be published is tried until it can:
+without a broker there is nothing else to do, and nothing may be let go.
+"""
+
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from shared.clock import Clock
+from shared.contract.events import Event, JobFailed, Stage
+from shared.errors import DeadLetterLimitError, InvalidEventError, JobError, RetryableError
+from shared.kafka.codec import Envelope, Record, Unreadable
+from shared.kafka.dead_letters import DeadLetters
+from shared.kafka.parked_runs import REQUEUE_ID, ParkedRuns
+from shared.kafka.producer import Publisher, Publishing
+from shared.kafka.tracing import handling
+from shared.processing.retry import RetryPolicy
+from shared.settings import LaneSettings
+from shared.storage import ObjectStore
+from shared.telemetry import trace
+from shared.telemetry.consumer_metrics import Working
+from shared.telemetry.log import Logger
+from shared.telemetry.metrics import (
+    DEAD_LETTERS_TOTAL,
+    FAILURES_TOTAL,
+    RECORD_SECONDS,
+    RECORDS_TOTAL,
+    RETRIES_TOTAL,
+    WORK_SECONDS,
+)
+from shared.telemetry.redaction import redacted
+
+Gate = Callable[[], Awaitable[None]]
+Handle = Callable[[Envelope], Awaitable[None]]
+INTERNAL_ERROR = "internal_error"
+
+
+class ParkedBehindError(InvalidEventError):
+    """Not wrong itself: an earlier record of its run is a dead letter."""
+
+
+@dataclass(kw_only=True)
+class Router:
+    """Routes the records of one service."""
+
+    service: str
+    stage: Stage
+    publisher: Publishing
+    dead_letters: DeadLetters
+    parked: ParkedRuns
+    policy: RetryPolicy
+    clock: Clock
+    log: Logger
+    chance: random.Random = field(default_factory=random.Random)
+    working: Working = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Tell Prometheus what is worked on."""
+        self.working = Working(self.service, self.clock)
+
+    async def run(self, received: Envelope | Unreadable, handle: Handle, *, gate: Gate) -> None:
+        """Work a record off; returns when it may be let go.
+
+        Raises:
+            DeadLetterLimitError: too many dead letters in a row: stop the consumer.
+        """
+        event = received.event if isinstance(received, Envelope) else None
+        with handling(received.record, event):
+            self.log.debug("record is taken up", action="record.taken", **_place(received.record))
+            await self._routed(received, handle, gate)
+
+    async def _routed(self, received: Envelope | Unreadable, handle: Handle, gate: Gate) -> None:
+        if isinstance(received, Unreadable):
+            self.dead_letters.admit(received.error)
+            await self._dead_letter(received.record, received.error, attempts=1)
+            return
+        envelope, record = received, received.record
+        run = getattr(envelope.event, "run", 0)
+        job_id = envelope.event.job_id
+        requeue = record.header(REQUEUE_ID)
+        if await self._insist(
+            lambda: self.parked.is_parked(job_id, run, record.topic, requeue=requeue)
+        ):
+            reason = ParkedBehindError("parked behind an earlier dead letter of its run")
+            await self._dead_letter(record, reason, attempts=0, behind=True)
+            # after the letter: a requeue that did not see it must not release the lane
+            await self._insist(lambda: self.parked.hold(job_id, run, record.topic))
+            return
+        with self.working.one() as for_s:
+            if await self._attempts(envelope, handle, gate):
+                WORK_SECONDS.labels(self.service, record.topic).observe(for_s())
+
+    async def _attempts(self, envelope: Envelope, handle: Handle, gate: Gate) -> bool:
+        """Whether it was done, and not given up."""
+        attempt = 1
+        first_failed_at: datetime | None = None
+        while True:
+            await gate()
+            try:
+                await handle(envelope)
+            except RetryableError as error:
+                first_failed_at = first_failed_at or self.clock.now()
+                if attempt >= self.policy.attempts_max:
+                    await self._give_up(envelope, error, attempt, first_failed_at)
+                    return False
+                delay_s = self.policy.delay_s(
+                    attempt, asked_s=error.retry_after_s, chance=self.chance
+                )
+                RETRIES_TOTAL.labels(self.service, envelope.record.topic).inc()
+                self._tell(envelope, "trying again", error, delay_s=round(delay_s, 2))
+                await self.clock.sleep(delay_s)
+                attempt += 1
+            except JobError as error:
+                await self._fail(envelope.event, error)
+                self._count(envelope.record.topic, "job_failed")
+                await self._pass(envelope)
+                return False
+            except DeadLetterLimitError:
+                raise
+            except Exception as error:  # noqa: BLE001 - a bug stops its job, never the partition
+                await self._give_up(envelope, error, attempt, first_failed_at)
+                return False
+            else:
+                self.dead_letters.went_well()
+                self._done(envelope.record)
+                self.log.debug("record is done", action="record.done", attempt=attempt)
+                await self._pass(envelope)
+                return True
+
+    async def _pass(self, envelope: Envelope) -> None:
+        """Release a lane behind the last record of its requeue."""
+        job_id, run = envelope.event.job_id, getattr(envelope.event, "run", 0)
+        record = envelope.record
+        await self._insist(lambda: self.parked.passed(record, job_id=job_id, run=run))
+
+    async def _give_up(
+        self, envelope: Envelope, error: Exception, attempts: int, first_failed_at: datetime | None
+    ) -> None:
+        """Say why the job stops, close its lane, keep the record; in this order.
+
+        Not if too many were given up already: then the fault is ours, and no job's.
+        """
+        self.dead_letters.admit(error)
+        event, topic = envelope.event, envelope.record.topic
+        known = isinstance(error, RetryableError | InvalidEventError)
+        failure = JobError(
+            redacted(str(error) if known else f"internal error: {type(error).__name__}: {error}"),
+            code="gave_up" if known else INTERNAL_ERROR,
+            retryable=True,
+        )
+        await self._fail(event, failure)
+        run = getattr(event, "run", 0)
+        await self._insist(
+            lambda: self.parked.park(event.job_id, run, topic, reason=failure.reason)
+        )
+        await self._dead_letter(
+            envelope.record, error, attempts=attempts, first_failed_at=first_failed_at
+        )
+
+    async def _fail(self, event: Event, error: JobError) -> None:
+        trace.failed(error)
+        run = getattr(event, "run", None)
+        if run is None:
+            return  # upstream's video.stitched: there is no run yet that could fail
+        scene_index = getattr(event, "scene_index", None)
+        failed = JobFailed(
+            job_id=event.job_id,
+            run=run,
+            stage=self.stage,
+            code=error.code,
+            message=error.reason,
+            scene_index=scene_index if self.stage is Stage.GENERATION else None,
+            retryable=error.retryable,
+            cost_usd=error.cost_usd,
+        )
+        await self._insist(lambda: self.publisher.publish(failed))
+        FAILURES_TOTAL.labels(self.service, error.code).inc()
+        self.log.warning(
+            "job failed",
+            action="job.failed",
+            job_id=event.job_id,
+            run=run,
+            code=error.code,
+            reason=error.reason,
+        )
+
+    async def _dead_letter(
+        self,
+        record: Record,
+        error: Exception,
+        *,
+        attempts: int,
+        first_failed_at: datetime | None = None,
+        behind: bool = False,
+    ) -> None:
+        trace.failed(error)
+        DEAD_LETTERS_TOTAL.labels(self.service, record.topic).inc()
+        self._count(record.topic, "dead_lettered")
+        self.log.error(
+            "record is a dead letter",
+            action="record.dead_lettered",
+            **_place(record),
+            reason=str(error),
+            attempts=attempts,
+        )
+        await self._insist(
+            lambda: self.dead_letters.put(
+                record, error, attempts=attempts, first_failed_at=first_failed_at, behind=behind
+            )
+        )
+
+    async def _insist(self, call: Callable[[], Awaitable[object]]) -> object:
+        """`call` until it answers; only the end of the process ends the waiting."""
+        attempt = 1
+        while True:
+            try:
+                return await call()
+            except RetryableError as error:
+                self.log.warning(
+                    "waiting for Kafka or the store", action="record.retried", reason=str(error)
+                )
+                await self.clock.sleep(self.policy.delay_s(attempt, chance=self.chance))
+                attempt += 1
+
+    def _tell(self, envelope: Envelope, what: str, error: Exception, **fields: object) -> None:
+        self.log.warning(
+            what,
+            action="record.retried",
+            job_id=envelope.event.job_id,
+            topic=envelope.record.topic,
+            offset=envelope.record.offset,
+            reason=str(error),
+            **fields,
+        )
+
+    def _done(self, record: Record) -> None:
+        self._count(record.topic, "done")
+        if record.written_at_s is not None:
+            age_s = self.clock.now().timestamp() - record.written_at_s
+            RECORD_SECONDS.labels(self.service, record.topic).observe(max(0.0, age_s))
+
+    def _count(self, topic: str, outcome: str) -> None:
+        RECORDS_TOTAL.labels(self.service, topic, outcome).inc()
+
+
+def _place(record: Record) -> dict[str, str | int]:
+    return {"topic": record.topic, "partition": record.partition, "offset": record.offset}
+
+
+def build_router(
+    *,
+    service: str,
+    stage: Stage,
+    publisher: Publisher,
+    store: ObjectStore,
+    settings: LaneSettings,
+    clock: Clock,
+    log: Logger,
+) -> Router:
+    """The router of one service, from its settings."""
+    return Router(
+        service=service,
+        stage=stage,
+        publisher=publisher,
+        dead_letters=DeadLetters(
+            publisher, service=service, clock=clock, consecutive_max=settings.dead_letters_max
+        ),
+        parked=ParkedRuns(store),
+        policy=RetryPolicy(
+            first_s=settings.backoff_first_s,
+            max_s=settings.backoff_max_s,
+            attempts_max=settings.attempts_max,
+        ),
+        clock=clock,
+        log=log,
+    )

@@ -1,0 +1,1 @@
+"""Audio and video: samples, decoding, probing and the ffmpeg process."""

@@ -1,0 +1,175 @@
+"""Video: what a file holds, and whether it can be scored.
+
+The container is told from the file's first bytes and its demuxer is pinned, so a playlist with
+a video's name is refused before any demuxer sees it, and none can open what the bytes name.
+Then every packet is read once: headers lie, packets do not. Nothing is decoded.
+
+Units: the picture's length is whole samples at 48 kHz, from the start of the file's timeline to
+the end of its last frame. I/O: reads one local file, blocking: call it in a thread.
+"""
+
+import hashlib
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+
+import av
+from av.container import InputContainer
+from av.stream import Disposition
+from av.video.stream import VideoStream
+
+from shared.errors import MediaError
+from shared.media.samples import samples_at, seconds_at
+
+LENGTH_S_MAX = 6 * 3600  # beyond it a time stamp is a lie or a bomb
+PIXELS_MAX = 7680 * 4320  # 8K
+_HEAD_BYTES = 512
+_MOV_BOXES = frozenset({b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot"})
+_MATROSKA_MAGIC = b"\x1a\x45\xdf\xa3"
+_NAMES = {"mov": "MP4", "matroska": "Matroska"}
+_EARLY_S = Fraction(1, 5)  # headers round, and edit lists cut inside a frame
+_ONLY_FILES = {"protocol_whitelist": "file"}
+_WAY_OUT = "MP4, MOV, Matroska and WebM can be scored; convert it: ffmpeg -i IN -c copy OUT.mp4"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VideoInfo:
+    """What was measured of a video whose picture is whole."""
+
+    demuxer: str  #: FFmpeg's name, for `-f`: "mov" (MP4, MOV) or "matroska" (and WebM)
+    video_codec: str
+    width: int
+    height: int
+    samples: int  #: how long the picture lasts, at 48 kHz
+    packet_count: int  #: of the picture
+    picture_sha256: str  #: over the picture's packets, in order; a true copy has the same
+    has_audio: bool
+
+    @property
+    def duration_s(self) -> float:
+        """How long the picture lasts, in seconds."""
+        return seconds_at(self.samples)
+
+
+@dataclass(slots=True)
+class _Packets:
+    """What reading all packets showed. Times in seconds, exact."""
+
+    count: int = 0
+    digest: "hashlib._Hash" = field(default_factory=hashlib.sha256)
+    picture_end_s: Fraction = Fraction(0)
+    end_s: Fraction = Fraction(0)  #: over all streams
+    cut: bool = False  #: a packet is shorter than the index says
+
+
+def probe_video(path: Path) -> VideoInfo:
+    """What the video at `path` holds.
+
+    Raises:
+        MediaError: not a video, no picture in it, or it ends early; in words for a person.
+    """
+    demuxer = _demuxer_of(path)
+    name = _NAMES[demuxer]
+    try:
+        with av.open(
+            str(path), format=demuxer, options=_ONLY_FILES, metadata_errors="replace"
+        ) as container:
+            picture = _picture(container)
+            return _measured(container, picture, demuxer)
+    except av.FFmpegError as error:
+        raise MediaError(
+            f"the {name} file cannot be read, it ends early or is damaged ({error.strerror})"
+        ) from error
+
+
+def _demuxer_of(path: Path) -> str:
+    with path.open("rb") as file:
+        head = file.read(_HEAD_BYTES)
+    if head[4:8] in _MOV_BOXES:
+        return "mov"
+    if head.startswith(_MATROSKA_MAGIC):
+        return "matroska"
+    if not head:
+        raise MediaError("not a video: the file is empty")
+    if "".join(head.decode("utf-8", errors="ignore").split()).isprintable():
+        raise MediaError(f"not a video: the file is text. {_WAY_OUT}")
+    raise MediaError(f"not a video, or none of a known kind. {_WAY_OUT}")
+
+
+def _picture(container: InputContainer) -> VideoStream:
+    """The first picture that moves: cover art is a picture stream, too."""
+    for stream in container.streams.video:
+        if not stream.disposition & Disposition.attached_pic:
+            break
+    else:
+        held = "only sound" if container.streams.audio else "no streams that could be one"
+        raise MediaError(f"the file has no picture: {held}")
+    if getattr(stream, "codec_context", None) is None:  # PyAV's types do not say that it can be
+        raise MediaError("the picture is in a codec that FFmpeg does not know, or it is damaged")
+    if stream.width * stream.height > PIXELS_MAX:
+        raise MediaError(f"a picture of {stream.width}x{stream.height} is beyond 7680x4320")
+    return stream
+
+
+def _measured(container: InputContainer, picture: VideoStream, demuxer: str) -> VideoInfo:
+    frame_s = 1 / picture.average_rate if picture.average_rate else Fraction(0)
+    packets = _read(container, picture, frame_s)
+    start_s = Fraction(container.start_time or 0, av.time_base)
+    _check_whole(container, picture, packets, tolerance_s=max(_EARLY_S, 2 * frame_s))
+    samples = samples_at(packets.picture_end_s - start_s)
+    if samples < 1:
+        raise MediaError("the file has no picture: its picture stream lasts no time")
+    return VideoInfo(
+        demuxer=demuxer,
+        video_codec=picture.codec_context.codec.canonical_name,
+        width=picture.width,
+        height=picture.height,
+        samples=samples,
+        packet_count=packets.count,
+        picture_sha256=packets.digest.hexdigest(),
+        has_audio=bool(container.streams.audio),
+    )
+
+
+def _read(container: InputContainer, picture: VideoStream, frame_s: Fraction) -> _Packets:
+    found = _Packets()
+    for packet in container.demux():
+        if packet.size == 0:
+            continue  # the flush at the end
+        found.cut = found.cut or packet.is_corrupt
+        is_picture = packet.stream.index == picture.index
+        if is_picture:
+            found.count += 1
+            found.digest.update(packet)
+        moment = packet.dts if packet.pts is None else packet.pts
+        if packet.is_discard or moment is None:
+            continue  # decoded, but outside the edit list: never shown
+        length_s = Fraction(packet.duration or 0) * packet.time_base
+        end_s = moment * packet.time_base + (length_s or (frame_s if is_picture else 0))
+        if end_s > LENGTH_S_MAX:
+            raise MediaError(f"longer than {LENGTH_S_MAX // 3600} hours, by its time stamps")
+        found.end_s = max(found.end_s, end_s)
+        if is_picture:
+            found.picture_end_s = max(found.picture_end_s, end_s)
+    if not found.count:
+        raise MediaError("the file has no picture: its picture stream is empty, or ends early")
+    return found
+
+
+def _check_whole(
+    container: InputContainer, picture: VideoStream, packets: _Packets, *, tolerance_s: Fraction
+) -> None:
+    """Compare what the header promises with what is there."""
+    end_s = packets.end_s
+    if picture.duration is not None and picture.time_base is not None:
+        promised_s = ((picture.start_time or 0) + picture.duration) * picture.time_base
+        end_s = packets.picture_end_s
+    elif container.duration is not None:  # Matroska speaks only of the whole
+        promised_s = Fraction((container.start_time or 0) + container.duration, av.time_base)
+    else:
+        promised_s = end_s
+    if packets.cut or promised_s - end_s > tolerance_s:
+        raise MediaError(
+            f"the video ends early: its header says {float(promised_s):.2f} s, "
+            f"its packets end at {float(end_s):.2f} s"
+        )

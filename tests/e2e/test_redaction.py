@@ -1,0 +1,218 @@
+"""What services say at their most talkative, and what neither log nor trace ever holds.
+
+Whole jobs through four processes at debug level, with a paid provider (a stand-in of it) and a
+real object store, traces exported by the environment alone; then everything is searched.
+"""
+
+import json
+import re
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from replicate_server import FakeReplicate, FaultKind
+from replicate_server.predictions.webhooks import signature
+from shared.settings import StoreSettings
+from shared.telemetry.log import ACTIONS
+from tests.e2e.pipeline_fixture import BASE, Line, running_line
+from tests.support.film_clips import film_clips
+from tests.support.replicate_provider import a_fake
+from tests.support.servers import Database, KafkaServer
+from tests.support.trace_collector import Collector, collector
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+
+SCENES = [
+    {"description": "a calm lake at dawn", "duration_s": 1.7},
+    {"description": "an exciting chase", "duration_s": 2.3},
+]
+SEGMENT_KEYS = "a sealing secret for tests,an older sealing secret"
+SASL_PASSWORD = "kafka-password-of-tests"
+OTLP_KEY = "collector-key-of-tests"
+OUTSIDE = "https://segue.example"  # nobody is there, and nobody needs to be
+#: what a line of each service must have told of its work
+WORKFLOW = {
+    "api": {"request.answered", "job.accepted", "outbox.published", "projection.applied"},
+    "generator": {
+        *("record.taken", "scene.started", "scene.planned", "claim.created", "provider.asked"),
+        *("provider.polled", "clip.fetched", "clip.measured", "clip.stored", "segment.stored"),
+        *("continuation.chosen", "event.published", "state.kept", "record.done", "store.called"),
+    },
+    "merger": {"segments.fetched", "clips.joined", "loudness.measured", "track.merged"},
+    "muxer": {"video.fetched", "video.planned", "video.checked", "video.muxed"},
+}
+#: of the work on one scene or run, where no call names it
+BOUND = {"scene.planned", "clip.measured", "store.called", "clips.joined", "video.planned"}
+SHAPES = (r"X-Amz-Signature", r"gAAAA[\w-]{20}", r"data:audio", r"whsec_\w", r"Bearer (?!\*)")
+
+
+@pytest.fixture
+async def replicate() -> AsyncIterator[FakeReplicate]:
+    """A fake that works for a fifth of a second."""
+    async with a_fake(0.2) as started:
+        yield started
+
+
+def _store(minio: StoreSettings) -> dict[str, str]:
+    return {
+        "SEGUE_STORE_DIR": "",
+        "MINIO_ENDPOINT": minio.endpoint,
+        "MINIO_ACCESS_KEY": minio.access_key.get_secret_value(),
+        "MINIO_SECRET_KEY": minio.secret_key.get_secret_value(),
+        "MINIO_BUCKET": minio.bucket,
+    }
+
+
+async def test_secrets_are_in_no_line_and_in_no_span(
+    kafka: KafkaServer,
+    postgres: Database,
+    minio: StoreSettings,
+    topic_prefix: str,
+    tmp_path: Path,
+    replicate: FakeReplicate,
+) -> None:
+    """Keys, passwords, sealed links, presigned addresses, windows; well or badly as it goes."""
+    secret = {
+        "DATABASE_URL": _with_password(await postgres()),
+        "REPLICATE_API_KEY": replicate.token,
+        "REPLICATE_WEBHOOK_SECRET": replicate.webhook_secret,
+        "SEGUE_SEGMENT_KEYS": SEGMENT_KEYS,
+        "KAFKA_SASL_PASSWORD": SASL_PASSWORD,
+        "OTEL_EXPORTER_OTLP_HEADERS": f"api-key={OTLP_KEY}",
+    }
+    async with collector() as traces:
+        settings: dict[str, Any] = {
+            **_store(minio),
+            **secret,
+            "MUSIC_PROVIDER": "",
+            "REPLICATE_BASE_URL": replicate.base_url,
+            "SEGUE_REPLICATE_STARTS_PER_S": "10",
+            "SEGUE_REPLICATE_POLL_FIRST_S": "0.2",
+            "SEGUE_SCENE_ATTEMPTS_MAX": "1",
+            "SEGUE_LOG_LEVEL": "debug",
+            "OTEL_EXPORTER_OTLP_ENDPOINT": traces.endpoint,
+        }
+        async with running_line(
+            kafka,
+            postgres,
+            topic_prefix,
+            tmp_path,
+            **settings,
+        ) as line:
+            await _a_window_inside_the_request(line, replicate)
+            tokens = await _links(line, replicate)
+            for service in line.services.values():
+                assert await service.stop() == 0
+        said = {name: service.log.read_text() for name, service in line.services.items()}
+
+    _search(said, traces, {*tokens, *_words(secret), minio.secret_key.get_secret_value()})
+    _read(said)
+    _one_trace(traces)
+
+
+async def _a_window_inside_the_request(line: Line, replicate: FakeReplicate) -> None:
+    """A scored video; the second scene's window travels as a data URL, for the first clip did."""
+    replicate.fault(FaultKind.OUTPUT_SHAPE, times=1, value="data_url")
+    video = await line.upload(film_clips().carphone)
+    await line.generate(
+        job_id="inside", scenes=SCENES, video=video, audio_params={"merge_with_video": True}
+    )
+    told = await line.ended("inside")
+    assert told["audio_status"]["status"] == "completed", told
+    assert [entry.input_from for entry in replicate.ledger.entries] == [None, "data"]
+    for scene in told["progress"]["scenes"]:
+        assert (await line.client.get(scene["links"]["segment"])).status_code == 200
+
+
+async def _links(line: Line, replicate: FakeReplicate) -> set[str]:
+    """With an address outside: sealed links and webhooks, and they fail; the sealed tokens."""
+    generator = line.services["generator"]
+    assert await generator.stop() == 0
+    generator.environment["PUBLIC_BASE_URL"] = OUTSIDE
+    await generator.start()
+    replicate.fault(FaultKind.OUTPUT_SHAPE, times=1, value="data_url")
+    await line.generate(job_id="links", scenes=SCENES)
+    await line.ended("links")
+    kept = replicate._state.predictions.values()
+    sent = json.dumps([[one.view()["input"], one.webhook] for one in kept])
+    tokens = set(re.findall(r"gAAAA[\w-]+=*", sent))
+    assert any(f"{BASE}/segments/{token}" in sent for token in tokens)
+    hooks = set(re.findall(rf"{OUTSIDE}(/[^\"]*webhooks[^\"]*)", sent))
+    assert hooks
+    for path in hooks:
+        body, stamp = b'{"id": "anyprediction"}', int(time.time())  # noqa: TID251 - the sender's
+        signed = signature(replicate.webhook_secret, webhook_id="m", timestamp=stamp, body=body)
+        for told in (signed, "v1,AAAA"):
+            await line.client.post(
+                path,
+                content=body,
+                headers={
+                    "content-type": "application/json",
+                    "webhook-id": "m",
+                    "webhook-timestamp": str(stamp),
+                    "webhook-signature": told,
+                },
+            )
+    return tokens
+
+
+def _with_password(url: str) -> str:
+    """The same database, for a user with a password that the server does not ask for."""
+    head, at, tail = url.partition("@")
+    return f"{head}:database-password-of-tests@{tail}" if at and head.count(":") == 1 else url
+
+
+def _words(secret: dict[str, str]) -> Iterator[str]:
+    """Every secret as it could be quoted."""
+    yield "database-password-of-tests"
+    yield secret["REPLICATE_API_KEY"].removeprefix("r8_")
+    yield secret["REPLICATE_WEBHOOK_SECRET"].removeprefix("whsec_")
+    yield from SEGMENT_KEYS.split(",")
+    yield from (SASL_PASSWORD, OTLP_KEY)
+
+
+def _search(said: dict[str, str], traces: Collector, secrets: set[str]) -> None:
+    exported = "\n".join(body.decode("latin-1") for body in traces.bodies)
+    assert exported
+    for name, text in {**said, "the traces": exported}.items():
+        assert [word for word in secrets if word in text] == [], name
+        assert [shape for shape in SHAPES if re.search(shape, text)] == [], name
+
+
+def _read(said: dict[str, str]) -> None:
+    """Every line is JSON of the catalogue, and each service tells how it works."""
+    told: dict[str, set[str]] = defaultdict(set)
+    for name, text in said.items():
+        for raw in text.splitlines():
+            line: dict[str, Any] = json.loads(raw)
+            assert line["action"] in ACTIONS, raw
+            assert {"timestamp", "level", "event"} <= set(line), raw
+            assert line["service"] == name, raw
+            told[name].add(line["action"])
+            if line["action"] in BOUND and name != "api":
+                assert line["job_id"] in {"inside", "links"}, raw
+                assert len(line["trace_id"]) == 32, raw
+    for name, actions in WORKFLOW.items():
+        assert actions - told[name] == set(), name
+
+
+def _one_trace(traces: Collector) -> None:
+    """The first job's, from four processes, by OTLP: whole."""
+    spans = [(service, span) for service, span in traces.spans()]
+    (asked,) = [
+        span
+        for service, span in spans
+        if span.name == "send audio.merged"
+        and any(one.value.string_value == "inside" for one in span.attributes)
+    ]
+    whole = [(service, span) for service, span in spans if span.trace_id == asked.trace_id]
+    known = {span.span_id for _, span in whole}
+    roots = [span.name for _, span in whole if not span.parent_span_id]
+    assert roots == [f"POST {BASE}/generate-scenes"]
+    assert {span.parent_span_id for _, span in whole} - known == {b""}
+    assert ("segue-api", "process video.muxed") in {(name, span.name) for name, span in whole}
+    assert {name for name, _ in whole} == {f"segue-{name}" for name in WORKFLOW}

@@ -1,0 +1,1 @@
+"""The harness of the fault suite: steps, processes, checker and simulation."""

@@ -1,0 +1,83 @@
+"""Stand-in: an ffmpeg that is the real one, until a fault is laid ready for its next call.
+
+The program is a shell script; a service is told of it by `FFMPEG`. A fault is for one call alone:
+the first one whose arguments hold the fault's word takes it away, whoever calls. Every other
+call is the real ffmpeg, untouched.
+
+I/O: files in the stand-in's folder.
+"""
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+
+from tests.support.films import real_ffmpeg
+from tests.support.processes import eventually
+
+_TAKEN_S = 60.0
+#: what a call does instead; `$last` is the file that it was to write, `$real` the real ffmpeg
+FAULTS: Mapping[str, str] = {
+    "slow": 'exec "$real" -re "$@"',
+    "hangs": "sleep 3600 & wait",
+    "writes nothing": "exit 0",
+    "writes an empty file": ': > "$last"',
+    "writes garbage": 'head -c 50000 /dev/urandom > "$last"',
+    "writes half": (
+        '"$real" "$@" || exit; size=$(stat -c %s "$last"); truncate -s $((size / 2)) "$last"'
+    ),
+    "says nonsense": "echo lavfi.r128.I=loud; echo 'the disk is a lake' >&2",
+    "never stops talking": "exec yes",
+    "has little memory": 'ulimit -v 200000; exec "$real" "$@"',
+    "has no memory": 'ulimit -v 120000; exec "$real" "$@"',
+}
+_SCRIPT = """\
+#!/bin/sh
+cd {folder} || exit 1
+real={real}
+if read -r word fault 2>/dev/null < ready; then
+  case "$*" in
+    *"$word"*) mv ready taken 2>/dev/null && took=$fault ;;
+  esac
+fi
+[ -n "$took" ] || exec "$real" "$@"
+for last; do :; done
+echo $$ > pid.part && mv pid.part pid
+case $took in
+{cases}
+esac
+"""
+
+
+class StandIn:
+    """One ffmpeg with its faults; `path` is the program."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir()
+        self.folder = folder
+        self.path = folder / "ffmpeg"
+        cases = "\n".join(f"  {shlex.quote(name)}) {does} ;;" for name, does in FAULTS.items())
+        self.path.write_text(
+            _SCRIPT.format(
+                folder=shlex.quote(str(folder)),
+                real=shlex.quote(real_ffmpeg().binary),
+                cases=cases,
+            )
+        )
+        self.path.chmod(0o755)
+
+    def lay(self, fault: str, *, word: str) -> None:
+        """The next call with `word` among its arguments has this fault."""
+        assert fault in FAULTS
+        (self.folder / "pid").unlink(missing_ok=True)
+        half = self.folder / "ready.part"
+        half.write_text(f"{word} {fault}\n")
+        half.rename(self.folder / "ready")
+
+    async def taken(self) -> int:
+        """The process that took the fault."""
+
+        async def look() -> int | None:
+            place = self.folder / "pid"
+            return int(place.read_text()) if place.exists() else None
+
+        return await eventually(look, within_s=_TAKEN_S, what=f"a call at {self.path}")

@@ -1,0 +1,156 @@
+"""Stage bench: one merger or muxer as a process of its own, fed with runs that are whole.
+
+Everything before it in the line is put there by hand: clips, tracks and a film of real music,
+in the room's store. Lengths are the caller's, so that a job is as large as its test wants.
+
+I/O: a store, Kafka, ffmpeg, processes.
+"""
+
+import hashlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from shared.contract.events import AudioMerged, Event, JobFailed, SegmentGenerated, VideoMuxed
+from shared.contract.params import AudioParams, VideoRef
+from shared.contract.topics import EVENT_TOPICS
+from shared.media.samples import samples_at
+from shared.storage import keys
+from tests.faults.harness.fault_fixture import Room, room
+from tests.faults.harness.forked_services import Forked
+from tests.faults.harness.process_probe import Ear, Said, an_ear, children
+from tests.support.audio_builders import Take, a_run_of_takes
+from tests.support.films import a_track, real_ffmpeg
+from tests.support.processes import eventually
+from tests.support.servers import KafkaServer
+
+FILM, SMALL_FILM = "uploads/film", "uploads/small"  # 650 KB and 4 KB
+FILM_S = 3.0
+_TEAL = "color=c=teal:s=64x36:r=25:d=1"
+_NOISE = f"nullsrc=s=128x128:r=25:d={FILM_S:g},geq=random(1)*255:128:128"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A service that turns one kind of event into another."""
+
+    service: str
+    takes: type[Event]
+    makes: type[Event]
+    encodes: str  #: a word that only the call has that writes the result
+
+
+MERGER = Stage(service="merger", takes=SegmentGenerated, makes=AudioMerged, encodes="libmp3lame")
+MUXER = Stage(service="muxer", takes=AudioMerged, makes=VideoMuxed, encodes="+faststart")
+
+
+class Bench:
+    """The service, what it is given, and what is heard of it."""
+
+    def __init__(self, here: Room, stage: Stage, service: Forked, ear: Ear, scratch: Path) -> None:
+        self.here, self.stage, self.service = here, stage, service
+        self.ear, self.scratch = ear, scratch
+
+    async def ask(
+        self, job_id: str, run: int = 1, *, seconds: float = 1.5, film: str = FILM
+    ) -> None:
+        """Give it a run to work on; a muxer needs a film for it."""
+        if self.stage is MERGER:
+            await self.here.say(await _merge_of(self.here, job_id, run, seconds))
+        else:
+            await self.here.say(await _mux_of(self.here, job_id, run, seconds, film))
+
+    async def hear(self, job_id: str, run: int = 1) -> Said:
+        """How the run ended."""
+        return await self.ear.hear(job_id, run)
+
+    async def done(self, job_id: str, run: int = 1) -> Said:
+        """Its result, whose object is in the store as the event says."""
+        said = await self.hear(job_id, run)
+        assert said.topic == self.stage.makes.kind, said.value
+        data = await self.here.store.get(said.value["object_key"])
+        assert hashlib.sha256(data).hexdigest() == said.value["sha256"]
+        return said
+
+    async def failed(self, job_id: str, run: int = 1) -> Said:
+        """Its failure; there is nothing else of it."""
+        said = await self.hear(job_id, run)
+        assert said.topic == JobFailed.kind, said.value
+        return said
+
+    async def at_rest(self) -> None:
+        """Return once no child of the service and no temporary file is left."""
+
+        async def look() -> bool | None:
+            left = list(self.scratch.iterdir())
+            return (not left and not children(self.service.pid)) or None
+
+        await eventually(look, within_s=30, what=f"rest at {self.service.log}")
+
+
+@asynccontextmanager
+async def a_bench(
+    kafka: KafkaServer, folder: Path, stage: Stage, *, scratch: Path, **settings: str
+) -> AsyncIterator[Bench]:
+    """A running service; its temporary files lie in `scratch`."""
+    scratch.mkdir(exist_ok=True)
+    async with room(kafka, folder) as here:
+        here.environment |= {"SEGUE_SCRATCH_DIR": str(scratch), **settings}
+        await here.store.put_file(FILM, await _film(folder / "film.mp4", _NOISE))
+        await here.store.put_file(SMALL_FILM, await _film(folder / "small.mp4", _TEAL))
+        service = here.service(stage.service)
+        topics = [stage.makes.kind, JobFailed.kind, *(t.dead_letters for t in EVENT_TOPICS)]
+        async with an_ear(kafka.bootstrap, topics, prefix=here.prefix) as ear:
+            try:
+                await service.start()
+                await service.ready()
+                yield Bench(here, stage, service, ear, scratch)
+                assert await service.stop() == 0, "it is alive, and ends when it is asked to"
+            finally:
+                await service.kill()
+
+
+@cache
+def _takes(seconds: float) -> tuple[Take, ...]:
+    return tuple(a_run_of_takes([seconds / 2, seconds / 2], as_mp3=True))
+
+
+async def _merge_of(here: Room, job_id: str, run: int, seconds: float) -> SegmentGenerated:
+    segments = []
+    for index, take in enumerate(_takes(seconds)):
+        key = keys.clip_key(job_id, run, index, 1)
+        whose = {"job_id": job_id, "run": run, "object_key": key}
+        segment = take.segment.model_copy(update=whose)
+        assert take.file is not None
+        await here.store.put(key, take.file)
+        said = segment.model_dump_json().encode()
+        await here.store.put(keys.segment_key(job_id, run, index), said)
+        segments.append(segment)
+    return segments[-1]
+
+
+async def _mux_of(here: Room, job_id: str, run: int, seconds: float, film: str) -> AudioMerged:
+    track = await a_track(here.folder / "track.mp3", samples=samples_at(seconds))
+    key = keys.track_key(job_id, run)
+    await here.store.put_file(key, track)
+    return AudioMerged(
+        job_id=job_id,
+        run=run,
+        scene_count=1,
+        object_key=key,
+        sha256=hashlib.sha256(track.read_bytes()).hexdigest(),
+        size_bytes=track.stat().st_size,
+        samples=samples_at(seconds),
+        duration_s=seconds,
+        loudness_lufs=-14.0,
+        params=AudioParams(merge_with_video=True),
+        video=VideoRef(object=film),
+    )
+
+
+async def _film(path: Path, picture: str) -> Path:
+    coded = ["-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p"]
+    await real_ffmpeg().run(["-v", "error", "-f", "lavfi", "-i", picture, *coded, path])
+    return path

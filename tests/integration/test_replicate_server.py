@@ -1,0 +1,413 @@
+"""The fake Replicate answers as the real API does: shapes, refusals, lists, limits, time."""
+
+import asyncio
+import os
+import re
+import signal
+import sys
+from typing import Any
+
+import httpx
+import pytest
+
+from replicate_server import FakeReplicate
+from shared.storage import StandInWarning
+from tests.fakes.clock import FakeClock
+from tests.support.replicate_emulator import FRESH, VERSION, a_room
+
+pytestmark = pytest.mark.integration
+FIELDS = {
+    *("id", "model", "version", "input", "output", "logs", "error", "status", "created_at"),
+    *("started_at", "completed_at", "data_removed", "source", "deployment", "metrics", "urls"),
+}
+
+
+async def test_a_new_prediction_is_told_with_every_field() -> None:
+    """201, `starting`, the input as it came, and the addresses for what comes next."""
+    async with a_room(queue_s=60) as room:
+        answer = await room.create()
+
+        told = answer.json()
+        assert answer.status_code == 201
+        assert set(told) == FIELDS
+        assert re.fullmatch(r"[a-z2-7]{26}", told["id"])
+        assert (told["model"], told["version"]) == ("meta/musicgen", VERSION.split(":")[1])
+        assert (told["status"], told["input"], told["output"]) == ("starting", FRESH, None)
+        assert (told["error"], told["logs"], told["metrics"]) == (None, "", {})
+        url = f"{room.fake.base_url}/predictions/{told['id']}"
+        assert (told["urls"]["get"], told["urls"]["cancel"]) == (url, f"{url}/cancel")
+        assert {"web", "stream"} < set(told["urls"])
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", told["created_at"])
+
+
+async def test_a_prediction_starts_works_and_succeeds_in_the_time_that_was_set() -> None:
+    """Two seconds of queue and five of cold start, then four and half a second per second."""
+    clock = FakeClock()
+    async with a_room(clock=clock, queue_s=2, cold_start_s=5, work_s=4, work_s_per_s=0.5) as room:
+        made = (await room.create()).json()["id"]
+        seen = []
+        for jump_s in (6.9, 0.2, 5.3, 0.2):
+            clock.jump(jump_s)
+            seen.append((await room.get(made))["status"])
+        told = await room.get(made)
+
+        assert seen == ["starting", "processing", "processing", "succeeded"]
+        assert told["metrics"] == {"predict_time": 5.5, "total_time": 12.5}
+        assert "Loading model stereo-large" in told["logs"]
+        assert "Using seed 7\n" in told["logs"]
+        assert told["output"].startswith(room.fake.base_url.removesuffix("/v1") + "/delivery/")
+        assert told["output"].endswith("/out.mp3")
+        assert told["completed_at"] == "2026-01-01T00:00:12.500000Z"
+
+
+async def test_a_warm_model_starts_at_once_and_a_cold_one_does_not() -> None:
+    """It is cold again when nothing ran for so long as was set."""
+    clock = FakeClock()
+    async with a_room(clock=clock, cold_start_s=30, idle_s=100) as room:
+        statuses = []
+        for idle_s in (0, 99, 101):
+            clock.jump(idle_s)
+            made = (await room.create()).json()["id"]
+            statuses.append((await room.get(made))["status"])
+            if statuses[-1] == "starting":
+                clock.jump(30)
+                await room.get(made)
+
+        assert statuses == ["starting", "succeeded", "starting"]
+
+
+@pytest.mark.parametrize("header", [None, "Bearer wrong", "Basic x", "Bearer"])
+async def test_without_the_token_nothing_is_told(header: str | None) -> None:
+    """401, in the API's own words."""
+    async with a_room() as room:
+        headers = {"Authorization": header} if header else {}
+        answer = await room.http.send(
+            httpx.Request("GET", f"{room.fake.base_url}/account", headers=headers)
+        )
+
+        assert answer.status_code == 401
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert answer.json() == {
+            "title": "Unauthenticated",
+            "detail": "You did not pass a valid authentication token",
+            "status": 401,
+        }
+
+
+async def test_a_revoked_token_is_refused_until_it_is_given_back() -> None:
+    """Nothing that was made is lost in between."""
+    async with a_room() as room:
+        made = await room.made()
+        room.fake.revoke()
+        refused = await room.create()
+        room.fake.restore()
+
+        assert refused.status_code == 401
+        assert (await room.get(made["id"]))["status"] == "succeeded"
+        assert len(room.fake.ledger.entries) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "field", "kind", "description"),
+    [
+        ({"duration": 4.0}, "duration", "invalid_type", "Expected: integer, given: number"),
+        ({"seed": "7"}, "seed", "invalid_type", "Expected: integer, given: string"),
+        ({"seed": None}, "seed", "invalid_type", "Expected: integer, given: null"),
+        ({"continuation": 1}, "continuation", "invalid_type", "Expected: boolean, given: integer"),
+        ({"duration": True}, "duration", "invalid_type", "Expected: integer, given: boolean"),
+        ({"continuation_end": -1}, "continuation_end", "number_gte", "greater than or equal to 0"),
+        ({"output_format": "ogg"}, "output_format", "enum", 'of the following: "wav", "mp3"'),
+        ({"input_audio": "UklGRg=="}, "input_audio", "format", "Does not match format 'uri'"),
+    ],
+)
+async def test_an_input_of_the_wrong_kind_is_named(
+    change: dict[str, Any], field: str, kind: str, description: str
+) -> None:
+    """422 with the field, the kind and the words of the API's own checker; nothing is made."""
+    async with a_room() as room:
+        answer = await room.create(**change)
+
+        told = answer.json()
+        assert answer.status_code == told["status"] == 422
+        assert told["title"] == "Input validation failed"
+        (found,) = told["invalid_fields"]
+        assert (found["type"], found["field"]) == (kind, f"input.{field}")
+        assert description in found["description"]
+        assert told["detail"] == f"- input.{field}: {found['description']}\n"
+        assert room.fake.ledger.entries == []
+
+
+async def test_the_body_has_room_for_nothing_of_the_callers_own() -> None:
+    """Missing and additional keys are named at the root, as was seen."""
+    async with a_room() as room:
+        answer = await room.http.post("predictions", json={"input": {}, "metadata": {"job": 1}})
+
+        assert answer.status_code == 422
+        assert answer.json()["detail"] == (
+            "- version is required\n- Additional property metadata is not allowed\n"
+        )
+        assert [found["type"] for found in answer.json()["invalid_fields"]] == [
+            "required",
+            "additional_property_not_allowed",
+        ]
+
+
+@pytest.mark.parametrize("body", [b"{", b"[1]", b'"x"'])
+async def test_a_body_that_is_no_object_is_refused(body: bytes) -> None:
+    """And the service goes on."""
+    async with a_room() as room:
+        answer = await room.http.post("predictions", content=body)
+
+        assert answer.status_code in {400, 422}
+        assert (await room.create()).status_code == 201
+
+
+async def test_only_the_pinned_version_is_permitted() -> None:
+    """With its model's name, or alone."""
+    async with a_room() as room:
+        versions = [VERSION, VERSION.split(":")[1], "meta/musicgen", "0" * 64]
+        answers = [await room.create(keys={"version": version}) for version in versions]
+
+        assert [answer.status_code for answer in answers] == [201, 201, 422, 422]
+        assert answers[3].json()["title"] == "Invalid version or not permitted"
+
+
+async def test_a_body_beyond_all_measure_is_refused() -> None:
+    """It is not read to its end."""
+    async with a_room(body_bytes_max=1000) as room:
+        assert (await room.create(prompt="x" * 2000)).status_code == 413
+
+
+async def test_what_is_not_there_is_not_found() -> None:
+    """Predictions and outputs alike."""
+    async with a_room() as room:
+        assert (await room.http.get("predictions/nobody")).status_code == 404
+        assert (await room.http.post("predictions/nobody/cancel")).status_code == 404
+        origin = room.fake.base_url.removesuffix("/v1")
+        assert (await room.http.get(f"{origin}/delivery/nothing/out.mp3")).status_code == 404
+
+
+async def test_secret_and_account_are_told() -> None:
+    """The secret in the form that webhooks are signed with."""
+    async with a_room() as room:
+        secret = (await room.http.get("webhooks/default/secret")).json()
+
+        assert secret == {"key": room.fake.webhook_secret}
+        assert secret["key"].startswith("whsec_")
+        assert (await room.http.get("account")).json()["type"] == "user"
+
+
+async def test_the_list_is_paged_newest_first() -> None:
+    """A page of three, and cursors that go on and back; nothing twice, nothing left out."""
+    async with a_room(page_size=3, queue_s=60) as room:
+        ids = [(await room.create(seed=seed)).json()["id"] for seed in range(1, 8)]
+        pages, url = [], "predictions"
+        while url:
+            pages.append((await room.http.get(url)).json())
+            url = pages[-1]["next"]
+        back = (await room.http.get(pages[2]["previous"])).json()
+
+        assert [one["id"] for page in pages for one in page["results"]] == ids[::-1]
+        assert [len(page["results"]) for page in pages] == [3, 3, 1]
+        assert pages[0]["previous"] is None
+        assert back["results"] == pages[1]["results"]
+        assert pages[0]["results"][0]["input"]["seed"] == 7
+
+
+async def test_the_list_can_be_cut_by_time() -> None:
+    """From `created_after` on, and before `created_before`."""
+    clock = FakeClock()
+    async with a_room(clock=clock, queue_s=6000) as room:
+        for seed in (1, 2, 3):
+            await room.create(seed=seed)
+            clock.jump(60)
+        parameters = {
+            "created_after": "2026-01-01T00:01:00Z",
+            "created_before": "2026-01-01T00:02:00Z",
+        }
+        told = (await room.http.get("predictions", params=parameters)).json()
+
+        assert [one["input"]["seed"] for one in told["results"]] == [2]
+        wrong = await room.http.get("predictions", params={"created_after": "yesterday"})
+        assert wrong.status_code == 400
+
+
+async def test_a_running_prediction_can_be_canceled_and_is_charged_for_its_time() -> None:
+    """One that had not begun costs nothing."""
+    clock = FakeClock()
+    async with a_room(clock=clock, queue_s=10, work_s=100) as room:
+        early, late = [(await room.create(seed=seed)).json()["id"] for seed in (1, 2)]
+        told = (await room.http.post(f"predictions/{early}/cancel")).json()
+        clock.jump(30)
+        await room.http.post(f"predictions/{late}/cancel")
+        again = (await room.http.post(f"predictions/{late}/cancel")).json()
+
+        assert (told["status"], told["started_at"]) == ("canceled", None)
+        assert (again["status"], again["metrics"]["predict_time"]) == ("canceled", 20.0)
+        (charged,) = room.fake.ledger.charged
+        assert charged.id == late
+        assert charged.cost_usd == pytest.approx(20 * 0.0014)
+
+
+@pytest.mark.parametrize(
+    ("header", "queue_s", "status", "total_s"),
+    [("30", 60, "aborted", 30), ("1m5s", 10, "canceled", 65), ("1h", 10, "succeeded", 210)],
+)
+async def test_cancel_after_ends_a_prediction(
+    header: str, queue_s: float, status: str, total_s: float
+) -> None:
+    """Before it began it is `aborted` and free; then `canceled`, and its time is charged."""
+    clock = FakeClock()
+    async with a_room(clock=clock, queue_s=queue_s, work_s=200) as room:
+        made = (await room.create({"Cancel-After": header})).json()
+        clock.jump(400)
+        told = await room.get(made["id"])
+
+        assert (told["status"], told["metrics"]["total_time"]) == (status, total_s)
+        assert told["deadline"] == made["deadline"]
+        assert len(room.fake.ledger.charged) == (status != "aborted")
+
+
+@pytest.mark.parametrize("header", ["4", "soon", "0s", ""])
+async def test_a_deadline_of_less_than_five_seconds_is_refused(header: str) -> None:
+    """As is one that nobody can read."""
+    async with a_room() as room:
+        assert (await room.create({"Cancel-After": header})).status_code == 422
+
+
+async def test_outputs_die_and_data_is_purged_after_their_time() -> None:
+    """The URL is dead after an hour; so are input, output and logs."""
+    clock = FakeClock()
+    async with a_room(clock=clock) as room:
+        made = await room.made()
+        alive = await room.http.get(made["output"])
+        clock.jump(3601)
+        dead = await room.http.get(made["output"])
+        told = await room.get(made["id"])
+
+        assert (alive.status_code, alive.headers["content-type"]) == (200, "audio/mpeg")
+        assert dead.status_code == 404
+        assert (told["status"], told["data_removed"]) == ("succeeded", True)
+        assert (told["input"], told["output"], told["logs"]) == ({}, None, "")
+
+
+async def test_creations_are_throttled_with_the_time_to_wait() -> None:
+    """Six a minute, one at once; the body says when, the header only where it is switched on."""
+    clock = FakeClock()
+    async with a_room(clock=clock, creations_per_min=6, creation_burst=1) as room:
+        first, second = await room.create(), await room.create()
+        clock.jump(10)
+        third = await room.create()
+        room.fake.tune(retry_after_header=True)
+        fourth = await room.create()
+
+        assert [a.status_code for a in (first, second, third, fourth)] == [201, 429, 201, 429]
+        assert second.json() == {
+            "detail": "Request was throttled. Your rate limit resets in ~10s.",
+            "status": 429,
+            "retry_after": 10,
+        }
+        assert "retry-after" not in second.headers
+        assert fourth.headers["retry-after"] == "10"
+        assert len(room.fake.ledger.entries) == 2
+
+
+async def test_answers_say_what_is_left_of_the_limit() -> None:
+    """600 creations and 3000 other requests a minute."""
+    async with a_room() as room:
+        created = await room.create()
+        told = await room.http.get("account")
+
+        assert created.headers["ratelimit-remaining"] == "599"
+        assert created.headers["ratelimit-reset"] == "1"
+        assert told.headers["ratelimit-remaining"] == "2999"
+
+
+async def test_without_credit_nothing_is_made() -> None:
+    """402 once it is used up, and on again when somebody paid."""
+    clock = FakeClock()
+    async with a_room(clock=clock, work_s=10, credit_usd=0.01) as room:
+        made = (await room.create()).json()["id"]
+        clock.jump(10)
+        await room.get(made)
+        refused = await room.create()
+        room.fake.credit_usd = 5.0
+
+        assert (refused.status_code, refused.json()["title"]) == (402, "Insufficient credit")
+        assert (await room.create()).status_code == 201
+
+
+async def test_a_caller_who_waits_is_answered_as_was_recorded() -> None:
+    """`processing` although it is done, and the output as a data URL."""
+    async with a_room() as room:
+        answer = await room.create({"Prefer": "wait=5"})
+
+        assert (answer.status_code, answer.json()["status"]) == (201, "processing")
+        assert answer.json()["output"].startswith("data:audio/mpeg;base64,")
+        assert answer.headers["preference-applied"] == "wait=5"
+        assert (await room.get(answer.json()["id"]))["status"] == "succeeded"
+
+
+async def test_the_oldest_predictions_are_forgotten_first() -> None:
+    """Those that are over; the ledger keeps them."""
+    async with a_room(predictions_max=2) as room:
+        first = await room.made(seed=1)
+        for seed in (2, 3):
+            await room.made(seed=seed)
+
+        assert (await room.http.get(f"predictions/{first['id']}")).status_code == 404
+        assert [entry.seed for entry in room.fake.ledger.entries] == [1, 2, 3]
+
+
+async def test_the_fake_says_what_it_is() -> None:
+    """A warning when it is built, and a header on every answer, refusals too."""
+    with pytest.warns(StandInWarning, match="fake Replicate"):
+        FakeReplicate()
+    async with a_room() as room:
+        origin = room.fake.base_url.removesuffix("/v1")
+        answers = [await room.create(), await room.http.get("predictions/nobody")]
+        answers.append(await room.http.get(f"{origin}/nowhere"))
+
+        assert [answer.headers["x-fake-replicate"] for answer in answers] == ["1"] * 3
+
+
+async def test_the_ledger_is_told_over_http() -> None:
+    """Who, which seed and prompt, how long, for how much."""
+    clock = FakeClock()
+    async with a_room(clock=clock, work_s=10) as room:
+        made = (await room.create({"User-Agent": "generator-1"}, seed=0)).json()["id"]
+        clock.jump(10)
+        told = await room.get(made)
+        origin = room.fake.base_url.removesuffix("/v1")
+        ledger = (await room.http.get(f"{origin}/_fake/ledger")).json()
+
+        (entry,) = ledger["entries"]
+        assert (ledger["created"], ledger["charged"]) == (1, 1)
+        assert (entry["id"], entry["client"]) == (made, "generator-1")
+        assert f"Using seed {entry['seed']}\n" in told["logs"]
+        assert 0 < entry["seed"] < 2**32
+        assert (entry["predict_s"], entry["cost_usd"]) == (10.0, pytest.approx(0.014))
+
+
+async def test_the_command_prints_what_a_client_needs() -> None:
+    """Base URL and token; it ends by itself when it is told to."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "replicate_server", "--work-s", "0"),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    try:
+        assert process.stdout is not None
+        async with asyncio.timeout(30):
+            lines = [(await process.stdout.readline()).decode() for _ in range(3)]
+        said = dict(line.strip().split("=", 1) for line in lines[1:])
+        headers = {"Authorization": f"Bearer {said['REPLICATE_API_KEY']}"}
+        async with httpx.AsyncClient(headers=headers) as http:
+            answer = await http.get(f"{said['REPLICATE_BASE_URL']}/account")
+        assert answer.status_code == 200
+        os.kill(process.pid, signal.SIGTERM)
+        async with asyncio.timeout(15):
+            assert await process.wait() == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()

@@ -1,0 +1,1 @@
+"""Golden and released event schemas, and the compatibility check."""

@@ -1,0 +1,42 @@
+"""Observability: the alert rules and the dashboard as they are, and what tools say of them."""
+
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]
+
+ROOT = Path(__file__).resolve().parents[2]
+OBSERVABILITY = ROOT / "deploy" / "observability"
+ALERTS = OBSERVABILITY / "alerts.yml"
+DASHBOARD = OBSERVABILITY / "grafana" / "dashboards" / "segue.json"
+TOOL_S = 60.0
+
+
+def rules() -> list[dict[str, Any]]:
+    """Every alert rule."""
+    told = yaml.safe_load(ALERTS.read_text(encoding="utf-8"))
+    return [rule for group in told["groups"] for rule in group["rules"]]
+
+
+def told_by(
+    command: Sequence[str | Path],
+    *,
+    given: str | None = None,
+    cwd: Path | None = None,
+    timeout_s: float = TOOL_S,
+) -> str:
+    """What a tool says that must have nothing against what it is given."""
+    done = subprocess.run(
+        command,
+        input=given,
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+    )
+    said = done.stdout + done.stderr
+    assert done.returncode == 0, said
+    return said

@@ -1,0 +1,87 @@
+"""One test's whole api: its database, its topics, its store, and what they say."""
+
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import httpx
+
+from services.api.settings import ApiSettings
+from shared.clock import SystemClock
+from shared.contract.events import Event
+from shared.kafka.producer import Publisher
+from shared.settings import KafkaSettings
+from tests.support.api_fixture import api_settings
+from tests.support.processes import eventually, records_of, value_of
+from tests.support.servers import KafkaServer
+
+
+class Line:
+    """One test's database, topics and store."""
+
+    def __init__(self, url: str, kafka: KafkaServer, prefix: str, folder: Path) -> None:
+        self.url, self.kafka, self.prefix, self.folder = url, kafka, prefix, folder
+
+    def broker(self, **given: Any) -> KafkaSettings:
+        """How to reach the broker of this run."""
+        told: dict[str, Any] = {
+            "bootstrap_servers": self.kafka.bootstrap,
+            "topic_prefix": self.prefix,
+            "create_topics": self.kafka.real,
+            "fetch_max_wait_ms": 20,
+            "session_timeout_s": 6,
+            "heartbeat_s": 1,
+            **given,
+        }
+        return KafkaSettings(**told)
+
+    def settings(self, **given: Any) -> ApiSettings:
+        """Settings of the api."""
+        return api_settings(self.url, self.folder, **{"kafka": self.broker(), **given})
+
+    async def say(self, *events: Event) -> None:
+        """Publish events as other services do."""
+        publisher = Publisher(self.broker(), source="test", clock=SystemClock())
+        await publisher.start()
+        try:
+            for event in events:
+                await publisher.publish(event)
+        finally:
+            await publisher.stop()
+
+    async def published(self, topic: str = "scene.requested") -> list[dict[str, Any]]:
+        """What the log of a topic says."""
+        found = await records_of(self.kafka.bootstrap, topic, prefix=self.prefix)
+        return [value_of(record) for record in found]
+
+    async def rows(self, query: str) -> list[dict[str, Any]]:
+        """What the database has."""
+        connection = await asyncpg.connect(self.url)
+        try:
+            return [dict(row) for row in await connection.fetch(query)]
+        finally:
+            await connection.close()
+
+
+async def reached(client: httpx.AsyncClient, job_id: str, status: str) -> dict[str, Any]:
+    """The job's status once it is `status`."""
+
+    async def look() -> dict[str, Any] | None:
+        answer = await client.get(f"/api/v3/audio/status/{job_id}")
+        told: dict[str, Any] = answer.json()
+        found = answer.status_code == 200 and told["audio_status"]["status"] == status
+        return told if found else None
+
+    return await eventually(look, within_s=30, what=f"{job_id} is {status}")
+
+
+async def all_done(client: httpx.AsyncClient, job_id: str) -> bool | None:
+    """True once both scenes of the job are told as done."""
+    answer = await client.get(f"/api/v3/audio/status/{job_id}")
+    states = [scene["state"] for scene in answer.json().get("progress", {}).get("scenes", [])]
+    return (states == ["done", "done"]) or None
+
+
+async def is_ready(client: httpx.AsyncClient) -> bool | None:
+    """True once everything the api needs answers."""
+    return (await client.get("/readyz")).status_code == 200 or None

@@ -1,0 +1,136 @@
+"""Operator: the `segue` command as an operator runs it, on the servers of this run.
+
+The rows are the edge's, the records are put on real topics by hand: no service runs.
+
+I/O: processes, Kafka, PostgreSQL.
+"""
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from shared.clock import SystemClock
+from shared.contract.events import Event
+from shared.kafka.admin import ensure_topics
+from shared.kafka.codec import Record, encode
+from shared.kafka.producer import Publisher
+from shared.settings import KafkaSettings
+from tests.support.api_fixture import EdgeLine, edge_line
+from tests.support.processes import REPOSITORY, records_of
+from tests.support.servers import Database
+
+ENDS_S = 90.0
+
+
+@dataclass(kw_only=True)
+class OperatorGround:
+    """A database with the tables, empty topics, and the environment that names them."""
+
+    line: EdgeLine
+    kafka: KafkaSettings
+    environment: Mapping[str, str]
+
+    async def start(self, *words: str) -> asyncio.subprocess.Process:
+        """The command, started."""
+        return await started(self.environment, *words)
+
+    async def start_plain(self, *words: str) -> asyncio.subprocess.Process:
+        """The command as people run it, started."""
+        return await started(self.environment, *words, as_json=False)
+
+    async def segue(self, *words: str) -> tuple[int, dict[str, Any]]:
+        """Run the command with `--json`; its code, and what it said."""
+        return await segue(self.environment, *words)
+
+    async def say(self, events: Iterable[Event], *, partition: int | None = None) -> None:
+        """Put events on their topics, in this order."""
+        publisher = Publisher(self.kafka, source="test", clock=SystemClock())
+        await publisher.start()
+        try:
+            for event in events:
+                one = encode(event, source="test", now=SystemClock().now())
+                await publisher.send(
+                    topic=one.topic,
+                    key=one.key,
+                    value=one.value,
+                    headers=one.headers,
+                    partition=partition,
+                )
+        finally:
+            await publisher.stop()
+
+    async def say_all(self, events: Iterable[Event]) -> None:
+        """Put very many events on their topics, all of a job on one partition."""
+        publisher = Publisher(self.kafka, source="test", clock=SystemClock())
+        await publisher.start()
+        try:
+            batch = [self._record(event) for event in events]
+            for at in range(0, len(batch), 1000):
+                await publisher.send_all(batch[at : at + 1000])
+        finally:
+            await publisher.stop()
+
+    def _record(self, event: Event) -> Record:
+        one = encode(event, source="test", now=SystemClock().now())
+        partition = sum(one.key) % self.kafka.partitions
+        return Record(
+            topic=one.topic,
+            partition=partition,
+            offset=0,
+            key=one.key,
+            value=one.value,
+            headers=one.headers,
+        )
+
+    async def log(self, *topics: str) -> list[Record]:
+        """Everything on these topics."""
+        return await records_of(
+            self.kafka.bootstrap_servers, *topics, prefix=self.kafka.topic_prefix
+        )
+
+
+@asynccontextmanager
+async def operator_ground(
+    bootstrap: str, postgres: Database, prefix: str, folder: Path
+) -> AsyncIterator[OperatorGround]:
+    """Everything that a command needs, and nothing else."""
+    kafka = KafkaSettings.from_environment(bootstrap_servers=bootstrap, topic_prefix=prefix)
+    await ensure_topics(kafka)
+    async with edge_line(await postgres(), folder) as line:
+        environment = {
+            "DATABASE_URL": line.url,
+            "SEGUE_STORE_DIR": str(folder),
+            "KAFKA_BOOTSTRAP_SERVERS": bootstrap,
+            "SEGUE_TOPIC_PREFIX": prefix,
+            "SEGUE_OPERATOR": "somebody",
+            "MUSIC_PROVIDER": "replicate",
+            "REPLICATE_API_KEY": "r8_nothing",
+        }
+        yield OperatorGround(line=line, kafka=kafka, environment=environment)
+
+
+async def started(
+    environment: Mapping[str, str], *words: str, as_json: bool = True
+) -> asyncio.subprocess.Process:
+    """`segue`, with `--json` unless it is not wanted, started."""
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-u", "-m", "ops", *words, *(["--json"] if as_json else [])),
+        cwd=REPOSITORY,
+        env={**os.environ, **environment},  # noqa: TID251 - the child's
+        stdout=asyncio.subprocess.PIPE,
+    )
+
+
+async def segue(environment: Mapping[str, str], *words: str) -> tuple[int, dict[str, Any]]:
+    """`segue` with `--json`, run to its end; its code, and what it said."""
+    process = await started(environment, *words)
+    async with asyncio.timeout(ENDS_S):
+        said, _ = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, json.loads(said)

@@ -1,0 +1,187 @@
+"""Running: services as processes of their own, started as a user would, and killed as fate does."""
+
+import asyncio
+import contextlib
+import json
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from aiokafka import AIOKafkaConsumer
+
+from shared.kafka.codec import Record
+from shared.kafka.consumer import record_of
+from tests.support.parent_death import MORTAL
+
+REPOSITORY = Path(__file__).parents[2]
+STOP_S = 15.0
+T = TypeVar("T")
+
+
+class Process(Protocol):
+    """A process that was started; asyncio's is one."""
+
+    def send_signal(self, signal: int) -> None:
+        """Send a signal."""
+        ...
+
+    def kill(self) -> None:
+        """End it."""
+        ...
+
+    async def wait(self) -> int:
+        """Wait for its end; the exit code, or minus the signal's number."""
+        ...
+
+
+class Service:
+    """One `python -m services.<name>`; its log lies in `log`."""
+
+    def __init__(self, name: str, environment: Mapping[str, str], *, log: Path) -> None:
+        self.name = name
+        self.log = log
+        self.environment = {
+            "PATH": "/usr/bin:/bin",
+            "PYTHONWARNINGS": "ignore",
+            # tests ask for equal scenes, and count what is made of each
+            "SEGUE_SCENE_CACHE": "off",
+            **environment,
+        }
+        self._process: Process | None = None
+
+    async def start(self) -> None:
+        """Start it; it is on its way, not ready."""
+        with self.log.open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                *MORTAL,
+                sys.executable,
+                "-m",
+                *self.command(),
+                cwd=REPOSITORY,
+                env=self.environment,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def command(self) -> Sequence[str]:
+        """The module to run, and its arguments."""
+        return (f"services.{self.name}",)
+
+    async def wait(self) -> int:
+        """Wait until it has ended by itself; the exit code, or minus the signal's number."""
+        assert self._process is not None, "start() comes first"
+        return await self._process.wait()
+
+    def said(self, action: str) -> int:
+        """How often the log has a line of this action."""
+        return sum(
+            line.get("action") == action for line in map(_line, self.log.read_text().splitlines())
+        )
+
+    async def kill(self) -> None:
+        """End it without a word, as `kill -9` does."""
+        await self._end(signal.SIGKILL)
+
+    async def stop(self) -> int:
+        """Ask it to end; the exit code."""
+        return await self._end(signal.SIGTERM)
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal."""
+        assert self._process is not None, "start() comes first"
+        self._process.send_signal(number)
+
+    async def _end(self, number: signal.Signals) -> int:
+        process, self._process = self._process, None
+        if process is None:
+            return 0
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(number)
+        try:
+            async with asyncio.timeout(STOP_S):
+                return await process.wait()
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+            raise AssertionError(
+                f"{self.name} did not stop:\n{self.log.read_text()[-2000:]}"
+            ) from None
+
+
+@asynccontextmanager
+async def services(
+    *names: str,
+    environment: Mapping[str, str],
+    folder: Path,
+    of: Mapping[str, Mapping[str, str]] | None = None,
+    kind: type[Service] = Service,
+) -> AsyncIterator[dict[str, Service]]:
+    """Services of these names, started; killed at the end if they still run.
+
+    `of` adds to the environment of single ones; `kind` says how they are started.
+    """
+    made = {
+        name: kind(name, {**environment, **(of or {}).get(name, {})}, log=folder / f"{name}.log")
+        for name in names
+    }
+    try:
+        for service in made.values():
+            await service.start()
+        yield made
+    finally:
+        for service in made.values():
+            await service.kill()
+
+
+async def eventually(look: Callable[[], Awaitable[T | None]], *, within_s: float, what: str) -> T:
+    """What `look` finds, asked again until it is something."""
+    try:
+        async with asyncio.timeout(within_s):
+            while True:
+                found = await look()
+                if found is not None:
+                    return found
+                await asyncio.sleep(0.1)
+    except TimeoutError:
+        raise AssertionError(f"not within {within_s} s: {what}") from None
+
+
+async def records_of(bootstrap: str, *topics: str, prefix: str) -> list[Record]:
+    """Every record of these topics, by topic, partition and offset."""
+    consumer = AIOKafkaConsumer(
+        *(prefix + topic for topic in topics),
+        bootstrap_servers=bootstrap,
+        auto_offset_reset="earliest",
+        fetch_max_wait_ms=20,
+    )
+    await consumer.start()
+    try:
+        partitions = sorted(consumer.assignment())
+        ends = await consumer.end_offsets(partitions)
+        found: list[Record] = []
+        for partition in partitions:
+            while await consumer.position(partition) < ends[partition]:
+                polled = await consumer.getmany(partition, timeout_ms=500)
+                found += [record_of(raw, prefix=prefix) for raw in polled.get(partition, [])]
+        return found
+    finally:
+        await consumer.stop()
+
+
+def value_of(record: Record) -> dict[str, Any]:
+    """A record's value, parsed."""
+    assert record.value is not None, "every event has a value"
+    value: dict[str, Any] = json.loads(record.value)
+    return value
+
+
+def _line(text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,135 @@
+"""Replicate room: a fake Replicate, a plain HTTP client for it, and somebody who gets webhooks.
+
+Nothing here knows Segue's own client: the fake is judged as the real API would be.
+"""
+
+import asyncio
+import ssl
+import warnings
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import httpx
+
+from replicate_server import FakeReplicate, FakeSettings
+from replicate_server.model.composer import Compose
+from services.generator.providers import CompositionRequest
+from services.generator.providers.synth.provider import compose
+from shared.clock import Clock
+from shared.storage import StandInWarning
+
+VERSION = "meta/musicgen:671ac645ce5e552cc63a54a2bbff63fcf798043055d2dac5fc9e36a837eedcfb"
+FRESH = {
+    "prompt": "calm piano",
+    "model_version": "stereo-large",
+    "duration": 3,
+    "output_format": "mp3",
+    "normalization_strategy": "loudness",
+    "seed": 7,
+}
+
+
+@dataclass
+class Room:
+    """A fake that runs, and a client with its token."""
+
+    fake: FakeReplicate
+    http: httpx.AsyncClient
+
+    async def create(
+        self,
+        headers: dict[str, str] | None = None,
+        *,
+        keys: dict[str, Any] | None = None,
+        **inputs: Any,
+    ) -> httpx.Response:
+        """Ask for a prediction: the usual inputs, and these."""
+        body = {"version": VERSION, "input": {**FRESH, **inputs}, **(keys or {})}
+        return await self.http.post("predictions", json=body, headers=headers)
+
+    async def made(self, **inputs: Any) -> dict[str, Any]:
+        """A prediction at its end."""
+        created = (await self.create(**inputs)).raise_for_status().json()
+        await self.fake.settled()
+        return await self.get(created["id"])
+
+    async def get(self, prediction_id: str) -> dict[str, Any]:
+        """A prediction as it stands."""
+        told = (await self.http.get(f"predictions/{prediction_id}")).raise_for_status()
+        answer: dict[str, Any] = told.json()
+        return answer
+
+    async def clip(self, **inputs: Any) -> bytes:
+        """The file of a prediction."""
+        prediction = await self.made(**inputs)
+        assert prediction["status"] == "succeeded", prediction["error"]
+        return (await self.http.get(prediction["output"])).raise_for_status().content
+
+
+@asynccontextmanager
+async def a_room(
+    *, clock: Clock | None = None, compose: Compose | None = None, **settings: Any
+) -> AsyncIterator[Room]:
+    """A fake with these settings, quick in everything that they do not name."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", StandInWarning)
+        given = FakeSettings(**{"work_s": 0.0, **settings})
+        fake = FakeReplicate(given, clock=clock, compose=compose or ready_made)
+    async with fake:
+        headers = {"Authorization": f"Bearer {fake.token}"}
+        async with httpx.AsyncClient(
+            base_url=fake.base_url, headers=headers, timeout=20, verify=_tls()
+        ) as http:
+            yield Room(fake, http)
+
+
+@cache
+def _tls() -> ssl.SSLContext:
+    """One for all: reading the certificates takes longer than most of the tests."""
+    return ssl.create_default_context()
+
+
+def ready_made(request: CompositionRequest, _: bytes | None) -> bytes:
+    """A clip of the right length, composed once: for tests that do not listen."""
+    return _ready_made(request.duration_s)
+
+
+@cache
+def _ready_made(duration_s: int) -> bytes:
+    request = CompositionRequest(prompt="calm", duration_s=duration_s, window=None, seed=1)
+    return compose(request, None)
+
+
+@dataclass
+class Webhook:
+    """Takes webhooks on a port of this machine."""
+
+    url: str = ""
+    got: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
+    answers: list[int] = field(default_factory=list)  #: status codes to come; then always 200
+
+    async def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+        pairs = (line.split(": ", 1) for line in head[1:] if line)
+        headers = {name.lower(): value for name, value in pairs}
+        body = await reader.readexactly(int(headers["content-length"]))
+        self.got.append((headers, body))
+        code = self.answers.pop(0) if self.answers else 200
+        writer.write(
+            f"HTTP/1.1 {code} X\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode()
+        )
+        await writer.drain()
+        writer.close()
+
+
+@asynccontextmanager
+async def a_webhook() -> AsyncIterator[Webhook]:
+    """A receiver of webhooks."""
+    receiver = Webhook()
+    server = await asyncio.start_server(receiver._take, "127.0.0.1", 0)
+    receiver.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/hook"
+    async with server:
+        yield receiver

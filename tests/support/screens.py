@@ -1,0 +1,161 @@
+"""Screens: records what `segue watch` and `segue job` show, for the docs: `make screens`.
+
+Real servers and the four services, a stand-in of Replicate for something to pay, a few jobs, one
+record that nobody can read. `segue watch` runs on a terminal of its own, and what it leaves there
+at its end is kept.
+
+I/O: processes, a pseudo-terminal, the files below `docs/screens`.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import pty
+import re
+import struct
+import sys
+import tempfile
+import termios
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+from embedded.servers.process import free_ports
+from replicate_server import FakeReplicate, FakeSettings
+from shared.clock import SystemClock
+from shared.kafka.producer import Publisher
+from shared.settings import KafkaSettings
+from shared.storage import StandInWarning
+from tests.e2e.pipeline_fixture import Line, running_line
+from tests.support.processes import REPOSITORY, eventually, records_of
+from tests.support.servers import NoServerError, Servers, fresh_databases
+
+PLACE = REPOSITORY / "docs" / "screens"
+COLUMNS, ROWS = 100, 40
+WATCH_S = 12
+STAGES = ("generator", "merger", "muxer")
+SCENES = [
+    {"description": f"a {mood} moment", "duration_s": seconds}
+    for mood, seconds in (("calm", 2.3), ("dramatic", 1.7), ("elegant", 3.1))
+]
+_ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+_LEAVES = "\x1b[?1049l"  # the terminal's whole screen is given back
+
+
+async def record(folder: Path) -> None:
+    """Run the jobs, and write both screens."""
+    servers = Servers()
+    try:
+        kafka, postgres = servers.kafka(), servers.postgres()
+        assert not isinstance(kafka, NoServerError), kafka
+        assert not isinstance(postgres, NoServerError), postgres
+        ports = dict(zip(STAGES, free_ports(len(STAGES)), strict=True))
+        async with contextlib.AsyncExitStack() as stack:
+            fake = await stack.enter_async_context(FakeReplicate(FakeSettings(work_s=1.5)))
+            database = await stack.enter_async_context(fresh_databases(postgres))
+            url = await database()
+
+            async def same() -> str:
+                return url
+
+            line = await stack.enter_async_context(
+                running_line(
+                    kafka,
+                    same,
+                    "",
+                    folder,
+                    of={name: {"SEGUE_HEALTH_PORT": str(port)} for name, port in ports.items()},
+                    MUSIC_PROVIDER="",
+                    REPLICATE_API_KEY=fake.token,
+                    REPLICATE_BASE_URL=fake.base_url,
+                    SEGUE_REPLICATE_STARTS_PER_S="10",
+                    SEGUE_REPLICATE_POLL_FIRST_S="0.2",
+                )
+            )
+            urls = (f"{name}=http://127.0.0.1:{port}" for name, port in ports.items())
+            await _screens(
+                line,
+                {
+                    "DATABASE_URL": url,
+                    "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap,
+                    "SEGUE_STORE_DIR": str(folder / "store"),
+                    "SEGUE_SERVICE_URLS": ",".join(urls),
+                },
+            )
+    finally:
+        servers.stop()
+
+
+async def _screens(line: Line, environment: Mapping[str, str]) -> None:
+    await line.generate(job_id="film-1", scenes=SCENES)
+    await line.ended("film-1")
+    await line.generate(job_id="film-2", scenes=SCENES[:2])
+    await line.ended("film-2")
+    await _dead_letter(line.kafka.bootstrap)
+    told = await _printed(environment, "job", "film-1")
+    (PLACE / "job.txt").write_text(told)
+    for name in ("film-3", "film-4"):
+        await line.generate(job_id=name, scenes=SCENES * 8)
+    shown = await asyncio.to_thread(_on_terminal, environment, "watch", "--for", str(WATCH_S))
+    (PLACE / "watch.txt").write_text(shown)
+
+
+async def _dead_letter(bootstrap: str) -> None:
+    """A record that somebody broke off in its middle; the merger lays it aside."""
+    settings = KafkaSettings.from_environment(bootstrap_servers=bootstrap)
+    publisher = Publisher(settings, source="test", clock=SystemClock())
+    await publisher.start()
+    try:
+        await publisher.send(topic="segment.generated", key=b"film-9", value=b'{"job', headers=())
+    finally:
+        await publisher.stop()
+
+    async def laid_aside() -> bool | None:
+        return bool(await records_of(bootstrap, "segment.generated.dlq", prefix="")) or None
+
+    await eventually(laid_aside, within_s=60, what="the dead letter")
+
+
+async def _printed(environment: Mapping[str, str], *words: str) -> str:
+    """What a command prints."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "ops", *words),
+        cwd=REPOSITORY,
+        env={**os.environ, **environment},  # noqa: TID251 - the child's
+        stdout=asyncio.subprocess.PIPE,
+    )
+    said, _ = await process.communicate()
+    assert process.returncode == 0, f"{words}: exit code {process.returncode}"
+    return said.decode()
+
+
+def _on_terminal(environment: Mapping[str, str], *words: str) -> str:
+    """What a command leaves on a terminal at its end."""
+    child, terminal = pty.fork()
+    if child == 0:
+        os.chdir(REPOSITORY)
+        os.environ.update({**environment, "TERM": "xterm-256color"})  # noqa: TID251 - the child's
+        os.execv(sys.executable, (sys.executable, "-m", "ops", *words))  # noqa: S606
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
+    said = bytearray()
+    with contextlib.suppress(OSError):  # the terminal ends with its last user
+        while part := os.read(terminal, 65_536):
+            said += part
+    _, status = os.waitpid(child, 0)
+    assert status == 0, f"{words}: status {status}"
+    last = said.decode().rpartition(_LEAVES)[2]
+    lines = _ESCAPES.sub("", last).replace("\r", "").splitlines()
+    return "\n".join(one.rstrip() for one in lines).strip("\n") + "\n"
+
+
+def main() -> None:
+    """Record both screens into `docs/screens`."""
+    warnings.simplefilter("ignore", StandInWarning)
+    PLACE.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="segue-screens-") as folder:
+        asyncio.run(record(Path(folder)))
+
+
+if __name__ == "__main__":
+    main()

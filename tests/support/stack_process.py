@@ -1,0 +1,175 @@
+"""Stacks: the embedded stack and the commands as processes, started as a user would.
+
+Each runs on a folder of the test's own, so whatever mentions that folder is the test's to end.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+
+from shared.local_stack import RunningStack, find_stack
+from tests.support.parent_death import MORTAL
+
+REPOSITORY = Path(__file__).parents[2]
+START_S = 60.0
+STOP_S = 30.0
+JOB_S = 90.0
+COMMAND_S = 150.0
+_POLL_S = 0.1
+T = TypeVar("T")
+
+
+def until(question: Callable[[], T | None], *, within_s: float, what: str) -> T:
+    """The first answer that is not None."""
+    end = time.monotonic() + within_s
+    while (answer := question()) is None:
+        assert time.monotonic() < end, f"{what}: not within {within_s:g} s"
+        time.sleep(_POLL_S)
+    return answer
+
+
+class StackProcess:
+    """One `python -m embedded` on a folder."""
+
+    def __init__(
+        self, home: Path, *args: str, environment: Mapping[str, str] | None = None
+    ) -> None:
+        self.home = home
+        self.log = home.with_suffix(".log")
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [
+                    *MORTAL,
+                    sys.executable,
+                    "-m",
+                    "embedded",
+                    "--port",
+                    "0",
+                    "--data-dir",
+                    home,
+                    *args,
+                ],
+                cwd=REPOSITORY,
+                env={**os.environ, **(environment or {})},  # noqa: TID251 - the child's
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+
+    def ready(self) -> RunningStack:
+        """Where it answers, once it does."""
+
+        def announced() -> RunningStack | None:
+            assert self.process.poll() is None, self.log.read_text()[-3000:]
+            found = find_stack(self.home)
+            return found if found and found.pid == self.process.pid else None
+
+        return until(announced, within_s=START_S, what="stack is ready")
+
+    def ended(self) -> int:
+        """Its exit code, once it has one."""
+        return self.process.wait(STOP_S)
+
+    def stop(self) -> int:
+        """Ask it to stop; the exit code."""
+        self.process.terminate()
+        return self.ended()
+
+
+@contextmanager
+def a_stack(
+    home: Path, *args: str, environment: Mapping[str, str] | None = None
+) -> Iterator[StackProcess]:
+    """A stack that is gone after the test, however that ends."""
+    stack = StackProcess(home, *args, environment=environment)
+    try:
+        yield stack
+    finally:
+        if stack.process.poll() is None:
+            stack.stop()
+
+
+def segue(*args: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run the `segue` command to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "ops", *map(str, args)],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=COMMAND_S,
+        check=False,
+    )
+
+
+@contextmanager
+def segue_started(*args: str | Path) -> Iterator[subprocess.Popen[str]]:
+    """Start the `segue` command; it is gone after the test, however that ends."""
+    process = subprocess.Popen(
+        [*MORTAL, sys.executable, "-u", "-m", "ops", *map(str, args)],
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate(timeout=STOP_S)
+
+
+def processes_of(folder: Path) -> list[str]:
+    """The command lines that mention `folder`: nobody else has that name."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = place.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue  # it ended meanwhile
+        if str(folder) in words:
+            found.append(words.strip())
+    return found
+
+
+def none_left(folder: Path) -> bool:
+    """Whether no process mentions `folder`; the last ones may still be on their way out."""
+    return until(
+        lambda: True if not processes_of(folder) else None, within_s=STOP_S, what="nothing left"
+    )
+
+
+def start_job(api_url: str, job_id: str, *, durations_s: list[float], **body: Any) -> None:
+    """Ask for the music of scenes."""
+    scenes = [{"description": "a calm lake", "duration_s": length} for length in durations_s]
+    answer = httpx.post(
+        f"{api_url}/api/v3/audio/generate-scenes",
+        json={"job_id": job_id, "scenes": scenes, **body},
+        trust_env=False,
+    )
+    assert answer.status_code == 202, answer.text
+
+
+def status_of(api_url: str, job_id: str) -> dict[str, Any]:
+    """What the api says of a job."""
+    answer = httpx.get(f"{api_url}/api/v3/audio/status/{job_id}", trust_env=False)
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = json.loads(answer.content)
+    return found
+
+
+def finished(api_url: str, job_id: str) -> dict[str, Any]:
+    """The status of a job, once it is completed or failed."""
+
+    def ended() -> dict[str, Any] | None:
+        status = status_of(api_url, job_id)
+        return status if status["audio_status"]["status"] in {"completed", "failed"} else None
+
+    return until(ended, within_s=JOB_S, what=f"job {job_id} ended")

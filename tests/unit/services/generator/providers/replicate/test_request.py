@@ -1,0 +1,112 @@
+"""Replicate's request: exactly what was promised, and never what the model would choke on."""
+
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from services.generator.providers import CompositionRequest, ContinuationWindow
+from services.generator.providers.replicate.request import Source, body_for
+from services.generator.providers.replicate.settings import MUSICGEN
+from shared.errors import ProviderRejectedError
+from tests.unit.services.generator.providers.replicate.scripted_replicate import (
+    FRESH,
+    KEY,
+    Room,
+    a_clip,
+    a_prediction,
+)
+
+WINDOW = ContinuationWindow(clip_key="jobs/a/clip.mp3", clip_url=None, start_s=1, end_s=2)
+CONTINUED = CompositionRequest(prompt="calm", duration_s=4, window=WINDOW, seed=7)
+
+
+async def test_a_first_scene_is_asked_for_in_exactly_these_words(tmp_path: Path) -> None:
+    """Nothing more: the API refuses what it does not know."""
+    room = Room(tmp_path)
+    room.tells("create", httpx.Response(201, json=a_prediction()))
+
+    await room.provider.submit(FRESH)
+
+    assert room.body == {
+        "version": MUSICGEN,
+        "input": {
+            "prompt": "calm",
+            "model_version": "stereo-large",
+            "output_format": "mp3",
+            "normalization_strategy": "loudness",
+            "duration": 2,
+            "seed": 7,
+        },
+    }
+    (request,) = room.asked
+    assert request.headers["authorization"] == f"Bearer {KEY}"
+    assert request.headers["cancel-after"] == "630s"
+    assert "prefer" not in request.headers
+
+
+async def test_a_continuation_names_its_window_in_whole_seconds(tmp_path: Path) -> None:
+    """With a public address, and with the webhook that it makes possible."""
+    room = Room(tmp_path, public_base_url="https://segue.example.com/")
+    room.tells("create", httpx.Response(201, json=a_prediction()))
+    await room.store.put(WINDOW.clip_key, a_clip(2))
+
+    await room.provider.submit(CONTINUED)
+
+    told = room.body["input"]
+    assert told["continuation"] is True
+    assert (told["continuation_start"], told["continuation_end"], told["duration"]) == (1, 2, 4)
+    assert {type(told[f"continuation_{end}"]) for end in ("start", "end")} == {int}
+    assert told["input_audio"].startswith("https://segue.example.com/api/v3/audio/segments/")
+    assert room.body["webhook"].startswith("https://segue.example.com/api/v3/webhooks/replicate/")
+    assert room.body["webhook_events_filter"] == ["completed"]
+
+
+@pytest.mark.parametrize(
+    ("request_fields", "source_fields"),
+    [
+        ({}, {"start_s": 2, "end_s": 2}),
+        ({}, {"start_s": -1, "end_s": 1}),
+        ({}, {"start_s": 0, "end_s": 2}),  # as long as the duration
+        ({}, {"start_s": 0, "end_s": 1.0}),
+        ({"seed": 2**32}, {}),
+        ({"seed": 0}, {}),
+        ({"prompt": " "}, {}),
+        ({"duration_s": 2.0}, {}),
+    ],
+)
+def test_what_the_model_would_choke_on_is_never_sent(
+    request_fields: dict[str, Any], source_fields: dict[str, Any]
+) -> None:
+    """Refused here, before it costs anything."""
+    fields = {"prompt": "calm", "duration_s": 2, "window": None, "seed": 7, **request_fields}
+    source = Source(
+        **{"url": "https://x", "start_s": 0, "end_s": 1, "kind": "link", **source_fields}
+    )
+
+    with pytest.raises(ProviderRejectedError, match="not sent to MusicGen"):
+        body_for(CompositionRequest(**fields), source, version=MUSICGEN, webhook=None)
+
+
+async def test_a_window_past_the_end_of_the_measured_clip_is_never_sent(tmp_path: Path) -> None:
+    """The model would silently shorten it."""
+    room = Room(tmp_path)
+    await room.store.put(WINDOW.clip_key, a_clip(1))
+
+    with pytest.raises(ProviderRejectedError, match=r"lasts 1.00 s, its window would end at 2 s"):
+        await room.provider.submit(CONTINUED)
+
+    assert not room.asked
+
+
+async def test_a_scene_longer_than_the_models_window_is_one_prediction(tmp_path: Path) -> None:
+    """The model slides its own window beyond thirty seconds."""
+    room = Room(tmp_path)
+    room.tells("create", httpx.Response(201, json=a_prediction()))
+
+    await room.provider.submit(
+        CompositionRequest(prompt="calm", duration_s=95, window=None, seed=7)
+    )
+
+    assert room.body["input"]["duration"] == 95

@@ -1,0 +1,205 @@
+"""The synth provider's rules: harmony, bars and sections, and a mix that knows its place."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from services.generator.providers import mp3
+from services.generator.providers.synth import key_detection, mixing, score, theory
+from services.generator.providers.synth.score import Piece
+from services.generator.providers.synth.voices import RATE_HZ, RING_S_MAX, Voice, sound
+from services.generator.scene.prompt import Mood
+from shared.media.decode import decode
+from shared.media.samples import silence
+
+moods = st.sampled_from(list(Mood))
+seeds = st.integers(min_value=0, max_value=2**64 - 1)
+tonics = st.integers(min_value=0, max_value=11)
+pieces = st.builds(
+    lambda tonic, first, second, joint, seed: (
+        Piece(tonic=tonic)
+        .followed_by(first, seed=seed, start_s=0)
+        .followed_by(second, seed=seed // 3, start_s=joint)
+    ),
+    tonics,
+    moods,
+    moods,
+    st.integers(min_value=1, max_value=11),
+    seeds,
+)
+
+
+@settings(deadline=None, max_examples=40)
+@given(pieces, st.integers(min_value=0, max_value=12))
+def test_a_stretch_has_the_same_notes_however_it_is_asked_for(piece: Piece, middle: int) -> None:
+    """Two halves are the whole: this is what lets a clip go on where another ended."""
+    whole = list(score.notes(piece, start_s=0, stop_s=12))
+    halves = [
+        *score.notes(piece, start_s=0, stop_s=middle),
+        *score.notes(piece, start_s=middle, stop_s=12),
+    ]
+
+    assert sorted(map(repr, whole)) == sorted(map(repr, halves))
+
+
+@given(tonics, moods, seeds, seeds, st.integers(min_value=1, max_value=20))
+def test_a_new_section_leaves_what_was_before_it_alone(
+    tonic: int, mood: Mood, seed: int, other: int, joint_s: int
+) -> None:
+    """No note before the joint is changed but for being let go earlier."""
+    before = Piece(tonic=tonic).followed_by(Mood.CALM, seed=seed, start_s=0)
+    after = before.followed_by(mood, seed=other, start_s=joint_s)
+
+    def begun(piece: Piece) -> list[tuple[float, int, float]]:
+        notes = score.notes(piece, start_s=0, stop_s=joint_s)
+        return [(note.start_s, note.pitch, note.velocity) for note in notes]
+
+    assert begun(before) == begun(after)
+
+
+@given(tonics, moods, seeds, seeds, st.integers(min_value=1, max_value=21))
+def test_a_mood_that_stays_keeps_its_bars_and_one_that_comes_begins_its_own(
+    tonic: int, mood: Mood, seed: int, other: int, joint_s: int
+) -> None:
+    """The cut of the film is a downbeat only where the mood changes."""
+    piece = Piece(tonic=tonic).followed_by(Mood.CALM, seed=seed, start_s=0)
+
+    section = piece.followed_by(mood, seed=other, start_s=joint_s).sections[-1]
+
+    assert section.grid_s == (0 if mood is Mood.CALM else joint_s)
+    assert section.theme == (seed if mood is Mood.CALM else other)
+
+
+@given(st.lists(st.integers(min_value=1, max_value=5), min_size=9, max_size=30))
+def test_a_piece_remembers_no_more_than_can_be_heard(lengths: list[int]) -> None:
+    """A comment of bounded size, with the latest sections in order."""
+    piece, at = Piece(tonic=0), 0
+    for number, length in enumerate(lengths):
+        piece = piece.followed_by(list(Mood)[number % 5], seed=number, start_s=at)
+        at += length
+
+    starts = [section.start_s for section in piece.sections]
+    assert len(starts) == 8
+    assert starts == sorted(starts)
+    assert Piece.model_validate_json(piece.model_dump_json()) == piece
+
+
+@pytest.mark.parametrize("mood", list(Mood))
+def test_beats_of_every_mood_meet_on_whole_seconds(mood: Mood) -> None:
+    """A clip can begin at any whole second and begin with a note of the mood."""
+    piece = Piece(tonic=0).followed_by(mood, seed=1, start_s=0)
+    starts = {note.start_s for note in score.notes(piece, start_s=0, stop_s=8)}
+
+    assert {float(second) for second in range(0, 8, theory.BAR_S)} <= starts
+    assert len(starts) > 8
+
+
+@given(tonics, moods, seeds)
+def test_voices_move_by_small_steps(tonic: int, mood: Mood, theme: int) -> None:
+    """No voice leaps more than a fifth, a sixth where the progression begins anew."""
+    bars = [theory.harmony(mood, tonic=tonic, theme=theme, bar=bar) for bar in range(5)]
+
+    for bar, (one, other) in enumerate(pairwise(bars)):
+        leap_max = 8 if bar == 3 else 7
+        assert all(abs(a - b) <= leap_max for a, b in zip(one.voices, other.voices, strict=True))
+    assert all(48 <= pitch <= 80 for bar in bars for pitch in bar.voices)
+    assert all({pitch % 12 for pitch in bar.voices} <= bar.chord for bar in bars)
+
+
+@given(tonics, moods, seeds)
+def test_no_melody_tone_rubs_against_the_chord(tonic: int, mood: Mood, theme: int) -> None:
+    """A melody may pass, but never a semitone beside a tone that sounds."""
+    for bar in range(4):
+        sound_of_bar = theory.harmony(mood, tonic=tonic, theme=theme, bar=bar)
+        passing = sound_of_bar.scale - sound_of_bar.chord
+        assert not any((t + s) % 12 in sound_of_bar.chord for t in passing for s in (-1, 1))
+
+
+@given(tonics)
+def test_the_keys_of_all_moods_are_neighbours(tonic: int) -> None:
+    """At most two tones of a mood's home scale are foreign to the piece's key."""
+    home = {(tonic + step) % 12 for step in (0, 2, 4, 5, 7, 9, 11)}
+    for style in theory.STYLES.values():
+        own = {(tonic + style.shift + step) % 12 for step in style.scale}
+        assert len(own - home) <= 1
+
+
+def test_the_same_moment_sounds_the_same_in_every_stretch() -> None:
+    """A mix looks back, never ahead: what rings and the room are in it from the first sample."""
+    piece = Piece(tonic=3).followed_by(Mood.DRAMATIC, seed=1, start_s=0)
+
+    whole = mixing.render(piece, start_s=0, stop_s=12)
+    part = mixing.render(piece, start_s=8, stop_s=10)
+
+    same, level = key_detection.agreement(part, whole[:, 8 * RATE_HZ : 10 * RATE_HZ])
+    assert same > 0.9999
+    assert level == pytest.approx(1.0, abs=0.01)
+
+
+@pytest.mark.parametrize("voice", list(Voice))
+def test_no_note_begins_or_ends_with_an_edge(voice: Voice) -> None:
+    """Silence at both ends, nothing above full scale by much, nothing that rings too long."""
+    note = sound(voice, 64, 1.0)
+
+    assert np.abs(note[:, 0]).max() < 1e-6
+    assert np.abs(note[:, -1]).max() < 5e-3
+    assert 0.1 < np.abs(note).max() < 2.5
+    assert note.shape[1] <= RING_S_MAX * RATE_HZ
+
+
+@pytest.mark.parametrize("mood", list(Mood))
+def test_every_mood_fits_under_full_scale_at_the_models_loudness(mood: Mood) -> None:
+    """Peaks stand at most 13 dB above the loudness, so -14 LUFS needs no clamp."""
+    piece = Piece(tonic=5).followed_by(mood, seed=2, start_s=0)
+    audio = mixing.render(piece, start_s=0, stop_s=8)
+
+    peak_db = 20 * np.log10(np.abs(audio).max())
+    assert peak_db - mixing.loudness_lufs(audio) < 13
+
+
+@pytest.mark.parametrize(("hz", "lufs"), [(997.0, -23.0), (100.0, -24.8)])
+def test_loudness_is_that_of_the_standard(hz: float, lufs: float) -> None:
+    """A 997 Hz sine on both sides at -23 dBFS reads -23 LUFS; lows count for less."""
+    at_s = np.arange(10 * RATE_HZ) / RATE_HZ
+    tone = (10 ** (-23 / 20) * np.sin(2 * np.pi * hz * at_s)).astype(np.float32)
+
+    assert mixing.loudness_lufs(np.stack([tone, tone])) == pytest.approx(lufs, abs=0.15)
+
+
+def test_pauses_do_not_count_as_quiet_music() -> None:
+    """The gate leaves them out."""
+    at_s = np.arange(5 * RATE_HZ) / RATE_HZ
+    tone = np.tile((0.1 * np.sin(2 * np.pi * 997 * at_s)).astype(np.float32), (2, 1))
+    paused = np.concatenate([tone, silence(5 * RATE_HZ)], axis=1)
+
+    assert mixing.loudness_lufs(paused) == pytest.approx(mixing.loudness_lufs(tone), abs=0.2)
+    assert mixing.loudness_lufs(silence(RATE_HZ)) == -np.inf
+    assert mixing.normalising_gain(silence(RATE_HZ)) == 1.0
+
+
+@settings(deadline=None, max_examples=15)
+@given(st.integers(min_value=1, max_value=4), st.text(st.characters(codec="ascii")))
+def test_a_clip_keeps_its_length_and_its_comment(seconds: int, comment: str) -> None:
+    """To the sample, and in the very words."""
+    comment = comment.replace("\x00", "").strip()
+    tone = np.full((2, seconds * RATE_HZ), 0.1, dtype=np.float32)
+
+    data = mp3.encode(tone, comment=comment)
+
+    assert decode(data, rate_hz=RATE_HZ).shape == tone.shape
+    assert mp3.comment_of(data) == comment
+
+
+@pytest.mark.parametrize("mood", list(Mood))
+@pytest.mark.parametrize("tonic", [0, 5, 10])
+def test_a_key_is_heard_to_within_a_fifth(mood: Mood, tonic: int) -> None:
+    """A neighbour on the circle of fifths shares all tones but one: near enough to go on in."""
+    piece = Piece(tonic=tonic).followed_by(mood, seed=4, start_s=0)
+
+    heard = key_detection.tonic_of(mixing.render(piece, start_s=0, stop_s=4))
+
+    home = tonic + {Mood.ELEGANT: 5, Mood.EXCITING: 7}.get(mood, 0)
+    assert (heard - home) % 12 in {0, 5, 7}

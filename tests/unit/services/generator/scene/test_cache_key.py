@@ -1,0 +1,134 @@
+"""The key of a cached scene: the same question has the same one, and no other question has it."""
+
+from dataclasses import replace
+from typing import cast
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from services.generator.providers import CompositionRequest, ContinuationWindow
+from services.generator.scene.cache import SceneCache
+from services.generator.settings import CacheScope, GeneratorSettings
+from shared.storage import ObjectStore
+from shared.telemetry.log import logger_of
+from tests.fakes.clock import FakeClock
+from tests.fakes.provider import LedgerProvider
+from tests.unit.services.generator.scene.handler_fixture import clip_of
+
+WINDOW = ContinuationWindow(
+    clip_key="jobs/a/clip", clip_url=None, start_s=2, end_s=3, clip_sha256="ab"
+)
+REQUEST = CompositionRequest(prompt="calm", duration_s=5, window=WINDOW, seed=7, job_id="job-1")
+
+# few values of each, so that equal ones meet
+windows = st.builds(
+    ContinuationWindow,
+    clip_key=st.sampled_from(["jobs/a", "jobs/b"]),
+    clip_url=st.sampled_from([None, "https://a.example/out.mp3"]),
+    clip_sha256=st.sampled_from(["ab", "cd"]),
+    start_s=st.integers(0, 1),
+    end_s=st.integers(2, 3),
+)
+requests = st.builds(
+    CompositionRequest,
+    prompt=st.sampled_from(["calm", "calm ", "Calm", "calm\x00", "\u00e9", "e\u0301"]),
+    duration_s=st.integers(4, 6),
+    window=st.none() | windows,
+    seed=st.integers(1, 2),
+    must_continue=st.booleans(),
+    job_id=st.sampled_from(["job-1", "job-2"]),
+)
+
+
+def a_cache(
+    scope: CacheScope = "all", provider: LedgerProvider | None = None, source: str = "here"
+) -> SceneCache:
+    """Without a store: questions need none."""
+    return SceneCache(
+        store=cast("ObjectStore", None),
+        provider=provider or LedgerProvider(clip_of=clip_of),
+        scope=scope,
+        source=source,
+        clock=FakeClock(),
+        log=logger_of("test"),
+    )
+
+
+def key_of(cache: SceneCache, request: CompositionRequest) -> str | None:
+    """The key of a job's question."""
+    return cache.digest_of(request, job_id=request.job_id)
+
+
+def sound_of(request: CompositionRequest) -> tuple[object, ...]:
+    """What decides the music."""
+    window = request.window
+    heard = window and (window.clip_sha256, window.start_s, window.end_s)
+    return request.prompt, request.duration_s, heard
+
+
+@given(one=requests, other=requests)
+@example(one=REQUEST, other=replace(REQUEST, seed=8, job_id="job-2", must_continue=True))
+@example(one=REQUEST, other=replace(REQUEST, window=replace(WINDOW, clip_key="b", clip_url="c")))
+@example(one=REQUEST, other=replace(REQUEST, window=None))
+def test_questions_have_the_same_key_exactly_if_their_music_may_be_the_same(
+    one: CompositionRequest, other: CompositionRequest
+) -> None:
+    """Who asks, with which seed, and where the window's clip lies are no part of it."""
+    cache = a_cache()
+
+    same = key_of(cache, one) == key_of(cache, other)
+
+    assert same is (sound_of(one) == sound_of(other))
+
+
+@given(one=requests, other=requests)
+def test_a_job_that_keeps_its_music_to_itself_asks_another_question(
+    one: CompositionRequest, other: CompositionRequest
+) -> None:
+    """Scope `job`: the same as above, within one job; and it never meets scope `all`."""
+    cache = a_cache("job")
+
+    same = key_of(cache, one) == key_of(cache, other)
+
+    assert same is ((one.job_id, sound_of(one)) == (other.job_id, sound_of(other)))
+    assert key_of(cache, one) != key_of(a_cache(), one)
+
+
+def test_another_provider_model_or_address_has_another_key() -> None:
+    """A new version sounds otherwise; a stand-in of Replicate has its name and version."""
+    caches = [
+        a_cache(),
+        a_cache(provider=LedgerProvider(clip_of=clip_of, name="other")),
+        a_cache(provider=LedgerProvider(clip_of=clip_of, model="other")),
+        a_cache(provider=LedgerProvider(clip_of=clip_of, model=None)),
+        a_cache(source="http://127.0.0.1:5050/v1"),
+    ]
+
+    assert len({key_of(cache, REQUEST) for cache in caches}) == len(caches)
+
+
+def test_a_key_stays_what_it_is() -> None:
+    """Entries outlive releases: whoever changes the question changes `FORMAT`, and this."""
+    expected = "f63673fcb24d7ff3b5e148a6d1539ccbb7925483959105d538c6dec6ed0729f2"
+
+    assert key_of(a_cache(), REQUEST) == expected
+
+
+@pytest.mark.parametrize(
+    ("cache", "request_"),
+    [
+        (a_cache("off"), REQUEST),
+        (a_cache(provider=LedgerProvider(clip_of=clip_of, makes_silence=True)), REQUEST),
+        (a_cache(), replace(REQUEST, window=replace(WINDOW, clip_sha256=None))),
+    ],
+    ids=["off", "silence", "window of unknown bytes"],
+)
+def test_some_questions_have_no_key(cache: SceneCache, request_: CompositionRequest) -> None:
+    """Nobody may answer them from memory."""
+    assert key_of(cache, request_) is None
+
+
+def test_everybody_shares_unless_told() -> None:
+    """The default."""
+    assert GeneratorSettings().scene_cache == "all"

@@ -1,0 +1,295 @@
+"""A style sample as the opening window: planned, continued, refused, decided once."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.generator.providers import CompositionRequest
+from services.generator.scene.plan import Continuation, ScenePlan, StyleSample, plan_scene
+from services.generator.scene.style_sample import FIELD
+from services.generator.settings import StyleSettings
+from shared.contract.events import Origin, SegmentGenerated
+from shared.contract.params import AudioParams, AudioRef, ErrorStrategy
+from shared.errors import JobError, ProviderRejectedError
+from shared.media.decode import decode
+from shared.media.samples import SAMPLE_RATE_HZ, exact_seconds, samples_at
+from shared.storage.keys import style_facts_key, style_key
+from tests.fakes.provider import LedgerProvider
+from tests.support.event_builders import a_scene, a_segment
+from tests.support.style_audio import Continuing, a_song, audio_file, quiet
+from tests.unit.services.generator.scene.handler_fixture import Bench
+from tests.unit.shared.http.upstream_server import Answer, upstream
+
+SONG = audio_file(a_song(7.4))
+STYLE = StyleSample(clip_key="jobs/x/runs/1/style.mp3", clip_sha256="s", length_s=5)
+PRIVATE = StyleSettings(hosts_inside="127.0.0.1", timeout_s=5)
+
+
+def _made(plan: ScenePlan, index: int, duration_s: float, *, silent: bool) -> SegmentGenerated:
+    if silent:
+        origin, key, clip = Origin.SILENCE, None, 0
+    else:
+        origin = Origin.CONTINUED if plan.window else Origin.FRESH
+        key, clip = f"jobs/x/{index}", plan.duration_s * SAMPLE_RATE_HZ
+    return a_segment(
+        index,
+        count=99,
+        origin=origin,
+        object_key=key,
+        duration_s=duration_s,
+        start_samples=plan.start_samples,
+        samples=plan.samples,
+        clip_samples=clip,
+        window_samples=0 if silent else plan.window_samples,
+        join_samples=plan.start_samples if silent else plan.join_samples,
+    )
+
+
+@given(
+    scenes=st.lists(
+        st.tuples(
+            st.decimals(min_value="0.05", max_value="40", places=6).map(float), st.booleans()
+        ),
+        min_size=1,
+        max_size=20,
+    ),
+    window_s=st.integers(min_value=1, max_value=20),
+    style_s=st.integers(min_value=1, max_value=20),
+)
+def test_a_style_opens_the_first_music_alone_and_moves_nothing(
+    scenes: list[tuple[float, bool]], window_s: int, style_s: int
+) -> None:
+    """Spans add up to the sample, the style ends where the music begins, no hole behind it."""
+    style = StyleSample(clip_key="k", clip_sha256="s", length_s=style_s)
+    state, at = Continuation(run=1), 0
+    for index, (length, silent) in enumerate(scenes):
+        first = state.last_clip is None
+        scene = a_scene(index, count=99, duration_s=length)
+        plan = plan_scene(state, scene, window_s=window_s, style=style)
+        assert plan.start_samples == at
+        at += plan.samples
+        assert plan.continues_style == first
+        assert plan.window is not None
+        if first:
+            assert plan.window == style.window
+            assert (plan.window.start_s, plan.window.end_s) == (0, style_s)
+            assert plan.window_samples == style_s * SAMPLE_RATE_HZ
+            assert plan.join_samples == plan.start_samples
+        else:
+            assert plan.window.clip_key != style.clip_key
+        CompositionRequest(prompt="p", duration_s=plan.duration_s, window=plan.window, seed=1)
+        clip_end = plan.join_samples + plan.duration_s * SAMPLE_RATE_HZ - plan.window_samples
+        assert clip_end >= plan.start_samples + plan.samples
+        state = state.after(_made(plan, index, length, silent=silent))
+    assert at == samples_at(sum(exact_seconds(length) for length, _ in scenes))
+
+
+def test_a_scene_is_asked_for_its_own_seconds_and_the_styles() -> None:
+    """2.5 s after 5 s of style: 3 + 5."""
+    plan = plan_scene(Continuation(run=1), a_scene(0), window_s=1, style=STYLE)
+
+    assert plan.duration_s == 3 + 5
+    assert plan.window_samples == 5 * SAMPLE_RATE_HZ
+
+
+def a_bench(folder: Path, **settings: Any) -> Bench:
+    """A generator that may fetch from this machine."""
+    bench = Bench(folder, **{"style": PRIVATE, **settings})
+    bench.provider = LedgerProvider(clip_of=Continuing(folder=folder, song=a_song(7.4)).clip_of)
+    bench.work = bench.process()
+    return bench
+
+
+async def _styled(bench: Bench, index: int = 0, *, ref: AudioRef, **params: Any) -> None:
+    params = {"style_audio": ref, **params}
+    await bench.ask(a_scene(index, duration_s=1.7, params=AudioParams(**params)))
+
+
+async def in_store(bench: Bench, data: bytes = SONG) -> AudioRef:
+    """A sample as the api keeps it."""
+    await bench.store.put("uploads/song", data)
+    return AudioRef(object="uploads/song")
+
+
+async def test_scene_0_continues_the_end_of_the_sample(tmp_path: Path) -> None:
+    """Its last five seconds, as a clip of our own; the next scene continues the first."""
+    bench = a_bench(tmp_path)
+    ref = await in_store(bench)
+    for index in range(2):
+        await _styled(bench, index, ref=ref)
+
+    first, second = bench.segments()
+    assert (first.origin, first.reason) == (Origin.CONTINUED, "continues the style sample")
+    assert first.window_samples == 5 * SAMPLE_RATE_HZ
+    assert first.join_samples == first.start_samples == 0
+    assert first.warnings == ()
+    assert (second.origin, second.reason) == (Origin.CONTINUED, None)
+    asked = [(one.duration_s, one.window) for one in bench.provider.charged]
+    assert asked[0][0] == 2 + 5
+    window = asked[0][1]
+    assert window is not None
+    clip = await bench.store.get(style_key("job-1", 1))
+    assert window.clip_key == style_key("job-1", 1)
+    assert window.clip_sha256 == hashlib.sha256(clip).hexdigest()
+    assert asked[1][1] is not None
+    assert asked[1][1].clip_key == first.object_key
+    sent, meant = decode(clip, rate_hz=32_000), a_song(7.4)[:, -5 * 32_000 :]
+    assert sent.shape == meant.shape
+    together = float(np.vdot(sent, meant)) / np.linalg.norm(sent) / np.linalg.norm(meant)
+    assert together > 0.99
+
+
+@pytest.mark.parametrize(("seconds", "setting", "window_s"), [(2.9, 5, 2), (7.4, 3, 3)])
+async def test_the_window_is_the_setting_or_what_the_sample_has(
+    tmp_path: Path, seconds: float, setting: int, window_s: int
+) -> None:
+    """Whole seconds."""
+    bench = a_bench(tmp_path, style_window_s=setting)
+    song = a_song(7.4)[:, -round(seconds * 32_000) :]
+    await _styled(bench, ref=await in_store(bench, audio_file(song)))
+
+    assert bench.segments()[0].window_samples == window_s * SAMPLE_RATE_HZ
+    assert bench.provider.charged[0].duration_s == 2 + window_s
+
+
+async def test_the_first_music_continues_the_style_though_silence_came_before(
+    tmp_path: Path,
+) -> None:
+    """Scene 0 failed for good: scene 1 is where the music begins."""
+    bench = a_bench(tmp_path)
+    ref = await in_store(bench)
+    bench.provider.reject = {1: ProviderRejectedError("no")}
+    for index in range(3):
+        await _styled(bench, index, ref=ref)
+
+    silent, opening, after = bench.segments()
+    assert silent.origin is Origin.SILENCE
+    assert opening.reason == "continues the style sample"
+    assert opening.window_samples == 5 * SAMPLE_RATE_HZ
+    assert opening.join_samples == opening.start_samples == silent.samples
+    assert after.reason is None
+
+
+async def test_a_style_by_its_address_is_fetched_once_for_a_run(tmp_path: Path) -> None:
+    """Whoever makes the scene again plans the same, whatever the address gives by then."""
+    bench = a_bench(tmp_path)
+    bench.provider.reject = {1: ProviderRejectedError("no")}
+    async with upstream() as server:
+        server.answers["/song"] = Answer(body=SONG)
+        ref = AudioRef(url=f"http://127.0.0.1:{server.port}/song")
+        await _styled(bench, 0, ref=ref)
+        server.answers["/song"] = Answer(body=audio_file(a_song(3.0, root_hz=300)))
+        bench.memory.states.clear()
+        bench.work = bench.process()
+        await _styled(bench, 1, ref=ref)
+
+        assert len(server.requests) == 1
+    windows = [one.window for one in bench.provider.charged]
+    assert windows[0] is not None
+    assert windows[0] == windows[1]
+
+
+async def test_two_processes_that_read_different_songs_continue_the_same(tmp_path: Path) -> None:
+    """The one whose clip was stored first is continued by both."""
+    bench = a_bench(tmp_path)
+    other = a_bench(tmp_path)
+    ref = await in_store(other, audio_file(a_song(3.9, root_hz=300)))
+    await _styled(other, ref=ref)
+    await bench.store.delete(style_facts_key("job-1", 1))  # as if both decided at once
+    await bench.store.delete(other.segments()[0].object_key or "")
+    for found in [o.key async for o in bench.store.list_objects("jobs/") if "scenes" in o.key]:
+        await bench.store.delete(found)
+
+    await _styled(bench, ref=await in_store(bench))
+
+    assert bench.provider.charged[0].window == other.provider.charged[0].window
+
+
+BAD = {
+    "404": (Answer(status="404 Not Found"), "answered 404"),
+    "not audio": (Answer(body=b"<html>no</html>"), "no audio"),
+    "silent": (Answer(body=audio_file(quiet(3.0))), "is silent"),
+    "too short": (Answer(body=audio_file(a_song(0.5))), "at least 1 s"),
+    "too large": (Answer(body=bytes(2_000_000)), "SEGUE_STYLE_BYTES_MAX"),
+    "away": (Answer(status="503 Busy"), "answered 503; asked 3 times"),
+    "a redirect inside": (
+        Answer(status="302 Found", headers={"Location": "http://127.0.0.2/x"}),
+        "127.0.0.2 is inside this network",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+async def test_a_style_that_cannot_be_used_is_told_and_the_scene_begins_anew(
+    tmp_path: Path, name: str
+) -> None:
+    """Status and log say why; a second look does not ask again."""
+    answer, told = BAD[name]
+    bench = a_bench(tmp_path, style=StyleSettings(hosts_inside="127.0.0.1", bytes_max=1_000_000))
+    async with upstream() as server:
+        server.answers["/song"] = answer
+        await _styled(bench, ref=AudioRef(url=f"http://127.0.0.1:{server.port}/song"))
+        asked = len(server.requests)
+
+    (segment,) = bench.segments()
+    assert segment.origin is Origin.FRESH
+    assert segment.reason is not None
+    assert segment.reason.startswith(FIELD)
+    assert told in segment.reason
+    assert segment.warnings == (segment.reason,)
+    assert bench.provider.charged[0].window is None
+    assert bench.provider.charged[0].duration_s == 2
+    assert asked == (3 if name == "away" else 1)
+
+
+@pytest.mark.parametrize(
+    "params", [{"error_strategy": ErrorStrategy.HALT}, {"fail_on_error": True}], ids=str
+)
+@pytest.mark.parametrize(
+    "ref",
+    [AudioRef(object="uploads/none"), AudioRef(url="http://127.0.0.2:9/x")],
+    ids=["gone", "private"],
+)
+async def test_a_run_that_wants_all_or_nothing_ends_before_it_pays(
+    tmp_path: Path, params: dict[str, Any], ref: AudioRef
+) -> None:
+    """With a code of its own."""
+    bench = a_bench(tmp_path)
+
+    for _ in range(2):  # read again, it says the same
+        with pytest.raises(JobError, match=FIELD) as caught:
+            await _styled(bench, ref=ref, **params)
+        assert caught.value.code == "style_unusable"
+    assert bench.provider.charged == []
+    assert bench.said == []
+
+
+async def test_a_provider_of_silence_asks_for_no_style(tmp_path: Path) -> None:
+    """There is nothing to continue, so nothing is fetched and nothing can go wrong."""
+    bench = a_bench(tmp_path)
+    bench.provider.makes_silence = True
+
+    await _styled(bench, ref=AudioRef(object="uploads/none"), fail_on_error=True)
+
+    assert bench.segments()[0].warnings == ()
+    assert bench.provider.charged[0].window is None
+
+
+async def test_the_same_style_again_is_answered_from_the_cache(tmp_path: Path) -> None:
+    """The window's music is part of the question, the run that asks is not."""
+    bench = a_bench(tmp_path, scene_cache="all")
+    ref = await in_store(bench)
+    params = AudioParams(style_audio=ref)
+    await bench.ask(a_scene(0, job_id="one", duration_s=1.7, params=params))
+    await bench.ask(a_scene(0, job_id="two", duration_s=1.7, params=params))
+    await bench.store.put("uploads/song", audio_file(a_song(6.0, root_hz=300)))
+    await bench.ask(a_scene(0, job_id="three", duration_s=1.7, params=params))
+
+    origins = [segment.origin for segment in bench.segments()]
+    assert origins == [Origin.CONTINUED, Origin.CACHED, Origin.CONTINUED]
+    assert bench.segments()[1].window_samples == 5 * SAMPLE_RATE_HZ

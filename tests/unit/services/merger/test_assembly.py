@@ -1,0 +1,306 @@
+"""Tests of assembly: the length, the joints and the silences of a track."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from services.merger.assembly import Assembly, JoinRules
+from services.merger.crossfade import click_of
+from services.merger.placed_clip import EDGE_SAMPLES
+from services.merger.timeline import check_run
+from shared.contract.params import Transition
+from shared.errors import InvalidEventError
+from shared.media.samples import Audio, rms
+from tests.support.audio_builders import HEADERLESS_LATE_SAMPLES, Kind, Take, a_run_of_takes, music
+
+BLEND = 4800
+FRAME = 960  # 20 ms
+
+
+def assembled(
+    takes: Sequence[Take], *, transition: Transition = Transition.AUTO, fade: int = 48_000
+) -> tuple[Audio, Assembly]:
+    """The track of a run."""
+    rules = JoinRules(transition=transition, fade_samples=fade, crossfade_samples=BLEND)
+    assembly = Assembly([take.segment for take in takes], rules)
+    blocks = [block for i, take in enumerate(takes) for block in assembly.add(i, take.clip)]
+    return np.concatenate([*blocks, *assembly.finish()], axis=1), assembly
+
+
+def levels_db(audio: Audio) -> NDArray[np.float64]:
+    """The level of each 20 ms, dB."""
+    frames = audio[:, : audio.shape[1] // FRAME * FRAME].reshape(2, -1, FRAME)
+    powers = np.mean(np.square(frames, dtype=np.float64), axis=(0, 2)) + 1e-20
+    return np.asarray(10 * np.log10(powers), dtype=np.float64)
+
+
+def lengthened(take: Take, samples: int) -> Take:
+    """The take with a clip of another length than its event says."""
+    assert take.clip is not None
+    clip = take.clip[:, :samples]
+    return replace(take, clip=clip)
+
+
+scene_lengths = st.lists(
+    st.sampled_from([0.01, 0.05, 0.3, 0.5, 1, 1.7, 2.333, 3]), min_size=1, max_size=7
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data(), durations=scene_lengths, transition=st.sampled_from(Transition))
+def test_the_track_is_as_long_as_its_scenes_whatever_they_hold(
+    data: st.DataObject, durations: list[float], transition: Transition
+) -> None:
+    """To the sample, with every kind of scene, short clips, long fades; and all are numbers."""
+    kinds: list[Kind] = data.draw(
+        st.lists(
+            st.sampled_from(["continued", "fresh", "silence"]),
+            min_size=len(durations),
+            max_size=len(durations),
+        )
+    )
+    fade = data.draw(st.sampled_from([0, 4800, 48_000, 480_000]))
+    takes = a_run_of_takes(durations, kinds=kinds)
+    for index, take in enumerate(takes):
+        if take.clip is not None and data.draw(st.integers(0, 3)) == 0:
+            share = data.draw(st.floats(0.01, 1))
+            takes[index] = lengthened(take, max(1, int(take.clip.shape[1] * share)))
+
+    track, assembly = assembled(takes, transition=transition, fade=fade)
+
+    assert track.shape == (2, sum(take.segment.samples for take in takes))
+    assert track.dtype == np.float32
+    assert np.isfinite(track).all()
+    assert [seam.at_samples for seam in assembly.seams] == sorted(
+        seam.at_samples for seam in assembly.seams
+    )
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    durations=st.lists(st.sampled_from([0.05, 0.7, 1.3, 2, 2.9]), min_size=1, max_size=5),
+    gains=st.lists(st.floats(-2.9, 2.9), min_size=6, max_size=6),
+)
+def test_a_continued_run_is_the_piece_itself_at_one_level(
+    durations: list[float], gains: list[float]
+) -> None:
+    """No music twice, none left out, no dip, no step: each sample is where the piece has it."""
+    durations = [*durations, 2.0]  # long enough for the last music to enter
+    takes = a_run_of_takes(durations, gains_db=gains[: len(durations)])
+
+    track, assembly = assembled(takes)
+
+    piece = music(np.arange(track.shape[1])) * np.float32(10 ** (gains[0] / 20))
+    np.testing.assert_allclose(track[:, :-EDGE_SAMPLES], piece[:, :-EDGE_SAMPLES], atol=2e-3)
+    assert {seam.kind for seam in assembly.seams} == {"splice"}
+    assert assembly.warnings == []
+
+
+def test_a_splice_through_mp3_has_neither_step_nor_click_nor_dip() -> None:
+    """The promises: 1 dB of level, 10 of the click measure; measured: 0.3 dB and below 6."""
+    takes = a_run_of_takes([3.4, 2.7, 4], gains_db=[0, 4, -1.5], as_mp3=True)
+
+    track, assembly = assembled(takes)
+
+    piece = music(np.arange(track.shape[1]))
+    drift = levels_db(track)[:-1] - levels_db(piece)[:-1]
+    assert np.ptp(drift) < 1.0
+    for seam in assembly.seams:
+        near = track[:, seam.at_samples - BLEND - 2400 : seam.at_samples + 2400]
+        click = click_of(near)
+        assert click is not None
+        assert click < 10
+        assert seam.level_step_db == pytest.approx(0, abs=1)
+        assert seam.correlation is not None
+        assert seam.correlation > 0.9
+    assert [seam.gain_db for seam in assembly.seams] == pytest.approx([-4, 1.5], abs=0.3)
+
+
+def test_clips_without_their_header_are_moved_to_where_their_music_belongs() -> None:
+    """Each comes 35 ms late; the lag of its window says so."""
+    takes = a_run_of_takes([3, 3, 3], as_mp3=True, header=False)
+
+    track, assembly = assembled(takes)
+
+    assert [seam.lag_samples for seam in assembly.seams] == pytest.approx(
+        [HEADERLESS_LATE_SAMPLES] * 2, abs=1
+    )
+    piece = music(np.arange(track.shape[1]) - HEADERLESS_LATE_SAMPLES)
+    heard = slice(HEADERLESS_LATE_SAMPLES + 2400, 9 * 48_000 - 2 * HEADERLESS_LATE_SAMPLES - 48_000)
+    wrong = rms(track[:, heard] - piece[:, heard]) / rms(piece[:, heard])
+    assert wrong < 0.15  # what MP3 makes of it at 96 kb/s
+
+
+def test_a_level_beyond_reason_is_not_followed_and_the_seam_says_so() -> None:
+    """12 dB are no re-synthesis; 6 are given, and 6 reported as the step that remains."""
+    takes = a_run_of_takes([2, 2], gains_db=[0, -12])
+
+    _, assembly = assembled(takes)
+
+    assert assembly.seams[0].gain_db == pytest.approx(6)
+    assert assembly.seams[0].level_step_db == pytest.approx(-6, abs=0.05)
+
+
+def test_a_long_chain_of_rising_gains_does_not_run_away() -> None:
+    """Each clip comes back 2 dB lower; the track follows, but never by more than 12 dB."""
+    takes = a_run_of_takes([1.0] * 12, gains_db=[-2.0 * index for index in range(12)])
+
+    _, assembly = assembled(takes)
+
+    gains = [seam.gain_db for seam in assembly.seams]
+    assert max(gains) <= 12
+    assert gains[2] == pytest.approx(6, abs=0.01)
+    assert gains[3] == pytest.approx(8, abs=0.01)
+    assert gains[4] == pytest.approx(9, abs=0.01)  # of 8 it glided back to 7, then 2 more
+
+
+def test_segments_that_do_not_continue_fade_out_and_in_at_the_scene() -> None:
+    """Half at half a fade, nothing at the cut, all beyond the fade; the ends of the track stay."""
+    takes = a_run_of_takes([3, 3], kinds=["fresh", "fresh"])
+
+    track, assembly = assembled(takes, fade=48_000)
+
+    assert [(seam.kind, seam.at_samples) for seam in assembly.seams] == [("fade", 144_000)]
+    first, second = takes[0].clip, takes[1].clip
+    assert first is not None
+    assert second is not None
+    np.testing.assert_allclose(track[:, :96_000], first[:, :96_000])
+    np.testing.assert_allclose(track[:, 120_000], first[:, 120_000] * 0.5, rtol=1e-3)
+    np.testing.assert_allclose(track[:, 168_000], second[:, 24_000] * 0.5, rtol=1e-3)
+    np.testing.assert_allclose(track[:, 143_999:144_001], 0, atol=1e-6)
+    np.testing.assert_allclose(track[:, 192_000:287_000], second[:, 48_000:143_000])
+
+
+def test_no_fade_at_all_still_does_not_click() -> None:
+    """A fade of nothing becomes five milliseconds."""
+    track, _ = assembled(a_run_of_takes([2, 2], kinds=["fresh", "fresh"]), fade=0)
+
+    click = click_of(track[:, 96_000 - 2400 : 96_000 + 2400])
+    assert click is not None
+    assert click < 10
+    np.testing.assert_allclose(track[:, 95_999], 0, atol=1e-4)
+    assert levels_db(track)[99 - 2] == pytest.approx(levels_db(track)[99 - 4], abs=6)
+
+
+def test_fades_too_long_for_a_segment_are_shortened_with_a_warning() -> None:
+    """One second in, one second out, half a second of music."""
+    takes = a_run_of_takes([2, 0.5, 2], kinds=["fresh", "fresh", "fresh"])
+
+    track, assembly = assembled(takes)
+
+    middle = track[:, 96_000:120_000]
+    assert rms(middle[:, 11_000:13_000]) > 4 * rms(middle[:, :2000])
+    assert any(line.startswith("scene 1: its music of 0.50 s") for line in assembly.warnings)
+
+
+def test_asked_for_fades_a_continuation_fades_too() -> None:
+    """Every scene begins at its start, with what its clip has there; nothing sounds twice."""
+    takes = a_run_of_takes([2.5, 2.5, 2.5], gains_db=[0, 0, 0])
+
+    track, assembly = assembled(takes, transition=Transition.FADE, fade=4800)
+
+    assert [(seam.kind, seam.at_samples) for seam in assembly.seams] == [
+        ("fade", 120_000),
+        ("fade", 240_000),
+    ]
+    piece = music(np.arange(track.shape[1]))
+    for start in (4800, 124_800, 244_800):
+        here = slice(start, start + 110_000)
+        np.testing.assert_allclose(track[:, here], piece[:, here], atol=1e-4)
+    assert assembly.warnings == []
+
+
+def test_a_silent_scene_is_silent_from_its_first_sample_to_its_last() -> None:
+    """The surplus of the clip before it does not reach into it."""
+    takes = a_run_of_takes([2.5, 1.5, 2], kinds=["fresh", "silence", "fresh"])
+
+    track, assembly = assembled(takes)
+
+    assert not track[:, 120_000:192_000].any()
+    assert rms(track[:, 240_000:280_000]) > 0.01
+    assert [(seam.scene_index, seam.kind) for seam in assembly.seams] == [(1, "fade"), (2, "fade")]
+
+
+def test_music_continued_after_silence_comes_back_at_its_old_level() -> None:
+    """Its window was heard before the silence: the gain follows it, and it is not heard again."""
+    takes = a_run_of_takes([3, 1, 3], kinds=["fresh", "silence", "continued"], gains_db=[0, 0, 5])
+
+    track, assembly = assembled(takes)
+
+    back = track[:, 192_000 + 48_000 :]
+    piece = music(144_000 + 48_000 + np.arange(back.shape[1]))
+    edge = slice(0, -EDGE_SAMPLES)
+    np.testing.assert_allclose(back[:, edge], piece[:, edge], atol=2e-3)
+    assert assembly.seams[1].kind == "fade"
+    assert assembly.seams[1].gain_db == pytest.approx(-5, abs=0.01)
+
+
+def test_a_clip_that_ends_early_leaves_silence_and_a_warning_with_its_scene() -> None:
+    """The length stays; the person who asked is told."""
+    takes = a_run_of_takes([2, 4, 2], kinds=["fresh", "fresh", "fresh"])
+    takes[1] = lengthened(takes[1], 3 * 48_000)
+
+    track, assembly = assembled(takes, fade=4800)
+
+    assert not track[:, 96_000 + 3 * 48_000 : 96_000 + 4 * 48_000].any()
+    assert "scene 1: its clip is 1.00 s short, silence fills" in assembly.warnings
+
+
+def test_a_clip_that_ends_inside_the_next_window_is_spliced_where_it_ends() -> None:
+    """What the next clip repeats is music enough: no hole, no warning."""
+    takes = a_run_of_takes([3, 3])
+    takes[0] = lengthened(takes[0], 3 * 48_000 - 12_000)
+
+    track, assembly = assembled(takes)
+
+    piece = music(np.arange(track.shape[1]))
+    np.testing.assert_allclose(track[:, :-EDGE_SAMPLES], piece[:, :-EDGE_SAMPLES], atol=2e-3)
+    assert assembly.seams[0].at_samples == 3 * 48_000 - 12_000
+    assert assembly.warnings == []
+
+
+def test_scenes_that_end_before_their_music_could_enter_leave_the_old_music_playing() -> None:
+    """Whole seconds only: the clip of the first scene plays through all of them."""
+    takes = a_run_of_takes([0.3, 0.05, 0.05, 0.3])
+
+    track, assembly = assembled(takes)
+
+    piece = music(np.arange(track.shape[1]))
+    np.testing.assert_allclose(track[:, :-EDGE_SAMPLES], piece[:, :-EDGE_SAMPLES])
+    assert assembly.seams == []
+    assert len(assembly.warnings) == 3
+
+
+def test_what_is_yielded_and_kept_stays_small_however_long_the_track() -> None:
+    """Blocks of five seconds; between clips no more than a blend is held back."""
+    takes = a_run_of_takes([12.0, 9.0, 3.0])
+    rules = JoinRules(transition=Transition.AUTO, fade_samples=48_000, crossfade_samples=BLEND)
+    assembly = Assembly([take.segment for take in takes], rules)
+
+    sizes = []
+    for index, take in enumerate(takes):
+        sizes += [block.shape[1] for block in assembly.add(index, take.clip)]
+        assert assembly._held.shape[1] <= BLEND
+    sizes += [block.shape[1] for block in assembly.finish()]
+
+    assert max(sizes) <= 5 * 48_000 + BLEND
+    assert sum(sizes) == 24 * 48_000
+
+
+def test_segments_of_another_run_or_with_a_gap_are_refused() -> None:
+    """Each message names the scene."""
+    segments = [take.segment for take in a_run_of_takes([1, 1, 1])]
+    check_run(segments)
+
+    stranger = [segments[0], segments[1].model_copy(update={"run": 2}), segments[2]]
+    with pytest.raises(InvalidEventError, match="segment 1"):
+        check_run(stranger)
+
+    gap = [segments[0], segments[1].model_copy(update={"start_samples": 48_001}), segments[2]]
+    with pytest.raises(InvalidEventError, match="scene 1 starts at sample 48001"):
+        check_run(gap)

@@ -1,0 +1,342 @@
+"""Events and their records: what is read, what is refused, what stays the same for ever."""
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from shared.contract.events import EVENTS, Event, JobFailed, SceneRequested, Stage, VideoStitched
+from shared.contract.params import AudioParams, Scene, SyncMode, VideoRef
+from shared.contract.topics import EVENT_TOPICS, topic_named, topic_of
+from shared.errors import UndecodableError
+from shared.kafka.codec import Headers, Record, Unreadable, decode, encode, lane_key, read
+from tests.support.event_builders import a_scene, a_segment
+from tools.contract.event_examples import EXAMPLES
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+BARE: dict[str, Any] = {"job_id": 42, "scene_index": 0, "scene_count": 2, "duration_s": 1.7}
+
+
+def a_record(
+    value: Any, *, topic: str = "scene.requested", headers: Headers = (), key: bytes | None = b"42"
+) -> Record:
+    """A record as a broker would hand it out."""
+    raw = value if isinstance(value, bytes) or value is None else json.dumps(value).encode()
+    return Record(topic=topic, partition=0, offset=0, key=key, value=raw, headers=headers)
+
+
+# --- models -------------------------------------------------------------------------------------
+
+
+def test_what_upstream_leaves_out_is_filled_with_the_contracts_defaults() -> None:
+    """A bare request is a whole one."""
+    scene = SceneRequested.model_validate(BARE)
+
+    assert scene.job_id == "42"
+    assert scene.run == 1
+    assert scene.params == AudioParams(
+        fade_duration=1.0, sync_mode=SyncMode.TRIM, merge_with_video=False
+    )
+    assert scene.params.error_strategy == "continue_with_silence"
+    assert scene.params.transition == "auto"
+
+
+def test_unknown_fields_are_ignored() -> None:
+    """A newer producer does not break an older reader."""
+    value = {**BARE, "shiny": 1, "params": {"fade_duration": 2, "shinier": True}}
+
+    assert SceneRequested.model_validate(value).params.fade_duration == 2.0
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf"), "soon", None])
+def test_a_scene_lasts_some_finite_time(seconds: object) -> None:
+    """Zero, negative, no number, endless: refused with the field's name."""
+    with pytest.raises(ValidationError, match="duration_s"):
+        SceneRequested.model_validate({**BARE, "duration_s": seconds})
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("run", 0), ("scene_index", -1), ("scene_count", 0), ("scene_index", 2)],
+)
+def test_counts_and_places_have_bounds(field: str, value: int) -> None:
+    """A scene's index lies below its count, a run counts from one."""
+    with pytest.raises(ValidationError, match=field):
+        SceneRequested.model_validate({**BARE, field: value})
+
+
+@pytest.mark.parametrize("fade", [-0.1, 30.1, float("nan"), float("-inf")])
+def test_a_fade_is_between_nothing_and_half_a_minute(fade: float) -> None:
+    """Both ends belong to it."""
+    with pytest.raises(ValidationError, match="fade_duration"):
+        AudioParams(fade_duration=fade)
+    assert [AudioParams(fade_duration=end).fade_duration for end in (0, 30)] == [0.0, 30.0]
+
+
+@pytest.mark.parametrize("mode", ["", "TRIM", "loop", 1])
+def test_an_unknown_sync_mode_is_refused_with_the_known_ones(mode: object) -> None:
+    """The way out is in the message."""
+    with pytest.raises(ValidationError, match="'trim', 'stretch' or 'compress'"):
+        AudioParams.model_validate({"sync_mode": mode})
+
+
+def test_times_stand_for_a_duration() -> None:
+    """0.3 - 0.1 is 0.2, as people count."""
+    scene = Scene.model_validate({"start_s": 0.1, "end_s": 0.3})
+
+    assert scene.duration_s == 0.2
+
+
+@pytest.mark.parametrize(
+    ("times", "problem"),
+    [
+        ({}, "duration_s, or both start_s and end_s"),
+        ({"start_s": 1}, "duration_s, or both start_s and end_s"),
+        ({"start_s": 2, "end_s": 2}, "duration_s"),
+        ({"start_s": 3, "end_s": 2}, "duration_s"),
+        ({"start_s": -1, "end_s": 2}, "start_s"),
+        ({"start_s": "a", "end_s": 2}, "numbers of seconds"),
+        ({"start_s": [], "end_s": {}}, "numbers of seconds"),
+        ({"start_s": "nan", "end_s": 2}, "finite"),
+        ({"start_s": "inf", "end_s": "inf"}, "numbers of seconds"),
+        (
+            {"start_s": 0, "end_s": 2, "duration_s": 3},
+            "duration_s is 3.0, but end_s - start_s is 2",
+        ),
+    ],
+)
+def test_times_that_are_no_span_are_refused(times: dict[str, object], problem: str) -> None:
+    """Missing, reversed, contradicting: each with its field."""
+    with pytest.raises(ValidationError, match=problem):
+        Scene.model_validate(times)
+
+
+@pytest.mark.parametrize("value", [{}, {"url": "https://a/v.mp4", "object": "uploads/x"}])
+def test_a_video_lies_in_exactly_one_place(value: dict[str, str]) -> None:
+    """Neither nowhere nor in two."""
+    with pytest.raises(ValidationError, match='name either "url" or "object"'):
+        VideoRef.model_validate(value)
+
+
+def test_a_video_without_scenes_is_refused() -> None:
+    """There would be nothing to score."""
+    with pytest.raises(ValidationError, match="scenes"):
+        VideoStitched.model_validate({"job_id": "a", "scenes": []})
+
+
+def test_events_are_frozen() -> None:
+    """A fact does not change."""
+    with pytest.raises(ValidationError, match="frozen"):
+        a_scene().run = 2  # type: ignore[misc]
+
+
+# --- ids ----------------------------------------------------------------------------------------
+
+
+def test_the_same_fact_said_again_has_the_same_id() -> None:
+    """Whatever else it says: a rerun may find other seconds and costs."""
+    assert a_segment(1).event_id() == a_segment(1, generation_s=9.0, attempts=2).event_id()
+    assert a_scene().event_id() == a_scene(description="other words").event_id()
+
+
+def test_different_facts_have_different_ids() -> None:
+    """Scene, run, job and kind tell them apart; of failures also where and what."""
+    failures = [
+        JobFailed(job_id="job-1", run=1, stage=stage, code="c", message="m", scene_index=index)
+        for stage in (Stage.MERGE, Stage.GENERATION)
+        for index in (None, 0)
+    ]
+    facts = [a_scene(0), a_scene(1), a_scene(0, run=2), a_scene(0, job_id="b"), a_segment(0)]
+
+    ids = [event.event_id() for event in [*facts, *failures, *EXAMPLES]]
+
+    assert len(set(ids)) == len(ids)
+
+
+def test_ids_of_published_events_stay_what_they_were() -> None:
+    """Consumers outside drop repetitions by them; these were written down once."""
+    assert {event.kind: event.event_id() for event in EXAMPLES} == {
+        "video.stitched": "1786aa05-a846-534d-90d7-1a61e12e8028",
+        "scene.requested": "4759df73-b414-55c2-9331-d4ad0e7cec10",
+        "segment.generated": "c12b65f2-47a8-5794-bf97-318353117bd4",
+        "audio.merged": "299d55f6-2b88-5bb2-95c8-59aaf5139fd3",
+        "video.muxed": "699df110-025e-5ae0-95cf-a4eb0ccef9cc",
+        "job.failed": "1b644095-e796-5607-936f-2ff39fd62141",
+        "prediction.ended": "88ebe50b-d72e-545e-9c8f-f92a6bbc1cbd",
+        "scene.delayed": "071f3056-f63d-5408-b911-1b3613b7cdad",
+        "job.cancelled": "ac9167ab-8536-59b8-8e64-ffe1e51ec1f4",
+    }
+
+
+# --- topics -------------------------------------------------------------------------------------
+
+
+def test_every_event_has_its_topic_and_every_topic_its_event() -> None:
+    """And the dead letters lie beside it."""
+    assert {topic.event for topic in EVENT_TOPICS} == set(EVENTS)
+    for event in EVENTS:
+        assert topic_of(event).event is event
+        assert topic_named(event.kind) is topic_of(event)
+        assert topic_of(event).dead_letters == f"{event.kind}.dlq"
+    assert topic_named("scene.requested.dlq") is None
+
+
+# --- records ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("event", EXAMPLES, ids=lambda event: event.kind)
+def test_an_event_survives_the_journey(event: Event) -> None:
+    """Value, key, id and trace come back as they went."""
+    sent = encode(event, source="test", now=NOW, traceparent="00-aa-bb-01")
+
+    got = decode(a_record(sent.value, topic=sent.topic, headers=sent.headers, key=sent.key))
+
+    assert got.event == event
+    assert got.event_id == event.event_id()
+    assert got.traceparent == "00-aa-bb-01"
+    assert sent.topic == event.kind
+    assert sent.key == event.job_id.encode()
+
+
+def test_the_headers_are_cloudevents_in_kafkas_binary_mode() -> None:
+    """Names and values as the binding has them."""
+    headers = dict(encode(a_scene(job_id="häuser 🎬"), source="api", now=NOW).headers)
+
+    assert headers == {
+        "ce_specversion": b"1.0",
+        "ce_id": a_scene(job_id="häuser 🎬").event_id().encode(),
+        "ce_type": b"segue.scene.requested.v1",
+        "ce_source": b"/segue/api",
+        "ce_time": b"2026-01-01T00:00:00+00:00",
+        "ce_subject": "häuser 🎬".encode(),
+        "content-type": b"application/json",
+    }
+
+
+def test_a_bare_value_is_read_on_its_own() -> None:
+    """Upstream may know nothing of our headers; its fact gets the id that it would have had."""
+    got = decode(a_record(BARE, key=None))
+
+    assert got.event == SceneRequested.model_validate(BARE)
+    assert got.event_id == got.event.event_id()
+    assert got.traceparent is None
+
+
+@pytest.mark.parametrize("ce_type", ["com.example.scene", "scene.requested", ""])
+def test_another_producers_type_name_does_not_matter(ce_type: str) -> None:
+    """The topic says what it is, and the value whether it is."""
+    headers = (("ce_type", ce_type.encode()), ("ce_id", b"theirs"))
+
+    assert decode(a_record(BARE, headers=headers)).event_id == "theirs"
+
+
+@pytest.mark.parametrize(
+    ("ce_type", "problem"),
+    [
+        ("segue.scene.requested.v2", "a version this service does not know"),
+        ("segue.audio.merged.v1", "does not belong on this topic"),
+        ("segue.scene.requested.vX", "does not belong on this topic"),
+    ],
+)
+def test_our_own_types_are_held_to_their_word(ce_type: str, problem: str) -> None:
+    """A newer version is not guessed at, a stray event is not taken for another."""
+    with pytest.raises(UndecodableError, match=problem):
+        decode(a_record(BARE, headers=(("ce_type", ce_type.encode()),)))
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        (None, "no value"),
+        (b"", "no value"),
+        (b"not json", "JSON"),
+        (b"\xff\xfe", "JSON"),
+        (b"[" * 100_000, "JSON"),
+        (b"[]", "value: "),
+        (b"{}", "job_id: Field required; scene_index: Field required"),
+        (b'{"job_id": "a/b"}', "job_id: Value error, must not contain"),
+        (b'{"job_id": "' + "🎵".encode() * 2560 + b'"}', "2560 characters"),
+        (b'{"job_id": 1.5}', "job_id: Value error, must be a string or an integer"),
+        (b'{"job_id": "\\ud83d"}', "JSON|job_id"),
+        (b'{"job_id": 1, "scene_index": 0, "scene_count": 1, "duration_s": NaN}', "duration_s"),
+        (b'{"job_id": 1, "scene_index": 0, "scene_count": 1, "duration_s": 1e999}', "duration_s"),
+        (b" " * 1_000_001, "1000001 bytes"),
+    ],
+)
+def test_what_is_not_the_event_is_refused_with_its_field(value: bytes | None, problem: str) -> None:
+    """The reason is what an operator reads beside the dead letter."""
+    with pytest.raises(UndecodableError, match=problem):
+        decode(a_record(value))
+
+
+def test_a_wrong_field_deep_inside_is_named_by_its_path() -> None:
+    """As people write it."""
+    value = {"job_id": "a", "scenes": [{"duration_s": 1}, {"duration_s": -1}]}
+
+    with pytest.raises(UndecodableError, match=r"scenes\[1\]\.duration_s: .*greater than 0"):
+        decode(a_record(value, topic="video.stitched"))
+
+
+def test_many_problems_are_told_briefly() -> None:
+    """Five, and how many more: nine scenes without a length and no job."""
+    value = {"scenes": [{"duration_s": 1}, *[{} for _ in range(9)]]}
+
+    with pytest.raises(UndecodableError, match=r"\(and 5 more\)$"):
+        decode(a_record(value, topic="video.stitched"))
+
+
+@pytest.mark.parametrize("topic", ["scene.requested.dlq", "weather"])
+def test_a_topic_that_carries_no_events_is_not_read(topic: str) -> None:
+    """Dead letters are for people."""
+    with pytest.raises(UndecodableError, match="carries no events"):
+        decode(a_record(BARE, topic=topic))
+
+
+def test_a_record_waits_in_its_jobs_lane_even_if_it_cannot_be_read() -> None:
+    """Its key is its job; without one it waits with its like."""
+    assert lane_key(read(a_record(BARE, key=b"other"))) == "42"
+    assert lane_key(read(a_record(b"junk", key="häuser".encode()))) == "häuser"
+    assert lane_key(read(a_record(b"junk", key=b"\xff"))) == "�"
+    assert lane_key(read(a_record(b"junk", key=None))) == ""
+
+
+_junk = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=5,
+)
+_FIELDS = sorted({name for event in EVENTS for name in event.model_fields})
+_values = st.binary() | st.dictionaries(st.sampled_from(_FIELDS), _junk).map(
+    lambda value: json.dumps(value).encode()
+)
+_headers = st.lists(
+    st.tuples(st.sampled_from(["ce_type", "ce_id", "traceparent"]), st.binary() | st.none())
+)
+
+
+@given(topic=st.sampled_from([event.kind for event in EVENTS]), value=_values, headers=_headers)
+def test_reading_never_fails_otherwise(topic: str, value: bytes, headers: Any) -> None:
+    """Whatever lies in a topic is an event or a reason, never a crash."""
+    got = read(a_record(value, topic=topic, headers=tuple(headers)))
+
+    assert str(got.error) if isinstance(got, Unreadable) else got.event.job_id
+
+
+@given(
+    index=st.integers(0, 3),
+    text=st.text(st.characters(exclude_categories=["Cs"])),
+    seconds=st.floats(1e-6, 86_400),
+    run=st.integers(1, 10**6),
+)
+def test_any_legal_event_is_read_as_it_was_written(
+    index: int, text: str, seconds: float, run: int
+) -> None:
+    """Text and numbers survive JSON."""
+    event = a_scene(index, description=text, prompt=text, duration_s=seconds, run=run)
+    sent = encode(event, source="test", now=NOW)
+
+    assert decode(a_record(sent.value, headers=sent.headers)).event == event

@@ -1,0 +1,151 @@
+"""Fetch: the video arrives whole, from where it may come, or the reason is told."""
+
+from pathlib import Path
+
+import pytest
+
+from shared.contract.params import VideoRef
+from shared.errors import MediaError, RetryableError, SegueError
+from shared.storage.filesystem import FolderStore
+from tests.unit.shared.http.fetcher_fixture import VIDEO, a_fetcher, fetched
+from tests.unit.shared.http.upstream_server import Answer, upstream
+
+
+async def test_a_video_arrives_whole(tmp_path: Path) -> None:
+    """Byte for byte, and the server was asked as a plain client asks it."""
+    async with upstream() as server:
+        server.answers["/v.mp4?key=1"] = Answer(body=VIDEO)
+
+        assert await fetched(a_fetcher(tmp_path), server, "/v.mp4?key=1", tmp_path) == VIDEO
+        assert f"host: 127.0.0.1:{server.port}\r\n" in server.requests[0].lower()
+        assert "accept-encoding: identity\r\n" in server.requests[0].lower()
+
+
+async def test_a_video_in_the_store_arrives_whole(tmp_path: Path) -> None:
+    """An object is named by its key."""
+    store = FolderStore(tmp_path / "store")
+    await store.put("uploads/abc", VIDEO)
+
+    await a_fetcher(tmp_path).fetch(VideoRef(object="uploads/abc"), tmp_path / "video")
+
+    assert (tmp_path / "video").read_bytes() == VIDEO
+
+
+@pytest.mark.parametrize("key", ["uploads/none", "../../etc/passwd", "/etc/passwd", "a//b", ""])
+async def test_an_object_that_is_not_there_is_named(tmp_path: Path, key: str) -> None:
+    """Keys that could leave the store are no keys at all."""
+    with pytest.raises(MediaError, match=r"^video\.object: there is no object"):
+        await a_fetcher(tmp_path).fetch(VideoRef(object=key), tmp_path / "video")
+
+
+async def test_an_object_beyond_the_limit_is_refused(tmp_path: Path) -> None:
+    """Before it is copied."""
+    await FolderStore(tmp_path / "store").put("uploads/abc", VIDEO)
+
+    with pytest.raises(MediaError, match=r"^video\.object: .*5120000 bytes"):
+        await a_fetcher(tmp_path, bytes_max=1000).fetch(
+            VideoRef(object="uploads/abc"), tmp_path / "video"
+        )
+    assert not (tmp_path / "video").exists()
+
+
+async def test_an_unknown_host_is_told_apart_from_a_silent_resolver(tmp_path: Path) -> None:
+    """`.invalid` never exists (RFC 2606)."""
+    with pytest.raises(SegueError, match=r"film\.invalid") as caught:
+        await a_fetcher(tmp_path).fetch(
+            VideoRef(url="http://film.invalid/v.mp4"), tmp_path / "video"
+        )
+    assert isinstance(caught.value, MediaError | RetryableError)  # without any DNS: the latter
+
+
+@pytest.mark.parametrize("status", ["400 Bad", "401 No", "403 Forbidden", "404 Not Found"])
+@pytest.mark.parametrize("path", ["/v?sig=secret"])
+async def test_a_refusal_names_the_status_and_not_the_secrets_of_the_url(
+    tmp_path: Path, status: str, path: str
+) -> None:
+    """A signed URL's signature must not end up in a status that others read."""
+    async with upstream() as server:
+        server.answers[path] = Answer(status=status, body=b"no")
+
+        with pytest.raises(MediaError, match=rf"^video\.url: 127\.0\.0\.1 answered {status}") as e:
+            await fetched(a_fetcher(tmp_path), server, path, tmp_path)
+        assert "secret" not in str(e.value)
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "asked_s"),
+    [
+        ("500 Oops", {}, None),
+        ("503 Busy", {"Retry-After": "17"}, 17.0),
+        ("429 Slow", {"Retry-After": "999999"}, 3600.0),
+        (
+            "429 Slow",
+            {
+                "Date": "Wed, 21 Oct 2015 07:28:00 GMT",
+                "Retry-After": "Wed, 21 Oct 2015 07:30:00 GMT",
+            },
+            120.0,
+        ),
+        ("503 Busy", {"Retry-After": "soon"}, None),
+        ("408 Timeout", {}, None),
+    ],
+)
+async def test_a_busy_server_is_asked_again_when_it_says(
+    tmp_path: Path, status: str, headers: dict[str, str], asked_s: float | None
+) -> None:
+    """The lane waits; the wait that was asked for is handed on, within reason."""
+    async with upstream() as server:
+        server.answers["/v"] = Answer(status=status, headers=headers)
+
+        with pytest.raises(RetryableError, match=status[:3]) as caught:
+            await fetched(a_fetcher(tmp_path), server, "/v", tmp_path)
+        assert caught.value.retry_after_s == asked_s
+        assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("promised", [len(VIDEO), -1])
+async def test_a_body_beyond_the_limit_is_given_up(tmp_path: Path, promised: int) -> None:
+    """By what the header says, and by what comes when it says nothing."""
+    async with upstream() as server:
+        server.answers["/v"] = Answer(body=VIDEO, promised=promised)
+
+        with pytest.raises(MediaError, match="SEGUE_FETCH_BYTES_MAX"):
+            await fetched(a_fetcher(tmp_path, bytes_max=2_000_000), server, "/v", tmp_path)
+    written = tmp_path / "video"
+    assert not written.exists() or written.stat().st_size <= 2_000_000
+
+
+async def test_a_body_that_breaks_off_is_not_taken_for_the_video(tmp_path: Path) -> None:
+    """The rest may come at the next try."""
+    async with upstream() as server:
+        server.answers["/v"] = Answer(body=VIDEO[:1000], promised=len(VIDEO))
+
+        with pytest.raises(RetryableError, match="broke off"):
+            await fetched(a_fetcher(tmp_path), server, "/v", tmp_path)
+
+
+async def test_a_server_that_never_answers_meets_the_deadline(tmp_path: Path) -> None:
+    """The whole download has one deadline."""
+    async with upstream() as server:
+        server.answers["/v"] = Answer(silent=True)
+
+        with pytest.raises(RetryableError, match=r"within 0\.2 s"):
+            await fetched(a_fetcher(tmp_path, timeout_s=0.2), server, "/v", tmp_path)
+
+
+async def test_nobody_listening_is_worth_another_try(tmp_path: Path) -> None:
+    """A server that restarts refuses for a moment."""
+    async with upstream() as server:
+        pass
+
+    with pytest.raises(RetryableError, match="broke off"):
+        await fetched(a_fetcher(tmp_path), server, "/v", tmp_path)
+
+
+async def test_a_compressed_answer_is_refused(tmp_path: Path) -> None:
+    """A small body that unpacks to a large one never gets the chance."""
+    async with upstream() as server:
+        server.answers["/v"] = Answer(body=b"xx", headers={"Content-Encoding": "gzip"})
+
+        with pytest.raises(MediaError, match="compressed"):
+            await fetched(a_fetcher(tmp_path), server, "/v", tmp_path)

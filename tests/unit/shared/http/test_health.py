@@ -1,0 +1,159 @@
+"""What a service says of itself, and a start that waits for its servers."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+
+from shared.clock import SystemClock
+from shared.errors import ProviderPausedError, RetryableError, SegueError, SettingsError
+from shared.http.health import Health
+from shared.http.probes import Probe, readiness
+from shared.settings import HealthSettings
+from shared.telemetry.log import logger_of
+from tests.fakes.clock import FakeClock
+from tests.support.api_fixture import free_port
+
+
+def a_health(**given: Any) -> Health:
+    """Of a service that starts."""
+    told = {
+        "service": "test",
+        "start_s": 5.0,
+        "stop": asyncio.Event(),
+        "ready": asyncio.Event(),
+        "clock": SystemClock(),
+        "log": logger_of("test"),
+        **given,
+    }
+    return Health(**told)
+
+
+@asynccontextmanager
+async def a_port(health: Health) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of its port."""
+    port = free_port()
+    async with (
+        health.served(HealthSettings(port=port)),
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client,
+    ):
+        yield client
+
+
+async def _answers() -> None:
+    """A server that is there."""
+
+
+async def _away() -> None:
+    raise RetryableError("connection refused")
+
+
+async def test_the_port_tells_life_readiness_and_figures() -> None:
+    """Alive at once; ready when the service works and every server answers."""
+    probe = Probe(name="kafka", ask=_answers, clock=SystemClock())
+    health = a_health(probes=[probe], figures=lambda: {"lanes": 3})
+    async with a_port(health) as client:
+        alive = await client.get("/livez")
+        before = await client.get("/readyz")
+        health.ready.set()
+        after = await client.get("/readyz")
+        figures = await client.get("/metrics")
+
+    assert alive.status_code == 200
+    assert before.status_code == 503
+    assert before.json()["checks"]["service"] == {"ok": False, "detail": "starts", "required": True}
+    assert after.status_code == 200
+    assert after.json()["figures"] == {"lanes": 3}
+    assert "segue_records_total" in figures.text
+
+
+async def test_a_start_waits_for_its_server_and_says_so_meanwhile() -> None:
+    """It is there at the second try; livez answered all the time."""
+    tries: list[int] = []
+    seen: list[httpx.Response] = []
+    health = a_health()
+
+    async def late() -> None:
+        tries.append(1)
+        if len(tries) == 1:
+            raise RetryableError("connection refused")
+        seen.append(await client.get("/readyz"))
+        seen.append(await client.get("/livez"))
+
+    async with a_port(health) as client:
+        assert await health.reach("Kafka", late) is True
+
+    assert [answer.status_code for answer in seen] == [503, 200]
+    assert seen[0].json()["checks"]["service"]["detail"] == "waits for Kafka: connection refused"
+
+
+async def test_a_server_that_does_not_come_ends_the_start_with_its_name_and_the_setting() -> None:
+    """Within the deadline, not after some tries."""
+    with pytest.raises(SegueError, match=r"SEGUE_START_DEADLINE_S.*: connection refused"):
+        await a_health(start_s=0.5).reach("Kafka", _away)
+
+
+async def test_a_server_that_hangs_ends_the_start_as_well() -> None:
+    """A frozen broker takes the connection and says nothing."""
+    with pytest.raises(SegueError, match="no answer"):
+        await a_health(start_s=0.2).reach("Kafka", asyncio.Event().wait)
+
+
+async def test_one_deadline_is_for_all_servers_together() -> None:
+    """The second one has what the first one left."""
+    clock = FakeClock()
+    health = a_health(clock=clock, start_s=30.0)
+    await health.reach("the store", _answers)
+    clock.jump(29.5)
+
+    with pytest.raises(SegueError, match="Kafka"):
+        await health.reach("Kafka", _away)
+
+
+@pytest.mark.parametrize("call", [_away, asyncio.Event().wait], ids=["refused", "hangs"])
+async def test_a_stop_ends_the_waiting_at_once(call: Any) -> None:
+    """Nobody sits out a minute to be told to go."""
+    health = a_health(start_s=3600.0)
+    waiting = asyncio.create_task(health.reach("Kafka", call))
+    await asyncio.sleep(0)
+    health.stop.set()
+
+    async with asyncio.timeout(5):
+        assert await waiting is False
+    assert (await health.readiness()).checks["service"].detail == "stops"
+
+
+async def test_a_port_that_is_taken_names_its_setting() -> None:
+    """And the address."""
+    port = free_port()
+    async with a_health().served(HealthSettings(port=port)):
+        with pytest.raises(SettingsError, match=f"SEGUE_HEALTH_PORT: .*127.0.0.1:{port}"):
+            async with a_health().served(HealthSettings(port=port)):
+                pass
+
+
+async def test_without_a_setting_no_port_is_opened() -> None:
+    """Several services may share a machine."""
+    async with a_health().served(HealthSettings()):
+        assert HealthSettings().port is None
+
+
+async def test_what_is_not_required_is_told_and_makes_nobody_unready() -> None:
+    """The api goes on taking requests while the provider refuses everyone."""
+
+    async def paused() -> None:
+        raise ProviderPausedError("paused: Replicate wants credit")
+
+    clock = SystemClock()
+    probes = [Probe(name="kafka", ask=_answers, clock=clock)]
+    optional = Probe(name="provider", ask=paused, clock=clock, required=False)
+    required = Probe(name="provider", ask=paused, clock=clock)
+
+    told = await readiness([*probes, optional])
+
+    assert told.ready is True
+    assert told.checks["provider"].detail == "paused: Replicate wants credit"
+    assert (await readiness([*probes, required])).ready is False

@@ -1,0 +1,108 @@
+"""Audio: clips come back gapless, stereo, at one rate; what is no clip is named."""
+
+import io
+import wave
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.errors import MediaError
+from shared.media import decode as audio
+from shared.media.decode import decode
+from shared.media.samples import SAMPLE_RATE_HZ, Audio, rms
+from tests.support.audio_builders import mp3
+
+
+def a_wave(samples: np.ndarray[tuple[int, int], np.dtype[np.int16]], *, rate_hz: int) -> bytes:
+    """A WAV file of these samples, channels first."""
+    target = io.BytesIO()
+    with wave.open(target, "wb") as file:
+        file.setnchannels(samples.shape[0])
+        file.setsampwidth(2)
+        file.setframerate(rate_hz)
+        file.writeframes(np.ascontiguousarray(samples.T).tobytes())
+    return target.getvalue()
+
+
+def a_tone(seconds: float, *, rate_hz: int = 32_000) -> Audio:
+    """440 Hz left, 550 Hz right."""
+    moments = np.arange(int(seconds * rate_hz)) / rate_hz
+    sound = [0.3 * np.sin(2 * np.pi * pitch * moments) for pitch in (440, 550)]
+    return np.array(sound, dtype=np.float32)
+
+
+@pytest.mark.parametrize("seconds", [1, 3, 11])
+def test_a_clip_of_whole_seconds_is_whole_seconds_long(seconds: int) -> None:
+    """MP3's delay and padding are gone, and 32 kHz became 48 to the sample."""
+    clip = decode(mp3(a_tone(seconds)))
+
+    assert clip.shape == (2, seconds * SAMPLE_RATE_HZ)
+    assert clip.dtype == np.float32
+
+
+def test_the_music_lies_where_it_was() -> None:
+    """A clip shifted by a few milliseconds would be heard at every join."""
+    clip = decode(mp3(a_tone(2)))[:, 4_800:-4_800]
+    shifts = range(-50, 51)
+    expected = a_tone(2, rate_hz=SAMPLE_RATE_HZ)
+    apart = [rms(clip - np.roll(expected, n, axis=1)[:, 4_800:-4_800]) for n in shifts]
+
+    assert shifts[int(np.argmin(apart))] == 0
+
+
+def test_the_asked_rate_is_kept() -> None:
+    """Whoever asks for the clip's own rate gets its own samples."""
+    assert decode(mp3(a_tone(1)), rate_hz=32_000).shape == (2, 32_000)
+
+
+def test_mono_sounds_on_both_sides() -> None:
+    """A model that answers in mono is no fault."""
+    mono = (8000 * np.sin(np.arange(48_000) / 20)).astype(np.int16)[np.newaxis]
+    clip = decode(a_wave(mono, rate_hz=SAMPLE_RATE_HZ))
+
+    assert clip.shape == (2, 48_000)
+    np.testing.assert_array_equal(clip[0], clip[1])
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"no audio at all", b"\x00" * 5000, b"ID3", b"<html></html>"]
+)
+def test_what_is_no_audio_is_refused(data: bytes) -> None:
+    """In the words that users know."""
+    with pytest.raises(MediaError, match=r"^Invalid audio output format"):
+        decode(data)
+
+
+def test_a_truncated_clip_is_shorter_or_refused_but_never_a_crash() -> None:
+    """Its length tells whoever asked for more."""
+    whole = mp3(a_tone(3))
+    clip = decode(whole[: len(whole) // 2])
+
+    assert 0 < clip.shape[1] < 2 * SAMPLE_RATE_HZ
+
+
+def test_an_endless_clip_is_refused_before_it_fills_the_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A clip is seconds long; the bound is an hour, here one second."""
+    monkeypatch.setattr(audio, "_SECONDS_MAX", 1)
+    with pytest.raises(MediaError, match="longer than 1 s"):
+        decode(mp3(a_tone(3)))
+
+
+@given(data=st.binary(max_size=400), at=st.integers(0, 2000))
+def test_any_damage_is_a_clip_or_a_media_error(data: bytes, at: int) -> None:
+    """Bytes come from outside."""
+    damaged = bytearray(_WHOLE)
+    damaged[at : at + len(data)] = data
+    try:
+        clip = decode(bytes(damaged))
+    except MediaError:
+        return
+    assert clip.shape[0] == 2
+    assert np.isfinite(clip).all()
+
+
+_WHOLE = mp3(a_tone(0.5))

@@ -1,0 +1,66 @@
+"""Opening a store: what the settings lead to, with no server at hand."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from embedded.servers.process import free_ports
+from shared.errors import SettingsError, StoreUnavailableError
+from shared.settings import StoreSettings
+from shared.storage.factory import open_store
+from shared.storage.filesystem import FolderStore
+from shared.storage.s3.store import S3Store
+
+
+def settings(**given: object) -> StoreSettings:
+    """A server's address with keys, unless said otherwise."""
+    keys = {"access_key": SecretStr("a"), "secret_key": SecretStr("b")}
+    return StoreSettings.from_environment(**{**keys, **given})
+
+
+async def test_a_folder_wins_over_a_server(tmp_path: Path) -> None:
+    """Whoever sets one wants it."""
+    assert isinstance(open_store(settings(folder=tmp_path)), FolderStore)
+
+
+async def test_without_a_folder_the_server_is_used() -> None:
+    """Nothing is asked of it yet."""
+    store = open_store(settings())
+
+    assert isinstance(store, S3Store)
+    await store.close()
+
+
+@pytest.mark.parametrize("missing", ["access_key", "secret_key"])
+def test_missing_keys_are_named_with_the_way_out(missing: str) -> None:
+    """Both variables, and the folder that needs none."""
+    with pytest.raises(SettingsError, match=r"MINIO_ACCESS_KEY.*SECRET_KEY.*SEGUE_STORE_DIR"):
+        open_store(settings(**{missing: SecretStr("")}))
+
+
+@pytest.mark.parametrize("endpoint", ["minio:9000", "ftp://minio", "http://", "http://minio/path"])
+def test_an_address_that_is_none_is_refused_by_name(endpoint: str) -> None:
+    """A scheme and a host, and nothing after them."""
+    with pytest.raises(SettingsError, match="MINIO_ENDPOINT"):
+        open_store(settings(endpoint=endpoint))
+
+
+async def test_a_server_that_is_not_there_is_an_error_of_ours_on_every_call() -> None:
+    """Retryable, and none of the vendor's."""
+    (port,) = free_ports(1)
+    store = S3Store(settings(endpoint=f"http://127.0.0.1:{port}"))
+    try:
+        for call in (
+            store.get("a"),
+            store.put("a", b"x"),
+            store.put_if_absent("a", b"x"),
+            store.stat("a"),
+            store.delete("a"),
+            store.check(),
+            store.prepare(),
+        ):
+            with pytest.raises(StoreUnavailableError, match="object store"):
+                await call
+    finally:
+        await store.close()

@@ -1,0 +1,134 @@
+"""How a consumer stands, as Prometheus is told it."""
+
+from typing import NamedTuple
+
+from prometheus_client import REGISTRY
+
+from shared.processing.offset_tracker import Standing
+from shared.telemetry.consumer_metrics import Consuming, Working
+from tests.fakes.clock import FakeClock
+
+
+class Partition(NamedTuple):
+    """As Kafka's clients name one."""
+
+    topic: str
+    partition: int
+
+
+ZERO, ONE = Partition("t-scenes", 0), Partition("t-scenes", 1)
+
+
+class Room:
+    """A consumer that is told how it stands."""
+
+    def __init__(self) -> None:
+        self.clock = FakeClock()
+        self.standing: dict[Partition, Standing] = {}
+        self.ends: dict[Partition, int] = {}
+        self.told = Consuming(
+            service="test",
+            topics=["scenes", "other"],
+            prefix="t-",
+            standing=lambda: self.standing,
+            end_of=self.end_of,
+            clock=self.clock,
+        )
+
+    def end_of(self, partition: Partition) -> int | None:
+        """Behind its last record."""
+        return self.ends.get(partition)
+
+    def ago(self, seconds: float) -> float:
+        """A moment, as records say it."""
+        return self.clock.now().timestamp() - seconds
+
+
+def test_lag_is_the_age_of_the_oldest_record_that_is_not_finished() -> None:
+    """Over all partitions of the topic, and of no other topic."""
+    room = Room()
+    room.standing = {
+        ZERO: Standing(
+            next_offset=9,
+            last_written_at_s=room.ago(1),
+            oldest_offset=4,
+            oldest_written_at_s=room.ago(30),
+        ),
+        ONE: Standing(next_offset=5, last_written_at_s=room.ago(500)),
+    }
+    room.ends = {ZERO: 12, ONE: 5}
+
+    assert round(room.told.lag_s("scenes")) == 30
+    assert room.told.lag_records("scenes") == 12 - 4
+    assert room.told.lag_s("other") == 0
+    assert room.told.lag_records("other") == 0
+
+
+def test_a_record_that_comes_after_hours_of_silence_is_no_lag_of_hours() -> None:
+    """It lies there for the moment in which it is looked at; if it stays, it ages from then."""
+    room = Room()
+    room.standing = {ZERO: Standing(next_offset=5, last_written_at_s=room.ago(9000))}
+    room.ends = {ZERO: 6}
+
+    assert room.told.lag_s("scenes") == 0
+    room.clock.jump(15)
+    assert round(room.told.lag_s("scenes")) == 15
+    assert room.told.lag_records("scenes") == 1
+
+
+def test_who_reads_through_a_backlog_is_as_far_behind_as_what_it_read_last() -> None:
+    """Between two batches nothing is unfinished, and yet it is behind."""
+    room = Room()
+    room.ends = {ZERO: 9000}
+    room.standing = {ZERO: Standing(next_offset=1000, last_written_at_s=room.ago(3600))}
+    room.told.lag_s("scenes")
+    room.standing = {ZERO: Standing(next_offset=2000, last_written_at_s=room.ago(3000))}
+
+    assert round(room.told.lag_s("scenes")) == 3000
+    room.standing = {ZERO: Standing(next_offset=9000, last_written_at_s=room.ago(1))}
+    assert room.told.lag_s("scenes") == 0
+
+
+def test_a_commit_is_due_from_the_first_record_let_go_until_it_is_confirmed() -> None:
+    """What is let go meanwhile does not begin the time anew; a failure does not end it."""
+    room = Room()
+    assert room.told.due_s() == 0
+    room.told.due()
+    room.clock.jump(20)
+    room.told.due()
+    room.told.failed()
+    assert room.told.due_s() == 20
+
+    room.told.committed(all_of_it=False)
+    room.clock.jump(5)
+    assert room.told.due_s() == 5
+
+    room.told.committed(all_of_it=True)
+    assert room.told.due_s() == 0
+
+
+def test_it_is_told_while_it_consumes_and_not_after() -> None:
+    """A figure that nobody keeps up would be a lie."""
+    room = Room()
+    labels = {"service": "test", "topic": "scenes"}
+    with room.told.shown():
+        assert REGISTRY.get_sample_value("segue_consuming", {"service": "test"}) == 1
+        assert REGISTRY.get_sample_value("segue_lag_seconds", labels) == 0
+        assert REGISTRY.get_sample_value("segue_dead_letters_total", labels) == 0
+
+    assert REGISTRY.get_sample_value("segue_consuming", {"service": "test"}) == 0
+    assert REGISTRY.get_sample_value("segue_lag_seconds", labels) is None
+
+
+def test_the_oldest_work_is_the_one_that_began_first_and_still_goes_on() -> None:
+    """Others may begin later and end sooner."""
+    clock = FakeClock()
+    working = Working("test", clock)
+    with working.one() as first:
+        clock.jump(7)
+        with working.one():
+            clock.jump(1)
+            assert working.oldest_s() == 8
+        assert first() == 8
+    assert working.oldest_s() == 0
+    assert REGISTRY.get_sample_value("segue_work_oldest_seconds", {"service": "test"}) == 0

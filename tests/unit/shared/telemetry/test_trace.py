@@ -1,0 +1,149 @@
+"""When there are traces, what is taken for one, and how long a dead collector is waited for."""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+import pytest
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from shared.errors import JobError, SettingsError
+from shared.kafka.codec import Record
+from shared.kafka.tracing import carrying, handling, sending
+from shared.settings import TelemetrySettings
+from shared.telemetry import trace
+from shared.telemetry.otel import OpenTelemetry
+from shared.telemetry.trace import Carried
+from tests.support.trace_collector import collector
+
+TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
+CALLER = f"00-{TRACE_ID}-b7ad6b7169203331-01"
+SENT = (("ce_id", b"1"), ("traceparent", CALLER.encode()), ("tracestate", b"a=1"))
+
+
+@pytest.fixture
+def exporter(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
+    """Where spans go while tracing is on."""
+    made = InMemorySpanExporter()
+    monkeypatch.setattr(trace, "_tracer", OpenTelemetry(SimpleSpanProcessor(made)))
+    return made
+
+
+@pytest.mark.parametrize(
+    ("environment", "wanted"),
+    [
+        ({}, False),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318"}, True),
+        ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://c:4318/v1/traces"}, True),
+        ({"OTEL_TRACES_EXPORTER": "otlp"}, True),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c", "OTEL_TRACES_EXPORTER": "none"}, False),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c", "OTEL_SDK_DISABLED": "true"}, False),
+    ],
+)
+def test_the_environment_says_whether_there_are_traces(
+    environment: dict[str, str], *, wanted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In OpenTelemetry's own words; nothing said: none."""
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+
+    assert TelemetrySettings.from_environment().traces_wanted is wanted
+
+
+def test_a_protocol_that_nobody_speaks_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Traces that silently go nowhere would be worse."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
+
+    with pytest.raises(SettingsError, match="OTEL_EXPORTER_OTLP_PROTOCOL"):
+        TelemetrySettings.from_environment()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        None,
+        "",
+        "00-trace",
+        f"ff-{TRACE_ID}-b7ad6b7169203331-01",
+        f"00-{'0' * 32}-b7ad6b7169203331-01",
+        f"00-{TRACE_ID}-{'0' * 16}-01",
+        f"00-{TRACE_ID.upper()}-b7ad6b7169203331-01",
+        CALLER + "x" * 5000,
+    ],
+)
+def test_what_is_no_context_begins_nothing(text: str | None) -> None:
+    """A client may write what it likes into a header."""
+    assert Carried.of(text) is None
+
+
+def test_a_state_that_is_too_long_is_left_out() -> None:
+    """The trace itself goes on."""
+    assert Carried.of(CALLER, "a=" + "1" * 600) == Carried(CALLER)
+
+
+@pytest.mark.parametrize("is_on", [False, True])
+def test_what_is_said_while_a_record_is_worked_off_belongs_to_its_trace(
+    *, is_on: bool, exporter: InMemorySpanExporter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Off: letter by letter what came in. On: the span that sends, in the same trace."""
+    if not is_on:
+        monkeypatch.setattr(trace, "_tracer", None)
+    record = Record(
+        topic="scene.requested", partition=0, offset=7, key=b"film", value=b"{}", headers=SENT
+    )
+
+    with handling(record), sending("segment.generated", key=b"film", headers=()) as said:
+        told = dict(said.headers)
+
+    assert told["tracestate"] == b"a=1"
+    assert Carried.of(told["traceparent"].decode()) is not None
+    assert told["traceparent"].decode().split("-")[1] == TRACE_ID
+    assert (told["traceparent"].decode() == CALLER) is not is_on
+    assert carrying(()) == ()
+    names = [span.name for span in exporter.get_finished_spans()]
+    assert names == (["send segment.generated", "process scene.requested"] if is_on else [])
+
+
+def test_a_dead_letter_keeps_the_context_it_came_with(exporter: InMemorySpanExporter) -> None:
+    """So whoever requeues it goes on in its trace."""
+    record = Record(topic="scene.requested", partition=0, offset=7, key=b"film", value=b"{}")
+
+    with handling(record), sending("scene.requested.dlq", key=b"film", headers=SENT) as said:
+        assert said.headers == SENT
+
+
+def test_a_span_that_failed_says_why_without_secrets(exporter: InMemorySpanExporter) -> None:
+    """The kind of error, and its words; no stack."""
+    with (
+        pytest.raises(JobError),
+        trace.span("provider collect", {"segue.url": "https://x/y?X-Amz-Signature=not-hex"}),
+    ):
+        raise JobError("PUT https://store/x?X-Amz-Signature=not-hex was refused")
+
+    (span,) = exporter.get_finished_spans()
+    assert (span.attributes or {})["error.type"] == "JobError"
+    assert span.status.description == "PUT https://store/x?… was refused"
+    assert "not-hex" not in span.to_json()
+    assert not span.events
+
+
+async def test_a_collector_that_never_answers_is_not_waited_for(
+    record_property: Callable[[str, object], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The SDK would wait for half a minute; a stop has ten seconds for everything."""
+    async with collector() as traces:
+        traces.silent.set()
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", traces.endpoint)
+        monkeypatch.setattr(trace, "_tracer", OpenTelemetry())
+        with trace.span("work"):
+            pass
+        begun = time.monotonic()
+
+        await asyncio.to_thread(trace.close)
+
+        took_s = time.monotonic() - begun
+        record_property("seconds", round(took_s, 2))
+        assert took_s < 2
+        assert traces.bodies
+        assert not trace.is_on()

@@ -1,0 +1,371 @@
+"""The published contract: generated files are fresh, released schemas keep being understood."""
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml  # type: ignore[import-untyped]
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+
+from shared.contract.events import EVENTS, Event
+from shared.contract.topics import EVENT_TOPICS
+from tests.schemas.compat import compatible
+from tools.contract.event_examples import EXAMPLES
+from tools.contract.schemas import event_schema, generated, write
+
+ROOT = Path(__file__).resolve().parents[3]
+RELEASED = ROOT / "tests" / "schemas" / "released"
+KINDS = {event.kind: event for event in EVENTS}
+Schema = dict[str, Any]
+
+
+@pytest.mark.parametrize("name", generated())
+def test_a_generated_file_says_what_the_models_say(name: str) -> None:
+    """Whoever changes an event runs `make schemas`."""
+    assert (ROOT / name).read_text(encoding="utf-8") == generated()[name], "run `make schemas`"
+
+
+def test_writing_touches_only_what_is_stale(tmp_path: Path) -> None:
+    """A second run changes nothing; a spoilt file is written again."""
+    assert len(write(tmp_path)) == len(generated())
+    assert write(tmp_path) == []
+
+    (tmp_path / "docs" / "events.md").write_text("old", encoding="utf-8")
+
+    assert write(tmp_path) == [tmp_path / "docs" / "events.md"]
+
+
+@pytest.mark.parametrize(
+    "path", sorted(RELEASED.rglob("*.json")), ids=lambda path: f"{path.parent.name}-{path.stem}"
+)
+def test_todays_event_and_a_released_one_read_each_other(path: Path) -> None:
+    """Topics keep old records, and services are upgraded one after another."""
+    released = json.loads(path.read_text(encoding="utf-8"))
+
+    assert compatible(released, event_schema(KINDS[path.stem])) == []
+
+
+def test_every_event_of_the_first_release_is_guarded() -> None:
+    """A released schema that vanished would guard nothing."""
+    assert {path.stem for path in (RELEASED / "v1").iterdir()} >= {
+        "audio.merged",
+        "job.cancelled",
+        "job.failed",
+        "scene.requested",
+        "segment.generated",
+        "video.muxed",
+        "video.stitched",
+    }
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.kind)
+def test_an_example_is_what_its_schema_says_and_is_read_back(example: Event) -> None:
+    """What the documents show can be copied."""
+    value = json.loads(example.model_dump_json())
+
+    Draft202012Validator(event_schema(type(example))).validate(value)
+    assert type(example).model_validate_json(json.dumps(value)) == example
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        ("video.stitched", {"job_id": 7, "scenes": [{"start_s": 0, "end_s": 1.5}]}),
+        ("scene.requested", {"job_id": 7, "scene_index": 0, "scene_count": 1, "duration_s": 2}),
+    ],
+)
+def test_the_schema_allows_what_upstream_may_write(kind: str, value: Schema) -> None:
+    """Integers as job ids, and times instead of a duration, are part of the contract."""
+    Draft202012Validator(event_schema(KINDS[kind])).validate(value)
+    KINDS[kind].model_validate(value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        ("video.stitched", {"job_id": 7, "scenes": []}),
+        ("video.stitched", {"job_id": 7, "scenes": [{"start_s": 0}]}),
+        ("video.stitched", {"job_id": 7, "scenes": [{"duration_s": 0}]}),
+        ("video.stitched", {"job_id": 7, "scenes": [{"duration_s": 1}], "video": {}}),
+        (
+            "video.stitched",
+            {"job_id": 7, "scenes": [{"duration_s": 1}], "video": {"url": "a", "object": "b"}},
+        ),
+        ("scene.requested", {"job_id": 7, "scene_index": -1, "scene_count": 1, "duration_s": 2}),
+        ("scene.requested", {"job_id": 7.5, "scene_index": 0, "scene_count": 1, "duration_s": 2}),
+    ],
+)
+def test_the_schema_refuses_what_the_reader_refuses(kind: str, value: Schema) -> None:
+    """Whoever checks against the published schema is not surprised by a dead letter."""
+    assert not Draft202012Validator(event_schema(KINDS[kind])).is_valid(value)
+    with pytest.raises(ValueError, match="validation error"):
+        KINDS[kind].model_validate(value)
+
+
+# --- what `compatible` finds ----------------------------------------------------------------
+
+
+def _at(schema: Any, path: str) -> Any:
+    for part in path.split("/"):
+        schema = schema[part]
+    return schema
+
+
+def _without(path: str) -> Callable[[Schema], object]:
+    parent, _, name = path.rpartition("/")
+    return lambda schema: _at(schema, parent).pop(name)
+
+
+def _with(path: str, **changes: Any) -> Callable[[Schema], object]:
+    return lambda schema: _at(schema, path).update(changes)
+
+
+def _needing(name: str) -> Callable[[Schema], object]:
+    return lambda schema: schema["required"].append(name)
+
+
+BREAKS: dict[str, tuple[Callable[[Schema], object], str]] = {
+    "a field removed": (_without("properties/mood"), "mood: was removed"),
+    "a field of a part removed": (
+        _without("$defs/AudioParams/properties/transition"),
+        "params.transition: was removed",
+    ),
+    "a field newly needed": (_needing("mood"), "mood: is needed now"),
+    "a new field that is needed": (
+        lambda s: (s["properties"].update(key={"type": "string"}), s["required"].append("key")),
+        "key: is new and needed",
+    ),
+    "a needed field optional": (lambda s: s["required"].remove("duration_s"), "may be left out"),
+    "another type": (_with("properties/description", type="integer"), "string is no longer read"),
+    "a narrower type": (_with("properties/duration_s", type="integer"), "number is no longer read"),
+    "a wider type": (_with("properties/scene_index", type="number"), "may now be number"),
+    "null no longer read": (
+        _with("properties/mood", anyOf=[{"type": "string"}]),
+        "mood: null is no longer read",
+    ),
+    "null written": (
+        lambda s: s["properties"].update(
+            description={"default": "", "anyOf": [{"type": "string"}, {"type": "null"}]}
+        ),
+        "description: may now be null",
+    ),
+    "a choice removed": (
+        lambda s: _at(s, "$defs/SyncMode/enum").remove("stretch"),
+        "params.sync_mode: 'stretch' is no longer read",
+    ),
+    "a choice added": (
+        lambda s: _at(s, "$defs/SyncMode/enum").append("loop"),
+        "params.sync_mode: 'loop' is new",
+    ),
+    "a choice where all was free": (_with("properties/description", enum=["a"]), "choices went"),
+    "a bound raised": (_with("properties/scene_index", minimum=1), "old records may lie outside"),
+    "a bound lowered": (_with("properties/scene_index", minimum=-1), "older readers refuse"),
+    "a new upper bound": (_with("properties/run", maximum=9), "old records may lie outside"),
+    "an upper bound gone": (
+        _without("$defs/AudioParams/properties/fade_duration/maximum"),
+        "params.fade_duration: maximum went from 30",
+    ),
+    "a length bound": (_with("properties/description", maxLength=10), "maxLength"),
+    "a pattern": (_with("properties/description", pattern="^a"), "pattern went from nothing"),
+    "another default": (_with("properties/run", default=2), "run: default went from 1 to 2"),
+    "a default deep inside": (
+        lambda s: _at(s, "properties/params/default").update(transition="fade"),
+        "params: default went",
+    ),
+    "other fields together": (
+        _with("$defs/VideoRef", oneOf=[{"required": ["url"]}]),
+        "video: oneOf went",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BREAKS)
+def test_a_break_is_found_and_named(name: str) -> None:
+    """Each way to break a reader of today or of yesterday, planted in a real event."""
+    change, told = BREAKS[name]
+    old = event_schema(KINDS["scene.requested"])
+    new = copy.deepcopy(old)
+    change(new)
+
+    found = compatible(old, new)
+
+    assert [line for line in found if told in line], found
+
+
+def test_what_a_list_holds_is_looked_into() -> None:
+    """The scenes of `video.stitched` are as much contract as its own fields."""
+    old = event_schema(KINDS["video.stitched"])
+    new = copy.deepcopy(old)
+    del new["$defs"]["Scene"]["properties"]["mood"]
+
+    assert compatible(old, new) == ["scenes[].mood: was removed, fields stay for ever"]
+
+
+def test_a_new_field_that_can_be_left_out_is_no_break() -> None:
+    """Neither is its default inside the default of the part that has it, nor a description."""
+    old = event_schema(KINDS["scene.requested"])
+    new = copy.deepcopy(old)
+    params = new["$defs"]["AudioParams"]["properties"]
+    params["style"] = {"anyOf": [{"type": "string"}, {"type": "null"}], "default": None}
+    new["properties"]["params"]["default"]["style"] = None
+    new["properties"]["run"]["description"] = "in other words"
+
+    assert compatible(old, new) == []
+
+
+def test_a_closed_object_cannot_grow() -> None:
+    """Where older readers refuse unknown fields, a new one breaks them."""
+    old = {"type": "object", "additionalProperties": False, "properties": {}}
+    new = {**old, "properties": {"a": {"type": "string"}}}
+
+    assert compatible(old, new) == ["a: is new, older readers refuse fields that they do not know"]
+
+
+_bounds = st.fixed_dictionaries(
+    {"type": st.just("integer")},
+    optional={"minimum": st.integers(-2, 2), "maximum": st.integers(-2, 2)},
+)
+_choices = st.lists(st.sampled_from("abc"), min_size=1, max_size=3, unique=True).map(
+    lambda found: {"type": "string", "enum": found}
+)
+_plain = st.one_of(_bounds, _choices, st.just({"type": "null"}), st.just({"type": "number"}))
+_fields = st.one_of(
+    _plain,
+    st.lists(_plain, min_size=2, max_size=2).map(lambda options: {"anyOf": options}),
+    _plain.map(lambda items: {"type": "array", "items": items}),
+)
+
+
+@st.composite
+def _schemas(draw: st.DrawFn) -> Schema:
+    properties = draw(st.dictionaries(st.sampled_from("xy"), _fields, min_size=1, max_size=2))
+    needed = [name for name in sorted(properties) if draw(st.booleans())]
+    return {"type": "object", "properties": properties, "required": needed}
+
+
+_values = st.one_of(
+    st.none(),
+    st.integers(-3, 3),
+    st.just(0.5),
+    st.sampled_from("abcd"),
+    st.lists(st.integers(-3, 3)),
+)
+
+
+@st.composite
+def _changes(draw: st.DrawFn) -> tuple[Schema, Schema]:
+    """A schema, and the same with one field new, other, or needed the other way."""
+    old = draw(_schemas())
+    new = copy.deepcopy(old)
+    name = draw(st.sampled_from("xy"))
+    if draw(st.booleans()):
+        new["properties"][name] = draw(_fields)
+    needed = {*new["required"]} ^ ({name} if draw(st.booleans()) else set())
+    new["required"] = sorted(needed & new["properties"].keys())
+    return old, new
+
+
+@settings(max_examples=300)
+@given(change=_changes(), value=st.dictionaries(st.sampled_from("xy"), _values))
+def test_what_is_called_compatible_reads_the_same_values(
+    change: tuple[Schema, Schema], value: dict[str, Any]
+) -> None:
+    """Judged by a real validator: both readers take a value, or both refuse it.
+
+    `value` holds only fields that both know: what one does not know it cannot check.
+    """
+    old, new = change
+    known = old["properties"].keys() & new["properties"].keys()
+    value = {name: held for name, held in value.items() if name in known}
+    if compatible(old, new):
+        return
+    verdicts = [Draft202012Validator(schema).is_valid(value) for schema in (old, new)]
+    assert verdicts[0] == verdicts[1], (old, new, value)
+
+
+@given(schema=_schemas())
+def test_nothing_is_incompatible_with_itself(schema: Schema) -> None:
+    """Whatever the schema."""
+    assert compatible(schema, copy.deepcopy(schema)) == []
+
+
+# --- the AsyncAPI document ------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def asyncapi() -> Schema:
+    """The document as a reader of the repository has it."""
+    document: Schema = yaml.safe_load((ROOT / "docs" / "asyncapi.yaml").read_text(encoding="utf-8"))
+    return document
+
+
+def _references(node: Any) -> list[str]:
+    if isinstance(node, list):
+        return [found for item in node for found in _references(item)]
+    if not isinstance(node, dict):
+        return []
+    own = [node["$ref"]] if "$ref" in node else []
+    return own + [found for item in node.values() for found in _references(item)]
+
+
+def test_every_reference_of_the_document_leads_somewhere(asyncapi: Schema) -> None:
+    """A dangling one would make the whole document useless."""
+    references = _references(asyncapi)
+
+    assert references
+    for reference in references:
+        assert _at(asyncapi, reference.removeprefix("#/"))
+
+
+def test_every_topic_and_its_dead_letters_are_channels(asyncapi: Schema) -> None:
+    """With the partitions and the retention that the admin client would give them."""
+    channels = asyncapi["channels"]
+    assert set(channels) == {
+        name for topic in EVENT_TOPICS for name in (topic.name, topic.dead_letters)
+    }
+    for name, channel in channels.items():
+        kafka = channel["bindings"]["kafka"]
+        assert (channel["address"], kafka["topic"], kafka["bindingVersion"]) == (
+            name,
+            name,
+            "0.5.0",
+        )
+        assert kafka["partitions"] == 4
+        days = 90 if name.endswith(".dlq") else 14
+        assert kafka["topicConfiguration"]["retention.ms"] == days * 86_400_000
+
+
+def test_every_writer_and_reader_has_its_operation(asyncapi: Schema) -> None:
+    """As `shared/contract/topics.py` says; whoever reads may also send to the dead letters."""
+    told = {
+        (operation["tags"][0]["name"], operation["action"], operation["channel"]["$ref"])
+        for operation in asyncapi["operations"].values()
+    }
+    expected = set()
+    for topic in EVENT_TOPICS:
+        here, dead = f"#/channels/{topic.name}", f"#/channels/{topic.dead_letters}"
+        expected |= {(writer, "send", here) for writer in topic.written_by}
+        expected |= {(reader, "receive", here) for reader in topic.read_by}
+        expected |= {(reader, "send", dead) for reader in topic.read_by}
+    assert told == expected
+
+
+@pytest.mark.parametrize("event", EVENTS, ids=lambda event: event.kind)
+def test_every_message_has_an_example_that_its_schemas_accept(
+    asyncapi: Schema, event: type[Event]
+) -> None:
+    """Payload and headers; the key is the job id as text."""
+    message = asyncapi["components"]["messages"][event.__name__]
+    assert message["name"] == event.ce_type()
+    assert message["bindings"]["kafka"]["key"]["type"] == "string"
+    for example in message["examples"]:
+        for part in ("payload", "headers"):
+            schema = {**message[part], "components": asyncapi["components"]}
+            if part in example:
+                Draft202012Validator(schema).validate(example[part])
+    assert message["examples"]

@@ -1,0 +1,1 @@
+"""Generates the published contract: schemas, AsyncAPI, docs pages and the dashboard."""
