@@ -28,10 +28,7 @@ from rich.console import Console
 
 from ops.cli.exit_codes import CommandError, Exit
 from ops.cli.settings import CommandSettings
-from services.api.database import Database
-from services.api.database.operators import audit
-from services.api.database.operators.audit import ActionState
-from services.api.settings import ApiSettings
+from services.api.operators import ActionState, ApiSettings, Database, audit
 from shared.clock import Clock, SystemClock
 from shared.errors import RetryableError
 from shared.local_stack import HomeSettings, find_stack, stack_environment

@@ -11,8 +11,8 @@ from rich.table import Table
 
 from ops.cli.check import Check
 from ops.cli.exit_codes import print_json
-from services.api.domain.cost_estimate import dollars
 from services.api.http.schemas import StatusAnswer
+from services.api.operators import dollars
 
 WIDTH = 120  # where there is no terminal that has one
 _MARKS = {"ok": "ok", "missing": "MISSING", "optional": "-"}

@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from services.api.domain.cost_estimate import dollars
 from services.api.http.schemas import SceneStatus, StatusAnswer
+from services.api.operators import dollars
 
 _SETTLED = frozenset({"done", "failed"})
 _STAGES = {

@@ -5,7 +5,7 @@ I/O: Kafka and PostgreSQL.
 
 from ops.cli.operator import Operator
 from ops.kafka_log.reader import LogReader
-from services.api.database.operators import dead_letters as rows
+from services.api.operators import dead_letters as rows
 from shared.contract.topics import EVENT_TOPICS
 from shared.errors import RetryableError
 

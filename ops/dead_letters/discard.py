@@ -30,9 +30,8 @@ from ops.dead_letters.selection import (
 )
 from ops.kafka_log.exclusive import alone, interrupted
 from ops.kafka_log.reader import LogReader, reading
-from services.api.database.operators import dead_letters as rows
-from services.api.database.operators.audit import Action
-from services.api.database.operators.dead_letters import Fate, Fated, Marked
+from services.api.operators import Action, Fate, Fated, Marked
+from services.api.operators import dead_letters as rows
 from shared.kafka.parked_runs import ParkedRuns
 
 COMMAND = "dlq discard"

@@ -14,7 +14,7 @@ from pydantic import Field
 from ops.cli.exit_codes import CommandError, Exit
 from ops.kafka_log.reader import LogReader, Span
 from ops.kafka_log.selection import Said
-from services.api.database.operators.dead_letters import Fate, Fated, LetterPlace
+from services.api.operators import Fate, Fated, LetterPlace
 from shared.contract.topics import DLQ_SUFFIX, EVENT_TOPICS, topic_named
 from shared.kafka.codec import Envelope, Record, read
 from shared.kafka.parked_runs import FIRST_ORIGIN, REQUEUES

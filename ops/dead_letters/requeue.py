@@ -18,8 +18,8 @@ from ops.cli.operator import Audit, Operator
 from ops.dead_letters.letter import Lane, Letter, letters_in, once, place_of, place_text
 from ops.kafka_log.reader import LogReader, Span
 from ops.kafka_log.replay_run import Pace, written_since
-from services.api.database.operators import dead_letters as rows
-from services.api.database.operators.dead_letters import Fate, LetterPlace, Marked
+from services.api.operators import Fate, LetterPlace, Marked
+from services.api.operators import dead_letters as rows
 from shared.kafka.codec import Headers, Record
 from shared.kafka.parked_runs import (
     FIRST_FAILED_AT,

@@ -32,8 +32,7 @@ from ops.kafka_log.exclusive import alone, interrupted
 from ops.kafka_log.reader import LogReader, Span, reading
 from ops.kafka_log.replay_run import judge
 from ops.kafka_log.selection import Plan
-from services.api.database.operators.audit import Action
-from services.api.domain.cost_estimate import dollars
+from services.api.operators import Action, dollars
 from shared.errors import RetryableError
 
 COMMAND = "dlq requeue"

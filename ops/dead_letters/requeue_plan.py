@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from ops.dead_letters.letter import Lane, Letter, LetterSelection, LetterState
-from services.api.database.operators.dead_letters import Fated, LetterPlace
+from services.api.operators import Fated, LetterPlace
 
 #: why a letter stays where it is; besides the states of letters
 FOREIGN, CUT, UNDER_WAY = "not_ours", "cut", "under_way"

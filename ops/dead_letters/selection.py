@@ -12,8 +12,8 @@ from ops.cli.exit_codes import CommandError, Exit
 from ops.cli.operator import Operator
 from ops.dead_letters.letter import LetterSelection, parsed, place_text
 from ops.kafka_log.reader import LogReader, Span
-from services.api.database.operators import dead_letters as rows
-from services.api.database.operators.dead_letters import Fated, LetterPlace
+from services.api.operators import Fated, LetterPlace
+from services.api.operators import dead_letters as rows
 
 Topic = Annotated[str | None, typer.Argument(metavar="[TOPIC]", help="Whose dead letters.")]
 Job = Annotated[str | None, typer.Option(help="Only of this job.")]

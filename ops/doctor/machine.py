@@ -24,7 +24,7 @@ from ops.cli.check import Check
 from ops.cli.settings import CommandSettings
 from ops.doctor.servers import named, on_servers
 from ops.score.api_client import ApiClient
-from services.api.settings import ApiSettings
+from services.api.operators import ApiSettings
 from services.generator.settings import GeneratorSettings
 from shared.errors import SegueError
 from shared.local_stack import find_stack

@@ -21,9 +21,7 @@ from ops.cli.operator import KAFKA_VARIABLE, take_stack
 from ops.cli.settings import CommandSettings
 from ops.cluster.topic_diff import Verdict
 from ops.cluster.topics import STAND_IN, compared
-from services.api.database import Database
-from services.api.database.migrate import migrations
-from services.api.settings import DatabaseSettings
+from services.api.operators import Database, DatabaseSettings, migrations
 from services.generator.settings import GeneratorSettings
 from shared.clock import Clock, SystemClock
 from shared.errors import RetryableError, SegueError

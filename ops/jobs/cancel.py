@@ -11,8 +11,8 @@ from ops.cli.exit_codes import CommandError, Exit, answering, print_json
 from ops.cli.operator import Operator, audited, run
 from ops.cli.options import Apply, DataDir, Json, Reason
 from ops.jobs.flush_outbox import published
-from services.api.runs import cancel as cancelling
-from services.api.runs.cancel import Cancelled, planned
+from services.api.operators import Cancelled, planned
+from services.api.operators import cancel as cancelling
 
 
 def cancel(

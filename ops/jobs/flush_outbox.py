@@ -9,8 +9,7 @@ Units: seconds. I/O: Kafka, PostgreSQL.
 import asyncio
 
 from ops.cli.operator import Operator
-from services.api.background.outbox_relay import Relay
-from services.api.database import OwnConnection, outbox
+from services.api.operators import OwnConnection, Relay, outbox
 from shared.kafka.producer import Publisher
 
 WITHIN_S = 15.0

@@ -17,9 +17,7 @@ from ops.cli.options import DataDir, Json
 from ops.cli.progress import telling
 from ops.kafka_log.reader import LogReader, reading
 from ops.kafka_log.selection import REPLAY_ID, REPLAY_ORIGIN
-from services.api.database.operators import audit, run_state
-from services.api.database.operators.audit import Action
-from services.api.domain.cost_estimate import dollars
+from services.api.operators import Action, audit, dollars, run_state
 from shared.contract.events import (
     AudioMerged,
     Event,

@@ -19,10 +19,7 @@ from ops.cli.exit_codes import CommandError, Exit, answering, print_json
 from ops.cli.operator import Operator, run
 from ops.cli.options import DataDir, Json, Moment, utc
 from ops.cli.output import plain, wide
-from services.api.database import job_list
-from services.api.database.job_list import LISTED, JobLine
-from services.api.domain.cost_estimate import dollars
-from services.api.domain.run_view import UNFINISHED
+from services.api.operators import LISTED, UNFINISHED, JobLine, dollars, job_list
 
 #: the contract's one word for all that is under way
 PROCESSING = "processing"

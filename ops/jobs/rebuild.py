@@ -14,7 +14,7 @@ from ops.cli.exit_codes import CommandError, Exit, answering, print_json
 from ops.cli.operator import Operator, audited, run
 from ops.cli.options import DataDir, Json, Reason
 from ops.cli.progress import telling
-from services.api.projection.rebuild import RebuildError, Rebuilding, Rebuilt
+from services.api.operators import RebuildError, Rebuilding, Rebuilt
 from shared.errors import RetryableError
 
 STATEMENT_S = 600.0  # all rows are compared in one

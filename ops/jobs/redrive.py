@@ -18,12 +18,18 @@ from ops.cli.operator import Operator, audited, run
 from ops.cli.options import Apply, DataDir, Json, Reason
 from ops.jobs.flush_outbox import published
 from ops.jobs.redrive_plan import check_kept, lines, plan_of
-from services.api.database.operators import audit
-from services.api.database.operators import redrive as rows
-from services.api.database.operators.audit import Action, ActionState
-from services.api.domain.redrive import LateStage, RedriveError, Wish, asked_again
-from services.api.domain.run_spec import RequestInvalidError
-from services.api.runs.start import begin_again
+from services.api.operators import (
+    Action,
+    ActionState,
+    LateStage,
+    RedriveError,
+    RequestInvalidError,
+    Wish,
+    asked_again,
+    audit,
+    begin_again,
+)
+from services.api.operators import redrive as rows
 
 COMMAND = "redrive"
 Scene = Annotated[

@@ -10,9 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from ops.cli.exit_codes import CommandError, Exit
-from services.api.domain.cost_estimate import check_cap, dollars, estimate_of
-from services.api.domain.redrive import Wish
-from services.api.domain.run_spec import Asked
+from services.api.operators import Asked, Wish, check_cap, dollars, estimate_of
 from shared.contract.events import AudioMerged, SegmentGenerated
 from shared.contract.params import Kept
 from shared.errors import NotFoundError

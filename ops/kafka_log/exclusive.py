@@ -8,9 +8,7 @@ from typing import Any
 
 from ops.cli.exit_codes import CommandError, Exit
 from ops.cli.operator import Operator
-from services.api.database import OwnConnection
-from services.api.database.operators import audit, run_state
-from services.api.database.operators.audit import Action, ActionState
+from services.api.operators import Action, ActionState, OwnConnection, audit, run_state
 
 LOOK_BACK = 200  # commands
 

@@ -17,7 +17,7 @@ from ops.cli.exit_codes import answering, print_json
 from ops.cli.operator import Operator, run
 from ops.cli.options import DataDir, Json
 from ops.kafka_log.reader import LogReader, Span, reading
-from services.api.database.operators import rebuild
+from services.api.operators import rebuild
 from shared.contract.events import JobCancelled, PredictionEnded
 from shared.contract.topics import EVENT_TOPICS
 

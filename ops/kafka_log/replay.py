@@ -19,8 +19,7 @@ from ops.kafka_log.exclusive import alone, interrupted
 from ops.kafka_log.reader import LogReader, reading
 from ops.kafka_log.replay_run import Replay, progress, spans_of
 from ops.kafka_log.selection import Picker, Plan, Selection
-from services.api.database.operators.audit import Action
-from services.api.domain.cost_estimate import dollars
+from services.api.operators import Action, dollars
 from shared.errors import RetryableError
 
 COMMAND = "replay"

@@ -16,7 +16,7 @@ from typing import Any
 from ops.cli.operator import Audit, Operator
 from ops.kafka_log.reader import LogReader, Span
 from ops.kafka_log.selection import REPLAY_ID, REPLAY_ORIGIN, Picker, Plan, Selection, origin_of
-from services.api.database.operators import run_state
+from services.api.operators import run_state
 from shared.kafka.codec import Envelope, Headers, Record
 from shared.kafka.producer import Publisher
 

@@ -11,8 +11,7 @@ from typing import Any, Self
 
 from ops.cli.exit_codes import CommandError, Exit
 from ops.kafka_log.reader import LogReader, Span
-from services.api.database.operators.run_state import RunStanding
-from services.api.domain.run_view import RunStatus
+from services.api.operators import RunStanding, RunStatus
 from shared.contract.events import (
     AudioMerged,
     Event,

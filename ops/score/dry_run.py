@@ -15,12 +15,22 @@ from pydantic import ValidationError
 from ops.cli.exit_codes import CommandError, Exit
 from ops.cli.settings import CommandSettings
 from ops.score.command import ScoreRequest
-from services.api.domain.cost_estimate import check_cap, dollars, estimate_of, is_over_cap
-from services.api.domain.run_spec import Asked, RequestInvalidError, ask, problems_of, spec_of_body
 from services.api.http.schemas import CostEstimate, GenerateBody
-from services.api.settings import DefaultSettings, LimitSettings
-from services.generator.scene.prompt import prompt_for
+from services.api.operators import (
+    Asked,
+    DefaultSettings,
+    LimitSettings,
+    RequestInvalidError,
+    ask,
+    check_cap,
+    dollars,
+    estimate_of,
+    is_over_cap,
+    problems_of,
+    spec_of_body,
+)
 from shared.contract.params import OnMaxCost, Scene
+from shared.contract.prompt import prompt_for
 from shared.cost_estimate import asked_s, estimate, within
 from shared.local_stack import find_stack
 from shared.pricing import PricingSettings

@@ -13,8 +13,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from ops.cli.exit_codes import CommandError, Exit
-from services.api.domain.run_spec import problems_of
 from services.api.http.schemas import SceneBody
+from services.api.operators import problems_of
 from shared.contract.params import Scene
 
 FILE_BYTES_MAX = 16 * 1024 * 1024

@@ -12,7 +12,7 @@ from ops.cli.exit_codes import CommandError, Exit, answering, print_json
 from ops.cli.operator import Operator, audited, run
 from ops.cli.options import Apply, DataDir, Json, Reason
 from ops.store.retention import Kind, Known, RetentionSettings, needless
-from services.api.database.operators import retention as rows
+from services.api.operators import retention as rows
 from shared.contract import ids
 from shared.storage import LINK_S_MAX
 

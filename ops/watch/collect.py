@@ -21,9 +21,7 @@ from ops.dead_letters.count import waiting
 from ops.kafka_log.lag import Lag, lags, projection
 from ops.kafka_log.reader import reading
 from ops.watch.snapshot import DatabaseFigures, KafkaFigures, Service, Side, Snapshot
-from services.api.database import Connection, job_list, overview
-from services.api.database.overview import Bill
-from services.api.domain.run_view import UNFINISHED
+from services.api.operators import UNFINISHED, Bill, Connection, job_list, overview
 from shared.errors import RetryableError
 from shared.http.probes import Ready
 

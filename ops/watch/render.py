@@ -21,8 +21,7 @@ from ops.watch.snapshot import (
     Trouble,
     troubles,
 )
-from services.api.database.overview import Bill
-from services.api.domain.cost_estimate import dollars
+from services.api.operators import Bill, dollars
 
 SERVICE_COLUMNS = ("service", "alive", "behind", "oldest", "on", "lanes", "slots", "in flight")
 JOB_COLUMNS = ("under way", "run", "status", "scenes", "cost", "age", "why")

@@ -12,8 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar
 
 from ops.jobs.list import age_of, line_of
-from services.api.database.job_list import JobLine
-from services.api.database.overview import Bill, Now
+from services.api.operators import Bill, JobLine, Now
 
 LATE_S = 300.0  # a record that nobody finished for so long is worth a look
 OUTBOX_LATE = timedelta(seconds=30)  # the relay needs less than one

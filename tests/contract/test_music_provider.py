@@ -18,7 +18,7 @@ import pytest
 from services.generator.providers import Clip, CompositionRequest, ContinuationWindow, MusicProvider
 from services.generator.providers.silence import SilenceProvider
 from services.generator.providers.synth.provider import SynthProvider
-from services.generator.scene.prompt import TEMPLATE, Mood
+from shared.contract.prompt import TEMPLATE, Mood
 from shared.errors import ProviderRejectedError
 from shared.media.decode import decode
 from shared.media.ffmpeg import Ffmpeg

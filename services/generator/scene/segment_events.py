@@ -10,8 +10,8 @@ from services.generator.composition.attempts import Made
 from services.generator.providers import MusicProvider
 from services.generator.scene.cache import CachedClip
 from services.generator.scene.plan import ScenePlan
-from services.generator.scene.prompt import prompt_for
 from shared.contract.events import Origin, SceneRequested, SegmentGenerated
+from shared.contract.prompt import prompt_for
 from shared.errors import JobError
 
 

@@ -26,7 +26,7 @@ from services.generator.providers import Clip, CompositionRequest, mp3
 from services.generator.providers.synth import key_detection, mixing
 from services.generator.providers.synth.score import TIMELINE_S_MAX, Piece
 from services.generator.providers.synth.voices import RATE_HZ
-from services.generator.scene.prompt import mood_of
+from shared.contract.prompt import mood_of
 from shared.errors import MediaError, NotFoundError, ProviderRejectedError
 from shared.media.decode import decode
 from shared.media.samples import Audio, rms, silence

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from services.generator.providers.synth import theory
 from services.generator.providers.synth.theory import BAR_S, Harmony
 from services.generator.providers.synth.voices import Note, Voice
-from services.generator.scene.prompt import Mood
+from shared.contract.prompt import Mood
 
 TIMELINE_S_MAX = 10_000_000  # a piece of months: what a clip's tag may claim
 _SECTIONS_MAX = 8

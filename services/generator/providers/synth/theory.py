@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 
-from services.generator.scene.prompt import Mood
+from shared.contract.prompt import Mood
 
 BAR_S = 2  # whole seconds: what makes every joint a beat
 _VOICES = 4  # of a chord, beside the bass

@@ -12,7 +12,7 @@ from services.generator.providers import CompositionRequest, ContinuationWindow,
 from services.generator.providers.synth import key_detection
 from services.generator.providers.synth.provider import DURATION_S_MAX, SynthProvider, compose
 from services.generator.providers.synth.voices import RATE_HZ
-from services.generator.scene.prompt import TEMPLATE, Mood
+from shared.contract.prompt import TEMPLATE, Mood
 from shared.errors import ProviderRejectedError
 from shared.media.decode import decode
 from shared.media.samples import Audio, rms, silence

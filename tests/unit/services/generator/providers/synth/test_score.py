@@ -11,7 +11,7 @@ from services.generator.providers import mp3
 from services.generator.providers.synth import key_detection, mixing, score, theory
 from services.generator.providers.synth.score import Piece
 from services.generator.providers.synth.voices import RATE_HZ, RING_S_MAX, Voice, sound
-from services.generator.scene.prompt import Mood
+from shared.contract.prompt import Mood
 from shared.media.decode import decode
 from shared.media.samples import silence
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.generator.scene.prompt import PROMPT_CHARS_MAX, TEMPLATE, Mood, mood_of, prompt_for
+from shared.contract.prompt import PROMPT_CHARS_MAX, TEMPLATE, Mood, mood_of, prompt_for
 
 blanks = st.sampled_from([None, "", " ", "\n\t", "\x00"])
 wishes = st.text(st.characters(categories=["L", "N", "P"]), min_size=1, max_size=50)
