@@ -95,7 +95,7 @@ class Stack:
         if self._settings.provider != "fake-replicate":
             return None
         replicate = await asyncio.to_thread(importlib.import_module, "replicate_server")
-        fake = await self._standins.enter_async_context(replicate.FakeReplicate())
+        fake = await self._standins.enter_async_context(replicate.ReplicateEmulator())
         warnings.warn(StandInWarning(f"its ledger is at {fake.ledger_url}"), stacklevel=2)
         return fake.base_url, fake.token
 

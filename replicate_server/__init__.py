@@ -6,7 +6,7 @@ obey the model's rules, so they really begin with the window that was sent.
 
 In a test::
 
-    async with FakeReplicate(FakeSettings(work_s=0.0)) as fake:
+    async with ReplicateEmulator(EmulatorSettings(work_s=0.0)) as fake:
         fake.fault("lost_answer", place="create")
         ...  # a client with fake.base_url and fake.token
         assert fake.ledger.charged_by(lambda entry: entry.prompt) == {"calm": 1}
@@ -17,9 +17,9 @@ On a laptop: `python -m replicate_server --port 5050`, with `/_fake/...` as its 
 `control.py` the same over HTTP.
 """
 
-from replicate_server.emulator import FakeReplicate
+from replicate_server.emulator import ReplicateEmulator
 from replicate_server.faults import Fault, FaultKind
 from replicate_server.ledger import Entry, Ledger
-from replicate_server.settings import FakeSettings
+from replicate_server.settings import EmulatorSettings
 
-__all__ = ["Entry", "FakeReplicate", "FakeSettings", "Fault", "FaultKind", "Ledger"]
+__all__ = ["EmulatorSettings", "Entry", "Fault", "FaultKind", "Ledger", "ReplicateEmulator"]

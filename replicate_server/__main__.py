@@ -13,7 +13,7 @@ import warnings
 from typing import Any
 
 from embedded.servers.process import ServerStartError
-from replicate_server import FakeReplicate, FakeSettings
+from replicate_server import EmulatorSettings, ReplicateEmulator
 from shared.storage import StandInWarning
 
 _FLAGS: dict[str, tuple[type, str]] = {
@@ -52,7 +52,7 @@ async def _serve(given: dict[str, Any]) -> None:
     loop = asyncio.get_running_loop()
     for name in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(name, stop.set)
-    async with FakeReplicate(FakeSettings(**given)) as fake:
+    async with ReplicateEmulator(EmulatorSettings(**given)) as fake:
         sys.stdout.write(
             "stand-in: a fake Replicate, its music comes from the built-in synthesizer\n"
             f"REPLICATE_BASE_URL={fake.base_url}\n"

@@ -1,4 +1,4 @@
-"""Pace: the fake's time.
+"""EmulatedTime: the fake's time.
 
 With the machine's clock, it simply waits. With a clock of a test's, it follows: it never moves
 that clock, it looks at it, and answers wait for whatever is due by it (`settle`), so that a test
@@ -18,7 +18,7 @@ _WAIT_S_MAX = 3600.0
 _SETTLE_S_MAX = 120.0  # of real time, for composing what is due
 
 
-class Pace:
+class EmulatedTime:
     """The clock, and how to wait by it."""
 
     def __init__(self, clock: Clock | None = None) -> None:

@@ -12,34 +12,34 @@ from typing import Any, Self
 
 from starlette.applications import Starlette
 
-from replicate_server.emulated_time import Pace
+from replicate_server.emulated_time import EmulatedTime
 from replicate_server.faults import Fault, FaultKind, Place
 from replicate_server.http.api import Api
 from replicate_server.http.control import Control, add_fault, tuned
-from replicate_server.http.middleware import Gate, Marked
-from replicate_server.http.server import Serving
+from replicate_server.http.middleware import EmulatorMiddleware, HeaderMiddleware
+from replicate_server.http.server import LoopbackServer
 from replicate_server.ledger import Ledger
 from replicate_server.model.composer import Compose
-from replicate_server.predictions.files import Delivery
-from replicate_server.predictions.lifecycle import Work
+from replicate_server.predictions.files import OutputStore
+from replicate_server.predictions.lifecycle import PredictionRunner
 from replicate_server.predictions.webhooks import Webhooks
-from replicate_server.settings import FakeSettings
+from replicate_server.settings import EmulatorSettings
 from replicate_server.state import State, creation_bucket, request_bucket
 from services.generator.providers.synth.provider import compose as composed_by_synth
 from shared.clock import Clock
 from shared.storage import StandInWarning
 
 
-class FakeReplicate:
-    """Replicate's HTTP API, served while it is entered: `async with FakeReplicate() as fake`.
+class ReplicateEmulator:
+    """Replicate's HTTP API, served while it is entered: `async with ReplicateEmulator() as fake`.
 
-    With a `clock` it follows that clock (`pace.py`); `compose` makes the clips, by default the
+    With a `clock` it follows that clock (`time.py`); `compose` makes the clips, by default the
     built-in synthesizer, and may be replaced where a test needs hundreds of them.
     """
 
     def __init__(
         self,
-        settings: FakeSettings | None = None,
+        settings: EmulatorSettings | None = None,
         *,
         clock: Clock | None = None,
         compose: Compose = composed_by_synth,
@@ -48,12 +48,12 @@ class FakeReplicate:
             StandInWarning("predictions come from a fake Replicate on this machine"),
             stacklevel=2,
         )
-        self._settings = settings or FakeSettings()
-        self._pace = Pace(clock)
+        self._settings = settings or EmulatorSettings()
+        self._time = EmulatedTime(clock)
         self._compose = compose
         self._parts = AsyncExitStack()
         self._state_now: State | None = None
-        self._work: Work | None = None
+        self._runner: PredictionRunner | None = None
 
     async def __aenter__(self) -> Self:
         """Listen.
@@ -61,26 +61,26 @@ class FakeReplicate:
         Raises:
             ServerStartError: the port is taken.
         """
-        serving = Serving()
+        serving = LoopbackServer()
         origin = serving.bind(self._settings.port)
         self._parts.push_async_callback(serving.stop)
         state = State(
             settings=self._settings,
-            pace=self._pace,
+            time=self._time,
             origin=origin,
-            webhooks=Webhooks(self._pace),
-            delivery=Delivery(bytes_max=self._settings.delivery_bytes_max),
+            webhooks=Webhooks(self._time),
+            outputs=OutputStore(bytes_max=self._settings.delivery_bytes_max),
             creations=creation_bucket(self._settings),
             others=request_bucket(self._settings),
             credit_usd=self._settings.credit_usd,
         )
         self._parts.push_async_callback(state.webhooks.close)
-        work = Work(state, self._compose)
-        self._parts.push_async_callback(work.close)
-        gate = Gate(state, serving.lines)
-        routes = [*Api(state, work, gate).routes, *Control(state, work).routes]
-        await serving.start(Marked(Starlette(routes=routes)))
-        self._state_now, self._work = state, work
+        runner = PredictionRunner(state, self._compose)
+        self._parts.push_async_callback(runner.close)
+        middleware = EmulatorMiddleware(state, serving.connections)
+        routes = [*Api(state, runner, middleware).routes, *Control(state, runner).routes]
+        await serving.start(HeaderMiddleware(Starlette(routes=routes)))
+        self._state_now, self._runner = state, runner
         return self
 
     async def __aexit__(
@@ -98,9 +98,9 @@ class FakeReplicate:
         return self._state_now
 
     @property
-    def _work_now(self) -> Work:
-        assert self._work is not None, "it is not entered"
-        return self._work
+    def _entered_runner(self) -> PredictionRunner:
+        assert self._runner is not None, "it is not entered"
+        return self._runner
 
     @property
     def base_url(self) -> str:
@@ -123,7 +123,7 @@ class FakeReplicate:
         return self._state.settings.webhook_secret
 
     @property
-    def settings(self) -> FakeSettings:
+    def settings(self) -> EmulatorSettings:
         """As they are now."""
         return self._state.settings
 
@@ -150,7 +150,7 @@ class FakeReplicate:
     @property
     def running(self) -> int:
         """Predictions that are not over."""
-        return self._work_now.running
+        return self._entered_runner.running
 
     @property
     def webhooks_sent(self) -> int:
@@ -185,10 +185,10 @@ class FakeReplicate:
     def clear_faults(self) -> None:
         """Forget the faults that still wait, and be up."""
         self._state.faults.clear()
-        self._state.down_until_s = self._state.unavailable_until_s = self._pace.monotonic()
+        self._state.down_until_s = self._state.unavailable_until_s = self._time.monotonic()
 
     def tune(self, **changes: Any) -> None:
-        """Go on with other settings (any field of `FakeSettings` but the port)."""
+        """Go on with other settings (any field of `EmulatorSettings` but the port)."""
         self._state.tune(tuned(self._state.settings, changes))
 
     def revoke(self) -> None:
@@ -206,5 +206,5 @@ class FakeReplicate:
             TimeoutError: something still does.
         """
         async with asyncio.timeout(within_s):
-            while under_way := (*self._work_now.tasks, *self._state.webhooks.tasks):
+            while under_way := (*self._entered_runner.tasks, *self._state.webhooks.tasks):
                 await asyncio.wait(under_way)

@@ -1,7 +1,7 @@
 """Settings of the fake Replicate: how fast it is, what it allows, and what it keeps.
 
 Plain values, no environment: whoever starts it says what it wants, and may change its mind
-while it runs (`FakeReplicate.tune`, `PATCH /_fake/settings`).
+while it runs (`ReplicateEmulator.tune`, `PATCH /_fake/settings`).
 
 Units: seconds, bytes, US dollars.
 """
@@ -24,7 +24,7 @@ def _webhook_secret() -> str:
     return "whsec_" + base64.b64encode(secrets.token_bytes(24)).decode()
 
 
-class FakeSettings(BaseModel):
+class EmulatorSettings(BaseModel):
     """Everything that can be set; the defaults are a quick, generous Replicate."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")

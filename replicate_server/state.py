@@ -7,27 +7,27 @@ import math
 from collections import Counter
 from dataclasses import dataclass, field
 
-from replicate_server.emulated_time import Pace
+from replicate_server.emulated_time import EmulatedTime
 from replicate_server.faults import Faults
-from replicate_server.http.token_bucket import Bucket
+from replicate_server.http.token_bucket import TokenBucket
 from replicate_server.ledger import Ledger
-from replicate_server.predictions.files import Delivery, Reach
+from replicate_server.predictions.files import InputPolicy, OutputStore
 from replicate_server.predictions.prediction import Prediction
-from replicate_server.predictions.webhooks import Habits, Webhooks
-from replicate_server.settings import FakeSettings
+from replicate_server.predictions.webhooks import WebhookPolicy, Webhooks
+from replicate_server.settings import EmulatorSettings
 
 
 @dataclass(slots=True, kw_only=True)
 class State:
     """Everything that lasts longer than a request."""
 
-    settings: FakeSettings
-    pace: Pace
+    settings: EmulatorSettings
+    time: EmulatedTime
     origin: str  #: `http://127.0.0.1:PORT`
     webhooks: Webhooks
-    delivery: Delivery
-    creations: Bucket
-    others: Bucket
+    outputs: OutputStore
+    creations: TokenBucket
+    others: TokenBucket
     credit_usd: float | None
     ledger: Ledger = field(default_factory=Ledger)
     faults: Faults = field(default_factory=Faults)
@@ -45,24 +45,24 @@ class State:
         return f"{self.origin}/v1"
 
     @property
-    def reach(self) -> Reach:
+    def input_policy(self) -> InputPolicy:
         """What inputs may be fetched."""
-        return Reach(
+        return InputPolicy(
             origin=self.origin,
             bytes_max=self.settings.input_bytes_max,
             loopback=self.settings.reaches_loopback,
         )
 
     @property
-    def habits(self) -> Habits:
+    def webhook_policy(self) -> WebhookPolicy:
         """How webhooks are sent."""
-        return Habits(
+        return WebhookPolicy(
             secret=self.settings.webhook_secret,
             timeout_s=self.settings.webhook_timeout_s,
             delays_s=self.settings.webhook_delays_s,
         )
 
-    def tune(self, settings: FakeSettings) -> None:
+    def tune(self, settings: EmulatorSettings) -> None:
         """Go on with other settings; limits and credit begin anew where they changed."""
         before, self.settings = self.settings, settings
         if _creation_limit(before) != _creation_limit(settings):
@@ -74,8 +74,8 @@ class State:
 
     def sweep(self) -> None:
         """Forget what is old enough to be forgotten."""
-        now_s = self.pace.monotonic()
-        self.delivery.sweep(now_s)
+        now_s = self.time.monotonic()
+        self.outputs.sweep(now_s)
         for one in self.predictions.values():
             forgets_s = (one.ended_s or 0.0) + self.settings.retention_s
             if one.is_over and not one.is_removed and now_s >= forgets_s:
@@ -92,19 +92,19 @@ def remove_data(prediction: Prediction) -> None:
     prediction.given, prediction.output, prediction.logs = {}, None, ""
 
 
-def creation_bucket(settings: FakeSettings) -> Bucket:
+def creation_bucket(settings: EmulatorSettings) -> TokenBucket:
     """The limit on new predictions."""
-    return Bucket(per_min=settings.creations_per_min, burst=settings.creation_burst)
+    return TokenBucket(per_min=settings.creations_per_min, burst=settings.creation_burst)
 
 
-def request_bucket(settings: FakeSettings) -> Bucket:
+def request_bucket(settings: EmulatorSettings) -> TokenBucket:
     """The limit on everything else."""
-    return Bucket(per_min=settings.requests_per_min, burst=settings.request_burst)
+    return TokenBucket(per_min=settings.requests_per_min, burst=settings.request_burst)
 
 
-def _creation_limit(settings: FakeSettings) -> tuple[float, int | None]:
+def _creation_limit(settings: EmulatorSettings) -> tuple[float, int | None]:
     return settings.creations_per_min, settings.creation_burst
 
 
-def _request_limit(settings: FakeSettings) -> tuple[float, int | None]:
+def _request_limit(settings: EmulatorSettings) -> tuple[float, int | None]:
     return settings.requests_per_min, settings.request_burst

@@ -1,6 +1,6 @@
 """Api: Replicate's HTTP API, as much of it as a client for one model needs.
 
-Every request passes the same gate: is the service there, does the script have a fault for this
+Every request passes the middleware: is the service there, does the script have a fault for this
 place, is the token good, is there room under the rate limit.
 
 I/O: HTTP.
@@ -20,13 +20,13 @@ from starlette.routing import Route
 
 from replicate_server.faults import OF_WORK
 from replicate_server.http import request_schema, responses
-from replicate_server.http.middleware import Gate
+from replicate_server.http.middleware import EmulatorMiddleware
 from replicate_server.http.request_schema import EVENTS, Inputs, InvalidField
 from replicate_server.ledger import Entry
 from replicate_server.model import rules
 from replicate_server.predictions.files import PATH, origin_of
-from replicate_server.predictions.lifecycle import Work, data_url
-from replicate_server.predictions.prediction import Prediction, Query, Status, page
+from replicate_server.predictions.lifecycle import PredictionRunner, data_url
+from replicate_server.predictions.prediction import ListQuery, Prediction, Status, page
 from replicate_server.state import State
 
 _CANCEL_AFTER = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?")
@@ -42,11 +42,13 @@ class BodyTooLargeError(Exception):
 class Api:
     """The routes, over the state and the work."""
 
-    def __init__(self, state: State, work: Work, gate: Gate) -> None:
+    def __init__(
+        self, state: State, runner: PredictionRunner, middleware: EmulatorMiddleware
+    ) -> None:
         self._state = state
-        self._work = work
+        self._runner = runner
         self._serials = itertools.count(1)
-        at = gate.at
+        at = middleware.at
         self.routes = [
             Route("/v1/predictions", at("create", self._create), methods=["POST"]),
             Route("/v1/predictions", at("list", self._list), methods=["GET"]),
@@ -86,7 +88,7 @@ class Api:
             return responses.invalid(found)
         if state.credit_usd is not None and state.credit_usd <= 0:
             return responses.without_credit()
-        is_full = self._work.running >= state.settings.predictions_max
+        is_full = self._runner.running >= state.settings.predictions_max
         return responses.unavailable() if is_full else None
 
     def _begun(
@@ -96,7 +98,7 @@ class Api:
         state = self._state
         inputs = Inputs.of(body["input"])
         drawn = rules.wants_random_seed(inputs)
-        now, now_s = state.pace.now(), state.pace.monotonic()
+        now, now_s = state.time.now(), state.time.monotonic()
         prediction = Prediction(
             id=base64.b32encode(secrets.token_bytes(16)).decode().rstrip("=").lower(),
             serial=next(self._serials),
@@ -115,7 +117,7 @@ class Api:
             prediction.deadline_at = now + timedelta(seconds=cancel_after_s)
         state.predictions[prediction.id] = prediction
         state.ledger.open(self._entry(prediction, request))
-        self._work.start(prediction)
+        self._runner.start(prediction)
         return prediction
 
     def _entry(self, prediction: Prediction, request: Request) -> Entry:
@@ -131,16 +133,16 @@ class Api:
             window_s=(inputs.continuation_start, inputs.continuation_end)
             if inputs.continuation
             else None,
-            input_from=origin_of(audio, self._state.reach) if audio else None,
+            input_from=origin_of(audio, self._state.input_policy) if audio else None,
         )
 
     async def _answer_to_create(self, prediction: Prediction, request: Request) -> Response:
         preference = _PREFER.fullmatch(request.headers.get("prefer", ""))
         if preference is None:
-            return responses.told(prediction.view(), status=201)
+            return responses.json_response(prediction.view(), status=201)
         wait_s = int(preference.group(1) or _SYNC_S_MAX)
-        await self._work.over(prediction, within_s=wait_s)
-        answer = responses.told(
+        await self._runner.over(prediction, within_s=wait_s)
+        answer = responses.json_response(
             self._sync_view(prediction), status=201 if prediction.is_over else 202
         )
         answer.headers["preference-applied"] = f"wait={wait_s}"
@@ -152,7 +154,7 @@ class Api:
         token = prediction.output_token
         if prediction.status is not Status.SUCCEEDED or token is None:
             return view
-        output = self._state.delivery.get(token, self._state.pace.monotonic())
+        output = self._state.outputs.get(token, self._state.time.monotonic())
         if self._state.settings.sync_traps and output is not None:
             view |= {"status": str(Status.PROCESSING), "output": data_url(output)}
         return view
@@ -160,42 +162,42 @@ class Api:
     async def _list(self, request: Request) -> Response:
         parameters = dict(request.query_params)
         try:
-            query = Query.of(parameters)
+            query = ListQuery.of(parameters)
         except ValueError as error:
             return responses.bad_request(str(error))
         state = self._state
-        await self._work.settle(*state.predictions.values())
+        await self._runner.settle(*state.predictions.values())
         kept = list(state.predictions.values())
         size = state.settings.page_size
         shown = page(kept, query, size=size, api_url=state.api_url, parameters=parameters)
-        return responses.told(shown)
+        return responses.json_response(shown)
 
     async def _get(self, request: Request) -> Response:
         prediction = self._state.predictions.get(request.path_params["id"])
         if prediction is None:
             return responses.not_found()
-        await self._work.settle(prediction)
-        return responses.told(prediction.view())
+        await self._runner.settle(prediction)
+        return responses.json_response(prediction.view())
 
     async def _cancel(self, request: Request) -> Response:
         prediction = self._state.predictions.get(request.path_params["id"])
         if prediction is None:
             return responses.not_found()
-        await self._work.settle(prediction)
-        self._work.cancel(prediction)
-        return responses.told(prediction.view())
+        await self._runner.settle(prediction)
+        self._runner.cancel(prediction)
+        return responses.json_response(prediction.view())
 
     async def _secret(self, _: Request) -> Response:
-        return responses.told({"key": self._state.settings.webhook_secret})
+        return responses.json_response({"key": self._state.settings.webhook_secret})
 
     async def _account(self, _: Request) -> Response:
-        return responses.told(
+        return responses.json_response(
             {"type": "user", "username": "fake", "name": "Fake Replicate", "github_url": None}
         )
 
     async def _delivery(self, request: Request) -> Response:
         token = request.path_params["token"]
-        output = self._state.delivery.get(token, self._state.pace.monotonic())
+        output = self._state.outputs.get(token, self._state.time.monotonic())
         if output is None:
             return Response("Not Found\n", 404, media_type="text/plain")
         return Response(output.data, media_type=output.content_type)

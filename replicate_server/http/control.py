@@ -7,7 +7,7 @@
 `GET /_fake/faults`                  what still waits
 `POST /_fake/faults`                 one fault or a list: `kind`, `times`, `value`, `place`
 `DELETE /_fake/faults`               forget what still waits
-`GET`, `PATCH /_fake/settings`       `FakeSettings`; PATCH takes those that change
+`GET`, `PATCH /_fake/settings`       `EmulatorSettings`; PATCH takes those that change
 `POST /_fake/account`                `{"is_revoked": bool, "credit_usd": number or null}`
 ===================================  ========================================================
 
@@ -27,8 +27,8 @@ from starlette.routing import Route
 
 from replicate_server.faults import Fault, FaultKind
 from replicate_server.http import responses
-from replicate_server.predictions.lifecycle import Work
-from replicate_server.settings import FakeSettings
+from replicate_server.predictions.lifecycle import PredictionRunner
+from replicate_server.settings import EmulatorSettings
 from replicate_server.state import State
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -47,9 +47,9 @@ class _Account(BaseModel):
 class Control:
     """The fake's own routes."""
 
-    def __init__(self, state: State, work: Work) -> None:
+    def __init__(self, state: State, runner: PredictionRunner) -> None:
         self._state = state
-        self._work = work
+        self._runner = runner
         self.routes = [
             Route("/_fake/ledger", self._ledger, methods=["GET"]),
             Route("/_fake/state", self._now, methods=["GET"]),
@@ -62,14 +62,14 @@ class Control:
         ]
 
     async def _ledger(self, _: Request) -> Response:
-        return responses.told(self._state.ledger.view())
+        return responses.json_response(self._state.ledger.view())
 
     async def _now(self, _: Request) -> Response:
         state = self._state
-        return responses.told(
+        return responses.json_response(
             {
                 "base_url": state.api_url,
-                "running": self._work.running,
+                "running": self._runner.running,
                 "webhooks_waiting": state.webhooks.waiting,
                 "credit_usd": state.credit_usd,
                 "is_revoked": state.is_revoked,
@@ -79,7 +79,7 @@ class Control:
         )
 
     async def _pending(self, _: Request) -> Response:
-        return responses.told({"pending": self._state.faults.pending()})
+        return responses.json_response({"pending": self._state.faults.pending()})
 
     async def _add(self, request: Request) -> Response:
         given = _FAULTS.validate_json(await request.body())
@@ -92,7 +92,7 @@ class Control:
         return await self._pending(request)
 
     async def _settings(self, _: Request) -> Response:
-        return responses.told(self._state.settings.model_dump(mode="json"))
+        return responses.json_response(self._state.settings.model_dump(mode="json"))
 
     async def _tune(self, request: Request) -> Response:
         self._state.tune(tuned(self._state.settings, json.loads(await request.body())))
@@ -109,7 +109,7 @@ class Control:
 
 def add_fault(state: State, fault: Fault) -> None:
     """Put a fault where it waits; a stretch of time begins now."""
-    now_s = state.pace.monotonic()
+    now_s = state.time.monotonic()
     match fault.kind:
         case FaultKind.DOWN:
             state.down_until_s = now_s + fault.seconds
@@ -119,13 +119,13 @@ def add_fault(state: State, fault: Fault) -> None:
             state.faults.put(fault)
 
 
-def tuned(settings: FakeSettings, changes: dict[str, Any]) -> FakeSettings:
+def tuned(settings: EmulatorSettings, changes: dict[str, Any]) -> EmulatorSettings:
     """`settings` with `changes`.
 
     Raises:
         pydantic.ValidationError: one of them is none, or has no such value.
     """
-    return FakeSettings.model_validate({**settings.model_dump(), **changes})
+    return EmulatorSettings.model_validate({**settings.model_dump(), **changes})
 
 
 def _checked(handler: Handler) -> Handler:
@@ -135,6 +135,6 @@ def _checked(handler: Handler) -> Handler:
         try:
             return await handler(request)
         except (ValidationError, ValueError, TypeError) as error:
-            return responses.refused({"title": "Not taken", "detail": str(error)}, status=422)
+            return responses.problem({"title": "Not taken", "detail": str(error)}, status=422)
 
     return answer

@@ -1,4 +1,4 @@
-"""Gate: what every request passes before and after it is handled.
+"""EmulatorMiddleware: what every request passes before and after it is handled.
 
 In this order: is the service up; does the script strike; is the token good; is there room under
 the rate limit; then the work; then what the script does to the answer.
@@ -16,19 +16,24 @@ from typing_extensions import override
 
 from replicate_server.faults import OF_ANSWERS, Fault, FaultKind
 from replicate_server.http import responses
-from replicate_server.http.server import Dropped, Lines, Truncated, client_left
+from replicate_server.http.server import (
+    Connections,
+    DroppedResponse,
+    TruncatedResponse,
+    wait_for_disconnect,
+)
 from replicate_server.state import State
 
 Handler = Callable[[Request], Awaitable[Response]]
 MARK = "x-fake-replicate"  #: the header of every answer
 
 
-class Gate:
+class EmulatorMiddleware:
     """Wraps handlers."""
 
-    def __init__(self, state: State, lines: Lines) -> None:
+    def __init__(self, state: State, connections: Connections) -> None:
         self._state = state
-        self._lines = lines
+        self._connections = connections
 
     def at(self, place: str, handler: Handler) -> Handler:
         """`handler`, behind the gate, as the answer at `place`."""
@@ -36,7 +41,7 @@ class Gate:
         async def answer(request: Request) -> Response:
             self._state.sweep()
             given = await self._answer(place, handler, request)
-            silent = isinstance(given, Dropped | _Hanging)
+            silent = isinstance(given, DroppedResponse | _HangingResponse)
             self._state.requests[place, 0 if silent else given.status_code] += 1
             return given
 
@@ -44,9 +49,9 @@ class Gate:
 
     async def _answer(self, place: str, handler: Handler, request: Request) -> Response:
         state = self._state
-        now_s = state.pace.monotonic()
+        now_s = state.time.monotonic()
         if now_s < state.down_until_s:
-            return Dropped(self._lines)
+            return DroppedResponse(self._connections)
         if now_s < state.unavailable_until_s:
             return responses.unavailable()
         fault = state.faults.take(OF_ANSWERS, place=place)
@@ -66,7 +71,7 @@ class Gate:
         if state.is_revoked or not _has_token(request, state.settings.token):
             return responses.unauthenticated()
         bucket = state.creations if place == "create" else state.others
-        wait_s = bucket.take(state.pace.monotonic())
+        wait_s = bucket.take(state.time.monotonic())
         if wait_s is None:
             return None
         return responses.throttled(wait_s, with_header=state.settings.retry_after_header)
@@ -77,7 +82,7 @@ class Gate:
             case FaultKind.ERROR_BEFORE:
                 return responses.broken()
             case FaultKind.DROPPED:
-                return Dropped(self._lines)
+                return DroppedResponse(self._connections)
             case FaultKind.THROTTLED:
                 with_header = self._state.settings.retry_after_header
                 return responses.throttled(fault.seconds, with_header=with_header)
@@ -90,16 +95,16 @@ class Gate:
         """What becomes of the answer when everything is done."""
         becomes: dict[FaultKind, Callable[[], Response]] = {
             FaultKind.ERROR_AFTER: responses.broken,
-            FaultKind.LOST_ANSWER: lambda: Dropped(self._lines),
+            FaultKind.LOST_ANSWER: lambda: DroppedResponse(self._connections),
             FaultKind.WRONG_JSON: responses.garbled,
-            FaultKind.TRUNCATED: lambda: Truncated(given, self._lines),
-            FaultKind.HANG: lambda: _Hanging(fault.seconds, self._lines),
-            FaultKind.SLOW: lambda: _Slow(given, fault.seconds),
+            FaultKind.TRUNCATED: lambda: TruncatedResponse(given, self._connections),
+            FaultKind.HANG: lambda: _HangingResponse(fault.seconds, self._connections),
+            FaultKind.SLOW: lambda: _DelayedResponse(given, fault.seconds),
         }
         return becomes[fault.kind]()
 
 
-class Marked:
+class HeaderMiddleware:
     """Says on every answer that this is not the real one."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -116,21 +121,21 @@ class Marked:
         await self._app(scope, receive, marking)
 
 
-class _Hanging(Response):
+class _HangingResponse(Response):
     """No answer for as long as anybody waits for one."""
 
-    def __init__(self, most_s: float, lines: Lines) -> None:
+    def __init__(self, most_s: float, connections: Connections) -> None:
         super().__init__()
         self._most_s = most_s
-        self._lines = lines
+        self._connections = connections
 
     @override
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await client_left(receive, within_s=self._most_s)
-        await Dropped(self._lines)(scope, receive, send)
+        await wait_for_disconnect(receive, within_s=self._most_s)
+        await DroppedResponse(self._connections)(scope, receive, send)
 
 
-class _Slow(Response):
+class _DelayedResponse(Response):
     """Another answer, late."""
 
     def __init__(self, given: Response, wait_s: float) -> None:
@@ -140,7 +145,7 @@ class _Slow(Response):
 
     @override
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await client_left(receive, within_s=self._wait_s)
+        await wait_for_disconnect(receive, within_s=self._wait_s)
         await self._given(scope, receive, send)
 
 

@@ -14,12 +14,12 @@ from starlette.responses import Response
 from replicate_server.http.request_schema import InvalidField, detail_of
 
 
-def told(body: Mapping[str, Any], *, status: int = 200) -> Response:
+def json_response(body: Mapping[str, Any], *, status: int = 200) -> Response:
     """A JSON answer."""
     return Response(json.dumps(body) + "\n", status, media_type="application/json")
 
 
-def refused(body: Mapping[str, Any], *, status: int) -> Response:
+def problem(body: Mapping[str, Any], *, status: int) -> Response:
     """A JSON answer that says no."""
     content = json.dumps({**body, "status": status}) + "\n"
     return Response(content, status, media_type="application/problem+json")
@@ -28,7 +28,7 @@ def refused(body: Mapping[str, Any], *, status: int) -> Response:
 def unauthenticated() -> Response:
     """The token is none, or none any more."""
     detail = "You did not pass a valid authentication token"
-    return refused({"title": "Unauthenticated", "detail": detail}, status=401)
+    return problem({"title": "Unauthenticated", "detail": detail}, status=401)
 
 
 def without_credit() -> Response:
@@ -38,29 +38,29 @@ def without_credit() -> Response:
         " https://replicate.com/account/billing#billing to purchase credit. Once you purchase"
         " credit, please wait a few minutes before trying again."
     )
-    return refused({"title": "Insufficient credit", "detail": detail}, status=402)
+    return problem({"title": "Insufficient credit", "detail": detail}, status=402)
 
 
 def not_found() -> Response:
     """There is no such thing, or not any more."""
-    return refused({"title": "Not found", "detail": "Not found"}, status=404)
+    return problem({"title": "Not found", "detail": "Not found"}, status=404)
 
 
 def bad_request(detail: str) -> Response:
     """What was sent cannot be read."""
-    return refused({"title": "Bad request", "detail": detail}, status=400)
+    return problem({"title": "Bad request", "detail": detail}, status=400)
 
 
 def too_large(bytes_max: int) -> Response:
     """The body is beyond all measure."""
     detail = f"The body is larger than {bytes_max} bytes"
-    return refused({"title": "Request entity too large", "detail": detail}, status=413)
+    return problem({"title": "Request entity too large", "detail": detail}, status=413)
 
 
 def invalid(found: list[InvalidField]) -> Response:
     """Fields are not what they should be."""
     body = {"title": "Input validation failed", "detail": detail_of(found)}
-    return refused({**body, "invalid_fields": found}, status=422)
+    return problem({**body, "invalid_fields": found}, status=422)
 
 
 def unknown_version() -> Response:
@@ -68,14 +68,14 @@ def unknown_version() -> Response:
     detail = (
         "The specified version does not exist (or perhaps you don't have permission to use it?)"
     )
-    return refused({"title": "Invalid version or not permitted", "detail": detail}, status=422)
+    return problem({"title": "Invalid version or not permitted", "detail": detail}, status=422)
 
 
 def throttled(wait_s: float, *, with_header: bool) -> Response:
     """Too much was asked for in too short a time."""
     seconds = max(1, math.ceil(wait_s))
     detail = f"Request was throttled. Your rate limit resets in ~{seconds}s."
-    answer = refused({"detail": detail, "retry_after": seconds}, status=429)
+    answer = problem({"detail": detail, "retry_after": seconds}, status=429)
     if with_header:
         answer.headers["retry-after"] = str(seconds)
     return answer
@@ -83,7 +83,7 @@ def throttled(wait_s: float, *, with_header: bool) -> Response:
 
 def broken() -> Response:
     """Something went wrong inside."""
-    return refused({"title": "Internal server error", "detail": "Server error"}, status=500)
+    return problem({"title": "Internal server error", "detail": "Server error"}, status=500)
 
 
 def unavailable() -> Response:

@@ -1,4 +1,4 @@
-"""Serving: the fake on a real socket of 127.0.0.1, with connections that can be made to die.
+"""LoopbackServer: the fake on a real socket of 127.0.0.1, with connections that can be made to die.
 
 I/O: a listening socket.
 """
@@ -16,14 +16,14 @@ from embedded.servers.process import ServerStartError
 from shared.http.server import HttpServer, bound
 
 _STOP_S = 5
-Lines = dict[tuple[str, int], asyncio.Transport]  #: open connections by the client's address
+Connections = dict[tuple[str, int], asyncio.Transport]  #: open connections by the client's address
 
 
-class Serving:
+class LoopbackServer:
     """One HTTP server in the loop that runs already."""
 
     def __init__(self) -> None:
-        self.lines: Lines = {}
+        self.connections: Connections = {}
         self._server: HttpServer | None = None
         self._socket: socket.socket | None = None
 
@@ -46,7 +46,7 @@ class Serving:
             app,
             self._socket,
             stop_s=_STOP_S,
-            http=_protocol(self.lines),
+            http=_protocol(self.connections),
             ws="none",
             timeout_keep_alive=60,
         )
@@ -56,34 +56,34 @@ class Serving:
         """Close every connection and the socket."""
         if self._server is not None:
             self._server.end()
-            for line in list(self.lines.values()):
-                line.abort()
+            for transport in list(self.connections.values()):
+                transport.abort()
             await self._server.stop()
         elif self._socket is not None:
             self._socket.close()
 
 
-class Dropped(Response):
+class DroppedResponse(Response):
     """No answer: the connection dies."""
 
-    def __init__(self, lines: Lines) -> None:
+    def __init__(self, connections: Connections) -> None:
         super().__init__()
-        self._lines = lines
+        self._connections = connections
 
     @override
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        line = self._lines.get(tuple(scope["client"]))
-        if line is not None:
-            line.abort()
-        await client_left(receive)
+        transport = self._connections.get(tuple(scope["client"]))
+        if transport is not None:
+            transport.abort()
+        await wait_for_disconnect(receive)
 
 
-class Truncated(Response):
+class TruncatedResponse(Response):
     """The head of another answer and half of its body; then the connection dies."""
 
-    def __init__(self, whole: Response, lines: Lines) -> None:
+    def __init__(self, whole: Response, connections: Connections) -> None:
         super().__init__(bytes(whole.body), whole.status_code, dict(whole.headers))
-        self._lines = lines
+        self._connections = connections
 
     @override
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -91,13 +91,13 @@ class Truncated(Response):
         await send({**head, "headers": self.raw_headers})
         half = bytes(self.body)[: len(self.body) // 2]
         await send({"type": "http.response.body", "body": half, "more_body": True})
-        line = self._lines.get(tuple(scope["client"]))
-        if line is not None:
-            line.close()  # what was written goes out first
-        await client_left(receive)
+        transport = self._connections.get(tuple(scope["client"]))
+        if transport is not None:
+            transport.close()  # what was written goes out first
+        await wait_for_disconnect(receive)
 
 
-async def client_left(receive: Receive, *, within_s: float | None = None) -> None:
+async def wait_for_disconnect(receive: Receive, *, within_s: float | None = None) -> None:
     """Wait until nobody is at the other end any more, `within_s` at most."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(within_s):
@@ -105,20 +105,20 @@ async def client_left(receive: Receive, *, within_s: float | None = None) -> Non
                 pass
 
 
-def _protocol(lines: Lines) -> type[H11Protocol]:
+def _protocol(connections: Connections) -> type[H11Protocol]:
     """Uvicorn's own protocol, which keeps the book of open connections."""
 
-    class Line(H11Protocol):
+    class TrackedProtocol(H11Protocol):
         @override
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
             if self.client is not None:
-                lines[self.client] = transport
+                connections[self.client] = transport
 
         @override
         def connection_lost(self, exc: Exception | None) -> None:
             super().connection_lost(exc)
             if self.client is not None:
-                lines.pop(self.client, None)
+                connections.pop(self.client, None)
 
-    return Line
+    return TrackedProtocol

@@ -6,7 +6,7 @@ Units: seconds, on the clock of whoever asks. Pure.
 import math
 
 
-class Bucket:
+class TokenBucket:
     """Holds tokens, `burst` at most, and gains `per_min` of them a minute."""
 
     def __init__(self, *, per_min: float, burst: int | None) -> None:

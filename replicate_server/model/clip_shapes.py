@@ -51,7 +51,7 @@ _BLOCK_SAMPLES = 1152  # an MP3 frame: the encoder takes no other length but at 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sound:
+class ClipAudio:
     """A clip before it is a file."""
 
     audio: Audio  #: the window first
@@ -60,7 +60,7 @@ class Sound:
     comment: str = ""  #: what its maker wants to find again
 
 
-def write(sound: Sound, *, shape: str, file_format: str) -> bytes:
+def encode_shape(sound: ClipAudio, *, shape: str, file_format: str) -> bytes:
     """The file of a clip in one of `SHAPES`."""
     assert shape in SHAPES, "checked when the fault was made"
     if shape == "not_audio":
@@ -74,7 +74,7 @@ def write(sound: Sound, *, shape: str, file_format: str) -> bytes:
     )
 
 
-def _shaped(sound: Sound, shape: str) -> Audio:
+def _shaped(sound: ClipAudio, shape: str) -> Audio:
     audio, samples = sound.audio, sound.audio.shape[1]
     match shape:
         case "no_window":
@@ -97,7 +97,7 @@ def _shaped(sound: Sound, shape: str) -> Audio:
     return audio
 
 
-def _cumulative(sound: Sound) -> Audio:
+def _cumulative(sound: ClipAudio) -> Audio:
     """Everything that was there, at the clip's level, and then the clip."""
     if sound.source is None:
         return sound.audio

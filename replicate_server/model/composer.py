@@ -18,7 +18,7 @@ import numpy as np
 
 from replicate_server.http.request_schema import Inputs
 from replicate_server.model import clip_shapes, rules
-from replicate_server.model.clip_shapes import Sound
+from replicate_server.model.clip_shapes import ClipAudio
 from replicate_server.model.rules import ModelError
 from services.generator.providers import CompositionRequest, ContinuationWindow, mp3
 from services.generator.providers.synth import mixing
@@ -36,7 +36,7 @@ _RMS = 10 ** (-18 / 20)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
+class ClipRequest:
     """What one clip is made of."""
 
     inputs: Inputs
@@ -45,70 +45,72 @@ class Order:
     shape: str = "window"  #: one of `shapes.SHAPES`
 
 
-def make(order: Order, compose: Compose) -> bytes:
-    """The file that the order asks for.
+def make_clip(request: ClipRequest, compose: Compose) -> bytes:
+    """The file that the request asks for.
 
     Raises:
         ModelError: the model would fail, and with which words.
     """
     try:
-        return _made(order, compose)
+        return _made(request, compose)
     except ProviderRejectedError as error:
         raise ModelError(error.reason) from error
 
 
-def _made(order: Order, compose: Compose) -> bytes:
-    inputs = order.inputs
-    if order.source is None or not inputs.continuation:
-        clip = compose(_request(order, inputs.duration), None)
+def _made(request: ClipRequest, compose: Compose) -> bytes:
+    inputs = request.inputs
+    if request.source is None or not inputs.continuation:
+        clip = compose(_composition(request, inputs.duration), None)
         window_samples, heard = 0, None
     else:
-        source = _decoded(order.source)
+        source = _decoded(request.source)
         start, stop = rules.window_of(inputs, samples=source.shape[1])
-        clip = _continued(order, source[:, :stop], start, compose)
+        clip = _continued(request, source[:, :stop], start, compose)
         window_samples, heard = stop - start, source[:, :stop]
     is_plain = inputs.normalization_strategy == "loudness" and rules.is_stereo(inputs)
-    if is_plain and inputs.output_format == "mp3" and order.shape == "window":
+    if is_plain and inputs.output_format == "mp3" and request.shape == "window":
         return clip
     audio = _levelled(decode(clip, rate_hz=RATE_HZ), inputs.normalization_strategy)
-    sound = Sound(
+    sound = ClipAudio(
         audio=audio if rules.is_stereo(inputs) else audio.mean(axis=0, keepdims=True),
         window_samples=window_samples,
         source=heard,
         comment=mp3.comment_of(clip),
     )
-    return clip_shapes.write(sound, shape=order.shape, file_format=inputs.output_format)
+    return clip_shapes.encode_shape(sound, shape=request.shape, file_format=inputs.output_format)
 
 
-def _continued(order: Order, heard: Audio, start: int, compose: Compose) -> bytes:
+def _continued(request: ClipRequest, heard: Audio, start: int, compose: Compose) -> bytes:
     """The clip that goes on from `heard[:, start:]`; the composer knows whole seconds only."""
-    assert order.source is not None
+    assert request.source is not None
     stop = heard.shape[1]
     start_s, end_s = start // RATE_HZ, -(-(stop - _SHORT_SAMPLES_MAX) // RATE_HZ)
     early = start_s * RATE_HZ == start and abs(end_s * RATE_HZ - stop) <= _SHORT_SAMPLES_MAX
     if early and end_s > start_s:
-        request = _request(order, order.inputs.duration, start_s=start_s, end_s=end_s)
-        return compose(request, order.source)
+        composition = _composition(request, request.inputs.duration, start_s=start_s, end_s=end_s)
+        return compose(composition, request.source)
     # A window of a broken length: give the composer whole seconds that end where it ends, and
     # take the surplus off the head again.
     context_s = -(-(stop - start) // RATE_HZ)
     surplus = context_s * RATE_HZ - (stop - start)
     context = heard[:, max(stop - context_s * RATE_HZ, 0) :]
     context = np.concatenate([silence(context_s * RATE_HZ - context.shape[1]), context], axis=1)
-    request = _request(order, order.inputs.duration + 1, start_s=0, end_s=context_s)
-    audio = decode(compose(request, mp3.encode(context)), rate_hz=RATE_HZ)
-    wanted = audio[:, surplus : surplus + order.inputs.duration * RATE_HZ]
+    composition = _composition(request, request.inputs.duration + 1, start_s=0, end_s=context_s)
+    audio = decode(compose(composition, mp3.encode(context)), rate_hz=RATE_HZ)
+    wanted = audio[:, surplus : surplus + request.inputs.duration * RATE_HZ]
     return mp3.encode(wanted * np.float32(mixing.normalising_gain(wanted)))
 
 
-def _request(
-    order: Order, duration_s: int, *, start_s: int = 0, end_s: int = 0
+def _composition(
+    request: ClipRequest, duration_s: int, *, start_s: int = 0, end_s: int = 0
 ) -> CompositionRequest:
     window = None
     if end_s:
         window = ContinuationWindow(clip_key=_CLIP_KEY, clip_url=None, start_s=start_s, end_s=end_s)
-    prompt = order.inputs.prompt or ""
-    return CompositionRequest(prompt=prompt, duration_s=duration_s, window=window, seed=order.seed)
+    prompt = request.inputs.prompt or ""
+    return CompositionRequest(
+        prompt=prompt, duration_s=duration_s, window=window, seed=request.seed
+    )
 
 
 def _decoded(source: bytes) -> Audio:

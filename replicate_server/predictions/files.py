@@ -1,4 +1,4 @@
-"""Delivery: outputs under URLs that die, and inputs fetched from wherever they lie.
+"""OutputStore: outputs under URLs that die, and inputs fetched from wherever they lie.
 
 I/O: HTTP, for inputs. Units: bytes; seconds on the fake's monotonic clock.
 """
@@ -30,7 +30,7 @@ class Output:
     dies_s: float  #: from then on there is nothing at its URL
 
 
-class Delivery:
+class OutputStore:
     """The outputs, oldest first; beyond `bytes_max` the oldest go."""
 
     def __init__(self, *, bytes_max: int) -> None:
@@ -59,7 +59,7 @@ class Delivery:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reach:
+class InputPolicy:
     """What inputs may be fetched, and where our own outputs lie."""
 
     origin: str  #: our own, `http://127.0.0.1:PORT`
@@ -67,30 +67,30 @@ class Reach:
     loopback: bool  #: this machine counts as reachable
 
 
-def origin_of(url: str, reach: Reach) -> str:
+def origin_of(url: str, policy: InputPolicy) -> str:
     """Where an input lies: "data", "output" (one of ours) or "url"."""
     if url.startswith("data:"):
         return "data"
-    return "output" if url.startswith(f"{reach.origin}{PATH}/") else "url"
+    return "output" if url.startswith(f"{policy.origin}{PATH}/") else "url"
 
 
-async def fetch(url: str, *, reach: Reach, delivery: Delivery, now_s: float) -> bytes:
+async def fetch(url: str, *, policy: InputPolicy, outputs: OutputStore, now_s: float) -> bytes:
     """The bytes of an input, got once, as the model's runner gets them.
 
     Raises:
         ModelError: it could not be had, and why.
     """
-    match origin_of(url, reach):
+    match origin_of(url, policy):
         case "data":
             return _inside(url)
         case "output":
             token = urlsplit(url).path.split("/")[2]
-            output = delivery.get(token, now_s)
+            output = outputs.get(token, now_s)
             if output is None:
                 raise ModelError("HTTP Error 404: Not Found")
             return output.data
         case _:
-            return await _download(url, reach)
+            return await _download(url, policy)
 
 
 def _inside(url: str) -> bytes:
@@ -105,8 +105,8 @@ def _inside(url: str) -> bytes:
         raise ModelError(f"invalid data URL: {error}") from error
 
 
-async def _download(url: str, reach: Reach) -> bytes:
-    if not reach.loopback and await _is_here(urlsplit(url).hostname or ""):
+async def _download(url: str, policy: InputPolicy) -> bytes:
+    if not policy.loopback and await _is_here(urlsplit(url).hostname or ""):
         raise ModelError("<urlopen error [Errno 111] Connection refused>")
     data = bytearray()
     try:
@@ -121,8 +121,8 @@ async def _download(url: str, reach: Reach) -> bytes:
                 raise ModelError(f"HTTP Error {status}")
             async for chunk in response.aiter_bytes():
                 data += chunk
-                if len(data) > reach.bytes_max:
-                    raise ModelError(f"input_audio is larger than {reach.bytes_max} bytes")
+                if len(data) > policy.bytes_max:
+                    raise ModelError(f"input_audio is larger than {policy.bytes_max} bytes")
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise ModelError(f"<urlopen error {type(error).__name__}: {error}>") from error
     return bytes(data)

@@ -1,4 +1,4 @@
-"""Work: one prediction from `starting` to its end, in the fake's time.
+"""PredictionRunner: one prediction from `starting` to its end, in the fake's time.
 
 Times are those that the settings and faults name; with the machine's own clock they may be
 longer, because composing takes what it takes.
@@ -14,11 +14,11 @@ import math
 from replicate_server.faults import OF_WEBHOOKS, Fault, FaultKind
 from replicate_server.model import composer, rules
 from replicate_server.model.clip_shapes import CONTENT_TYPES
-from replicate_server.model.composer import Compose, Order
+from replicate_server.model.composer import ClipRequest, Compose
 from replicate_server.model.rules import ModelError
 from replicate_server.predictions.files import PATH, Output, fetch
 from replicate_server.predictions.prediction import Prediction, Status
-from replicate_server.predictions.webhooks import Message
+from replicate_server.predictions.webhooks import WebhookMessage
 from replicate_server.state import State, remove_data
 
 _INTERRUPTED = "Prediction interrupted; please retry (code: PA)"
@@ -28,7 +28,7 @@ class _DeadlineError(Exception):
     """Cancel-After came before the end."""
 
 
-class Work:
+class PredictionRunner:
     """Runs predictions, each as a task."""
 
     def __init__(self, state: State, compose: Compose) -> None:
@@ -67,18 +67,18 @@ class Work:
         """Stop it; nothing happens when it is over."""
         if prediction.is_over:
             return
-        self._end(prediction, Status.CANCELED, at_s=self._state.pace.monotonic())
+        self._end(prediction, Status.CANCELED, at_s=self._state.time.monotonic())
         if task := self._running.get(prediction.id):
             task.cancel()
 
     async def settle(self, *predictions: Prediction) -> None:
         """Return when each of them stands where the clock says that it should."""
-        pace = self._state.pace
+        time = self._state.time
 
         def due() -> bool:
-            return any(one.is_due(pace.monotonic()) for one in predictions)
+            return any(one.is_due(time.monotonic()) for one in predictions)
 
-        await pace.settle(due)
+        await time.settle(due)
 
     async def over(self, prediction: Prediction, *, within_s: float) -> None:
         """Return when it is over, or after `within_s` of real time."""
@@ -121,13 +121,13 @@ class Work:
             self._end(prediction, status, at_s=prediction.deadline_s)
         except Exception as error:  # noqa: BLE001 - a bug of ours must not look like a long wait
             prediction.error = f"Unknown error (code: E1000): {error!r}"
-            self._end(prediction, Status.FAILED, at_s=self._state.pace.monotonic())
+            self._end(prediction, Status.FAILED, at_s=self._state.time.monotonic())
 
     def _begin(self, prediction: Prediction, starts_s: float, *, is_cold: bool) -> float:
         """`processing` from here on; when it will end."""
         state, inputs = self._state, prediction.inputs
         prediction.started_s = self._stamp(starts_s)
-        prediction.started_at = state.pace.moment(prediction.started_s)
+        prediction.started_at = state.time.moment(prediction.started_s)
         prediction.status = Status.PROCESSING
         work_s = state.settings.work_s + state.settings.work_s_per_s * max(inputs.duration, 0)
         if slow := prediction.faults.get(FaultKind.SLOW_WORK):
@@ -156,19 +156,19 @@ class Work:
         if inputs.input_audio:
             source = await fetch(
                 inputs.input_audio,
-                reach=state.reach,
-                delivery=state.delivery,
-                now_s=state.pace.monotonic(),
+                policy=state.input_policy,
+                outputs=state.outputs,
+                now_s=state.time.monotonic(),
             )
         shape = prediction.faults.get(FaultKind.CLIP_SHAPE)
-        order = Order(
+        request = ClipRequest(
             inputs=inputs,
             seed=prediction.seed,
             source=source,
             shape=shape.text if shape else "window",
         )
         async with self._composers:
-            return await asyncio.to_thread(composer.make, order, self._compose)
+            return await asyncio.to_thread(composer.make_clip, request, self._compose)
 
     def _deliver(self, prediction: Prediction, data: bytes, *, at_s: float) -> None:
         """Put the file where it can be fetched."""
@@ -177,7 +177,7 @@ class Work:
         gone = {FaultKind.DEAD_OUTPUT, FaultKind.PURGED} & prediction.faults.keys()
         lives_s = -math.inf if gone else state.settings.delivery_ttl_s
         output = Output(data=data, content_type=content_type, dies_s=at_s + lives_s)
-        prediction.output_token = state.delivery.put(output)
+        prediction.output_token = state.outputs.put(output)
         url = f"{state.origin}{PATH}/{prediction.output_token}/out.{file_format}"
         fault = prediction.faults.get(FaultKind.OUTPUT_SHAPE)
         match fault.text if fault else "string":
@@ -194,7 +194,7 @@ class Work:
     def _end(self, prediction: Prediction, status: Status, *, at_s: float) -> None:
         state = self._state
         prediction.status, prediction.ended_s = status, self._stamp(at_s)
-        prediction.completed_at = state.pace.moment(prediction.ended_s)
+        prediction.completed_at = state.time.moment(prediction.ended_s)
         self._warm_until_s = prediction.ended_s + state.settings.idle_s
         cost_usd = state.ledger.close(
             prediction.id,
@@ -216,10 +216,10 @@ class Work:
         faults: dict[FaultKind, Fault] = {}
         if event == "completed":
             faults = self._state.faults.take_each(OF_WEBHOOKS)
-        message = Message(
+        message = WebhookMessage(
             url=prediction.webhook, event=event, body=prediction.view(), faults=faults
         )
-        self._state.webhooks.send(message, self._state.habits)
+        self._state.webhooks.send(message, self._state.webhook_policy)
 
     async def _reach(self, prediction: Prediction, at_s: float) -> None:
         """Wait until `at_s`.
@@ -227,14 +227,14 @@ class Work:
         Raises:
             _DeadlineError: the prediction's own deadline comes first.
         """
-        await self._state.pace.until(min(at_s, prediction.deadline_s))
+        await self._state.time.until(min(at_s, prediction.deadline_s))
         if prediction.deadline_s < at_s:
             raise _DeadlineError
 
     def _stamp(self, at_s: float) -> float:
         """When something that was due at `at_s` is said to have happened."""
-        pace = self._state.pace
-        return at_s if pace.follows else max(at_s, pace.monotonic())
+        time = self._state.time
+        return at_s if time.follows else max(at_s, time.monotonic())
 
 
 def data_url(output: Output) -> str:

@@ -117,7 +117,7 @@ class Prediction:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Query:
+class ListQuery:
     """Which page of the list is wanted."""
 
     after: datetime | None = None  #: created then or later
@@ -126,7 +126,7 @@ class Query:
     newer_than: int | None = None
 
     @classmethod
-    def of(cls, parameters: dict[str, str]) -> "Query":
+    def of(cls, parameters: dict[str, str]) -> "ListQuery":
         """The query in a URL's parameters.
 
         Raises:
@@ -143,7 +143,12 @@ class Query:
 
 
 def page(
-    kept: Sequence[Prediction], query: Query, *, size: int, api_url: str, parameters: dict[str, str]
+    kept: Sequence[Prediction],
+    query: ListQuery,
+    *,
+    size: int,
+    api_url: str,
+    parameters: dict[str, str],
 ) -> dict[str, Any]:
     """A page of predictions, newest first; `kept` is in the order of creation."""
     chosen = [one for one in reversed(kept) if _is_wanted(one, query)]
@@ -181,7 +186,7 @@ def _place(cursor: str | None) -> tuple[str, int]:
         raise ValueError("the cursor is not ours") from error
 
 
-def _is_wanted(one: Prediction, query: Query) -> bool:
+def _is_wanted(one: Prediction, query: ListQuery) -> bool:
     return (query.after is None or one.created_at >= query.after) and (
         query.before is None or one.created_at < query.before
     )

@@ -18,14 +18,14 @@ from typing import Any
 
 import httpx
 
-from replicate_server.emulated_time import Pace
+from replicate_server.emulated_time import EmulatedTime
 from replicate_server.faults import Fault, FaultKind
 
 _WAITING_MAX = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Message:
+class WebhookMessage:
     """One thing to tell."""
 
     url: str
@@ -35,7 +35,7 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Habits:
+class WebhookPolicy:
     """How messages are sent."""
 
     secret: str
@@ -53,8 +53,8 @@ def signature(secret: str, *, webhook_id: str, timestamp: int, body: bytes) -> s
 class Webhooks:
     """Sends messages, each in its own time; those of one prediction may overtake each other."""
 
-    def __init__(self, pace: Pace) -> None:
-        self._pace = pace
+    def __init__(self, time: EmulatedTime) -> None:
+        self._time = time
         self._client: httpx.AsyncClient | None = None
         self._sending: set[asyncio.Task[None]] = set()
         self.attempts = 0  #: requests that were sent
@@ -69,11 +69,11 @@ class Webhooks:
         """What is being told."""
         return list(self._sending)
 
-    def send(self, message: Message, habits: Habits) -> None:
+    def send(self, message: WebhookMessage, policy: WebhookPolicy) -> None:
         """Tell it, in the background."""
         if FaultKind.WEBHOOK_LOST in message.faults or len(self._sending) >= _WAITING_MAX:
             return
-        task = asyncio.create_task(self._deliver(message, habits))
+        task = asyncio.create_task(self._deliver(message, policy))
         self._sending.add(task)
         task.add_done_callback(self._sending.discard)
 
@@ -86,43 +86,43 @@ class Webhooks:
         if self._client is not None:
             await self._client.aclose()
 
-    async def _deliver(self, message: Message, habits: Habits) -> None:
+    async def _deliver(self, message: WebhookMessage, policy: WebhookPolicy) -> None:
         faults = message.faults
         if late := faults.get(FaultKind.WEBHOOK_LATE):
-            await self._pace.until(self._pace.monotonic() + late.seconds)
+            await self._time.until(self._time.monotonic() + late.seconds)
         if FaultKind.WEBHOOK_FORGED in faults:
-            await self._forge(message, habits)
+            await self._forge(message, policy)
         webhook_id = _new_id()
-        delays_s = habits.delays_s if message.event == "completed" else ()
-        first_s = self._pace.monotonic()
+        delays_s = policy.delays_s if message.event == "completed" else ()
+        first_s = self._time.monotonic()
         for after_s in itertools.accumulate((0.0, *delays_s)):
-            await self._pace.until(first_s + after_s)
-            answered = await self._post(message, habits, webhook_id)
+            await self._time.until(first_s + after_s)
+            answered = await self._post(message, policy, webhook_id)
             if FaultKind.WEBHOOK_DOUBLED in faults:
-                await self._post(message, habits, webhook_id)
+                await self._post(message, policy, webhook_id)
             if answered:
                 return
 
-    async def _post(self, message: Message, habits: Habits, webhook_id: str) -> bool:
+    async def _post(self, message: WebhookMessage, policy: WebhookPolicy, webhook_id: str) -> bool:
         """Send it once; whether it was taken."""
         body = json.dumps(message.body).encode()
-        stamp = int(self._pace.now().timestamp())
+        stamp = int(self._time.now().timestamp())
         if stale := message.faults.get(FaultKind.WEBHOOK_STALE):
             stamp -= int(stale.seconds)
-        signed = signature(habits.secret, webhook_id=webhook_id, timestamp=stamp, body=body)
+        signed = signature(policy.secret, webhook_id=webhook_id, timestamp=stamp, body=body)
         headers = {
             "content-type": "application/json",
             "webhook-id": webhook_id,
             "webhook-timestamp": str(stamp),
             "webhook-signature": signed,
         }
-        return await self._sent(message.url, body, headers, habits.timeout_s)
+        return await self._sent(message.url, body, headers, policy.timeout_s)
 
-    async def _forge(self, message: Message, habits: Habits) -> None:
+    async def _forge(self, message: WebhookMessage, policy: WebhookPolicy) -> None:
         """What somebody might send who does not know the secret."""
         lie = {**message.body, "status": "failed", "error": "forged", "output": None}
         body, webhook_id = json.dumps(lie).encode(), _new_id()
-        stamp = int(self._pace.now().timestamp())
+        stamp = int(self._time.now().timestamp())
         wrong = base64.b64encode(secrets.token_bytes(24)).decode()
         headers = {
             "content-type": "application/json",
@@ -132,7 +132,7 @@ class Webhooks:
                 wrong, webhook_id=webhook_id, timestamp=stamp, body=body
             ),
         }
-        await self._sent(message.url, body, headers, habits.timeout_s)
+        await self._sent(message.url, body, headers, policy.timeout_s)
 
     async def _sent(self, url: str, body: bytes, headers: dict[str, str], timeout_s: float) -> bool:
         self.attempts += 1

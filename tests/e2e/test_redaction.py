@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from replicate_server import FakeReplicate, FaultKind
+from replicate_server import FaultKind, ReplicateEmulator
 from replicate_server.predictions.webhooks import signature
 from shared.settings import StoreSettings
 from shared.telemetry.log import ACTIONS
@@ -51,7 +51,7 @@ SHAPES = (r"X-Amz-Signature", r"gAAAA[\w-]{20}", r"data:audio", r"whsec_\w", r"B
 
 
 @pytest.fixture
-async def replicate() -> AsyncIterator[FakeReplicate]:
+async def replicate() -> AsyncIterator[ReplicateEmulator]:
     """A fake that works for a fifth of a second."""
     async with a_fake(0.2) as started:
         yield started
@@ -73,7 +73,7 @@ async def test_secrets_are_in_no_line_and_in_no_span(
     minio: StoreSettings,
     topic_prefix: str,
     tmp_path: Path,
-    replicate: FakeReplicate,
+    replicate: ReplicateEmulator,
 ) -> None:
     """Keys, passwords, sealed links, presigned addresses, windows; well or badly as it goes."""
     secret = {
@@ -114,7 +114,7 @@ async def test_secrets_are_in_no_line_and_in_no_span(
     _one_trace(traces)
 
 
-async def _a_window_inside_the_request(line: Line, replicate: FakeReplicate) -> None:
+async def _a_window_inside_the_request(line: Line, replicate: ReplicateEmulator) -> None:
     """A scored video; the second scene's window travels as a data URL, for the first clip did."""
     replicate.fault(FaultKind.OUTPUT_SHAPE, times=1, value="data_url")
     video = await line.upload(film_clips().carphone)
@@ -128,7 +128,7 @@ async def _a_window_inside_the_request(line: Line, replicate: FakeReplicate) -> 
         assert (await line.client.get(scene["links"]["segment"])).status_code == 200
 
 
-async def _links(line: Line, replicate: FakeReplicate) -> set[str]:
+async def _links(line: Line, replicate: ReplicateEmulator) -> set[str]:
     """With an address outside: sealed links and webhooks, and they fail; the sealed tokens."""
     generator = line.services["generator"]
     assert await generator.stop() == 0

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from replicate_server import FakeReplicate, FaultKind
+from replicate_server import FaultKind, ReplicateEmulator
 from shared.media.decode import decode
 from tests.e2e.pipeline_fixture import BASE, Line, running_line
 from tests.support.processes import eventually, records_of, value_of
@@ -28,7 +28,7 @@ SCENES = [
 
 
 @pytest.fixture
-async def replicate() -> AsyncIterator[FakeReplicate]:
+async def replicate() -> AsyncIterator[ReplicateEmulator]:
     """A fake that works for a fifth of a second."""
     async with a_fake(0.2) as started:
         yield started
@@ -40,7 +40,7 @@ async def line(
     postgres: Database,
     topic_prefix: str,
     tmp_path: Path,
-    replicate: FakeReplicate,
+    replicate: ReplicateEmulator,
 ) -> AsyncIterator[Line]:
     """Four services, the generator with the account of the fake."""
     async with running_line(
@@ -70,7 +70,7 @@ def heard(told: dict[str, Any]) -> str:
     ("shape", "seams"), [("window", 11), ("no_delay_header", 11), ("cumulative", 0)]
 )
 async def test_twelve_scenes_are_charged_once_each_and_join_without_a_seam(
-    line: Line, replicate: FakeReplicate, tmp_path: Path, shape: str, seams: int
+    line: Line, replicate: ReplicateEmulator, tmp_path: Path, shape: str, seams: int
 ) -> None:
     """Window found, level within 1 dB, no click, length exact; the request is the contract's."""
     replicate.fault(FaultKind.CLIP_SHAPE, times=len(SCENES), value=shape)
@@ -98,7 +98,7 @@ async def test_twelve_scenes_are_charged_once_each_and_join_without_a_seam(
 
 
 async def test_killed_at_random_nothing_is_paid_for_twice(
-    line: Line, replicate: FakeReplicate
+    line: Line, replicate: ReplicateEmulator
 ) -> None:
     """`kill -9` of the generator, five times: as many charges as scenes."""
     chance = random.Random(7)
@@ -120,7 +120,7 @@ async def test_killed_at_random_nothing_is_paid_for_twice(
 
 
 async def test_a_key_that_is_revoked_holds_the_job_up_until_it_works_again(
-    line: Line, replicate: FakeReplicate
+    line: Line, replicate: ReplicateEmulator
 ) -> None:
     """No silence, no failure, no charge twice: it goes on by itself."""
     replicate.revoke()
@@ -139,7 +139,7 @@ async def test_a_key_that_is_revoked_holds_the_job_up_until_it_works_again(
 
 
 async def test_a_failed_prediction_is_tried_again_with_a_new_seed(
-    line: Line, replicate: FakeReplicate
+    line: Line, replicate: ReplicateEmulator
 ) -> None:
     """The segment says so in the provider's words."""
     replicate.fault(FaultKind.FAIL_WITH, times=1, value="Prediction interrupted; please retry")

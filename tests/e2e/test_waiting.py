@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from embedded.servers.process import free_ports
-from replicate_server import FakeReplicate
+from replicate_server import ReplicateEmulator
 from shared.clock import SystemClock
 from shared.contract.events import Event, JobCancelled
 from shared.kafka.producer import Publisher
@@ -29,7 +29,7 @@ SOON_S = 15.0  # a person looks and sees it
 
 
 @pytest.fixture
-async def replicate() -> AsyncIterator[FakeReplicate]:
+async def replicate() -> AsyncIterator[ReplicateEmulator]:
     """A fake that works for half a second."""
     async with a_fake(0.5) as started:
         yield started
@@ -89,7 +89,7 @@ async def house(
     postgres: Database,
     topic_prefix: str,
     tmp_path: Path,
-    replicate: FakeReplicate,
+    replicate: ReplicateEmulator,
 ) -> AsyncIterator[House]:
     """Four services; a refused key is asked about every second."""
     (port,) = free_ports(1)
@@ -106,7 +106,7 @@ async def house(
 
 
 async def test_a_revoked_key_is_shown_everywhere_and_its_return_ends_it(
-    house: House, replicate: FakeReplicate
+    house: House, replicate: ReplicateEmulator
 ) -> None:
     """Revoked before the first scene: status, events, both readyz; then as if nothing had been."""
     replicate.revoke()
@@ -146,7 +146,7 @@ async def test_a_revoked_key_is_shown_everywhere_and_its_return_ends_it(
 
 
 async def test_a_key_that_is_revoked_in_the_middle_is_said_and_over_when_it_works(
-    house: House, replicate: FakeReplicate
+    house: House, replicate: ReplicateEmulator
 ) -> None:
     """The first scene is made; what is said begins and ends, in this order, once each."""
     await house.line.generate(job_id="middle", scenes=SCENES)
@@ -172,7 +172,7 @@ async def test_a_key_that_is_revoked_in_the_middle_is_said_and_over_when_it_work
 
 
 async def test_a_job_that_is_cancelled_while_it_waits_waits_no_more(
-    house: House, replicate: FakeReplicate
+    house: House, replicate: ReplicateEmulator
 ) -> None:
     """Its status is its end, and nobody is shown as held up by it."""
     replicate.revoke()

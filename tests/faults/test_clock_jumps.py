@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from typing_extensions import override
 
-from replicate_server import FakeReplicate, FakeSettings
+from replicate_server import EmulatorSettings, ReplicateEmulator
 from shared.storage import StandInWarning
 from tests.e2e.pipeline_fixture import SERVICES, Line, running_line
 from tests.faults.harness.clock_service import VARIABLE, set_clock
@@ -34,12 +34,12 @@ class JumpingService(Service):
 @asynccontextmanager
 async def a_line(
     kafka: KafkaServer, postgres: Database, prefix: str, folder: Path
-) -> AsyncIterator[tuple[Line, FakeReplicate]]:
+) -> AsyncIterator[tuple[Line, ReplicateEmulator]]:
     """Four services with one clock, and a provider with the right one."""
     folder.mkdir(exist_ok=True)
     set_clock(folder / "clock", 0)
     with pytest.warns(StandInWarning):
-        fake = FakeReplicate(FakeSettings(work_s=WORK_S))
+        fake = ReplicateEmulator(EmulatorSettings(work_s=WORK_S))
     async with (
         fake as replicate,
         running_line(
@@ -60,7 +60,7 @@ async def a_line(
         yield line, replicate
 
 
-async def _at_work(replicate: FakeReplicate) -> None:
+async def _at_work(replicate: ReplicateEmulator) -> None:
     """Wait until the provider is at it."""
 
     async def look() -> bool | None:
@@ -70,7 +70,7 @@ async def _at_work(replicate: FakeReplicate) -> None:
 
 
 async def _worked_off(
-    line: Line, replicate: FakeReplicate, clock: Path, jumps: Sequence[float]
+    line: Line, replicate: ReplicateEmulator, clock: Path, jumps: Sequence[float]
 ) -> Counter[str]:
     """Jobs are asked for, and the clock is set while they are made; how they ended."""
     ends: Counter[str] = Counter()

@@ -10,7 +10,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from replicate_server import FakeReplicate
+from replicate_server import ReplicateEmulator
 from shared.clock import SystemClock
 from tests.e2e.pipeline_fixture import Line, running_line
 from tests.faults.harness.small_disk import SmallDisk, a_small_disk
@@ -41,7 +41,7 @@ class House:
 
     line: Line
     disk: SmallDisk
-    provider: FakeReplicate
+    provider: ReplicateEmulator
 
     @property
     def calls(self) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from embedded.servers.process import free_ports
-from replicate_server import FakeReplicate
+from replicate_server import ReplicateEmulator
 from tests.e2e.pipeline_fixture import Line, running_line
 from tests.faults.harness.fault_fixture import composed_once
 from tests.support.processes import eventually, records_of
@@ -33,7 +33,7 @@ class House:
     """The line, its provider, and where the generator tells how it is."""
 
     line: Line
-    provider: FakeReplicate
+    provider: ReplicateEmulator
     generator: str
 
     async def made(self, count: int) -> None:

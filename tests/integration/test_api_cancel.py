@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from replicate_server import FakeReplicate
+from replicate_server import ReplicateEmulator
 from shared.contract.events import JobCancelled
 from tests.e2e.pipeline_fixture import BASE, Line, running_line
 from tests.support.api_fixture import TWO_SCENES, EdgeLine, edge_line
@@ -114,7 +114,7 @@ async def test_what_cannot_be_cancelled_is_refused_naming_it(edge: EdgeLine) -> 
 
 
 @pytest.fixture
-async def replicate() -> AsyncIterator[FakeReplicate]:
+async def replicate() -> AsyncIterator[ReplicateEmulator]:
     """A fake that works for so long that it is always cancelled."""
     async with a_fake(60) as started:
         yield started
@@ -126,7 +126,7 @@ async def line(
     postgres: Database,
     topic_prefix: str,
     tmp_path: Path,
-    replicate: FakeReplicate,
+    replicate: ReplicateEmulator,
 ) -> AsyncIterator[Line]:
     """Four services, the generator with the account of the fake."""
     async with running_line(
@@ -139,7 +139,7 @@ async def line(
         yield running
 
 
-async def _at_work(replicate: FakeReplicate, count: int) -> None:
+async def _at_work(replicate: ReplicateEmulator, count: int) -> None:
     async def look() -> bool | None:
         working = [one for one in replicate.predictions if one["status"] == "processing"]
         return len(working) == count or None
@@ -162,7 +162,7 @@ async def _segue(line: Line, *words: str) -> tuple[int, dict[str, Any]]:
 
 
 async def test_a_cancelled_run_spends_nothing_more_and_can_be_asked_for_again(
-    line: Line, replicate: FakeReplicate
+    line: Line, replicate: ReplicateEmulator
 ) -> None:
     """The prediction under way is cancelled at the provider, the next is never asked for."""
     await line.generate(job_id="j", scenes=TWO_SCENES)
@@ -184,7 +184,7 @@ async def test_a_cancelled_run_spends_nothing_more_and_can_be_asked_for_again(
     assert anew["audio_status"]["status"] == "completed"
 
 
-async def test_the_command_cancels_without_an_api(line: Line, replicate: FakeReplicate) -> None:
+async def test_the_command_cancels_without_an_api(line: Line, replicate: ReplicateEmulator) -> None:
     """Dry first; then it is published by itself, and the api hears of it when it is back."""
     await line.generate(job_id="j", scenes=TWO_SCENES)
     await _at_work(replicate, 1)

@@ -13,7 +13,7 @@ import httpx
 import pytest
 import structlog
 
-from replicate_server import FakeReplicate, FakeSettings
+from replicate_server import EmulatorSettings, ReplicateEmulator
 from replicate_server.predictions.webhooks import signature
 from services.api.http.routes.webhooks import BODY_BYTES_MAX
 from services.api.http.webhook_keys import AGAIN_S
@@ -210,11 +210,11 @@ async def test_without_any_key_nobody_is_believed(postgres: Database, tmp_path: 
 
 
 @asynccontextmanager
-async def _asking(database: str, folder: Path) -> AsyncIterator[tuple[FakeReplicate, Sender]]:
+async def _asking(database: str, folder: Path) -> AsyncIterator[tuple[ReplicateEmulator, Sender]]:
     """A provider with a key, and an api that has only the account's own to ask it with."""
     clock = FakeClock()
     with warnings.catch_warnings(action="ignore", category=StandInWarning):
-        fake = FakeReplicate(FakeSettings(webhook_secret=SECRET))
+        fake = ReplicateEmulator(EmulatorSettings(webhook_secret=SECRET))
     async with fake:
         account = ReplicateAccount(key=fake.token, base_url=fake.base_url)
         pricing = PricingSettings(replicate=account)

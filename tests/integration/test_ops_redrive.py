@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from replicate_server import FakeReplicate, FaultKind
+from replicate_server import FaultKind, ReplicateEmulator
 from services.api.database import runs
 from services.api.database.operators import retention
 from services.api.domain.redrive import RedriveError, Wish
@@ -41,7 +41,7 @@ SAMPLES = round(7.25 * SAMPLE_RATE_HZ)
 
 
 @pytest.fixture
-async def replicate() -> AsyncIterator[FakeReplicate]:
+async def replicate() -> AsyncIterator[ReplicateEmulator]:
     """A fake that works for a tenth of a second."""
     async with a_fake(0.1) as started:
         yield started
@@ -53,7 +53,7 @@ async def line(
     postgres: Database,
     topic_prefix: str,
     tmp_path: Path,
-    replicate: FakeReplicate,
+    replicate: ReplicateEmulator,
 ) -> AsyncIterator[Line]:
     """Four services with a cache, the generator with the account of the fake."""
     async with running_line(
@@ -97,7 +97,7 @@ async def clips(line: Line, job_id: str, run: int) -> list[str]:
 
 
 async def test_what_is_asked_for_is_made_again_and_the_rest_is_kept(
-    line: Line, replicate: FakeReplicate, tmp_path: Path
+    line: Line, replicate: ReplicateEmulator, tmp_path: Path
 ) -> None:
     """One scene: one charge. Two: two. A video: none, and the same track."""
     environment = line.services["api"].environment
@@ -160,7 +160,7 @@ async def test_what_is_asked_for_is_made_again_and_the_rest_is_kept(
 
 
 async def test_a_run_that_stopped_at_a_scene_goes_on_there(
-    line: Line, replicate: FakeReplicate
+    line: Line, replicate: ReplicateEmulator
 ) -> None:
     """What it had is kept; the rest is made, each scene once."""
     await line.generate(job_id="other", scenes=SCENES[:1])

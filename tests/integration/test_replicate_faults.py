@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from replicate_server import FakeSettings
+from replicate_server import EmulatorSettings
 from services.generator.providers import mp3
 from services.generator.providers.synth.voices import RATE_HZ
 from shared.errors import ProviderPausedError, ProviderRejectedError
@@ -228,7 +228,7 @@ async def test_an_empty_account_pauses_and_one_start_tells_that_it_is_filled(
 
 async def test_a_storm_of_429s_slows_every_lane_and_loses_nothing(tmp_path: Path) -> None:
     """A hundred jobs on a key with six starts a minute."""
-    fake = FakeSettings(work_s=0.0, creations_per_min=6, creation_burst=1)
+    fake = EmulatorSettings(work_s=0.0, creations_per_min=6, creation_burst=1)
     clock, store = FastClock(50), FolderStore(tmp_path)
     async with replicate_line(store, clock=clock, fake=fake, compose=lambda *_: CLIP) as line:
         house, begun = House(line, store), clock.monotonic()

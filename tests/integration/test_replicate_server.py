@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from replicate_server import FakeReplicate
+from replicate_server import ReplicateEmulator
 from shared.storage import StandInWarning
 from tests.fakes.clock import FakeClock
 from tests.support.replicate_emulator import FRESH, VERSION, a_room
@@ -362,7 +362,7 @@ async def test_the_oldest_predictions_are_forgotten_first() -> None:
 async def test_the_fake_says_what_it_is() -> None:
     """A warning when it is built, and a header on every answer, refusals too."""
     with pytest.warns(StandInWarning, match="fake Replicate"):
-        FakeReplicate()
+        ReplicateEmulator()
     async with a_room() as room:
         origin = room.fake.base_url.removesuffix("/v1")
         answers = [await room.create(), await room.http.get("predictions/nobody")]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from replicate_server import FakeSettings
+from replicate_server import EmulatorSettings
 from shared.storage.filesystem import FolderStore
 from tests.support.claims_fixture import House, say
 from tests.support.replicate_provider import replicate_line
@@ -38,7 +38,7 @@ async def test_a_webhook_shortens_the_wait_and_decides_nothing(
     poll_s: float,
 ) -> None:
     """One charge per scene; one look, at the news, where there is any, and none after the end."""
-    store, fake = FolderStore(tmp_path), FakeSettings(work_s=WORK_S)
+    store, fake = FolderStore(tmp_path), EmulatorSettings(work_s=WORK_S)
     async with (
         replicate_line(store, fake=fake, poll_first_s=poll_s, poll_max_s=poll_s) as line,
         an_inbox(line) as inbox,

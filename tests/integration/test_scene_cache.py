@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from replicate_server import FakeReplicate, FakeSettings, FaultKind
+from replicate_server import EmulatorSettings, FaultKind, ReplicateEmulator
 from services.generator.settings import CacheScope
 from services.merger.merge import Merge
 from services.merger.settings import MergerSettings
@@ -32,7 +32,7 @@ class Room:
     """A generator with a fake Replicate, and a merger."""
 
     bench: Bench
-    fake: FakeReplicate
+    fake: ReplicateEmulator
 
     async def job(
         self,
@@ -84,7 +84,7 @@ def rooms(tmp_path: Path) -> Rooms:
     @asynccontextmanager
     async def a_room(scope: CacheScope) -> AsyncIterator[Room]:
         bench = Bench(tmp_path, scene_cache=scope)
-        fake = FakeSettings(work_s=0.1, work_s_per_s=0.01)
+        fake = EmulatorSettings(work_s=0.1, work_s_per_s=0.01)
         async with replicate_line(
             bench.store, clock=FastClock(20), fake=fake, starts_per_s=10
         ) as line:

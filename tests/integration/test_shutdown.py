@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from replicate_server import FakeReplicate, FakeSettings
+from replicate_server import EmulatorSettings, ReplicateEmulator
 from shared.clock import SystemClock
 from shared.contract.events import Event, Origin
 from shared.contract.params import AudioParams, VideoRef
@@ -102,7 +102,7 @@ async def test_a_generator_that_waits_for_a_prediction(
 ) -> None:
     """The prediction runs on at the provider; whoever comes next takes it up."""
     with pytest.warns(StandInWarning):
-        fake = FakeReplicate(FakeSettings(work_s=300.0))
+        fake = ReplicateEmulator(EmulatorSettings(work_s=300.0))
     async with fake:
         await room.say(a_scene(0))
         async with room.working(

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from replicate_server import FakeSettings
+from replicate_server import EmulatorSettings
 from replicate_server.faults import FaultKind
 from services.generator.app import run as run_generator
 from services.generator.settings import GeneratorSettings
@@ -69,7 +69,7 @@ async def a_room(
     links = LinkSettings(keys=KEYS)
     store = FolderStore(folder)
     async with replicate_line(
-        store, fake=FakeSettings(work_s=WORK_S), poll_first_s=poll_s, poll_max_s=poll_s
+        store, fake=EmulatorSettings(work_s=WORK_S), poll_first_s=poll_s, poll_max_s=poll_s
     ) as line:
         account = ReplicateAccount(key=line.fake.token, base_url=line.fake.base_url)
         settings = api_settings(

@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 
-from replicate_server import FakeReplicate, FakeSettings
+from replicate_server import EmulatorSettings, ReplicateEmulator
 from replicate_server.model.composer import Compose
 from services.generator.providers import CompositionRequest
 from services.generator.providers.synth.provider import compose
@@ -36,7 +36,7 @@ FRESH = {
 class Room:
     """A fake that runs, and a client with its token."""
 
-    fake: FakeReplicate
+    fake: ReplicateEmulator
     http: httpx.AsyncClient
 
     async def create(
@@ -76,8 +76,8 @@ async def a_room(
     """A fake with these settings, quick in everything that they do not name."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", StandInWarning)
-        given = FakeSettings(**{"work_s": 0.0, **settings})
-        fake = FakeReplicate(given, clock=clock, compose=compose or ready_made)
+        given = EmulatorSettings(**{"work_s": 0.0, **settings})
+        fake = ReplicateEmulator(given, clock=clock, compose=compose or ready_made)
     async with fake:
         headers = {"Authorization": f"Bearer {fake.token}"}
         async with httpx.AsyncClient(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from replicate_server import FakeReplicate, FakeSettings
+from replicate_server import EmulatorSettings, ReplicateEmulator
 from replicate_server.model.composer import Compose
 from services.generator.providers.replicate.factory import build_replicate
 from services.generator.providers.replicate.provider import ReplicateProvider
@@ -45,15 +45,15 @@ class FastClock:
 @asynccontextmanager
 async def a_fake(
     work_s: float, *, compose: Compose = composed_by_synth
-) -> AsyncIterator[FakeReplicate]:
+) -> AsyncIterator[ReplicateEmulator]:
     """A fake Replicate that works for `work_s` on each prediction."""
     with warnings.catch_warnings(action="ignore", category=StandInWarning):
-        fake = FakeReplicate(FakeSettings(work_s=work_s), compose=compose)
+        fake = ReplicateEmulator(EmulatorSettings(work_s=work_s), compose=compose)
     async with fake as started:
         yield started
 
 
-def account_of(fake: FakeReplicate) -> dict[str, Any]:
+def account_of(fake: ReplicateEmulator) -> dict[str, Any]:
     """What services are told to work with an account of it, at a pace for tests."""
     return {
         "MUSIC_PROVIDER": "",
@@ -68,7 +68,7 @@ def account_of(fake: FakeReplicate) -> dict[str, Any]:
 class ReplicateLine:
     """Both ends of the line."""
 
-    fake: FakeReplicate
+    fake: ReplicateEmulator
     provider: ReplicateProvider
     clock: Clock
 
@@ -78,14 +78,16 @@ async def replicate_line(
     store: ObjectStore,
     *,
     clock: Clock | None = None,
-    fake: FakeSettings | None = None,
+    fake: EmulatorSettings | None = None,
     compose: Compose = composed_by_synth,
     public_base_url: str | None = None,
     **settings: Any,
 ) -> AsyncIterator[ReplicateLine]:
     """A provider that talks to a fake of its own; `settings` are the provider's."""
     with warnings.catch_warnings(action="ignore", category=StandInWarning):
-        server = FakeReplicate(fake or FakeSettings(work_s=0.0), clock=clock, compose=compose)
+        server = ReplicateEmulator(
+            fake or EmulatorSettings(work_s=0.0), clock=clock, compose=compose
+        )
     async with server:
         provider = build_replicate(
             ReplicateSettings(key=server.token, base_url=server.base_url, **settings),

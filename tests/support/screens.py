@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from embedded.servers.process import free_ports
-from replicate_server import FakeReplicate, FakeSettings
+from replicate_server import EmulatorSettings, ReplicateEmulator
 from shared.clock import SystemClock
 from shared.kafka.producer import Publisher
 from shared.settings import KafkaSettings
@@ -52,7 +52,7 @@ async def record(folder: Path) -> None:
         assert not isinstance(postgres, NoServerError), postgres
         ports = dict(zip(STAGES, free_ports(len(STAGES)), strict=True))
         async with contextlib.AsyncExitStack() as stack:
-            fake = await stack.enter_async_context(FakeReplicate(FakeSettings(work_s=1.5)))
+            fake = await stack.enter_async_context(ReplicateEmulator(EmulatorSettings(work_s=1.5)))
             database = await stack.enter_async_context(fresh_databases(postgres))
             url = await database()
 

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from replicate_server.http.server import Serving
+from replicate_server.http.server import LoopbackServer
 from shared.security.webhook_signatures import Deliveries, WebhookRefusedError, verify
 from tests.support.replicate_provider import ReplicateLine
 
@@ -46,7 +46,7 @@ class Inbox:
 @asynccontextmanager
 async def an_inbox(line: ReplicateLine) -> AsyncIterator[Inbox]:
     """The provider's predictions are posted with this inbox as their webhook."""
-    inbox, serving = Inbox(line), Serving()
+    inbox, serving = Inbox(line), LoopbackServer()
     address = serving.bind(0) + "/hook"
     line.provider._webhook = lambda job_id: f"{address}?job={job_id}"
     await serving.start(Starlette(routes=[Route("/hook", inbox.take, methods=["POST"])]))

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from aiokafka import AIOKafkaConsumer
 
-from replicate_server import FakeReplicate, FakeSettings
+from replicate_server import EmulatorSettings, ReplicateEmulator
 from replicate_server.model.composer import Compose
 from services.generator.providers import CompositionRequest
 from services.generator.providers.synth.provider import compose
@@ -65,7 +65,13 @@ class Room:
     """What one case of the suite has to itself."""
 
     def __init__(
-        self, kafka: KafkaServer, prefix: str, folder: Path, fake: FakeReplicate, *, partitions: int
+        self,
+        kafka: KafkaServer,
+        prefix: str,
+        folder: Path,
+        fake: ReplicateEmulator,
+        *,
+        partitions: int,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
@@ -234,7 +240,7 @@ async def room(
     """A room, its topics made; `compose` is what its provider makes of a request."""
     prefix = f"f{secrets.token_hex(4)}-"
     with warnings.catch_warnings(action="ignore", category=StandInWarning):
-        fake = FakeReplicate(FakeSettings(work_s=work_s), compose=compose)
+        fake = ReplicateEmulator(EmulatorSettings(work_s=work_s), compose=compose)
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(fake)
         made = Room(kafka, prefix, folder, fake, partitions=partitions)
