@@ -20,19 +20,26 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from services.merger.bridge import bridged, is_bridged
-from services.merger.crossfade import LAG_SAMPLES_MAX, SAME_MUSIC, Match, crossfade, match, rise
+from services.merger.bridge import is_bridged, place_bridged
+from services.merger.crossfade import (
+    LAG_SAMPLES_MAX,
+    SAME_MUSIC,
+    Match,
+    crossfade,
+    fade_in_curve,
+    match,
+)
 from services.merger.placed_clip import (
     EARLY_SAMPLES_MAX,
     EDGE_SAMPLES,
     GAIN_DB_MAX,
     JOIN_GAIN_DB_MAX,
-    Level,
-    Voice,
-    level_behind,
-    seam_of,
-    shape,
-    zero_of,
+    GainCurve,
+    PlacedClip,
+    apply_curve,
+    build_seam,
+    clip_start_of,
+    continued_gain,
 )
 from shared.contract.events import SegmentGenerated
 from shared.contract.params import Transition
@@ -64,15 +71,15 @@ class Assembly:
         self._rules = replace(rules, fade_samples=max(EDGE_SAMPLES, rules.fade_samples))
         self._limits = self._latest_begins()
         #: a bridge takes as long as a fade, and so long the end of what is rendered is kept
-        self._hold = rules.crossfade_samples
+        self._blend_samples_max = rules.crossfade_samples
         if any(is_bridged(segment) for segment in segments):
-            self._hold = max(self._hold, self._rules.fade_samples)
-        self._voice: Voice | None = None  # what sounds now
-        self._last_voice: Voice | None = None  # what sounded before the silence
+            self._blend_samples_max = max(self._blend_samples_max, self._rules.fade_samples)
+        self._current: PlacedClip | None = None  # what sounds now
+        self._previous: PlacedClip | None = None  # what sounded before the silence
         self._silent_from = 0
-        self._unheard = -1  # the last scene whose clip came too late to be heard
-        self._place = 0  # everything before it is rendered
-        self._held = silence(0)  # rendered, but a splice may still blend into it
+        self._last_skipped = -1  # the last scene whose clip came too late to be heard
+        self._rendered_until = 0  # everything before it is rendered
+        self._pending = silence(0)  # rendered, but a splice may still blend into it
 
     def add(self, index: int, clip: Audio | None) -> Iterator[Audio]:
         """Lay the clip of a segment, None for silence; yields the track that is now sure."""
@@ -81,30 +88,30 @@ class Assembly:
             yield from self._fall_silent(segment)
             return
         entry = self._splice(index, clip) or self._bridge(index, clip) or self._fade(index, clip)
-        voice, seam, blend_samples = entry
-        follows_unheard = self._unheard == index - 1 and self._may_splice(index)
-        if follows_unheard or voice.begin + EDGE_SAMPLES > self._limits[index]:
-            self._unheard = index
+        placed, seam, blend_samples = entry
+        follows_skipped = self._last_skipped == index - 1 and self._may_splice(index)
+        if follows_skipped or placed.begin + EDGE_SAMPLES > self._limits[index]:
+            self._last_skipped = index
             self.warnings.append(
                 f"scene {segment.scene_index} is over before its music could enter"
             )
             return
         fade_out = 0 if blend_samples else self._rules.fade_samples
-        yield from self._render(voice.begin, fade_out=fade_out)
+        yield from self._render(placed.begin, fade_out=fade_out)
         if blend_samples:
-            before = self._held[:, -blend_samples:]
-            entering = voice.between(voice.begin - blend_samples, voice.begin)
-            self._held[:, -blend_samples:] = crossfade(before, entering)
+            before = self._pending[:, -blend_samples:]
+            entering = placed.render(placed.begin - blend_samples, placed.begin)
+            self._pending[:, -blend_samples:] = crossfade(before, entering)
         if seam is not None:
             self.seams.append(seam)
             if is_bridged(segment):
-                self.warnings.append(_bridge_said(segment, seam))
-        self._voice, self._last_voice = voice, None
+                self.warnings.append(_bridge_warning(segment, seam))
+        self._current, self._previous = placed, None
 
     def finish(self) -> Iterator[Audio]:
         """Yields the rest of the track."""
         yield from self._render(self.samples, fade_out=EDGE_SAMPLES)
-        yield self._held
+        yield self._pending
 
     def _latest_begins(self) -> list[int]:
         """Where, at the latest, something else than a splice takes over from each scene."""
@@ -134,124 +141,130 @@ class Assembly:
         heard = segment.window_samples - segment.padding_samples
         return max(segment.start_samples, segment.join_samples - (heard if after_music else 0))
 
-    def _splice(self, index: int, clip: Audio) -> tuple[Voice, Seam, int] | None:
+    def _splice(self, index: int, clip: Audio) -> tuple[PlacedClip, Seam, int] | None:
         """Enter where the window ends; None when there is nothing to splice to."""
-        now, segment = self._voice, self._segments[index]
+        now, segment = self._current, self._segments[index]
         if now is None or not self._may_splice(index):
             return None
         if now.segment is not self._segments[index - 1]:
             return None
-        window_at, found = _heard_again(now, segment, clip)
+        window_at, found = _match_window(now, segment, clip)
         if found is None:
             return None
-        zero = now.zero + window_at - found.lag_samples
-        end = min(now.clip_end, now.zero + window_at + segment.window_samples)
+        start = now.start + window_at - found.lag_samples
+        end = min(now.clip_end, now.start + window_at + segment.window_samples)
         begin = max(now.begin, end)
         # A clip that was spliced in goes on from what was there before it; others begin.
         earliest = 0 if now.spliced else now.begin
-        both_from = max(zero + segment.padding_samples, now.music_from, earliest, 0)
+        both_from = max(start + segment.padding_samples, now.music_start, earliest, 0)
         blend_samples = min(self._rules.crossfade_samples, begin - both_from)
         if blend_samples < EDGE_SAMPLES or begin < segment.start_samples - EARLY_SAMPLES_MAX:
             return None
-        level, step_db = level_behind(now, begin, found)
-        voice = Voice(
+        level, step_db = continued_gain(now, begin, found)
+        placed = PlacedClip(
             segment=segment,
             clip=clip,
-            zero=zero,
+            start=start,
             begin=begin,
             level=level,
             fade_in=0,
             spliced=True,
         )
-        return voice, seam_of(voice, "splice", found, step_db), blend_samples
+        return placed, build_seam(placed, "splice", found, step_db), blend_samples
 
-    def _bridge(self, index: int, clip: Audio) -> tuple[Voice, Seam, int] | None:
+    def _bridge(self, index: int, clip: Audio) -> tuple[PlacedClip, Seam, int] | None:
         """Enter a kept clip over other music than its window repeats; None: it fades in."""
-        now, segment = self._voice, self._segments[index]
+        now, segment = self._current, self._segments[index]
         automatic = self._rules.transition is Transition.AUTO
         if now is None or not is_bridged(segment) or not automatic:
             return None
         if now.segment is not self._segments[index - 1]:
             return None
-        return bridged(now, segment, clip, wanted_samples=self._hold)
+        return place_bridged(now, segment, clip, wanted_samples=self._blend_samples_max)
 
-    def _fade(self, index: int, clip: Audio) -> tuple[Voice, Seam | None, int]:
+    def _fade(self, index: int, clip: Audio) -> tuple[PlacedClip, Seam | None, int]:
         """Enter by fading in; music heard before a silence comes back at its old level."""
         segment = self._segments[index]
-        found, gain_db = self._remembered(segment, clip)
-        begin = max(self._place, self._fade_begin(index))
+        found, gain_db = self._match_before_silence(segment, clip)
+        begin = max(self._rendered_until, self._fade_begin(index))
         fade_in = self._rules.fade_samples
         if index == 0:  # a clip's own beginning is a beginning; a cut behind a window is not
             begun_before = segment.window_samples > segment.padding_samples
             fade_in = EDGE_SAMPLES if begun_before else 0
-        voice = Voice(
+        placed = PlacedClip(
             segment=segment,
             clip=clip,
-            zero=zero_of(segment) - (found.lag_samples if found else 0),
+            start=clip_start_of(segment) - (found.lag_samples if found else 0),
             begin=begin,
-            level=Level(start_db=gain_db, start_samples=begin),
+            level=GainCurve(start_db=gain_db, start_samples=begin),
             fade_in=fade_in,
             spliced=False,
         )
-        return voice, seam_of(voice, "fade", found, None) if index > 0 else None, 0
+        return placed, build_seam(placed, "fade", found, None) if index > 0 else None, 0
 
-    def _remembered(self, segment: SegmentGenerated, clip: Audio) -> tuple[Match | None, float]:
+    def _match_before_silence(
+        self, segment: SegmentGenerated, clip: Audio
+    ) -> tuple[Match | None, float]:
         """Where the window repeats the music before the silence, and the gain that follows."""
-        last, window = self._last_voice, segment.window_samples - segment.padding_samples
+        last, window = self._previous, segment.window_samples - segment.padding_samples
         automatic = self._rules.transition is Transition.AUTO
         if last is None or window < WINDOW_SAMPLES_MIN or not automatic:
             return None, 0.0
         before_db = last.level.db_at(self._silent_from)
-        _, found = _heard_again(last, segment, clip)
+        _, found = _match_window(last, segment, clip)
         if found is None or found.correlation < SAME_MUSIC or found.gain_db is None:
             return None, before_db
         given_db = float(np.clip(found.gain_db, -JOIN_GAIN_DB_MAX, JOIN_GAIN_DB_MAX))
         return found, float(np.clip(before_db + given_db, -GAIN_DB_MAX, GAIN_DB_MAX))
 
     def _fall_silent(self, segment: SegmentGenerated) -> Iterator[Audio]:
-        if self._voice is None:
+        if self._current is None:
             return
-        begin = max(self._place, segment.start_samples)
+        begin = max(self._rendered_until, segment.start_samples)
         yield from self._render(begin, fade_out=self._rules.fade_samples)
-        self._last_voice, self._voice, self._silent_from = self._voice, None, begin
+        self._previous, self._current, self._silent_from = self._current, None, begin
         self.seams.append(Seam(scene_index=segment.scene_index, at_samples=begin, kind="fade"))
 
     def _render(self, until: int, *, fade_out: int) -> Iterator[Audio]:
         """Render what sounds now up to `until`, fading out over its last `fade_out` samples."""
-        voice = self._voice
-        if voice is None:
-            for start in range(self._place, until, _BLOCK_SAMPLES):
+        placed = self._current
+        if placed is None:
+            for start in range(self._rendered_until, until, _BLOCK_SAMPLES):
                 yield from self._push(silence(min(_BLOCK_SAMPLES, until - start)))
-            self._place = until
+            self._rendered_until = until
             return
-        end = max(voice.begin, min(until, voice.clip_end))
+        end = max(placed.begin, min(until, placed.clip_end))
         if end < until:  # the clip stops by itself, perhaps in the middle of a bar
             fade_out = self._rules.fade_samples
-            self._warn_short(voice.segment, until - end)
+            self._warn_short(placed.segment, until - end)
         wanted_out = fade_out
-        fade_in, fade_out = self._fitted(voice, fade_out, end - voice.begin)
-        up, down = rise(fade_in), rise(fade_out)[::-1]
-        for start in range(voice.begin, until, _BLOCK_SAMPLES):
+        fade_in, fade_out = self._fit_fades(placed, fade_out, end - placed.begin)
+        up, down = fade_in_curve(fade_in), fade_in_curve(fade_out)[::-1]
+        for start in range(placed.begin, until, _BLOCK_SAMPLES):
             stop = min(until, start + _BLOCK_SAMPLES)
-            block = voice.between(start, stop)
-            shape(block, up, at=voice.begin - start)
-            shape(block, down, at=end - fade_out - start)
+            block = placed.render(start, stop)
+            apply_curve(block, up, at=placed.begin - start)
+            apply_curve(block, down, at=end - fade_out - start)
             yield from self._push(block)
         if wanted_out > 0 and fade_out < EDGE_SAMPLES:  # what came before must end as well
-            shape(self._held, rise(EDGE_SAMPLES)[::-1], at=self._held.shape[1] - EDGE_SAMPLES)
-        self._place = until
+            apply_curve(
+                self._pending,
+                fade_in_curve(EDGE_SAMPLES)[::-1],
+                at=self._pending.shape[1] - EDGE_SAMPLES,
+            )
+        self._rendered_until = until
 
-    def _fitted(self, voice: Voice, fade_out: int, samples: int) -> tuple[int, int]:
+    def _fit_fades(self, placed: PlacedClip, fade_out: int, samples: int) -> tuple[int, int]:
         """The fades at both ends of `samples`, shortened in proportion where they would meet."""
-        wanted = voice.fade_in + fade_out
+        wanted = placed.fade_in + fade_out
         if wanted <= samples:
-            return voice.fade_in, fade_out
-        if max(voice.fade_in, fade_out) > EDGE_SAMPLES:
+            return placed.fade_in, fade_out
+        if max(placed.fade_in, fade_out) > EDGE_SAMPLES:
             self.warnings.append(
-                f"scene {voice.segment.scene_index}: its music of {seconds_at(samples):.2f} s "
+                f"scene {placed.segment.scene_index}: its music of {seconds_at(samples):.2f} s "
                 f"is shorter than its fades, which are shortened"
             )
-        return voice.fade_in * samples // wanted, fade_out * samples // wanted
+        return placed.fade_in * samples // wanted, fade_out * samples // wanted
 
     def _warn_short(self, segment: SegmentGenerated, missing: int) -> None:
         if missing >= EDGE_SAMPLES:
@@ -262,21 +275,23 @@ class Assembly:
 
     def _push(self, block: Audio) -> Iterator[Audio]:
         """Hold back as much as the next splice may blend into; yield the rest."""
-        held = np.concatenate([self._held, block], axis=1)
-        sure = max(0, held.shape[1] - self._hold)
-        self._held = held[:, sure:].copy()
+        held = np.concatenate([self._pending, block], axis=1)
+        sure = max(0, held.shape[1] - self._blend_samples_max)
+        self._pending = held[:, sure:].copy()
         if sure:
             yield held[:, :sure]
 
 
-def _heard_again(last: Voice, segment: SegmentGenerated, clip: Audio) -> tuple[int, Match | None]:
+def _match_window(
+    last: PlacedClip, segment: SegmentGenerated, clip: Audio
+) -> tuple[int, Match | None]:
     """Where in the last clip the head of `clip` was taken, and how the two match.
 
     The window ended at the join; or, where the last clip ended before that, at its last whole
     second, because providers know no others.
     """
     whole = last.segment.clip_samples // SAMPLE_RATE_HZ * SAMPLE_RATE_HZ
-    end = min(segment.join_samples - zero_of(last.segment), whole)
+    end = min(segment.join_samples - clip_start_of(last.segment), whole)
     window_at = end - segment.window_samples
     # Padding is no music: it would make a window seem quieter than it is.
     first = max(last.segment.padding_samples, window_at + segment.padding_samples)
@@ -289,7 +304,7 @@ def _heard_again(last: Voice, segment: SegmentGenerated, clip: Audio) -> tuple[i
     return window_at, match(tail, head, lag_max=reach)
 
 
-def _bridge_said(segment: SegmentGenerated, seam: Seam) -> str:
+def _bridge_warning(segment: SegmentGenerated, seam: Seam) -> str:
     how = (
         f"bridged over {seconds_at(seam.bridge_samples):.2f} s" if seam.bridge_samples else "faded"
     )

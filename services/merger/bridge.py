@@ -13,10 +13,10 @@ from services.merger.crossfade import match
 from services.merger.placed_clip import (
     EARLY_SAMPLES_MAX,
     EDGE_SAMPLES,
-    Voice,
-    level_behind,
-    seam_of,
-    zero_of,
+    PlacedClip,
+    build_seam,
+    clip_start_of,
+    continued_gain,
 )
 from shared.contract.events import SegmentGenerated
 from shared.contract.seams import Seam
@@ -28,33 +28,33 @@ def is_bridged(segment: SegmentGenerated) -> bool:
     return segment.kept is not None and segment.kept.bridged
 
 
-def bridged(
-    now: Voice, segment: SegmentGenerated, clip: Audio, *, wanted_samples: int
-) -> tuple[Voice, Seam, int] | None:
+def place_bridged(
+    now: PlacedClip, segment: SegmentGenerated, clip: Audio, *, wanted_samples: int
+) -> tuple[PlacedClip, Seam, int] | None:
     """The clip of `segment` entering over `now`, and how long both sound; None: there is no room.
 
     Its level follows that of the music before it, as in a splice: both stand for the same scene.
     """
-    zero = zero_of(segment)
+    start = clip_start_of(segment)
     begin = max(now.begin, min(now.clip_end, segment.join_samples))
-    both_from = max(zero + segment.padding_samples, now.music_from, now.begin)
+    both_from = max(start + segment.padding_samples, now.music_start, now.begin)
     room = min(begin - both_from, (begin - now.begin) // 2)
     blend_samples = min(wanted_samples, room)
     if blend_samples < EDGE_SAMPLES or begin < segment.start_samples - EARLY_SAMPLES_MAX:
         return None
-    leaving = now.clip[:, both_from - now.zero : begin - now.zero]
-    entering = clip[:, both_from - zero : begin - zero]
+    leaving = now.clip[:, both_from - now.start : begin - now.start]
+    entering = clip[:, both_from - start : begin - start]
     found = match(leaving, entering, lag_max=0)
-    level, step_db = level_behind(now, begin, found)
-    voice = Voice(
+    level, step_db = continued_gain(now, begin, found)
+    placed = PlacedClip(
         segment=segment,
         clip=clip,
-        zero=zero,
+        start=start,
         begin=begin,
         level=level,
         fade_in=0,
         spliced=True,
     )
-    seam = seam_of(voice, "fade", found, step_db)
+    seam = build_seam(placed, "fade", found, step_db)
     seam = seam.model_copy(update={"bridge_samples": blend_samples})
-    return voice, seam, blend_samples
+    return placed, seam, blend_samples

@@ -61,20 +61,20 @@ def match(tail: Audio, head: Audio, *, lag_max: int) -> Match:
 def crossfade(leaving: Audio, entering: Audio) -> Audio:
     """`leaving` turning into `entering`, equally long, without a dip, a bulge or a kink."""
     assert leaving.shape == entering.shape, "both sides of a crossfade are equally long"
-    up = rise(leaving.shape[1])
+    up = fade_in_curve(leaving.shape[1])
     down = 1 - up
     same = match(leaving, entering, lag_max=0).correlation
     power = np.sqrt(up**2 + down**2 + 2 * max(0.0, same) * up * down)
     return np.asarray((leaving * down + entering * up) / power, dtype=np.float32)
 
 
-def rise(samples: int) -> NDArray[np.float32]:
+def fade_in_curve(samples: int) -> NDArray[np.float32]:
     """A gain from silence to full over `samples`; flat at both ends, so that no fade clicks."""
     turn = (np.arange(samples) + 0.5) * (np.pi / max(1, samples))
     return np.asarray((1 - np.cos(turn)) / 2, dtype=np.float32)
 
 
-def click_of(near: Audio, around: Audio | None = None) -> float | None:
+def click_ratio(near: Audio, around: Audio | None = None) -> float | None:
     """The largest second difference near a joint, over the median of what sounds around it.
 
     3 to 6 is music, 350 a butt joint. Where music fades, nothing is loud enough near the joint

@@ -70,10 +70,10 @@ async def master(
     for left in reversed(range(_ENCODES_MAX)):
         await _encode(ffmpeg, raw, mp3, samples=samples, gain_db=gain_db)
         after = await measure(ffmpeg, (*INPUT_GUARD, "-i", mp3), media_s=media_s)
-        room_db = _room_db(after, settings)
-        if room_db >= 0 or not left:
+        margin_db = _margin_db(after, settings)
+        if margin_db >= 0 or not left:
             break
-        gain_db += room_db - _HEADROOM_DB
+        gain_db += margin_db - _HEADROOM_DB
     try:
         decoded = await asyncio.to_thread(_decoded_samples, mp3)
     except av.FFmpegError as error:
@@ -95,32 +95,32 @@ async def measure(ffmpeg: Ffmpeg, source: tuple[str | Path, ...], *, media_s: fl
     result = await ffmpeg.run(args, media_s=media_s)
     if re.search(_INTEGRATED, result.stderr) is None:
         raise FfmpegError((ffmpeg.binary, *map(str, args)), 0, "its meter measured nothing")
-    return _read(result)
+    return _parse_meter(result)
 
 
 def gain_for(measured: Loudness, settings: MergerSettings) -> float:
     """The gain in dB to the wanted loudness, or as far as the peaks allow."""
-    room_db = _room_db(measured, settings)
+    margin_db = _margin_db(measured, settings)
     if measured.integrated_lufs is None:
-        return min(0.0, room_db)
-    return min(settings.loudness_lufs - measured.integrated_lufs, room_db)
+        return min(0.0, margin_db)
+    return min(settings.loudness_lufs - measured.integrated_lufs, margin_db)
 
 
-def _room_db(measured: Loudness, settings: MergerSettings) -> float:
+def _margin_db(measured: Loudness, settings: MergerSettings) -> float:
     """How far the peaks lie below their ceiling; negative: above it."""
     if measured.true_peak_dbtp is None:
         return math.inf
     return settings.true_peak_dbtp - measured.true_peak_dbtp
 
 
-def _read(result: FfmpegResult) -> Loudness:
+def _parse_meter(result: FfmpegResult) -> Loudness:
     """The meter's last words: its summary has the whole, its metadata the finer figures."""
     integrated = _last_number(rb"lavfi.r128.I=", result.stdout)
     if integrated is None:
-        integrated = _summary(_INTEGRATED, result.stderr)
+        integrated = _summary_number(_INTEGRATED, result.stderr)
     peak = _last_number(rb"lavfi.r128.true_peak=", result.stdout)
     fine_dbtp = 20 * math.log10(peak) if peak else None
-    coarse_dbtp = _summary(r"Peak:\s+(\S+) dBFS", result.stderr)
+    coarse_dbtp = _summary_number(r"Peak:\s+(\S+) dBFS", result.stderr)
     peak_dbtp = fine_dbtp
     if coarse_dbtp is not None and (fine_dbtp is None or coarse_dbtp - 0.05 > fine_dbtp):
         peak_dbtp = coarse_dbtp + 0.05  # of the last tenth of a second only the summary knows
@@ -133,7 +133,7 @@ def _last_number(key: bytes, text: bytes) -> float | None:
     return _finite(found.group().decode()) if found else None
 
 
-def _summary(pattern: str, text: str) -> float | None:
+def _summary_number(pattern: str, text: str) -> float | None:
     found = re.findall(pattern, text)
     return _finite(found[-1]) if found else None
 

@@ -20,9 +20,9 @@ from pydantic import ValidationError
 
 from services.merger.assembly import Assembly, JoinRules
 from services.merger.mastering import Mastered, master
-from services.merger.seam_metrics import FRAME_BYTES, count, with_clicks
+from services.merger.seam_metrics import FRAME_BYTES, measure_clicks, record_metrics
 from services.merger.settings import MergerSettings
-from services.merger.timeline import check_run, heard
+from services.merger.timeline import build_timeline, check_run
 from shared.contract.events import AudioMerged, SegmentGenerated
 from shared.contract.params import Transition
 from shared.contract.seams import Seam
@@ -65,34 +65,34 @@ class Merge:
             InvalidEventError: the segments do not belong together.
             JobError: a clip is no audio, or ffmpeg failed.
         """
-        stored = await self._stored(last.job_id, last.run)
+        stored = await self._stored_event(last.job_id, last.run)
         if stored is not None:
             REDONE_TOTAL.labels("merger", "found").inc()
             return stored
-        segments = await self._segments(last)
+        segments = await self._read_segments(last)
         try:
             async with self.slots:
                 with tempfile.TemporaryDirectory(
                     prefix="segue-merge-", dir=self._settings.scratch_dir
                 ) as folder:
-                    kept = await self._kept(last, Path(folder))
-                    return kept or await self._made(segments, Path(folder))
+                    kept = await self._copy_kept_track(last, Path(folder))
+                    return kept or await self._make_track(segments, Path(folder))
         except OSError as error:  # a full disk may have room again
             raise RetryableError(f"the scratch folder: {error.strerror}") from error
 
-    async def _kept(self, last: SegmentGenerated, folder: Path) -> AudioMerged | None:
+    async def _copy_kept_track(self, last: SegmentGenerated, folder: Path) -> AudioMerged | None:
         """The track of an earlier run, if this one keeps it; None: it is to be made."""
         if last.kept is None or not last.kept.track:
             return None
-        earlier = await self._stored(last.job_id, last.kept.run)
+        earlier = await self._stored_event(last.job_id, last.kept.run)
         if earlier is None:  # all its segments are kept as well: they make the same track
             return None
         key = keys.track_key(last.job_id, last.run)
         told = {"run": last.run, "object_key": key, "params": last.params, "video": last.video}
         await self._store.get_file(earlier.object_key, folder / _MP3_NAME)
-        return await self._keep(earlier.model_copy(update=told), folder / _MP3_NAME)
+        return await self._store_track(earlier.model_copy(update=told), folder / _MP3_NAME)
 
-    async def _keep(self, merged: AudioMerged, mp3: Path) -> AudioMerged:
+    async def _store_track(self, merged: AudioMerged, mp3: Path) -> AudioMerged:
         """Store the track, and its event last."""
         await self._store.put_file(merged.object_key, mp3, content_type=TRACK_CONTENT_TYPE)
         await self._store.put(
@@ -102,7 +102,7 @@ class Merge:
         )
         return merged
 
-    async def _stored(self, job_id: str, run: int) -> AudioMerged | None:
+    async def _stored_event(self, job_id: str, run: int) -> AudioMerged | None:
         """The event that lies in the store, if its track is there as well."""
         try:
             data = await self._store.get(keys.merged_key(job_id, run))
@@ -113,16 +113,16 @@ class Merge:
         whole = track is not None and track.size_bytes == merged.size_bytes
         return merged if whole else None
 
-    async def _segments(self, last: SegmentGenerated) -> list[SegmentGenerated]:
+    async def _read_segments(self, last: SegmentGenerated) -> list[SegmentGenerated]:
         segments = [
-            last if index == last.scene_index else await self._segment(last, index)
+            last if index == last.scene_index else await self._read_segment(last, index)
             for index in range(last.scene_count)
         ]
         check_run(segments)
         self._log.debug("segments are there", action="segments.fetched", count=len(segments))
         return segments
 
-    async def _segment(self, last: SegmentGenerated, index: int) -> SegmentGenerated:
+    async def _read_segment(self, last: SegmentGenerated, index: int) -> SegmentGenerated:
         key = keys.segment_key(last.job_id, last.run, index)
         try:
             return SegmentGenerated.model_validate_json(await self._store.get(key))
@@ -131,14 +131,14 @@ class Merge:
         except ValidationError as error:
             raise InvalidEventError(f"segment {index} cannot be read: {error}") from error
 
-    async def _made(self, segments: Sequence[SegmentGenerated], folder: Path) -> AudioMerged:
+    async def _make_track(self, segments: Sequence[SegmentGenerated], folder: Path) -> AudioMerged:
         raw, mp3 = folder / _RAW_NAME, folder / _MP3_NAME
-        rules = self._rules(segments[-1])
-        parts = heard(segments, apart=rules.transition is Transition.FADE)
+        rules = self._join_rules(segments[-1])
+        parts = build_timeline(segments, separate=rules.transition is Transition.FADE)
         assembly = Assembly(parts, rules)
         with trace.span("join clips", {"segue.clips": len(parts)}):
             await self._join(assembly, parts, raw)
-            seams = await _in_thread(with_clicks, assembly.seams, raw, rules)
+            seams = await _in_thread(measure_clicks, assembly.seams, raw, rules)
         self._log.debug(
             "clips are joined",
             action="clips.joined",
@@ -157,11 +157,11 @@ class Merge:
             true_peak_dbtp=mastered.loudness.true_peak_dbtp,
             gain_db=round(mastered.gain_db, 3),
         )
-        merged = await _in_thread(_event, segments, assembly, seams, mastered, mp3)
-        count(merged.seams)
-        return await self._keep(merged, mp3)
+        merged = await _in_thread(_build_event, segments, assembly, seams, mastered, mp3)
+        record_metrics(merged.seams)
+        return await self._store_track(merged, mp3)
 
-    def _rules(self, segment: SegmentGenerated) -> JoinRules:
+    def _join_rules(self, segment: SegmentGenerated) -> JoinRules:
         return JoinRules(
             transition=segment.params.transition,
             fade_samples=samples_at(segment.params.fade_duration),
@@ -172,11 +172,11 @@ class Merge:
         key, clip = None, None
         for index, part in enumerate(parts):
             if part.object_key is None or part.object_key != key:  # one clip may play on
-                key, clip = part.object_key, await self._clip(part)
-            await _in_thread(_lay, assembly, index, clip, raw)
+                key, clip = part.object_key, await self._read_clip(part)
+            await _in_thread(_append_clip, assembly, index, clip, raw)
         await _in_thread(_finish, assembly, raw)
 
-    async def _clip(self, part: SegmentGenerated) -> Audio | None:
+    async def _read_clip(self, part: SegmentGenerated) -> Audio | None:
         """The clip as it was made; None of silence."""
         if part.object_key is None:
             return None
@@ -184,17 +184,17 @@ class Merge:
             data = await self._store.get(part.object_key)
         except NotFoundError as error:
             raise RetryableError(f"the clip of scene {part.scene_index} is not there") from error
-        return await _in_thread(_decoded, part, data)
+        return await _in_thread(_decode_clip, part, data)
 
 
-def _decoded(part: SegmentGenerated, data: bytes) -> Audio:
+def _decode_clip(part: SegmentGenerated, data: bytes) -> Audio:
     """The sound; wrong bytes are never merged."""
     if part.sha256 not in (None, hashlib.sha256(data).hexdigest()):
         raise RetryableError(f"the clip of scene {part.scene_index} came damaged")
     return decode(data)
 
 
-def _lay(assembly: Assembly, index: int, clip: Audio | None, raw: Path) -> None:
+def _append_clip(assembly: Assembly, index: int, clip: Audio | None, raw: Path) -> None:
     _write(assembly.add(index, clip), raw)
 
 
@@ -208,7 +208,7 @@ def _write(blocks: Iterable[Audio], raw: Path) -> None:
         file.writelines(np.ascontiguousarray(block.T, dtype="<f4").data for block in blocks)
 
 
-def _event(
+def _build_event(
     segments: Sequence[SegmentGenerated],
     assembly: Assembly,
     seams: tuple[Seam, ...],

@@ -1,4 +1,4 @@
-"""Voice: one clip at its place on the track and at its level.
+"""PlacedClip: one clip at its place on the track and at its level.
 
 Shapes: float32 `(channels, samples)`. Units: places and lengths are samples of the track, gains
 decibels. Pure.
@@ -26,7 +26,7 @@ _GLIDE_DB_PER_S = 1.0  # slower than anyone hears as a fade
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Level:
+class GainCurve:
     """The gain of one clip over the track: what its join asked for, gliding back if extreme."""
 
     start_db: float
@@ -51,68 +51,68 @@ class Level:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Voice:
+class PlacedClip:
     """A clip that is heard from `begin` on."""
 
     segment: SegmentGenerated
     clip: Audio
-    zero: int  #: place of the clip's first sample, heard or not; may lie before the track
+    start: int  #: place of the clip's first sample, heard or not; may lie before the track
     begin: int
-    level: Level
+    level: GainCurve
     fade_in: int  #: samples; 0: it enters at full level
     spliced: bool  #: it goes on from the music before it
 
     @property
     def clip_end(self) -> int:
         """The place behind the clip's last sample."""
-        return self.zero + int(self.clip.shape[1])
+        return self.start + int(self.clip.shape[1])
 
     @property
-    def music_from(self) -> int:
+    def music_start(self) -> int:
         """The place of the first sample that is not padding."""
-        return self.zero + self.segment.padding_samples
+        return self.start + self.segment.padding_samples
 
-    def between(self, start: int, end: int) -> Audio:
+    def render(self, start: int, end: int) -> Audio:
         """What sounds in `[start, end)`, unfaded; silence where the clip has nothing."""
-        first, last = max(start, self.zero), min(end, self.clip_end)
+        first, last = max(start, self.start), min(end, self.clip_end)
         heard = silence(end - start)
         if first < last:
-            part = self.clip[:, first - self.zero : last - self.zero]
+            part = self.clip[:, first - self.start : last - self.start]
             heard[:, first - start : last - start] = self.level.applied(part, first)
         return heard
 
 
-def shape(block: Audio, curve: NDArray[np.float32], *, at: int) -> None:
+def apply_curve(block: Audio, curve: NDArray[np.float32], *, at: int) -> None:
     """Multiply `block` by `curve` where the two overlap; the curve begins at `at` of the block."""
     first, last = max(0, at), min(block.shape[1], at + curve.size)
     if first < last:
         block[:, first:last] *= curve[first - at : last - at]
 
 
-def level_behind(last: Voice, begin: int, found: Match) -> tuple[Level, float | None]:
+def continued_gain(last: PlacedClip, begin: int, found: Match) -> tuple[GainCurve, float | None]:
     """The level at which a clip goes on from `last` at `begin`, and the step that is left, dB."""
     wanted_db = found.gain_db or 0.0
     given_db = float(np.clip(wanted_db, -JOIN_GAIN_DB_MAX, JOIN_GAIN_DB_MAX))
     before_db = last.level.db_at(begin)
     gain_db = float(np.clip(before_db + given_db, -GAIN_DB_MAX, GAIN_DB_MAX))
     step_db = None if found.gain_db is None else gain_db - before_db - wanted_db
-    return Level(start_db=gain_db, start_samples=begin), step_db
+    return GainCurve(start_db=gain_db, start_samples=begin), step_db
 
 
-def zero_of(segment: SegmentGenerated) -> int:
+def clip_start_of(segment: SegmentGenerated) -> int:
     """Where the first sample of the clip of `segment` belongs; may lie before the track."""
     return segment.join_samples - segment.window_samples
 
 
-def seam_of(
-    voice: Voice, kind: Literal["splice", "fade"], found: Match | None, step_db: float | None
+def build_seam(
+    placed: PlacedClip, kind: Literal["splice", "fade"], found: Match | None, step_db: float | None
 ) -> Seam:
-    """What was measured where `voice` enters."""
+    """What was measured where `placed` enters."""
     return Seam(
-        scene_index=voice.segment.scene_index,
-        at_samples=voice.begin,
+        scene_index=placed.segment.scene_index,
+        at_samples=placed.begin,
         kind=kind,
-        gain_db=round(voice.level.start_db, 3),
+        gain_db=round(placed.level.start_db, 3),
         level_step_db=None if step_db is None else round(step_db, 3),
         correlation=round(found.correlation, 4) if found else None,
         lag_samples=found.lag_samples if found else 0,

@@ -10,7 +10,7 @@ from typing import BinaryIO
 import numpy as np
 
 from services.merger.assembly import JoinRules
-from services.merger.crossfade import click_of
+from services.merger.crossfade import click_ratio
 from shared.contract.seams import Seam
 from shared.media.samples import CHANNELS, SAMPLE_RATE_HZ, Audio
 from shared.telemetry.metrics import (
@@ -24,7 +24,7 @@ FRAME_BYTES = CHANNELS * 4  # of the raw file: float32, interleaved
 _CLICK_SAMPLES = SAMPLE_RATE_HZ // 20  # 50 ms on each side of a joint
 
 
-def with_clicks(seams: Sequence[Seam], raw: Path, rules: JoinRules) -> tuple[Seam, ...]:
+def measure_clicks(seams: Sequence[Seam], raw: Path, rules: JoinRules) -> tuple[Seam, ...]:
     """The seams with what can only be measured on the joined track."""
     with raw.open("rb") as file:
         return tuple(seam.model_copy(update={"click": _click(file, seam, rules)}) for seam in seams)
@@ -38,7 +38,8 @@ def _click(file: BinaryIO, seam: Seam, rules: JoinRules) -> float | None:
     if seam.bridge_samples:
         ends = (seam.at_samples - seam.bridge_samples, seam.at_samples)
         found = (
-            click_of(_read(file, place - _CLICK_SAMPLES, place + _CLICK_SAMPLES)) for place in ends
+            click_ratio(_read(file, place - _CLICK_SAMPLES, place + _CLICK_SAMPLES))
+            for place in ends
         )
         click = max((one for one in found if one is not None), default=None)
         return None if click is None else round(click, 2)
@@ -47,7 +48,7 @@ def _click(file: BinaryIO, seam: Seam, rules: JoinRules) -> float | None:
     near = _read(file, begin - _CLICK_SAMPLES, seam.at_samples + _CLICK_SAMPLES)
     reach = _CLICK_SAMPLES + min(rules.fade_samples, SAMPLE_RATE_HZ)
     around = None if splice else _read(file, begin - reach, begin + reach)
-    click = click_of(near, around)
+    click = click_ratio(near, around)
     return None if click is None else round(click, 2)
 
 
@@ -57,7 +58,7 @@ def _read(file: BinaryIO, start: int, end: int) -> Audio:
     return np.frombuffer(data, dtype="<f4").reshape(-1, CHANNELS).T
 
 
-def count(seams: Sequence[Seam]) -> None:
+def record_metrics(seams: Sequence[Seam]) -> None:
     """Count the joints of a track that is new; no window is alike where a bridge is."""
     for seam in seams:
         SEAMS_TOTAL.labels(seam.kind).inc()

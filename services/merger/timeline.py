@@ -45,34 +45,36 @@ def check_run(segments: Sequence[SegmentGenerated]) -> None:
         place += segment.samples
 
 
-def heard(segments: Sequence[SegmentGenerated], *, apart: bool) -> list[SegmentGenerated]:
-    """The segments of a run as they are to be laid; `apart`: none is joined with another."""
+def build_timeline(
+    segments: Sequence[SegmentGenerated], *, separate: bool
+) -> list[SegmentGenerated]:
+    """The segments of a run as they are to be laid; `separate`: none is joined with another."""
     parts: list[SegmentGenerated] = []
     index = len(segments) - 1
     while index >= 0:
         last = segments[index]
-        first = _first_replaced(segments, index, apart=apart) if last.replaces else index
-        if last.replaces and apart:
+        first = _first_replaced(segments, index, separate=separate) if last.replaces else index
+        if last.replaces and separate:
             parts += [_with_clip_of(last, segments[k]) for k in range(index, first - 1, -1)]
         elif last.replaces:
             after_music = first > 0 and segments[first - 1].object_key is not None
-            parts.append(_joined(segments[first], last, after_music=after_music))
+            parts.append(_merge_segments(segments[first], last, after_music=after_music))
         else:
             parts.append(last)
         index = first - 1
     return parts[::-1]
 
 
-def _first_replaced(segments: Sequence[SegmentGenerated], index: int, *, apart: bool) -> int:
+def _first_replaced(segments: Sequence[SegmentGenerated], index: int, *, separate: bool) -> int:
     """The first segment whose music the cumulative clip of segment `index` holds."""
-    begin = _music_from(segments[index])
+    begin = _music_start(segments[index])
     first = index
     while first > 0 and segments[first - 1].object_key is not None:
         if is_bridged(segments[first]):
             break  # what it holds of the music before this scene is no longer there
         earlier = segments[first - 1]
         follows = first > 1 and segments[first - 2].object_key is not None
-        if apart or not follows or _window(earlier) < WINDOW_SAMPLES_MIN:
+        if separate or not follows or _window(earlier) < WINDOW_SAMPLES_MIN:
             holds = begin <= earlier.start_samples + EDGE_SAMPLES
         else:
             holds = begin + WINDOW_SAMPLES_MIN <= earlier.join_samples
@@ -82,14 +84,14 @@ def _first_replaced(segments: Sequence[SegmentGenerated], index: int, *, apart: 
     return first
 
 
-def _joined(
+def _merge_segments(
     first: SegmentGenerated, last: SegmentGenerated, *, after_music: bool
 ) -> SegmentGenerated:
     """One segment from the beginning of `first` to the end of `last`, out of the clip of `last`."""
-    join = max(first.join_samples, _music_from(last))
+    join = max(first.join_samples, _music_start(last))
     repeats = after_music and not is_bridged(first)
     if repeats:  # the earlier it takes over from music that it repeats, the better
-        join = min(join, _music_from(last) + SAMPLE_RATE_HZ)
+        join = min(join, _music_start(last) + SAMPLE_RATE_HZ)
     start = min(first.start_samples, join) if repeats else first.start_samples
     return last.model_copy(
         update={
@@ -97,7 +99,7 @@ def _joined(
             "start_samples": start,
             "samples": last.start_samples + last.samples - start,
             "join_samples": join,
-            "window_samples": join - _zero(last),
+            "window_samples": join - _clip_start(last),
             "kept": first.kept,
         }
     )
@@ -105,7 +107,7 @@ def _joined(
 
 def _with_clip_of(last: SegmentGenerated, segment: SegmentGenerated) -> SegmentGenerated:
     """`segment`, playing the clip of `last`."""
-    join = max(segment.join_samples, _music_from(last))
+    join = max(segment.join_samples, _music_start(last))
     return segment.model_copy(
         update={
             "object_key": last.object_key,
@@ -113,17 +115,17 @@ def _with_clip_of(last: SegmentGenerated, segment: SegmentGenerated) -> SegmentG
             "clip_samples": last.clip_samples,
             "padding_samples": last.padding_samples,
             "join_samples": join,
-            "window_samples": join - _zero(last),
+            "window_samples": join - _clip_start(last),
         }
     )
 
 
-def _zero(segment: SegmentGenerated) -> int:
+def _clip_start(segment: SegmentGenerated) -> int:
     return segment.join_samples - segment.window_samples
 
 
-def _music_from(segment: SegmentGenerated) -> int:
-    return _zero(segment) + segment.padding_samples
+def _music_start(segment: SegmentGenerated) -> int:
+    return _clip_start(segment) + segment.padding_samples
 
 
 def _window(segment: SegmentGenerated) -> int:

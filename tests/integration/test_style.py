@@ -14,7 +14,7 @@ from services.generator.clip.quality import heard_at
 from services.generator.provider_factory import build_provider
 from services.generator.providers import MusicProvider
 from services.generator.settings import GeneratorSettings
-from services.merger.crossfade import click_of
+from services.merger.crossfade import click_ratio
 from services.merger.merge import Merge
 from services.merger.settings import MergerSettings
 from shared.clock import SystemClock
@@ -99,7 +99,7 @@ async def test_the_track_begins_where_the_style_ends(
     if transition is Transition.AUTO:  # else it fades there
         assert piece_heard(track, 2 * SAMPLE_RATE_HZ, at=2 * SAMPLE_RATE_HZ) > 0.97
     head = np.concatenate([np.zeros((2, EDGE), np.float32), track[:, : 10 * EDGE]], axis=1)
-    click = click_of(head, track[:, :SAMPLE_RATE_HZ])
+    click = click_ratio(head, track[:, :SAMPLE_RATE_HZ])
     assert click is not None
     assert click <= 10
     gains = [seam.gain_db for seam in merged.seams]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from services.merger.assembly import Assembly, JoinRules
-from services.merger.crossfade import click_of
+from services.merger.crossfade import click_ratio
 from services.merger.placed_clip import EDGE_SAMPLES
 from services.merger.timeline import check_run
 from shared.contract.params import Transition
@@ -112,7 +112,7 @@ def test_a_splice_through_mp3_has_neither_step_nor_click_nor_dip() -> None:
     assert np.ptp(drift) < 1.0
     for seam in assembly.seams:
         near = track[:, seam.at_samples - BLEND - 2400 : seam.at_samples + 2400]
-        click = click_of(near)
+        click = click_ratio(near)
         assert click is not None
         assert click < 10
         assert seam.level_step_db == pytest.approx(0, abs=1)
@@ -180,7 +180,7 @@ def test_no_fade_at_all_still_does_not_click() -> None:
     """A fade of nothing becomes five milliseconds."""
     track, _ = assembled(a_run_of_takes([2, 2], kinds=["fresh", "fresh"]), fade=0)
 
-    click = click_of(track[:, 96_000 - 2400 : 96_000 + 2400])
+    click = click_ratio(track[:, 96_000 - 2400 : 96_000 + 2400])
     assert click is not None
     assert click < 10
     np.testing.assert_allclose(track[:, 95_999], 0, atol=1e-4)
@@ -285,7 +285,7 @@ def test_what_is_yielded_and_kept_stays_small_however_long_the_track() -> None:
     sizes = []
     for index, take in enumerate(takes):
         sizes += [block.shape[1] for block in assembly.add(index, take.clip)]
-        assert assembly._held.shape[1] <= BLEND
+        assert assembly._pending.shape[1] <= BLEND
     sizes += [block.shape[1] for block in assembly.finish()]
 
     assert max(sizes) <= 5 * 48_000 + BLEND

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.merger.assembly import Assembly, JoinRules
-from services.merger.crossfade import click_of
-from services.merger.timeline import check_run, heard
+from services.merger.crossfade import click_ratio
+from services.merger.timeline import build_timeline, check_run
 from shared.contract.params import Kept, Transition
 from shared.media.samples import Audio
 from tests.support.audio_builders import Take, a_run_of_takes, music
@@ -44,7 +44,7 @@ def laid(takes: Sequence[Take], **rules: Any) -> tuple[Audio, Assembly]:
     given = {"transition": Transition.AUTO, "fade_samples": RATE, **rules}
     segments = [take.segment for take in takes]
     check_run(segments)
-    parts = heard(segments, apart=given["transition"] is Transition.FADE)
+    parts = build_timeline(segments, separate=given["transition"] is Transition.FADE)
     clips = {take.segment.object_key: take.clip for take in takes}
     assembly = Assembly(parts, JoinRules(crossfade_samples=BLEND, **given))
     blocks = [b for i, part in enumerate(parts) for b in assembly.add(i, clips[part.object_key])]
@@ -60,7 +60,7 @@ def test_the_new_music_turns_into_the_kept_without_click_or_hole() -> None:
     seam = assembly.seams[1]
     assert (seam.kind, seam.scene_index, seam.bridge_samples) == ("fade", 2, RATE)
     for place in (seam.at_samples - RATE, seam.at_samples):
-        click = click_of(track[:, place - 2400 : place + 2400])
+        click = click_ratio(track[:, place - 2400 : place + 2400])
         assert click is not None
         assert click <= 6
     around = levels_db(track[:, seam.at_samples - 2 * RATE : seam.at_samples + RATE])

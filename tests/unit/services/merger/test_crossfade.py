@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.merger.crossfade import click_of, crossfade, match, rise
+from services.merger.crossfade import click_ratio, crossfade, fade_in_curve, match
 from shared.media.samples import Audio, rms, silence
 from tests.support.audio_builders import music
 
@@ -98,23 +98,23 @@ def test_a_crossfade_begins_with_one_side_and_ends_with_the_other() -> None:
 
 def test_a_rise_goes_from_nothing_to_all_and_never_back() -> None:
     """Its middle is half, so a fall mirrors it."""
-    curve = rise(1001)
+    curve = fade_in_curve(1001)
 
     assert curve[0] < 1e-5
     assert curve[-1] > 1 - 1e-5
     assert curve[500] == pytest.approx(0.5)
     assert (np.diff(curve) >= 0).all()
-    assert rise(0).size == 0
+    assert fade_in_curve(0).size == 0
 
 
 def test_the_click_measure_tells_music_from_a_butt_joint() -> None:
     """Music stays below 10; two pieces set end to end do not."""
     butt = np.concatenate([a_piece(0, 2400), a_piece(90_000, 2400, piece=5)], axis=1)
 
-    through, joint = click_of(a_piece(0, 4800)), click_of(butt)
+    through, joint = click_ratio(a_piece(0, 4800)), click_ratio(butt)
 
     assert through is not None
     assert joint is not None
     assert through < 10
     assert joint > 100
-    assert click_of(silence(4800)) is None
+    assert click_ratio(silence(4800)) is None

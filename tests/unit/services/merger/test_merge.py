@@ -161,13 +161,13 @@ async def test_no_more_runs_are_joined_at_once_than_there_are_slots(
     settings = MergerSettings(scratch_dir=scratch, slots=slots)
     merge = Merge(store=store, ffmpeg=Ffmpeg(FfmpegSettings()), settings=settings)
     lasts = [await stored(store, a_stored_kind_of_run([0.5], job_id=f"job-{n}")) for n in range(4)]
-    made, at_once = merge._made, [0]
+    made, at_once = merge._make_track, [0]
 
     async def watched(segments: Sequence[SegmentGenerated], folder: Path) -> AudioMerged:
         at_once.append(len(list(scratch.iterdir())))
         return await made(segments, folder)
 
-    monkeypatch.setattr(merge, "_made", watched)
+    monkeypatch.setattr(merge, "_make_track", watched)
     tracks = await asyncio.gather(*(merge.run(last) for last in lasts))
 
     assert [track.job_id for track in tracks] == [last.job_id for last in lasts]

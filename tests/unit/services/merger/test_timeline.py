@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from services.merger.assembly import Assembly, JoinRules
 from services.merger.placed_clip import EDGE_SAMPLES
-from services.merger.timeline import check_run, heard
+from services.merger.timeline import build_timeline, check_run
 from shared.contract.params import Transition
 from shared.media.samples import SAMPLE_RATE_HZ, Audio, rms
 from tests.support.audio_builders import Kind, Take, a_run_of_takes, music
@@ -42,7 +42,7 @@ def laid(
     """The track of a run, as the merger makes it: a clip that is not needed is never asked for."""
     segments = [take.segment for take in takes]
     check_run(segments)
-    parts = heard(segments, apart=transition is Transition.FADE)
+    parts = build_timeline(segments, separate=transition is Transition.FADE)
     clips = {take.segment.object_key: take.clip for take in takes}
     rules = JoinRules(transition=transition, fade_samples=FADE, crossfade_samples=FADE)
     assembly = Assembly(parts, rules)
@@ -129,7 +129,7 @@ def test_a_track_right_after_silence_replaces_nothing() -> None:
     segments = [take.segment for take in takes]
     marked = [*segments[:2], segments[2].model_copy(update={"replaces": True})]
 
-    assert [part.scene_index for part in heard(marked, apart=False)] == [0, 1, 2]
+    assert [part.scene_index for part in build_timeline(marked, separate=False)] == [0, 1, 2]
 
 
 def test_a_fresh_scene_between_is_faded_to_where_the_track_holds_it() -> None:
@@ -185,4 +185,8 @@ def test_without_a_cumulative_track_every_segment_is_laid_as_it_came() -> None:
     """The same objects."""
     segments = [take.segment for take in a_run_of_takes([1, 2, 3])]
 
-    assert heard(segments, apart=False) == heard(segments, apart=True) == segments
+    assert (
+        build_timeline(segments, separate=False)
+        == build_timeline(segments, separate=True)
+        == segments
+    )
