@@ -71,7 +71,7 @@ class Audit:
     async def tell(self, progress: Mapping[str, Any]) -> None:
         """Keep how far it has come; this is what a resumed command goes on from."""
         async with self.database.connection() as connection:
-            await audit.tell(connection, self.number, progress)
+            await audit.save_progress(connection, self.number, progress)
 
 
 def run(
@@ -136,7 +136,7 @@ async def audited(
             )
         else:
             number = goes_on
-            await audit.again(connection, number)
+            await audit.resume(connection, number)
     state = ActionState.FAILED
     try:
         yield Audit(database=operator.database, number=number)

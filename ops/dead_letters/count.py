@@ -21,7 +21,7 @@ async def waiting(operator: Operator, reader: LogReader) -> dict[str, int]:
     }
     try:
         async with operator.database.connection() as connection:
-            settled = await rows.settled(connection, operator.kafka.epoch, starts)
+            settled = await rows.count_resolved(connection, operator.kafka.epoch, starts)
     except RetryableError:
         settled = {}  # PostgreSQL is away: they count as they lie there
     counts = {

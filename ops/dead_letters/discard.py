@@ -30,7 +30,7 @@ from ops.dead_letters.selection import (
 )
 from ops.kafka_log.exclusive import alone, interrupted
 from ops.kafka_log.reader import LogReader, reading
-from services.api.operators import Action, Fate, Fated, Marked
+from services.api.operators import Action, ClaimedLetter, Resolution, ResolvedLetter
 from services.api.operators import dead_letters as rows
 from shared.kafka.parked_runs import ParkedRuns
 
@@ -145,26 +145,30 @@ async def _found(
     return Found(letters=chosen, released=released, kept=kept, left_out=left_out)
 
 
-def _why(fated: Fated) -> str:
+def _why(fated: ResolvedLetter) -> str:
     if not fated.is_done:
         return f"belong to {fated.action} of the audit, which was interrupted"
-    return f"were {fated.fate.value} already"
+    return f"were {fated.resolution.value} already"
 
 
 async def _put_away(operator: Operator, found: Found, number: int) -> None:
     """Mark all or none, then release, then say that it is done."""
     marked = [
-        Marked(place=one.place, job_id=one.lane and one.lane.job_id, run=one.lane and one.lane.run)
+        ClaimedLetter(
+            place=one.place, job_id=one.lane and one.lane.job_id, run=one.lane and one.lane.run
+        )
         for one in found.letters
     ]
     epoch, now = operator.kafka.epoch, operator.clock.now()
     async with operator.database.transaction() as connection:
-        await rows.mark(connection, epoch, marked, fate=Fate.DISCARDED, action=number, now=now)
+        await rows.claim(
+            connection, epoch, marked, resolution=Resolution.DISCARDED, action=number, now=now
+        )
     parked = ParkedRuns(operator.store)
     for lane in found.released:
         await parked.release(lane.job_id, lane.run, lane.topic)
     async with operator.database.connection() as connection:
-        await rows.done(connection, epoch, [one.place for one in found.letters], now=now)
+        await rows.complete(connection, epoch, [one.place for one in found.letters], now=now)
 
 
 def _told(found: Found) -> dict[str, Any]:

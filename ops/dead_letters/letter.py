@@ -14,7 +14,7 @@ from pydantic import Field
 from ops.cli.exit_codes import CommandError, Exit
 from ops.kafka_log.reader import LogReader, Span
 from ops.kafka_log.selection import Said
-from services.api.operators import Fate, Fated, LetterPlace
+from services.api.operators import LetterPlace, Resolution, ResolvedLetter
 from shared.contract.topics import DLQ_SUFFIX, EVENT_TOPICS, topic_named
 from shared.kafka.codec import Envelope, Record, read
 from shared.kafka.parked_runs import FIRST_ORIGIN, REQUEUES
@@ -103,14 +103,18 @@ class Letter:
         scene_index = 0 if self.said is None else self.said.scene_index
         return self.first[1], scene_index, self.first[2]
 
-    def state(self, fated: Fated | None, *, requeues_max: int) -> LetterState:
+    def state(self, fated: ResolvedLetter | None, *, requeues_max: int) -> LetterState:
         """How it stands, by what is known of it."""
         if fated is None:
             spent = self.failed_itself and self.requeues >= requeues_max
             return LetterState.QUARANTINED if spent else LetterState.WAITING
         if not fated.is_done:
             return LetterState.INTERRUPTED
-        return LetterState.REQUEUED if fated.fate is Fate.REQUEUED else LetterState.DISCARDED
+        return (
+            LetterState.REQUEUED
+            if fated.resolution is Resolution.REQUEUED
+            else LetterState.DISCARDED
+        )
 
     def as_json(self) -> dict[str, Any]:
         """For scripts."""

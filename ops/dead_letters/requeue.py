@@ -18,7 +18,7 @@ from ops.cli.operator import Audit, Operator
 from ops.dead_letters.letter import Lane, Letter, letters_in, once, place_of, place_text
 from ops.kafka_log.reader import LogReader, Span
 from ops.kafka_log.replay_run import Pace, written_since
-from services.api.operators import Fate, LetterPlace, Marked
+from services.api.operators import ClaimedLetter, LetterPlace, Resolution
 from services.api.operators import dead_letters as rows
 from shared.kafka.codec import Headers, Record
 from shared.kafka.parked_runs import (
@@ -112,7 +112,7 @@ class Requeue:
 
     async def _mark(self, letters: Iterable[Letter]) -> None:
         marked = [
-            Marked(
+            ClaimedLetter(
                 place=one.place,
                 job_id=one.lane and one.lane.job_id,
                 run=one.lane and one.lane.run,
@@ -120,11 +120,11 @@ class Requeue:
             for one in letters
         ]
         async with self.operator.database.transaction() as connection:
-            await rows.mark(
+            await rows.claim(
                 connection,
                 self.operator.kafka.epoch,
                 marked,
-                fate=Fate.REQUEUED,
+                resolution=Resolution.REQUEUED,
                 action=self.row.number,
                 now=self.operator.clock.now(),
             )
@@ -133,7 +133,7 @@ class Requeue:
         """The letters whose records are back: by their rows, and by what lies in the log."""
         topics = {span.topic for span in self.stretches.letters}
         async with self.operator.database.connection() as connection:
-            fates = await rows.fates(connection, self.operator.kafka.epoch, topics)
+            fates = await rows.resolutions(connection, self.operator.kafka.epoch, topics)
         found = {
             place for place, one in fates.items() if one.is_done and one.action == self.row.number
         }
@@ -197,7 +197,7 @@ class Requeue:
             await publisher.send_all(batch)
             yield len(batch)
         async with self.operator.database.connection() as connection:
-            await rows.done(
+            await rows.complete(
                 connection,
                 self.operator.kafka.epoch,
                 [letter.place for lane in lanes for letter in lane],

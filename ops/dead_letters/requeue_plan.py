@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from ops.dead_letters.letter import Lane, Letter, LetterSelection, LetterState
-from services.api.operators import Fated, LetterPlace
+from services.api.operators import LetterPlace, ResolvedLetter
 
 #: why a letter stays where it is; besides the states of letters
 FOREIGN, CUT, UNDER_WAY = "not_ours", "cut", "under_way"
@@ -54,7 +54,7 @@ class Gathered:
 
 def gather(
     letters: Iterable[Letter],
-    fates: Mapping[LetterPlace, Fated],
+    fates: Mapping[LetterPlace, ResolvedLetter],
     selection: LetterSelection,
     *,
     requeues_max: int,
@@ -85,7 +85,7 @@ def gather(
 
 
 def gather_again(
-    letters: Iterable[Letter], fates: Mapping[LetterPlace, Fated], *, action: int
+    letters: Iterable[Letter], fates: Mapping[LetterPlace, ResolvedLetter], *, action: int
 ) -> Gathered:
     """The lanes that an interrupted command took."""
     told = Gathered()
@@ -98,7 +98,7 @@ def gather_again(
     return told
 
 
-def _stays(letter: Letter, fated: Fated | None) -> str | None:
+def _stays(letter: Letter, fated: ResolvedLetter | None) -> str | None:
     """Why it cannot go back; None: it can."""
     if fated is not None:
         return letter.state(fated, requeues_max=1).value

@@ -12,7 +12,7 @@ from ops.cli.exit_codes import CommandError, Exit
 from ops.cli.operator import Operator
 from ops.dead_letters.letter import LetterSelection, parsed, place_text
 from ops.kafka_log.reader import LogReader, Span
-from services.api.operators import Fated, LetterPlace
+from services.api.operators import LetterPlace, ResolvedLetter
 from services.api.operators import dead_letters as rows
 
 Topic = Annotated[str | None, typer.Argument(metavar="[TOPIC]", help="Whose dead letters.")]
@@ -51,16 +51,18 @@ def selected(
 
 async def looked_at(
     operator: Operator, reader: LogReader, selection: LetterSelection
-) -> tuple[list[Span], dict[LetterPlace, Fated]]:
+) -> tuple[list[Span], dict[LetterPlace, ResolvedLetter]]:
     """Where the dead letters lie that may be meant, and what is known of them."""
     spans = [span for topic in selection.topics for span in await reader.spans(topic)]
     async with operator.database.connection() as connection:
-        fates = await rows.fates(connection, operator.kafka.epoch, selection.topics)
+        fates = await rows.resolutions(connection, operator.kafka.epoch, selection.topics)
     return spans, dict(fates)
 
 
 def check_places(
-    selection: LetterSelection, there: Collection[LetterPlace], fates: Mapping[LetterPlace, Fated]
+    selection: LetterSelection,
+    there: Collection[LetterPlace],
+    fates: Mapping[LetterPlace, ResolvedLetter],
 ) -> None:
     """Return if every place that was named has a letter that waits.
 
@@ -73,5 +75,5 @@ def check_places(
             raise CommandError(Exit.REFUSED, f"there is no dead letter {named}")
         fated = fates.get(place)
         if fated is not None and fated.is_done:
-            told = f"{named} was {fated.fate.value} already, by {fated.action} of the audit"
+            told = f"{named} was {fated.resolution.value} already, by {fated.action} of the audit"
             raise CommandError(Exit.REFUSED, f"{told}: nothing was changed")

@@ -11,7 +11,7 @@ from ops.cli.exit_codes import CommandError, Exit, answering, print_json
 from ops.cli.operator import Operator, audited, run
 from ops.cli.options import Apply, DataDir, Json, Reason
 from ops.jobs.flush_outbox import published
-from services.api.operators import Cancelled, planned
+from services.api.operators import CancelOutcome, plan_cancel
 from services.api.operators import cancel as cancelling
 
 
@@ -44,7 +44,7 @@ async def _cancel(
 ) -> dict[str, Any]:
     if not apply:
         async with operator.database.connection() as connection:
-            plan = _known(job_id, await planned(connection, job_id, run=number))
+            plan = _known(job_id, await plan_cancel(connection, job_id, run=number))
         what = f"run {plan.run} would stop; --apply --reason does it"
         return _told(plan, applied=False, message=what)
     arguments = {"job_id": job_id, "run": number}
@@ -62,16 +62,16 @@ async def _cancel(
         return told
 
 
-def _known(job_id: str, found: Cancelled | None) -> Cancelled:
+def _known(job_id: str, found: CancelOutcome | None) -> CancelOutcome:
     """`found`, if there is something to stop."""
     if found is None:
         raise CommandError(Exit.REFUSED, f"there is no job {job_id}")
-    if not found.asked:
+    if not found.is_cancelling:
         raise CommandError(Exit.REFUSED, found.message)
     return found
 
 
-def _told(found: Cancelled, *, applied: bool, message: str) -> dict[str, Any]:
+def _told(found: CancelOutcome, *, applied: bool, message: str) -> dict[str, Any]:
     status = found.status.value if found.status else None
     return {
         "job_id": found.job_id,

@@ -9,7 +9,7 @@ Units: seconds. I/O: Kafka, PostgreSQL.
 import asyncio
 
 from ops.cli.operator import Operator
-from services.api.operators import OwnConnection, Relay, outbox
+from services.api.operators import OutboxRelay, OwnConnection, outbox
 from shared.kafka.producer import Publisher
 
 WITHIN_S = 15.0
@@ -37,7 +37,7 @@ async def published(operator: Operator, *, within_s: float = WITHIN_S) -> bool:
 
 async def _relayed(operator: Operator, connection: OwnConnection, end: float) -> None:
     """Be the relay until nothing is left, or the time is over."""
-    relay = Relay(operator.database, operator.kafka, clock=operator.clock, log=operator.log)
+    relay = OutboxRelay(operator.database, operator.kafka, clock=operator.clock, log=operator.log)
     publisher = Publisher(operator.kafka, source="api", clock=operator.clock)
     await publisher.start()
     try:

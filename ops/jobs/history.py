@@ -72,8 +72,8 @@ def job(job_id: str, *, data_dir: DataDir = None, as_json: Json = False) -> None
 
 async def _job(operator: Operator, job_id: str) -> dict[str, Any]:
     async with operator.database.connection() as connection:
-        began = await run_state.began(connection, job_id)
-        runs = await run_state.of_job(connection, job_id)
+        began = await run_state.created_at(connection, job_id)
+        runs = await run_state.for_job(connection, job_id)
         redrives = await audit.of_job(connection, job_id, command="redrive")
     async with reading(operator.kafka) as reader:
         since = None if began is None else began - SKEW

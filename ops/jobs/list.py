@@ -19,7 +19,7 @@ from ops.cli.exit_codes import CommandError, Exit, answering, print_json
 from ops.cli.operator import Operator, run
 from ops.cli.options import DataDir, Json, Moment, utc
 from ops.cli.output import plain, wide
-from services.api.operators import LISTED, UNFINISHED, JobLine, dollars, job_list
+from services.api.operators import LISTED, UNFINISHED, JobSummary, dollars, job_list
 
 #: the contract's one word for all that is under way
 PROCESSING = "processing"
@@ -100,7 +100,7 @@ async def _jobs(
     async with operator.database.connection() as connection:
         place = None
         if after is not None:
-            place = await job_list.place_of(connection, after)
+            place = await job_list.position_of(connection, after)
             if place is None:
                 raise CommandError(Exit.REFUSED, f"nobody knows a job {after}")
         found = await job_list.page(
@@ -114,7 +114,7 @@ async def _jobs(
     }
 
 
-def line_of(one: JobLine, *, now: datetime) -> dict[str, Any]:
+def line_of(one: JobSummary, *, now: datetime) -> dict[str, Any]:
     """One job for scripts."""
     moments = {
         name: None if moment is None else moment.isoformat()

@@ -14,7 +14,7 @@ from ops.cli.exit_codes import CommandError, Exit, answering, print_json
 from ops.cli.operator import Operator, audited, run
 from ops.cli.options import DataDir, Json, Reason
 from ops.cli.progress import telling
-from services.api.operators import RebuildError, Rebuilding, Rebuilt
+from services.api.operators import ProjectionRebuild, RebuildError, RebuildReport
 from shared.errors import RetryableError
 
 STATEMENT_S = 600.0  # all rows are compared in one
@@ -46,7 +46,7 @@ def rebuild(
             raise typer.Exit(Exit.FAILED)
 
 
-async def _asked(operator: Operator, *, apply: bool, reason: str | None) -> Rebuilt:
+async def _asked(operator: Operator, *, apply: bool, reason: str | None) -> RebuildReport:
     if not apply:
         return await _rebuilt(operator, apply=False)
     async with audited(operator, "rebuild", arguments={}, reason=reason) as row:
@@ -55,9 +55,9 @@ async def _asked(operator: Operator, *, apply: bool, reason: str | None) -> Rebu
         return rebuilt
 
 
-async def _rebuilt(operator: Operator, *, apply: bool) -> Rebuilt:
+async def _rebuilt(operator: Operator, *, apply: bool) -> RebuildReport:
     database = operator.settings.database.model_copy(update={"timeout_s": STATEMENT_S})
-    rebuilding = Rebuilding(
+    rebuilding = ProjectionRebuild(
         settings=operator.settings.model_copy(update={"database": database}),
         clock=operator.clock,
         log=operator.log,
@@ -71,12 +71,12 @@ async def _rebuilt(operator: Operator, *, apply: bool) -> Rebuilt:
         raise RetryableError(f"nothing was changed: {error}") from error.__cause__
 
 
-def told(rebuilt: Rebuilt) -> dict[str, Any]:
+def told(rebuilt: RebuildReport) -> dict[str, Any]:
     """The outcome for scripts."""
     return {**asdict(rebuilt), "identical": rebuilt.identical}
 
 
-def lines(rebuilt: Rebuilt) -> list[str]:
+def lines(rebuilt: RebuildReport) -> list[str]:
     """The outcome in words."""
     found = [f"{rebuilt.records} records of epoch {rebuilt.epoch} read"]
     if rebuilt.partitions_cut:

@@ -23,11 +23,11 @@ from services.api.operators import (
     ActionState,
     LateStage,
     RedriveError,
+    RedriveRequest,
     RequestInvalidError,
-    Wish,
-    asked_again,
     audit,
-    begin_again,
+    build_redrive_spec,
+    start_redrive,
 )
 from services.api.operators import redrive as rows
 
@@ -62,7 +62,7 @@ def redrive(
         given = [option for option, value in named.items() if value is not None]
         if len(given) > 1:
             raise CommandError(Exit.USAGE, f"{' and '.join(given)}: name one of them")
-        wish = Wish(scene=scene, first=first, stage=stage)
+        wish = RedriveRequest(scene=scene, first=first, stage=stage)
         told = run(
             lambda operator: _redrive(operator, job_id, wish, apply=apply, reason=reason),
             as_json=as_json,
@@ -76,10 +76,10 @@ def redrive(
 
 
 async def _redrive(
-    operator: Operator, job_id: str, wish: Wish, *, apply: bool, reason: str | None
+    operator: Operator, job_id: str, wish: RedriveRequest, *, apply: bool, reason: str | None
 ) -> dict[str, Any]:
     async with operator.database.connection() as connection:
-        earlier = await rows.earlier(connection, job_id)
+        earlier = await rows.previous_run(connection, job_id)
     if earlier is None:
         raise CommandError(Exit.REFUSED, f"there is no job {job_id}")
     arguments = {"job_id": job_id, **asdict(wish)}
@@ -87,7 +87,7 @@ async def _redrive(
     if begun is not None:
         return await _gone_on(operator, begun, reason=reason)
     try:
-        asked = asked_again(earlier, wish)
+        asked = build_redrive_spec(earlier, wish)
         told = plan_of(asked, of_run=earlier.run, pricing=operator.settings.pricing)
         await check_kept(operator.store, asked, wish)
         if not apply:
@@ -99,7 +99,7 @@ async def _redrive(
 
 async def _applied(
     operator: Operator,
-    wish: Wish,
+    wish: RedriveRequest,
     told: dict[str, Any],
     *,
     arguments: dict[str, Any],
@@ -108,7 +108,7 @@ async def _applied(
     async with audited(operator, COMMAND, arguments=arguments, reason=reason) as row:
         told = {**told, "applied": True, "redrive": row.number}
         async with operator.database.transaction() as connection:
-            await begin_again(
+            await start_redrive(
                 connection,
                 told["job_id"],
                 wish,
@@ -116,7 +116,7 @@ async def _applied(
                 pricing=operator.settings.pricing,
                 now=operator.clock.now(),
             )
-            await audit.tell(connection, row.number, told)
+            await audit.save_progress(connection, row.number, told)
         return {**told, "message": await _followed(operator, told)}
 
 

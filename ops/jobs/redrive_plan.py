@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from ops.cli.exit_codes import CommandError, Exit
-from services.api.operators import Asked, Wish, check_cap, dollars, estimate_of
+from services.api.operators import RedriveRequest, RunSpec, check_cap, dollars, estimate_of
 from shared.contract.events import AudioMerged, SegmentGenerated
 from shared.contract.params import Kept
 from shared.errors import NotFoundError
@@ -21,7 +21,7 @@ AT_ONCE_MAX = 16  # looks into the store
 NAMED_MAX = 5
 
 
-async def check_kept(store: ObjectStore, asked: Asked, wish: Wish) -> None:
+async def check_kept(store: ObjectStore, asked: RunSpec, wish: RedriveRequest) -> None:
     """Return if all that is to be kept is there.
 
     Raises:
@@ -53,7 +53,7 @@ async def check_kept(store: ObjectStore, asked: Asked, wish: Wish) -> None:
         raise CommandError(Exit.REFUSED, told)
 
 
-def track_kept(asked: Asked) -> int | None:
+def track_kept(asked: RunSpec) -> int | None:
     """The run whose track is kept; None: it is made."""
     return next((kept.run for kept in asked.kept.values() if kept.track), None)
 
@@ -81,7 +81,7 @@ async def _has_track(store: ObjectStore, job_id: str, run: int) -> bool:
     return found is not None and found.size_bytes == merged.size_bytes
 
 
-def plan_of(asked: Asked, *, of_run: int, pricing: PricingSettings) -> dict[str, Any]:
+def plan_of(asked: RunSpec, *, of_run: int, pricing: PricingSettings) -> dict[str, Any]:
     """What the redrive would come to, for scripts.
 
     Raises:
@@ -96,19 +96,19 @@ def plan_of(asked: Asked, *, of_run: int, pricing: PricingSettings) -> dict[str,
         "of_run": of_run,
         "run": of_run + 1,
         "scenes": [_scene(asked, index) for index in range(len(asked.scenes))],
-        "made": list(asked.made),
+        "made": list(asked.to_generate),
         "kept": sorted(asked.kept),
         "bridged": [index for index, kept in sorted(asked.kept.items()) if kept.bridged],
         "track": "made" if track is None else "kept",
         "video": "made" if asked.params.merge_with_video else None,
-        "calls_at_most": len(asked.made),
+        "calls_at_most": len(asked.to_generate),
         "cost_usd_at_most": estimate.cost_usd,
         "seconds": estimate.seconds,
         "provider": estimate.provider,
     }
 
 
-def _scene(asked: Asked, index: int) -> dict[str, Any]:
+def _scene(asked: RunSpec, index: int) -> dict[str, Any]:
     kept = asked.kept.get(index)
     return {
         "index": index,

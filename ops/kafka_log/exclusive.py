@@ -19,7 +19,7 @@ async def alone(operator: Operator, holder: OwnConnection) -> None:
     Raises:
         CommandError: another one runs, and whose.
     """
-    if await run_state.try_lock(holder):
+    if await run_state.try_replay_lock(holder):
         return
     async with operator.database.connection() as connection:
         rows = await audit.newest(connection, count=LOOK_BACK)

@@ -66,7 +66,7 @@ async def projection(operator: Operator) -> Mapping[tuple[str, int], int]:
     """How far the api has read the log, as PostgreSQL says."""
     async with operator.database.connection() as connection:
         epoch = await rebuild.newest_epoch(connection) or operator.kafka.epoch
-        return await rebuild.standing(connection, epoch, hold=False)
+        return await rebuild.stored_positions(connection, epoch, hold=False)
 
 
 async def lags(

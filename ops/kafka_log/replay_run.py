@@ -113,13 +113,13 @@ class Pace:
 
 async def judge(operator: Operator, plan: Plan) -> None:
     """Hold a plan against the rows of its runs."""
-    known, stands = frozenset[str](), dict[tuple[str, int], run_state.RunStanding]()
+    known, stands = frozenset[str](), dict[tuple[str, int], run_state.RunState]()
     places = list(plan.runs)
     async with operator.database.connection() as connection:
         for at in range(0, len(places), JOBS_AT_ONCE):
             some = places[at : at + JOBS_AT_ONCE]
-            stands |= await run_state.of_runs(connection, some)
-            known |= await run_state.known(connection, {job_id for job_id, _ in some})
+            stands |= await run_state.for_runs(connection, some)
+            known |= await run_state.existing_jobs(connection, {job_id for job_id, _ in some})
     plan.judge(stands, known)
 
 

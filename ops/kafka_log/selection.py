@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from ops.cli.exit_codes import CommandError, Exit
 from ops.kafka_log.reader import LogReader, Span
-from services.api.operators import RunStanding, RunStatus
+from services.api.operators import RunState, RunStatus
 from shared.contract.events import (
     AudioMerged,
     Event,
@@ -188,7 +188,7 @@ class Said:
             return cls(kind=event.kind, scenes_s=lengths)
         return cls(kind=event.kind)
 
-    def is_done(self, stands: RunStanding | None, *, is_known: bool) -> bool:
+    def is_done(self, stands: RunState | None, *, is_known: bool) -> bool:
         """Whether saying it again asks nobody for anything."""
         if self.kind == VideoStitched.kind:
             return is_known
@@ -197,7 +197,7 @@ class Said:
         if stands.status in GONE_FOR_GOOD:
             return True
         made = {
-            SceneRequested.kind: self.scene_index in stands.made,
+            SceneRequested.kind: self.scene_index in stands.stored_scenes,
             SegmentGenerated.kind: stands.has_track,
             AudioMerged.kind: stands.has_video,
         }
@@ -224,7 +224,7 @@ class Plan:
         self.records[said.kind] += 1
         self.runs.setdefault((job_id, run), []).append(said)
 
-    def judge(self, standing: Mapping[tuple[str, int], RunStanding], known: frozenset[str]) -> None:
+    def judge(self, standing: Mapping[tuple[str, int], RunState], known: frozenset[str]) -> None:
         """Hold what was counted against what is known of the runs."""
         for place, said in self.runs.items():
             stands, is_known = standing.get(place), place[0] in known

@@ -17,11 +17,11 @@ from ops.cli.settings import CommandSettings
 from ops.score.command import ScoreRequest
 from services.api.http.schemas import CostEstimate, GenerateBody
 from services.api.operators import (
-    Asked,
     DefaultSettings,
     LimitSettings,
     RequestInvalidError,
-    ask,
+    RunSpec,
+    build_run_spec,
     check_cap,
     dollars,
     estimate_of,
@@ -108,7 +108,7 @@ def _provider(settings: CommandSettings, said: str | None) -> tuple[str, list[st
     return name, notes
 
 
-def _asked(request: ScoreRequest) -> Asked:
+def _asked(request: ScoreRequest) -> RunSpec:
     body = request.body(request.named_job)
     if request.video is not None:
         body["video"] = {"object": _STAND_IN}
@@ -116,7 +116,7 @@ def _asked(request: ScoreRequest) -> Asked:
         body["audio_params"]["style_audio"] = {"object": _STAND_IN}
     try:
         parsed = GenerateBody.model_validate_json(json.dumps(body))
-        return ask(
+        return build_run_spec(
             parsed.job_id,
             job=spec_of_body(parsed, LimitSettings.from_environment()),
             params=parsed.audio_params,
@@ -128,7 +128,7 @@ def _asked(request: ScoreRequest) -> Asked:
         raise CommandError(Exit.USAGE, str(error)) from error
 
 
-def _scenes(asked: Asked, pricing: PricingSettings) -> list[dict[str, Any]]:
+def _scenes(asked: RunSpec, pricing: PricingSettings) -> list[dict[str, Any]]:
     has_style = asked.params.style_audio is not None
     told = []
     for index, scene in enumerate(asked.scenes):
@@ -170,7 +170,7 @@ def _prompt_from(scene: Scene, run_prompt: str | None) -> str:
     return "its mood" if scene.mood and scene.mood.strip() else "its description"
 
 
-def _verdict(asked: Asked, told: CostEstimate, pricing: PricingSettings) -> dict[str, Any]:
+def _verdict(asked: RunSpec, told: CostEstimate, pricing: PricingSettings) -> dict[str, Any]:
     """Whether the run would begin, and how it would end if the estimate came true."""
     if not is_over_cap(asked, told):
         why = "there is no cap" if asked.params.max_cost is None else "the estimate is within it"

@@ -151,11 +151,11 @@ async def _known(operator: Operator) -> Known:
     """What the rows say, in one moment."""
     async with operator.database.transaction() as connection:
         await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-        unfinished = await rows.unfinished(connection)
+        unfinished = await rows.unfinished_runs(connection)
         return Known(
             jobs=frozenset(map(ids.job_uuid, await rows.job_ids(connection))),
             unfinished=frozenset((ids.job_uuid(job), number) for job, number in unfinished),
-            named=await rows.named(connection),
+            named=await rows.referenced_uploads(connection),
         )
 
 
@@ -164,7 +164,7 @@ async def _still(operator: Operator, kind: Kind, key: str) -> bool:
     if kind is not Kind.UPLOAD:
         return True
     async with operator.database.connection() as connection:
-        return not await rows.is_named(connection, key)
+        return not await rows.is_referenced(connection, key)
 
 
 def _size(size_bytes: float) -> str:

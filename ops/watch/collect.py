@@ -21,7 +21,7 @@ from ops.dead_letters.count import waiting
 from ops.kafka_log.lag import Lag, lags, projection
 from ops.kafka_log.reader import reading
 from ops.watch.snapshot import DatabaseFigures, KafkaFigures, Service, Side, Snapshot
-from services.api.operators import UNFINISHED, Bill, Connection, job_list, overview
+from services.api.operators import UNFINISHED, Connection, CostTotals, job_list, overview
 from shared.errors import RetryableError
 from shared.http.probes import Ready
 
@@ -51,7 +51,7 @@ class Watcher:
 
     operator: Operator
     urls: Sequence[tuple[str, str]] = ()  #: service and where it answers
-    _bill: Bill | None = None
+    _bill: CostTotals | None = None
     _bill_again_s: float = 0.0
 
     async def look(self) -> Snapshot:
@@ -86,17 +86,17 @@ class Watcher:
 
     async def _database(self) -> DatabaseFigures:
         async with self.operator.database.connection() as connection:
-            now = await overview.now(connection)
+            now = await overview.current_counts(connection)
             oldest = await job_list.oldest(connection, UNFINISHED, count=OLDEST)
             bill = await self._counted(connection)
         return DatabaseFigures(now=now, bill=bill, oldest=oldest)
 
-    async def _counted(self, connection: Connection) -> Bill:
+    async def _counted(self, connection: Connection) -> CostTotals:
         """What ended, counted anew if it is time."""
         clock = self.operator.clock
         began_s = clock.monotonic()
         if self._bill is None or began_s >= self._bill_again_s:
-            self._bill = await overview.bill(connection, today=_midnight(clock.now()))
+            self._bill = await overview.cost_totals(connection, today=_midnight(clock.now()))
             ended_s = clock.monotonic()
             self._bill_again_s = ended_s + BILL_REST * (ended_s - began_s)
         return self._bill

@@ -21,7 +21,7 @@ from ops.watch.snapshot import (
     Trouble,
     troubles,
 )
-from services.api.operators import Bill, dollars
+from services.api.operators import CostTotals, dollars
 
 SERVICE_COLUMNS = ("service", "alive", "behind", "oldest", "on", "lanes", "slots", "in flight")
 JOB_COLUMNS = ("under way", "run", "status", "scenes", "cost", "age", "why")
@@ -116,7 +116,7 @@ def _figures(kafka: KafkaFigures | None, database: DatabaseFigures | None) -> Ta
     return grid
 
 
-def _spent(bill: Bill) -> str:
+def _spent(bill: CostTotals) -> str:
     saved = f" (saved {dollars(bill.saved_today_usd)})" if bill.saved_today_usd else ""
     return f"today {dollars(bill.spent_today_usd)}{saved}   in all {dollars(bill.spent_usd)}"
 

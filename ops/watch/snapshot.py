@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar
 
 from ops.jobs.list import age_of, line_of
-from services.api.operators import Bill, JobLine, Now
+from services.api.operators import CostTotals, CurrentCounts, JobSummary
 
 LATE_S = 300.0  # a record that nobody finished for so long is worth a look
 OUTBOX_LATE = timedelta(seconds=30)  # the relay needs less than one
@@ -47,9 +47,9 @@ class KafkaFigures:
 class DatabaseFigures:
     """What PostgreSQL says."""
 
-    now: Now
-    bill: Bill
-    oldest: Sequence[JobLine]  #: under way for longest
+    now: CurrentCounts
+    bill: CostTotals
+    oldest: Sequence[JobSummary]  #: under way for longest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,7 @@
 """App: the api service, wired, served, and taken down in order.
 
 It listens from the first moment: while PostgreSQL is waited for, health alone answers. Then the
-whole edge does; relay and projection wait for Kafka beside it, so requests are accepted while it
+whole context does; relay and projection wait for Kafka beside it, so requests are accepted while it
 is away.
 """
 
@@ -10,17 +10,17 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
-from services.api.background.gauges import Meter
-from services.api.background.job_notifications import Notices
-from services.api.background.outbox_relay import Relay
+from services.api.background.gauges import GaugeUpdater
+from services.api.background.job_notifications import JobNotifications
+from services.api.background.outbox_relay import OutboxRelay
 from services.api.database import Connection, Database, scene_delays
 from services.api.database.migrate import migrate
 from services.api.http.application import create_app
-from services.api.http.context import Edge, SegmentPaths
-from services.api.http.middleware.admission import Door
+from services.api.http.context import ApiContext, SegmentPaths
+from services.api.http.middleware.admission import AdmissionControl
 from services.api.http.webhook_keys import WebhookKeys
 from services.api.projection.apply_batch import Applier
-from services.api.projection.consumer import Projector
+from services.api.projection.consumer import ProjectionConsumer
 from services.api.runs.resume import resume, resume_in_new_epoch
 from services.api.settings import ApiSettings
 from shared.clock import Clock, SystemClock
@@ -65,35 +65,39 @@ async def run(
         log=log,
     )
     listening = listen(settings.host, settings.port, setting="SEGUE_API_PORT")
-    door = Door(health, requests_max=settings.limits.requests_max)
+    door = AdmissionControl(health, requests_max=settings.limits.requests_max)
     server = HttpServer(door, listening, stop_s=HTTP_STOP_S)
     try:
         serving = await server.start()
-        async with _parts(settings, health=health) as edge:
+        async with _parts(settings, health=health) as context:
             if stop.is_set():
                 return
-            await resume_in_new_epoch(edge.database, settings.kafka.epoch, clock=clock, log=log)
-            door.open(create_app(edge))
-            await _serve(server, serving, edge, ready=ready)
+            await resume_in_new_epoch(context.database, settings.kafka.epoch, clock=clock, log=log)
+            door.open(create_app(context))
+            await _serve(server, serving, context, ready=ready)
     finally:
         await server.stop()
 
 
 async def _serve(
-    server: HttpServer, serving: asyncio.Task[None], edge: Edge, *, ready: asyncio.Event | None
+    server: HttpServer,
+    serving: asyncio.Task[None],
+    context: ApiContext,
+    *,
+    ready: asyncio.Event | None,
 ) -> None:
-    """Run the edge and everything beside it; when one ends, all do."""
-    work = [asyncio.create_task(coroutine) for coroutine in _work(edge)]
-    stopped = asyncio.create_task(edge.stop.wait())
+    """Run the context and everything beside it; when one ends, all do."""
+    work = [asyncio.create_task(coroutine) for coroutine in _work(context)]
+    stopped = asyncio.create_task(context.stop.wait())
     try:
-        edge.log.info("api is ready", action="service.ready", port=server.port)
+        context.log.info("api is ready", action="service.ready", port=server.port)
         if ready is not None:
             ready.set()
         await asyncio.wait({serving, stopped, *work}, return_when=asyncio.FIRST_COMPLETED)
     finally:
         # 1. no new requests, answers under way are finished; followers hear the end
-        edge.log.info("api stops", action="service.stopping")
-        edge.stop.set()
+        context.log.info("api stops", action="service.stopping")
+        context.stop.set()
         server.end()
         # 2. projection, relay and listening finish their batch and leave
         await _ended({serving, stopped, *work})
@@ -101,24 +105,24 @@ async def _serve(
         task.result()  # a fault that ended everything is told to whoever runs us
 
 
-def _work(edge: Edge) -> list[Coroutine[Any, Any, None]]:
-    """What runs beside the HTTP edge."""
-    settings, clock, log = edge.settings, edge.clock, edge.log
+def _work(context: ApiContext) -> list[Coroutine[Any, Any, None]]:
+    """What runs beside the HTTP context."""
+    settings, clock, log = context.settings, context.clock, context.log
 
     async def log_is_new(connection: Connection) -> None:
         await resume(connection, clock=clock, log=log)
 
-    projector = Projector(
-        database=edge.database,
-        applier=Applier(database=edge.database, settings=settings, clock=clock, log=log),
+    projector = ProjectionConsumer(
+        database=context.database,
+        applier=Applier(database=context.database, settings=settings, clock=clock, log=log),
         settings=settings,
         log_is_new=log_is_new,
         log=log,
     )
-    relay = Relay(edge.database, settings.kafka, clock=clock, log=log)
-    meter = Meter(database=edge.database, clock=clock)
-    beside = (projector, relay, edge.notices, meter)
-    return [one.run(edge.stop) for one in beside]
+    relay = OutboxRelay(context.database, settings.kafka, clock=clock, log=log)
+    meter = GaugeUpdater(database=context.database, clock=clock)
+    beside = (projector, relay, context.notices, meter)
+    return [one.run(context.stop) for one in beside]
 
 
 async def _ended(tasks: set[asyncio.Task[Any]]) -> None:
@@ -139,7 +143,7 @@ async def _prepared(store: ObjectStore, *, log: Logger) -> None:
 
 
 @asynccontextmanager
-async def _parts(settings: ApiSettings, *, health: Health) -> AsyncIterator[Edge]:
+async def _parts(settings: ApiSettings, *, health: Health) -> AsyncIterator[ApiContext]:
     """What the routes use, connected; let go of in reverse order.
 
     Raises:
@@ -157,7 +161,7 @@ async def _parts(settings: ApiSettings, *, health: Health) -> AsyncIterator[Edge
         await _prepared(store, log=log)
         await health.reach("PostgreSQL", lambda: _migrated(database))
         health.probes.append(_provider_probe(database, clock=clock))  # it reads tables
-        yield Edge(
+        yield ApiContext(
             settings=settings,
             database=database,
             store=store,
@@ -167,7 +171,7 @@ async def _parts(settings: ApiSettings, *, health: Health) -> AsyncIterator[Edge
             webhook_keys=WebhookKeys(
                 settings.webhook_secret, settings.pricing.replicate, clock=clock
             ),
-            notices=Notices(
+            notices=JobNotifications(
                 database=database, listeners_max=settings.limits.listeners_max, log=log
             ),
             probes=tuple(health.probes),

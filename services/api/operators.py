@@ -3,10 +3,10 @@
 `ops` works on the api's tables with the api's own rules and SQL, never with a copy of them. It
 imports them from here and the bodies of HTTP requests and responses from
 `services.api.http.schemas`; import-linter rejects any other import. A module stands for itself
-where its functions are named for what it holds (`audit.begin`, `dead_letters.mark`).
+where its functions are named for what it holds (`audit.begin`, `dead_letters.claim`).
 """
 
-from services.api.background.outbox_relay import Relay
+from services.api.background.outbox_relay import OutboxRelay
 from services.api.database import (
     Connection,
     Database,
@@ -15,7 +15,7 @@ from services.api.database import (
     outbox,
     overview,
 )
-from services.api.database.job_list import LISTED, JobLine
+from services.api.database.job_list import LISTED, JobSummary
 from services.api.database.migrate import migrations
 from services.api.database.operators import (
     audit,
@@ -26,23 +26,28 @@ from services.api.database.operators import (
     run_state,
 )
 from services.api.database.operators.audit import Action, ActionState
-from services.api.database.operators.dead_letters import Fate, Fated, LetterPlace, Marked
-from services.api.database.operators.run_state import RunStanding
-from services.api.database.overview import Bill, Now
+from services.api.database.operators.dead_letters import (
+    ClaimedLetter,
+    LetterPlace,
+    Resolution,
+    ResolvedLetter,
+)
+from services.api.database.operators.run_state import RunState
+from services.api.database.overview import CostTotals, CurrentCounts
 from services.api.domain.cost_estimate import check_cap, dollars, estimate_of, is_over_cap
-from services.api.domain.redrive import LateStage, RedriveError, Wish, asked_again
+from services.api.domain.redrive import LateStage, RedriveError, RedriveRequest, build_redrive_spec
 from services.api.domain.run_spec import (
-    Asked,
     RequestInvalidError,
-    ask,
+    RunSpec,
+    build_run_spec,
     problems_of,
     spec_of_body,
 )
 from services.api.domain.run_view import UNFINISHED, RunStatus
-from services.api.projection.rebuild import RebuildError, Rebuilding, Rebuilt
+from services.api.projection.rebuild import ProjectionRebuild, RebuildError, RebuildReport
 from services.api.runs import cancel
-from services.api.runs.cancel import Cancelled, planned
-from services.api.runs.start import begin_again
+from services.api.runs.cancel import CancelOutcome, plan_cancel
+from services.api.runs.start import start_redrive
 from services.api.settings import ApiSettings, DatabaseSettings, DefaultSettings, LimitSettings
 
 __all__ = [
@@ -51,35 +56,34 @@ __all__ = [
     "Action",
     "ActionState",
     "ApiSettings",
-    "Asked",
-    "Bill",
-    "Cancelled",
+    "CancelOutcome",
+    "ClaimedLetter",
     "Connection",
+    "CostTotals",
+    "CurrentCounts",
     "Database",
     "DatabaseSettings",
     "DefaultSettings",
-    "Fate",
-    "Fated",
-    "JobLine",
+    "JobSummary",
     "LateStage",
     "LetterPlace",
     "LimitSettings",
-    "Marked",
-    "Now",
+    "OutboxRelay",
     "OwnConnection",
+    "ProjectionRebuild",
     "RebuildError",
-    "Rebuilding",
-    "Rebuilt",
+    "RebuildReport",
     "RedriveError",
-    "Relay",
+    "RedriveRequest",
     "RequestInvalidError",
-    "RunStanding",
+    "Resolution",
+    "ResolvedLetter",
+    "RunSpec",
+    "RunState",
     "RunStatus",
-    "Wish",
-    "ask",
-    "asked_again",
     "audit",
-    "begin_again",
+    "build_redrive_spec",
+    "build_run_spec",
     "cancel",
     "check_cap",
     "dead_letters",
@@ -90,11 +94,12 @@ __all__ = [
     "migrations",
     "outbox",
     "overview",
-    "planned",
+    "plan_cancel",
     "problems_of",
     "rebuild",
     "redrive",
     "retention",
     "run_state",
     "spec_of_body",
+    "start_redrive",
 ]

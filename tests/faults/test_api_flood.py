@@ -12,7 +12,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from services.api.database import Database as ApiDatabase
-from services.api.http.middleware.admission import Door
+from services.api.http.middleware.admission import AdmissionControl
 from shared.clock import SystemClock
 from shared.http.health import Health
 from shared.telemetry.log import logger_of
@@ -206,7 +206,7 @@ async def test_a_request_counts_until_the_head_of_its_answer_is_sent() -> None:
         clock=clock,
         log=logger_of("api"),
     )
-    door = Door(health, requests_max=1)
+    door = AdmissionControl(health, requests_max=1)
     door.open(inside)
     said: list[dict[str, object]] = []
 

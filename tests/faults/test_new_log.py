@@ -8,7 +8,7 @@ from aiokafka import TopicPartition
 from aiokafka.errors import IllegalStateError
 
 from services.api.database import Connection, offsets
-from services.api.projection.consumer import Projector
+from services.api.projection.consumer import ProjectionConsumer
 from services.api.runs.resume import resume
 from tests.support.api_fixture import TWO_SCENES, EdgeLine, edge_line
 from tests.support.servers import Database
@@ -68,7 +68,7 @@ async def test_unfinished_runs_are_asked_for_again_though_the_group_regroups_mea
     async def log_is_new(connection: Connection) -> None:
         await resume(connection, clock=line.edge.clock, log=line.edge.log)
 
-    projector = Projector(
+    projector = ProjectionConsumer(
         database=line.edge.database,
         applier=line.applier,
         settings=line.edge.settings,
@@ -96,7 +96,7 @@ async def test_a_reset_that_cannot_be_followed_by_the_requests_is_none(line: Edg
     async def dies(_connection: Connection) -> None:
         raise RuntimeError("as if killed")
 
-    projector = Projector(
+    projector = ProjectionConsumer(
         database=line.edge.database,
         applier=line.applier,
         settings=line.edge.settings,

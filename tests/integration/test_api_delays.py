@@ -31,7 +31,7 @@ async def _shown(line: EdgeLine, *events: Event) -> dict[str, Any]:
     return await line.status("job-1")
 
 
-async def _pause(line: EdgeLine) -> scene_delays.Pause | None:
+async def _pause(line: EdgeLine) -> scene_delays.ProviderPause | None:
     async with line.edge.database.connection() as connection:
         return await scene_delays.pause(connection)
 
@@ -127,7 +127,7 @@ async def test_the_pause_counts_who_waits_for_a_person_and_nobody_else(line: Edg
     await line.hear(a_segment(0, count=2))
 
     assert busy is None
-    assert paused == scene_delays.Pause(reason="Replicate wants credit", scenes=1)
+    assert paused == scene_delays.ProviderPause(reason="Replicate wants credit", scenes=1)
     assert await _pause(line) is None
 
 

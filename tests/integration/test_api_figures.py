@@ -9,7 +9,7 @@ import pytest
 from prometheus_client import REGISTRY
 from typing_extensions import override
 
-from services.api.background.gauges import Meter
+from services.api.background.gauges import GaugeUpdater
 from services.api.database import Database as ApiDatabase
 from services.api.settings import DatabaseSettings
 from shared.clock import SystemClock
@@ -46,7 +46,7 @@ async def test_what_waits_is_counted_and_its_age_told(line: EdgeLine) -> None:
     """Records of the outbox, runs by where they stand; done ones are no longer among them."""
     for job in ("one", "two"):
         await line.post(job_id=job, scenes=TWO_SCENES)
-    meter = Meter(database=line.edge.database, clock=Later())
+    meter = GaugeUpdater(database=line.edge.database, clock=Later())
 
     await meter.look()
 
@@ -88,11 +88,11 @@ async def test_without_postgres_nothing_is_known(line: EdgeLine) -> None:
     """NaN fires no rule; zero would say that all is well."""
     nowhere = ApiDatabase(DatabaseSettings(url="postgresql://x@127.0.0.1:9/x", timeout_s=0.5))
 
-    await Meter(database=nowhere, clock=SystemClock()).look()
+    await GaugeUpdater(database=nowhere, clock=SystemClock()).look()
 
     value = figure("segue_api_outbox_oldest_seconds")
     assert value != value  # noqa: PLR0124 - NaN is the one number that is not itself
-    await Meter(database=line.edge.database, clock=SystemClock()).look()
+    await GaugeUpdater(database=line.edge.database, clock=SystemClock()).look()
     assert figure("segue_api_outbox_oldest_seconds") == 0
 
 

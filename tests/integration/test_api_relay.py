@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from services.api.background.outbox_relay import Relay
+from services.api.background.outbox_relay import OutboxRelay
 from services.api.database import Database as ApiDatabase
 from services.api.database import outbox
 from services.api.database.migrate import migrate
@@ -50,7 +50,9 @@ async def test_two_relays_publish_everything_once_and_in_the_order_of_each_job(
     stop = asyncio.Event()
     async with a_database(line.url) as database, a_database(line.url) as second:
         relays = [
-            asyncio.create_task(Relay(one, line.broker(), clock=SystemClock(), log=LOG).run(stop))
+            asyncio.create_task(
+                OutboxRelay(one, line.broker(), clock=SystemClock(), log=LOG).run(stop)
+            )
             for one in (database, second)
         ]
 

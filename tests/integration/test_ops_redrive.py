@@ -11,8 +11,8 @@ import pytest
 from replicate_server import FaultKind, ReplicateEmulator
 from services.api.database import runs
 from services.api.database.operators import retention
-from services.api.domain.redrive import RedriveError, Wish
-from services.api.runs.start import begin_again
+from services.api.domain.redrive import RedriveError, RedriveRequest
+from services.api.runs.start import start_redrive
 from shared.clock import SystemClock
 from shared.contract.events import SceneRequested, SegmentGenerated, VideoStitched
 from shared.media.decode import decode
@@ -251,10 +251,10 @@ async def test_an_interrupted_redrive_goes_on_with_the_run_it_began(
     assert '"music_s": 4' in run["estimate"]  # 2.5 s, whole, and the window
     async with ground.line.edge.database.transaction() as connection:
         with pytest.raises(RedriveError, match="another run than 1 is the newest by now"):
-            await begin_again(
+            await start_redrive(
                 connection,
                 "job-1",
-                Wish(scene=1),
+                RedriveRequest(scene=1),
                 of_run=1,
                 pricing=PricingSettings(),
                 now=SystemClock().now(),
@@ -275,7 +275,7 @@ async def test_what_a_run_keeps_is_known_when_the_log_began_anew(ground: Operato
     specs = "SELECT spec FROM scenes WHERE job_id = $1 AND run = 2 ORDER BY scene_index"
 
     async with ground.line.edge.database.connection() as connection:
-        needed = await retention.unfinished(connection)
+        needed = await retention.unfinished_runs(connection)
 
     assert from_rows == asked
     assert sorted(needed) == [(job, run) for job in ("job-1", "other") for run in (1, 2)]
@@ -285,7 +285,7 @@ async def test_what_a_run_keeps_is_known_when_the_log_began_anew(ground: Operato
 
 async def _unfinished(ground: OperatorGround) -> list[dict[str, Any]]:
     async with ground.line.edge.database.connection() as connection:
-        return [one.model_dump(mode="json") for one in await runs.unfinished(connection)]
+        return [one.model_dump(mode="json") for one in await runs.unfinished_requests(connection)]
 
 
 async def _stored(ground: OperatorGround, segment: SegmentGenerated, *, clip: bool) -> None:

@@ -289,7 +289,7 @@ async def test_one_replay_at_a_time(ground: OperatorGround) -> None:
     await ground.line.hear(*the_line())
     await ground.say(records(2))
     async with ground.line.edge.database.dedicated() as other:
-        assert await run_state.try_lock(other)
+        assert await run_state.try_replay_lock(other)
         dry = await ground.segue("replay", "scene.requested")
         refused = await ground.segue("replay", "scene.requested", *WHY)
 

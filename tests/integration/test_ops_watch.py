@@ -267,7 +267,7 @@ async def test_a_page_of_a_million_jobs_is_read_from_an_index(ground: OperatorGr
             code, told = await ground.segue(*words)
             took[f"segue {name}"] = round(time.monotonic() - began_s, 3)
             assert code == 0, told
-        middle = await job_list.place_of(connection, "m500000")
+        middle = await job_list.position_of(connection, "m500000")
         began_s = time.monotonic()
         page = await job_list.page(connection, LISTED, after=middle, count=20)
         took["a page"] = round(time.monotonic() - began_s, 4)

@@ -13,11 +13,11 @@ import asyncpg
 import httpx
 
 from services.api.app import run
-from services.api.background.job_notifications import Notices
+from services.api.background.job_notifications import JobNotifications
 from services.api.database import Database
 from services.api.database.migrate import migrate
 from services.api.http.application import create_app
-from services.api.http.context import Edge, SegmentPaths
+from services.api.http.context import ApiContext, SegmentPaths
 from services.api.http.webhook_keys import WebhookKeys
 from services.api.projection.apply_batch import Applier, Batch
 from services.api.settings import ApiSettings, DatabaseSettings, LimitSettings
@@ -55,7 +55,7 @@ def api_settings(url: str, folder: Path, **given: Any) -> ApiSettings:
 class EdgeLine:
     """The HTTP edge in this process, its database, and events as if Kafka had brought them."""
 
-    edge: Edge
+    edge: ApiContext
     client: httpx.AsyncClient
     applier: Applier
     url: str
@@ -113,13 +113,15 @@ async def edge_line(
     await database.open()
     log = logger_of("api")
     stop = asyncio.Event()
-    notices = Notices(database=database, listeners_max=settings.limits.listeners_max, log=log)
+    notices = JobNotifications(
+        database=database, listeners_max=settings.limits.listeners_max, log=log
+    )
     links = SegmentLinks(settings.links, clock=clock)
     store = FolderStore(folder)
     listening = asyncio.create_task(notices.run(stop))
     try:
         await migrate(database)
-        edge = Edge(
+        edge = ApiContext(
             settings=settings,
             database=database,
             store=store,

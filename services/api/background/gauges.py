@@ -28,7 +28,7 @@ _UNKNOWN = float("nan")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Meter:
+class GaugeUpdater:
     """Looks, for as long as it is told to."""
 
     database: Database

@@ -25,7 +25,7 @@ class TooManyListenersError(RetryableError):
 
 
 @dataclass(kw_only=True)
-class Notices:
+class JobNotifications:
     """Wakes those who wait for news of a job."""
 
     database: Database

@@ -30,7 +30,7 @@ AGAIN_S_MAX = 10.0
 STOP_S = 3.0
 
 
-class Relay:
+class OutboxRelay:
     """Carries the outbox to Kafka, for as long as it is told to."""
 
     def __init__(

@@ -15,7 +15,7 @@ WAIT_MS = 3_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class KeptAnswer:
+class StoredResponse:
     """What the first request with a key was answered."""
 
     request_hash: str
@@ -25,7 +25,7 @@ class KeptAnswer:
 
 async def take(
     connection: Connection, key: str, request_hash: str, *, now: datetime, oldest: datetime
-) -> KeptAnswer | None:
+) -> StoredResponse | None:
     """Take the key for this request: None, or what was answered to it before.
 
     Raises:
@@ -59,7 +59,7 @@ async def take(
         "SELECT request_hash, status_code, answer FROM idempotency_keys WHERE key = $1", key
     )
     assert row is not None, "a key that conflicts is there"
-    return KeptAnswer(**row)
+    return StoredResponse(**row)
 
 
 async def keep(

@@ -26,7 +26,7 @@ _END = datetime.max.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class ListPosition:
     """Where a job stands in the list."""
 
     at: datetime  #: when its newest run began, or the job
@@ -34,7 +34,7 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JobLine:
+class JobSummary:
     """One job of the list."""
 
     job_id: str
@@ -54,11 +54,11 @@ async def page(
     connection: Connection,
     statuses: Collection[str],
     *,
-    after: Place | None = None,
+    after: ListPosition | None = None,
     since: datetime | None = None,
     only_waiting: bool = False,
     count: int,
-) -> Sequence[JobLine]:
+) -> Sequence[JobSummary]:
     """The newest `count` jobs of these statuses that stand behind `after` and began since `since`.
 
     `only_waiting`: those alone of which a scene waits for its provider.
@@ -79,13 +79,13 @@ async def page(
 
 async def oldest(
     connection: Connection, statuses: Collection[str], *, count: int
-) -> Sequence[JobLine]:
+) -> Sequence[JobSummary]:
     """The `count` jobs of these statuses whose newest run began first."""
     rows = await connection.fetch(_OLDEST, sorted(statuses), count)
     return [_line(row) for row in rows]
 
 
-async def place_of(connection: Connection, job_id: str) -> Place | None:
+async def position_of(connection: Connection, job_id: str) -> ListPosition | None:
     """Where a job stands in the list; None: nobody knows it."""
     row = await connection.fetchrow(
         """
@@ -94,7 +94,7 @@ async def place_of(connection: Connection, job_id: str) -> Place | None:
         """,
         job_id,
     )
-    return None if row is None else Place(**row)
+    return None if row is None else ListPosition(**row)
 
 
 _WAITING = """
@@ -146,5 +146,5 @@ _OLDEST = f"""
 """  # noqa: S608 - constants of this module
 
 
-def _line(row: asyncpg.Record) -> JobLine:
-    return JobLine(**row)
+def _line(row: asyncpg.Record) -> JobSummary:
+    return JobSummary(**row)

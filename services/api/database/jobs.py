@@ -85,7 +85,7 @@ async def remember_stitched(connection: Connection, job_id: str, digest: str) ->
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shown:
+class JobProgress:
     """What the job's row shows of its newest run."""
 
     job_id: str
@@ -94,7 +94,9 @@ class Shown:
     video: VideoRef | None
 
 
-async def show(connection: Connection, shown: Sequence[Shown], *, now: datetime) -> None:
+async def save_progress(
+    connection: Connection, shown: Sequence[JobProgress], *, now: datetime
+) -> None:
     """Write the progress of jobs, and wake whoever follows them when this is committed."""
     await connection.executemany(
         """

@@ -16,7 +16,7 @@ from services.api.domain.run_view import UNFINISHED, RunStatus
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Now:
+class CurrentCounts:
     """What is asked often."""
 
     stages: Mapping[str, int]  #: unfinished runs by status
@@ -27,7 +27,7 @@ class Now:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Bill:
+class CostTotals:
     """What ended and what it cost: it takes as long as there is much of it."""
 
     ended_today: Mapping[str, int]  #: runs of today that ended, by status
@@ -37,7 +37,7 @@ class Bill:
     spent_usd: float
 
 
-async def now(connection: Connection) -> Now:
+async def current_counts(connection: Connection) -> CurrentCounts:
     """The figures of this moment."""
     # in the words of the index `runs_unfinished`, which has these rows alone
     rows = await connection.fetch(
@@ -60,10 +60,10 @@ async def now(connection: Connection) -> Now:
     )
     assert row is not None, "an aggregate has a row"
     stages = [status.value for status in RunStatus if status in UNFINISHED]
-    return Now(stages={name: counts.get(name, 0) for name in stages}, **row)
+    return CurrentCounts(stages={name: counts.get(name, 0) for name in stages}, **row)
 
 
-async def bill(connection: Connection, *, today: datetime) -> Bill:
+async def cost_totals(connection: Connection, *, today: datetime) -> CostTotals:
     """What ended and was spent since `today` began, and in all."""
     ended = await connection.fetch(
         """
@@ -85,7 +85,7 @@ async def bill(connection: Connection, *, today: datetime) -> Bill:
         today,
     )
     assert row is not None, "an aggregate has a row"
-    return Bill(
+    return CostTotals(
         ended={one["status"]: one["runs"] for one in ended},
         ended_today={one["status"]: one["today"] for one in ended},
         **row,

@@ -8,7 +8,7 @@ from typing import Any
 import asyncpg
 
 from services.api.database import Connection, scene_delays, storable
-from services.api.domain.run_spec import Asked
+from services.api.domain.run_spec import RunSpec
 from services.api.domain.run_view import UNFINISHED, RunEvent, RunStatus, RunView
 from services.api.http.schemas import CostEstimate
 from shared.contract.events import (
@@ -54,7 +54,7 @@ async def find(connection: Connection, job_id: str, run: int) -> RunRow | None:
 
 
 async def begin(
-    connection: Connection, asked: Asked, run: int, *, estimate: CostEstimate, now: datetime
+    connection: Connection, asked: RunSpec, run: int, *, estimate: CostEstimate, now: datetime
 ) -> RunRow:
     """Begin a run that was asked for here; older ones that are not done are superseded."""
     begun = RunRow(
@@ -198,7 +198,7 @@ _DONE = """
 """
 
 
-async def unfinished(connection: Connection) -> list[SceneRequested]:
+async def unfinished_requests(connection: Connection) -> list[SceneRequested]:
     """The requests of every run that is not done, as they were or would have been published."""
     rows = await connection.fetch(
         """
@@ -230,7 +230,7 @@ def _view(row: asyncpg.Record) -> RunView:
         scene_count=row["scene_count"],
         params=AudioParams.model_validate(row["params"]) if row["params"] else None,
         video=VideoRef.model_validate(row["video"]) if row["video"] else None,
-        asked=frozenset(row["asked"] or ()),
+        requested=frozenset(row["asked"] or ()),
         done=frozenset(row["done"] or ()),
         delays=scene_delays.loaded(row["delays"]),
         track=AudioMerged.model_validate(row["track"]) if row["track"] else None,
@@ -251,7 +251,7 @@ def _saved(view: RunView, status: RunStatus) -> tuple[Any, ...]:
     return (*head, view.started_at, view.generated_at, *rest)
 
 
-def _spec(asked: Asked, index: int) -> dict[str, Any]:
+def _spec(asked: RunSpec, index: int) -> dict[str, Any]:
     """What is asked of one scene, as its row keeps it."""
     spec = asked.scenes[index].model_dump(mode="json", exclude_none=True)
     if index in asked.kept:

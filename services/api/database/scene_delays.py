@@ -33,14 +33,14 @@ def loaded(rows: Mapping[str, Any] | None) -> dict[int, Delay]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pause:
+class ProviderPause:
     """The provider refuses everyone, as scenes that wait for it say."""
 
     reason: str
     scenes: int
 
 
-async def pause(connection: Connection) -> Pause | None:
+async def pause(connection: Connection) -> ProviderPause | None:
     """Why scenes wait for a person to act; None: none does."""
     row = await connection.fetchrow(
         """
@@ -55,7 +55,7 @@ async def pause(connection: Connection) -> Pause | None:
     )
     if row is None or not row["scenes"]:
         return None
-    return Pause(reason=row["reason"], scenes=row["scenes"])
+    return ProviderPause(reason=row["reason"], scenes=row["scenes"])
 
 
 def _dumped(delay: Delay | None) -> Any:

@@ -5,7 +5,7 @@ second try either: the generator watches the cap while it spends. It is kept wit
 asks again is told the same, and the status can compare it with what was spent.
 """
 
-from services.api.domain.run_spec import Asked, RequestInvalidError
+from services.api.domain.run_spec import RequestInvalidError, RunSpec
 from services.api.http.schemas import CostEstimate
 from shared.contract.params import OnMaxCost
 from shared.cost_estimate import within
@@ -14,9 +14,9 @@ from shared.pricing import PricingSettings
 MAX_COST_FIELD = "audio_params.max_cost"
 
 
-def estimate_of(asked: Asked, pricing: PricingSettings) -> CostEstimate:
+def estimate_of(asked: RunSpec, pricing: PricingSettings) -> CostEstimate:
     """What `asked` takes at most; what it keeps costs nothing."""
-    made = asked.made
+    made = asked.to_generate
     told = pricing.estimate(
         [asked.scenes[index].duration_s for index in made],
         has_style=asked.params.style_audio is not None and 0 in made,
@@ -30,12 +30,12 @@ def estimate_of(asked: Asked, pricing: PricingSettings) -> CostEstimate:
     )
 
 
-def is_over_cap(asked: Asked, estimate: CostEstimate) -> bool:
+def is_over_cap(asked: RunSpec, estimate: CostEstimate) -> bool:
     """Whether the run may cost more than it is given."""
     return not within(asked.params.max_cost, spent_usd=0.0, next_usd=estimate.cost_usd)
 
 
-def check_cap(asked: Asked, estimate: CostEstimate) -> None:
+def check_cap(asked: RunSpec, estimate: CostEstimate) -> None:
     """Return if `asked` may begin.
 
     Raises:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from services.api.domain.run_spec import Asked
+from services.api.domain.run_spec import RunSpec
 from services.api.domain.run_view import UNFINISHED, RunStatus
 from shared.contract.params import AudioParams, Kept, Scene, VideoRef
 from shared.errors import SegueError
@@ -31,7 +31,7 @@ class LateStage(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wish:
+class RedriveRequest:
     """What is to be made again; nothing named: what the run that failed still lacks."""
 
     scene: int | None = None  #: this scene alone, and the track
@@ -40,7 +40,7 @@ class Wish:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
+class PreviousScene:
     """One scene of the earlier run."""
 
     scene: Scene
@@ -50,13 +50,13 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Earlier:
+class PreviousRun:
     """The newest run of a job."""
 
     job_id: str
     run: int  #: 0: there is none
     status: RunStatus = RunStatus.SUBMITTED
-    parts: tuple[Part, ...] = ()
+    parts: tuple[PreviousScene, ...] = ()
     is_whole: bool = True  #: the request of every scene is known
     params: AudioParams = field(default_factory=AudioParams)
     video: VideoRef | None = None
@@ -64,7 +64,7 @@ class Earlier:
     has_track: bool = False
 
 
-def asked_again(earlier: Earlier, wish: Wish) -> Asked:
+def build_redrive_spec(earlier: PreviousRun, wish: RedriveRequest) -> RunSpec:
     """The next run: the brief of `earlier`, what is kept of it, and what is made.
 
     Raises:
@@ -73,11 +73,11 @@ def asked_again(earlier: Earlier, wish: Wish) -> Asked:
     _check_run(earlier)
     _check_index(earlier, wish.scene, "--scene")
     _check_index(earlier, wish.first, "--from")
-    wish = wish if wish != Wish() else _gone_on(earlier)
+    wish = wish if wish != RedriveRequest() else _missing_part(earlier)
     if wish.stage is LateStage.MUX:
         _check_mux(earlier)
     kept = _kept(earlier, wish)
-    asked = Asked(
+    asked = RunSpec(
         job_id=earlier.job_id,
         scenes=tuple(part.scene for part in earlier.parts),
         video=earlier.video,
@@ -85,11 +85,13 @@ def asked_again(earlier: Earlier, wish: Wish) -> Asked:
         kept=kept,
     )
     parts = earlier.parts  # music that is there is asked for anew, or the cache would answer
-    anew = frozenset(index for index in asked.made if parts[index].anew or parts[index].is_done)
+    anew = frozenset(
+        index for index in asked.to_generate if parts[index].anew or parts[index].is_done
+    )
     return replace(asked, anew=anew)
 
 
-def _check_run(earlier: Earlier) -> None:
+def _check_run(earlier: PreviousRun) -> None:
     if not earlier.run:
         raise RedriveError(f"job {earlier.job_id} has no run yet: ask for its music first")
     if earlier.status in UNFINISHED:
@@ -103,7 +105,7 @@ def _check_run(earlier: Earlier) -> None:
         )
 
 
-def _check_index(earlier: Earlier, index: int | None, option: str) -> None:
+def _check_index(earlier: PreviousRun, index: int | None, option: str) -> None:
     last = len(earlier.parts) - 1
     if index is not None and not 0 <= index <= last:
         raise RedriveError(
@@ -111,7 +113,7 @@ def _check_index(earlier: Earlier, index: int | None, option: str) -> None:
         )
 
 
-def _check_mux(earlier: Earlier) -> None:
+def _check_mux(earlier: PreviousRun) -> None:
     if not earlier.params.merge_with_video or earlier.video is None:
         raise RedriveError(
             f"run {earlier.run} was asked for no video: --stage merge makes its track again"
@@ -120,16 +122,16 @@ def _check_mux(earlier: Earlier) -> None:
         raise RedriveError(f"run {earlier.run} has no track yet: --stage merge makes it first")
 
 
-def _gone_on(earlier: Earlier) -> Wish:
+def _missing_part(earlier: PreviousRun) -> RedriveRequest:
     """What a run that failed still lacks."""
     if earlier.status is not RunStatus.FAILED:
         raise RedriveError(f"run {earlier.run} did not fail ({earlier.status.value}): {WAYS}")
     if any(not part.is_done for part in earlier.parts):
-        return Wish()
-    return Wish(stage=LateStage.MUX if earlier.has_track else LateStage.MERGE)
+        return RedriveRequest()
+    return RedriveRequest(stage=LateStage.MUX if earlier.has_track else LateStage.MERGE)
 
 
-def _kept(earlier: Earlier, wish: Wish) -> Mapping[int, Kept]:
+def _kept(earlier: PreviousRun, wish: RedriveRequest) -> Mapping[int, Kept]:
     """What the next run takes from earlier ones, by scene."""
     track = wish.stage is LateStage.MUX
     kept: dict[int, Kept] = {}
@@ -144,9 +146,11 @@ def _kept(earlier: Earlier, wish: Wish) -> Mapping[int, Kept]:
     return kept
 
 
-def _source(earlier: Earlier, wish: Wish, index: int, part: Part) -> Kept | None:
+def _source(
+    earlier: PreviousRun, wish: RedriveRequest, index: int, part: PreviousScene
+) -> Kept | None:
     """Where a scene is taken from; None: it is made."""
-    goes_on = wish == Wish()
+    goes_on = wish == RedriveRequest()
     if index == wish.scene or (wish.first is not None and index >= wish.first):
         return None
     if part.is_done:

@@ -1,8 +1,8 @@
 """Asking: from what a client or upstream says to what a run really is.
 
 A body says little and leaves the rest to the job, the settings and the contract's defaults;
-here that becomes one `Asked`, checked against the limits. Two requests are the same when their
-`Asked` is.
+here that becomes one `RunSpec`, checked against the limits. Two requests are the same when their
+`RunSpec` is.
 
 Pure.
 """
@@ -64,7 +64,7 @@ class JobSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class RunSpec:
     """One run, complete: nothing is left to a default any more."""
 
     job_id: str
@@ -75,7 +75,7 @@ class Asked:
     anew: frozenset[int] = frozenset()  #: scenes that the cache must not answer
 
     @property
-    def made(self) -> tuple[int, ...]:
+    def to_generate(self) -> tuple[int, ...]:
         """The scenes that are made in this run."""
         return tuple(index for index in range(len(self.scenes)) if index not in self.kept)
 
@@ -138,9 +138,9 @@ def params_of(said: Mapping[str, Any]) -> AudioParamsBody:
         raise RequestInvalidError(problems_of(error, prefix="audio_params")) from error
 
 
-def ask(
+def build_run_spec(
     job_id: str, *, job: JobSpec, params: AudioParamsBody | None, defaults: DefaultSettings
-) -> Asked:
+) -> RunSpec:
     """The run that `job` and `params` ask for.
 
     Raises:
@@ -161,7 +161,7 @@ def ask(
         wants_video = defaults.merge_with_video and job.video is not None
     if (style := said.pop("style_audio", None)) is not None:
         said["style_audio"] = _style(style)
-    return Asked(
+    return RunSpec(
         job_id=job_id,
         scenes=job.scenes,
         video=job.video,

@@ -98,7 +98,7 @@ class RunView:
     scene_count: int = 0  #: 0: not known yet
     params: AudioParams | None = None  #: None: not known yet
     video: VideoRef | None = None
-    asked: frozenset[int] = frozenset()  #: scenes whose request is known
+    requested: frozenset[int] = frozenset()  #: scenes whose request is known
     done: frozenset[int] = frozenset()  #: scenes whose segment is known
     delays: Mapping[int, Delay] = field(default_factory=dict)  #: of scenes that are not done
     track: AudioMerged | None = None
@@ -147,7 +147,7 @@ class RunView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
+class ViewChange:
     """What an event did."""
 
     view: RunView
@@ -159,13 +159,13 @@ def run_event(event: Event) -> RunEvent | None:
     return event if isinstance(event, RunEvent) else None
 
 
-def project(view: RunView | None, event: RunEvent, *, at: datetime) -> Change:
+def project(view: RunView | None, event: RunEvent, *, at: datetime) -> ViewChange:
     """What is known after `event`, made `at`; `view` is that of its own run, None before any."""
     if view is None:
         view = RunView(job_id=event.job_id, run=event.run, started_at=at)
     assert (view.job_id, view.run) == (event.job_id, event.run), "each run has its own view"
     scene = event if _is_news(view, event) else None
-    return Change(view=_with(view, event, at=at), scene=scene)
+    return ViewChange(view=_with(view, event, at=at), scene=scene)
 
 
 def _with(view: RunView, event: RunEvent, *, at: datetime) -> RunView:
@@ -175,7 +175,7 @@ def _with(view: RunView, event: RunEvent, *, at: datetime) -> RunView:
     view = _started(view, event, at=at)
     match event:
         case SceneRequested():
-            view = replace(view, asked=view.asked | {event.scene_index})
+            view = replace(view, requested=view.requested | {event.scene_index})
         case SceneDelayed():
             view = _delayed(view, event, at=at)
         case SegmentGenerated():
@@ -210,7 +210,7 @@ def _is_news(view: RunView, event: RunEvent) -> bool:
     """Whether `event` says something new of a scene; of its segment the first word counts."""
     match event:
         case SceneRequested():
-            return event.scene_index not in view.asked
+            return event.scene_index not in view.requested
         case SegmentGenerated():
             return event.scene_index not in view.done
         case JobFailed():
@@ -237,9 +237,9 @@ def _gravity(failure: JobFailed) -> tuple[int, int, str]:
 def _started(view: RunView, event: RunEvent, *, at: datetime) -> RunView:
     """When the run began: with its earliest request; until one is read, its earliest event."""
     is_request = isinstance(event, SceneRequested)
-    if view.asked and not is_request:
+    if view.requested and not is_request:
         return view
-    first = at if is_request and not view.asked else min(view.started_at, at)
+    first = at if is_request and not view.requested else min(view.started_at, at)
     return view if first == view.started_at else replace(view, started_at=first)
 
 

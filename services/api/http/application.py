@@ -1,4 +1,4 @@
-"""Web: the FastAPI application around an `Edge`, and the OpenAPI document it answers with."""
+"""Web: the FastAPI application around an `ApiContext`, and the OpenAPI document it answers with."""
 
 from typing import Any
 
@@ -6,8 +6,8 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from services.api.http import problems
-from services.api.http.context import Edge
-from services.api.http.middleware.tracing import Traced
+from services.api.http.context import ApiContext
+from services.api.http.middleware.tracing import TracingMiddleware
 from services.api.http.routes import (
     cancel,
     generate,
@@ -42,8 +42,8 @@ EXAMPLE_BODY = {
 _REF = "#/components/schemas/{model}"
 
 
-def create_app(edge: Edge) -> FastAPI:
-    """The application that serves `edge`."""
+def create_app(context: ApiContext) -> FastAPI:
+    """The application that serves `context`."""
     app = FastAPI(
         title="Segue",
         version=service_version(),
@@ -51,9 +51,9 @@ def create_app(edge: Edge) -> FastAPI:
         docs_url=None,  # both pages would load scripts from elsewhere
         redoc_url=None,
     )
-    app.state.edge = edge
-    app.add_middleware(Traced, log=edge.log, serving=trace.serving())
-    problems.install(app, edge.log)
+    app.state.context = context
+    app.add_middleware(TracingMiddleware, log=context.log, serving=trace.serving())
+    problems.install(app, context.log)
     for routes in (generate, cancel, status_stream, media, videos, styles, webhooks, health):
         app.include_router(routes.router)
     document = _document(app)
@@ -66,7 +66,7 @@ def _document(app: FastAPI) -> dict[str, Any]:
         title=app.title, version=app.version, description=app.description, routes=app.routes
     )
     schemas = document["components"]["schemas"]
-    for model in (GenerateBody, webhooks.PredictionNews, problems.Problem):
+    for model in (GenerateBody, webhooks.PredictionWebhook, problems.Problem):
         schema = model.model_json_schema(ref_template=_REF)
         schemas.update(schema.pop("$defs", {}))
         schemas[model.__name__] = schema

@@ -23,7 +23,7 @@ _RANGE = re.compile(r"^bytes=(\d{0,18})-(\d{0,18})$", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class ByteRange:
     """Bytes `[start, end)`."""
 
     start: int
@@ -34,7 +34,7 @@ class UnsatisfiableRangeError(ValueError):
     """The range lies behind the end."""
 
 
-def span_of(header: str | None, size_bytes: int) -> Span | None:
+def parse_range(header: str | None, size_bytes: int) -> ByteRange | None:
     """What a Range header asks for of an object; None: everything.
 
     Raises:
@@ -52,7 +52,7 @@ def span_of(header: str | None, size_bytes: int) -> Span | None:
             return None
     if start >= size_bytes or start >= end:
         raise UnsatisfiableRangeError(header)
-    return Span(start, end)
+    return ByteRange(start, end)
 
 
 def respond(
@@ -67,7 +67,7 @@ def respond(
     if request.headers.get("if-range", etag) != etag:
         wanted = None  # the bytes changed since, or are named by a date: send them whole
     try:
-        span = span_of(wanted, found.size_bytes) if request.method == "GET" else None
+        span = parse_range(wanted, found.size_bytes) if request.method == "GET" else None
     except UnsatisfiableRangeError:
         return problem_response(
             request,
@@ -76,7 +76,7 @@ def respond(
             headers={**headers, "Content-Range": f"bytes */{found.size_bytes}"},
         )
     whole = span is None
-    span = span or Span(0, found.size_bytes)
+    span = span or ByteRange(0, found.size_bytes)
     headers["Content-Length"] = str(span.end - span.start)
     headers["Content-Type"] = found.content_type
     if request.method == "HEAD":

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from services.api.background.job_notifications import Notices
+from services.api.background.job_notifications import JobNotifications
 from services.api.database import Database
 from services.api.http.webhook_keys import WebhookKeys
 from services.api.settings import ApiSettings
@@ -46,7 +46,7 @@ class SegmentPaths:
 
 
 @dataclass(kw_only=True)
-class Edge:
+class ApiContext:
     """The parts behind the routes."""
 
     settings: ApiSettings
@@ -56,7 +56,7 @@ class Edge:
     paths: SegmentPaths
     webhook_links: WebhookLinks
     webhook_keys: WebhookKeys
-    notices: Notices
+    notices: JobNotifications
     probes: tuple[Probe, ...]
     clock: Clock
     log: Logger
@@ -68,10 +68,10 @@ class Edge:
         self.uploads = asyncio.Semaphore(self.settings.limits.uploads_max)
 
 
-async def _edge(request: Request) -> Edge:  # were it not async, each request took a thread
-    edge = request.app.state.edge
-    assert isinstance(edge, Edge), "app.py puts it there"
-    return edge
+async def _context(request: Request) -> ApiContext:  # were it not async, each request took a thread
+    context = request.app.state.context
+    assert isinstance(context, ApiContext), "app.py puts it there"
+    return context
 
 
-EdgeDep = Annotated[Edge, Depends(_edge)]
+ContextDep = Annotated[ApiContext, Depends(_context)]

@@ -1,4 +1,4 @@
-"""Problems: every error of the HTTP edge as an RFC 9457 problem, from one table.
+"""Problems: every error of the HTTP context as an RFC 9457 problem, from one table.
 
 Whoever finds the fault raises the error that says it; the table here chooses the status. A
 fault nobody expected is logged with its traceback and answered without one.

@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 
 from services.api.database import Connection, Database, jobs, offsets, outbox, runs
 from services.api.database import scene_delays as delays
-from services.api.database.jobs import Shown
+from services.api.database.jobs import JobProgress
 from services.api.database.outbox import Waiting
 from services.api.database.runs import RunKey
 from services.api.database.scene_delays import SceneKey
@@ -271,10 +271,10 @@ async def _write(connection: Connection, folded: _Folded, *, now: datetime) -> N
     await delays.save(connection, folded.delays)
     shown = [views[job_id, newest[job_id]] for job_id in sorted({job for job, _ in folded.changed})]
     told = [
-        Shown(job_id=view.job_id, run=view.run, progress=progress_of(view), video=view.video)
+        JobProgress(job_id=view.job_id, run=view.run, progress=progress_of(view), video=view.video)
         for view in shown
     ]
-    await jobs.show(connection, told, now=now)
+    await jobs.save_progress(connection, told, now=now)
 
 
 def _said_at(record: Record) -> datetime | None:

@@ -40,7 +40,7 @@ OFFSETS_S = 15.0
 METADATA_MS = 10_000  # topics that others make late are found this soon
 
 
-class Projector(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is untyped
+class ProjectionConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is untyped
     """Reads every event topic into the database, for as long as it is told to."""
 
     def __init__(

@@ -20,7 +20,7 @@ from aiokafka.errors import KafkaError
 
 from services.api.database import Connection, Database, offsets
 from services.api.database.operators import rebuild
-from services.api.database.operators.rebuild import SCHEMA, Compared
+from services.api.database.operators.rebuild import SCHEMA, TableComparison
 from services.api.projection.apply_batch import Applier, Batch
 from services.api.settings import ApiSettings
 from shared.clock import Clock
@@ -45,14 +45,14 @@ class RebuildError(SegueError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rebuilt:
+class RebuildReport:
     """What came of it."""
 
     epoch: str
     records: int
     partitions_cut: int  #: partitions whose first records were removed by age
     jobs_left: int  #: jobs older than the log, which were not looked at
-    tables: Mapping[str, Compared]
+    tables: Mapping[str, TableComparison]
     applied: bool
 
     @property
@@ -62,7 +62,7 @@ class Rebuilt:
 
 
 @dataclass(kw_only=True)
-class Rebuilding:
+class ProjectionRebuild:
     """One rebuild."""
 
     settings: ApiSettings
@@ -70,7 +70,7 @@ class Rebuilding:
     log: Logger
     tell: Tell
 
-    async def run(self, *, apply: bool) -> Rebuilt:
+    async def run(self, *, apply: bool) -> RebuildReport:
         """Read everything, compare, and write what differs if `apply`.
 
         Raises:
@@ -96,36 +96,36 @@ class Rebuilding:
             except (KafkaError, OSError, TimeoutError) as error:
                 raise RetryableError(f"Kafka: {error!r}") from error
 
-    async def _rebuilt(self, live: Database, second: Database, *, apply: bool) -> Rebuilt:
+    async def _rebuilt(self, live: Database, second: Database, *, apply: bool) -> RebuildReport:
         consumer = AIOKafkaConsumer(**connection(self.settings.kafka), enable_auto_commit=False)
         await consumer.start()
         try:
             async with live.connection() as one:
-                begun = await rebuild.standing(one, self._epoch, hold=False)
+                begun = await rebuild.stored_positions(one, self._epoch, hold=False)
             reading = _Reading(consumer, self._applier(second), tell=self.tell)
             since = await reading.begin(begun, now=self.clock.now())
             for _ in range(ROUNDS_MAX):
                 async with live.connection() as one:
-                    standing = await rebuild.standing(one, self._epoch, hold=False)
+                    standing = await rebuild.stored_positions(one, self._epoch, hold=False)
                 if reading.done and reading.left(standing) <= HELD_RECORDS:
                     break
                 await reading.read_to(standing)
             async with live.transaction() as one:
-                await reading.read_to(await rebuild.standing(one, self._epoch, hold=True))
+                await reading.read_to(await rebuild.stored_positions(one, self._epoch, hold=True))
                 return await self._compared(one, reading, since=since, apply=apply)
         finally:
             await consumer.stop()
 
     async def _compared(
         self, one: Connection, reading: "_Reading", *, since: datetime | None, apply: bool
-    ) -> Rebuilt:
+    ) -> RebuildReport:
         left = await rebuild.choose(one, self._live, since=since)
         if apply:
             await rebuild.lock_jobs(one, self._live)
         tables = {table: await rebuild.compare(one, self._live, table) for table in TABLES}
         if apply:
             await rebuild.write(one, self._live, now=self.clock.now())
-        return Rebuilt(
+        return RebuildReport(
             epoch=self._epoch,
             records=reading.done,
             partitions_cut=reading.partitions_cut,

@@ -16,33 +16,35 @@ REASON_CHARS_MAX = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cancelled:
+class CancelOutcome:
     """What came of it."""
 
     job_id: str
     run: int  #: the newest; 0: none was asked for
     status: RunStatus | None  #: of that run, before this
-    asked: bool  #: it is to stop; else there was nothing to stop
+    is_cancelling: bool  #: it is to stop; else there was nothing to stop
     message: str
 
 
 async def cancel(
     connection: Connection, job_id: str, *, run: int | None, reason: str, now: datetime
-) -> Cancelled | None:
+) -> CancelOutcome | None:
     """Stop the newest run of a job; None: nobody knows the job.
 
     `run`: stop only that one; a newer one goes on.
     """
     if not await jobs.lock(connection, [job_id]):
         return None
-    plan = await planned(connection, job_id, run=run)
-    if plan is not None and plan.asked:
+    plan = await plan_cancel(connection, job_id, run=run)
+    if plan is not None and plan.is_cancelling:
         event = JobCancelled(job_id=job_id, run=plan.run, reason=reason)
         await outbox.add_events(connection, [event], now=now)
     return plan
 
 
-async def planned(connection: Connection, job_id: str, *, run: int | None) -> Cancelled | None:
+async def plan_cancel(
+    connection: Connection, job_id: str, *, run: int | None
+) -> CancelOutcome | None:
     """What `cancel` would come to."""
     number = await jobs.newest_run(connection, job_id)
     if number is None:
@@ -50,11 +52,11 @@ async def planned(connection: Connection, job_id: str, *, run: int | None) -> Ca
     newest = await runs.find(connection, job_id, number) if number else None
     status = None if newest is None else newest.status
     why_not = _why_not(run, number, status)
-    return Cancelled(
+    return CancelOutcome(
         job_id=job_id,
         run=number,
         status=status,
-        asked=why_not is None,
+        is_cancelling=why_not is None,
         message=why_not or f"run {number} stops; nothing more is spent on it",
     )
 

@@ -11,8 +11,8 @@ upstream named) cannot be used, as any wrong content.
 from datetime import datetime
 
 from services.api.database import Connection, jobs
-from services.api.domain.run_spec import ask, spec_of_stitched, stitched_digest
-from services.api.runs.start import begin, locked_job
+from services.api.domain.run_spec import build_run_spec, spec_of_stitched, stitched_digest
+from services.api.runs.start import begin, lock_job
 from services.api.settings import ApiSettings
 from shared.contract.events import VideoStitched
 
@@ -32,9 +32,9 @@ async def take(
     """
     said = spec_of_stitched(event, settings.limits)
     digest = stitched_digest(event)
-    job = await locked_job(connection, event.job_id, said, now=now)
+    job = await lock_job(connection, event.job_id, said, now=now)
     assert job is not None, "upstream sends scenes, so the job is made"
-    asked = ask(event.job_id, job=job.spec, params=None, defaults=settings.defaults)
+    asked = build_run_spec(event.job_id, job=job.spec, params=None, defaults=settings.defaults)
     if digest in job.stitched_hashes:
         return False
     await jobs.remember_stitched(connection, event.job_id, digest)

@@ -30,7 +30,7 @@ async def resume(connection: Connection, *, clock: Clock, log: Logger) -> int:
     Raises:
         DatabaseUnavailableError: nothing was done.
     """
-    requests = await runs.unfinished(connection)
+    requests = await runs.unfinished_requests(connection)
     await outbox.add_events(connection, requests, now=clock.now())
     return _told(len(requests), log)
 

@@ -8,19 +8,19 @@ after a run ended, asking again begins a new one.
 from datetime import datetime
 
 from services.api.database import Connection, jobs, outbox, runs
-from services.api.database.jobs import JobRow, Shown
+from services.api.database.jobs import JobProgress, JobRow
 from services.api.database.operators import redrive
 from services.api.database.runs import RunRow
 from services.api.domain.cost_estimate import check_cap, estimate_of
-from services.api.domain.redrive import RedriveError, Wish, asked_again
-from services.api.domain.run_spec import Asked, JobSpec
+from services.api.domain.redrive import RedriveError, RedriveRequest, build_redrive_spec
+from services.api.domain.run_spec import JobSpec, RunSpec
 from services.api.domain.run_view import UNFINISHED, RunView
 from services.api.http.presenter import progress_of
 from shared.contract.events import SceneRequested
 from shared.pricing import PricingSettings
 
 
-async def locked_job(
+async def lock_job(
     connection: Connection, job_id: str, said: JobSpec, *, now: datetime
 ) -> JobRow | None:
     """The job with what was said of it now, locked; None when it is unknown and has no scenes."""
@@ -43,7 +43,7 @@ async def locked_job(
 async def begin(
     connection: Connection,
     job: JobRow,
-    asked: Asked,
+    asked: RunSpec,
     *,
     pricing: PricingSettings,
     now: datetime,
@@ -66,18 +66,20 @@ async def begin(
     begun = await runs.begin(connection, asked, job.run + 1, estimate=estimate, now=now)
     await jobs.describe(connection, job.job_id, job.spec, now=now)
     view = RunView(job_id=job.job_id, run=begun.run, started_at=now)
-    shown = Shown(job_id=job.job_id, run=begun.run, progress=progress_of(view), video=asked.video)
-    await jobs.show(connection, [shown], now=now)
+    shown = JobProgress(
+        job_id=job.job_id, run=begun.run, progress=progress_of(view), video=asked.video
+    )
+    await jobs.save_progress(connection, [shown], now=now)
     await outbox.add_events(
         connection, requests_of(asked, begun.run), now=now, traceparent=traceparent
     )
     return begun, True
 
 
-async def begin_again(
+async def start_redrive(
     connection: Connection,
     job_id: str,
-    wish: Wish,
+    wish: RedriveRequest,
     *,
     of_run: int,
     pricing: PricingSettings,
@@ -90,16 +92,16 @@ async def begin_again(
         RequestInvalidError: its estimate is over its cap.
     """
     job = (await jobs.lock(connection, [job_id])).get(job_id)
-    earlier = await redrive.earlier(connection, job_id)
+    earlier = await redrive.previous_run(connection, job_id)
     if job is None or earlier is None or earlier.run != of_run:
         raise RedriveError(f"another run than {of_run} is the newest by now: look again")
-    asked = asked_again(earlier, wish)
+    asked = build_redrive_spec(earlier, wish)
     begun, _ = await begin(connection, job, asked, pricing=pricing, now=now)
     assert begun.run == of_run + 1, "a run that is under way is refused"
     return begun
 
 
-def requests_of(asked: Asked, run: int) -> list[SceneRequested]:
+def requests_of(asked: RunSpec, run: int) -> list[SceneRequested]:
     """One `scene.requested` per scene, in order."""
     return [
         SceneRequested(

@@ -63,14 +63,14 @@ async def begin(
     return number
 
 
-async def tell(connection: Connection, number: int, progress: Mapping[str, Any]) -> None:
+async def save_progress(connection: Connection, number: int, progress: Mapping[str, Any]) -> None:
     """Replace what is known of how far it has come."""
     await connection.execute(
         "UPDATE operator_actions SET progress = $2 WHERE id = $1", number, dict(progress)
     )
 
 
-async def again(connection: Connection, number: int) -> None:
+async def resume(connection: Connection, number: int) -> None:
     """It goes on after an interruption."""
     await connection.execute(
         "UPDATE operator_actions SET state = 'running', ended_at = NULL WHERE id = $1", number

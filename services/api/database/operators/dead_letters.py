@@ -15,7 +15,7 @@ from services.api.database import Connection, storable
 LetterPlace = tuple[str, int, int]  #: dead-letter topic without prefix, partition, offset
 
 
-class Fate(StrEnum):
+class Resolution(StrEnum):
     """What became of it."""
 
     REQUEUED = "requeued"
@@ -23,16 +23,16 @@ class Fate(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fated:
+class ResolvedLetter:
     """A letter that waits no more."""
 
-    fate: Fate
+    resolution: Resolution
     action: int  #: the audit's row
     is_done: bool  #: or its command was interrupted before
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Marked:
+class ClaimedLetter:
     """A letter to be marked."""
 
     place: LetterPlace
@@ -40,9 +40,9 @@ class Marked:
     run: int | None
 
 
-async def fates(
+async def resolutions(
     connection: Connection, epoch: str, topics: Collection[str]
-) -> Mapping[LetterPlace, Fated]:
+) -> Mapping[LetterPlace, ResolvedLetter]:
     """What is known of letters of these topics."""
     rows = await connection.fetch(
         """
@@ -53,19 +53,19 @@ async def fates(
         list(topics),
     )
     return {
-        (row["topic"], row["partition"], row["offset"]): Fated(
-            fate=Fate(row["fate"]), action=row["action"], is_done=row["is_done"]
+        (row["topic"], row["partition"], row["offset"]): ResolvedLetter(
+            resolution=Resolution(row["fate"]), action=row["action"], is_done=row["is_done"]
         )
         for row in rows
     }
 
 
-async def mark(
+async def claim(
     connection: Connection,
     epoch: str,
-    letters: Sequence[Marked],
+    letters: Sequence[ClaimedLetter],
     *,
-    fate: Fate,
+    resolution: Resolution,
     action: int,
     now: datetime,
 ) -> None:
@@ -77,13 +77,13 @@ async def mark(
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING
         """,
         [
-            (epoch, *one.place, storable(one.job_id), one.run, fate.value, action, now)
+            (epoch, *one.place, storable(one.job_id), one.run, resolution.value, action, now)
             for one in letters
         ],
     )
 
 
-async def done(
+async def complete(
     connection: Connection, epoch: str, places: Collection[LetterPlace], *, now: datetime
 ) -> None:
     """Say that their command came to these."""
@@ -102,7 +102,7 @@ async def done(
     )
 
 
-async def settled(
+async def count_resolved(
     connection: Connection, epoch: str, starts: Mapping[tuple[str, int], int]
 ) -> Mapping[str, int]:
     """How many of each topic wait no more; `starts`: where its partitions begin in the log."""

@@ -34,7 +34,7 @@ _FACTS = {"jobs": _JOBS, "runs": _RUNS, "scenes": _SCENES}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Compared:
+class TableComparison:
     """How the rows of one table compare with what the log says."""
 
     same: int
@@ -75,7 +75,7 @@ async def newest_epoch(connection: Connection) -> str | None:
     return found
 
 
-async def standing(
+async def stored_positions(
     connection: Connection, epoch: str, *, hold: bool
 ) -> Mapping[tuple[str, int], int]:
     """How far the live projection has read; `hold` keeps it there until the transaction ends."""
@@ -122,7 +122,7 @@ async def choose(connection: Connection, live: str, *, since: datetime | None) -
     return older
 
 
-async def compare(connection: Connection, live: str, table: str) -> Compared:
+async def compare(connection: Connection, live: str, table: str) -> TableComparison:
     """Compare the live rows of the chosen jobs with those of the second set."""
     keys = ", ".join(_KEYS[table])
     join = f'FROM (SELECT * FROM "{live}".{table} JOIN chosen USING (job_id)) l'
@@ -146,7 +146,7 @@ async def compare(connection: Connection, live: str, table: str) -> Compared:
         f"SELECT concat_ws(' / ', {keys}) AS key {join} WHERE {told} AND {differs} "
         f"ORDER BY {keys} LIMIT {EXAMPLES_MAX}"
     )
-    return Compared(**counted, examples=tuple(row["key"] for row in examples))
+    return TableComparison(**counted, examples=tuple(row["key"] for row in examples))
 
 
 async def write(connection: Connection, live: str, *, now: datetime) -> None:

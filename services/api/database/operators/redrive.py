@@ -4,18 +4,18 @@ I/O: PostgreSQL, on the connection handed in.
 """
 
 from services.api.database import Connection, jobs, runs
-from services.api.domain.redrive import Earlier, Part
+from services.api.domain.redrive import PreviousRun, PreviousScene
 from shared.contract.params import AudioParams, Kept, Scene
 
 
-async def earlier(connection: Connection, job_id: str) -> Earlier | None:
+async def previous_run(connection: Connection, job_id: str) -> PreviousRun | None:
     """The newest run of a job; None: nobody knows the job. Its `run` is 0 before any."""
     number = await jobs.newest_run(connection, job_id)
     if number is None:
         return None
     view = (await runs.load(connection, [(job_id, number)])).get((job_id, number))
     if view is None:
-        return Earlier(job_id=job_id, run=0)
+        return PreviousRun(job_id=job_id, run=0)
     rows = await connection.fetch(
         """
         SELECT s.scene_index, s.spec, s.state FROM scenes s JOIN runs r USING (job_id, run)
@@ -25,12 +25,12 @@ async def earlier(connection: Connection, job_id: str) -> Earlier | None:
         job_id,
         number,
     )
-    return Earlier(
+    return PreviousRun(
         job_id=job_id,
         run=number,
         status=view.status,
         parts=tuple(
-            Part(
+            PreviousScene(
                 scene=Scene.model_validate(row["spec"]),
                 is_done=row["state"] == "done",
                 kept=Kept.model_validate(row["spec"]["kept"]) if "kept" in row["spec"] else None,

@@ -11,7 +11,7 @@ async def job_ids(connection: Connection) -> list[str]:
     return [row["job_id"] for row in await connection.fetch("SELECT job_id FROM jobs")]
 
 
-async def unfinished(connection: Connection) -> list[tuple[str, int]]:
+async def unfinished_runs(connection: Connection) -> list[tuple[str, int]]:
     """Every run that has not ended, by job and number, and those that it takes scenes from."""
     rows = await connection.fetch(
         """
@@ -25,12 +25,12 @@ async def unfinished(connection: Connection) -> list[tuple[str, int]]:
     return [(row["job_id"], row["run"]) for row in rows]
 
 
-async def is_named(connection: Connection, key: str) -> bool:
+async def is_referenced(connection: Connection, key: str) -> bool:
     """Whether any job or run names this handed-in file."""
     return bool(await connection.fetchval(_NAMED, key))
 
 
-async def named(connection: Connection) -> frozenset[str]:
+async def referenced_uploads(connection: Connection) -> frozenset[str]:
     """Every handed-in file that a job or run names."""
     rows = await connection.fetch(_ALL_NAMED)
     return frozenset(row["key"] for row in rows if row["key"])

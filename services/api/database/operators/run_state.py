@@ -16,13 +16,13 @@ LOCK_REPLAY = 0x5E60_0004
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunStanding:
+class RunState:
     """One run."""
 
     status: RunStatus
     has_track: bool
     has_video: bool
-    made: frozenset[int]  #: scenes whose music lies in the store, by index
+    stored_scenes: frozenset[int]  #: scenes whose music lies in the store, by index
 
     @property
     def is_running(self) -> bool:
@@ -30,14 +30,14 @@ class RunStanding:
         return self.status in UNFINISHED
 
 
-async def try_lock(connection: Connection) -> bool:
+async def try_replay_lock(connection: Connection) -> bool:
     """Whether this session is now the one that replays; it is until it ends."""
     return bool(await connection.fetchval("SELECT pg_try_advisory_lock($1)", LOCK_REPLAY))
 
 
-async def of_runs(
+async def for_runs(
     connection: Connection, asked: Collection[tuple[str, int]]
-) -> Mapping[tuple[str, int], RunStanding]:
+) -> Mapping[tuple[str, int], RunState]:
     """Those of `asked` (job and run) that there are."""
     rows = await connection.fetch(
         _STANDING
@@ -48,16 +48,16 @@ async def of_runs(
         [job_id for job_id, _ in asked],
         [run for _, run in asked],
     )
-    return {(row["job_id"], row["run"]): _standing(row) for row in rows}
+    return {(row["job_id"], row["run"]): _run_state(row) for row in rows}
 
 
-async def of_job(connection: Connection, job_id: str) -> Mapping[int, RunStanding]:
+async def for_job(connection: Connection, job_id: str) -> Mapping[int, RunState]:
     """Every run of a job, the first one first."""
     rows = await connection.fetch(_STANDING + "WHERE r.job_id = $1 ORDER BY r.run", job_id)
-    return {row["run"]: _standing(row) for row in rows}
+    return {row["run"]: _run_state(row) for row in rows}
 
 
-async def began(connection: Connection, job_id: str) -> datetime | None:
+async def created_at(connection: Connection, job_id: str) -> datetime | None:
     """When a job became known; None: it is not."""
     found: datetime | None = await connection.fetchval(
         "SELECT created_at FROM jobs WHERE job_id = $1", job_id
@@ -65,7 +65,7 @@ async def began(connection: Connection, job_id: str) -> datetime | None:
     return found
 
 
-async def known(connection: Connection, job_ids: Collection[str]) -> frozenset[str]:
+async def existing_jobs(connection: Connection, job_ids: Collection[str]) -> frozenset[str]:
     """Those of `job_ids` that there are."""
     rows = await connection.fetch(
         "SELECT job_id FROM jobs WHERE job_id = ANY($1::text[])", list(job_ids)
@@ -82,10 +82,10 @@ _STANDING = """
 """
 
 
-def _standing(row: asyncpg.Record) -> RunStanding:
-    return RunStanding(
+def _run_state(row: asyncpg.Record) -> RunState:
+    return RunState(
         status=RunStatus(row["status"]),
         has_track=row["has_track"],
         has_video=row["has_video"],
-        made=frozenset(row["made"]),
+        stored_scenes=frozenset(row["made"]),
     )

@@ -21,7 +21,7 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 _NO_ROUTE = "none"  # a path is what a client chose, and no label
 
 
-class Door:
+class AdmissionControl:
     """An application that is another one as soon as that can be had; `requests_max` at once."""
 
     def __init__(self, health: Health, *, requests_max: int) -> None:

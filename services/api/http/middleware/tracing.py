@@ -19,13 +19,13 @@ from shared.telemetry.trace import Carried, Serving
 _QUIET = frozenset({"/livez", "/readyz", "/metrics"})
 
 
-def concerns(job_id: str) -> None:
+def bind_job(job_id: str) -> None:
     """The request that is answered here is about this job: its lines and its span say so."""
     bind(job_id=job_id)
     trace.note({"segue.job_id": job_id})
 
 
-class Traced:
+class TracingMiddleware:
     """An application whose requests belong to traces."""
 
     def __init__(self, app: ASGIApp, *, log: Logger, serving: Serving) -> None:
@@ -55,7 +55,7 @@ class Traced:
             await self._app(scope, receive, answer)
             route = getattr(scope.get("route"), "path", None)
             if job_id := scope.get("path_params", {}).get("job_id"):
-                concerns(job_id)
+                bind_job(job_id)
             span.name(f"{method} {route}" if route else method)
             span.set({"http.route": route, "http.response.status_code": status})
             if status >= HTTPStatus.INTERNAL_SERVER_ERROR:

@@ -8,7 +8,7 @@ from fastapi.responses import JSONResponse
 from starlette.responses import Response
 
 from services.api.domain.request_fields import JobIdText, Text
-from services.api.http.context import EdgeDep
+from services.api.http.context import ContextDep
 from services.api.http.openapi import problems
 from services.api.http.presenter import BASE_PATH, links_of
 from services.api.http.problems import UnknownJobError
@@ -32,7 +32,7 @@ router = APIRouter(tags=["audio"])
 )
 async def cancel_run(
     job_id: JobIdText,
-    edge: EdgeDep,
+    context: ContextDep,
     run: Annotated[
         int | None, Query(ge=1, le=NUMBER_MAX, description="Only this run, if it is the newest.")
     ] = None,
@@ -41,18 +41,18 @@ async def cancel_run(
     ] = "",
 ) -> Response:
     """Cancel; asked again, or of a run that has ended, it changes nothing."""
-    async with edge.database.transaction() as connection:
-        told = await cancel(connection, job_id, run=run, reason=reason, now=edge.clock.now())
+    async with context.database.transaction() as connection:
+        told = await cancel(connection, job_id, run=run, reason=reason, now=context.clock.now())
     if told is None:
         raise UnknownJobError(job_id)
-    if told.asked:
-        edge.log.info("job is cancelled", action="job.cancelled", job_id=job_id, run=told.run)
+    if told.is_cancelling:
+        context.log.info("job is cancelled", action="job.cancelled", job_id=job_id, run=told.run)
     answer = CancelAnswer(
         job_id=job_id,
         run=told.run,
-        cancelling=told.asked,
+        cancelling=told.is_cancelling,
         message=told.message,
         links=links_of(job_id),
     )
-    status = HTTPStatus.ACCEPTED if told.asked else HTTPStatus.OK
+    status = HTTPStatus.ACCEPTED if told.is_cancelling else HTTPStatus.OK
     return JSONResponse(answer.model_dump(mode="json"), status_code=status)

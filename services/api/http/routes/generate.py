@@ -15,13 +15,13 @@ from services.api.domain.request_fields import KEY_PART_CHARS_MAX, JobIdText
 from services.api.domain.run_spec import (
     JobSpec,
     RequestInvalidError,
-    ask,
+    build_run_spec,
     digest_of,
     problems_of,
     spec_of_body,
 )
-from services.api.http.context import Edge, EdgeDep
-from services.api.http.middleware.tracing import concerns
+from services.api.http.context import ApiContext, ContextDep
+from services.api.http.middleware.tracing import bind_job
 from services.api.http.openapi import problems
 from services.api.http.presenter import BASE_PATH, started_answer, status_answer
 from services.api.http.problems import ProblemError, UnknownJobError
@@ -33,7 +33,7 @@ from services.api.http.schemas import (
     StyleBody,
     VideoBody,
 )
-from services.api.runs.start import begin, locked_job
+from services.api.runs.start import begin, lock_job
 from shared.storage.keys import check_key
 
 POLL_AFTER_S = 2  # a fair pace for whoever polls the status
@@ -74,20 +74,22 @@ IdempotencyKey = Annotated[
     summary="Start audio generation for all scenes of a job",
 )
 async def generate_scenes(
-    request: Request, edge: EdgeDep, idempotency_key: IdempotencyKey = None
+    request: Request, context: ContextDep, idempotency_key: IdempotencyKey = None
 ) -> Response:
     """Begin a run, or answer with the one that runs for the same request."""
-    limits = edge.settings.limits
+    limits = context.settings.limits
     raw = await read_json(request, bytes_max=limits.body_bytes_max, part_s=limits.receive_s)
     body = _parsed(raw)
-    concerns(body.job_id)
+    bind_job(body.job_id)
     said = spec_of_body(body, limits)
-    await _check_object(edge, body.video, field="video", route="/api/v3/videos")
+    await _check_object(context, body.video, field="video", route="/api/v3/videos")
     style = body.audio_params.style_audio if body.audio_params else None
-    await _check_object(edge, style, field="audio_params.style_audio", route="/api/v3/audio/styles")
+    await _check_object(
+        context, style, field="audio_params.style_audio", route="/api/v3/audio/styles"
+    )
     try:
-        async with edge.database.transaction() as connection:
-            answer = await _answered_once(connection, edge, body, said, idempotency_key)
+        async with context.database.transaction() as connection:
+            answer = await _answered_once(connection, context, body, said, idempotency_key)
     except LockWaitError as error:
         if idempotency_key is None:
             raise
@@ -101,17 +103,17 @@ async def generate_scenes(
 
 
 async def _answered_once(
-    connection: Connection, edge: Edge, body: GenerateBody, said: JobSpec, key: str | None
+    connection: Connection, context: ApiContext, body: GenerateBody, said: JobSpec, key: str | None
 ) -> dict[str, Any]:
     """The answer to `body`, or the kept one if its key was used before."""
     if key is None:
-        return await _start(connection, edge, body, said)
-    now = edge.clock.now()
+        return await _start(connection, context, body, said)
+    now = context.clock.now()
     digest = digest_of(body.model_dump(mode="json", exclude_unset=True))
-    oldest = now - timedelta(seconds=edge.settings.idempotency_s)
+    oldest = now - timedelta(seconds=context.settings.idempotency_s)
     kept = await idempotency_keys.take(connection, key, digest, now=now, oldest=oldest)
     if kept is None:
-        answer = await _start(connection, edge, body, said)
+        answer = await _start(connection, context, body, said)
         await idempotency_keys.keep(connection, key, status_code=HTTPStatus.ACCEPTED, answer=answer)
         return answer
     if kept.request_hash != digest or kept.answer is None:
@@ -124,20 +126,20 @@ async def _answered_once(
 
 
 async def _start(
-    connection: Connection, edge: Edge, body: GenerateBody, said: JobSpec
+    connection: Connection, context: ApiContext, body: GenerateBody, said: JobSpec
 ) -> dict[str, Any]:
-    now = edge.clock.now()
-    job = await locked_job(connection, body.job_id, said, now=now)
+    now = context.clock.now()
+    job = await lock_job(connection, body.job_id, said, now=now)
     if job is None:
         raise UnknownJobError(body.job_id)
-    asked = ask(
-        body.job_id, job=job.spec, params=body.audio_params, defaults=edge.settings.defaults
+    asked = build_run_spec(
+        body.job_id, job=job.spec, params=body.audio_params, defaults=context.settings.defaults
     )
-    run, begun = await begin(connection, job, asked, pricing=edge.settings.pricing, now=now)
-    edge.log.info(
+    run, begun = await begin(connection, job, asked, pricing=context.settings.pricing, now=now)
+    context.log.info(
         "job accepted", action="job.accepted", job_id=body.job_id, run=run.run, begun=begun
     )
-    estimate = estimate_of(asked, edge.settings.pricing)
+    estimate = estimate_of(asked, context.settings.pricing)
     return started_answer(body.job_id, run, estimate=estimate).model_dump(mode="json")
 
 
@@ -154,7 +156,7 @@ def _parsed(raw: bytes) -> GenerateBody:
 
 
 async def _check_object(
-    edge: Edge, media: VideoBody | StyleBody | str | None, *, field: str, route: str
+    context: ApiContext, media: VideoBody | StyleBody | str | None, *, field: str, route: str
 ) -> None:
     """Whether `media` is in the store, if it is said to be there."""
     if media is None or isinstance(media, str) or media.object is None:
@@ -164,7 +166,7 @@ async def _check_object(
     except ValueError as error:
         raise RequestInvalidError([(f"{field}.object", str(error))]) from error
     possible = max(map(len, key.split("/"))) <= KEY_PART_CHARS_MAX
-    if not possible or await edge.store.stat(key) is None:
+    if not possible or await context.store.stat(key) is None:
         told = f"there is no object {key}: hand the file in with POST {route}"
         raise RequestInvalidError([(f"{field}.object", told)])
 
@@ -178,18 +180,18 @@ async def _check_object(
     },
     summary="How the newest run of a job goes",
 )
-async def show_status(job_id: JobIdText, request: Request, edge: EdgeDep) -> Response:
+async def show_status(job_id: JobIdText, request: Request, context: ContextDep) -> Response:
     """Everything known of the job's newest run."""
-    async with edge.database.connection() as connection:
+    async with context.database.connection() as connection:
         row = await status_view.read(connection, job_id)
     if row is None:
         raise UnknownJobError(job_id)
-    etag = f'W/"{row.version}-{edge.paths.period}"'
+    etag = f'W/"{row.version}-{context.paths.period}"'
     headers = {"ETag": etag, "Cache-Control": "no-cache"}
     told = [one.strip() for one in request.headers.get("if-none-match", "").split(",")]
     if etag in told or "*" in told:
         return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
-    answer = status_answer(row, seal=edge.paths.path)
+    answer = status_answer(row, seal=context.paths.path)
     return Response(
         answer.model_dump_json(), headers={**headers, "Content-Type": "application/json"}
     )

@@ -7,7 +7,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from services.api.http.context import EdgeDep
+from services.api.http.context import ContextDep
 from shared.http.metrics_endpoint import scraped
 from shared.http.probes import Ready, readiness
 
@@ -32,9 +32,9 @@ async def alive() -> Alive:
     responses={503: {"model": Ready, "description": "A server we need does not answer."}},
     summary="Whether Kafka, PostgreSQL and the store answer, and whether the provider pauses",
 )
-async def ready(edge: EdgeDep) -> Response:
+async def ready(context: ContextDep) -> Response:
     """Each server with what is wrong with it."""
-    told = await readiness(edge.probes)
+    told = await readiness(context.probes)
     status = HTTPStatus.OK if told.ready else HTTPStatus.SERVICE_UNAVAILABLE
     return JSONResponse(told.model_dump(), status_code=status)
 
@@ -50,6 +50,6 @@ async def ready(edge: EdgeDep) -> Response:
     },
     summary="The figures, for Prometheus",
 )
-async def metrics(edge: EdgeDep) -> Response:
+async def metrics(context: ContextDep) -> Response:
     """Every metric of this process."""
-    return await scraped("api", edge.probes)
+    return await scraped("api", context.probes)

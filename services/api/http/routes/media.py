@@ -12,7 +12,7 @@ from services.api.database import Connection, status_view
 from services.api.database.status_view import Media
 from services.api.domain.request_fields import JobIdText
 from services.api.http.byte_ranges import attachment, respond
-from services.api.http.context import Edge, EdgeDep
+from services.api.http.context import ApiContext, ContextDep
 from services.api.http.openapi import media_responses
 from services.api.http.presenter import BASE_PATH
 from services.api.http.problems import ProblemError, UnknownJobError
@@ -39,9 +39,9 @@ _NO_SEGMENT = "there is no such segment"
     response_class=Response,
     summary="The track of the newest run that made one",
 )
-async def download_track(job_id: JobIdText, request: Request, edge: EdgeDep) -> Response:
+async def download_track(job_id: JobIdText, request: Request, context: ContextDep) -> Response:
     """The track as MP3."""
-    return await _finished(request, edge, job_id, find=status_view.newest_track, ending=".mp3")
+    return await _finished(request, context, job_id, find=status_view.newest_track, ending=".mp3")
 
 
 @router.head(f"{BASE_PATH}/{{job_id}}/video", include_in_schema=False)
@@ -51,15 +51,15 @@ async def download_track(job_id: JobIdText, request: Request, edge: EdgeDep) -> 
     response_class=Response,
     summary="The video of the newest run that made one",
 )
-async def download_video(job_id: JobIdText, request: Request, edge: EdgeDep) -> Response:
+async def download_video(job_id: JobIdText, request: Request, context: ContextDep) -> Response:
     """The video with its music as MP4."""
-    return await _finished(request, edge, job_id, find=status_view.newest_video, ending=".mp4")
+    return await _finished(request, context, job_id, find=status_view.newest_video, ending=".mp4")
 
 
 async def _finished(
-    request: Request, edge: Edge, job_id: str, *, find: Find, ending: str
+    request: Request, context: ApiContext, job_id: str, *, find: Find, ending: str
 ) -> Response:
-    async with edge.database.connection() as connection:
+    async with context.database.connection() as connection:
         media = await find(connection, job_id)
         known = media is not None or await status_view.version_of(connection, job_id) is not None
     if not known:
@@ -68,14 +68,14 @@ async def _finished(
         what = "track" if ending == ".mp3" else "video with music"
         told = f"job {job_id} has no {what} yet: follow {BASE_PATH}/status/{{job_id}}"
         raise ProblemError(HTTPStatus.NOT_FOUND, told)
-    found = await edge.store.stat(media.object_key)
+    found = await context.store.stat(media.object_key)
     if found is None:
         raise NotFoundError(media.object_key)
     headers = {
         "Content-Disposition": attachment(job_id, ending),
         "Cache-Control": "private, no-cache",
     }
-    return respond(request, edge.store, found, headers=headers)
+    return respond(request, context.store, found, headers=headers)
 
 
 @router.head(f"{SEGMENTS_PATH}/{{token}}", include_in_schema=False)
@@ -85,15 +85,15 @@ async def _finished(
     response_class=Response,
     summary="One stored segment, for whoever has its link",
 )
-async def stored_segment(request: Request, edge: EdgeDep, token: SegmentToken) -> Response:
+async def stored_segment(request: Request, context: ContextDep, token: SegmentToken) -> Response:
     """A segment as the provider made it."""
     try:
-        key = edge.links.open(token)
+        key = context.links.open(token)
     except LinkUnknownError as error:
         raise ProblemError(HTTPStatus.NOT_FOUND, _NO_SEGMENT, headers=_PRIVATE) from error
     except LinkExpiredError as error:
         raise ProblemError(HTTPStatus.GONE, str(error), headers=_PRIVATE) from error
-    found = await edge.store.stat(key) if _CLIP.match(key) else None
+    found = await context.store.stat(key) if _CLIP.match(key) else None
     if found is None:
         raise ProblemError(HTTPStatus.NOT_FOUND, _NO_SEGMENT, headers=_PRIVATE)
-    return respond(request, edge.store, found, headers=_PRIVATE)
+    return respond(request, context.store, found, headers=_PRIVATE)

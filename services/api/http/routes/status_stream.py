@@ -11,7 +11,7 @@ from starlette.responses import Response, StreamingResponse
 
 from services.api.database import status_view
 from services.api.domain.request_fields import JobIdText
-from services.api.http.context import Edge, EdgeDep
+from services.api.http.context import ApiContext, ContextDep
 from services.api.http.openapi import problems
 from services.api.http.presenter import BASE_PATH, FINAL, status_answer
 from services.api.http.problems import UnknownJobError
@@ -47,36 +47,36 @@ router = APIRouter(tags=["audio"])
 )
 async def follow(
     job_id: JobIdText,
-    edge: EdgeDep,
+    context: ContextDep,
     last_event_id: Annotated[
         str | None, Header(alias="Last-Event-ID", description="The last event you have.")
     ] = None,
 ) -> Response:
     """A stream of the job's status."""
-    edge.notices.check_room()
-    async with edge.database.connection() as connection:
+    context.notices.check_room()
+    async with context.database.connection() as connection:
         row = await status_view.read(connection, job_id)
     if row is None:
         raise UnknownJobError(job_id)
     if str(row.version) == last_event_id and row.progress["audio_status"] in FINAL:
         return Response(status_code=HTTPStatus.NO_CONTENT)  # tells an EventSource to stop
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return EventSourceResponse(_stream(job_id, edge, last_event_id), headers=headers)
+    return EventSourceResponse(_stream(job_id, context, last_event_id), headers=headers)
 
 
-async def _stream(job_id: str, edge: Edge, known: str | None) -> AsyncIterator[bytes]:
+async def _stream(job_id: str, context: ApiContext, known: str | None) -> AsyncIterator[bytes]:
     yield f"retry: {RECONNECT_MS}\n\n".encode()
-    with edge.notices.following(job_id) as news:
-        while not edge.stop.is_set():
+    with context.notices.following(job_id) as news:
+        while not context.stop.is_set():
             news.clear()
             try:
-                async with edge.database.connection() as connection:
+                async with context.database.connection() as connection:
                     row = await status_view.read(connection, job_id)
             except RetryableError:
                 return  # the client comes back and says what it has
             if row is None:
                 return
-            answer = status_answer(row, seal=edge.paths.path)
+            answer = status_answer(row, seal=context.paths.path)
             if str(row.version) != known:
                 known = str(row.version)
                 told = answer.model_dump_json()

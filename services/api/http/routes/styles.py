@@ -6,12 +6,12 @@ from http import HTTPStatus
 from fastapi import APIRouter, Request
 
 from services.api.domain.run_spec import RequestInvalidError
-from services.api.http.context import EdgeDep
+from services.api.http.context import ContextDep
 from services.api.http.openapi import binary, problems
 from services.api.http.presenter import BASE_PATH
 from services.api.http.request_body import ReceivedFile
 from services.api.http.schemas import StyleBody, StyleUploadAnswer
-from services.api.http.uploads import handed_in, kept
+from services.api.http.uploads import kept, receive_upload
 from shared.errors import MediaError
 from shared.media.style_sample import Style, read_style
 
@@ -33,12 +33,12 @@ router = APIRouter(tags=["audio"])
     },
     summary="Hand in a style sample; the body is the file",
 )
-async def hand_in_style(request: Request, edge: EdgeDep) -> StyleUploadAnswer:
+async def hand_in_style(request: Request, context: ContextDep) -> StyleUploadAnswer:
     """Check and keep music for `audio_params.style_audio`; the same bytes are kept once."""
-    bytes_max = edge.settings.limits.style_bytes_max
-    async with handed_in(request, edge, bytes_max=bytes_max) as received:
-        style = await _heard(received, window_s=edge.settings.pricing.style_window_s)
-        key = await kept(edge, received, content_type=style.content_type)
+    bytes_max = context.settings.limits.style_bytes_max
+    async with receive_upload(request, context, bytes_max=bytes_max) as received:
+        style = await _heard(received, window_s=context.settings.pricing.style_window_s)
+        key = await kept(context, received, content_type=style.content_type)
     return StyleUploadAnswer(
         style_audio=StyleBody(object=key),
         size_bytes=received.size_bytes,

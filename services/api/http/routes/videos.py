@@ -6,11 +6,11 @@ from http import HTTPStatus
 from fastapi import APIRouter, Request
 
 from services.api.domain.run_spec import RequestInvalidError
-from services.api.http.context import EdgeDep
+from services.api.http.context import ContextDep
 from services.api.http.openapi import binary, problems
 from services.api.http.request_body import ReceivedFile
 from services.api.http.schemas import UploadAnswer, VideoBody
-from services.api.http.uploads import handed_in, kept
+from services.api.http.uploads import kept, receive_upload
 from shared.errors import MediaError
 from shared.media.video import VideoInfo, probe_video
 
@@ -31,12 +31,12 @@ router = APIRouter(tags=["videos"])
     },
     summary="Hand in a video file; the body is the file",
 )
-async def hand_in_video(request: Request, edge: EdgeDep) -> UploadAnswer:
+async def hand_in_video(request: Request, context: ContextDep) -> UploadAnswer:
     """Check and keep a video; the same bytes are kept once."""
-    bytes_max = edge.settings.limits.video_bytes_max
-    async with handed_in(request, edge, bytes_max=bytes_max) as received:
+    bytes_max = context.settings.limits.video_bytes_max
+    async with receive_upload(request, context, bytes_max=bytes_max) as received:
         info = await _probed(received)
-        key = await kept(edge, received, content_type=_TYPES[info.demuxer])
+        key = await kept(context, received, content_type=_TYPES[info.demuxer])
     return UploadAnswer(
         video=VideoBody(object=key),
         size_bytes=received.size_bytes,

@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field, ValidationError
 from starlette.responses import Response
 
 from services.api.database import outbox
-from services.api.http.context import Edge, EdgeDep
+from services.api.http.context import ApiContext, ContextDep
 from services.api.http.openapi import problems
 from services.api.http.problems import ProblemError
 from services.api.http.request_body import read_json
@@ -27,7 +27,7 @@ router = APIRouter(tags=["webhooks"])
 WebhookToken = Annotated[str, Path(description="Sealed: which job it is about.")]
 
 
-class PredictionNews(BaseModel):
+class PredictionWebhook(BaseModel):
     """What is read of a message; the rest is looked up."""
 
     id: str = Field(pattern=r"^[A-Za-z0-9_-]{1,100}$", description="The prediction.")
@@ -51,37 +51,37 @@ class PredictionNews(BaseModel):
     },
     summary="A prediction ended; signed by the provider (Standard Webhooks)",
 )
-async def prediction_ended(token: WebhookToken, request: Request, edge: EdgeDep) -> Response:
+async def prediction_ended(token: WebhookToken, request: Request, context: ContextDep) -> Response:
     """Tell the generator to look."""
     try:
-        job_id = edge.webhook_links.open(token)
+        job_id = context.webhook_links.open(token)
     except LinkUnknownError as error:
         raise ProblemError(HTTPStatus.NOT_FOUND, "there is no such webhook") from error
     except LinkExpiredError as error:
         raise ProblemError(HTTPStatus.GONE, f"nobody waits any more: {error}") from error
-    receive_s = edge.settings.limits.receive_s
+    receive_s = context.settings.limits.receive_s
     body = await read_json(request, bytes_max=BODY_BYTES_MAX, part_s=receive_s)
-    message_id = await _verified(request, body, job_id=job_id, edge=edge)
-    now = edge.clock.now()
-    if not edge.webhooks_heard.is_new(message_id, now_s=now.timestamp()):
+    message_id = await _verified(request, body, job_id=job_id, context=context)
+    now = context.clock.now()
+    if not context.webhooks_heard.is_new(message_id, now_s=now.timestamp()):
         return Response(status_code=HTTPStatus.NO_CONTENT)
     try:
         news = _parsed(body)
         event = PredictionEnded(job_id=job_id, prediction_id=news.id)
-        async with edge.database.transaction() as connection:
+        async with context.database.transaction() as connection:
             await outbox.add_events(connection, [event], now=now)
     except BaseException:
-        edge.webhooks_heard.forget(message_id)
+        context.webhooks_heard.forget(message_id)
         raise
     return Response(status_code=HTTPStatus.NO_CONTENT)
 
 
-async def _verified(request: Request, body: bytes, *, job_id: str, edge: Edge) -> str:
+async def _verified(request: Request, body: bytes, *, job_id: str, context: ApiContext) -> str:
     """The id of the message; refusals are said to an operator too."""
     try:
-        return await edge.webhook_keys.verified(request.headers, body)
+        return await context.webhook_keys.verified(request.headers, body)
     except (WebhookRefusedError, NoWebhookKeyError) as error:
-        edge.log.warning(
+        context.log.warning(
             "webhook refused", action="webhook.refused", job_id=job_id, reason=str(error)
         )
         if isinstance(error, WebhookRefusedError):
@@ -91,9 +91,9 @@ async def _verified(request: Request, body: bytes, *, job_id: str, edge: Edge) -
         raise ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, str(error), headers=again) from error
 
 
-def _parsed(body: bytes) -> PredictionNews:
+def _parsed(body: bytes) -> PredictionWebhook:
     try:
-        return PredictionNews.model_validate_json(body)
+        return PredictionWebhook.model_validate_json(body)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         if first["type"] == "json_invalid":

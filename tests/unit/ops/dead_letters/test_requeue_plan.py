@@ -6,7 +6,7 @@ from typing import Any
 from ops.dead_letters.letter import Letter, LetterSelection, LetterState, once
 from ops.dead_letters.requeue import copy_of
 from ops.dead_letters.requeue_plan import CUT, FOREIGN, gather, gather_again
-from services.api.database.operators.dead_letters import Fate, Fated
+from services.api.database.operators.dead_letters import Resolution, ResolvedLetter
 from shared.errors import InvalidEventError
 from shared.kafka.codec import Record, encode
 from shared.kafka.dead_letters import dead_letter_headers
@@ -93,8 +93,8 @@ def test_what_cannot_go_back_is_left_out_with_its_reason() -> None:
     """Strangers, what is not whole, and what waits no more."""
     stranger = Record(topic=f"{TOPIC}.dlq", partition=2, offset=1, key=b"k", value=b"v")
     cut = a_letter(2, origin=11, value=b"{", headers=(("dlq-truncated-from", b"9"),))
-    again = Fated(fate=Fate.REQUEUED, action=4, is_done=True)
-    broken = Fated(fate=Fate.REQUEUED, action=5, is_done=False)
+    again = ResolvedLetter(resolution=Resolution.REQUEUED, action=4, is_done=True)
+    broken = ResolvedLetter(resolution=Resolution.REQUEUED, action=5, is_done=False)
     fates = {(f"{TOPIC}.dlq", 2, 3): again, (f"{TOPIC}.dlq", 2, 4): broken}
     known = [a_letter(3, origin=12), a_letter(4, origin=13)]
     told = gathered(stranger, cut, *known, fates=fates)

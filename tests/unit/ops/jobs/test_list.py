@@ -8,12 +8,12 @@ from rich.console import Console
 
 from ops.cli.exit_codes import CommandError, Exit
 from ops.jobs.list import COLUMNS, age_of, last_line, line_of, statuses_of, table
-from services.api.database.job_list import LISTED, JobLine
+from services.api.database.job_list import LISTED, JobSummary
 
 NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
 
 
-def a_line(**given: Any) -> JobLine:
+def a_line(**given: Any) -> JobSummary:
     """A job that failed an hour ago."""
     told: dict[str, Any] = {
         "job_id": "film-7",
@@ -28,7 +28,7 @@ def a_line(**given: Any) -> JobLine:
         "error": "no film\nbut a page",
         "waits": None,
     }
-    return JobLine(**{**told, **given})
+    return JobSummary(**{**told, **given})
 
 
 def test_nothing_asked_for_means_all_and_processing_all_that_is_under_way() -> None:

@@ -23,7 +23,7 @@ from ops.watch.snapshot import (
     told_of,
     troubles,
 )
-from services.api.database.overview import Bill, Now
+from services.api.database.overview import CostTotals, CurrentCounts
 from shared.http.probes import Check, Ready
 from tests.unit.ops.jobs.test_list import NOW, a_line
 
@@ -57,8 +57,8 @@ def some_figures(**given: Any) -> DatabaseFigures:
         "outbox_since": None,
     }
     return DatabaseFigures(
-        now=Now(**{**told, **given}),
-        bill=Bill(
+        now=CurrentCounts(**{**told, **given}),
+        bill=CostTotals(
             ended_today={"completed": 3, "failed": 1, "cancelled": 0},
             ended={"completed": 1204},
             spent_today_usd=1.25,

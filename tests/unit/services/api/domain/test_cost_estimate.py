@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from services.api.domain.cost_estimate import MAX_COST_FIELD, check_cap, dollars, estimate_of
-from services.api.domain.run_spec import Asked, RequestInvalidError
+from services.api.domain.run_spec import RequestInvalidError, RunSpec
 from shared.contract.params import AudioParams, AudioRef, OnMaxCost, Scene
 from shared.cost_estimate import REPLICATE_USD_PER_S, WORK_S_PER_MUSIC_S
 from shared.pricing import PricingSettings, ReplicateAccount
@@ -16,9 +16,9 @@ STYLE = AudioRef(object="styles/x")
 COST_USD = 7 * WORK_S_PER_MUSIC_S * REPLICATE_USD_PER_S
 
 
-def asked(*, lengths: tuple[float, ...] = (1.7, 2.3), **params: Any) -> Asked:
+def asked(*, lengths: tuple[float, ...] = (1.7, 2.3), **params: Any) -> RunSpec:
     """A run."""
-    return Asked(
+    return RunSpec(
         job_id="j",
         scenes=tuple(Scene(duration_s=length) for length in lengths),
         video=None,

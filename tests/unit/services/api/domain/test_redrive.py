@@ -7,19 +7,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.api.domain.cost_estimate import estimate_of
-from services.api.domain.redrive import Earlier, LateStage, Part, RedriveError, Wish, asked_again
+from services.api.domain.redrive import (
+    LateStage,
+    PreviousRun,
+    PreviousScene,
+    RedriveError,
+    RedriveRequest,
+    build_redrive_spec,
+)
 from services.api.domain.run_view import UNFINISHED, RunStatus
 from services.api.runs.start import requests_of
 from shared.contract.params import AudioParams, Kept, Scene, VideoRef
 from shared.pricing import PricingSettings
 
 FILM = VideoRef(object="uploads/film")
-DONE = Earlier(
+DONE = PreviousRun(
     job_id="j",
     run=1,
     status=RunStatus.COMPLETED,
     parts=tuple(
-        Part(scene=Scene(description=str(index), duration_s=2.0), is_done=True)
+        PreviousScene(scene=Scene(description=str(index), duration_s=2.0), is_done=True)
         for index in range(4)
     ),
     params=AudioParams(merge_with_video=True),
@@ -28,7 +35,7 @@ DONE = Earlier(
 )
 
 
-def stopped(at: int, *, of: Earlier = DONE) -> Earlier:
+def stopped(at: int, *, of: PreviousRun = DONE) -> PreviousRun:
     """The run that ended at scene `at`."""
     parts = (replace(part, is_done=index < at) for index, part in enumerate(of.parts))
     return replace(
@@ -38,9 +45,9 @@ def stopped(at: int, *, of: Earlier = DONE) -> Earlier:
 
 def test_one_scene_keeps_its_neighbours_and_bridges_to_the_next() -> None:
     """Only what would continue the music that goes is bridged."""
-    asked = asked_again(DONE, Wish(scene=1))
+    asked = build_redrive_spec(DONE, RedriveRequest(scene=1))
 
-    assert asked.made == (1,)
+    assert asked.to_generate == (1,)
     assert asked.anew == {1}
     assert asked.kept == {0: Kept(run=1), 2: Kept(run=1, bridged=True), 3: Kept(run=1)}
     assert (asked.scenes[2].description, asked.video, asked.params) == ("2", FILM, DONE.params)
@@ -48,27 +55,27 @@ def test_one_scene_keeps_its_neighbours_and_bridges_to_the_next() -> None:
 
 def test_from_a_scene_on_everything_is_made_anew() -> None:
     """No bridge: what comes behind continues what is made."""
-    asked = asked_again(DONE, Wish(first=2))
+    asked = build_redrive_spec(DONE, RedriveRequest(first=2))
 
-    assert asked.made == (2, 3)
+    assert asked.to_generate == (2, 3)
     assert asked.kept == {0: Kept(run=1), 1: Kept(run=1)}
 
 
 @pytest.mark.parametrize("stage", LateStage)
 def test_a_late_stage_makes_no_scene(stage: LateStage) -> None:
     """The video alone keeps the track as well."""
-    asked = asked_again(DONE, Wish(stage=stage))
+    asked = build_redrive_spec(DONE, RedriveRequest(stage=stage))
 
-    assert asked.made == ()
+    assert asked.to_generate == ()
     assert {kept.track for kept in asked.kept.values()} == {stage is LateStage.MUX}
     assert {kept.bridged for kept in asked.kept.values()} == {False}
 
 
 def test_a_run_that_failed_goes_on_where_it_failed() -> None:
     """At its scene, and what was never asked of the provider may come from the cache."""
-    asked = asked_again(stopped(2), Wish())
+    asked = build_redrive_spec(stopped(2), RedriveRequest())
 
-    assert asked.made == (2, 3)
+    assert asked.to_generate == (2, 3)
     assert asked.anew == frozenset()
 
 
@@ -77,24 +84,26 @@ def test_a_run_that_failed_behind_its_scenes_goes_on_there(*, has_track: bool) -
     """Without a track at the merge, with one at the mux."""
     failed = replace(DONE, status=RunStatus.FAILED, has_track=has_track)
 
-    asked = asked_again(failed, Wish())
+    asked = build_redrive_spec(failed, RedriveRequest())
 
-    assert asked.made == ()
+    assert asked.to_generate == ()
     assert asked.kept[3] == Kept(run=1, track=has_track)
 
 
 def test_a_redrive_that_failed_goes_on_and_keeps_what_it_was_to_keep() -> None:
     """Scene 1 alone is made; what its run never came to is taken from where that run had it."""
-    asked = asked_again(DONE, Wish(scene=1))
+    asked = build_redrive_spec(DONE, RedriveRequest(scene=1))
     parts = tuple(
-        Part(scene=scene, is_done=index < 1, kept=asked.kept.get(index), anew=index in asked.anew)
+        PreviousScene(
+            scene=scene, is_done=index < 1, kept=asked.kept.get(index), anew=index in asked.anew
+        )
         for index, scene in enumerate(asked.scenes)
     )
     failed = replace(DONE, run=2, parts=parts, status=RunStatus.FAILED, failed_scene=1)
 
-    again = asked_again(failed, Wish())
+    again = build_redrive_spec(failed, RedriveRequest())
 
-    assert again.made == (1,)
+    assert again.to_generate == (1,)
     assert again.anew == {1}
     assert again.kept == {0: Kept(run=2), 2: Kept(run=1, bridged=True), 3: Kept(run=1)}
 
@@ -104,8 +113,13 @@ def test_what_is_kept_costs_nothing() -> None:
     pricing = PricingSettings(wanted="replicate", window_s=1)
 
     costs = [
-        estimate_of(asked_again(DONE, wish), pricing).music_s
-        for wish in (Wish(first=0), Wish(scene=0), Wish(scene=1), Wish(stage=LateStage.MERGE))
+        estimate_of(build_redrive_spec(DONE, wish), pricing).music_s
+        for wish in (
+            RedriveRequest(first=0),
+            RedriveRequest(scene=0),
+            RedriveRequest(scene=1),
+            RedriveRequest(stage=LateStage.MERGE),
+        )
     ]
 
     assert costs == [2 + 3 * 3, 2, 3, 0]
@@ -113,7 +127,7 @@ def test_what_is_kept_costs_nothing() -> None:
 
 def test_the_requests_say_what_is_kept_and_what_is_made_anew() -> None:
     """Whatever reads them again does the same: nothing of it is held elsewhere."""
-    asked = asked_again(DONE, Wish(scene=1))
+    asked = build_redrive_spec(DONE, RedriveRequest(scene=1))
 
     requests = requests_of(asked, 2)
 
@@ -125,31 +139,43 @@ def test_the_requests_say_what_is_kept_and_what_is_made_anew() -> None:
 @pytest.mark.parametrize(
     ("earlier", "wish", "words"),
     [
-        (replace(DONE, run=0), Wish(scene=1), "no run yet"),
-        (DONE, Wish(), "did not fail (completed): name what"),
-        (replace(DONE, status=RunStatus.CANCELLED), Wish(), "did not fail (cancelled)"),
-        (DONE, Wish(scene=4), "--scene 4: run 1 has the scenes 0 to 3"),
-        (DONE, Wish(first=9), "--from 9: run 1 has the scenes 0 to 3"),
-        (stopped(2), Wish(scene=1), "scene 2 was to be kept, and run 1 never made it: --from 1"),
-        (stopped(2), Wish(scene=3), "scene 2 was to be kept, and run 1 never made it: --from 2"),
-        (stopped(2), Wish(first=3), "--from 2 makes it, too"),
-        (stopped(2), Wish(stage=LateStage.MERGE), "--from 2 makes it, too"),
-        (replace(DONE, has_track=False), Wish(stage=LateStage.MUX), "has no track yet"),
-        (replace(DONE, video=None), Wish(stage=LateStage.MUX), "asked for no video"),
-        (replace(DONE, params=AudioParams()), Wish(stage=LateStage.MUX), "asked for no video"),
-        (replace(DONE, is_whole=False), Wish(scene=1), "not every scene is known"),
+        (replace(DONE, run=0), RedriveRequest(scene=1), "no run yet"),
+        (DONE, RedriveRequest(), "did not fail (completed): name what"),
+        (replace(DONE, status=RunStatus.CANCELLED), RedriveRequest(), "did not fail (cancelled)"),
+        (DONE, RedriveRequest(scene=4), "--scene 4: run 1 has the scenes 0 to 3"),
+        (DONE, RedriveRequest(first=9), "--from 9: run 1 has the scenes 0 to 3"),
+        (
+            stopped(2),
+            RedriveRequest(scene=1),
+            "scene 2 was to be kept, and run 1 never made it: --from 1",
+        ),
+        (
+            stopped(2),
+            RedriveRequest(scene=3),
+            "scene 2 was to be kept, and run 1 never made it: --from 2",
+        ),
+        (stopped(2), RedriveRequest(first=3), "--from 2 makes it, too"),
+        (stopped(2), RedriveRequest(stage=LateStage.MERGE), "--from 2 makes it, too"),
+        (replace(DONE, has_track=False), RedriveRequest(stage=LateStage.MUX), "has no track yet"),
+        (replace(DONE, video=None), RedriveRequest(stage=LateStage.MUX), "asked for no video"),
+        (
+            replace(DONE, params=AudioParams()),
+            RedriveRequest(stage=LateStage.MUX),
+            "asked for no video",
+        ),
+        (replace(DONE, is_whole=False), RedriveRequest(scene=1), "not every scene is known"),
         *[
-            (replace(DONE, status=status), Wish(scene=1), "under way")
+            (replace(DONE, status=status), RedriveRequest(scene=1), "under way")
             for status in sorted(UNFINISHED)
         ],
     ],
 )
 def test_what_cannot_be_is_refused_with_the_way_out(
-    earlier: Earlier, wish: Wish, words: str
+    earlier: PreviousRun, wish: RedriveRequest, words: str
 ) -> None:
     """Each in its own words."""
     with pytest.raises(RedriveError) as refused:
-        asked_again(earlier, wish)
+        build_redrive_spec(earlier, wish)
 
     assert words in str(refused.value)
 
@@ -159,8 +185,10 @@ def test_every_scene_is_made_or_kept_and_a_bridge_is_where_both_meet(
     *, index: int, alone: bool
 ) -> None:
     """A kept scene is bridged exactly where the one before it is made."""
-    asked = asked_again(DONE, Wish(scene=index) if alone else Wish(first=index))
+    asked = build_redrive_spec(
+        DONE, RedriveRequest(scene=index) if alone else RedriveRequest(first=index)
+    )
 
-    assert sorted([*asked.made, *asked.kept]) == [0, 1, 2, 3]
+    assert sorted([*asked.to_generate, *asked.kept]) == [0, 1, 2, 3]
     for place, kept in asked.kept.items():
-        assert kept.bridged == (place - 1 in asked.made)
+        assert kept.bridged == (place - 1 in asked.to_generate)

@@ -7,10 +7,10 @@ import pytest
 from pydantic import ValidationError
 
 from services.api.domain.run_spec import (
-    Asked,
     JobSpec,
     RequestInvalidError,
-    ask,
+    RunSpec,
+    build_run_spec,
     digest_of,
     problems_of,
     spec_of_body,
@@ -32,10 +32,10 @@ def a_body(**fields: Any) -> GenerateBody:
     return GenerateBody.model_validate_json(json.dumps({"job_id": "123", **fields}))
 
 
-def asked(defaults: DefaultSettings = DEFAULTS, **fields: Any) -> Asked:
+def asked(defaults: DefaultSettings = DEFAULTS, **fields: Any) -> RunSpec:
     """The run that a body alone asks for."""
     body = a_body(**fields)
-    return ask(
+    return build_run_spec(
         body.job_id, job=spec_of_body(body, LIMITS), params=body.audio_params, defaults=defaults
     )
 
@@ -236,7 +236,7 @@ def test_what_upstream_sent_stands_behind_what_the_client_says() -> None:
         audio_params={"prompt": "upstream", "fade_duration": 2.0},
     )
     said = AudioParamsBody(prompt="client")
-    params = ask("123", job=job, params=said, defaults=DEFAULTS).params
+    params = build_run_spec("123", job=job, params=said, defaults=DEFAULTS).params
 
     assert (params.prompt, params.fade_duration) == ("client", 2.0)
 

@@ -4,17 +4,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.api.http.byte_ranges import Span, UnsatisfiableRangeError, attachment, span_of
+from services.api.http.byte_ranges import (
+    ByteRange,
+    UnsatisfiableRangeError,
+    attachment,
+    parse_range,
+)
 
 
 @pytest.mark.parametrize(
     ("header", "span"),
     [
-        ("bytes=0-4", Span(0, 5)),
-        ("bytes=5-", Span(5, 10)),
-        ("bytes=-3", Span(7, 10)),
-        ("bytes=-30", Span(0, 10)),
-        ("bytes=8-99", Span(8, 10)),
+        ("bytes=0-4", ByteRange(0, 5)),
+        ("bytes=5-", ByteRange(5, 10)),
+        ("bytes=-3", ByteRange(7, 10)),
+        ("bytes=-30", ByteRange(0, 10)),
+        ("bytes=8-99", ByteRange(8, 10)),
         (None, None),
         ("bytes=", None),
         ("bytes=-", None),
@@ -25,24 +30,24 @@ from services.api.http.byte_ranges import Span, UnsatisfiableRangeError, attachm
     ],
 )
 def test_a_range_is_what_the_header_says_and_nonsense_is_no_range(
-    header: str | None, span: Span | None
+    header: str | None, span: ByteRange | None
 ) -> None:
     """Of an object of ten bytes."""
-    assert span_of(header, 10) == span
+    assert parse_range(header, 10) == span
 
 
 @pytest.mark.parametrize("header", ["bytes=10-", "bytes=10-11", "bytes=-0", "bytes=99-100"])
 def test_a_range_behind_the_end_cannot_be_satisfied(header: str) -> None:
     """416, not an empty answer."""
     with pytest.raises(UnsatisfiableRangeError):
-        span_of(header, 10)
+        parse_range(header, 10)
 
 
 @given(st.text(max_size=30), st.integers(0, 1000))
 def test_a_span_always_lies_inside_the_object(header: str, size: int) -> None:
     """Whatever the header says."""
     try:
-        span = span_of(f"bytes={header}", size)
+        span = parse_range(f"bytes={header}", size)
     except UnsatisfiableRangeError:
         return
     if span is not None:
