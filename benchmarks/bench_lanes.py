@@ -101,8 +101,8 @@ def through_lanes(records: Sequence[Told], key: Key, work: Step) -> Step:
 def offer(lanes: Lanes[int], records: Sequence[Told], key: Key, work: Step) -> None:
     """Give all records to the lanes."""
     for record in records:
-        lanes.offer(
-            slot=record.partition,
+        lanes.submit(
+            partition=record.partition,
             offset=record.offset,
             key=key(record),
             handle=record.offset,

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from ops.cli.exit_codes import CommandError, Exit
 from shared.errors import RetryableError
-from shared.kafka.admin import ensure_topics, wanted
+from shared.kafka.admin import ensure_topics, required_topics
 from shared.settings import KafkaSettings, StoreSettings
 from shared.storage import ObjectStore
 from shared.storage.factory import open_store
@@ -58,7 +58,7 @@ async def _prepare(
     finally:
         await store.close()
     place = str(settings.folder or settings.bucket)
-    return {"topics": len(wanted(kafka)), "topics_made": made, "store": place}
+    return {"topics": len(required_topics(kafka)), "topics_made": made, "store": place}
 
 
 async def keeps_the_first(store: ObjectStore) -> bool:

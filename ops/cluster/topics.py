@@ -33,13 +33,13 @@ from ops.cluster.topic_diff import (
 from shared.contract.events import SceneRequested
 from shared.contract.topics import CHANGELOG
 from shared.kafka.admin import (
-    TopicFacts,
-    administering,
-    configure,
-    create,
-    described,
-    tells_configs,
-    wanted,
+    TopicDescription,
+    admin_client,
+    create_topics,
+    describe_topics,
+    required_topics,
+    set_topic_configs,
+    supports_describe_configs,
 )
 from shared.settings import KafkaSettings
 
@@ -94,20 +94,20 @@ async def compared(admin: AIOKafkaAdminClient, settings: KafkaSettings) -> Compa
             replication=one.replication_factor,
             configs=one.topic_configs,
         )
-        for one in wanted(settings)
+        for one in required_topics(settings)
     ]
-    facts = await described(admin, [one.name for one in want], keys=KEYS)
+    facts = await describe_topics(admin, [one.name for one in want], keys=KEYS)
     found = {name: _found(one) for name, one in facts.items()}
     prefix = settings.topic_prefix
     want = settled(want, found, table=prefix + CHANGELOG.name, source=prefix + SceneRequested.kind)
-    can_tell = await tells_configs(admin, want[0].name)
+    can_tell = await supports_describe_configs(admin, want[0].name)
     if not can_tell:  # it makes each when it is needed
         want = [one for one in want if one.name in found]
     return Compared(wanted=want, differences=compare(want, found), can_tell=can_tell)
 
 
 async def _topics(operator: Operator, *, apply: bool, reason: str | None) -> dict[str, Any]:
-    async with administering(operator.kafka) as admin:
+    async with admin_client(operator.kafka) as admin:
         found = await compared(admin, operator.kafka)
         told = _told(found)
         if not apply:
@@ -117,8 +117,8 @@ async def _topics(operator: Operator, *, apply: bool, reason: str | None) -> dic
         arguments = {"partitions": operator.kafka.partitions}
         async with audited(operator, "topics", arguments=arguments, reason=reason) as audit:
             names, set_to = set(missing(found.differences)), changes(found.differences)
-            await create(admin, [_new(one) for one in found.wanted if one.name in names])
-            await configure(admin, set_to)
+            await create_topics(admin, [_new(one) for one in found.wanted if one.name in names])
+            await set_topic_configs(admin, set_to)
             done = {"made": sorted(names), "set": set_to}
             await audit.tell(done)
     return {**told, "applied": True, **done}
@@ -143,7 +143,7 @@ def is_left(difference: Mapping[str, Any], *, applied: bool) -> bool:
     return verdict is Verdict.REFUSE or (verdict is Verdict.DO and not applied)
 
 
-def _found(facts: TopicFacts) -> Found:
+def _found(facts: TopicDescription) -> Found:
     return Found(partitions=facts.partitions, replication=facts.replication, configs=facts.configs)
 
 

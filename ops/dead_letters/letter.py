@@ -16,7 +16,7 @@ from ops.kafka_log.reader import LogReader, Span
 from ops.kafka_log.selection import Said
 from services.api.operators import LetterPlace, Resolution, ResolvedLetter
 from shared.contract.topics import DLQ_SUFFIX, EVENT_TOPICS, topic_named
-from shared.kafka.codec import Envelope, Record, read
+from shared.kafka.codec import Envelope, Record, try_decode
 from shared.kafka.parked_runs import FIRST_ORIGIN, REQUEUES
 from shared.settings import SettingsGroup
 
@@ -254,7 +254,7 @@ def _event(record: Record, origin: LetterPlace | None) -> Any:
     """What the record says, read as if it lay where it came from; None: it is no event."""
     if origin is None:
         return None
-    received = read(
+    received = try_decode(
         Record(
             topic=origin[0],
             partition=origin[1],

@@ -28,7 +28,7 @@ from shared.kafka.parked_runs import (
     REQUEUE_LAST,
     REQUEUE_OF,
     REQUEUES,
-    Parked,
+    ParkedLane,
     ParkedRuns,
 )
 from shared.kafka.producer import Publisher
@@ -244,15 +244,13 @@ def copy_of(record: Record, letter: Letter, *, number: int, is_last: bool) -> Re
     )
 
 
-async def standing(operator: Operator, lanes: Iterable[Lane]) -> dict[Lane, Parked | None]:
+async def standing(operator: Operator, lanes: Iterable[Lane]) -> dict[Lane, ParkedLane | None]:
     """How these lanes stand: None of one that is not parked."""
     parked, names = ParkedRuns(operator.store), list(lanes)
-    found: dict[Lane, Parked | None] = {}
+    found: dict[Lane, ParkedLane | None] = {}
     for at in range(0, len(names), MARKERS_AT_ONCE):
         some = names[at : at + MARKERS_AT_ONCE]
-        told = await asyncio.gather(
-            *(parked.standing(one.job_id, one.run, one.topic) for one in some)
-        )
+        told = await asyncio.gather(*(parked.state(one.job_id, one.run, one.topic) for one in some))
         found |= dict(zip(some, told, strict=True))
     return found
 

@@ -26,7 +26,7 @@ from services.generator.settings import GeneratorSettings
 from shared.clock import Clock, SystemClock
 from shared.errors import RetryableError, SegueError
 from shared.http.address_policy import is_public
-from shared.kafka.admin import administering
+from shared.kafka.admin import admin_client
 from shared.settings import KafkaSettings, StoreSettings, TelemetrySettings
 from shared.storage.factory import open_store
 from shared.telemetry.log import configure
@@ -63,7 +63,7 @@ async def on_servers(clock: Clock | None = None) -> list[Check]:
 async def _kafka(settings: KafkaSettings) -> AsyncIterator[Check]:
     place = settings.bootstrap_servers
     try:
-        async with asyncio.timeout(LOOK_S), administering(settings) as admin:
+        async with asyncio.timeout(LOOK_S), admin_client(settings) as admin:
             found = await compared(admin, settings)
     except (RetryableError, KafkaError, TimeoutError) as error:
         yield Check(

@@ -30,7 +30,7 @@ from shared.contract.events import (
     VideoStitched,
 )
 from shared.contract.topics import DLQ_SUFFIX, EVENT_TOPICS
-from shared.kafka.codec import Envelope, Record, read
+from shared.kafka.codec import Envelope, Record, try_decode
 from shared.kafka.parked_runs import REQUEUE_ID, REQUEUE_OF
 
 SKEW = timedelta(hours=1)  # between the clocks of brokers and services
@@ -116,7 +116,7 @@ def _told(record: Record, job_id: str) -> Told | None:
     if record.topic.endswith(DLQ_SUFFIX):
         event, says = None, f"dead letter: {record.header('dlq-reason')}"
     else:
-        received = read(record)
+        received = try_decode(record)
         event = received.event if isinstance(received, Envelope) else None
         says = "no event" if event is None else said_by(event)
     key = None if record.key is None else record.key.decode(errors="replace")

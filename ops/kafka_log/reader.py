@@ -18,7 +18,7 @@ from aiokafka.errors import (
 )
 
 from shared.errors import RetryableError
-from shared.kafka.client import connection
+from shared.kafka.client import connection_options
 from shared.kafka.codec import Record
 from shared.kafka.consumer import record_of
 from shared.settings import KafkaSettings
@@ -163,13 +163,13 @@ async def reading(settings: KafkaSettings) -> AsyncIterator[LogReader]:
         KafkaError: no broker answers.
     """
     consumer = AIOKafkaConsumer(
-        **connection(settings),
+        **connection_options(settings),
         client_id="segue-ops",
         enable_auto_commit=False,
         auto_offset_reset="none",
         fetch_max_wait_ms=FETCH_WAIT_MS,
     )
-    admin = AIOKafkaAdminClient(**connection(settings), client_id="segue-ops")
+    admin = AIOKafkaAdminClient(**connection_options(settings), client_id="segue-ops")
     try:
         await consumer.start()
         await admin.start()

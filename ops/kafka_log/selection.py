@@ -21,7 +21,7 @@ from shared.contract.events import (
     VideoStitched,
 )
 from shared.contract.topics import DLQ_SUFFIX, EVENT_TOPICS, topic_named
-from shared.kafka.codec import Envelope, Record, read
+from shared.kafka.codec import Envelope, Record, try_decode
 
 REPLAY_ID, REPLAY_ORIGIN = "replay-id", "replay-origin"  # headers of what was said again
 #: a job's own way, in the order in which it goes it
@@ -138,7 +138,7 @@ class Picker:
         for record in records:
             if not self._in_time(record):
                 continue
-            received = read(record)
+            received = try_decode(record)
             if not isinstance(received, Envelope):
                 self.not_events += self.selection.job_id in {None, _key(record)}
             elif self.selection.job_id not in {None, received.event.job_id}:

@@ -12,7 +12,7 @@ from shared.clock import Clock, SystemClock
 from shared.contract.events import JobCancelled, PredictionEnded, SceneRequested, Stage
 from shared.http.health import Health
 from shared.http.probes import Probe
-from shared.kafka.probes import connected, server_probes
+from shared.kafka.probes import connect_publisher, server_probes
 from shared.kafka.producer import Publisher
 from shared.kafka.router import build_router
 from shared.storage import ObjectStore
@@ -59,7 +59,7 @@ async def run(
     async with health.served(settings.health):
         try:
             await health.reach("the store", store.prepare)
-            if await health.reach("Kafka", lambda: connected(publisher, settings.kafka)):
+            if await health.reach("Kafka", lambda: connect_publisher(publisher, settings.kafka)):
                 await stream.serve(stop, ready=health.ready)
         finally:
             # 1. finish what runs, commit and leave; 2. flush; 3. let go of the rest
@@ -93,7 +93,7 @@ def _stream(
         provider=provider,
         publisher=publisher,
         memory=stream.memory,
-        gate=stream.lanes.gate,
+        gate=stream.lanes.wait_until_owned,
         clock=clock,
         log=log,
     )
@@ -111,5 +111,5 @@ def _stream(
         JobCancelled.kind: work.noted,
         PredictionEnded.kind: work.noted,
     }
-    stream.attach(handlers, router, seen=work.seen, slots=work.generate.attempts.slots)
+    stream.attach(handlers, router, on_received=work.seen, slots=work.generate.attempts.slots)
     return stream

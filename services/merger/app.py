@@ -6,7 +6,7 @@ from services.merger.merge import Merge
 from services.merger.settings import MergerSettings
 from shared.clock import Clock
 from shared.contract.events import Event, SegmentGenerated, Stage
-from shared.kafka.worker_service import stage_service
+from shared.kafka.worker_service import worker_service
 from shared.media.ffmpeg import Ffmpeg
 from shared.telemetry.metrics import MERGE_SECONDS
 
@@ -23,7 +23,7 @@ async def run(
     Raises:
         SegueError: it could not start, or had to stop.
     """
-    async with stage_service(
+    async with worker_service(
         "merger", Stage.MERGE, settings, stop=stop, ready=ready, clock=clock
     ) as service:
         merge = Merge(store=service.store, ffmpeg=Ffmpeg(settings.ffmpeg), settings=settings)

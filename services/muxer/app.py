@@ -6,7 +6,7 @@ from services.muxer.mux import Mux
 from services.muxer.settings import MuxerSettings
 from shared.clock import Clock
 from shared.contract.events import AudioMerged, Event, Stage
-from shared.kafka.worker_service import stage_service
+from shared.kafka.worker_service import worker_service
 from shared.media.ffmpeg import Ffmpeg
 from shared.telemetry.metrics import MUX_SECONDS
 
@@ -23,7 +23,7 @@ async def run(
     Raises:
         SegueError: it could not start, or had to stop.
     """
-    async with stage_service(
+    async with worker_service(
         "muxer", Stage.MUX, settings, stop=stop, ready=ready, clock=clock
     ) as service:
         mux = Mux(store=service.store, ffmpeg=Ffmpeg(settings.ffmpeg), settings=settings)

@@ -24,7 +24,7 @@ from aiokafka.errors import (
 from shared.contract.topics import CHANGELOG, EVENT_TOPICS
 from shared.errors import RetryableError
 from shared.kafka.alter_configs import SetConfigs
-from shared.kafka.client import connection
+from shared.kafka.client import connection_options
 from shared.settings import KafkaSettings
 
 ADMIN_S = 30.0
@@ -37,7 +37,7 @@ _DLQ_CONFIG = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TopicFacts:
+class TopicDescription:
     """How a topic stands on the cluster."""
 
     partitions: int
@@ -45,7 +45,7 @@ class TopicFacts:
     configs: Mapping[str, str] | None  #: as they are in effect; None: this broker cannot be asked
 
 
-def wanted(settings: KafkaSettings) -> list[NewTopic]:
+def required_topics(settings: KafkaSettings) -> list[NewTopic]:
     """Every topic with its partitions, replication and configuration."""
     topics = [(topic.name, dict(topic.config)) for topic in (*EVENT_TOPICS, CHANGELOG)] + [
         (topic.dead_letters, _DLQ_CONFIG) for topic in EVENT_TOPICS
@@ -70,21 +70,21 @@ async def ensure_topics(settings: KafkaSettings) -> list[str]:
     """
     if not settings.create_topics:
         return []
-    async with administering(settings) as admin:
+    async with admin_client(settings) as admin:
         have = set(await admin.list_topics())
-        missing = [topic for topic in wanted(settings) if topic.name not in have]
-        await create(admin, missing)
+        missing = [topic for topic in required_topics(settings) if topic.name not in have]
+        await create_topics(admin, missing)
         return [topic.name for topic in missing]
 
 
 @asynccontextmanager
-async def administering(settings: KafkaSettings) -> AsyncIterator[AIOKafkaAdminClient]:
+async def admin_client(settings: KafkaSettings) -> AsyncIterator[AIOKafkaAdminClient]:
     """A client that may ask and tell the cluster about itself, for `ADMIN_S` at most.
 
     Raises:
         RetryableError: the cluster did not answer, or refused.
     """
-    admin = AIOKafkaAdminClient(**connection(settings))
+    admin = AIOKafkaAdminClient(**connection_options(settings))
     try:
         async with asyncio.timeout(ADMIN_S):
             await admin.start()
@@ -95,7 +95,7 @@ async def administering(settings: KafkaSettings) -> AsyncIterator[AIOKafkaAdminC
         await admin.close()
 
 
-async def create(admin: AIOKafkaAdminClient, topics: Sequence[NewTopic]) -> None:
+async def create_topics(admin: AIOKafkaAdminClient, topics: Sequence[NewTopic]) -> None:
     """Make topics; one that somebody else made meanwhile is fine.
 
     Raises:
@@ -105,9 +105,9 @@ async def create(admin: AIOKafkaAdminClient, topics: Sequence[NewTopic]) -> None
         _check(await admin.create_topics(list(topics)))
 
 
-async def described(
+async def describe_topics(
     admin: AIOKafkaAdminClient, names: Collection[str], *, keys: Collection[str]
-) -> dict[str, TopicFacts]:
+) -> dict[str, TopicDescription]:
     """Those of `names` that there are, with the configuration of `keys`.
 
     Raises:
@@ -121,7 +121,7 @@ async def described(
     }
     configs = await _configs(admin, sorted(found), keys)
     return {
-        name: TopicFacts(
+        name: TopicDescription(
             partitions=len(partitions),
             replication=min((len(part["replicas"]) for part in partitions), default=0),
             configs=None if configs is None else configs[name],
@@ -130,7 +130,7 @@ async def described(
     }
 
 
-async def tells_configs(admin: AIOKafkaAdminClient, name: str) -> bool:
+async def supports_describe_configs(admin: AIOKafkaAdminClient, name: str) -> bool:
     """Whether this broker can be asked how topics are configured; `name` need not be there."""
     try:
         await admin.describe_configs(
@@ -141,7 +141,9 @@ async def tells_configs(admin: AIOKafkaAdminClient, name: str) -> bool:
     return True
 
 
-async def configure(admin: AIOKafkaAdminClient, changes: Mapping[str, Mapping[str, str]]) -> None:
+async def set_topic_configs(
+    admin: AIOKafkaAdminClient, changes: Mapping[str, Mapping[str, str]]
+) -> None:
     """Set these keys of these topics, and nothing else of them.
 
     Raises:

@@ -14,7 +14,7 @@ from shared.errors import SettingsError
 from shared.settings import KafkaSettings
 
 
-def connection(settings: KafkaSettings) -> dict[str, Any]:
+def connection_options(settings: KafkaSettings) -> dict[str, Any]:
     """The keyword arguments of every aiokafka client that concern the connection.
 
     Raises:
@@ -23,7 +23,7 @@ def connection(settings: KafkaSettings) -> dict[str, Any]:
     told: dict[str, Any] = {
         "bootstrap_servers": settings.bootstrap_servers,
         "security_protocol": settings.security_protocol,
-        "ssl_context": tls(settings),
+        "ssl_context": ssl_context(settings),
     }
     if settings.security_protocol.startswith("SASL"):
         told |= {
@@ -34,7 +34,7 @@ def connection(settings: KafkaSettings) -> dict[str, Any]:
     return told
 
 
-def tls(settings: KafkaSettings) -> ssl.SSLContext | None:
+def ssl_context(settings: KafkaSettings) -> ssl.SSLContext | None:
     """What TLS trusts and shows; None without TLS. Host names are checked.
 
     Raises:

@@ -32,7 +32,7 @@ class Record:
     timestamp_ms: int | None = None
 
     @property
-    def written_at_s(self) -> float | None:
+    def timestamp_s(self) -> float | None:
         """When it was written, seconds of Unix time; None: it does not say."""
         known = self.timestamp_ms if self.timestamp_ms and self.timestamp_ms > 0 else None
         return None if known is None else known / 1000
@@ -120,7 +120,7 @@ def decode(record: Record) -> Envelope:
     )
 
 
-def read(record: Record) -> Envelope | Unreadable:
+def try_decode(record: Record) -> Envelope | Unreadable:
     """`decode` as a value, for whoever carries the record on either way."""
     try:
         return decode(record)

@@ -12,8 +12,8 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord
 from aiokafka.errors import KafkaError
 
 from shared.errors import RetryableError
-from shared.kafka.client import connection
-from shared.kafka.codec import Envelope, Record, lane_key, read
+from shared.kafka.client import connection_options
+from shared.kafka.codec import Envelope, Record, lane_key, try_decode
 from shared.kafka.router import Handle, Router
 from shared.processing.lanes import Lanes
 from shared.settings import KafkaSettings, LaneSettings
@@ -35,7 +35,7 @@ RESUME_AT = 0.7  # of in_flight_max: paused partitions come back with room to sp
 class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is untyped
     """Consumes topics with one lane per job.
 
-    `handlers` maps topic (no prefix) to its handler; `seen` hears of every record that was
+    `handlers` maps topic (no prefix) to its handler; `on_received` hears of every record that was
     understood the moment it arrives, before its turn in the lane.
     """
 
@@ -44,14 +44,14 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
         *,
         group: str,
         handlers: Mapping[str, Handle],
-        seen: Callable[[Envelope], None],
+        on_received: Callable[[Envelope], None],
         router: Router,
         kafka: KafkaSettings,
         lanes: LaneSettings,
         log: Logger,
     ) -> None:
         self._handlers = handlers
-        self._seen = seen
+        self._on_received = on_received
         self._router = router
         self._kafka = kafka
         self._limits = lanes
@@ -60,7 +60,7 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
         self._done: dict[TopicPartition, int] = {}
         self._regrouping = False
         self._consumer = AIOKafkaConsumer(
-            **connection(kafka),
+            **connection_options(kafka),
             group_id=kafka.topic_prefix + group,
             client_id=group,
             enable_auto_commit=False,
@@ -74,7 +74,7 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
             service=router.service,
             topics=list(handlers),
             prefix=kafka.topic_prefix,
-            standing=self._lanes.standing,
+            positions=self._lanes.positions,
             end_of=self._end_of,
             clock=router.clock,
         )
@@ -105,13 +105,13 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
         show_lanes(self._router.service, self.figures, in_flight_max=self._limits.in_flight_max)
         try:
             with self._told.shown():
-                while not stop.is_set() and not self._lanes.broken.done():
+                while not stop.is_set() and not self._lanes.failure.done():
                     await self._poll()
         finally:
             committer.cancel()
             await self._stop()
-        if self._lanes.broken.done():
-            self._lanes.broken.result()
+        if self._lanes.failure.done():
+            self._lanes.failure.result()
 
     async def _poll(self) -> None:
         self._keep_bounds()
@@ -128,16 +128,18 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
     def _offer(self, partition: TopicPartition, raw: ConsumerRecord) -> None:
         record = record_of(raw, prefix=self._kafka.topic_prefix)
         handle = self._handlers[record.topic]
-        received = read(record)
+        received = try_decode(record)
         if isinstance(received, Envelope):
-            self._seen(received)
-        is_new = self._lanes.offer(
-            slot=partition,
+            self._on_received(received)
+        is_new = self._lanes.submit(
+            partition=partition,
             offset=record.offset,
             key=lane_key(received),
             handle=record.offset,
-            work=lambda: self._router.run(received, handle, gate=self._lanes.gate),
-            written_at_s=record.written_at_s,
+            work=lambda: self._router.run(
+                received, handle, wait_until_owned=self._lanes.wait_until_owned
+            ),
+            timestamp_s=record.timestamp_s,
         )
         if not is_new:
             REDONE_TOTAL.labels(self._router.service, "joined").inc()

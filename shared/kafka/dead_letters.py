@@ -38,13 +38,13 @@ class DeadLetters:
         self._shown.set(0)
         DEAD_LETTERS_IN_ROW_MAX.labels(service).set(consecutive_max)
 
-    def went_well(self) -> None:
+    def record_success(self) -> None:
         """A record was worked off: the row of dead letters is broken, unless it was too long."""
         if not self._is_full:
             self._consecutive = 0
             self._shown.set(0)
 
-    def admit(self, error: Exception) -> None:
+    def record_failure(self, error: Exception) -> None:
         """Count one more, before anything is said of it or done to its run.
 
         Raises:
@@ -56,7 +56,7 @@ class DeadLetters:
         self._shown.set(self._consecutive)
         self._last = str(error)
 
-    async def put(
+    async def publish(
         self,
         record: Record,
         error: Exception,

@@ -31,8 +31,8 @@ _OPEN = re.compile(r"requeue=(\d+)( held)?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Parked:
-    """How a parked lane stands."""
+class ParkedLane:
+    """How a parked lane state."""
 
     open_for: str | None = None  #: the requeue whose records may pass; None: nothing may
     is_held: bool = False  #: something was parked since: the last of them does not release
@@ -61,8 +61,8 @@ class ParkedRuns:
         if await self._store.stat(key) is not None:
             if requeue is None:
                 return True
-            stands = await self.standing(job_id, run, topic)
-            return stands is not None and stands.open_for != requeue
+            state = await self.state(job_id, run, topic)
+            return state is not None and state.open_for != requeue
         self._free[key] = None
         while len(self._free) > _RUNS_MAX:
             self._free.popitem(last=False)
@@ -70,20 +70,20 @@ class ParkedRuns:
 
     async def hold(self, job_id: str, run: int, topic: str) -> None:
         """A record was parked behind: a requeue that goes on is not the end of it."""
-        stands = await self.standing(job_id, run, topic)
-        if stands is not None and stands.open_for is not None and not stands.is_held:
+        state = await self.state(job_id, run, topic)
+        if state is not None and state.open_for is not None and not state.is_held:
             key = parked_key(job_id, run, topic)
-            await self._store.put(key, f"requeue={stands.open_for} held".encode())
+            await self._store.put(key, f"requeue={state.open_for} held".encode())
 
-    async def passed(self, record: Record, *, job_id: str, run: int) -> None:
+    async def on_processed(self, record: Record, *, job_id: str, run: int) -> None:
         """A record was worked off: the last of a requeue releases the lane, unless it is held."""
         requeue = record.header(REQUEUE_ID)
         if requeue is None or record.header(REQUEUE_LAST) is None:
             return
-        stands = await self.standing(job_id, run, record.topic)
-        if stands is None or stands.open_for != requeue:
+        state = await self.state(job_id, run, record.topic)
+        if state is None or state.open_for != requeue:
             return
-        if stands.is_held:
+        if state.is_held:
             reason = f"records came while requeue {requeue} went on: requeue them"
             await self.park(job_id, run, record.topic, reason=reason)
         else:
@@ -93,14 +93,14 @@ class ParkedRuns:
         """Partitions came or went: another process may have parked what was free here."""
         self._free.clear()
 
-    async def standing(self, job_id: str, run: int, topic: str) -> Parked | None:
-        """How the lane stands; None: it is not parked."""
+    async def state(self, job_id: str, run: int, topic: str) -> ParkedLane | None:
+        """How the lane state; None: it is not parked."""
         try:
             data = await self._store.get(parked_key(job_id, run, topic))
         except NotFoundError:
             return None
         found = _OPEN.fullmatch(data.decode(errors="replace"))
-        return Parked(open_for=found[1], is_held=bool(found[2])) if found else Parked()
+        return ParkedLane(open_for=found[1], is_held=bool(found[2])) if found else ParkedLane()
 
     async def open_for(self, job_id: str, run: int, topic: str, *, requeue: str) -> None:
         """Let the records of this requeue pass, and nothing else; a free lane stays free.
@@ -108,8 +108,8 @@ class ParkedRuns:
         To be called before its first record is put back. What held the lane until now is looked
         for afterwards, so it holds it no longer.
         """
-        stands = await self.standing(job_id, run, topic)
-        if stands is not None and stands.open_for in {None, requeue}:
+        state = await self.state(job_id, run, topic)
+        if state is not None and state.open_for in {None, requeue}:
             await self._store.put(parked_key(job_id, run, topic), f"requeue={requeue}".encode())
 
     async def release(self, job_id: str, run: int, topic: str) -> None:

@@ -12,7 +12,7 @@ from shared.clock import Clock
 from shared.errors import RetryableError
 from shared.http.probes import Probe
 from shared.kafka.admin import ensure_topics
-from shared.kafka.client import connection
+from shared.kafka.client import connection_options
 from shared.kafka.producer import Publisher
 from shared.settings import KafkaSettings
 from shared.storage import ObjectStore
@@ -21,18 +21,18 @@ from shared.storage import ObjectStore
 def server_probes(kafka: KafkaSettings, store: ObjectStore, *, clock: Clock) -> list[Probe]:
     """Of the two servers that every service needs."""
     return [
-        Probe(name="kafka", ask=lambda: ask_kafka(kafka), clock=clock),
+        Probe(name="kafka", ask=lambda: check_kafka(kafka), clock=clock),
         Probe(name="store", ask=store.check, clock=clock),
     ]
 
 
-async def ask_kafka(settings: KafkaSettings) -> None:
+async def check_kafka(settings: KafkaSettings) -> None:
     """Return if a broker answers.
 
     Raises:
         RetryableError: none does.
     """
-    client = AIOKafkaClient(**connection(settings), client_id="segue-probe")
+    client = AIOKafkaClient(**connection_options(settings), client_id="segue-probe")
     try:
         await client.bootstrap()
     except KafkaError as error:
@@ -42,7 +42,7 @@ async def ask_kafka(settings: KafkaSettings) -> None:
             await client.close()
 
 
-async def connected(publisher: Publisher, settings: KafkaSettings) -> None:
+async def connect_publisher(publisher: Publisher, settings: KafkaSettings) -> None:
     """Return when the topics are there and `publisher` can write on them.
 
     Raises:

@@ -16,9 +16,9 @@ from aiokafka.errors import KafkaError
 from shared.clock import Clock
 from shared.contract.events import Event
 from shared.errors import RetryableError
-from shared.kafka.client import connection
+from shared.kafka.client import connection_options
 from shared.kafka.codec import Headers, Record, encode
-from shared.kafka.tracing import sending
+from shared.kafka.tracing import send_span
 from shared.settings import KafkaSettings
 from shared.telemetry.log import logger_of
 
@@ -28,7 +28,7 @@ FLUSH_S = 1.5  # everything was confirmed before; what hangs is not waited for
 REQUEST_BYTES_MAX = 2_200_000  # a dead letter is a record of the largest size with more headers
 
 
-class Publishing(Protocol):
+class EventPublisher(Protocol):
     """Says events; `Publisher` does it on Kafka."""
 
     async def publish(self, event: Event, *, traceparent: str | None = None) -> None:
@@ -57,7 +57,7 @@ class Publisher:
             RetryableError: no broker answers.
         """
         producer = AIOKafkaProducer(
-            **connection(self._settings),
+            **connection_options(self._settings),
             client_id=f"segue-{self._source}",
             enable_idempotence=True,
             acks="all",
@@ -108,7 +108,7 @@ class Publisher:
             RetryableError: not confirmed in time; it may or may not be there.
         """
         assert self._producer is not None, "start() comes first"
-        with sending(topic, key=key, headers=headers) as record:
+        with send_span(topic, key=key, headers=headers) as record:
             try:
                 async with asyncio.timeout(CONFIRM_S):
                     there = await self._producer.send_and_wait(

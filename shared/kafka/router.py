@@ -20,8 +20,8 @@ from shared.errors import DeadLetterLimitError, InvalidEventError, JobError, Ret
 from shared.kafka.codec import Envelope, Record, Unreadable
 from shared.kafka.dead_letters import DeadLetters
 from shared.kafka.parked_runs import REQUEUE_ID, ParkedRuns
-from shared.kafka.producer import Publisher, Publishing
-from shared.kafka.tracing import handling
+from shared.kafka.producer import EventPublisher, Publisher
+from shared.kafka.tracing import process_span
 from shared.processing.retry import RetryPolicy
 from shared.settings import LaneSettings
 from shared.storage import ObjectStore
@@ -38,7 +38,7 @@ from shared.telemetry.metrics import (
 )
 from shared.telemetry.redaction import redacted
 
-Gate = Callable[[], Awaitable[None]]
+WaitUntilOwned = Callable[[], Awaitable[None]]
 Handle = Callable[[Envelope], Awaitable[None]]
 INTERNAL_ERROR = "internal_error"
 
@@ -53,7 +53,7 @@ class Router:
 
     service: str
     stage: Stage
-    publisher: Publishing
+    publisher: EventPublisher
     dead_letters: DeadLetters
     parked: ParkedRuns
     policy: RetryPolicy
@@ -66,20 +66,24 @@ class Router:
         """Tell Prometheus what is worked on."""
         self.working = Working(self.service, self.clock)
 
-    async def run(self, received: Envelope | Unreadable, handle: Handle, *, gate: Gate) -> None:
+    async def run(
+        self, received: Envelope | Unreadable, handle: Handle, *, wait_until_owned: WaitUntilOwned
+    ) -> None:
         """Work a record off; returns when it may be let go.
 
         Raises:
             DeadLetterLimitError: too many dead letters in a row: stop the consumer.
         """
         event = received.event if isinstance(received, Envelope) else None
-        with handling(received.record, event):
+        with process_span(received.record, event):
             self.log.debug("record is taken up", action="record.taken", **_place(received.record))
-            await self._routed(received, handle, gate)
+            await self._routed(received, handle, wait_until_owned)
 
-    async def _routed(self, received: Envelope | Unreadable, handle: Handle, gate: Gate) -> None:
+    async def _routed(
+        self, received: Envelope | Unreadable, handle: Handle, wait_until_owned: WaitUntilOwned
+    ) -> None:
         if isinstance(received, Unreadable):
-            self.dead_letters.admit(received.error)
+            self.dead_letters.record_failure(received.error)
             await self._dead_letter(received.record, received.error, attempts=1)
             return
         envelope, record = received, received.record
@@ -95,15 +99,17 @@ class Router:
             await self._insist(lambda: self.parked.hold(job_id, run, record.topic))
             return
         with self.working.one() as for_s:
-            if await self._attempts(envelope, handle, gate):
+            if await self._attempts(envelope, handle, wait_until_owned):
                 WORK_SECONDS.labels(self.service, record.topic).observe(for_s())
 
-    async def _attempts(self, envelope: Envelope, handle: Handle, gate: Gate) -> bool:
+    async def _attempts(
+        self, envelope: Envelope, handle: Handle, wait_until_owned: WaitUntilOwned
+    ) -> bool:
         """Whether it was done, and not given up."""
         attempt = 1
         first_failed_at: datetime | None = None
         while True:
-            await gate()
+            await wait_until_owned()
             try:
                 await handle(envelope)
             except RetryableError as error:
@@ -129,7 +135,7 @@ class Router:
                 await self._give_up(envelope, error, attempt, first_failed_at)
                 return False
             else:
-                self.dead_letters.went_well()
+                self.dead_letters.record_success()
                 self._done(envelope.record)
                 self.log.debug("record is done", action="record.done", attempt=attempt)
                 await self._pass(envelope)
@@ -139,7 +145,7 @@ class Router:
         """Release a lane behind the last record of its requeue."""
         job_id, run = envelope.event.job_id, getattr(envelope.event, "run", 0)
         record = envelope.record
-        await self._insist(lambda: self.parked.passed(record, job_id=job_id, run=run))
+        await self._insist(lambda: self.parked.on_processed(record, job_id=job_id, run=run))
 
     async def _give_up(
         self, envelope: Envelope, error: Exception, attempts: int, first_failed_at: datetime | None
@@ -148,7 +154,7 @@ class Router:
 
         Not if too many were given up already: then the fault is ours, and no job's.
         """
-        self.dead_letters.admit(error)
+        self.dead_letters.record_failure(error)
         event, topic = envelope.event, envelope.record.topic
         known = isinstance(error, RetryableError | InvalidEventError)
         failure = JobError(
@@ -212,7 +218,7 @@ class Router:
             attempts=attempts,
         )
         await self._insist(
-            lambda: self.dead_letters.put(
+            lambda: self.dead_letters.publish(
                 record, error, attempts=attempts, first_failed_at=first_failed_at, behind=behind
             )
         )
@@ -243,8 +249,8 @@ class Router:
 
     def _done(self, record: Record) -> None:
         self._count(record.topic, "done")
-        if record.written_at_s is not None:
-            age_s = self.clock.now().timestamp() - record.written_at_s
+        if record.timestamp_s is not None:
+            age_s = self.clock.now().timestamp() - record.timestamp_s
             RECORD_SECONDS.labels(self.service, record.topic).observe(max(0.0, age_s))
 
     def _count(self, topic: str, outcome: str) -> None:

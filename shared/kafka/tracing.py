@@ -35,12 +35,12 @@ class Sending:
         )
 
 
-def carried_by(record: Record) -> Carried | None:
+def trace_context_of(record: Record) -> Carried | None:
     """The context of whoever sent `record`."""
     return Carried.of(record.header("traceparent"), record.header("tracestate"))
 
 
-def carrying(headers: Headers) -> Headers:
+def with_trace_context(headers: Headers) -> Headers:
     """`headers` with the context of what goes on now; as they are where there is none."""
     carried = trace.outgoing()
     if carried is None:
@@ -53,7 +53,7 @@ def carrying(headers: Headers) -> Headers:
 
 
 @contextmanager
-def handling(record: Record, event: Event | None = None) -> Iterator[Span]:
+def process_span(record: Record, event: Event | None = None) -> Iterator[Span]:
     """While `record` is worked off: its trace goes on, and log lines name its job."""
     told = _subject(event)
     bound = told or {"topic": record.topic, "partition": record.partition, "offset": record.offset}
@@ -61,14 +61,14 @@ def handling(record: Record, event: Event | None = None) -> Iterator[Span]:
     with (
         about(**bound),
         trace.continuing(
-            carried_by(record), f"process {record.topic}", attributes, kind="consumer"
+            trace_context_of(record), f"process {record.topic}", attributes, kind="consumer"
         ) as span,
     ):
         yield span
 
 
 @contextmanager
-def handling_all(records: Sequence[Record]) -> Iterator[None]:
+def process_spans(records: Sequence[Record]) -> Iterator[None]:
     """While a batch is worked off: a span in the trace of each of its records."""
     if not trace.is_on():
         yield
@@ -78,7 +78,7 @@ def handling_all(records: Sequence[Record]) -> Iterator[None]:
             f"process {record.topic}",
             _processing(record, {}),
             kind="consumer",
-            parent=carried_by(record),
+            parent=trace_context_of(record),
         )
         for record in records
     ]
@@ -94,16 +94,20 @@ def handling_all(records: Sequence[Record]) -> Iterator[None]:
 
 
 @contextmanager
-def sending(topic: str, *, key: bytes | None, headers: Headers) -> Iterator[Sending]:
+def send_span(topic: str, *, key: bytes | None, headers: Headers) -> Iterator[Sending]:
     """While a record is sent: the headers to send it with."""
     if not trace.is_on():
-        yield Sending(headers=headers if _is_kept(topic) else carrying(headers), span=trace.NO_SPAN)
+        yield Sending(
+            headers=headers if _is_kept(topic) else with_trace_context(headers), span=trace.NO_SPAN
+        )
         return
     known = Record(topic=topic, partition=0, offset=0, key=key, value=None, headers=headers)
-    parent = None if trace.outgoing() else carried_by(known)
+    parent = None if trace.outgoing() else trace_context_of(known)
     name = f"send {topic}"
     with trace.span(name, _sending(known), kind="producer", parent=parent) as span:
-        yield Sending(headers=headers if _is_kept(topic) else carrying(headers), span=span)
+        yield Sending(
+            headers=headers if _is_kept(topic) else with_trace_context(headers), span=span
+        )
 
 
 def _is_kept(topic: str) -> bool:

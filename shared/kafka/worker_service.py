@@ -15,10 +15,10 @@ from shared.contract.events import Event, JobCancelled, Stage
 from shared.http.health import Health
 from shared.kafka.codec import Envelope
 from shared.kafka.consumer import LaneConsumer
-from shared.kafka.probes import connected, server_probes
+from shared.kafka.probes import connect_publisher, server_probes
 from shared.kafka.producer import Publisher
 from shared.kafka.router import Router, build_router
-from shared.processing.active_runs import RunBook
+from shared.processing.active_runs import ActiveRuns
 from shared.processing.slots import Slots
 from shared.settings import HealthSettings, KafkaSettings, LaneSettings, StoreSettings
 from shared.storage import ObjectStore
@@ -29,7 +29,7 @@ from shared.telemetry.log import Logger, logger_of
 from shared.telemetry.metrics import SKIPPED_TOTAL
 
 
-class StageSettings(Protocol):
+class WorkerSettings(Protocol):
     """What the settings of such a service have."""
 
     @property
@@ -57,15 +57,15 @@ Work = Callable[[Event], Awaitable[Event | None]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class StageService:
+class WorkerService:
     """The parts of one running service."""
 
     name: str
-    settings: StageSettings
+    settings: WorkerSettings
     store: ObjectStore
     publisher: Publisher
     router: Router
-    book: RunBook
+    active_runs: ActiveRuns
     health: Health
     log: Logger
 
@@ -79,7 +79,7 @@ class StageService:
 
         async def handle(envelope: Envelope) -> None:
             event = envelope.event
-            if not self.book.counts(event.job_id, getattr(event, "run", 1)):
+            if not self.active_runs.is_current(event.job_id, getattr(event, "run", 1)):
                 self._skip(event)
                 return
             said = await work(event)
@@ -87,12 +87,12 @@ class StageService:
                 await self.publisher.publish(said, traceparent=envelope.traceparent)
 
         async def cancelled(_envelope: Envelope) -> None:
-            """`_seen` has done what there is to do."""
+            """`_on_received` has done what there is to do."""
 
         consumer = LaneConsumer(
             group=f"segue-{self.name}",
             handlers={topic: handle, JobCancelled.kind: cancelled},
-            seen=self._seen,
+            on_received=self._on_received,
             router=self.router,
             kafka=self.settings.kafka,
             lanes=self.settings.lanes,
@@ -103,12 +103,12 @@ class StageService:
         self.health.figures = lambda: {**consumer.figures(), **slots.figures()}
         await consumer.run(self.health.stop, ready=self.health.ready)
 
-    def _seen(self, envelope: Envelope) -> None:
+    def _on_received(self, envelope: Envelope) -> None:
         event = envelope.event
         if isinstance(event, JobCancelled):
-            self.book.cancel(event.job_id, event.run)
+            self.active_runs.cancel(event.job_id, event.run)
         else:
-            self.book.note(event.job_id, getattr(event, "run", 1))
+            self.active_runs.observe(event.job_id, getattr(event, "run", 1))
 
     def _skip(self, event: Event) -> None:
         SKIPPED_TOTAL.labels(self.name, event.kind).inc()
@@ -121,15 +121,15 @@ class StageService:
 
 
 @asynccontextmanager
-async def stage_service(
+async def worker_service(
     name: str,
     stage: Stage,
-    settings: StageSettings,
+    settings: WorkerSettings,
     *,
     stop: asyncio.Event,
     ready: asyncio.Event | None = None,
     clock: Clock | None = None,
-) -> AsyncIterator[StageService]:
+) -> AsyncIterator[WorkerService]:
     """The parts of a service, connected; taken down in order at the end.
 
     Where `stop` comes before its servers do, they are not connected, and `consume` returns.
@@ -155,14 +155,14 @@ async def stage_service(
     async with health.served(settings.health):
         try:
             await health.reach("the store", store.prepare)
-            await health.reach("Kafka", lambda: connected(publisher, settings.kafka))
-            yield StageService(
+            await health.reach("Kafka", lambda: connect_publisher(publisher, settings.kafka))
+            yield WorkerService(
                 name=name,
                 settings=settings,
                 store=store,
                 publisher=publisher,
                 router=_router(name, stage, settings, publisher, store, clock=clock),
-                book=RunBook(),
+                active_runs=ActiveRuns(),
                 health=health,
                 log=log,
             )
@@ -173,7 +173,7 @@ async def stage_service(
 def _router(
     name: str,
     stage: Stage,
-    settings: StageSettings,
+    settings: WorkerSettings,
     publisher: Publisher,
     store: ObjectStore,
     *,

@@ -1,15 +1,15 @@
-"""Lanes: records of one key strictly one after the other, thousands of keys at once.
+"""Runs records of one key strictly in order and many keys concurrently.
 
-Each record is a task chained behind the previous task of its key. A lane never passes a record
-that did not finish: work retries in place, and if a task is cancelled the ones behind it are
-too. What is finished is let go in the order of its partition
+Each record is a task chained behind the previous task of its key (a lane). A lane never skips an
+unfinished record: work retries in place, and a cancelled task cancels the tasks behind it.
+Completed records are committed in the offset order of their partition
 (`shared/processing/offset_tracker.py`).
 
-When the group regroups, lanes are suspended: they stop at their next gate (before anything is
-paid or published). When partitions come back they go on; lanes of partitions that went
-elsewhere are cancelled, and their records are somebody else's.
+A rebalance suspends the lanes: they stop at their next `wait_until_owned` (before anything is
+paid or published). Lanes of partitions that are assigned again resume; lanes of partitions that
+were lost are cancelled.
 
-Knows nothing of Kafka: a slot is any name of a partition, a handle whatever lets a record go.
+No Kafka client. A partition is any hashable id; a handle is whatever commits one record.
 """
 
 import asyncio
@@ -17,137 +17,153 @@ from collections.abc import Awaitable, Callable, Collection, Hashable, Mapping
 from typing import Generic, TypeVar
 from weakref import WeakSet
 
-from shared.processing.offset_tracker import Ledger, Standing
+from shared.processing.offset_tracker import OffsetTracker, PartitionPosition
 
 H = TypeVar("H")
-Release = Callable[[Hashable, list[H]], None]
+Commit = Callable[[Hashable, list[H]], None]
 Work = Callable[[], Awaitable[None]]
-CANCEL_S = 5.0  # for work to clear up behind itself; a thread it waits for cannot be ended
+CANCEL_S = 5.0  # for cancelled work to clean up; a thread it waits for cannot be cancelled
 
 
 class Lanes(Generic[H]):
-    """Takes records, runs them in order per key, and lets them go in order per slot.
+    """Runs submitted records in order per key and commits them in order per partition.
 
-    `release(slot, handles)` is called with the handles that may go, in offset order.
+    `commit(partition, handles)` is called with the handles that are safe to commit, in offset
+    order.
     """
 
-    def __init__(self, release: Release[H]) -> None:
-        self._release = release
-        self._ledger: Ledger[H] = Ledger()
+    def __init__(self, commit: Commit[H]) -> None:
+        self._commit = commit
+        self._tracker: OffsetTracker[H] = OffsetTracker()
         self._tails: dict[tuple[Hashable, str], asyncio.Task[None]] = {}
         self._tasks: dict[Hashable, dict[int, asyncio.Task[None]]] = {}
-        self._dropped: WeakSet[asyncio.Task[None]] = WeakSet()  # still clearing up, perhaps
+        self._cancelled: WeakSet[asyncio.Task[None]] = WeakSet()  # may still be cleaning up
         self._owned = asyncio.Event()
         self._owned.set()
-        self._room = asyncio.Event()
-        self._room.set()
-        #: set with the first error that work let through; whoever drives the lanes watches it
-        self.broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._capacity = asyncio.Event()
+        self._capacity.set()
+        #: gets the first exception that work raised; the consumer waits for it and stops
+        self.failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     @property
     def in_flight(self) -> int:
-        """Records taken and not let go."""
-        return self._ledger.in_flight()
+        """Number of records submitted and not yet committed."""
+        return self._tracker.in_flight()
 
     @property
-    def busy(self) -> int:
-        """Lanes with a record that is not finished."""
+    def active(self) -> int:
+        """Number of lanes with an unfinished record."""
         return len(self._tails)
 
     def figures(self) -> dict[str, int]:
-        """How much is under way, for `readyz`."""
-        return {"lanes": self.busy, "records_in_flight": self.in_flight}
+        """Return the number of active lanes and of records in flight, for `readyz`."""
+        return {"lanes": self.active, "records_in_flight": self.in_flight}
 
-    def standing(self) -> Mapping[Hashable, Standing]:
-        """How far each slot is, for whoever measures how far behind."""
-        return self._ledger.standing()
+    def positions(self) -> Mapping[Hashable, PartitionPosition]:
+        """Return the progress of every partition."""
+        return self._tracker.positions()
 
-    async def gate(self) -> None:
-        """Wait until the partitions are ours; before every step that is seen outside."""
+    async def wait_until_owned(self) -> None:
+        """Wait for the end of a rebalance; called before every step with outside effects."""
         await self._owned.wait()
 
-    def offer(
+    def submit(
         self,
         *,
-        slot: Hashable,
+        partition: Hashable,
         offset: int,
         key: str,
         handle: H,
         work: Work,
-        written_at_s: float | None = None,
+        timestamp_s: float | None = None,
     ) -> bool:
-        """Take a record; False if it is under way already and only its handle was swapped."""
-        if not self._ledger.take(slot, offset, handle, written_at_s=written_at_s):
-            self._let_go(slot, self._ledger.release(slot))
+        """Queue a record in its lane; return False if it is already in flight.
+
+        A record in flight keeps its running work and gets the new handle.
+        """
+        if not self._tracker.track(partition, offset, handle, timestamp_s=timestamp_s):
+            self._commit_records(partition, self._tracker.committable(partition))
             return False
-        lane = (slot, key)
-        task = asyncio.create_task(self._chained(self._tails.get(lane), slot, offset, work))
+        lane = (partition, key)
+        task = asyncio.create_task(self._run_after(self._tails.get(lane), partition, offset, work))
         self._tails[lane] = task
-        self._tasks.setdefault(slot, {})[offset] = task
-        task.add_done_callback(lambda done: self._ended(lane, slot, offset, done))
+        self._tasks.setdefault(partition, {})[offset] = task
+        task.add_done_callback(lambda done: self._on_task_done(lane, partition, offset, done))
         return True
 
     def suspend(self) -> None:
-        """The group regroups: lanes stop at their next gate."""
+        """Stop lanes at their next `wait_until_owned`; called when a rebalance starts."""
         self._owned.clear()
 
     def resume(self, owned: Collection[Hashable]) -> dict[Hashable, int]:
-        """Go on with `owned` slots; the others' lanes end. How many records each lost slot had."""
-        lost = {slot: self._drop(slot) for slot in self._ledger.slots() if slot not in owned}
+        """Resume lanes of `owned`, cancel the others; return records lost per partition."""
+        lost = {
+            partition: self._cancel_partition(partition)
+            for partition in self._tracker.partitions()
+            if partition not in owned
+        }
         self._owned.set()
-        return {slot: count for slot, count in lost.items() if count}
+        return {partition: count for partition, count in lost.items() if count}
 
-    async def drain(self, within_s: float) -> int:
-        """Wait for what runs, at most so long, then cancel it; how many were cancelled."""
-        tasks = [task for slot in self._tasks.values() for task in slot.values()]
+    async def drain(self, timeout_s: float) -> int:
+        """Wait for running tasks, then cancel the rest; return how many were cancelled."""
+        tasks = [task for partition in self._tasks.values() for task in partition.values()]
         if not tasks:
             return 0
-        _, late = await asyncio.wait(tasks, timeout=within_s)
+        _, late = await asyncio.wait(tasks, timeout=timeout_s)
         for task in late:
             task.cancel()
         if late:
             await asyncio.wait(late, timeout=CANCEL_S)
         return len(late)
 
-    async def room(self, in_flight_max: int) -> None:
+    async def wait_for_capacity(self, in_flight_max: int) -> None:
         """Wait until fewer than `in_flight_max` records are in flight."""
         while self.in_flight >= in_flight_max:
-            self._room.clear()
-            await self._room.wait()
+            self._capacity.clear()
+            await self._capacity.wait()
 
-    async def _chained(
-        self, previous: asyncio.Task[None] | None, slot: Hashable, offset: int, work: Work
+    async def _run_after(
+        self,
+        previous: asyncio.Task[None] | None,
+        partition: Hashable,
+        offset: int,
+        work: Work,
     ) -> None:
         if previous is not None:
             await asyncio.wait([previous])
-            # A lane that was lost and came back waits for its old work, and begins anew.
-            lost = previous in self._dropped
-            if not lost and (previous.cancelled() or previous.exception() is not None):
-                raise asyncio.CancelledError  # a lane never passes a record that did not finish
+            # After a lost partition is assigned again, its records run again from the start.
+            was_lost = previous in self._cancelled
+            if not was_lost and (previous.cancelled() or previous.exception() is not None):
+                raise asyncio.CancelledError  # a lane never skips an unfinished record
         await self._owned.wait()
         await work()
-        self._let_go(slot, self._ledger.finish(slot, offset))
+        self._commit_records(partition, self._tracker.complete(partition, offset))
 
-    def _let_go(self, slot: Hashable, handles: list[H]) -> None:
-        self._room.set()
+    def _commit_records(self, partition: Hashable, handles: list[H]) -> None:
+        self._capacity.set()
         if handles:
-            self._release(slot, handles)
+            self._commit(partition, handles)
 
-    def _ended(
-        self, lane: tuple[Hashable, str], slot: Hashable, offset: int, task: asyncio.Task[None]
+    def _on_task_done(
+        self,
+        lane: tuple[Hashable, str],
+        partition: Hashable,
+        offset: int,
+        task: asyncio.Task[None],
     ) -> None:
         if self._tails.get(lane) is task:
             del self._tails[lane]
-        tasks = self._tasks.get(slot, {})
+        tasks = self._tasks.get(partition, {})
         if tasks.get(offset) is task:
             del tasks[offset]
-        self._room.set()
-        if not task.cancelled() and (error := task.exception()) and not self.broken.done():
-            self.broken.set_exception(error)
+        self._capacity.set()
+        if not task.cancelled() and (error := task.exception()) and not self.failure.done():
+            self.failure.set_exception(error)
 
-    def _drop(self, slot: Hashable) -> int:
-        count = self._ledger.drop(slot)
-        for task in self._tasks.pop(slot, {}).values():
-            self._dropped.add(task)
+    def _cancel_partition(self, partition: Hashable) -> int:
+        count = self._tracker.remove(partition)
+        for task in self._tasks.pop(partition, {}).values():
+            self._cancelled.add(task)
             task.cancel()
         return count

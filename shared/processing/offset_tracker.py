@@ -1,11 +1,11 @@
-"""Watermark: what was taken from a partition, what is done, and what may be let go.
+"""Tracks in-flight and completed offsets per partition; returns what is safe to commit.
 
-A record is released (acked, committed) only when everything before it in its partition is
-done. Faust 0.15.3 commits past unfinished messages, and aiokafka commits what it is told:
-both are told only what this ledger lets go. Offsets are remembered as they were received, so
-holes in a log (compaction, transactions) need no care.
+An offset is safe to commit once every earlier offset of its partition is complete (the low
+watermark). Faust 0.15.3 commits past unfinished messages and aiokafka commits what it is given,
+so both commit only what this tracker returns. Offsets are stored as received: gaps left by
+compaction or transactions need no special case.
 
-Pure: knows nothing of Kafka; a slot is any hashable name of a partition.
+Pure: no Kafka client. A partition is any hashable id; a handle is whatever commits one record.
 """
 
 from collections import OrderedDict
@@ -19,94 +19,91 @@ H = TypeVar("H")
 @dataclass(slots=True)
 class _Entry(Generic[H]):
     handle: H
-    written_at_s: float | None
-    finished: bool = False
+    timestamp_s: float | None
+    is_complete: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
-    """How far a slot is. Moments are seconds of Unix time; None: the record does not say."""
+class PartitionPosition:
+    """Progress of one partition. Times are Unix seconds; None if the record has no timestamp."""
 
-    next_offset: int  #: behind the last record that was taken
-    last_written_at_s: float | None  #: of that record
-    oldest_offset: int | None = None  #: of what is in flight; None: nothing is
-    oldest_written_at_s: float | None = None
+    next_offset: int  #: one past the last record received
+    last_timestamp_s: float | None
+    oldest_offset: int | None = None  #: oldest record in flight; None if none is
+    oldest_timestamp_s: float | None = None
 
 
-class Ledger(Generic[H]):
-    """Per slot, the records in flight, in the order of their offsets.
-
-    A handle is whatever lets a record go: an event to ack, an offset to commit.
-    """
+class OffsetTracker(Generic[H]):
+    """In-flight records per partition, in offset order."""
 
     def __init__(self) -> None:
-        self._slots: dict[Hashable, OrderedDict[int, _Entry[H]]] = {}
-        self._last: dict[Hashable, tuple[int, float | None]] = {}  # taken: offset and moment
+        self._partitions: dict[Hashable, OrderedDict[int, _Entry[H]]] = {}
+        self._last: dict[Hashable, tuple[int, float | None]] = {}  # last received: offset, time
 
-    def take(
-        self, slot: Hashable, offset: int, handle: H, *, written_at_s: float | None = None
+    def track(
+        self, partition: Hashable, offset: int, handle: H, *, timestamp_s: float | None = None
     ) -> bool:
-        """Note a received record; False if it is in flight already.
+        """Add a received record; return False if it is already in flight.
 
-        A redelivered record joins the work that runs for it: the new handle replaces the old.
-        One that was let go, and whose commit was not heard, is in flight again, before what
-        lies behind it: else a commit would go back, and stay there.
+        A redelivered record keeps its running work and gets the new handle. A record whose
+        commit was lost in a rebalance is tracked again in front of later offsets; otherwise a
+        later commit would move backwards.
         """
-        entries = self._slots.setdefault(slot, OrderedDict())
+        entries = self._partitions.setdefault(partition, OrderedDict())
         if offset in entries:
             entries[offset].handle = handle
             return False
-        comes_back = bool(entries) and offset < next(reversed(entries))
-        entries[offset] = _Entry(handle, written_at_s)
-        if offset >= self._last.get(slot, (offset, None))[0]:
-            self._last[slot] = (offset, written_at_s)
-        if comes_back:
-            for later in sorted(known for known in entries if known > offset):
+        is_redelivered = bool(entries) and offset < next(reversed(entries))
+        entries[offset] = _Entry(handle, timestamp_s)
+        if offset >= self._last.get(partition, (offset, None))[0]:
+            self._last[partition] = (offset, timestamp_s)
+        if is_redelivered:
+            for later in sorted(tracked for tracked in entries if tracked > offset):
                 entries.move_to_end(later)
         return True
 
-    def finish(self, slot: Hashable, offset: int) -> list[H]:
-        """Mark a record done; the handles that may be let go now, in offset order."""
-        entries = self._slots.get(slot)
+    def complete(self, partition: Hashable, offset: int) -> list[H]:
+        """Mark a record complete; return the handles that are now safe to commit, in order."""
+        entries = self._partitions.get(partition)
         if entries is None or offset not in entries:
-            return []  # the slot was dropped while the work ran: nothing of it is ours to let go
-        entries[offset].finished = True
-        return self._released(entries)
+            return []  # the partition was revoked while the work ran
+        entries[offset].is_complete = True
+        return self._pop_completed(entries)
 
-    def release(self, slot: Hashable) -> list[H]:
-        """The handles at the head that are done already, after a redelivery swapped them in."""
-        entries = self._slots.get(slot)
-        return self._released(entries) if entries else []
+    def committable(self, partition: Hashable) -> list[H]:
+        """Return the completed handles at the head, after a redelivery replaced one of them."""
+        entries = self._partitions.get(partition)
+        return self._pop_completed(entries) if entries else []
 
-    def drop(self, slot: Hashable) -> int:
-        """Forget a slot that went elsewhere; how many records were in flight."""
-        self._last.pop(slot, None)
-        return len(self._slots.pop(slot, ()))
+    def remove(self, partition: Hashable) -> int:
+        """Forget a revoked partition; return the number of records that were in flight."""
+        self._last.pop(partition, None)
+        return len(self._partitions.pop(partition, ()))
 
-    def slots(self) -> list[Hashable]:
-        """The slots with records in flight or once seen."""
-        return list(self._slots)
+    def partitions(self) -> list[Hashable]:
+        """Return the partitions that have received a record and were not removed."""
+        return list(self._partitions)
 
-    def standing(self) -> dict[Hashable, Standing]:
-        """How far each slot is of which a record was taken."""
-        found: dict[Hashable, Standing] = {}
-        for slot, (offset, written_at_s) in self._last.items():
-            oldest, entry = next(iter(self._slots[slot].items()), (None, None))
-            found[slot] = Standing(
+    def positions(self) -> dict[Hashable, PartitionPosition]:
+        """Return the progress of every partition that has received a record."""
+        positions: dict[Hashable, PartitionPosition] = {}
+        for partition, (offset, timestamp_s) in self._last.items():
+            oldest, entry = next(iter(self._partitions[partition].items()), (None, None))
+            positions[partition] = PartitionPosition(
                 next_offset=offset + 1,
-                last_written_at_s=written_at_s,
+                last_timestamp_s=timestamp_s,
                 oldest_offset=oldest,
-                oldest_written_at_s=entry.written_at_s if entry else None,
+                oldest_timestamp_s=entry.timestamp_s if entry else None,
             )
-        return found
+        return positions
 
     def in_flight(self) -> int:
-        """Records taken and not let go."""
-        return sum(len(entries) for entries in self._slots.values())
+        """Return the number of records received and not yet safe to commit."""
+        return sum(len(entries) for entries in self._partitions.values())
 
     @staticmethod
-    def _released(entries: OrderedDict[int, _Entry[H]]) -> list[H]:
+    def _pop_completed(entries: OrderedDict[int, _Entry[H]]) -> list[H]:
         handles: list[H] = []
-        while entries and next(iter(entries.values())).finished:
+        while entries and next(iter(entries.values())).is_complete:
             handles.append(entries.popitem(last=False)[1].handle)
         return handles

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from shared.clock import Clock
-from shared.processing.offset_tracker import Standing
+from shared.processing.offset_tracker import PartitionPosition
 from shared.telemetry import metrics
 
 Slot = Any  # a partition, as Kafka's clients name it: with `topic`, prefix included
@@ -26,7 +26,7 @@ class Consuming:
     service: str
     topics: Collection[str]  #: without prefix
     prefix: str
-    standing: Callable[[], Mapping[Slot, Standing]]
+    positions: Callable[[], Mapping[Slot, PartitionPosition]]
     #: the offset behind the last record of a partition; None: not known, or not ours
     end_of: Callable[[Slot], int | None]
     clock: Clock
@@ -53,16 +53,16 @@ class Consuming:
 
     def lag_s(self, topic: str) -> float:
         """Age of the oldest record of `topic` that is not finished, as far as is known."""
-        ages = [self._age_s(slot, standing) for slot, standing in self._of(topic)]
+        ages = [self._age_s(slot, position) for slot, position in self._of(topic)]
         return max(ages, default=0.0)
 
     def lag_records(self, topic: str) -> int:
         """Records of `topic` from the oldest that is not finished to the end."""
         behind = 0
-        for slot, standing in self._of(topic):
-            begin = standing.oldest_offset
-            begin = standing.next_offset if begin is None else begin
-            behind += max(0, (self.end_of(slot) or standing.next_offset) - begin)
+        for slot, position in self._of(topic):
+            begin = position.oldest_offset
+            begin = position.next_offset if begin is None else begin
+            behind += max(0, (self.end_of(slot) or position.next_offset) - begin)
         return behind
 
     @contextmanager
@@ -91,28 +91,28 @@ class Consuming:
             lambda: self.lag_records(topic)
         )
 
-    def _of(self, topic: str) -> list[tuple[Slot, Standing]]:
+    def _of(self, topic: str) -> list[tuple[Slot, PartitionPosition]]:
         name = self.prefix + topic
         return [
-            (slot, standing) for slot, standing in self.standing().items() if slot.topic == name
+            (slot, position) for slot, position in self.positions().items() if slot.topic == name
         ]
 
-    def _age_s(self, slot: Slot, standing: Standing) -> float:
+    def _age_s(self, slot: Slot, position: PartitionPosition) -> float:
         now = self.clock.now().timestamp()
-        if standing.oldest_offset is not None:
+        if position.oldest_offset is not None:
             self._behind.pop(slot, None)
-            return _since(standing.oldest_written_at_s, now)
-        if (self.end_of(slot) or 0) <= standing.next_offset:
+            return _since(position.oldest_timestamp_s, now)
+        if (self.end_of(slot) or 0) <= position.next_offset:
             self._behind.pop(slot, None)
             return 0.0
         known = self._behind.get(slot)
         if known is None:
-            self._behind[slot] = (standing.next_offset, now)
+            self._behind[slot] = (position.next_offset, now)
             return 0.0
         offset, noticed_at = known
-        moves = offset != standing.next_offset
-        self._behind[slot] = (standing.next_offset, noticed_at)
-        return _since(standing.last_written_at_s if moves else noticed_at, now)
+        moves = offset != position.next_offset
+        self._behind[slot] = (position.next_offset, noticed_at)
+        return _since(position.last_timestamp_s if moves else noticed_at, now)
 
 
 class Working:

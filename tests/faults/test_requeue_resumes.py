@@ -107,7 +107,7 @@ async def a_service(ground: OperatorGround, store: FolderStore) -> AsyncIterator
     consumer = LaneConsumer(
         group="a-service",
         handlers={TOPIC: work},
-        seen=lambda _: None,
+        on_received=lambda _: None,
         router=build_router(
             service="generator",
             stage=Stage.GENERATION,
@@ -151,7 +151,7 @@ async def test_killed_at_random_it_goes_on_with_every_record_once_and_in_order(
     assert all(scenes == list(range(SCENES)) for scenes in order.values())
     assert len(await ground.log(f"{TOPIC}.dlq")) == JOBS * SCENES, "none died again"
     for job in range(JOBS):
-        assert await ParkedRuns(store).standing(f"job-{job}", 1, TOPIC) is None
+        assert await ParkedRuns(store).state(f"job-{job}", 1, TOPIC) is None
 
 
 async def killed_again_and_again(ground: OperatorGround) -> None:

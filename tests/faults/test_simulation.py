@@ -9,7 +9,7 @@ from multiprocessing import get_context
 
 import pytest
 
-from shared.processing.offset_tracker import Ledger
+from shared.processing.offset_tracker import OffsetTracker
 from tests.faults.harness.durations import SEED, long_or
 from tests.faults.harness.simulation import BrokenRuleError, VirtualLoop, simulate
 
@@ -80,15 +80,15 @@ def test_the_rules_are_seen_when_they_are_broken(
     """A simulation that cannot fail would prove nothing."""
     if broken == "watermark":
 
-        def finish(ledger: Ledger[int], slot: int, offset: int) -> list[int]:
-            entry = ledger._slots[slot].pop(offset, None)
+        def finish(tracker: OffsetTracker[int], slot: int, offset: int) -> list[int]:
+            entry = tracker._partitions[slot].pop(offset, None)
             return [entry.handle] if entry else []
 
-        monkeypatch.setattr("shared.processing.offset_tracker.Ledger.finish", finish)
+        monkeypatch.setattr("shared.processing.offset_tracker.OffsetTracker.complete", finish)
     elif broken == "order":
-        monkeypatch.setattr("shared.processing.lanes.Lanes._chained", _unchained)
+        monkeypatch.setattr("shared.processing.lanes.Lanes._run_after", _unchained)
     else:
-        monkeypatch.setattr("shared.processing.lanes.Lanes._drop", lambda *_: 0)
+        monkeypatch.setattr("shared.processing.lanes.Lanes._cancel_partition", lambda *_: 0)
 
     with pytest.raises(BrokenRuleError):
         _simulate_all(range(300), loop)
@@ -102,4 +102,4 @@ def _simulate_all(seeds: Iterable[int], loop: VirtualLoop) -> None:
 async def _unchained(lanes, _previous, slot, offset, work) -> None:  # type: ignore[no-untyped-def] # noqa: ANN001
     """A lane that runs everything at once."""
     await work()
-    lanes._let_go(slot, lanes._ledger.finish(slot, offset))
+    lanes._commit_records(slot, lanes._tracker.complete(slot, offset))

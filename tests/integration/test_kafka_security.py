@@ -49,9 +49,9 @@ from shared.clock import SystemClock
 from shared.contract.events import Event
 from shared.errors import RetryableError, SettingsError
 from shared.kafka.admin import ensure_topics
-from shared.kafka.client import connection
+from shared.kafka.client import connection_options
 from shared.kafka.codec import Record
-from shared.kafka.probes import ask_kafka
+from shared.kafka.probes import check_kafka
 from shared.kafka.producer import Publisher
 from shared.security.signed_links import LinkSettings
 from shared.settings import KafkaSettings, StoreSettings
@@ -298,7 +298,7 @@ async def test_a_job_is_scored_by_users_with_no_right_too_many(
 async def test_nobody_writes_what_is_not_theirs(guarded: Guarded, user: str, topic: str) -> None:
     """A taken-over service cannot order music, nor end jobs."""
     await ensure_topics(guarded.settings(PREPARE, create_topics=True))
-    async with AIOKafkaProducer(**connection(guarded.settings(user))) as producer:
+    async with AIOKafkaProducer(**connection_options(guarded.settings(user))) as producer:
         with pytest.raises(KafkaError, match=r"(?i)authoriz"):
             await asyncio.wait_for(producer.send_and_wait(topic, b"{}"), ANSWER_S)
 
@@ -368,10 +368,10 @@ async def test_neither_side_goes_on_without_proof(
     guarded: Guarded, changes: dict[str, Any]
 ) -> None:
     """A wrong password, a stranger, a certificate that nobody we know signed, no TLS at all."""
-    await asyncio.wait_for(ask_kafka(guarded.settings("api")), ANSWER_S)
+    await asyncio.wait_for(check_kafka(guarded.settings("api")), ANSWER_S)
 
     with pytest.raises(RetryableError, match="Kafka at"):
-        await asyncio.wait_for(ask_kafka(guarded.settings("api", **changes)), ANSWER_S)
+        await asyncio.wait_for(check_kafka(guarded.settings("api", **changes)), ANSWER_S)
     gc.collect()
 
 
@@ -382,7 +382,7 @@ async def test_a_broker_under_another_name_is_not_believed(guarded: Guarded) -> 
 
     with pytest.raises(RetryableError):
         await asyncio.wait_for(
-            ask_kafka(guarded.settings("api", bootstrap_servers=by_number)), ANSWER_S
+            check_kafka(guarded.settings("api", bootstrap_servers=by_number)), ANSWER_S
         )
     gc.collect()
 
@@ -393,4 +393,4 @@ def test_a_certificate_file_that_is_none_is_named(guarded: Guarded, tmp_path: Pa
     wrong.write_text("no certificate")
 
     with pytest.raises(SettingsError, match="KAFKA_SSL_CA_FILE"):
-        connection(guarded.settings("api", ssl_ca_file=wrong))
+        connection_options(guarded.settings("api", ssl_ca_file=wrong))

@@ -59,7 +59,7 @@ async def ground(
             letters = DeadLetters(
                 publisher, service="generator", clock=SystemClock(), consecutive_max=9
             )
-            await letters.put(first, InvalidEventError("wrong"), attempts=1)
+            await letters.publish(first, InvalidEventError("wrong"), attempts=1)
         yield ground
 
 

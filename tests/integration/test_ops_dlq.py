@@ -28,9 +28,9 @@ async def ground(
         await publisher.start()
         letters = DeadLetters(publisher, service="merger", clock=SystemClock(), consecutive_max=99)
         try:
-            await letters.put(a_record("a", 7), UndecodableError("no JSON"), attempts=1)
-            await letters.put(a_record("b", 8), UndecodableError("no JSON"), attempts=1)
-            await letters.put(a_record("b", 9), InvalidEventError("wrong scene"), attempts=3)
+            await letters.publish(a_record("a", 7), UndecodableError("no JSON"), attempts=1)
+            await letters.publish(a_record("b", 8), UndecodableError("no JSON"), attempts=1)
+            await letters.publish(a_record("b", 9), InvalidEventError("wrong scene"), attempts=3)
         finally:
             await publisher.stop()
         yield ground

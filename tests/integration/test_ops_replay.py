@@ -15,7 +15,7 @@ from ops.kafka_log.reader import reading
 from services.api.database.operators import run_state
 from shared.clock import SystemClock
 from shared.contract.events import AudioMerged, SceneRequested, SegmentGenerated, VideoMuxed
-from shared.kafka.client import connection
+from shared.kafka.client import connection_options
 from shared.kafka.producer import Publisher
 from shared.settings import KafkaSettings
 from tests.e2e.pipeline_fixture import Line, running_line
@@ -67,7 +67,7 @@ async def everything_was_read(line: Line) -> None:
     kafka = KafkaSettings.from_environment(
         bootstrap_servers=line.kafka.bootstrap, topic_prefix=line.prefix
     )
-    admin = AIOKafkaAdminClient(**connection(kafka))
+    admin = AIOKafkaAdminClient(**connection_options(kafka))
     await admin.start()
     try:
         async with reading(kafka) as reader:
@@ -323,7 +323,7 @@ async def _records(ground: OperatorGround, *words: str) -> Any:
 
 
 async def _cut_before(ground: OperatorGround, topic: str, *, partition: int, offset: int) -> None:
-    admin = AIOKafkaAdminClient(**connection(ground.kafka))
+    admin = AIOKafkaAdminClient(**connection_options(ground.kafka))
     await admin.start()
     try:
         place = TopicPartition(ground.kafka.topic_prefix + topic, partition)

@@ -12,7 +12,7 @@ from shared.contract.events import SceneRequested
 from shared.errors import InvalidEventError, UndecodableError
 from shared.kafka.codec import Record, encode
 from shared.kafka.dead_letters import DeadLetters
-from shared.kafka.parked_runs import Parked, ParkedRuns
+from shared.kafka.parked_runs import ParkedLane, ParkedRuns
 from shared.kafka.producer import Publisher
 from shared.kafka.router import ParkedBehindError
 from shared.storage.filesystem import FolderStore
@@ -124,7 +124,7 @@ async def test_a_run_goes_on_where_it_died_and_what_fails_again_is_quarantined(l
         assert copy.headers[: len(origin.headers)] == origin.headers
         assert copy.header("dlq-first-origin") == f"{TOPIC}/{origin.partition}/{origin.offset}"
     assert len(settled) == len(log) + 4 * 3
-    assert await ParkedRuns(FolderStore(line.folder / "store")).standing("j", 1, TOPIC) is None
+    assert await ParkedRuns(FolderStore(line.folder / "store")).state("j", 1, TOPIC) is None
 
 
 @pytest.fixture
@@ -163,11 +163,13 @@ async def put_aside(ground: OperatorGround, records: list[Record]) -> None:
     try:
         for record in records:
             if record.value is not None and record.value.startswith(b'{"half'):
-                await dead.put(record, UndecodableError("no JSON"), attempts=1)
+                await dead.publish(record, UndecodableError("no JSON"), attempts=1)
             elif record.offset < 20:
-                await dead.put(record, InvalidEventError("wrong"), attempts=1)
+                await dead.publish(record, InvalidEventError("wrong"), attempts=1)
             else:
-                await dead.put(record, ParkedBehindError("parked behind"), attempts=0, behind=True)
+                await dead.publish(
+                    record, ParkedBehindError("parked behind"), attempts=0, behind=True
+                )
     finally:
         await publisher.stop()
 
@@ -230,7 +232,7 @@ async def test_one_letter_takes_its_run_along_in_its_order_and_no_other(
     ]
     assert [one.header("dlq-requeue-last") for one in log[:3]] == [None, None, "true"]
     parked = ParkedRuns(FolderStore(store_folder))
-    assert await parked.standing("a", 1, TOPIC) == Parked(open_for=first)
+    assert await parked.state("a", 1, TOPIC) == ParkedLane(open_for=first)
     [row] = await ground.line.rows(
         "SELECT who, reason, state FROM operator_actions WHERE id = $1", done[1]["requeue"]
     )
@@ -257,9 +259,9 @@ async def test_discarded_letters_wait_no_more_and_free_their_run_only_when_asked
     one = ("dlq", "discard", "--place", f"{TOPIC}/1/2")
     dry = await ground.segue(*one, "--release")
     done = await ground.segue(*one, "--release", *WHY)
-    stays = await parked.standing("a", 1, TOPIC)
+    stays = await parked.state("a", 1, TOPIC)
     rest = await ground.segue("dlq", "discard", "--job", "a", *WHY)
-    still = await parked.standing("a", 1, TOPIC)
+    still = await parked.state("a", 1, TOPIC)
     freed = await ground.segue("dlq", "discard", "--job", "a", "--release", *WHY)
     twice = await ground.segue("dlq", "discard", "--job", "a", "--release", *WHY)
     requeue = await ground.segue("dlq", "requeue", "--job", "a", *WHY)
@@ -271,10 +273,10 @@ async def test_discarded_letters_wait_no_more_and_free_their_run_only_when_asked
         *(0, 3),
         {"were discarded already": 1},
     )
-    assert stays == still == Parked()
+    assert stays == still == ParkedLane()
     assert (freed[0], freed[1]["letters"], len(freed[1]["released"])) == (0, 0, 1), freed
-    assert await parked.standing("a", 1, TOPIC) is None
-    assert await parked.standing("b", 1, TOPIC) == Parked()
+    assert await parked.state("a", 1, TOPIC) is None
+    assert await parked.state("b", 1, TOPIC) == ParkedLane()
     assert (twice[0], requeue[0]) == (4, 4)
     assert "were discarded" in requeue[1]["error"]
     assert listed[1]["states"] == {"discarded": 4, "waiting": 3}

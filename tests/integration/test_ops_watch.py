@@ -19,7 +19,7 @@ from services.api.database.job_list import LISTED
 from shared.clock import SystemClock
 from shared.contract.events import JobFailed, SceneRequested, Stage
 from shared.errors import UndecodableError
-from shared.kafka.admin import administering, configure, described
+from shared.kafka.admin import admin_client, describe_topics, set_topic_configs
 from shared.kafka.codec import Record
 from shared.kafka.dead_letters import DeadLetters
 from shared.kafka.producer import Publisher
@@ -62,7 +62,7 @@ async def a_dead_letter(ground: OperatorGround) -> None:
     letters = DeadLetters(publisher, service="merger", clock=SystemClock(), consecutive_max=9)
     record = Record(topic="segment.generated", partition=0, offset=3, key=b"made", value=b"{")
     try:
-        await letters.put(record, UndecodableError("no JSON"), attempts=1)
+        await letters.publish(record, UndecodableError("no JSON"), attempts=1)
     finally:
         await publisher.stop()
 
@@ -330,13 +330,15 @@ async def test_topics_are_made_and_raised_and_nothing_else(ground: OperatorGroun
 
     settings = ground.kafka.model_copy(update={"topic_prefix": prefix})
     name = f"{prefix}video.muxed"
-    async with administering(settings) as admin:
-        await configure(admin, {name: {"retention.ms": "60000", "segment.bytes": "1048576"}})
+    async with admin_client(settings) as admin:
+        await set_topic_configs(
+            admin, {name: {"retention.ms": "60000", "segment.bytes": "1048576"}}
+        )
     wide = replace(other, environment={**other.environment, "SEGUE_PARTITIONS": "8"})
     more = await wide.segue("topics", "--apply", "--reason", "eight generators")
     keys = ("retention.ms", "segment.bytes")
-    async with administering(settings) as admin:
-        [facts] = (await described(admin, [name], keys=keys)).values()
+    async with admin_client(settings) as admin:
+        [facts] = (await describe_topics(admin, [name], keys=keys)).values()
     audit = await ground.line.rows("SELECT command, reason, state FROM operator_actions")
 
     assert (dry[0], len(dry[1]["differences"]), dry[1]["applied"]) == (1, 19, False)

@@ -13,7 +13,7 @@ from services.generator.composition.claims import Claims, SceneRef
 from services.generator.providers import CompositionRequest
 from services.generator.settings import GeneratorSettings
 from shared.errors import RetryableError
-from shared.processing.active_runs import RunBook
+from shared.processing.active_runs import ActiveRuns
 from shared.storage.filesystem import FolderStore
 from shared.telemetry.log import logger_of
 from tests.support.replicate_provider import ReplicateLine
@@ -46,7 +46,7 @@ class House:
                 lease_s=self.settings.claim_lease_s,
                 settle_s=self.settings.claim_settle_s,
             ),
-            interrupts=Interrupts(RunBook()),
+            interrupts=Interrupts(ActiveRuns()),
             inspection=Inspection(store=self.store),
             settings=self.settings,
             clock=self.line.clock,

@@ -11,7 +11,7 @@ from typing import Any
 
 from shared.contract.events import Event
 from shared.contract.topics import EVENT_TOPICS, Topic
-from shared.kafka.admin import wanted
+from shared.kafka.admin import required_topics
 from shared.kafka.codec import encode
 from shared.settings import KafkaSettings
 from tools.contract.event_examples import EXAMPLES
@@ -107,7 +107,7 @@ def example_headers(example: Event, topic: Topic) -> dict[str, str]:
 
 
 def _channels() -> Node:
-    made = {new.name: new for new in wanted(KafkaSettings.model_construct())}
+    made = {new.name: new for new in required_topics(KafkaSettings.model_construct())}
     channels: Node = {}
     for topic in EVENT_TOPICS:
         assert topic.event is not None, "event topics carry events"

@@ -8,7 +8,7 @@ from typing import Any
 
 from shared.contract.events import Event
 from shared.contract.topics import EVENT_TOPICS, Topic
-from shared.kafka.admin import wanted
+from shared.kafka.admin import required_topics
 from shared.settings import KafkaSettings
 from tools.contract.asyncapi import example_headers, example_of, summary_of
 
@@ -95,7 +95,7 @@ def _about(event: type[Event]) -> str:
 
 
 def _kept(topic: Topic) -> str:
-    made = {new.name: new for new in wanted(KafkaSettings.model_construct())}
+    made = {new.name: new for new in required_topics(KafkaSettings.model_construct())}
     config = made[topic.name].topic_configs
     return f"{int(config['retention.ms']) // _DAY_MS} days"
 

@@ -12,7 +12,7 @@ from datetime import datetime
 from services.api.database import OUTBOX_CHANNEL, Connection, storable
 from shared.contract.events import Event
 from shared.kafka.codec import Headers, encode
-from shared.kafka.tracing import carrying
+from shared.kafka.tracing import with_trace_context
 
 LOCK_RELAY = 0x5E60_0002
 
@@ -59,7 +59,9 @@ async def add_events(
     """Put events in, in their order; they belong to the trace of what goes on."""
     records = [encode(event, source="api", now=now, traceparent=traceparent) for event in events]
     waiting = [
-        Waiting(topic=one.topic, key=one.key, value=one.value, headers=carrying(one.headers))
+        Waiting(
+            topic=one.topic, key=one.key, value=one.value, headers=with_trace_context(one.headers)
+        )
         for one in records
     ]
     await add(connection, waiting, now=now)

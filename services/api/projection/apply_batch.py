@@ -33,9 +33,9 @@ from shared.clock import Clock
 from shared.contract.events import SceneDelayed, VideoStitched
 from shared.contract.topics import DLQ_SUFFIX
 from shared.errors import InvalidEventError, RetryableError, SegueError
-from shared.kafka.codec import VALUE_BYTES_MAX, Envelope, Record, Unreadable, read
+from shared.kafka.codec import VALUE_BYTES_MAX, Envelope, Record, Unreadable, try_decode
 from shared.kafka.dead_letters import dead_letter_headers
-from shared.kafka.tracing import handling, handling_all
+from shared.kafka.tracing import process_span, process_spans
 from shared.telemetry.log import Logger
 from shared.telemetry.metrics import DEAD_LETTERS_TOTAL, RECORDS_TOTAL
 
@@ -111,12 +111,12 @@ class Applier:
     async def _apply(self, batch: Batch) -> None:
         stitched = bool(batch.records) and batch.records[0].topic == VideoStitched.kind
         ended: list[tuple[str, float]] = []
-        with handling_all(() if stitched else batch.records):
+        with process_spans(() if stitched else batch.records):
             async with self.database.transaction() as connection:
                 await self._advance(connection, batch)
-                received = [read(record) for record in batch.records]
+                received = [try_decode(record) for record in batch.records]
                 for one in received if stitched else ():
-                    with handling(one.record, one.event if isinstance(one, Envelope) else None):
+                    with process_span(one.record, one.event if isinstance(one, Envelope) else None):
                         await self._stitched(connection, one)
                 ended = [] if stitched else await self._project(connection, received)
         run_durations.observe(ended)

@@ -21,10 +21,10 @@ from services.api.settings import ApiSettings
 from shared.contract.topics import EVENT_TOPICS
 from shared.errors import RetryableError
 from shared.kafka.admin import ensure_topics
-from shared.kafka.client import connection
+from shared.kafka.client import connection_options
 from shared.kafka.codec import Record
 from shared.kafka.consumer import record_of
-from shared.processing.offset_tracker import Standing
+from shared.processing.offset_tracker import PartitionPosition
 from shared.telemetry.consumer_metrics import Consuming
 from shared.telemetry.log import Logger
 
@@ -62,12 +62,12 @@ class ProjectionConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # ai
         self._next: dict[TopicPartition, int] = {}  #: where each partition stands in PostgreSQL
         self._unsought: set[TopicPartition] = set()
         self._hinted_at = 0.0
-        self._taken: dict[TopicPartition, Standing] = {}
+        self._taken: dict[TopicPartition, PartitionPosition] = {}
         self._told = Consuming(
             service="api",
             topics=[topic.name for topic in EVENT_TOPICS],
             prefix=settings.kafka.topic_prefix,
-            standing=lambda: self._taken,
+            positions=lambda: self._taken,
             end_of=self._end_of,
             clock=applier.clock,
             is_taking=False,
@@ -105,7 +105,7 @@ class ProjectionConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # ai
     def _build(self) -> AIOKafkaConsumer:
         kafka = self._kafka
         self._consumer = AIOKafkaConsumer(
-            **connection(kafka),
+            **connection_options(kafka),
             group_id=kafka.topic_prefix + GROUP,
             client_id=GROUP,
             enable_auto_commit=False,
@@ -197,11 +197,11 @@ class ProjectionConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # ai
         self, partition: TopicPartition, last: Record, *, oldest: Record | None = None
     ) -> None:
         """For whoever measures: what was read last, and the oldest of it that is not applied."""
-        self._taken[partition] = Standing(
+        self._taken[partition] = PartitionPosition(
             next_offset=last.offset + 1,
-            last_written_at_s=last.written_at_s,
+            last_timestamp_s=last.timestamp_s,
             oldest_offset=oldest.offset if oldest else None,
-            oldest_written_at_s=oldest.written_at_s if oldest else None,
+            oldest_timestamp_s=oldest.timestamp_s if oldest else None,
         )
 
     def _end_of(self, partition: Hashable) -> int | None:

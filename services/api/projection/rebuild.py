@@ -27,7 +27,7 @@ from shared.clock import Clock
 from shared.contract.events import VideoStitched
 from shared.contract.topics import RETENTION_DAYS
 from shared.errors import RetryableError, SegueError
-from shared.kafka.client import connection
+from shared.kafka.client import connection_options
 from shared.kafka.consumer import record_of
 from shared.telemetry.log import Logger
 
@@ -97,7 +97,9 @@ class ProjectionRebuild:
                 raise RetryableError(f"Kafka: {error!r}") from error
 
     async def _rebuilt(self, live: Database, second: Database, *, apply: bool) -> RebuildReport:
-        consumer = AIOKafkaConsumer(**connection(self.settings.kafka), enable_auto_commit=False)
+        consumer = AIOKafkaConsumer(
+            **connection_options(self.settings.kafka), enable_auto_commit=False
+        )
         await consumer.start()
         try:
             async with live.connection() as one:

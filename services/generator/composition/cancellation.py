@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from shared.errors import SegueError
-from shared.processing.active_runs import RunBook
+from shared.processing.active_runs import ActiveRuns
 
 T = TypeVar("T")
 
@@ -22,14 +22,14 @@ class RunEndedError(SegueError):
 class Interrupts:
     """Who waits on behalf of which run. The book says which runs count."""
 
-    def __init__(self, book: RunBook) -> None:
-        self.book = book
+    def __init__(self, active_runs: ActiveRuns) -> None:
+        self.active_runs = active_runs
         self._waiting: dict[tuple[str, int], set[asyncio.Event]] = {}
 
     def look(self, job_id: str) -> None:
         """The book changed: wake whoever waits for a run of this job that ended."""
         for (waiting_for, run), events in list(self._waiting.items()):
-            if waiting_for == job_id and not self.book.counts(job_id, run):
+            if waiting_for == job_id and not self.active_runs.is_current(job_id, run):
                 for event in events:
                     event.set()
 
@@ -59,7 +59,7 @@ class Interrupts:
     @contextmanager
     def _listening(self, job_id: str, run: int) -> Iterator[asyncio.Event]:
         event = asyncio.Event()
-        if not self.book.counts(job_id, run):
+        if not self.active_runs.is_current(job_id, run):
             event.set()
         listeners = self._waiting.setdefault((job_id, run), set())
         listeners.add(event)

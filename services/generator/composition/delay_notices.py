@@ -24,7 +24,7 @@ from shared.errors import (
     RetryableError,
     StoreUnavailableError,
 )
-from shared.kafka.producer import Publishing
+from shared.kafka.producer import EventPublisher
 from shared.telemetry.log import Logger
 
 SAY_S = 5.0
@@ -46,7 +46,7 @@ class Delays:
 
     def __init__(
         self,
-        publisher: Publishing,
+        publisher: EventPublisher,
         *,
         gate: Callable[[], Awaitable[None]],
         said_after_s: float,

@@ -15,7 +15,7 @@ from typing_extensions import override
 
 from services.generator.settings import GeneratorSettings
 from shared.contract.topics import GENERATOR_GROUP
-from shared.kafka.client import tls
+from shared.kafka.client import ssl_context
 from shared.settings import KafkaSettings
 from shared.telemetry.log import Logger
 
@@ -70,7 +70,7 @@ def _buffer_max(partitions: int) -> int:
 
 def _credentials(kafka: KafkaSettings) -> CredentialsT | None:
     """What `shared/kafka/client.py` tells aiokafka, in Faust's words; None: PLAINTEXT."""
-    context = tls(kafka)
+    context = ssl_context(kafka)
     if kafka.security_protocol.startswith("SASL"):
         return faust.SASLCredentials(
             username=kafka.sasl_username,

@@ -23,7 +23,7 @@ from shared.clock import Clock
 from shared.contract.events import SceneRequested
 from shared.contract.topics import CONTINUATIONS_TABLE
 from shared.errors import RetryableError, SegueError
-from shared.kafka.codec import Envelope, Record, lane_key, read
+from shared.kafka.codec import Envelope, Record, lane_key, try_decode
 from shared.kafka.router import Handle, Router
 from shared.processing.lanes import Lanes
 from shared.processing.slots import Slots
@@ -87,7 +87,7 @@ class SceneStream:
             service="generator",
             topics=[],
             prefix=settings.kafka.topic_prefix,
-            standing=self.lanes.standing,
+            positions=self.lanes.positions,
             end_of=self._end_of,
             clock=clock,
         )
@@ -97,17 +97,17 @@ class SceneStream:
         handlers: Mapping[str, Handle],
         router: Router,
         *,
-        seen: Callable[[Envelope], None],
+        on_received: Callable[[Envelope], None],
         slots: Slots,
     ) -> None:
-        """Give each topic (no prefix) its handler; `seen` hears of records as they arrive.
+        """Give each topic (no prefix) its handler; `on_received` hears of records as they arrive.
 
         `slots` are those of what the handlers do.
         """
         self._slots = slots
         self._told.topics = list(handlers)
         for name, handle in handlers.items():
-            self._agent(name, handle, router, seen)
+            self._agent(name, handle, router, on_received)
 
         async def on_revoked(*_: Any, **__: Any) -> None:
             self.lanes.suspend()
@@ -133,7 +133,7 @@ class SceneStream:
         """
         stopped = asyncio.create_task(stop.wait())
         minding = asyncio.create_task(mind_recovery(self._app, self._log))
-        ends: list[asyncio.Future[Any]] = [stopped, minding, self.lanes.broken]
+        ends: list[asyncio.Future[Any]] = [stopped, minding, self.lanes.failure]
         in_flight_max = self._settings.lanes.in_flight_max
         try:
             if await self._start(ends):
@@ -146,7 +146,7 @@ class SceneStream:
         finally:
             stopped.cancel()
             minding.cancel()
-        for failed in (self.lanes.broken, minding):
+        for failed in (self.lanes.failure, minding):
             if failed.done():
                 failed.result()
         if self._app.crashed:
@@ -188,7 +188,7 @@ class SceneStream:
             crashed.cancel()
 
     def _agent(
-        self, name: str, handle: Handle, router: Router, seen: Callable[[Envelope], None]
+        self, name: str, handle: Handle, router: Router, on_received: Callable[[Envelope], None]
     ) -> None:
         prefix = self._settings.kafka.topic_prefix
         topic = self._app.topic(
@@ -206,20 +206,20 @@ class SceneStream:
 
         async def consume(stream: Any) -> None:
             async for event in stream.noack().events():
-                await self.lanes.room(in_flight_max)
+                await self.lanes.wait_for_capacity(in_flight_max)
                 message = event.message
-                received = read(_record_of(message, prefix=prefix))
+                received = try_decode(_record_of(message, prefix=prefix))
                 if isinstance(received, Envelope):
-                    seen(received)
-                is_new = self.lanes.offer(
-                    slot=message.tp,
+                    on_received(received)
+                is_new = self.lanes.submit(
+                    partition=message.tp,
                     offset=message.offset,
                     key=lane_key(received),
                     handle=event,
                     work=lambda received=received: router.run(  # type: ignore[misc]
-                        received, handle, gate=self.lanes.gate
+                        received, handle, wait_until_owned=self.lanes.wait_until_owned
                     ),
-                    written_at_s=message.timestamp or None,
+                    timestamp_s=message.timestamp or None,
                 )
                 if not is_new:
                     REDONE_TOTAL.labels("generator", "joined").inc()

@@ -30,8 +30,8 @@ from shared.contract.events import (
 )
 from shared.errors import JobError, SceneGapError
 from shared.kafka.codec import Envelope
-from shared.kafka.producer import Publishing
-from shared.processing.active_runs import RunBook
+from shared.kafka.producer import EventPublisher
+from shared.processing.active_runs import ActiveRuns
 from shared.storage import ObjectStore
 from shared.telemetry.log import Logger
 from shared.telemetry.metrics import REDONE_TOTAL, SKIPPED_TOTAL
@@ -57,7 +57,7 @@ class SceneWork:
 
     generate: Generate
     memory: Memory
-    publisher: Publishing
+    publisher: EventPublisher
     interrupts: Interrupts
     nudge: Callable[[str], None]
     delays: Delays
@@ -70,11 +70,11 @@ class SceneWork:
         if isinstance(event, PredictionEnded):
             self.nudge(event.prediction_id)
             return
-        book = self.interrupts.book
+        active_runs = self.interrupts.active_runs
         if isinstance(event, JobCancelled):
-            book.cancel(event.job_id, event.run)
+            active_runs.cancel(event.job_id, event.run)
         elif isinstance(event, SceneRequested):
-            book.note(event.job_id, event.run)
+            active_runs.observe(event.job_id, event.run)
         self.interrupts.look(event.job_id)
 
     async def noted(self, envelope: Envelope) -> None:
@@ -148,11 +148,11 @@ class SceneWork:
 
     def _wanted(self, scene: SceneRequested, state: Continuation | None) -> bool:
         stale = state is not None and state.run > scene.run
-        return not stale and self.interrupts.book.counts(scene.job_id, scene.run)
+        return not stale and self.interrupts.active_runs.is_current(scene.job_id, scene.run)
 
     async def _before(self, scene: SceneRequested) -> None:
         await self.gate()
-        if not self.interrupts.book.counts(scene.job_id, scene.run):
+        if not self.interrupts.active_runs.is_current(scene.job_id, scene.run):
             raise RunEndedError(f"run {scene.run} is no longer wanted")
 
     async def _say(self, segment: SegmentGenerated, envelope: Envelope) -> None:
@@ -201,14 +201,14 @@ def build_work(
     *,
     store: ObjectStore,
     provider: MusicProvider,
-    publisher: Publishing,
+    publisher: EventPublisher,
     memory: Memory,
     gate: Gate,
     clock: Clock,
     log: Logger,
 ) -> SceneWork:
     """The work of one generator, from its settings."""
-    interrupts = Interrupts(RunBook())
+    interrupts = Interrupts(ActiveRuns())
     delays = Delays(
         publisher, gate=gate, said_after_s=settings.delay_said_after_s, clock=clock, log=log
     )

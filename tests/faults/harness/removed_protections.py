@@ -22,9 +22,9 @@ async def _always(*_given: Any, **_named: Any) -> bool:
     return True
 
 
-def _at_once(ledger: Any, slot: Any, offset: int) -> list[Any]:
+def _at_once(tracker: Any, slot: Any, offset: int) -> list[Any]:
     """Let a record go when it is done, whatever lies before it."""
-    entries = ledger._slots.get(slot, {})
+    entries = tracker._partitions.get(slot, {})
     return [entries.pop(offset).handle] if offset in entries else []
 
 
@@ -50,7 +50,7 @@ PROTECTIONS: Mapping[str, Mapping[str, Callable[..., Any]]] = {
     # whoever comes to a scene pays
     "claims": {f"{_CLAIMS}.is_claimed": _never, f"{_CLAIMS}._create": _always},
     # what is done may be committed
-    "acks": {"shared.processing.offset_tracker:Ledger.finish": _at_once},
+    "acks": {"shared.processing.offset_tracker:OffsetTracker.complete": _at_once},
     # a lane goes on behind a dead letter
     "parking": {"shared.kafka.parked_runs:ParkedRuns.is_parked": _never},
     # a projector that was overtaken writes

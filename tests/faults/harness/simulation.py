@@ -175,12 +175,12 @@ class Member:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.lanes.drain(0)
-        if self.lanes.broken.done():
-            self.lanes.broken.exception()  # heard: else whoever collects garbage next is told
+        if self.lanes.failure.done():
+            self.lanes.failure.exception()  # heard: else whoever collects garbage next is told
 
     def check(self) -> None:
         """Raise what broke inside the lanes, or beside them."""
-        for ended in (self.lanes.broken, *self._tasks):
+        for ended in (self.lanes.failure, *self._tasks):
             if ended.done():
                 ended.result()
 
@@ -197,7 +197,7 @@ class Member:
     async def _take(self, partition: int, count: int) -> None:
         """Hand the next records of a partition to the lanes."""
         for _ in range(count):
-            await self.lanes.room(IN_FLIGHT_MAX)
+            await self.lanes.wait_for_capacity(IN_FLIGHT_MAX)
             if self.regroups or partition not in self.owned:
                 return
             begin = self._positions[partition]
@@ -211,14 +211,14 @@ class Member:
     def _offer(self, partition: int, entry: Entry) -> None:
         async def work() -> None:
             await asyncio.sleep(self._draws.random() * 3)
-            await self.lanes.gate()
+            await self.lanes.wait_until_owned()
             if self._group.owner.get(partition) is not self:
                 raise BrokenRuleError(f"{partition}/{entry.offset} was done by who lost it")
             self._group.world.finished(partition, entry)
             await asyncio.sleep(self._draws.random() * 0.1)
 
-        self.lanes.offer(
-            slot=partition,
+        self.lanes.submit(
+            partition=partition,
             offset=entry.offset,
             key=entry.key,
             handle=entry.offset + 1,

@@ -13,7 +13,7 @@ from shared.contract.events import EVENTS, Event, JobFailed, SceneRequested, Sta
 from shared.contract.params import AudioParams, Scene, SyncMode, VideoRef
 from shared.contract.topics import EVENT_TOPICS, topic_named, topic_of
 from shared.errors import UndecodableError
-from shared.kafka.codec import Headers, Record, Unreadable, decode, encode, lane_key, read
+from shared.kafka.codec import Headers, Record, Unreadable, decode, encode, lane_key, try_decode
 from tests.support.event_builders import a_scene, a_segment
 from tools.contract.event_examples import EXAMPLES
 
@@ -298,10 +298,10 @@ def test_a_topic_that_carries_no_events_is_not_read(topic: str) -> None:
 
 def test_a_record_waits_in_its_jobs_lane_even_if_it_cannot_be_read() -> None:
     """Its key is its job; without one it waits with its like."""
-    assert lane_key(read(a_record(BARE, key=b"other"))) == "42"
-    assert lane_key(read(a_record(b"junk", key="häuser".encode()))) == "häuser"
-    assert lane_key(read(a_record(b"junk", key=b"\xff"))) == "�"
-    assert lane_key(read(a_record(b"junk", key=None))) == ""
+    assert lane_key(try_decode(a_record(BARE, key=b"other"))) == "42"
+    assert lane_key(try_decode(a_record(b"junk", key="häuser".encode()))) == "häuser"
+    assert lane_key(try_decode(a_record(b"junk", key=b"\xff"))) == "�"
+    assert lane_key(try_decode(a_record(b"junk", key=None))) == ""
 
 
 _junk = st.recursive(
@@ -321,7 +321,7 @@ _headers = st.lists(
 @given(topic=st.sampled_from([event.kind for event in EVENTS]), value=_values, headers=_headers)
 def test_reading_never_fails_otherwise(topic: str, value: bytes, headers: Any) -> None:
     """Whatever lies in a topic is an event or a reason, never a crash."""
-    got = read(a_record(value, topic=topic, headers=tuple(headers)))
+    got = try_decode(a_record(value, topic=topic, headers=tuple(headers)))
 
     assert str(got.error) if isinstance(got, Unreadable) else got.event.job_id
 

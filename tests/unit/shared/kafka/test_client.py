@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from shared.errors import SettingsError
-from shared.kafka.admin import wanted
-from shared.kafka.client import connection
+from shared.kafka.admin import required_topics
+from shared.kafka.client import connection_options
 from shared.settings import UNSECURED, KafkaSettings
 
 USER: dict[str, Any] = {"sasl_username": "segue-api", "sasl_password": "secret"}
@@ -35,7 +35,7 @@ def test_half_of_a_protection_is_refused_by_name(given: dict[str, Any], variable
 
 def test_a_user_over_tls_is_told_to_every_client_in_full() -> None:
     """The host's name is checked, and a certificate is demanded."""
-    told = connection(KafkaSettings(security_protocol="SASL_SSL", **USER))
+    told = connection_options(KafkaSettings(security_protocol="SASL_SSL", **USER))
 
     context = told.pop("ssl_context")
     assert context.check_hostname
@@ -63,7 +63,7 @@ def test_a_broker_of_this_machine_needs_nothing_whatever_the_environment_says(
     monkeypatch.setenv("KAFKA_SASL_PASSWORD", "secret")
     monkeypatch.setenv("KAFKA_SSL_CA_FILE", "/nowhere/ca.crt")
 
-    told = connection(KafkaSettings.from_environment(**UNSECURED))
+    told = connection_options(KafkaSettings.from_environment(**UNSECURED))
 
     assert told["security_protocol"] == "PLAINTEXT"
     assert told["ssl_context"] is None
@@ -72,6 +72,6 @@ def test_a_broker_of_this_machine_needs_nothing_whatever_the_environment_says(
 @pytest.mark.parametrize(("replication", "in_sync"), [(1, None), (2, None), (3, "2")])
 def test_three_copies_mean_that_two_must_have_it(replication: int, in_sync: str | None) -> None:
     """With fewer, the loss of one broker would stop all writing."""
-    topics = wanted(KafkaSettings(replication=replication))
+    topics = required_topics(KafkaSettings(replication=replication))
 
     assert {topic.topic_configs.get("min.insync.replicas") for topic in topics} == {in_sync}

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from shared.errors import InvalidEventError, JobError
-from shared.kafka.codec import Envelope, Record, Unreadable, read
-from shared.kafka.parked_runs import REQUEUE_ID, REQUEUE_LAST, Parked, ParkedRuns
+from shared.kafka.codec import Envelope, Record, Unreadable, try_decode
+from shared.kafka.parked_runs import REQUEUE_ID, REQUEUE_LAST, ParkedLane, ParkedRuns
 from shared.storage.filesystem import FolderStore
 from tests.unit.shared.kafka.test_router import Line, a_record
 
@@ -17,8 +17,8 @@ LANE = ("job-1", 1, "scene.requested")
 async def line(tmp_path: Path) -> Line:
     """A line whose run died at its scene 0, scene 1 behind it; a requeue has opened its lane."""
     line = Line(FolderStore(tmp_path))
-    await line.run(read(a_record(0)), InvalidEventError("wrong"))
-    await line.run(read(a_record(1)))
+    await line.run(try_decode(a_record(0)), InvalidEventError("wrong"))
+    await line.run(try_decode(a_record(1)))
     await line.router.parked.open_for(*LANE, requeue="5")
     return line
 
@@ -27,7 +27,7 @@ def again(index: int, *, last: bool = False, requeue: int = 5) -> Envelope | Unr
     """A record that a requeue put back."""
     record = a_record(index)
     marks = ((REQUEUE_ID, str(requeue).encode()), *(((REQUEUE_LAST, b"true"),) if last else ()))
-    return read(
+    return try_decode(
         Record(
             topic=record.topic,
             partition=record.partition,
@@ -42,12 +42,12 @@ def again(index: int, *, last: bool = False, requeue: int = 5) -> Envelope | Unr
 async def test_the_last_record_of_a_requeue_releases_the_lane(line: Line) -> None:
     """Until then it is parked; afterwards it is as if nothing had been."""
     await line.run(again(0))
-    between = await line.router.parked.standing(*LANE)
+    between = await line.router.parked.state(*LANE)
     await line.run(again(1, last=True))
-    await line.run(read(a_record(2)))
+    await line.run(try_decode(a_record(2)))
 
-    assert between == Parked(open_for="5")
-    assert await line.router.parked.standing(*LANE) is None
+    assert between == ParkedLane(open_for="5")
+    assert await line.router.parked.state(*LANE) is None
     assert (len(line.handled), len(line.dead)) == (4, 2)
 
 
@@ -55,19 +55,19 @@ async def test_a_last_record_that_fails_its_job_releases_the_lane_too(line: Line
     """It was worked off: the job says why it failed, and no letter is left behind."""
     await line.run(again(0, last=True), JobError("cannot be made"))
 
-    assert await line.router.parked.standing(*LANE) is None
+    assert await line.router.parked.state(*LANE) is None
 
 
 async def test_what_comes_meanwhile_is_parked_and_holds_the_lane(line: Line) -> None:
     """It belongs behind what is put back, and nobody put it there yet."""
     await line.run(again(0))
-    await line.run(read(a_record(2)))
-    held = await line.router.parked.standing(*LANE)
+    await line.run(try_decode(a_record(2)))
+    held = await line.router.parked.state(*LANE)
     await line.run(again(1, last=True))
-    await line.run(read(a_record(3)))
+    await line.run(try_decode(a_record(3)))
 
-    assert held == Parked(open_for="5", is_held=True)
-    assert await line.router.parked.standing(*LANE) == Parked()
+    assert held == ParkedLane(open_for="5", is_held=True)
+    assert await line.router.parked.state(*LANE) == ParkedLane()
     assert (len(line.handled), len(line.dead)) == (3, 4)
 
 
@@ -77,7 +77,7 @@ async def test_a_record_that_fails_again_closes_the_lane_for_those_behind_it(lin
     await line.run(again(1, last=True))
 
     assert len(line.handled) == 2
-    assert await line.router.parked.standing(*LANE) == Parked()
+    assert await line.router.parked.state(*LANE) == ParkedLane()
     assert [one.header(REQUEUE_ID) for one in line.dead[2:]] == ["5", "5"]
 
 
@@ -87,15 +87,15 @@ async def test_records_of_another_requeue_do_not_pass(line: Line) -> None:
     await line.router.parked.open_for(*LANE, requeue="6")
 
     assert len(line.handled) == 1
-    assert await line.router.parked.standing(*LANE) == Parked(open_for="5", is_held=True)
+    assert await line.router.parked.state(*LANE) == ParkedLane(open_for="5", is_held=True)
 
 
 async def test_a_lane_that_is_opened_again_is_held_no_longer(line: Line) -> None:
     """The same requeue goes on: it takes along what was parked until now."""
-    await line.run(read(a_record(2)))
+    await line.run(try_decode(a_record(2)))
     await line.router.parked.open_for(*LANE, requeue="5")
 
-    assert await line.router.parked.standing(*LANE) == Parked(open_for="5")
+    assert await line.router.parked.state(*LANE) == ParkedLane(open_for="5")
 
 
 async def test_a_free_lane_takes_requeued_records_and_stays_free(line: Line) -> None:
@@ -106,4 +106,4 @@ async def test_a_free_lane_takes_requeued_records_and_stays_free(line: Line) -> 
     await line.run(again(0))
 
     assert len(line.handled) == 2
-    assert await parked.standing(*LANE) is None
+    assert await parked.state(*LANE) is None

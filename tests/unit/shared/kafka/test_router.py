@@ -21,7 +21,7 @@ from shared.errors import (
     RetryableError,
     SceneGapError,
 )
-from shared.kafka.codec import Envelope, Record, Unreadable, encode, read
+from shared.kafka.codec import Envelope, Record, Unreadable, encode, try_decode
 from shared.kafka.dead_letters import STACK_CHARS_MAX, DeadLetters
 from shared.kafka.parked_runs import ParkedRuns
 from shared.kafka.router import Router
@@ -36,7 +36,7 @@ ATTEMPTS_MAX = 3
 DEAD_LETTERS_MAX = 4
 
 
-async def no_gate() -> None:
+async def partitions_owned() -> None:
     """The partitions are ours."""
 
 
@@ -80,11 +80,11 @@ class Line:
         self,
         received: Envelope | Unreadable,
         *faults: Exception,
-        gate: Callable[[], Awaitable[None]] = no_gate,
+        wait_until_owned: Callable[[], Awaitable[None]] = partitions_owned,
     ) -> None:
         """Route a record whose handling meets these faults, one a try."""
         self.faults = list(faults)
-        await self.router.run(received, self.handle, gate=gate)
+        await self.router.run(received, self.handle, wait_until_owned=wait_until_owned)
 
     @property
     def dead(self) -> list[Record]:
@@ -124,7 +124,7 @@ def told(record: Record) -> dict[str, str]:
 
 async def test_a_record_that_goes_well_says_nothing(line: Line) -> None:
     """Its handler publishes what there is to say."""
-    await line.run(read(a_record()))
+    await line.run(try_decode(a_record()))
 
     assert line.handled == ["job-1"]
     assert line.publisher.records == []
@@ -148,8 +148,8 @@ async def test_what_became_of_a_record_is_counted(line: Line) -> None:
         return [REGISTRY.get_sample_value(name, labels) or 0.0 for name, labels in names]
 
     before = figures()
-    await line.run(read(a_record(job_id="well")), ProviderBusyError("", retry_after_s=20))
-    await line.run(read(a_record(job_id="ill")), ValueError("bug"))
+    await line.run(try_decode(a_record(job_id="well")), ProviderBusyError("", retry_after_s=20))
+    await line.run(try_decode(a_record(job_id="ill")), ValueError("bug"))
 
     moved = [now - then for now, then in zip(figures(), before, strict=True)]
     assert moved == [1, 1, 1, pytest.approx(20, abs=2), 1, 1, 1]
@@ -160,7 +160,7 @@ async def test_what_became_of_a_record_is_counted(line: Line) -> None:
 async def test_a_busy_world_is_tried_again_in_place(line: Line) -> None:
     """With a wait that grows, and never shorter than asked for."""
     await line.run(
-        read(a_record()), RetryableError("busy"), ProviderBusyError("", retry_after_s=20)
+        try_decode(a_record()), RetryableError("busy"), ProviderBusyError("", retry_after_s=20)
     )
 
     assert len(line.handled) == 3
@@ -174,17 +174,19 @@ async def test_every_try_waits_at_the_gate(line: Line) -> None:
     """A retry after a rebalance must not run while the partition may be somebody else's."""
     passed: list[int] = []
 
-    async def gate() -> None:
+    async def wait_until_owned() -> None:
         passed.append(len(line.handled))
 
-    await line.run(read(a_record()), RetryableError("busy"), gate=gate)
+    await line.run(
+        try_decode(a_record()), RetryableError("busy"), wait_until_owned=wait_until_owned
+    )
 
     assert passed == [0, 1]
 
 
 async def test_a_world_that_stays_busy_ends_in_failure_and_dead_letter(line: Line) -> None:
     """The job says that asking again can help; the record is kept with its tries."""
-    await line.run(read(a_record()), *[RetryableError("store is away")] * ATTEMPTS_MAX)
+    await line.run(try_decode(a_record()), *[RetryableError("store is away")] * ATTEMPTS_MAX)
 
     assert len(line.handled) == ATTEMPTS_MAX
     failure = line.failures[0]
@@ -199,7 +201,7 @@ async def test_a_world_that_stays_busy_ends_in_failure_and_dead_letter(line: Lin
 
 async def test_a_job_that_cannot_succeed_fails_and_its_record_is_done(line: Line) -> None:
     """No dead letter: the record was right, the job was not."""
-    await line.run(read(a_record(1)), MediaError("no picture in it"))
+    await line.run(try_decode(a_record(1)), MediaError("no picture in it"))
 
     assert line.dead == []
     assert line.failures == [
@@ -212,14 +214,14 @@ async def test_a_job_that_cannot_succeed_fails_and_its_record_is_done(line: Line
             scene_index=1,
         )
     ]
-    await line.run(read(a_record(2)))
+    await line.run(try_decode(a_record(2)))
     assert len(line.handled) == 2, "its lane is not parked"
 
 
 async def test_only_the_generator_speaks_of_scenes(tmp_path: Path) -> None:
     """At merge and mux the whole job failed, whichever scene brought it about."""
     line = Line(FolderStore(tmp_path), stage=Stage.MERGE)
-    await line.run(read(a_record(1)), JobError("cannot be joined"))
+    await line.run(try_decode(a_record(1)), JobError("cannot be joined"))
 
     assert line.failures[0].scene_index is None
     assert line.failures[0].stage is Stage.MERGE
@@ -228,7 +230,7 @@ async def test_only_the_generator_speaks_of_scenes(tmp_path: Path) -> None:
 async def test_a_wrong_record_is_a_dead_letter_kept_whole(line: Line) -> None:
     """Key, value and headers as they were; beside them where it was and why it is here."""
     record = a_record(3, offset=17)
-    await line.run(read(record), SceneGapError("scene 3 came too early"))
+    await line.run(try_decode(record), SceneGapError("scene 3 came too early"))
 
     dead = line.dead[0]
     assert (dead.topic, dead.key, dead.value) == ("scene.requested.dlq", record.key, record.value)
@@ -254,7 +256,7 @@ async def test_a_record_that_cannot_be_read_is_a_dead_letter_and_no_jobs_failure
 ) -> None:
     """Nobody knows whose it was, or which run."""
     record = Record(topic="scene.requested", partition=0, offset=0, key=None, value=b"junk")
-    await line.run(read(record))
+    await line.run(try_decode(record))
 
     assert line.dead[0].value == b"junk"
     assert "JSON" in told(line.dead[0])["dlq-reason"]
@@ -264,7 +266,7 @@ async def test_a_record_that_cannot_be_read_is_a_dead_letter_and_no_jobs_failure
 
 async def test_a_bug_is_a_dead_letter_with_its_traceback(line: Line) -> None:
     """It stops its job, never the partition; the job does not blame the client."""
-    await line.run(read(a_record()), ZeroDivisionError("division by zero"))
+    await line.run(try_decode(a_record()), ZeroDivisionError("division by zero"))
 
     failure = line.failures[0]
     assert failure.code == "internal_error"
@@ -277,7 +279,7 @@ async def test_a_bug_is_a_dead_letter_with_its_traceback(line: Line) -> None:
 
 async def test_an_endless_traceback_is_cut_to_its_end(line: Line) -> None:
     """A header has a bound, and the last lines say most."""
-    await line.run(read(a_record()), ValueError("x" * 2 * STACK_CHARS_MAX + " the end"))
+    await line.run(try_decode(a_record()), ValueError("x" * 2 * STACK_CHARS_MAX + " the end"))
 
     stack = told(line.dead[0])["dlq-stack"]
     assert len(stack) == STACK_CHARS_MAX
@@ -295,7 +297,11 @@ async def test_of_many_lanes_that_fail_at_once_no_more_are_given_up_than_the_lim
     count = 5 * DEAD_LETTERS_MAX
     ends = await asyncio.gather(
         *(
-            line.router.run(read(a_record(job_id=f"job-{number}")), fails, gate=no_gate)
+            line.router.run(
+                try_decode(a_record(job_id=f"job-{number}")),
+                fails,
+                wait_until_owned=partitions_owned,
+            )
             for number in range(count)
         ),
         return_exceptions=True,
@@ -304,41 +310,41 @@ async def test_of_many_lanes_that_fail_at_once_no_more_are_given_up_than_the_lim
 
     assert {type(end) for end in ends} <= {DeadLetterLimitError, type(None)}
     assert len(line.dead) == len(line.failures) == len(parked) == DEAD_LETTERS_MAX
-    line.router.dead_letters.went_well()
+    line.router.dead_letters.record_success()
     with pytest.raises(DeadLetterLimitError):
-        await line.run(read(a_record(job_id="one more")), ValueError("bug"))
+        await line.run(try_decode(a_record(job_id="one more")), ValueError("bug"))
     assert len(line.dead) == DEAD_LETTERS_MAX
 
 
 async def test_later_records_of_the_run_are_parked_behind_its_dead_letter(line: Line) -> None:
     """Other runs and other jobs go on."""
-    await line.run(read(a_record(0)), InvalidEventError("wrong"))
-    await line.run(read(a_record(1)))
+    await line.run(try_decode(a_record(0)), InvalidEventError("wrong"))
+    await line.run(try_decode(a_record(1)))
     assert len(line.handled) == 1
     assert told(line.dead[1])["dlq-attempts"] == "0"
     assert "behind" in told(line.dead[1])["dlq-reason"]
     assert len(line.failures) == 1, "said once"
 
-    await line.run(read(a_record(1, run=2)))
-    await line.run(read(a_record(1, job_id="other")))
+    await line.run(try_decode(a_record(1, run=2)))
+    await line.run(try_decode(a_record(1, job_id="other")))
     assert line.handled == ["job-1", "job-1", "other"]
 
 
 async def test_a_parked_run_is_parked_for_the_next_process_too(line: Line) -> None:
     """The store says so, not the memory."""
-    await line.run(read(a_record(0)), InvalidEventError("wrong"))
+    await line.run(try_decode(a_record(0)), InvalidEventError("wrong"))
     restarted = Line(line.store)
-    await restarted.run(read(a_record(1)))
+    await restarted.run(try_decode(a_record(1)))
 
     assert restarted.handled == []
 
 
 async def test_a_released_run_goes_on_in_every_process(line: Line) -> None:
     """An operator releases it from a process of his own."""
-    await line.run(read(a_record(0)), InvalidEventError("wrong"))
-    await line.run(read(a_record(1)))
+    await line.run(try_decode(a_record(0)), InvalidEventError("wrong"))
+    await line.run(try_decode(a_record(1)))
     await ParkedRuns(line.store).release("job-1", 1, "scene.requested")
-    await line.run(read(a_record(0)))
+    await line.run(try_decode(a_record(0)))
 
     assert len(line.handled) == 2
 
@@ -346,9 +352,9 @@ async def test_a_released_run_goes_on_in_every_process(line: Line) -> None:
 async def test_a_row_of_dead_letters_stops_the_consumer(line: Line) -> None:
     """Then the fault is ours; the topic keeps what is left. The last one is kept, too."""
     for number in range(DEAD_LETTERS_MAX - 1):
-        await line.run(read(a_record(job_id=f"job-{number}")), ValueError("bug"))
+        await line.run(try_decode(a_record(job_id=f"job-{number}")), ValueError("bug"))
     with pytest.raises(DeadLetterLimitError, match="4 dead letters in a row, the last: bug"):
-        await line.run(read(a_record(job_id="one-more")), ValueError("bug"))
+        await line.run(try_decode(a_record(job_id="one-more")), ValueError("bug"))
 
     assert len(line.dead) == DEAD_LETTERS_MAX
 
@@ -356,17 +362,17 @@ async def test_a_row_of_dead_letters_stops_the_consumer(line: Line) -> None:
 async def test_one_success_breaks_the_row(line: Line) -> None:
     """The fault is theirs, then."""
     for number in range(3 * DEAD_LETTERS_MAX):
-        await line.run(read(a_record(job_id=f"job-{number}")), ValueError("bug"))
-        await line.run(read(a_record(job_id=f"well-{number}")))
+        await line.run(try_decode(a_record(job_id=f"job-{number}")), ValueError("bug"))
+        await line.run(try_decode(a_record(job_id=f"well-{number}")))
 
     assert len(line.dead) == 3 * DEAD_LETTERS_MAX
 
 
 async def test_what_is_parked_behind_a_dead_letter_is_not_another_fault(line: Line) -> None:
     """A job of a thousand scenes must not stop the consumer."""
-    await line.run(read(a_record(0)), ValueError("bug"))
+    await line.run(try_decode(a_record(0)), ValueError("bug"))
     for _ in range(3 * DEAD_LETTERS_MAX):
-        await line.run(read(a_record(1)))
+        await line.run(try_decode(a_record(1)))
 
     assert len(line.dead) == 1 + 3 * DEAD_LETTERS_MAX
 
@@ -375,7 +381,7 @@ async def test_what_is_parked_behind_a_dead_letter_is_not_another_fault(line: Li
 async def test_what_must_be_said_is_said_when_kafka_is_back(line: Line, fault: Exception) -> None:
     """Nothing is let go before: without a broker there is nothing else to do."""
     line.publisher.busy = 50
-    await line.run(read(a_record()), fault)
+    await line.run(try_decode(a_record()), fault)
 
     assert len(line.failures) == 1
     assert len(line.clock.slept) == 50
@@ -384,7 +390,7 @@ async def test_what_must_be_said_is_said_when_kafka_is_back(line: Line, fault: E
 
 async def test_the_failure_is_said_before_the_dead_letter_is_kept(line: Line) -> None:
     """A crash between the two repeats both; the other way round the job would hang for ever."""
-    await line.run(read(a_record()), ValueError("bug"))
+    await line.run(try_decode(a_record()), ValueError("bug"))
 
     assert [record.topic for record in line.publisher.records] == [
         "job.failed",
@@ -396,7 +402,7 @@ async def test_upstreams_video_has_no_run_that_could_fail(line: Line) -> None:
     """Its dead letter is all there is to say."""
     value = json.dumps({"job_id": "v", "scenes": [{"duration_s": 1}]}).encode()
     record = Record(topic="video.stitched", partition=0, offset=0, key=b"v", value=value)
-    await line.run(read(record), ValueError("bug"))
+    await line.run(try_decode(record), ValueError("bug"))
 
     assert line.failures == []
     assert line.dead[0].topic == "video.stitched.dlq"
@@ -405,6 +411,6 @@ async def test_upstreams_video_has_no_run_that_could_fail(line: Line) -> None:
 async def test_a_cancelled_lane_leaves_nothing_behind(line: Line) -> None:
     """Its record is somebody else's: no failure, no dead letter."""
     with pytest.raises(asyncio.CancelledError):
-        await line.run(read(a_record()), asyncio.CancelledError())  # type: ignore[arg-type]
+        await line.run(try_decode(a_record()), asyncio.CancelledError())  # type: ignore[arg-type]
 
     assert line.publisher.records == []

@@ -33,7 +33,7 @@ class Works:
             await self.may_end[offset].wait()
             self.ended.append(offset)
 
-        return lanes.offer(slot=slot, offset=offset, key=key, handle=offset, work=work)
+        return lanes.submit(partition=slot, offset=offset, key=key, handle=offset, work=work)
 
 
 async def settle() -> None:
@@ -112,10 +112,10 @@ async def test_work_under_way_stops_at_its_next_gate() -> None:
     async def work() -> None:
         passed.append("begun")
         await go_on.wait()
-        await lanes.gate()
+        await lanes.wait_until_owned()
         passed.append("outside")
 
-    lanes.offer(slot="p0", offset=0, key="a", handle=0, work=work)
+    lanes.submit(partition="p0", offset=0, key="a", handle=0, work=work)
     await settle()
     lanes.suspend()
     go_on.set()
@@ -174,7 +174,7 @@ async def test_a_lane_that_came_back_does_not_inherit_its_own_cancellation() -> 
         finally:
             await cleared_up.wait()
 
-    lanes.offer(slot="p0", offset=0, key="job", handle=0, work=slow_to_die)
+    lanes.submit(partition="p0", offset=0, key="job", handle=0, work=slow_to_die)
     await settle()
     lanes.resume(set())
     await settle()
@@ -195,13 +195,13 @@ async def test_an_error_breaks_the_lanes_and_nothing_passes_it() -> None:
     async def fails() -> None:
         raise RuntimeError("a bug")
 
-    lanes.offer(slot="p0", offset=0, key="job", handle=0, work=fails)
+    lanes.submit(partition="p0", offset=0, key="job", handle=0, work=fails)
     works.offer(lanes, 1)
     await settle()
 
     assert works.started == works.released == []
     with pytest.raises(RuntimeError, match="a bug"):
-        lanes.broken.result()
+        lanes.failure.result()
 
 
 async def test_a_drain_waits_for_what_runs_then_cancels_the_rest() -> None:
@@ -224,7 +224,7 @@ async def test_room_is_there_when_enough_was_let_go() -> None:
     lanes = Lanes(works.release)
     for offset in range(2):
         works.offer(lanes, offset, key=str(offset))
-    waiting = asyncio.create_task(lanes.room(2))
+    waiting = asyncio.create_task(lanes.wait_for_capacity(2))
     await settle()
     assert not waiting.done()
 
@@ -259,7 +259,7 @@ async def _live(records: list[tuple[str, str, int]], steps: list[str]) -> None:
         await life.step(step)
     await life.lanes.drain(5)
 
-    assert not life.lanes.broken.done()
+    assert not life.lanes.failure.done()
     for slot in ("a", "b"):
         released = life.released[slot]
         assert released == sorted(set(released)), "let go once, in offset order"
@@ -314,4 +314,4 @@ class Life:
             finally:
                 self.running.discard((slot, key))
 
-        self.lanes.offer(slot=slot, offset=offset, key=key, handle=offset, work=work)
+        self.lanes.submit(partition=slot, offset=offset, key=key, handle=offset, work=work)

@@ -65,8 +65,8 @@ class LanesLife(RuleBasedStateMachine):
 
         return bool(
             self._on_loop(
-                lambda: self.lanes.offer(
-                    slot=slot, offset=offset, key=self.key_of[record], handle=offset, work=work
+                lambda: self.lanes.submit(
+                    partition=slot, offset=offset, key=self.key_of[record], handle=offset, work=work
                 )
             )
         )
@@ -120,7 +120,7 @@ class LanesLife(RuleBasedStateMachine):
     def rules_hold(self) -> None:
         """In order, one at a time, let go as the partition has them; and all that can run runs."""
         assert self.wrong == []
-        assert not self.lanes.broken.done()
+        assert not self.lanes.failure.done()
         for slot in SLOTS:
             assert self.gone[slot] == list(range(len(self.gone[slot])))
             assert {(slot, offset) for offset in self.gone[slot]} <= self.done

@@ -7,95 +7,95 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from typing_extensions import override
 
-from shared.processing.offset_tracker import Ledger, Standing
+from shared.processing.offset_tracker import OffsetTracker, PartitionPosition
 
 
 def test_a_record_is_held_until_those_before_it_are_done() -> None:
     """Then all go at once, in the order of the partition."""
-    ledger: Ledger[str] = Ledger()
+    tracker: OffsetTracker[str] = OffsetTracker()
     for offset in (3, 4, 7):
-        ledger.take("p0", offset, f"h{offset}")
+        tracker.track("p0", offset, f"h{offset}")
 
-    assert ledger.finish("p0", 7) == []
-    assert ledger.finish("p0", 4) == []
-    assert ledger.in_flight() == 3
-    assert ledger.finish("p0", 3) == ["h3", "h4", "h7"]
-    assert ledger.in_flight() == 0
+    assert tracker.complete("p0", 7) == []
+    assert tracker.complete("p0", 4) == []
+    assert tracker.in_flight() == 3
+    assert tracker.complete("p0", 3) == ["h3", "h4", "h7"]
+    assert tracker.in_flight() == 0
 
 
 def test_partitions_do_not_hold_each_other() -> None:
     """Each has its own order."""
-    ledger: Ledger[str] = Ledger()
-    ledger.take("p0", 0, "slow")
-    ledger.take("p1", 0, "quick")
+    tracker: OffsetTracker[str] = OffsetTracker()
+    tracker.track("p0", 0, "slow")
+    tracker.track("p1", 0, "quick")
 
-    assert ledger.finish("p1", 0) == ["quick"]
+    assert tracker.complete("p1", 0) == ["quick"]
 
 
 def test_a_redelivered_record_joins_the_work_that_runs_for_it() -> None:
     """The newer handle is the one that still works."""
-    ledger: Ledger[str] = Ledger()
-    assert ledger.take("p0", 0, "before the rebalance")
-    assert not ledger.take("p0", 0, "after")
+    tracker: OffsetTracker[str] = OffsetTracker()
+    assert tracker.track("p0", 0, "before the rebalance")
+    assert not tracker.track("p0", 0, "after")
 
-    assert ledger.finish("p0", 0) == ["after"]
+    assert tracker.complete("p0", 0) == ["after"]
 
 
 def test_a_record_that_was_done_waits_with_its_newer_handle() -> None:
     """It was held back by another, then handed out again."""
-    ledger: Ledger[str] = Ledger()
-    ledger.take("p0", 0, "a")
-    ledger.take("p0", 1, "b")
-    ledger.finish("p0", 1)
-    ledger.take("p0", 1, "b again")
+    tracker: OffsetTracker[str] = OffsetTracker()
+    tracker.track("p0", 0, "a")
+    tracker.track("p0", 1, "b")
+    tracker.complete("p0", 1)
+    tracker.track("p0", 1, "b again")
 
-    assert ledger.release("p0") == []
-    assert ledger.finish("p0", 0) == ["a", "b again"]
+    assert tracker.committable("p0") == []
+    assert tracker.complete("p0", 0) == ["a", "b again"]
 
 
 def test_what_was_let_go_and_comes_again_is_let_go_before_what_lies_behind_it() -> None:
     """Its commit was refused while the group regrouped; else the last commit would go back."""
-    ledger: Ledger[str] = Ledger()
-    ledger.take("p0", 0, "a")
-    ledger.take("p0", 1, "b")
-    assert ledger.finish("p0", 0) == ["a"]
-    assert ledger.take("p0", 0, "a again")
+    tracker: OffsetTracker[str] = OffsetTracker()
+    tracker.track("p0", 0, "a")
+    tracker.track("p0", 1, "b")
+    assert tracker.complete("p0", 0) == ["a"]
+    assert tracker.track("p0", 0, "a again")
 
-    assert ledger.finish("p0", 1) == []
-    assert ledger.finish("p0", 0) == ["a again", "b"]
+    assert tracker.complete("p0", 1) == []
+    assert tracker.complete("p0", 0) == ["a again", "b"]
 
 
 def test_what_went_elsewhere_is_not_let_go_here() -> None:
     """Its late end belongs to nobody."""
-    ledger: Ledger[str] = Ledger()
-    ledger.take("p0", 0, "a")
+    tracker: OffsetTracker[str] = OffsetTracker()
+    tracker.track("p0", 0, "a")
 
-    assert ledger.drop("p0") == 1
-    assert ledger.drop("p0") == 0
-    assert ledger.finish("p0", 0) == []
-    assert ledger.release("p0") == []
-    assert ledger.slots() == []
+    assert tracker.remove("p0") == 1
+    assert tracker.remove("p0") == 0
+    assert tracker.complete("p0", 0) == []
+    assert tracker.committable("p0") == []
+    assert tracker.partitions() == []
 
 
 def test_it_tells_how_far_it_is_and_what_holds_it_up() -> None:
     """The oldest of what is in flight with its moment, and the last that was taken."""
-    ledger: Ledger[str] = Ledger()
-    assert ledger.standing() == {}
-    ledger.take("p0", 4, "a", written_at_s=100.0)
-    ledger.take("p0", 7, "b", written_at_s=200.0)
-    ledger.finish("p0", 7)
-    held = Standing(
-        next_offset=8, last_written_at_s=200.0, oldest_offset=4, oldest_written_at_s=100.0
+    tracker: OffsetTracker[str] = OffsetTracker()
+    assert tracker.positions() == {}
+    tracker.track("p0", 4, "a", timestamp_s=100.0)
+    tracker.track("p0", 7, "b", timestamp_s=200.0)
+    tracker.complete("p0", 7)
+    held = PartitionPosition(
+        next_offset=8, last_timestamp_s=200.0, oldest_offset=4, oldest_timestamp_s=100.0
     )
-    assert ledger.standing() == {"p0": held}
+    assert tracker.positions() == {"p0": held}
 
-    ledger.finish("p0", 4)
-    assert ledger.standing() == {"p0": Standing(next_offset=8, last_written_at_s=200.0)}
-    ledger.drop("p0")
-    assert ledger.standing() == {}
+    tracker.complete("p0", 4)
+    assert tracker.positions() == {"p0": PartitionPosition(next_offset=8, last_timestamp_s=200.0)}
+    tracker.remove("p0")
+    assert tracker.positions() == {}
 
 
-class LedgerLife(RuleBasedStateMachine):
+class OffsetTrackerLife(RuleBasedStateMachine):
     """A partition's life: records come in order, end in any, come again, go elsewhere.
 
     The model: what was taken, what is done, what was let go, each with its last handle.
@@ -103,7 +103,7 @@ class LedgerLife(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.ledger: Ledger[tuple[int, int]] = Ledger()
+        self.tracker: OffsetTracker[tuple[int, int]] = OffsetTracker()
         self.taken: list[int] = []
         self.done: set[int] = set()
         self.gone: list[int] = []
@@ -130,7 +130,7 @@ class LedgerLife(RuleBasedStateMachine):
         """The next record; offsets may have holes."""
         offset = (self.taken[-1] if self.taken else -1) + hole
         self.taken.append(offset)
-        assert self.ledger.take("p", offset, self._handle(offset))
+        assert self.tracker.track("p", offset, self._handle(offset))
 
     def _in_flight(self) -> list[int]:
         return [offset for offset in self.taken if offset not in self.gone]
@@ -140,8 +140,8 @@ class LedgerLife(RuleBasedStateMachine):
     def redeliver(self, data: Any) -> None:
         """A record in flight is handed out again, finished or not."""
         offset = data.draw(st.sampled_from(self._in_flight()))
-        assert not self.ledger.take("p", offset, self._handle(offset))
-        self._went(self.ledger.release("p"))
+        assert not self.tracker.track("p", offset, self._handle(offset))
+        self._went(self.tracker.committable("p"))
 
     @precondition(lambda self: self.gone)
     @rule(data=st.data())
@@ -151,7 +151,7 @@ class LedgerLife(RuleBasedStateMachine):
         for offset in sorted(gone for gone in self.gone if gone >= start):
             self.gone.remove(offset)
             self.done.discard(offset)
-            assert self.ledger.take("p", offset, self._handle(offset))
+            assert self.tracker.track("p", offset, self._handle(offset))
 
     @precondition(lambda self: set(self._in_flight()) - self.done)
     @rule(data=st.data())
@@ -159,12 +159,12 @@ class LedgerLife(RuleBasedStateMachine):
         """Any unfinished record ends."""
         offset = data.draw(st.sampled_from(sorted(set(self._in_flight()) - self.done)))
         self.done.add(offset)
-        self._went(self.ledger.finish("p", offset))
+        self._went(self.tracker.complete("p", offset))
 
     @rule()
     def drop(self) -> None:
         """The partition goes elsewhere, and comes back from where its log stood."""
-        assert self.ledger.drop("p") == len(self._in_flight())
+        assert self.tracker.remove("p") == len(self._in_flight())
         self.taken = list(self.gone)
         self.done = set(self.gone)
 
@@ -173,17 +173,17 @@ class LedgerLife(RuleBasedStateMachine):
         """Held back is only what waits for an unfinished record."""
         held = self._in_flight()
         assert not held or held[0] not in self.done
-        assert self.ledger.in_flight() == len(held)
+        assert self.tracker.in_flight() == len(held)
 
     @override
     def teardown(self) -> None:
         """In the end everything goes, once and in order."""
         for offset in sorted(set(self._in_flight()) - self.done, reverse=True):
             self.done.add(offset)
-            self._went(self.ledger.finish("p", offset))
+            self._went(self.tracker.complete("p", offset))
         assert self.gone == sorted(self.gone)
         assert self._in_flight() == []
 
 
-TestLedgerLife = LedgerLife.TestCase
-TestLedgerLife.settings = settings(max_examples=60, stateful_step_count=30)
+TestOffsetTrackerLife = OffsetTrackerLife.TestCase
+TestOffsetTrackerLife.settings = settings(max_examples=60, stateful_step_count=30)

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from prometheus_client import REGISTRY
 
-from shared.processing.offset_tracker import Standing
+from shared.processing.offset_tracker import PartitionPosition
 from shared.telemetry.consumer_metrics import Consuming, Working
 from tests.fakes.clock import FakeClock
 
@@ -24,13 +24,13 @@ class Room:
 
     def __init__(self) -> None:
         self.clock = FakeClock()
-        self.standing: dict[Partition, Standing] = {}
+        self.positions: dict[Partition, PartitionPosition] = {}
         self.ends: dict[Partition, int] = {}
         self.told = Consuming(
             service="test",
             topics=["scenes", "other"],
             prefix="t-",
-            standing=lambda: self.standing,
+            positions=lambda: self.positions,
             end_of=self.end_of,
             clock=self.clock,
         )
@@ -47,14 +47,14 @@ class Room:
 def test_lag_is_the_age_of_the_oldest_record_that_is_not_finished() -> None:
     """Over all partitions of the topic, and of no other topic."""
     room = Room()
-    room.standing = {
-        ZERO: Standing(
+    room.positions = {
+        ZERO: PartitionPosition(
             next_offset=9,
-            last_written_at_s=room.ago(1),
+            last_timestamp_s=room.ago(1),
             oldest_offset=4,
-            oldest_written_at_s=room.ago(30),
+            oldest_timestamp_s=room.ago(30),
         ),
-        ONE: Standing(next_offset=5, last_written_at_s=room.ago(500)),
+        ONE: PartitionPosition(next_offset=5, last_timestamp_s=room.ago(500)),
     }
     room.ends = {ZERO: 12, ONE: 5}
 
@@ -67,7 +67,7 @@ def test_lag_is_the_age_of_the_oldest_record_that_is_not_finished() -> None:
 def test_a_record_that_comes_after_hours_of_silence_is_no_lag_of_hours() -> None:
     """It lies there for the moment in which it is looked at; if it stays, it ages from then."""
     room = Room()
-    room.standing = {ZERO: Standing(next_offset=5, last_written_at_s=room.ago(9000))}
+    room.positions = {ZERO: PartitionPosition(next_offset=5, last_timestamp_s=room.ago(9000))}
     room.ends = {ZERO: 6}
 
     assert room.told.lag_s("scenes") == 0
@@ -80,12 +80,12 @@ def test_who_reads_through_a_backlog_is_as_far_behind_as_what_it_read_last() -> 
     """Between two batches nothing is unfinished, and yet it is behind."""
     room = Room()
     room.ends = {ZERO: 9000}
-    room.standing = {ZERO: Standing(next_offset=1000, last_written_at_s=room.ago(3600))}
+    room.positions = {ZERO: PartitionPosition(next_offset=1000, last_timestamp_s=room.ago(3600))}
     room.told.lag_s("scenes")
-    room.standing = {ZERO: Standing(next_offset=2000, last_written_at_s=room.ago(3000))}
+    room.positions = {ZERO: PartitionPosition(next_offset=2000, last_timestamp_s=room.ago(3000))}
 
     assert round(room.told.lag_s("scenes")) == 3000
-    room.standing = {ZERO: Standing(next_offset=9000, last_written_at_s=room.ago(1))}
+    room.positions = {ZERO: PartitionPosition(next_offset=9000, last_timestamp_s=room.ago(1))}
     assert room.told.lag_s("scenes") == 0
 
 

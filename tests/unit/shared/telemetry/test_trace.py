@@ -10,7 +10,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from shared.errors import JobError, SettingsError
 from shared.kafka.codec import Record
-from shared.kafka.tracing import carrying, handling, sending
+from shared.kafka.tracing import process_span, send_span, with_trace_context
 from shared.settings import TelemetrySettings
 from shared.telemetry import trace
 from shared.telemetry.otel import OpenTelemetry
@@ -93,14 +93,14 @@ def test_what_is_said_while_a_record_is_worked_off_belongs_to_its_trace(
         topic="scene.requested", partition=0, offset=7, key=b"film", value=b"{}", headers=SENT
     )
 
-    with handling(record), sending("segment.generated", key=b"film", headers=()) as said:
+    with process_span(record), send_span("segment.generated", key=b"film", headers=()) as said:
         told = dict(said.headers)
 
     assert told["tracestate"] == b"a=1"
     assert Carried.of(told["traceparent"].decode()) is not None
     assert told["traceparent"].decode().split("-")[1] == TRACE_ID
     assert (told["traceparent"].decode() == CALLER) is not is_on
-    assert carrying(()) == ()
+    assert with_trace_context(()) == ()
     names = [span.name for span in exporter.get_finished_spans()]
     assert names == (["send segment.generated", "process scene.requested"] if is_on else [])
 
@@ -109,7 +109,7 @@ def test_a_dead_letter_keeps_the_context_it_came_with(exporter: InMemorySpanExpo
     """So whoever requeues it goes on in its trace."""
     record = Record(topic="scene.requested", partition=0, offset=7, key=b"film", value=b"{}")
 
-    with handling(record), sending("scene.requested.dlq", key=b"film", headers=SENT) as said:
+    with process_span(record), send_span("scene.requested.dlq", key=b"film", headers=SENT) as said:
         assert said.headers == SENT
 
 

@@ -13,7 +13,7 @@ from services.generator.composition.claims import Claims, SceneRef
 from services.generator.providers import CompositionRequest
 from services.generator.settings import GeneratorSettings
 from shared.errors import ProviderBusyError, ProviderPausedError, ProviderRejectedError
-from shared.processing.active_runs import RunBook
+from shared.processing.active_runs import ActiveRuns
 from shared.storage.filesystem import FolderStore
 from shared.telemetry.log import logger_of
 from tests.fakes.clock import FakeClock
@@ -34,7 +34,7 @@ class Room:
         self.attempts = Attempts(
             provider=self.provider,
             claims=Claims(self.store, self.provider, clock=self.clock, lease_s=5, settle_s=40),
-            interrupts=Interrupts(RunBook()),
+            interrupts=Interrupts(ActiveRuns()),
             inspection=Inspection(store=self.store),
             settings=GeneratorSettings(slots=1),
             clock=self.clock,

@@ -116,7 +116,7 @@ async def test_a_process_that_only_has_the_table_still_knows_the_newer_run(bench
 
 async def test_a_run_that_is_superseded_while_it_waits_is_not_paid_for(bench: Bench) -> None:
     """The newer run's record was seen, though its turn has not come."""
-    bench.work.interrupts.book.note("job-1", 2)
+    bench.work.interrupts.active_runs.observe("job-1", 2)
 
     await bench.ask(a_scene(0))
 
