@@ -16,6 +16,7 @@ from shared.contract.params import Kept
 from shared.errors import NotFoundError
 from shared.pricing import PricingSettings
 from shared.storage import ObjectStore, keys
+from shared.storage.results import stored_result
 
 AT_ONCE_MAX = 16  # looks into the store
 NAMED_MAX = 5
@@ -73,12 +74,7 @@ async def _fault(store: ObjectStore, job_id: str, index: int, kept: Kept) -> str
 
 
 async def _has_track(store: ObjectStore, job_id: str, run: int) -> bool:
-    try:
-        merged = AudioMerged.model_validate_json(await store.get(keys.merged_key(job_id, run)))
-    except (NotFoundError, ValidationError):
-        return False
-    found = await store.stat(merged.object_key)
-    return found is not None and found.size_bytes == merged.size_bytes
+    return await stored_result(store, keys.merged_key(job_id, run), AudioMerged) is not None
 
 
 def plan_of(asked: RunSpec, *, of_run: int, pricing: PricingSettings) -> dict[str, Any]:

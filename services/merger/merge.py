@@ -38,6 +38,7 @@ from shared.media.samples import (
 )
 from shared.processing.slots import Slots
 from shared.storage import CHUNK_BYTES, ObjectStore, keys
+from shared.storage.results import stored_result
 from shared.telemetry import trace
 from shared.telemetry.log import logger_of
 from shared.telemetry.metrics import REDONE_TOTAL
@@ -103,15 +104,7 @@ class Merge:
         return merged
 
     async def _stored_event(self, job_id: str, run: int) -> AudioMerged | None:
-        """The event that lies in the store, if its track is there as well."""
-        try:
-            data = await self._store.get(keys.merged_key(job_id, run))
-            merged = AudioMerged.model_validate_json(data)
-        except (NotFoundError, ValidationError):
-            return None
-        track = await self._store.stat(merged.object_key)
-        whole = track is not None and track.size_bytes == merged.size_bytes
-        return merged if whole else None
+        return await stored_result(self._store, keys.merged_key(job_id, run), AudioMerged)
 
     async def _read_segments(self, last: SegmentGenerated) -> list[SegmentGenerated]:
         segments = [

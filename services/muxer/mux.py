@@ -15,8 +15,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from services.muxer.ffmpeg_plan import MuxPlan, TempoFilter, ffmpeg_args, plan
 from services.muxer.probe import check_result, probe_source
 from services.muxer.settings import MuxerSettings
@@ -28,6 +26,7 @@ from shared.media.ffmpeg import INPUT_GUARD, Ffmpeg, FfmpegError
 from shared.media.samples import VIDEO_CONTENT_TYPE, seconds_at
 from shared.processing.slots import Slots
 from shared.storage import ObjectStore, keys
+from shared.storage.results import stored_result
 from shared.telemetry import trace
 from shared.telemetry.log import logger_of
 from shared.telemetry.metrics import REDONE_TOTAL
@@ -58,7 +57,8 @@ class Mux:
                 "video: the music was to be put under the video, but the job names none; give "
                 "video.url or video.object, or ask without merge_with_video"
             )
-        done = await self._stored(merged)
+        key = keys.muxed_key(merged.job_id, merged.run)
+        done = await stored_result(self._store, key, VideoMuxed)
         if done is not None:
             REDONE_TOTAL.labels("muxer", "found").inc()
             return done
@@ -66,16 +66,6 @@ class Mux:
             result = folder / "result.mp4"
             planned = await self._make(merged, merged.video, folder, result)
             return await self._store_result(merged, planned, result)
-
-    async def _stored(self, merged: AudioMerged) -> VideoMuxed | None:
-        """What an earlier try stored for this run, if all of it is there."""
-        try:
-            text = await self._store.get(keys.muxed_key(merged.job_id, merged.run))
-            event = VideoMuxed.model_validate_json(text)
-        except (NotFoundError, ValidationError):
-            return None
-        found = await self._store.stat(event.object_key)
-        return event if found is not None and found.size_bytes == event.size_bytes else None
 
     @asynccontextmanager
     async def _workshop(self) -> AsyncIterator[Path]:

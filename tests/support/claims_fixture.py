@@ -9,8 +9,9 @@ import sys
 from services.generator.clip.inspection import AskedFor, Inspection
 from services.generator.composition.attempts import Attempts, Made
 from services.generator.composition.cancellation import Interrupts
-from services.generator.composition.claims import Claims, SceneRef
+from services.generator.composition.claims import Claims
 from services.generator.providers import CompositionRequest
+from services.generator.scene_ref import SceneRef
 from services.generator.settings import GeneratorSettings
 from shared.errors import RetryableError
 from shared.processing.active_runs import ActiveRuns

@@ -7,15 +7,20 @@ I/O: the store; decoding in threads.
 """
 
 import asyncio
+import io
 from dataclasses import dataclass
 
-from services.generator.clip.measurement import Measured, measure
+import av
+from av.audio.stream import AudioStream
+
 from services.generator.clip.quality import Asked, Recognised, faults, recognise
 from services.generator.providers import Clip, CompositionRequest, ContinuationWindow
 from shared.errors import MediaError, NotFoundError, ProviderRejectedError
 from shared.media.decode import INVALID_OUTPUT, decode
 from shared.media.samples import SAMPLE_RATE_HZ, Audio
 from shared.storage import ObjectStore
+
+_MP3_DELAY_SAMPLES = 1105  # LAME's 576 and a decoder's 529, at the file's own rate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +41,17 @@ class AskedFor:
             source_samples=window.end_s * SAMPLE_RATE_HZ if window else 0,
             needed_samples=max(0, self.needed_samples),
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """A clip, decoded."""
+
+    audio: Audio
+    rate_hz: int  #: of the file; the sound was brought to ours
+    channels: int  #: of the file
+    #: of nothing in front of the music, because the file does not tell how much to cut off
+    padding_samples: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,3 +108,31 @@ def _judged(
         measured.audio, found, asked, rate_hz=measured.rate_hz, channels=measured.channels
     )
     return found, wrong
+
+
+def measure(data: bytes) -> Measured:
+    """The clip in `data`.
+
+    Raises:
+        MediaError: it cannot be decoded.
+    """
+    audio = decode(data)
+    try:
+        with av.open(io.BytesIO(data), "r", metadata_errors="replace") as container:
+            stream = container.streams.audio[0]
+            return Measured(
+                audio=audio,
+                rate_hz=stream.rate,
+                channels=stream.channels,
+                padding_samples=_padding(stream),
+            )
+    except av.FFmpegError as error:
+        raise MediaError(f"{INVALID_OUTPUT}: {error.strerror}") from error
+
+
+def _padding(stream: AudioStream) -> int:
+    """What the decoder left in front; a stream that starts later than 0 told its padding."""
+    told = bool(stream.start_time)
+    if told or not stream.codec_context.name.startswith("mp3"):
+        return 0
+    return round(_MP3_DELAY_SAMPLES * SAMPLE_RATE_HZ / stream.rate)

@@ -14,9 +14,10 @@ from dataclasses import dataclass, field, replace
 from services.generator.clip.inspection import AskedFor, Inspection
 from services.generator.clip.quality import Recognised, Shape
 from services.generator.composition.cancellation import Interrupts
-from services.generator.composition.claims import Claims, Prediction, SceneRef
+from services.generator.composition.claims import Claims, Prediction
 from services.generator.composition.delay_notices import Delays
 from services.generator.providers import Clip, MusicProvider
+from services.generator.scene_ref import SceneRef
 from services.generator.settings import GeneratorSettings
 from shared.clock import Clock
 from shared.cost_estimate import estimate, within

@@ -25,37 +25,15 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from services.generator.providers import CompositionRequest, MusicProvider
+from services.generator.scene_ref import SceneRef
 from shared.clock import Clock
-from shared.contract.ids import scene_seed
 from shared.errors import NotFoundError, ProviderBusyError, ProviderRejectedError
 from shared.storage import ObjectStore
-from shared.storage.keys import claim_key, prediction_key
 from shared.telemetry import trace
 from shared.telemetry.log import logger_of
 
 READY_S = 30.0  # longer than that in line, and the lane goes back to its backoff
 _VOID = b""  # no provider names a prediction by nothing
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SceneRef:
-    """Which scene of which run."""
-
-    job_id: str
-    run: int
-    scene_index: int
-
-    def claim(self, attempt: int) -> str:
-        """Key of the claim."""
-        return claim_key(self.job_id, self.run, self.scene_index, attempt)
-
-    def prediction(self, attempt: int) -> str:
-        """Key of what the claim led to."""
-        return prediction_key(self.job_id, self.run, self.scene_index, attempt)
-
-    def seed(self, attempt: int) -> int:
-        """The seed of this attempt, the same whoever makes it."""
-        return scene_seed(self.job_id, self.run, self.scene_index, attempt)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +67,7 @@ class Claims:
 
     async def is_claimed(self, scene: SceneRef, attempt: int) -> bool:
         """Whether somebody claimed this attempt."""
-        return await self._store.stat(scene.claim(attempt)) is not None
+        return await self._store.stat(scene.claim_key(attempt)) is not None
 
     async def prediction(
         self,
@@ -120,16 +98,16 @@ class Claims:
         try:
             await before_paying()
         except BaseException:  # also where the task is cancelled: nothing was started
-            await self._store.put(scene.prediction(attempt), _VOID)
+            await self._store.put(scene.prediction_key(attempt), _VOID)
             raise
         if self._clock.monotonic() - lease_from > self._lease_s:
-            await self._store.put(scene.prediction(attempt), _VOID)
+            await self._store.put(scene.prediction_key(attempt), _VOID)
             return None
         try:
             with trace.span("provider submit", {"segue.provider": self._provider.name}):
                 submitted = await self._provider.submit(request)
         except (ProviderBusyError, ProviderRejectedError):  # nothing was started
-            await self._store.put(scene.prediction(attempt), _VOID)
+            await self._store.put(scene.prediction_key(attempt), _VOID)
             raise
         self._log.debug(
             "provider is asked",
@@ -138,12 +116,12 @@ class Claims:
             prediction_id=submitted,
             duration_s=request.duration_s,
         )
-        await self._store.put(scene.prediction(attempt), submitted.encode())
+        await self._store.put(scene.prediction_key(attempt), submitted.encode())
         return Prediction(id=submitted, request=request, adopted=False)
 
     async def _create(self, scene: SceneRef, attempt: int) -> bool:
         """Whether the claim is ours to use; a claim whose answer was lost is known by its nonce."""
-        key = scene.claim(attempt)
+        key = scene.claim_key(attempt)
         told = {
             "seed": scene.seed(attempt),
             "nonce": secrets.token_hex(16),
@@ -161,7 +139,7 @@ class Claims:
         """The prediction that an existing claim led to; None: nothing, for good."""
         written = await self._written(scene, attempt)
         if written is None:
-            claim = json.loads(await self._store.get(scene.claim(attempt)))
+            claim = json.loads(await self._store.get(scene.claim_key(attempt)))
             claimed_at = datetime.fromisoformat(claim["claimed_at"])
             written = await self._provider.find(request, since=claimed_at)
             if written is None:
@@ -175,6 +153,6 @@ class Claims:
     async def _written(self, scene: SceneRef, attempt: int) -> str | None:
         """The id beside the claim; empty: void; None: nothing was written."""
         try:
-            return (await self._store.get(scene.prediction(attempt))).decode()
+            return (await self._store.get(scene.prediction_key(attempt))).decode()
         except NotFoundError:
             return None

@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from services.generator.composition.claims import SceneRef
+from services.generator.scene_ref import SceneRef
 from shared.clock import Clock
 from shared.contract.events import SceneDelayed, WaitCode
 from shared.errors import (

@@ -11,19 +11,19 @@ from dataclasses import dataclass
 
 from services.generator.clip.inspection import AskedFor
 from services.generator.composition.attempts import Attempts, Made, Spending, Step
-from services.generator.composition.claims import SceneRef
 from services.generator.providers import CompositionRequest, MusicProvider
 from services.generator.scene.cache import SceneCache
 from services.generator.scene.kept_scene import taken
 from services.generator.scene.plan import Continuation, ScenePlan, plan_scene
 from services.generator.scene.segment_events import Segments
 from services.generator.scene.style_sample import Styles
+from services.generator.scene_ref import NO_ATTEMPT, SceneRef
 from shared.contract.events import Origin, SceneRequested, SegmentGenerated
 from shared.contract.params import ErrorStrategy
 from shared.errors import JobError, NotFoundError
 from shared.media.samples import SAMPLE_RATE_HZ
 from shared.storage import ObjectStore
-from shared.storage.keys import clip_key, segment_key
+from shared.storage.keys import segment_key
 from shared.telemetry.log import Logger
 from shared.telemetry.metrics import (
     GENERATION_SECONDS,
@@ -31,8 +31,6 @@ from shared.telemetry.metrics import (
     SAVED_USD_TOTAL,
     SCENES_TOTAL,
 )
-
-_NO_ATTEMPT = 0  # attempts count from 1: this clip cost none
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +113,7 @@ class Generate:
             if _stops(scene):
                 raise
             return await self._silence(segments, error)
-        key = clip_key(scene.job_id, scene.run, scene.scene_index, made.attempt)
+        key = SceneRef.of(scene).clip_key(made.attempt)
         await self.store.put(key, made.clip.data, content_type=made.clip.content_type)
         self.log.debug(
             "clip is stored", action="clip.stored", key=key, size_bytes=len(made.clip.data)
@@ -135,12 +133,12 @@ class Generate:
         scene = segments.scene
         if digest is None or not scene.params.use_cache or scene.anew:
             return None
-        if await self.attempts.has_begun(_ref(scene)):
+        if await self.attempts.has_begun(SceneRef.of(scene)):
             return None
         hit = await self.cache.find(digest, needed_samples=asked.needed_samples)
         if hit is None:
             return None
-        key = clip_key(scene.job_id, scene.run, scene.scene_index, _NO_ATTEMPT)
+        key = SceneRef.of(scene).clip_key(NO_ATTEMPT)
         await self.store.put(key, hit.data, content_type=hit.facts.content_type)
         self.log.info(
             "scene found in the cache",
@@ -171,7 +169,7 @@ class Generate:
     ) -> Made:
         with GENERATION_SECONDS.labels(self.provider.name).time():
             return await self.attempts.clip(
-                _ref(scene), asked, before_paying=before_paying, spending=spending
+                SceneRef.of(scene), asked, before_paying=before_paying, spending=spending
             )
 
     async def _silence(self, segments: Segments, error: JobError) -> SegmentGenerated:
@@ -227,7 +225,3 @@ def _asked(segments: Segments) -> AskedFor:
 def _stops(scene: SceneRequested) -> bool:
     """Whether the run ends where a scene cannot be made as it was asked for."""
     return scene.params.fail_on_error or scene.params.error_strategy is ErrorStrategy.HALT
-
-
-def _ref(scene: SceneRequested) -> SceneRef:
-    return SceneRef(job_id=scene.job_id, run=scene.run, scene_index=scene.scene_index)

@@ -11,13 +11,14 @@ from typing import Protocol
 from services.generator.clip.inspection import Inspection
 from services.generator.composition.attempts import Attempts
 from services.generator.composition.cancellation import Interrupts, RunEndedError
-from services.generator.composition.claims import Claims, SceneRef
+from services.generator.composition.claims import Claims
 from services.generator.composition.delay_notices import Delays
 from services.generator.providers import MusicProvider
 from services.generator.scene.cache import SceneCache
 from services.generator.scene.generate import Generate
 from services.generator.scene.plan import Continuation
 from services.generator.scene.style_sample import build_styles
+from services.generator.scene_ref import SceneRef
 from services.generator.settings import GeneratorSettings
 from shared.clock import Clock
 from shared.contract.events import (
@@ -130,7 +131,7 @@ class SceneWork:
             state = rebuilt
         partition = envelope.record.partition
         try:
-            async with self.delays.of(_ref(scene), traceparent=envelope.traceparent):
+            async with self.delays.of(SceneRef.of(scene), traceparent=envelope.traceparent):
                 segment = await self.generate.scene(
                     scene, state, before_paying=lambda: self._before(scene)
                 )
@@ -167,10 +168,6 @@ class SceneWork:
             run=scene.run,
             scene_index=scene.scene_index,
         )
-
-
-def _ref(scene: SceneRequested) -> SceneRef:
-    return SceneRef(job_id=scene.job_id, run=scene.run, scene_index=scene.scene_index)
 
 
 def _failure(scene: SceneRequested, error: JobError) -> JobFailed:

@@ -7,13 +7,13 @@ nothing, and is what the next scene continues.
 I/O: the object store.
 """
 
+from services.generator.scene_ref import NO_ATTEMPT, SceneRef
 from shared.contract.events import SceneRequested, SegmentGenerated
 from shared.contract.params import Kept
 from shared.errors import JobError, NotFoundError
 from shared.storage import DEFAULT_CONTENT_TYPE, ObjectStore
-from shared.storage.keys import clip_key, segment_key
+from shared.storage.keys import segment_key
 
-_NO_ATTEMPT = 0  # attempts count from 1: this clip cost none
 _WORDS = "kept from run"
 
 
@@ -48,7 +48,7 @@ async def _copied(
     if segment.object_key is None:
         return None
     data = await store.get(segment.object_key)
-    key = clip_key(scene.job_id, scene.run, scene.scene_index, _NO_ATTEMPT)
+    key = SceneRef.of(scene).clip_key(NO_ATTEMPT)
     await store.put(key, data, content_type=segment.content_type or DEFAULT_CONTENT_TYPE)
     return key
 

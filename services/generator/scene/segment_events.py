@@ -1,7 +1,4 @@
-"""Segments: what is told of a finished scene, however it came about.
-
-Pure.
-"""
+"""Builds the `segment.generated` event of a finished scene."""
 
 import hashlib
 from dataclasses import dataclass

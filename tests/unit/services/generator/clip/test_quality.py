@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from services.generator.clip.measurement import measure
+from services.generator.clip.inspection import measure
 from services.generator.clip.quality import Asked, Limits, Recognised, Shape, faults, recognise
 from services.generator.providers import mp3 as clips
 from shared.errors import MediaError

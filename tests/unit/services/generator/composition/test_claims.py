@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from services.generator.composition.claims import Claims, Prediction, SceneRef
+from services.generator.composition.claims import Claims, Prediction
 from services.generator.providers import CompositionRequest
+from services.generator.scene_ref import SceneRef
 from shared.errors import ProviderBusyError
 from shared.storage.filesystem import FolderStore
 from tests.fakes.clock import FakeClock

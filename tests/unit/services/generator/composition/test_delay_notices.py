@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from services.generator.composition.claims import SceneRef
 from services.generator.composition.delay_notices import REASON_CHARS_MAX, Delays
 from services.generator.providers import Clip, CompositionRequest
+from services.generator.scene_ref import SceneRef
 from shared.contract.events import Event, SceneDelayed, WaitCode
 from shared.errors import (
     ProviderBusyError,
