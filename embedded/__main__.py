@@ -17,7 +17,7 @@ from embedded.settings import StackKind, StackSettings
 from embedded.stack import run, stop_when_unused
 from shared.clock import SystemClock
 from shared.errors import SegueError, SettingsError
-from shared.local_stack import HomeSettings, RunningStack
+from shared.local_stack import DataDirSettings, RunningStack
 from shared.service_process import EXIT_FAULT, EXIT_SETTINGS
 from shared.settings import TelemetrySettings
 from shared.storage import StandInWarning
@@ -108,7 +108,7 @@ def _settings(arguments: argparse.Namespace) -> StackSettings:
         if (value := getattr(arguments, name)) is not None
     }
     if arguments.data_dir is not None:
-        given["home"] = HomeSettings.from_environment(data_dir=arguments.data_dir)
+        given["home"] = DataDirSettings.from_environment(data_dir=arguments.data_dir)
     telemetry = TelemetrySettings.from_environment()
     if "log_plain" not in telemetry.model_fields_set and sys.stderr.isatty():
         given["telemetry"] = TelemetrySettings.from_environment(log_plain=True)

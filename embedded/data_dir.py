@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from shared.errors import SettingsError
-from shared.local_stack import claim, find_stack
+from shared.local_stack import find_stack, lock_data_dir
 
 _SECRET_BYTES = 32
 _PRIVATE = 0o600
@@ -65,7 +65,7 @@ def segment_keys(folder: Path) -> str:
 def _claim_patiently(folder: Path) -> int | None:
     """`claim`, tried again: whoever looks whether a stack is there holds it for an instant."""
     for _ in range(_CLAIM_TRIES):
-        if (handle := claim(folder)) is not None:
+        if (handle := lock_data_dir(folder)) is not None:
             return handle
         time.sleep(_CLAIM_PAUSE_S)
     return None

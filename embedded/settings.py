@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from shared.local_stack import HomeSettings
+from shared.local_stack import DataDirSettings
 from shared.settings import SettingsGroup, TelemetrySettings
 
 #: those of the generator, and a stand-in of Replicate for trying the real client without an account
@@ -26,5 +26,5 @@ class StackSettings(SettingsGroup):
     #: port of the api on 127.0.0.1; 0: any free one
     port: int = Field(4000, ge=0, le=65_535, validation_alias="SEGUE_API_PORT")
 
-    home: HomeSettings = Field(default_factory=HomeSettings.from_environment)
+    home: DataDirSettings = Field(default_factory=DataDirSettings.from_environment)
     telemetry: TelemetrySettings = Field(default_factory=TelemetrySettings.from_environment)

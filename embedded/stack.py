@@ -21,12 +21,13 @@ import httpx
 
 from embedded.data_dir import claimed, segment_keys
 from embedded.servers import Addresses, servers_of
-from embedded.servers.process import free_ports, tail
+from embedded.servers.process import tail
 from embedded.settings import StackSettings
 from embedded.supervisor import Service, keep_running
 from shared.clock import Clock, SystemClock
 from shared.errors import SegueError, SettingsError
-from shared.local_stack import ClientLock, RunningStack, announce_stack, withdraw_stack
+from shared.http.server import free_ports
+from shared.local_stack import ClientLock, RunningStack, remove_stack_files, write_stack_files
 from shared.storage import StandInWarning
 from shared.telemetry.log import logger_of
 
@@ -182,7 +183,7 @@ async def run(
         SegueError: it could not start, or had to stop.
     """
     with claimed(settings.home.folder) as folder:
-        withdraw_stack(folder)  # of one that lost its power
+        remove_stack_files(folder)  # of one that lost its power
         port = settings.port or free_ports(1)[0]
         _check_port(port)
         stack = Stack(settings, folder, port=port, clock=SystemClock())
@@ -193,7 +194,7 @@ async def run(
             if working.done():
                 working.result()
         finally:
-            withdraw_stack(folder)
+            remove_stack_files(folder)
             for task in (stopped, working):
                 task.cancel()
             await asyncio.wait([stopped, working])
@@ -204,7 +205,7 @@ async def run(
 async def stop_when_unused(folder: Path, stop: asyncio.Event) -> None:
     """Set `stop` once no client holds the lock of `folder` any more."""
     lock = ClientLock(folder)
-    while not lock.be_alone():  # noqa: ASYNC110 - a file lock wakes nobody
+    while not lock.try_lock_exclusive():  # noqa: ASYNC110 - a file lock wakes nobody
         await asyncio.sleep(_WATCH_S)
     stop.set()  # the lock stays ours until the process ends: no client comes too late
 
@@ -217,7 +218,7 @@ async def _work(
     found = RunningStack(
         pid=os.getpid(), api_url=stack.url, provider=provider, started_at=clock.now()
     )
-    announce_stack(folder, found, environment=stack.environment)
+    write_stack_files(folder, found, environment=stack.environment)
     ready(found)
     await stack.watch()
 

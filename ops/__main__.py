@@ -40,7 +40,7 @@ from ops.score.local_stack import HOUSE, a_stack, stack_command
 from ops.score.scenes_file import read_scenes
 from ops.store.commands import store
 from ops.watch.command import watch
-from shared.local_stack import HomeSettings, find_stack
+from shared.local_stack import DataDirSettings, find_stack
 from tools.contract import schemas as generated
 
 app = typer.Typer(
@@ -80,7 +80,7 @@ def up(
     command = stack_command(folder=folder, port=port, provider=provider, kind=stack)
     if folder is None:  # a relative SEGUE_DATA_DIR means from here, not from where the code lies
         with answering(as_json=False):
-            command += ["--data-dir", str(HomeSettings.from_environment().folder)]
+            command += ["--data-dir", str(DataDirSettings.from_environment().folder)]
     os.chdir(HOUSE)
     os.execv(command[0], command)  # noqa: S606 - our own program takes this process's place
 
@@ -207,7 +207,7 @@ def _settings(*, api: str | None, data_dir: Path | None, timeout: float | None) 
     """The environment's settings; options win."""
     given: dict[str, Any] = {"api_url": api, "score_s": timeout}
     if data_dir is not None:
-        given["home"] = HomeSettings.from_environment(data_dir=data_dir)
+        given["home"] = DataDirSettings.from_environment(data_dir=data_dir)
     said = {name: value for name, value in given.items() if value is not None}
     return CommandSettings.from_environment(**said)
 

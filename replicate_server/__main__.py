@@ -12,8 +12,8 @@ import sys
 import warnings
 from typing import Any
 
-from embedded.servers.process import ServerStartError
 from replicate_server import EmulatorSettings, ReplicateEmulator
+from shared.errors import ServerStartError
 from shared.storage import StandInWarning
 
 _FLAGS: dict[str, tuple[type, str]] = {

@@ -48,7 +48,7 @@ def estimate(
     if usd_per_s is None:
         usd_per_s = _USD_PER_S.get(provider, 0.0)
     windows = (window_s if index else first_window_s for index in range(len(durations_s)))
-    music_s = sum(asked_s(d, window_s=w) for d, w in zip(durations_s, windows, strict=True))
+    music_s = sum(requested_s(d, window_s=w) for d, w in zip(durations_s, windows, strict=True))
     work_s = music_s * WORK_S_PER_MUSIC_S if provider in _USD_PER_S else 0.0
     here_s = music_s * SYNTH_S_PER_MUSIC_S if provider == "synth" else 0.0
     return Estimate(
@@ -59,7 +59,7 @@ def estimate(
     )
 
 
-def asked_s(duration_s: float, *, window_s: int) -> int:
+def requested_s(duration_s: float, *, window_s: int) -> int:
     """Whole seconds that a scene is asked for: its own, rounded up, and the window."""
     return math.ceil(duration_s) + window_s
 
@@ -69,6 +69,6 @@ def cost_usd(work_s: float | None, *, usd_per_s: float) -> float | None:
     return None if work_s is None else round(work_s * usd_per_s, _DIGITS)
 
 
-def within(cap_usd: float | None, *, spent_usd: float, next_usd: float) -> bool:
+def fits_budget(cap_usd: float | None, *, spent_usd: float, next_usd: float) -> bool:
     """Whether the next clip may still be paid for; a cap of None is none."""
     return cap_usd is None or spent_usd + next_usd <= cap_usd + 10**-_DIGITS

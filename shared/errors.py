@@ -14,6 +14,7 @@ SegueError
 │   └── FfmpegError                 exit code and last words           shared/media/ffmpeg.py
 ├── NotFoundError                   an object that is not there        shared/storage
 ├── SettingsError(field, problem)   will not start, says which variable and why
+├── ServerStartError                a server of this machine did not start       embedded
 └── DeadLetterLimitError            too many dead letters in a row: stop, keep the topic
 
 Anything else is a bug: dead letter with its traceback, and the job says so.
@@ -112,3 +113,7 @@ class SettingsError(SegueError):
 
 class DeadLetterLimitError(SegueError):
     """So many dead letters in a row that the fault is ours: stop and keep the topic."""
+
+
+class ServerStartError(SegueError):
+    """A server of this machine did not start; the message names it and says what to do."""

@@ -30,7 +30,7 @@ _CLAIM_FILE = "stack.lock"
 _CLIENTS_FILE = "clients.lock"
 
 
-class HomeSettings(SettingsGroup):
+class DataDirSettings(SettingsGroup):
     """Where the embedded stack keeps its data."""
 
     #: jobs, music, PostgreSQL and the stack's own files; None: `segue` in the user's data folder
@@ -78,7 +78,7 @@ def find_stack(folder: Path) -> RunningStack | None:
     return found if found.is_alive else None
 
 
-def claim(folder: Path) -> int | None:
+def lock_data_dir(folder: Path) -> int | None:
     """Make `folder` one stack's alone; a handle to close at the end, None: it is another's."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     handle = os.open(folder / _CLAIM_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -90,15 +90,15 @@ def claim(folder: Path) -> int | None:
     return handle
 
 
-def is_claimed(folder: Path) -> bool:
+def is_data_dir_locked(folder: Path) -> bool:
     """Whether a stack runs, starts or stops in `folder`."""
-    handle = claim(folder)
+    handle = lock_data_dir(folder)
     if handle is not None:
         os.close(handle)
     return handle is None
 
 
-def announce_stack(
+def write_stack_files(
     folder: Path, stack: RunningStack, *, environment: Mapping[str, str] | None = None
 ) -> None:
     """Say in `folder` that `stack` runs, and what `environment` finds its servers."""
@@ -112,7 +112,7 @@ def announce_stack(
     half.rename(folder / _STACK_FILE)
 
 
-def stack_environment(folder: Path) -> dict[str, str]:
+def read_stack_environment(folder: Path) -> dict[str, str]:
     """The variables that find the servers of the stack in `folder`; empty where none says."""
     try:
         lines = (folder / _ENVIRONMENT_FILE).read_text().splitlines()
@@ -122,7 +122,7 @@ def stack_environment(folder: Path) -> dict[str, str]:
     return {name: "".join(shlex.split(value)) for name, _, value in pairs}
 
 
-def withdraw_stack(folder: Path) -> None:
+def remove_stack_files(folder: Path) -> None:
     """Say no longer that a stack runs in `folder`."""
     (folder / _ENVIRONMENT_FILE).unlink(missing_ok=True)
     (folder / _STACK_FILE).unlink(missing_ok=True)
@@ -135,11 +135,11 @@ class ClientLock:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._handle = os.open(folder / _CLIENTS_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
-    def share(self) -> bool:
+    def try_lock_shared(self) -> bool:
         """Hold it as one client of several; False when the stack is about to stop."""
         return self._lock(fcntl.LOCK_SH)
 
-    def be_alone(self) -> bool:
+    def try_lock_exclusive(self) -> bool:
         """Hold it alone; False when there are (other) clients."""
         return self._lock(fcntl.LOCK_EX)
 

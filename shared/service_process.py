@@ -32,7 +32,7 @@ class ServiceSettings(Protocol):
 S = TypeVar("S", bound=ServiceSettings)
 
 
-class Run(Protocol[S]):  # type: ignore[misc]  # contravariance does not matter to one caller
+class RunService(Protocol[S]):  # type: ignore[misc]  # contravariance does not matter to one caller
     """A service's door."""
 
     def __call__(self, settings: S, *, stop: asyncio.Event) -> Awaitable[None]:
@@ -40,12 +40,12 @@ class Run(Protocol[S]):  # type: ignore[misc]  # contravariance does not matter 
         ...
 
 
-def main(service: str, read_settings: Callable[[], S], run: Run[S]) -> None:
+def main(service: str, read_settings: Callable[[], S], run: RunService[S]) -> None:
     """Read the settings once, serve until SIGINT or SIGTERM, and exit."""
     try:
         settings = read_settings()
     except SettingsError as error:
-        sys.exit(_said(f"{service} does not start: {error}", EXIT_SETTINGS))
+        sys.exit(_print_error(f"{service} does not start: {error}", EXIT_SETTINGS))
     configure(settings.telemetry)
     logging.captureWarnings(capture=True)
     hide(secrets_in(settings))
@@ -53,7 +53,7 @@ def main(service: str, read_settings: Callable[[], S], run: Run[S]) -> None:
     try:
         asyncio.run(_serve(run, settings))
     except SettingsError as error:
-        sys.exit(_said(f"{service} does not start: {error}", EXIT_SETTINGS))
+        sys.exit(_print_error(f"{service} does not start: {error}", EXIT_SETTINGS))
     except SegueError as error:
         logger_of(service).error("stopped by a fault", action="service.failed", reason=str(error))
         sys.exit(EXIT_FAULT)
@@ -66,7 +66,7 @@ def main(service: str, read_settings: Callable[[], S], run: Run[S]) -> None:
         trace.close()
 
 
-async def _serve(run: Run[S], settings: S) -> None:
+async def _serve(run: RunService[S], settings: S) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for name in (signal.SIGINT, signal.SIGTERM):
@@ -74,6 +74,6 @@ async def _serve(run: Run[S], settings: S) -> None:
     await run(settings, stop=stop)
 
 
-def _said(line: str, code: int) -> int:
+def _print_error(line: str, code: int) -> int:
     sys.stderr.write(line + "\n")
     return code

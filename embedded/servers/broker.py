@@ -18,7 +18,7 @@ from functools import cache
 
 from confluent_kafka import cimpl
 
-from embedded.servers.process import ServerStartError
+from shared.errors import ServerStartError
 from shared.storage import StandInWarning
 
 PARTITIONS = 4  # of every topic; librdkafka's own choice

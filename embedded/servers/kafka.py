@@ -15,10 +15,11 @@ from pathlib import Path
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from embedded.servers.process import Server, free_ports, run_tool
+from embedded.servers.process import Server, run_tool
 from embedded.toolchain import cache
 from embedded.toolchain.cache import ToolSettings
 from embedded.toolchain.java import java_home, wrong_java_home
+from shared.http.server import free_ports
 
 _POM = Path(__file__).parents[1] / "toolchain/pins/kafka" / "pom.xml"
 VERSION = re.findall(r"<artifactId>kafka_[\d.]+</artifactId>\s*<version>(.+?)<", _POM.read_text())[

@@ -13,9 +13,11 @@ from pathlib import Path
 import httpx
 from pydantic import SecretStr
 
-from embedded.servers.process import Server, ServerStartError, free_ports, run_tool
+from embedded.servers.process import Server, run_tool
 from embedded.toolchain import cache, golang
 from embedded.toolchain.cache import ToolSettings
+from shared.errors import ServerStartError
+from shared.http.server import free_ports
 from shared.settings import StoreSettings
 
 RELEASE = "2026-02-12T20-18-48Z"

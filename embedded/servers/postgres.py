@@ -21,7 +21,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import quote
 
-from embedded.servers.process import Server, ServerStartError, run_tool
+from embedded.servers.process import Server, run_tool
+from shared.errors import ServerStartError
 
 DATABASE = "segue"
 _USER = "postgres"

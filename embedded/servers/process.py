@@ -11,7 +11,6 @@ import contextlib
 import fcntl
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,17 +19,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 from embedded.servers import watchdog
-from shared.errors import SegueError
+from shared.errors import ServerStartError
 
 Argv = Sequence[str | Path]
 POLL_S = 0.05  # between two questions whether a server answers; cheap beside its start
 _TAIL_BYTES = 4096
 _CLAIM_S = 2.0  # for one that is ending; one that runs will not end by being waited for
 _WARDEN_S = 5.0  # over the server's own time to stop: the warden's last act is a SIGKILL
-
-
-class ServerStartError(SegueError):
-    """A server cannot be had or did not start; the message says which, and the way out."""
 
 
 class Server:
@@ -156,15 +151,6 @@ def tail(log: Path) -> str:
     except FileNotFoundError:
         return ""
     return f"the end of {log}:\n{text.strip()}"
-
-
-def free_ports(count: int) -> list[int]:
-    """`count` different ports of 127.0.0.1 that nobody listens on now."""
-    with contextlib.ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [int(one.getsockname()[1]) for one in sockets]
 
 
 def run_tool(

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from embedded.servers.process import ServerStartError
+from shared.errors import ServerStartError
 from shared.settings import SettingsGroup
 
 _LOCK_POLL_S = 0.2

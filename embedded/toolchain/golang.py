@@ -7,9 +7,10 @@ import re
 import shutil
 from pathlib import Path
 
-from embedded.servers.process import ServerStartError, run_tool
+from embedded.servers.process import run_tool
 from embedded.toolchain import wheels
 from embedded.toolchain.cache import ToolSettings
+from shared.errors import ServerStartError
 
 GO_MIN = (1, 24)  # what MinIO's own go.mod asks for
 _WHEEL = "go"

@@ -9,9 +9,10 @@ import re
 import shutil
 from pathlib import Path
 
-from embedded.servers.process import ServerStartError, run_tool
+from embedded.servers.process import run_tool
 from embedded.toolchain import wheels
 from embedded.toolchain.cache import ToolSettings
+from shared.errors import ServerStartError
 
 JAVA_MIN = 17  # what Kafka's classes are compiled for
 _WHEEL = "java"

@@ -31,7 +31,7 @@ from ops.cli.settings import CommandSettings
 from services.api.operators import ActionState, ApiSettings, Database, audit
 from shared.clock import Clock, SystemClock
 from shared.errors import RetryableError
-from shared.local_stack import HomeSettings, find_stack, stack_environment
+from shared.local_stack import DataDirSettings, find_stack, read_stack_environment
 from shared.settings import KafkaSettings, TelemetrySettings
 from shared.storage import ObjectStore
 from shared.storage.factory import open_store
@@ -156,7 +156,9 @@ async def _ended(operator: Operator, number: int, state: ActionState) -> None:
 
 def _settings(data_dir: Path | None) -> tuple[ApiSettings, str]:
     """The environment's, filled up with what the stack of this machine says of itself."""
-    given = {} if data_dir is None else {"home": HomeSettings.from_environment(data_dir=data_dir)}
+    given = (
+        {} if data_dir is None else {"home": DataDirSettings.from_environment(data_dir=data_dir)}
+    )
     command = CommandSettings.from_environment(**given)
     if data_dir is not None or KAFKA_VARIABLE not in os.environ:  # noqa: TID251 - as below
         found = take_stack(command.home.folder)
@@ -169,7 +171,7 @@ def _settings(data_dir: Path | None) -> tuple[ApiSettings, str]:
 
 def take_stack(folder: Path) -> bool:
     """Let the environment name the servers of the stack on `folder`; whether one runs there."""
-    found = stack_environment(folder) if find_stack(folder) else {}
+    found = read_stack_environment(folder) if find_stack(folder) else {}
     os.environ.update(found)  # noqa: TID251 - a command's start: where no Kafka is named
     return bool(found)
 

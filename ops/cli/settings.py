@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from shared.local_stack import HomeSettings
+from shared.local_stack import DataDirSettings
 from shared.settings import SettingsGroup
 
 
@@ -23,4 +23,4 @@ class CommandSettings(SettingsGroup):
     #: asks them for their lanes
     service_urls: str = Field("", validation_alias="SEGUE_SERVICE_URLS")
 
-    home: HomeSettings = Field(default_factory=HomeSettings.from_environment)
+    home: DataDirSettings = Field(default_factory=DataDirSettings.from_environment)

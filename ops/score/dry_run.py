@@ -31,7 +31,7 @@ from services.api.operators import (
 )
 from shared.contract.params import OnMaxCost, Scene
 from shared.contract.prompt import prompt_for
-from shared.cost_estimate import asked_s, estimate, within
+from shared.cost_estimate import estimate, fits_budget, requested_s
 from shared.local_stack import find_stack
 from shared.pricing import PricingSettings
 
@@ -139,7 +139,7 @@ def _scenes(asked: RunSpec, pricing: PricingSettings) -> list[dict[str, Any]]:
                 "index": index,
                 "duration_s": scene.duration_s,
                 "window_s": window_s,
-                "asked_s": asked_s(scene.duration_s, window_s=window_s),
+                "asked_s": requested_s(scene.duration_s, window_s=window_s),
                 "cost_usd": _cost_usd(scene, window_s, pricing),
                 "prompt_from": _prompt_from(scene, asked.params.prompt),
                 "prompt": prompt_for(
@@ -182,7 +182,7 @@ def _verdict(asked: RunSpec, told: CostEstimate, pricing: PricingSettings) -> di
             return {"verdict": "refused", "why": str(error), "scenes_paid": 0}
     paid, spent_usd = 0, 0.0
     for scene in _scenes(asked, pricing):
-        if not within(asked.params.max_cost, spent_usd=spent_usd, next_usd=scene["cost_usd"]):
+        if not fits_budget(asked.params.max_cost, spent_usd=spent_usd, next_usd=scene["cost_usd"]):
             break
         paid, spent_usd = paid + 1, spent_usd + scene["cost_usd"]
     strategy = asked.params.error_strategy.value

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ops.cli.exit_codes import CommandError, Exit
 from ops.score.api_client import ApiClient
-from shared.local_stack import ClientLock, RunningStack, client_lock, find_stack, is_claimed
+from shared.local_stack import ClientLock, RunningStack, client_lock, find_stack, is_data_dir_locked
 
 START_S = 90.0  # 3 s on an idle machine
 STOP_S = 15.0  # the stack takes at most 10 s
@@ -57,7 +57,7 @@ def a_stack(folder: Path, *, provider: str | None, say: Say) -> Iterator[StackUs
             stack = _wait(child, folder)
             yield StackUse(api_url=stack.api_url, own=True)
         finally:
-            if lock.be_alone():  # else another command uses it, and the last one ends it
+            if lock.try_lock_exclusive():  # else another command uses it, and the last one ends it
                 _stop(child)
 
 
@@ -80,7 +80,7 @@ def stack_command(
 
 def _share(lock: ClientLock, folder: Path) -> None:
     end = time.monotonic() + _LOCK_S
-    while not lock.share():
+    while not lock.try_lock_shared():
         if time.monotonic() > end:
             raise CommandError(
                 Exit.UNREACHABLE, f"the stack on {folder} has been stopping for {_LOCK_S:g} s"
@@ -98,7 +98,7 @@ def _answering(folder: Path) -> RunningStack | None:
 
 def _start(folder: Path, provider: str | None) -> subprocess.Popen[bytes]:
     command = stack_command(folder=folder, port=0, provider=provider, while_used=True)
-    with (folder / "stack.log").open("ab" if is_claimed(folder) else "wb") as log:
+    with (folder / "stack.log").open("ab" if is_data_dir_locked(folder) else "wb") as log:
         return subprocess.Popen(  # noqa: S603 - our own program
             command,
             cwd=HOUSE,
@@ -117,7 +117,7 @@ def _wait(child: subprocess.Popen[bytes], folder: Path) -> RunningStack:
         found = _answering(folder)
         if found is not None and (ended or found.pid == child.pid):
             return found
-        if ended and not is_claimed(folder):  # else another command's stack is starting
+        if ended and not is_data_dir_locked(folder):  # else another command's stack is starting
             break
         time.sleep(_POLL_S)
     log = folder / "stack.log"

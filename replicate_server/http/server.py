@@ -12,8 +12,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from typing_extensions import override
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from embedded.servers.process import ServerStartError
-from shared.http.server import HttpServer, bound
+from shared.errors import ServerStartError
+from shared.http.server import HttpServer, bind_socket
 
 _STOP_S = 5
 Connections = dict[tuple[str, int], asyncio.Transport]  #: open connections by the client's address
@@ -34,7 +34,7 @@ class LoopbackServer:
             ServerStartError: somebody else has it.
         """
         try:
-            self._socket = bound("127.0.0.1", port)
+            self._socket = bind_socket("127.0.0.1", port)
         except OSError as error:
             raise ServerStartError(f"fake Replicate: port {port}: {error.strerror}") from error
         return f"http://127.0.0.1:{self._socket.getsockname()[1]}"

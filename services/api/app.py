@@ -32,7 +32,7 @@ from shared.kafka.probes import server_probes
 from shared.security.signed_links import SegmentLinks, WebhookLinks
 from shared.storage import ObjectStore
 from shared.storage.factory import open_store
-from shared.storage.instrumented import ToldStore
+from shared.storage.instrumented import InstrumentedStore
 from shared.telemetry import trace
 from shared.telemetry.log import Logger, logger_of
 
@@ -151,15 +151,15 @@ async def _parts(settings: ApiSettings, *, health: Health) -> AsyncIterator[ApiC
     """
     stop, clock, log = health.stop, health.clock, health.log
     links = SegmentLinks(settings.links, clock=clock)
-    store = ToldStore(open_store(settings.store), log=log)
+    store = InstrumentedStore(open_store(settings.store), log=log)
     database = Database(settings.database)
     health.probes += [
         *server_probes(settings.kafka, store, clock=clock),
-        Probe(name="postgres", ask=database.check, clock=clock),
+        Probe(name="postgres", call=database.check, clock=clock),
     ]
     try:
         await _prepared(store, log=log)
-        await health.reach("PostgreSQL", lambda: _migrated(database))
+        await health.wait_for("PostgreSQL", lambda: _migrated(database))
         health.probes.append(_provider_probe(database, clock=clock))  # it reads tables
         yield ApiContext(
             settings=settings,
@@ -199,7 +199,7 @@ def _provider_probe(database: Database, *, clock: Clock) -> Probe:
         if paused is not None:
             raise ProviderPausedError(f"paused: {paused.reason} ({paused.scenes} scenes wait)")
 
-    return Probe(name="provider", ask=ask, clock=clock, required=False)
+    return Probe(name="provider", call=ask, clock=clock, required=False)
 
 
 async def _migrated(database: Database) -> None:

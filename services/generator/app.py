@@ -17,7 +17,7 @@ from shared.kafka.producer import Publisher
 from shared.kafka.router import build_router
 from shared.storage import ObjectStore
 from shared.storage.factory import open_store
-from shared.storage.instrumented import ToldStore
+from shared.storage.instrumented import InstrumentedStore
 from shared.telemetry import trace
 from shared.telemetry.log import Logger, logger_of
 
@@ -41,7 +41,7 @@ async def run(
     trace.serves("generator", topic_prefix=settings.kafka.topic_prefix)
     log = logger_of("generator")
     log.info("generator starts", action="service.starting", provider=settings.provider)
-    store = ToldStore(open_store(settings.store), log=log)
+    store = InstrumentedStore(open_store(settings.store), log=log)
     provider = provider or build_provider(settings, store=store, clock=clock, log=log)
     standing = ProviderStanding(provider)
     publisher = Publisher(settings.kafka, source="generator", clock=clock)
@@ -56,10 +56,10 @@ async def run(
         probes=[*server_probes(settings.kafka, store, clock=clock), _probe(standing, clock=clock)],
         figures=stream.figures,
     )
-    async with health.served(settings.health):
+    async with health.serve(settings.health):
         try:
-            await health.reach("the store", store.prepare)
-            if await health.reach("Kafka", lambda: connect_publisher(publisher, settings.kafka)):
+            await health.wait_for("the store", store.prepare)
+            if await health.wait_for("Kafka", lambda: connect_publisher(publisher, settings.kafka)):
                 await stream.serve(stop, ready=health.ready)
         finally:
             # 1. finish what runs, commit and leave; 2. flush; 3. let go of the rest
@@ -73,7 +73,7 @@ async def run(
 
 
 def _probe(standing: ProviderStanding, *, clock: Clock) -> Probe:
-    return Probe(name="provider", ask=standing.ask, clock=clock)
+    return Probe(name="provider", call=standing.ask, clock=clock)
 
 
 def _stream(

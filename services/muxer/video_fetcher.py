@@ -9,7 +9,7 @@ I/O: the network, the store, one file.
 import ssl
 
 from services.muxer.settings import FetchSettings
-from shared.http.fetcher import Fetcher, Resolve, Wanted, resolve
+from shared.http.fetcher import Fetcher, FetchSpec, Resolve, resolve
 from shared.storage import ObjectStore
 
 
@@ -26,7 +26,7 @@ class VideoFetcher(Fetcher):
     ) -> None:
         super().__init__(
             store,
-            Wanted(
+            FetchSpec(
                 noun="video",
                 field="video",
                 code="video_unavailable",

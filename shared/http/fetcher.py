@@ -44,9 +44,9 @@ class GuardSettings(SettingsGroup):
     """Which hosts inside this network may be asked all the same."""
 
     #: comma list of host names, addresses and CIDRs inside this network that may be asked
-    hosts_inside: str = Field("", validation_alias="SEGUE_FETCH_PRIVATE_HOSTS")
+    allowed_private_hosts: str = Field("", validation_alias="SEGUE_FETCH_PRIVATE_HOSTS")
 
-    @field_validator("hosts_inside")
+    @field_validator("allowed_private_hosts")
     @classmethod
     def _can_be_read(cls, text: str) -> str:
         PrivateHosts.parse(text)
@@ -54,12 +54,12 @@ class GuardSettings(SettingsGroup):
 
     @property
     def private_hosts(self) -> PrivateHosts:
-        """`hosts_inside`, read."""
-        return PrivateHosts.parse(self.hosts_inside)
+        """`allowed_private_hosts`, read."""
+        return PrivateHosts.parse(self.allowed_private_hosts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class FetchSpec:
     """What is fetched, in the words of whoever asked for it, and its bounds."""
 
     noun: str  #: as in "the video"
@@ -87,7 +87,7 @@ class Fetcher:
     def __init__(
         self,
         store: ObjectStore,
-        wanted: Wanted,
+        wanted: FetchSpec,
         *,
         private: PrivateHosts,
         resolve: Resolve = resolve,

@@ -52,7 +52,7 @@ class Health:
         self._until = self.clock.monotonic() + self.start_s
         BUILD_INFO.labels(self.service, service_version()).set(1)
 
-    async def reach(self, server: str, call: Callable[[], Awaitable[object]]) -> bool:
+    async def wait_for(self, server: str, call: Callable[[], Awaitable[object]]) -> bool:
         """Call until it succeeds; False: the service is to stop.
 
         Raises:
@@ -85,7 +85,7 @@ class Health:
         return await readiness(self.probes, known=known, figures=self.figures())
 
     @asynccontextmanager
-    async def served(self, settings: HealthSettings) -> AsyncIterator[None]:
+    async def serve(self, settings: HealthSettings) -> AsyncIterator[None]:
         """Answer on the health port, where there is one.
 
         Raises:

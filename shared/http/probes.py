@@ -39,7 +39,7 @@ class Probe:
     """Asks one server."""
 
     name: str
-    ask: Callable[[], Awaitable[None]]
+    call: Callable[[], Awaitable[None]]
     clock: Clock
     required: bool = True
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -63,7 +63,7 @@ class Probe:
     async def _ask(self) -> str | None:
         try:
             async with asyncio.timeout(ANSWER_S):
-                await self.ask()
+                await self.call()
         except TimeoutError:
             return f"no answer within {ANSWER_S:g} s"
         except RetryableError as error:

@@ -6,6 +6,7 @@ Units: seconds. I/O: a listening socket.
 """
 
 import asyncio
+import contextlib
 import logging
 import socket
 from collections.abc import Iterator
@@ -25,7 +26,7 @@ KEEP_ALIVE_S = 75
 _LOGGER = logging.getLogger("uvicorn.error")
 
 
-def bound(host: str, port: int, *, backlog: int = BACKLOG) -> socket.socket:
+def bind_socket(host: str, port: int, *, backlog: int = BACKLOG) -> socket.socket:
     """A listening socket; port 0 takes any free one.
 
     Raises:
@@ -45,11 +46,20 @@ def listen(host: str, port: int, *, setting: str) -> socket.socket:
         SettingsError: it cannot be had, and why.
     """
     try:
-        return bound(host, port)
+        return bind_socket(host, port)
     except OSError as error:
         raise SettingsError(
             setting, f"cannot listen on {host}:{port}: {error.strerror or error}"
         ) from error
+
+
+def free_ports(count: int) -> list[int]:
+    """Return `count` different ports of 127.0.0.1 on which no process listens now."""
+    with contextlib.ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [int(one.getsockname()[1]) for one in sockets]
 
 
 class HttpServer:

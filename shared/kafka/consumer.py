@@ -17,7 +17,7 @@ from shared.kafka.codec import Envelope, Record, lane_key, try_decode
 from shared.kafka.router import Handle, Router
 from shared.processing.lanes import Lanes
 from shared.settings import KafkaSettings, LaneSettings
-from shared.telemetry.consumer_metrics import Consuming, show_lanes
+from shared.telemetry.consumer_metrics import ConsumerMetrics, export_lane_metrics
 from shared.telemetry.log import Logger
 from shared.telemetry.metrics import REDONE_TOTAL
 
@@ -70,12 +70,12 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
             max_poll_interval_ms=MAX_POLL_INTERVAL_MS,
             fetch_max_wait_ms=kafka.fetch_max_wait_ms,
         )
-        self._told = Consuming(
+        self._metrics = ConsumerMetrics(
             service=router.service,
             topics=list(handlers),
             prefix=kafka.topic_prefix,
             positions=self._lanes.positions,
-            end_of=self._end_of,
+            end_offset=self._end_of,
             clock=router.clock,
         )
 
@@ -102,9 +102,11 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
         if ready is not None:
             ready.set()
         committer = asyncio.create_task(self._commit_regularly())
-        show_lanes(self._router.service, self.figures, in_flight_max=self._limits.in_flight_max)
+        export_lane_metrics(
+            self._router.service, self.figures, in_flight_max=self._limits.in_flight_max
+        )
         try:
-            with self._told.shown():
+            with self._metrics.exported():
                 while not stop.is_set() and not self._lanes.failure.done():
                     await self._poll()
         finally:
@@ -160,7 +162,7 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
     def _let_go(self, slot: Hashable, offsets: list[int]) -> None:
         assert isinstance(slot, TopicPartition), "slots of this consumer are partitions"
         self._done[slot] = offsets[-1] + 1
-        self._told.due()
+        self._metrics.commit_due()
 
     async def _commit_regularly(self) -> None:
         while True:
@@ -178,12 +180,12 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
                 await self._consumer.commit(offsets)
         except (KafkaError, TimeoutError) as error:  # said again at the next commit
             self._log.warning("commit failed", action="commit.failed", reason=repr(error))
-            self._told.failed()
+            self._metrics.commit_failed()
             return
         for tp, offset in offsets.items():
             if self._done.get(tp) == offset:
                 del self._done[tp]
-        self._told.committed(all_of_it=not self._done)
+        self._metrics.commit_confirmed(nothing_due=not self._done)
 
     async def on_partitions_revoked(self, revoked: Sequence[TopicPartition]) -> None:
         """Suspend the lanes, and commit what is done while the group still knows us."""
@@ -200,7 +202,7 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
             )
         self._done = {tp: offset for tp, offset in self._done.items() if tp in assigned}
         if not self._done:
-            self._told.committed(all_of_it=True)
+            self._metrics.commit_confirmed(nothing_due=True)
         self._router.parked.forget()
         self._regrouping = False
         self._log.info("partitions assigned", action="partitions.assigned", count=len(assigned))

@@ -21,8 +21,8 @@ from shared.storage import ObjectStore
 def server_probes(kafka: KafkaSettings, store: ObjectStore, *, clock: Clock) -> list[Probe]:
     """Of the two servers that every service needs."""
     return [
-        Probe(name="kafka", ask=lambda: check_kafka(kafka), clock=clock),
-        Probe(name="store", ask=store.check, clock=clock),
+        Probe(name="kafka", call=lambda: check_kafka(kafka), clock=clock),
+        Probe(name="store", call=store.check, clock=clock),
     ]
 
 

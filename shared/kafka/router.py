@@ -26,7 +26,7 @@ from shared.processing.retry import RetryPolicy
 from shared.settings import LaneSettings
 from shared.storage import ObjectStore
 from shared.telemetry import trace
-from shared.telemetry.consumer_metrics import Working
+from shared.telemetry.consumer_metrics import ActiveRecords
 from shared.telemetry.log import Logger
 from shared.telemetry.metrics import (
     DEAD_LETTERS_TOTAL,
@@ -60,11 +60,11 @@ class Router:
     clock: Clock
     log: Logger
     chance: random.Random = field(default_factory=random.Random)
-    working: Working = field(init=False)
+    active_records: ActiveRecords = field(init=False)
 
     def __post_init__(self) -> None:
         """Tell Prometheus what is worked on."""
-        self.working = Working(self.service, self.clock)
+        self.active_records = ActiveRecords(self.service, self.clock)
 
     async def run(
         self, received: Envelope | Unreadable, handle: Handle, *, wait_until_owned: WaitUntilOwned
@@ -98,7 +98,7 @@ class Router:
             # after the letter: a requeue that did not see it must not release the lane
             await self._insist(lambda: self.parked.hold(job_id, run, record.topic))
             return
-        with self.working.one() as for_s:
+        with self.active_records.timed() as for_s:
             if await self._attempts(envelope, handle, wait_until_owned):
                 WORK_SECONDS.labels(self.service, record.topic).observe(for_s())
 

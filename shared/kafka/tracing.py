@@ -15,7 +15,7 @@ from shared.contract.events import Event
 from shared.contract.topics import DLQ_SUFFIX
 from shared.kafka.codec import Headers, Record
 from shared.telemetry import trace
-from shared.telemetry.log import about
+from shared.telemetry.log import log_context
 from shared.telemetry.trace import Attributes, Carried, Span
 
 _CONTEXT = frozenset({"traceparent", "tracestate"})
@@ -59,7 +59,7 @@ def process_span(record: Record, event: Event | None = None) -> Iterator[Span]:
     bound = told or {"topic": record.topic, "partition": record.partition, "offset": record.offset}
     attributes = _processing(record, told) if trace.is_on() else None
     with (
-        about(**bound),
+        log_context(**bound),
         trace.continuing(
             trace_context_of(record), f"process {record.topic}", attributes, kind="consumer"
         ) as span,

@@ -23,7 +23,7 @@ from shared.processing.slots import Slots
 from shared.settings import HealthSettings, KafkaSettings, LaneSettings, StoreSettings
 from shared.storage import ObjectStore
 from shared.storage.factory import open_store
-from shared.storage.instrumented import ToldStore
+from shared.storage.instrumented import InstrumentedStore
 from shared.telemetry import trace
 from shared.telemetry.log import Logger, logger_of
 from shared.telemetry.metrics import SKIPPED_TOTAL
@@ -141,7 +141,7 @@ async def worker_service(
     trace.serves(name, topic_prefix=settings.kafka.topic_prefix)
     log = logger_of(name)
     log.info("service starts", action="service.starting")
-    store = ToldStore(open_store(settings.store), log=log)
+    store = InstrumentedStore(open_store(settings.store), log=log)
     publisher = Publisher(settings.kafka, source=name, clock=clock)
     health = Health(
         service=name,
@@ -152,10 +152,10 @@ async def worker_service(
         log=log,
         probes=server_probes(settings.kafka, store, clock=clock),
     )
-    async with health.served(settings.health):
+    async with health.serve(settings.health):
         try:
-            await health.reach("the store", store.prepare)
-            await health.reach("Kafka", lambda: connect_publisher(publisher, settings.kafka))
+            await health.wait_for("the store", store.prepare)
+            await health.wait_for("Kafka", lambda: connect_publisher(publisher, settings.kafka))
             yield WorkerService(
                 name=name,
                 settings=settings,

@@ -16,7 +16,7 @@ from shared.telemetry.log import Logger
 T = TypeVar("T")
 
 
-class ToldStore:
+class InstrumentedStore:
     """An `ObjectStore` that says what is asked of `inside`."""
 
     def __init__(self, inside: ObjectStore, *, log: Logger) -> None:

@@ -1,4 +1,4 @@
-"""Consuming: how a consumer stands, worked out when Prometheus asks and not before.
+"""ConsumerMetrics: how a consumer stands, worked out when Prometheus asks and not before.
 
 How far behind it is counts from what it was given: the oldest record that is taken and not done
 is older than all that lie behind it. Where everything taken is done and more lies there, the last
@@ -20,7 +20,7 @@ Slot = Any  # a partition, as Kafka's clients name it: with `topic`, prefix incl
 
 
 @dataclass(kw_only=True)
-class Consuming:
+class ConsumerMetrics:
     """What is told of the one consumer of a service. Cheap: nothing is kept per record."""
 
     service: str
@@ -28,26 +28,26 @@ class Consuming:
     prefix: str
     positions: Callable[[], Mapping[Slot, PartitionPosition]]
     #: the offset behind the last record of a partition; None: not known, or not ours
-    end_of: Callable[[Slot], int | None]
+    end_offset: Callable[[Slot], int | None]
     clock: Clock
-    is_taking: bool = True
+    is_consuming: bool = True
     _due_since: float | None = None
     _behind: dict[Slot, tuple[int, float]] = field(default_factory=dict)  # at the last look
 
-    def due(self) -> None:
+    def commit_due(self) -> None:
         """Something was let go, and is to be committed."""
         if self._due_since is None:
             self._due_since = self.clock.monotonic()
 
-    def committed(self, *, all_of_it: bool) -> None:
+    def commit_confirmed(self, *, nothing_due: bool) -> None:
         """Kafka confirmed a commit, or what was due is nobody's any more."""
-        self._due_since = None if all_of_it else self.clock.monotonic()
+        self._due_since = None if nothing_due else self.clock.monotonic()
 
-    def failed(self) -> None:
+    def commit_failed(self) -> None:
         """Kafka did not confirm a commit."""
         metrics.COMMITS_FAILED_TOTAL.labels(self.service).inc()
 
-    def due_s(self) -> float:
+    def commit_due_s(self) -> float:
         """How long something is due and nothing was committed."""
         return 0.0 if self._due_since is None else self.clock.monotonic() - self._due_since
 
@@ -62,15 +62,15 @@ class Consuming:
         for slot, position in self._of(topic):
             begin = position.oldest_offset
             begin = position.next_offset if begin is None else begin
-            behind += max(0, (self.end_of(slot) or position.next_offset) - begin)
+            behind += max(0, (self.end_offset(slot) or position.next_offset) - begin)
         return behind
 
     @contextmanager
-    def shown(self) -> Iterator[None]:
+    def exported(self) -> Iterator[None]:
         """While Prometheus is told; afterwards nothing is consumed."""
         name = self.service
-        metrics.CONSUMING.labels(name).set_function(lambda: float(self.is_taking))
-        metrics.COMMIT_DUE_SECONDS.labels(name).set_function(self.due_s)
+        metrics.CONSUMING.labels(name).set_function(lambda: float(self.is_consuming))
+        metrics.COMMIT_DUE_SECONDS.labels(name).set_function(self.commit_due_s)
         metrics.COMMITS_FAILED_TOTAL.labels(name)  # 0 is a figure, too
         for topic in self.topics:
             self._show(topic)
@@ -102,7 +102,7 @@ class Consuming:
         if position.oldest_offset is not None:
             self._behind.pop(slot, None)
             return _since(position.oldest_timestamp_s, now)
-        if (self.end_of(slot) or 0) <= position.next_offset:
+        if (self.end_offset(slot) or 0) <= position.next_offset:
             self._behind.pop(slot, None)
             return 0.0
         known = self._behind.get(slot)
@@ -115,7 +115,7 @@ class Consuming:
         return _since(position.last_timestamp_s if moves else noticed_at, now)
 
 
-class Working:
+class ActiveRecords:
     """Since when each record of a service is worked on."""
 
     def __init__(self, service: str, clock: Clock) -> None:
@@ -124,7 +124,7 @@ class Working:
         metrics.WORK_OLDEST_SECONDS.labels(service).set_function(self.oldest_s)
 
     @contextmanager
-    def one(self) -> Iterator[Callable[[], float]]:
+    def timed(self) -> Iterator[Callable[[], float]]:
         """While a record is worked on; called, it says for how long."""
         begun, key = self._clock.monotonic(), object()
         self._begun[key] = begun
@@ -139,7 +139,7 @@ class Working:
         return 0.0 if begun is None else self._clock.monotonic() - begun
 
 
-def show_lanes(
+def export_lane_metrics(
     service: str, figures: Callable[[], Mapping[str, int]], *, in_flight_max: int
 ) -> None:
     """Tell Prometheus how much is under way in the lanes of a service."""

@@ -18,7 +18,7 @@ from structlog.types import EventDict, FilteringBoundLogger, WrappedLogger
 from shared.settings import TelemetrySettings
 from shared.telemetry import trace
 from shared.telemetry.redaction import GONE, redacted
-from shared.telemetry.stdlib_logging import Libraries
+from shared.telemetry.stdlib_logging import StdlibLogHandler
 
 LogAction = Literal[
     "service.starting",
@@ -97,7 +97,7 @@ def configure(settings: TelemetrySettings, *, stream: TextIO | None = None) -> N
     out = stream or sys.stderr
     for name in ("aiokafka", "asyncpg", "faust", "mode"):
         logging.getLogger(name).setLevel(logging.ERROR)  # their warnings are our normal weather
-    logging.basicConfig(level=logging.WARNING, handlers=[Libraries(logger_of)])
+    logging.basicConfig(level=logging.WARNING, handlers=[StdlibLogHandler(logger_of)])
     renderer: structlog.types.Processor = (
         structlog.dev.ConsoleRenderer(colors=out.isatty())
         if settings.log_plain
@@ -130,7 +130,7 @@ def logger_of(service: str) -> Logger:
     return logger
 
 
-def about(**fields: object) -> AbstractContextManager[None]:
+def log_context(**fields: object) -> AbstractContextManager[None]:
     """Every line that is said inside has these fields, whoever says it; None: it has not."""
     known = {name: value for name, value in fields.items() if value is not None}
     return structlog.contextvars.bound_contextvars(**known)

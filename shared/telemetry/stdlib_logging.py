@@ -12,7 +12,7 @@ from typing_extensions import override
 from shared.telemetry import trace
 
 
-class Libraries(logging.Handler):
+class StdlibLogHandler(logging.Handler):
     """Hands on to the logger of whoever's work it is."""
 
     def __init__(self, logger_of: Callable[[str], FilteringBoundLogger]) -> None:

@@ -17,7 +17,7 @@ from shared.errors import NotFoundError, StoreUnavailableError
 from shared.settings import StoreSettings
 from shared.storage import CHUNK_BYTES, ObjectStore, StandInWarning
 from shared.storage.filesystem import FolderStore
-from shared.storage.instrumented import ToldStore
+from shared.storage.instrumented import InstrumentedStore
 from shared.storage.s3.store import S3Store
 from shared.telemetry.log import logger_of
 from tests.fakes.memory_store import MemoryStore
@@ -43,7 +43,7 @@ async def store(request: pytest.FixtureRequest, store_folder: Path) -> AsyncIter
         with pytest.warns(StandInWarning, match="forgets everything"):
             opened = MemoryStore()
         if request.param == "told":
-            opened = ToldStore(opened, log=logger_of("test"))
+            opened = InstrumentedStore(opened, log=logger_of("test"))
     elif request.param == "folder":
         opened = FolderStore(store_folder)
     else:

@@ -24,10 +24,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from embedded.servers.process import Server, ServerStartError, run_tool
+from embedded.servers.process import Server, run_tool
 from embedded.toolchain import cache
 from embedded.toolchain.cache import ToolSettings
 from embedded.toolchain.golang import go_program
+from shared.errors import ServerStartError
 
 SUITE = "bookworm"  # its Python is 3.11, as in the Dockerfile
 _INCLUDED = "ca-certificates,python3,python3-venv,python3-pip,python-is-python3"

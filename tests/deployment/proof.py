@@ -16,9 +16,10 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from embedded.servers import Addresses, NativeServers
-from embedded.servers.process import free_ports, run_tool
+from embedded.servers.process import run_tool
 from embedded.toolchain.cache import ToolSettings
 from ops.score.api_client import ApiClient
+from shared.http.server import free_ports
 from shared.media.video import probe_video
 from tests.deployment import engine
 from tests.deployment.engine import Compose, Engine

@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 
-from embedded.servers.process import free_ports
+from shared.http.server import free_ports
 from tests.support.processes import Service, eventually, services
 from tests.support.servers import Database, KafkaServer
 

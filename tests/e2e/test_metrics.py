@@ -7,7 +7,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from embedded.servers.process import free_ports
+from shared.http.server import free_ports
 from tests.e2e.pipeline_fixture import SERVICES, running_line
 from tests.support.alert_rules import told_by
 from tests.support.film_clips import film_clips

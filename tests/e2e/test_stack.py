@@ -117,7 +117,7 @@ def test_a_stack_for_its_clients_alone_ends_with_the_last_of_them(tmp_path: Path
     """Also when the client died without a word: its lock went with it."""
     home = tmp_path / "home"
     with client_lock(home) as client:
-        assert client.share()
+        assert client.try_lock_shared()
         with a_stack(home, "--while-used") as stack:
             stack.ready()
             client.close()

@@ -7,10 +7,10 @@ from typing import Any
 import httpx
 import pytest
 
-from embedded.servers.process import free_ports
 from replicate_server import ReplicateEmulator
 from shared.clock import SystemClock
 from shared.contract.events import Event, JobCancelled
+from shared.http.server import free_ports
 from shared.kafka.producer import Publisher
 from shared.settings import KafkaSettings
 from tests.e2e.pipeline_fixture import Line, running_line

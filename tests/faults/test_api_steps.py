@@ -11,8 +11,8 @@ import asyncpg
 import httpx
 import pytest
 
-from embedded.servers.process import free_ports
 from shared.contract.events import AudioMerged
+from shared.http.server import free_ports
 from tests.faults.harness import checker
 from tests.faults.harness.fault_fixture import Room, report, room, together
 from tests.faults.harness.forked_services import Forked

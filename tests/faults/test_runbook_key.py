@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from embedded.servers.process import free_ports
 from replicate_server import ReplicateEmulator
+from shared.http.server import free_ports
 from tests.e2e.pipeline_fixture import Line, running_line
 from tests.faults.harness.fault_fixture import composed_once
 from tests.support.processes import eventually, records_of

@@ -28,7 +28,7 @@ class Room:
         self.scratch = folder / "scratch"
         self.scratch.mkdir()
         settings = MuxerSettings(
-            scratch_dir=self.scratch, fetch=FetchSettings(hosts_inside="127.0.0.1")
+            scratch_dir=self.scratch, fetch=FetchSettings(allowed_private_hosts="127.0.0.1")
         )
         self.mux = Mux(store=self.store, ffmpeg=ffmpeg or real_ffmpeg(), settings=settings)
 

@@ -34,7 +34,6 @@ from cryptography.x509.oid import NameOID
 from typing_extensions import override
 
 from embedded.servers.kafka import NativeKafka
-from embedded.servers.process import free_ports
 from embedded.toolchain.cache import ToolSettings
 from ops.cluster.acls import OPERATOR, PREPARE, SERVICES, grants
 from services.api.app import run as run_api
@@ -48,6 +47,7 @@ from services.muxer.settings import MuxerSettings
 from shared.clock import SystemClock
 from shared.contract.events import Event
 from shared.errors import RetryableError, SettingsError
+from shared.http.server import free_ports
 from shared.kafka.admin import ensure_topics
 from shared.kafka.client import connection_options
 from shared.kafka.codec import Record

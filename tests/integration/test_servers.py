@@ -16,7 +16,9 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from embedded.servers.broker import EmbeddedBroker
 from embedded.servers.postgres import EmbeddedPostgres
-from embedded.servers.process import Server, ServerStartError, free_ports
+from embedded.servers.process import Server
+from shared.errors import ServerStartError
+from shared.http.server import free_ports
 from shared.storage import StandInWarning
 from tests.support.servers import Database, KafkaServer
 

@@ -133,8 +133,8 @@ async def edge_line(
             ),
             notices=notices,
             probes=(
-                Probe(name="postgres", ask=database.check, clock=clock),
-                Probe(name="store", ask=store.check, clock=clock),
+                Probe(name="postgres", call=database.check, clock=clock),
+                Probe(name="store", call=store.check, clock=clock),
             ),
             clock=clock,
             log=log,

@@ -21,7 +21,9 @@ from pydantic import SecretStr
 from testcontainers.core.container import DockerContainer
 
 from embedded.servers import kafka, minio
-from embedded.servers.process import POLL_S, ServerStartError, free_ports
+from embedded.servers.process import POLL_S
+from shared.errors import ServerStartError
+from shared.http.server import free_ports
 from shared.settings import StoreSettings
 
 KAFKA_IMAGE = "apache/kafka:4.3.1"

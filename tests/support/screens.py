@@ -21,9 +21,9 @@ import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
-from embedded.servers.process import free_ports
 from replicate_server import EmulatorSettings, ReplicateEmulator
 from shared.clock import SystemClock
+from shared.http.server import free_ports
 from shared.kafka.producer import Publisher
 from shared.settings import KafkaSettings
 from shared.storage import StandInWarning

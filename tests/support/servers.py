@@ -27,8 +27,8 @@ from embedded.servers.broker import EmbeddedBroker
 from embedded.servers.kafka import VERSION, NativeKafka
 from embedded.servers.minio import RELEASE, NativeMinio
 from embedded.servers.postgres import EmbeddedPostgres
-from embedded.servers.process import ServerStartError
 from embedded.toolchain.cache import ToolSettings
+from shared.errors import ServerStartError
 from shared.settings import StoreSettings
 from shared.storage import StandInWarning
 from tests.support import containers

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from shared.http.server import HttpServer, bound
+from shared.http.server import HttpServer, bind_socket
 
 
 class Collector:
@@ -44,7 +44,7 @@ async def collector() -> AsyncIterator[Collector]:
     """A collector that listens."""
     made = Collector()
     app = Starlette(routes=[Route("/v1/traces", made.take, methods=["POST"])])
-    server = HttpServer(app, bound("127.0.0.1", 0), stop_s=1)
+    server = HttpServer(app, bind_socket("127.0.0.1", 0), stop_s=1)
     await server.start()
     made.endpoint = f"http://127.0.0.1:{server.port}"
     try:

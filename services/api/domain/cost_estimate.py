@@ -8,7 +8,7 @@ asks again is told the same, and the status can compare it with what was spent.
 from services.api.domain.run_spec import RequestInvalidError, RunSpec
 from services.api.http.schemas import CostEstimate
 from shared.contract.params import OnMaxCost
-from shared.cost_estimate import within
+from shared.cost_estimate import fits_budget
 from shared.pricing import PricingSettings
 
 MAX_COST_FIELD = "audio_params.max_cost"
@@ -32,7 +32,7 @@ def estimate_of(asked: RunSpec, pricing: PricingSettings) -> CostEstimate:
 
 def is_over_cap(asked: RunSpec, estimate: CostEstimate) -> bool:
     """Whether the run may cost more than it is given."""
-    return not within(asked.params.max_cost, spent_usd=0.0, next_usd=estimate.cost_usd)
+    return not fits_budget(asked.params.max_cost, spent_usd=0.0, next_usd=estimate.cost_usd)
 
 
 def check_cap(asked: RunSpec, estimate: CostEstimate) -> None:

@@ -25,7 +25,7 @@ from shared.kafka.client import connection_options
 from shared.kafka.codec import Record
 from shared.kafka.consumer import record_of
 from shared.processing.offset_tracker import PartitionPosition
-from shared.telemetry.consumer_metrics import Consuming
+from shared.telemetry.consumer_metrics import ConsumerMetrics
 from shared.telemetry.log import Logger
 
 GROUP = "segue-api"
@@ -63,20 +63,20 @@ class ProjectionConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # ai
         self._unsought: set[TopicPartition] = set()
         self._hinted_at = 0.0
         self._taken: dict[TopicPartition, PartitionPosition] = {}
-        self._told = Consuming(
+        self._metrics = ConsumerMetrics(
             service="api",
             topics=[topic.name for topic in EVENT_TOPICS],
             prefix=settings.kafka.topic_prefix,
             positions=lambda: self._taken,
-            end_of=self._end_of,
+            end_offset=self._end_of,
             clock=applier.clock,
-            is_taking=False,
+            is_consuming=False,
         )
         self.following = asyncio.Event()  #: partitions are assigned and sought
 
     async def run(self, stop: asyncio.Event) -> None:
         """Project until `stop`; Kafka and PostgreSQL may come and go."""
-        with self._told.shown():
+        with self._metrics.exported():
             await self._run(stop)
         self._log.info("projection stopped", action="consumer.stopped")
 
@@ -95,7 +95,7 @@ class ProjectionConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # ai
                 )
             finally:
                 self.following.clear()
-                self._told.is_taking = False
+                self._metrics.is_consuming = False
                 with contextlib.suppress(KafkaError, OSError, TimeoutError):
                     async with asyncio.timeout(COMMIT_S):
                         await consumer.stop()
@@ -128,12 +128,12 @@ class ProjectionConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # ai
                 for partition, records in polled.items():
                     await self._apply(partition, records)
                 await self._hint()
-                self._told.is_taking = True
+                self._metrics.is_consuming = True
             except RetryableError as error:
                 self._log.warning(
                     "projection waits for PostgreSQL", action="record.retried", reason=str(error)
                 )
-                self._told.is_taking = False
+                self._metrics.is_consuming = False
                 self._seek_again(*self._next)
                 await pause(stop, AGAIN_S)
 

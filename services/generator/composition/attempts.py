@@ -20,7 +20,7 @@ from services.generator.providers import Clip, MusicProvider
 from services.generator.scene_ref import SceneRef
 from services.generator.settings import GeneratorSettings
 from shared.clock import Clock
-from shared.cost_estimate import estimate, within
+from shared.cost_estimate import estimate, fits_budget
 from shared.errors import (
     JobError,
     ProviderBusyError,
@@ -81,7 +81,7 @@ class Spending:
             MaxCostError: it may not.
         """
         spent = self.spent_usd + (self.scene_usd or 0.0)
-        if not within(self.max_usd, spent_usd=spent, next_usd=next_usd):
+        if not fits_budget(self.max_usd, spent_usd=spent, next_usd=next_usd):
             raise MaxCostError(
                 f"max_cost of ${self.max_usd:.4f} is reached: ${spent:.4f} are spent, and the next"
                 f" clip may cost ${next_usd:.4f}"

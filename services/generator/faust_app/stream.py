@@ -27,7 +27,7 @@ from shared.kafka.codec import Envelope, Record, lane_key, try_decode
 from shared.kafka.router import Handle, Router
 from shared.processing.lanes import Lanes
 from shared.processing.slots import Slots
-from shared.telemetry.consumer_metrics import Consuming, show_lanes
+from shared.telemetry.consumer_metrics import ConsumerMetrics, export_lane_metrics
 from shared.telemetry.log import Logger
 from shared.telemetry.metrics import REDONE_TOTAL
 
@@ -83,12 +83,12 @@ class SceneStream:
         self.memory = TableMemory(self._app, partitions=settings.kafka.partitions)
         self.lanes: Lanes[Any] = Lanes(self._let_go)
         self._slots: Slots | None = None
-        self._told = Consuming(
+        self._metrics = ConsumerMetrics(
             service="generator",
             topics=[],
             prefix=settings.kafka.topic_prefix,
             positions=self.lanes.positions,
-            end_of=self._end_of,
+            end_offset=self._end_of,
             clock=clock,
         )
 
@@ -105,7 +105,7 @@ class SceneStream:
         `slots` are those of what the handlers do.
         """
         self._slots = slots
-        self._told.topics = list(handlers)
+        self._metrics.topics = list(handlers)
         for name, handle in handlers.items():
             self._agent(name, handle, router, on_received)
 
@@ -140,8 +140,8 @@ class SceneStream:
                 self._log.info("generator is ready", action="service.ready")
                 if ready is not None:
                     ready.set()
-                show_lanes("generator", self.lanes.figures, in_flight_max=in_flight_max)
-                with self._told.shown():
+                export_lane_metrics("generator", self.lanes.figures, in_flight_max=in_flight_max)
+                with self._metrics.exported():
                     await self._until_one_of(ends)
         finally:
             stopped.cancel()
@@ -229,15 +229,15 @@ class SceneStream:
     def _let_go(self, slot: Hashable, events: list[Any]) -> None:
         """Commit up to here, in the order of the partition; the ack makes Faust look."""
         self._watermarks[slot] = events[-1].message.offset + 1
-        self._told.due()
+        self._metrics.commit_due()
         for event in events:
             event.ack()
 
     def _committed(self, confirmed: bool) -> None:  # noqa: FBT001 - the driver's signature
         if confirmed:
-            self._told.committed(all_of_it=not self._watermarks)
+            self._metrics.commit_confirmed(nothing_due=not self._watermarks)
         else:
-            self._told.failed()
+            self._metrics.commit_failed()
 
     def _end_of(self, partition: Hashable) -> int | None:
         consumer = self._app.consumer
@@ -250,7 +250,7 @@ class SceneStream:
         for slot in [slot for slot in self._watermarks if slot not in assigned]:
             del self._watermarks[slot]  # somebody else's now
         if not self._watermarks:
-            self._told.committed(all_of_it=True)
+            self._metrics.commit_confirmed(nothing_due=True)
         for slot, records in self.lanes.resume(assigned).items():
             self._log.info("lost", action="partitions.lost", partition=str(slot), records=records)
         self._log.info("partitions assigned", action="partitions.assigned", count=len(assigned))

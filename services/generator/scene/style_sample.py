@@ -32,7 +32,7 @@ from shared.errors import (
     RetryableError,
     StoreUnavailableError,
 )
-from shared.http.fetcher import Fetcher, Wanted
+from shared.http.fetcher import Fetcher, FetchSpec
 from shared.media.decode import decode
 from shared.media.samples import Audio
 from shared.media.style_sample import STYLE_RATE_HZ, Style, read_style
@@ -215,7 +215,7 @@ def build_styles(
     log: Logger,
 ) -> Styles:
     """The styles of one generator, from its settings."""
-    wanted = Wanted(
+    wanted = FetchSpec(
         noun="style sample",
         field=FIELD,
         code=StyleUnusableError.code,

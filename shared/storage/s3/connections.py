@@ -65,7 +65,7 @@ class _TlsPool(HTTPSConnectionPool):
     ConnectionCls: type[Any] = _TlsConnection
 
 
-def whole_heads(*, connections: int, timeout: Timeout, retries: Retry) -> PoolManager:
+def pool_manager(*, connections: int, timeout: Timeout, retries: Retry) -> PoolManager:
     """Connections to any host; `connections` of them are kept for each."""
     pools = PoolManager(maxsize=connections, timeout=timeout, retries=retries)
     pools.pool_classes_by_scheme = {"http": _Pool, "https": _TlsPool}

@@ -45,7 +45,7 @@ class Presigned:
             async with asyncio.timeout(CALL_S + len(data) / RATE_BYTES_S):
                 answer = await self._http.put(url, content=data, headers={"If-None-Match": "*"})
         except (httpx.HTTPError, TimeoutError) as error:
-            raise StoreUnavailableError(f"object store: {words(error)}") from error
+            raise StoreUnavailableError(f"object store: {describe(error)}") from error
         if answer.status_code == HTTPStatus.PRECONDITION_FAILED:
             return False
         if not answer.is_success:
@@ -61,6 +61,6 @@ class Presigned:
         await self._http.aclose()
 
 
-def words(error: Exception) -> str:
+def describe(error: Exception) -> str:
     """What a client's error says, in short."""
     return f"{type(error).__name__}: {error}".rstrip(": ")[:300]

@@ -44,7 +44,7 @@ def check_digest(response: BaseHTTPResponse, digest: str) -> None:
         raise StoreUnavailableError("object store: other bytes came than were stored")
 
 
-def let_go(response: BaseHTTPResponse) -> None:
+def release(response: BaseHTTPResponse) -> None:
     """Give the connection back if its answer was read to the end; close it otherwise."""
     response.close()
     response.release_conn()

@@ -32,13 +32,13 @@ from shared.errors import NotFoundError, SettingsError, StoreUnavailableError
 from shared.settings import StoreSettings
 from shared.storage import CHUNK_BYTES, DEFAULT_CONTENT_TYPE, ObjectStat, check_ttl
 from shared.storage.keys import check_key, check_prefix
-from shared.storage.s3.connections import whole_heads
-from shared.storage.s3.presigned import CALL_S, RATE_BYTES_S, Presigned, words
+from shared.storage.s3.connections import pool_manager
+from shared.storage.s3.presigned import CALL_S, RATE_BYTES_S, Presigned, describe
 from shared.storage.s3.responses import (
     Sink,
     check_digest,
     drain,
-    let_go,
+    release,
     stat_of,
 )
 
@@ -65,7 +65,7 @@ class S3Store:
         if url.scheme not in {"http", "https"} or not url.netloc or url.path.strip("/"):
             raise SettingsError("MINIO_ENDPOINT", "must be http://HOST:PORT or https://HOST:PORT")
         self._bucket = settings.bucket
-        self._http = whole_heads(
+        self._http = pool_manager(
             connections=settings.threads,
             timeout=urllib3.Timeout(connect=_CONNECT_S, read=_READ_S),
             retries=urllib3.Retry(_RETRIES, backoff_factor=0.2, status_forcelist=_BUSY),
@@ -166,7 +166,7 @@ class S3Store:
             if held:
                 yield held
         finally:
-            let_go(response)
+            release(response)
 
     async def stat(self, key: str) -> ObjectStat | None:
         """What is known of `key`; None when there is no such object."""
@@ -232,7 +232,7 @@ class S3Store:
                 if is_last:
                     raise
             finally:
-                let_go(response)
+                release(response)
         raise AssertionError("the second time returns or raises")
 
     async def _open(self, key: str, start: int = 0, length: int = 0) -> BaseHTTPResponse | None:
@@ -264,4 +264,4 @@ class S3Store:
                 raise NotFoundError(key) from error
             raise StoreUnavailableError(f"object store: {error.code}: {error.message}") from error
         except (MinioException, urllib3.exceptions.HTTPError, TimeoutError, ParseError) as error:
-            raise StoreUnavailableError(f"object store: {words(error)}") from error
+            raise StoreUnavailableError(f"object store: {describe(error)}") from error

@@ -16,8 +16,9 @@ from pathlib import Path
 from embedded.servers.kafka import NativeKafka
 from embedded.servers.minio import NativeMinio
 from embedded.servers.postgres import EmbeddedPostgres
-from embedded.servers.process import Server, ServerStartError
+from embedded.servers.process import Server
 from embedded.toolchain.cache import ToolSettings
+from shared.errors import ServerStartError
 
 _GONE_S = 20.0
 _AGAIN_S = 30.0  # until what the dead one left behind is gone

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import httpx
 
-from embedded.servers.process import free_ports
 from replicate_server.model.composer import Compose
 from shared.contract.events import AudioMerged, SceneRequested, SegmentGenerated, VideoMuxed
 from shared.contract.topics import GENERATOR_GROUP
+from shared.http.server import free_ports
 from tests.faults.harness.fault_fixture import SCENE_S, WORK_S, Room, composed_once, room
 from tests.faults.harness.forked_services import Forked
 from tests.faults.harness.history import Fact

@@ -2,7 +2,7 @@
 
 import pytest
 
-from shared.cost_estimate import asked_s, cost_usd, estimate, within
+from shared.cost_estimate import cost_usd, estimate, fits_budget, requested_s
 
 
 def test_an_estimate_counts_whole_seconds_and_every_window_but_the_first() -> None:
@@ -37,7 +37,7 @@ def test_nothing_costs_nothing() -> None:
 
 def test_a_scene_shorter_than_a_second_is_asked_for_as_one() -> None:
     """The model knows whole seconds alone."""
-    assert (asked_s(0.2, window_s=1), asked_s(1.0, window_s=0)) == (2, 1)
+    assert (requested_s(0.2, window_s=1), requested_s(1.0, window_s=0)) == (2, 1)
 
 
 def test_work_that_nobody_counted_has_no_price() -> None:
@@ -54,9 +54,9 @@ def test_a_cap_is_what_may_be_spent_in_all(
     cap: float | None, spent: float, following: float, *, fits: bool
 ) -> None:
     """The clip that would go beyond it is not made."""
-    assert within(cap, spent_usd=spent, next_usd=following) is fits
+    assert fits_budget(cap, spent_usd=spent, next_usd=following) is fits
 
 
 def test_ten_tenths_are_one() -> None:
     """Sums of floats do not close a cap early."""
-    assert within(1.0, spent_usd=sum([0.1] * 9), next_usd=0.1)
+    assert fits_budget(1.0, spent_usd=sum([0.1] * 9), next_usd=0.1)

@@ -13,7 +13,7 @@ from ops.__main__ import app
 from ops.cli.exit_codes import Exit
 from ops.score.dry_run import PROVIDERS, STACK_PROVIDER
 from shared.clock import SystemClock
-from shared.local_stack import RunningStack, announce_stack
+from shared.local_stack import RunningStack, write_stack_files
 from tests.fakes.api import Answer, fake_api
 
 SCENES = [
@@ -132,7 +132,7 @@ def test_a_stack_that_runs_makes_the_music(room: Path) -> None:
     home.mkdir()
     moment = SystemClock().now()
     url = "http://127.0.0.1:1"
-    announce_stack(
+    write_stack_files(
         home,
         RunningStack(pid=os.getpid(), api_url=url, provider="silence", started_at=moment),
     )

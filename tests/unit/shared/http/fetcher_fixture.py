@@ -23,7 +23,7 @@ def a_fetcher(
     **limits: float,
 ) -> VideoFetcher:
     """A fetcher that may ask 127.0.0.1, with limits a test can reach."""
-    settings = FetchSettings(hosts_inside=private, **{"timeout_s": 20, **limits})  # type: ignore[arg-type]
+    settings = FetchSettings(allowed_private_hosts=private, **{"timeout_s": 20, **limits})  # type: ignore[arg-type]
     return VideoFetcher(FolderStore(folder / "store"), settings, resolve=resolver, verify=verify)
 
 

@@ -37,7 +37,7 @@ async def a_port(health: Health) -> AsyncIterator[httpx.AsyncClient]:
     """A client of its port."""
     port = free_port()
     async with (
-        health.served(HealthSettings(port=port)),
+        health.serve(HealthSettings(port=port)),
         httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client,
     ):
         yield client
@@ -53,7 +53,7 @@ async def _away() -> None:
 
 async def test_the_port_tells_life_readiness_and_figures() -> None:
     """Alive at once; ready when the service works and every server answers."""
-    probe = Probe(name="kafka", ask=_answers, clock=SystemClock())
+    probe = Probe(name="kafka", call=_answers, clock=SystemClock())
     health = a_health(probes=[probe], figures=lambda: {"lanes": 3})
     async with a_port(health) as client:
         alive = await client.get("/livez")
@@ -84,7 +84,7 @@ async def test_a_start_waits_for_its_server_and_says_so_meanwhile() -> None:
         seen.append(await client.get("/livez"))
 
     async with a_port(health) as client:
-        assert await health.reach("Kafka", late) is True
+        assert await health.wait_for("Kafka", late) is True
 
     assert [answer.status_code for answer in seen] == [503, 200]
     assert seen[0].json()["checks"]["service"]["detail"] == "waits for Kafka: connection refused"
@@ -93,31 +93,31 @@ async def test_a_start_waits_for_its_server_and_says_so_meanwhile() -> None:
 async def test_a_server_that_does_not_come_ends_the_start_with_its_name_and_the_setting() -> None:
     """Within the deadline, not after some tries."""
     with pytest.raises(SegueError, match=r"SEGUE_START_DEADLINE_S.*: connection refused"):
-        await a_health(start_s=0.5).reach("Kafka", _away)
+        await a_health(start_s=0.5).wait_for("Kafka", _away)
 
 
 async def test_a_server_that_hangs_ends_the_start_as_well() -> None:
     """A frozen broker takes the connection and says nothing."""
     with pytest.raises(SegueError, match="no answer"):
-        await a_health(start_s=0.2).reach("Kafka", asyncio.Event().wait)
+        await a_health(start_s=0.2).wait_for("Kafka", asyncio.Event().wait)
 
 
 async def test_one_deadline_is_for_all_servers_together() -> None:
     """The second one has what the first one left."""
     clock = FakeClock()
     health = a_health(clock=clock, start_s=30.0)
-    await health.reach("the store", _answers)
+    await health.wait_for("the store", _answers)
     clock.jump(29.5)
 
     with pytest.raises(SegueError, match="Kafka"):
-        await health.reach("Kafka", _away)
+        await health.wait_for("Kafka", _away)
 
 
 @pytest.mark.parametrize("call", [_away, asyncio.Event().wait], ids=["refused", "hangs"])
 async def test_a_stop_ends_the_waiting_at_once(call: Any) -> None:
     """Nobody sits out a minute to be told to go."""
     health = a_health(start_s=3600.0)
-    waiting = asyncio.create_task(health.reach("Kafka", call))
+    waiting = asyncio.create_task(health.wait_for("Kafka", call))
     await asyncio.sleep(0)
     health.stop.set()
 
@@ -129,15 +129,15 @@ async def test_a_stop_ends_the_waiting_at_once(call: Any) -> None:
 async def test_a_port_that_is_taken_names_its_setting() -> None:
     """And the address."""
     port = free_port()
-    async with a_health().served(HealthSettings(port=port)):
+    async with a_health().serve(HealthSettings(port=port)):
         with pytest.raises(SettingsError, match=f"SEGUE_HEALTH_PORT: .*127.0.0.1:{port}"):
-            async with a_health().served(HealthSettings(port=port)):
+            async with a_health().serve(HealthSettings(port=port)):
                 pass
 
 
 async def test_without_a_setting_no_port_is_opened() -> None:
     """Several services may share a machine."""
-    async with a_health().served(HealthSettings()):
+    async with a_health().serve(HealthSettings()):
         assert HealthSettings().port is None
 
 
@@ -148,9 +148,9 @@ async def test_what_is_not_required_is_told_and_makes_nobody_unready() -> None:
         raise ProviderPausedError("paused: Replicate wants credit")
 
     clock = SystemClock()
-    probes = [Probe(name="kafka", ask=_answers, clock=clock)]
-    optional = Probe(name="provider", ask=paused, clock=clock, required=False)
-    required = Probe(name="provider", ask=paused, clock=clock)
+    probes = [Probe(name="kafka", call=_answers, clock=clock)]
+    optional = Probe(name="provider", call=paused, clock=clock, required=False)
+    required = Probe(name="provider", call=paused, clock=clock)
 
     told = await readiness([*probes, optional])
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from embedded.servers.process import free_ports
 from shared.errors import SettingsError, StoreUnavailableError
+from shared.http.server import free_ports
 from shared.settings import StoreSettings
 from shared.storage.factory import open_store
 from shared.storage.filesystem import FolderStore

@@ -5,7 +5,7 @@ from typing import NamedTuple
 from prometheus_client import REGISTRY
 
 from shared.processing.offset_tracker import PartitionPosition
-from shared.telemetry.consumer_metrics import Consuming, Working
+from shared.telemetry.consumer_metrics import ActiveRecords, ConsumerMetrics
 from tests.fakes.clock import FakeClock
 
 
@@ -26,12 +26,12 @@ class Room:
         self.clock = FakeClock()
         self.positions: dict[Partition, PartitionPosition] = {}
         self.ends: dict[Partition, int] = {}
-        self.told = Consuming(
+        self.told = ConsumerMetrics(
             service="test",
             topics=["scenes", "other"],
             prefix="t-",
             positions=lambda: self.positions,
-            end_of=self.end_of,
+            end_offset=self.end_of,
             clock=self.clock,
         )
 
@@ -92,26 +92,26 @@ def test_who_reads_through_a_backlog_is_as_far_behind_as_what_it_read_last() -> 
 def test_a_commit_is_due_from_the_first_record_let_go_until_it_is_confirmed() -> None:
     """What is let go meanwhile does not begin the time anew; a failure does not end it."""
     room = Room()
-    assert room.told.due_s() == 0
-    room.told.due()
+    assert room.told.commit_due_s() == 0
+    room.told.commit_due()
     room.clock.jump(20)
-    room.told.due()
-    room.told.failed()
-    assert room.told.due_s() == 20
+    room.told.commit_due()
+    room.told.commit_failed()
+    assert room.told.commit_due_s() == 20
 
-    room.told.committed(all_of_it=False)
+    room.told.commit_confirmed(nothing_due=False)
     room.clock.jump(5)
-    assert room.told.due_s() == 5
+    assert room.told.commit_due_s() == 5
 
-    room.told.committed(all_of_it=True)
-    assert room.told.due_s() == 0
+    room.told.commit_confirmed(nothing_due=True)
+    assert room.told.commit_due_s() == 0
 
 
 def test_it_is_told_while_it_consumes_and_not_after() -> None:
     """A figure that nobody keeps up would be a lie."""
     room = Room()
     labels = {"service": "test", "topic": "scenes"}
-    with room.told.shown():
+    with room.told.exported():
         assert REGISTRY.get_sample_value("segue_consuming", {"service": "test"}) == 1
         assert REGISTRY.get_sample_value("segue_lag_seconds", labels) == 0
         assert REGISTRY.get_sample_value("segue_dead_letters_total", labels) == 0
@@ -123,12 +123,12 @@ def test_it_is_told_while_it_consumes_and_not_after() -> None:
 def test_the_oldest_work_is_the_one_that_began_first_and_still_goes_on() -> None:
     """Others may begin later and end sooner."""
     clock = FakeClock()
-    working = Working("test", clock)
-    with working.one() as first:
+    active_records = ActiveRecords("test", clock)
+    with active_records.timed() as first:
         clock.jump(7)
-        with working.one():
+        with active_records.timed():
             clock.jump(1)
-            assert working.oldest_s() == 8
+            assert active_records.oldest_s() == 8
         assert first() == 8
-    assert working.oldest_s() == 0
+    assert active_records.oldest_s() == 0
     assert REGISTRY.get_sample_value("segue_work_oldest_seconds", {"service": "test"}) == 0

@@ -16,9 +16,9 @@ from shared.clock import SystemClock
 from shared.security.signed_links import LinkSettings, SegmentLinks
 from shared.settings import KafkaSettings, StoreSettings, TelemetrySettings, secrets_in
 from shared.telemetry import redaction, trace
-from shared.telemetry.log import about, configure, logger_of
+from shared.telemetry.log import configure, log_context, logger_of
 from shared.telemetry.redaction import CHARS_MAX, hide, redacted
-from shared.telemetry.stdlib_logging import Libraries
+from shared.telemetry.stdlib_logging import StdlibLogHandler
 from shared.telemetry.trace import Carried
 
 TOKEN = SegmentLinks(LinkSettings(keys="a secret that tests alone know"), clock=SystemClock()).seal(
@@ -50,7 +50,7 @@ def test_a_line_says_who_what_when_about_which_scene(said: io.StringIO) -> None:
     """The scene is bound once; the trace it came with stands beside it."""
     carried = Carried.of("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
     with (
-        about(job_id="film", run=2, scene_index=0),
+        log_context(job_id="film", run=2, scene_index=0),
         trace.continuing(carried, "process", kind="consumer"),
     ):
         logger_of("merger").debug("clips are joined", action="clips.joined", samples=7)
@@ -72,7 +72,7 @@ def test_a_line_says_who_what_when_about_which_scene(said: io.StringIO) -> None:
 
 def test_what_libraries_say_is_a_line_of_ours(said: io.StringIO) -> None:
     """With its traceback, and without the secrets in it."""
-    handler, logger = Libraries(logger_of), logging.getLogger("a.library")
+    handler, logger = StdlibLogHandler(logger_of), logging.getLogger("a.library")
     logger.addHandler(handler)
     try:
         httpx.Response(403, request=httpx.Request("PUT", PRESIGNED)).raise_for_status()

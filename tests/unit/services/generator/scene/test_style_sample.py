@@ -27,7 +27,7 @@ from tests.unit.shared.http.upstream_server import Answer, upstream
 
 SONG = audio_file(a_song(7.4))
 STYLE = StyleSample(clip_key="jobs/x/runs/1/style.mp3", clip_sha256="s", length_s=5)
-PRIVATE = StyleSettings(hosts_inside="127.0.0.1", timeout_s=5)
+PRIVATE = StyleSettings(allowed_private_hosts="127.0.0.1", timeout_s=5)
 
 
 def _made(plan: ScenePlan, index: int, duration_s: float, *, silent: bool) -> SegmentGenerated:
@@ -230,7 +230,9 @@ async def test_a_style_that_cannot_be_used_is_told_and_the_scene_begins_anew(
 ) -> None:
     """Status and log say why; a second look does not ask again."""
     answer, told = BAD[name]
-    bench = a_bench(tmp_path, style=StyleSettings(hosts_inside="127.0.0.1", bytes_max=1_000_000))
+    bench = a_bench(
+        tmp_path, style=StyleSettings(allowed_private_hosts="127.0.0.1", bytes_max=1_000_000)
+    )
     async with upstream() as server:
         server.answers["/song"] = answer
         await _styled(bench, ref=AudioRef(url=f"http://127.0.0.1:{server.port}/song"))
