@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 
 from ops.cli import options
-from ops.cli.exit_codes import HELP, CommandError, Exit, answering, print_json
+from ops.cli.exit_codes import HELP, CommandError, Exit, print_json, report_errors
 from ops.cli.options import ApiUrl, DataDir, Json, Provider
 from ops.cli.output import show_checks, show_files, show_status
 from ops.cli.progress import JobProgress
@@ -79,7 +79,7 @@ def up(
     folder = None if data_dir is None else data_dir.absolute()
     command = stack_command(folder=folder, port=port, provider=provider, kind=stack)
     if folder is None:  # a relative SEGUE_DATA_DIR means from here, not from where the code lies
-        with answering(as_json=False):
+        with report_errors(as_json=False):
             command += ["--data-dir", str(DataDirSettings.from_environment().folder)]
     os.chdir(HOUSE)
     os.execv(command[0], command)  # noqa: S606 - our own program takes this process's place
@@ -120,7 +120,7 @@ def score(
         "on_max_cost": on_max_cost,
         "use_cache": False if no_cache else None,
     }
-    with answering(as_json=as_json):
+    with report_errors(as_json=as_json):
         if video is None and not no_video:
             raise CommandError(Exit.USAGE, "name a VIDEO, or ask for the track with --no-video")
         request = ScoreRequest.of(
@@ -148,7 +148,7 @@ def demo(
     as_json: Json = False,
 ) -> None:
     """Score a video made here, on a stack of its own: something to listen to."""
-    with answering(as_json=as_json):
+    with report_errors(as_json=as_json):
         report = run_demo(
             video=video, scenes=scenes, out=out, provider=provider, console=_console(quiet=as_json)
         )
@@ -166,7 +166,7 @@ def status(
     as_json: Json = False,
 ) -> None:
     """Show how a job stands; with --watch, follow it to its end."""
-    with answering(as_json=as_json):
+    with report_errors(as_json=as_json):
         settings = _settings(api=api, data_dir=data_dir, timeout=timeout)
         with ApiClient(_running_api(settings)) as client:
             found = client.status(job_id)
@@ -186,7 +186,7 @@ def status(
 @app.command(epilog=HELP)
 def doctor(*, as_json: Json = False) -> None:
     """Look at this machine: what is there, what is missing, what to do about it."""
-    with answering(as_json=as_json):
+    with report_errors(as_json=as_json):
         checks = examine(CommandSettings.from_environment())
         ok = all(check.ok for check in checks if check.needed)
         if as_json:

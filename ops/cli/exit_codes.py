@@ -1,8 +1,8 @@
-"""Exits: how a command ends; scripts rely on the codes, people on the words.
+"""Exit codes of `segue`, and the report of a command's error.
 
-A command raises `CommandError`; `answering` turns it, and Ctrl-C, into words and a code. With
-`--json` the error is an object on standard output, so that a script finds one answer there
-whatever happened.
+A command raises `CommandError`; `report_errors` turns it, and Ctrl-C, into a message and an exit
+code. With `--json` the error is an object on standard output, so that a script always reads one
+document.
 """
 
 import json
@@ -18,25 +18,25 @@ from shared.errors import SegueError, SettingsError
 
 
 class Exit(IntEnum):
-    """The exit codes of `segue`; the text is part of its help."""
+    """The exit codes of `segue`; the help lists them."""
 
     OK = 0  #: done
     FAILED = 1  #: the job failed, or a check of `segue doctor` did
-    USAGE = 2  #: wrong input: a file, an option, a setting, or what the api refuses
-    UNREACHABLE = 3  #: no stack, api or server answers, or not in time; go on with the same again
-    REFUSED = 4  #: as things stand it would do harm, or there is nothing to do it to
+    USAGE = 2  #: invalid input: a file, an option, a setting, or what the api rejects
+    UNREACHABLE = 3  #: no stack, api or server answers in time; run the same command again
+    REFUSED = 4  #: the current state does not allow it; nothing was changed
     INTERRUPTED = 130  #: Ctrl-C
 
 
 HELP = (
-    "Exit codes: 0 done; 1 the job failed, or a check did; 2 wrong input or settings; "
-    "3 the stack, api or a server cannot be reached, or not in time; "
-    "4 refused as things stand: nothing was changed; 130 interrupted."
+    "Exit codes: 0 done; 1 the job or a check failed; 2 invalid input or settings; "
+    "3 the stack, api or a server is unavailable or timed out; "
+    "4 rejected in the current state, nothing was changed; 130 interrupted."
 )
 
 
 class CommandError(SegueError):
-    """The command cannot do what it was asked; the message says the way out."""
+    """The command cannot do its work; the message names the value and what to do."""
 
     def __init__(self, code: Exit, message: str, *, detail: dict[str, Any] | None = None) -> None:
         super().__init__(message)
@@ -44,34 +44,34 @@ class CommandError(SegueError):
         self.detail = detail or {}  #: more for scripts; shown with `--json`
 
 
-#: what Ctrl-C is answered with by commands that can be said again
-GOES_ON = "interrupted; the same command goes on where this stopped"
+#: the message after Ctrl-C of commands that resume
+RESUMABLE = "interrupted; run the same command again to resume"
 
 
 @contextmanager
-def answering(*, as_json: bool, interrupted: str = "interrupted") -> Iterator[None]:
-    """Run a command's body; end with the exit code that its error means.
+def report_errors(*, as_json: bool, interrupted: str = "interrupted") -> Iterator[None]:
+    """Run a command's body; end with the exit code of its error.
 
-    `interrupted` is what Ctrl-C is answered with.
+    `interrupted` is the message after Ctrl-C.
     """
     try:
         yield
     except KeyboardInterrupt:
-        _end(Exit.INTERRUPTED, interrupted, as_json=as_json)
+        _exit(Exit.INTERRUPTED, interrupted, as_json=as_json)
     except CommandError as error:
-        _end(error.code, str(error), as_json=as_json, detail=error.detail)
+        _exit(error.code, str(error), as_json=as_json, detail=error.detail)
     except SettingsError as error:
-        _end(Exit.USAGE, str(error), as_json=as_json)
-    except OSError as error:  # a full disk, a folder that may not be written to
-        _end(Exit.FAILED, f"{error.filename or 'files'}: {error.strerror}", as_json=as_json)
+        _exit(Exit.USAGE, str(error), as_json=as_json)
+    except OSError as error:  # a full disk, a folder without write permission
+        _exit(Exit.FAILED, f"{error.filename or 'files'}: {error.strerror}", as_json=as_json)
 
 
 def print_json(value: Any) -> None:
-    """One JSON document on standard output."""
+    """Print one JSON document on standard output."""
     print(json.dumps(value, indent=2, ensure_ascii=False))
 
 
-def _end(code: Exit, message: str, *, as_json: bool, detail: dict[str, Any] | None = None) -> None:
+def _exit(code: Exit, message: str, *, as_json: bool, detail: dict[str, Any] | None = None) -> None:
     if as_json:
         print_json({"exit_code": int(code), "error": message, **(detail or {})})
     else:

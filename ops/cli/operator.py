@@ -1,10 +1,10 @@
-"""Operating: what every operator's command stands on: servers, an audit row, and clear ends.
+"""Runs an operator's command: connects the servers, audits changes and prints the result.
 
-A command needs the addresses of Kafka, PostgreSQL and the store, and none of the services. They
-come from the environment; where it names no Kafka, from the stack that runs on this machine.
-What writes, writes an audit row first: who, when, why, and how far it has come.
+A command needs the addresses of Kafka, PostgreSQL and the store, but no running service. They
+come from the environment; if it names no Kafka, from the stack that runs on this machine. A
+command that writes records an audit row first: operator, time, reason and progress.
 
-I/O: Kafka, PostgreSQL and the store, as the command asks for them.
+I/O: Kafka, PostgreSQL, the store, standard output and standard error.
 """
 
 import asyncio
@@ -12,8 +12,14 @@ import getpass
 import logging
 import os
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    contextmanager,
+    suppress,
+)
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,8 +31,10 @@ from aiokafka.errors import (
     TopicAuthorizationFailedError,
 )
 from rich.console import Console
+from rich.table import Table
 
-from ops.cli.exit_codes import CommandError, Exit
+from ops.cli.exit_codes import CommandError, Exit, print_json, report_errors
+from ops.cli.output import plain
 from ops.cli.settings import CommandSettings
 from services.api.operators import ActionState, ApiSettings, Database, audit
 from shared.clock import Clock, SystemClock
@@ -37,147 +45,219 @@ from shared.storage import ObjectStore
 from shared.storage.factory import open_store
 from shared.telemetry.log import Logger, configure, logger_of
 
-KAFKA_VARIABLE = "KAFKA_BOOTSTRAP_SERVERS"
-Say = Callable[[str], None]
+KAFKA_VARIABLE, DATABASE_VARIABLE = "KAFKA_BOOTSTRAP_SERVERS", "DATABASE_URL"
+REASON_MISSING = "--apply needs a reason: add --reason TEXT (stored in the audit)"
+NO_STACK = (
+    'No stack is running here. Start one with "segue up", or set DATABASE_URL and '
+    "KAFKA_BOOTSTRAP_SERVERS."
+)
+Report = Callable[[str], None]
 T = TypeVar("T")
-_NO_RIGHT = (TopicAuthorizationFailedError, ClusterAuthorizationFailedError)
+_UNAUTHORIZED = (TopicAuthorizationFailedError, ClusterAuthorizationFailedError)
 
 
 @dataclass(kw_only=True)
 class Operator:
-    """The servers, and who works with them."""
+    """The connected servers, and the person who runs the command."""
 
     settings: ApiSettings
-    database: Database  #: connected; its tables are there
+    database: Database  #: connected; its tables exist
     store: ObjectStore
     who: str
-    say: Say  #: progress and notes, on standard error; silent with --json
+    report: Report  #: progress and notes, on standard error; silent with --json
+    apply: bool = False  #: False: a dry run
+    reason: str = ""  #: not empty if `apply`
     clock: Clock = field(default_factory=SystemClock)
     log: Logger = field(default_factory=lambda: logger_of("ops"))
 
     @property
     def kafka(self) -> KafkaSettings:
-        """Where Kafka is."""
+        """Return the Kafka settings."""
         return self.settings.kafka
 
 
 @dataclass(kw_only=True)
-class Audit:
-    """The row of a command that writes."""
+class AuditRow:
+    """The audit row of a running command that writes."""
 
     database: Database
     number: int
 
-    async def tell(self, progress: Mapping[str, Any]) -> None:
-        """Keep how far it has come; this is what a resumed command goes on from."""
+    async def save_progress(self, progress: Mapping[str, Any]) -> None:
+        """Replace the stored progress; an interrupted command resumes from it."""
         async with self.database.connection() as connection:
             await audit.save_progress(connection, self.number, progress)
 
 
-def run(
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperatorCommand:
+    """One invocation of a command, with the options that all commands share."""
+
+    as_json: bool
+    data_dir: Path | None
+    apply: bool
+    reason: str | None
+
+    def run(
+        self,
+        body: Callable[[Operator], Coroutine[Any, Any, T]],
+        *,
+        lines: Callable[[T], Iterable[str | Table]],
+        document: Callable[[T], Any] = lambda result: result,
+    ) -> T:
+        """Run `body`, print its result as JSON (`document`) or as text (`lines`), and return it.
+
+        Raises:
+            SettingsError: the environment is wrong.
+            CommandError: a server is unavailable, the tables are missing, or `body` raised it.
+        """
+        result = run_with_operator(
+            body,
+            as_json=self.as_json,
+            data_dir=self.data_dir,
+            apply=self.apply,
+            reason=self.reason,
+        )
+        if self.as_json:
+            print_json(document(result))
+            return result
+        for line in lines(result):
+            if isinstance(line, str):
+                print(line)
+            else:
+                plain().print(line)
+        return result
+
+
+@contextmanager
+def operator_command(
+    *,
+    as_json: bool,
+    data_dir: Path | None = None,
+    apply: bool = False,
+    reason: str | None = None,
+    interrupted: str = "interrupted",
+) -> Iterator[OperatorCommand]:
+    """Check `--reason`, then run a command's body; end with the exit code of its error.
+
+    `interrupted` is the message after Ctrl-C.
+    """
+    with report_errors(as_json=as_json, interrupted=interrupted):
+        if apply and not reason:
+            raise CommandError(Exit.USAGE, REASON_MISSING)
+        yield OperatorCommand(as_json=as_json, data_dir=data_dir, apply=apply, reason=reason)
+
+
+def run_with_operator(
     body: Callable[[Operator], Coroutine[Any, Any, T]],
     *,
     as_json: bool,
     data_dir: Path | None = None,
+    apply: bool = False,
+    reason: str | None = None,
 ) -> T:
-    """Run `body` with an operator; the one way in for commands.
+    """Connect the servers, run `body` and return its result.
 
     Raises:
         SettingsError: the environment is wrong.
-        CommandError: a server is away, or the tables are not there.
+        CommandError: a server is unavailable, or the tables are missing.
     """
-    settings, who = _settings(data_dir)
-    say = Console(quiet=as_json, soft_wrap=True, stderr=True).print
+    settings, who, is_configured = _settings(data_dir)
+    report = Console(quiet=as_json, soft_wrap=True, stderr=True).print
 
     async def work() -> T:
-        async with _operator(settings, who=who, say=say) as operator:
+        async with _operator(
+            settings, who=who, report=report, apply=apply, reason=reason or ""
+        ) as operator:
             return await body(operator)
 
     try:
         return asyncio.run(work())
     except (RetryableError, KafkaError) as error:
         refused = next(
-            (one for one in (error, error.__cause__) if isinstance(one, _NO_RIGHT)), None
+            (cause for cause in (error, error.__cause__) if isinstance(cause, _UNAUTHORIZED)), None
         )
         if refused is not None:
-            told = f"Kafka: {refused!r}: ask for that right (segue acls)"
-            raise CommandError(Exit.REFUSED, told) from error
-        told = f"Kafka: {error!r}" if isinstance(error, KafkaError) else str(error)
-        raise CommandError(Exit.UNREACHABLE, told) from error
+            message = f"Kafka: permission denied: {refused!r}; see: segue acls"
+            raise CommandError(Exit.REFUSED, message) from error
+        if not is_configured:
+            raise CommandError(Exit.UNREACHABLE, NO_STACK) from error
+        message = f"Kafka: {error!r}" if isinstance(error, KafkaError) else str(error)
+        raise CommandError(Exit.UNREACHABLE, message) from error
     except asyncpg.InsufficientPrivilegeError as error:
-        raise CommandError(Exit.REFUSED, f"PostgreSQL: {error}: ask for that right") from error
+        message = f"PostgreSQL: {error}; grant this role the right"
+        raise CommandError(Exit.REFUSED, message) from error
 
 
 @asynccontextmanager
-async def audited(
-    operator: Operator,
-    command: str,
-    *,
-    arguments: Mapping[str, Any],
-    reason: str | None,
-    goes_on: int | None = None,
-) -> AsyncIterator[Audit]:
-    """Do what is inside under an audit row; `goes_on` is the row of an interrupted one.
+async def audited_action(
+    operator: Operator, command: str, *, arguments: Mapping[str, Any], resumes: int | None = None
+) -> AsyncIterator[AuditRow]:
+    """Run the body under an audit row; `resumes` is the row of an interrupted command.
 
     Raises:
-        CommandError: no reason was given.
+        CommandError: the operator gave no reason.
     """
-    if not reason:
-        raise CommandError(Exit.USAGE, "say why with --reason: it is kept in the audit")
+    if not operator.reason:
+        raise CommandError(Exit.USAGE, REASON_MISSING)
     async with operator.database.connection() as connection:
-        if goes_on is None:
+        if resumes is None:
             number = await audit.begin(
                 connection,
                 command=command,
                 arguments=arguments,
                 who=operator.who,
-                reason=reason,
+                reason=operator.reason,
                 now=operator.clock.now(),
             )
         else:
-            number = goes_on
+            number = resumes
             await audit.resume(connection, number)
     state = ActionState.FAILED
     try:
-        yield Audit(database=operator.database, number=number)
+        yield AuditRow(database=operator.database, number=number)
         state = ActionState.DONE
     except (asyncio.CancelledError, KeyboardInterrupt, RetryableError, KafkaError):
         state = ActionState.INTERRUPTED
         raise
     finally:
-        await asyncio.shield(_ended(operator, number, state))
+        await asyncio.shield(_record_end(operator, number, state))
 
 
-async def _ended(operator: Operator, number: int, state: ActionState) -> None:
-    with suppress(RetryableError):  # the row goes on saying `running`: nobody came to end it
+async def _record_end(operator: Operator, number: int, state: ActionState) -> None:
+    with suppress(RetryableError):  # PostgreSQL is unavailable: the row stays `running`
         async with operator.database.connection() as connection:
             await audit.end(connection, number, state, now=operator.clock.now())
 
 
-def _settings(data_dir: Path | None) -> tuple[ApiSettings, str]:
-    """The environment's, filled up with what the stack of this machine says of itself."""
-    given = (
-        {} if data_dir is None else {"home": DataDirSettings.from_environment(data_dir=data_dir)}
-    )
-    command = CommandSettings.from_environment(**given)
+def _settings(data_dir: Path | None) -> tuple[ApiSettings, str, bool]:
+    """Return the settings, the operator's name, and whether any server is configured.
+
+    What the environment does not name comes from the stack on this machine.
+    """
+    overrides: dict[str, Any] = {}
+    if data_dir is not None:
+        overrides["home"] = DataDirSettings.from_environment(data_dir=data_dir)
+    command = CommandSettings.from_environment(**overrides)
     if data_dir is not None or KAFKA_VARIABLE not in os.environ:  # noqa: TID251 - as below
-        found = take_stack(command.home.folder)
-        if data_dir is not None and not found:
-            raise CommandError(Exit.UNREACHABLE, f"no stack runs on {command.home.folder}")
+        is_running = use_local_stack(command.home.folder)
+        if data_dir is not None and not is_running:
+            raise CommandError(Exit.UNREACHABLE, f"no stack is running on {command.home.folder}")
     configure(TelemetrySettings.from_environment(log_level="error"))
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # the command says it, once
-    return ApiSettings.from_environment(), command.operator or _user()
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # the command reports the error once
+    is_configured = not {KAFKA_VARIABLE, DATABASE_VARIABLE}.isdisjoint(os.environ)  # noqa: TID251
+    return ApiSettings.from_environment(), command.operator or _user(), is_configured
 
 
-def take_stack(folder: Path) -> bool:
-    """Let the environment name the servers of the stack on `folder`; whether one runs there."""
-    found = read_stack_environment(folder) if find_stack(folder) else {}
-    os.environ.update(found)  # noqa: TID251 - a command's start: where no Kafka is named
-    return bool(found)
+def use_local_stack(folder: Path) -> bool:
+    """Put the addresses of the stack on `folder` into the environment; return if one runs."""
+    variables = read_stack_environment(folder) if find_stack(folder) else {}
+    os.environ.update(variables)  # noqa: TID251 - at a command's start, if no Kafka is named
+    return bool(variables)
 
 
 def _user() -> str:
-    """The user at this machine, for the audit."""
+    """Return the user at this machine, for the audit."""
     try:
         name = getpass.getuser()
     except (KeyError, OSError):
@@ -186,7 +266,9 @@ def _user() -> str:
 
 
 @asynccontextmanager
-async def _operator(settings: ApiSettings, *, who: str, say: Say) -> AsyncIterator[Operator]:
+async def _operator(
+    settings: ApiSettings, *, who: str, report: Report, apply: bool, reason: str
+) -> AsyncIterator[Operator]:
     async with AsyncExitStack() as stack:
         database = Database(settings.database)
         stack.push_async_callback(database.close)
@@ -195,8 +277,29 @@ async def _operator(settings: ApiSettings, *, who: str, say: Say) -> AsyncIterat
             if await connection.fetchval("SELECT to_regclass('operator_actions')") is None:
                 raise CommandError(
                     Exit.REFUSED,
-                    "this database has no tables of this version: start the api of it once",
+                    "the database has no tables of this version: start the api once to create them",
                 )
         store = open_store(settings.store)
         stack.push_async_callback(store.close)
-        yield Operator(settings=settings, database=database, store=store, who=who, say=say)
+        yield Operator(
+            settings=settings,
+            database=database,
+            store=store,
+            who=who,
+            report=report,
+            apply=apply,
+            reason=reason,
+        )
+
+
+def audited(  # replaced by `audited_action` in the commands that follow
+    operator: Operator,
+    command: str,
+    *,
+    arguments: Mapping[str, Any],
+    reason: str | None,
+    goes_on: int | None = None,
+) -> AbstractAsyncContextManager[AuditRow]:
+    """Run the body under an audit row."""
+    operator.reason = reason or ""
+    return audited_action(operator, command, arguments=arguments, resumes=goes_on)

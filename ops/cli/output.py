@@ -18,6 +18,11 @@ WIDTH = 120  # where there is no terminal that has one
 _MARKS = {"ok": "ok", "missing": "MISSING", "optional": "-"}
 
 
+def dry_run(effect: str, action: str) -> str:
+    """Return the last sentence of every dry run."""
+    return f"Dry run: {effect}. To {action}: add --apply --reason TEXT."
+
+
 def show_files(report: dict[str, Any], *, as_json: bool) -> None:
     """The files of a report, each on a line."""
     if as_json:

@@ -28,7 +28,7 @@ _STATES = {"merging": "joining the segments", "muxing": "putting it under the pi
 TELL_EVERY_S = 2.0
 
 
-def telling(say: Callable[[str], None], what: str) -> Callable[[int, int], None]:
+def progress_reporter(say: Callable[[str], None], what: str) -> Callable[[int, int], None]:
     """A function that says how many of how many `what` are done, not too often."""
     said_at = time.monotonic()
 

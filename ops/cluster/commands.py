@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from ops.cli.exit_codes import answering, print_json
+from ops.cli.exit_codes import print_json, report_errors
 from ops.cli.options import Json
 from ops.cluster.acls import grants
 from ops.cluster.prepare import prepare as run_prepare
@@ -18,7 +18,7 @@ def prepare(
     as_json: Json = False,
 ) -> None:
     """Make the topics and the bucket that are missing, and end."""
-    with answering(as_json=as_json):
+    with report_errors(as_json=as_json):
         say = Console(quiet=as_json, soft_wrap=True).print
         told = run_prepare(within_s=within, say=say)
         if as_json:
@@ -36,7 +36,7 @@ def acls(
     ] = "admin.properties",
 ) -> None:
     """Print the kafka-acls commands that give each service its rights, and no others."""
-    with answering(as_json=False):
+    with report_errors(as_json=False):
         kafka = KafkaSettings.from_environment()
         for grant in grants(kafka):
             print(grant.command(kafka.bootstrap_servers, config))

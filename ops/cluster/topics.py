@@ -7,17 +7,18 @@ topics too, before there is a database to audit in.
 I/O: Kafka; PostgreSQL for the audit.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import typer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from rich.table import Table
 
-from ops.cli.exit_codes import CommandError, Exit, answering, print_json
-from ops.cli.operator import Operator, audited, run
+from ops.cli.exit_codes import CommandError, Exit
+from ops.cli.operator import Operator, audited_action, operator_command
 from ops.cli.options import Apply, DataDir, Json, Reason
-from ops.cli.output import plain, wide
+from ops.cli.output import dry_run, wide
 from ops.cluster.topic_diff import (
     KEYS,
     Difference,
@@ -58,16 +59,10 @@ def topics(
     as_json: Json = False,
 ) -> None:
     """Say which topics are not as they should be; --apply makes and raises, and lowers nothing."""
-    with answering(as_json=as_json):
-        told = run(
-            lambda operator: _topics(operator, apply=apply, reason=reason),
-            as_json=as_json,
-            data_dir=data_dir,
-        )
-        if as_json:
-            print_json(told)
-        else:
-            _show(told)
+    with operator_command(
+        apply=apply, reason=reason, data_dir=data_dir, as_json=as_json
+    ) as command:
+        told = command.run(_topics, lines=_lines)
         if any(is_left(one, applied=told["applied"]) for one in told["differences"]):
             raise typer.Exit(Exit.FAILED)
 
@@ -106,21 +101,21 @@ async def compared(admin: AIOKafkaAdminClient, settings: KafkaSettings) -> Compa
     return Compared(wanted=want, differences=compare(want, found), can_tell=can_tell)
 
 
-async def _topics(operator: Operator, *, apply: bool, reason: str | None) -> dict[str, Any]:
+async def _topics(operator: Operator) -> dict[str, Any]:
     async with admin_client(operator.kafka) as admin:
         found = await compared(admin, operator.kafka)
         told = _told(found)
-        if not apply:
+        if not operator.apply:
             return told
         if not found.can_tell:
             raise CommandError(Exit.REFUSED, STAND_IN)
         arguments = {"partitions": operator.kafka.partitions}
-        async with audited(operator, "topics", arguments=arguments, reason=reason) as audit:
+        async with audited_action(operator, "topics", arguments=arguments) as row:
             names, set_to = set(missing(found.differences)), changes(found.differences)
             await create_topics(admin, [_new(one) for one in found.wanted if one.name in names])
             await set_topic_configs(admin, set_to)
             done = {"made": sorted(names), "set": set_to}
-            await audit.tell(done)
+            await row.save_progress(done)
     return {**told, "applied": True, **done}
 
 
@@ -147,7 +142,7 @@ def _found(facts: TopicDescription) -> Found:
     return Found(partitions=facts.partitions, replication=facts.replication, configs=facts.configs)
 
 
-def _show(told: dict[str, Any]) -> None:
+def _lines(told: dict[str, Any]) -> Iterator[str | Table]:
     if told["differences"]:
         table = wide("topic", "what", "have", "want", "outcome", folds={"topic", "want"})
         for one in told["differences"]:
@@ -156,13 +151,13 @@ def _show(told: dict[str, Any]) -> None:
             if told["applied"] and one["verdict"] is Verdict.DO:
                 word = "done"
             table.add_row(one["topic"], one["what"], have, shown(one["what"], one["want"]), word)
-        plain().print(table)
+        yield table
     for why in dict.fromkeys(one["why"] for one in told["differences"] if one["why"]):
         which = sorted({one["what"] for one in told["differences"] if one["why"] == why})
-        print(f"{', '.join(which)}: {why}")
+        yield f"{', '.join(which)}: {why}"
     if told["note"]:
-        print(f"note: {told['note']}")
-    print(_last_line(told))
+        yield f"note: {told['note']}"
+    yield _last_line(told)
 
 
 def _last_line(told: dict[str, Any]) -> str:
@@ -171,5 +166,7 @@ def _last_line(told: dict[str, Any]) -> str:
     to_do = sum(one["verdict"] is Verdict.DO for one in told["differences"])
     if told["applied"]:
         return f"{to_do} of {len(told['differences'])} differences are gone"
-    way = "; --apply --reason does it" if to_do else ""
-    return f"{to_do} of {len(told['differences'])} differences can be mended here{way}"
+    count = len(told["differences"])
+    if not to_do:
+        return f"0 of {count} differences can be corrected by this command"
+    return dry_run(f"{to_do} of {count} differences would be corrected", "correct them")

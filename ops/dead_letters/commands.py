@@ -8,10 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
-from ops.cli.exit_codes import HELP, CommandError, Exit, answering, print_json
-from ops.cli.operator import Operator, run
+from ops.cli.exit_codes import HELP, CommandError, Exit, print_json, report_errors
+from ops.cli.operator import Operator, run_with_operator
 from ops.cli.options import DataDir, Json
-from ops.cli.progress import telling
+from ops.cli.progress import progress_reporter
 from ops.dead_letters.discard import discard
 from ops.dead_letters.letter import (
     Letter,
@@ -53,14 +53,14 @@ def list_letters(
     as_json: Json = False,
 ) -> None:
     """Say how many dead letters wait, of which reason, and list the newest."""
-    with answering(as_json=as_json):
+    with report_errors(as_json=as_json):
         selection = LetterSelection(topic=topic, job_id=job, run=run_, died_of=died_of)
         _ = selection.topics
 
         async def body(operator: Operator) -> dict[str, Any]:
             return await _listed(operator, selection, every=every, limit=limit)
 
-        told = run(body, as_json=as_json, data_dir=data_dir)
+        told = run_with_operator(body, as_json=as_json, data_dir=data_dir)
         if as_json:
             print_json(told)
             return
@@ -76,7 +76,7 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Show one dead letter whole: key, value, and every header, the original ones too."""
-    with answering(as_json=as_json):
+    with report_errors(as_json=as_json):
         topic, number, offset = parsed(place)
 
         async def body(operator: Operator) -> dict[str, Any]:
@@ -86,7 +86,7 @@ def show(
                         return await _one(operator, reader, span, offset)
             raise CommandError(Exit.REFUSED, f"there is no dead letter {place}")
 
-        told = run(body, as_json=as_json, data_dir=data_dir)
+        told = run_with_operator(body, as_json=as_json, data_dir=data_dir)
         if as_json:
             print_json(told)
             return
@@ -114,7 +114,7 @@ async def _listed(
     requeues_max = RequeueSettings.from_environment().requeues_max
     async with reading(operator.kafka) as reader:
         spans, fates = await looked_at(operator, reader, selection)
-        tell = telling(operator.say, "dead letters looked at")
+        tell = progress_reporter(operator.report, "dead letters looked at")
         found: list[tuple[Letter, LetterState]] = []
         async for letter in letters_in(reader, spans, tell=tell):
             state = letter.state(fates.get(letter.place), requeues_max=requeues_max)

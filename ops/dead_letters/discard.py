@@ -12,10 +12,10 @@ from typing import Annotated, Any
 
 import typer
 
-from ops.cli.exit_codes import CommandError, Exit, answering, print_json
-from ops.cli.operator import Operator, audited, run
+from ops.cli.exit_codes import CommandError, Exit, print_json, report_errors
+from ops.cli.operator import Operator, audited, run_with_operator
 from ops.cli.options import Apply, DataDir, Json, Reason
-from ops.cli.progress import telling
+from ops.cli.progress import progress_reporter
 from ops.dead_letters.letter import Lane, Letter, LetterSelection, letters_in
 from ops.dead_letters.requeue import standing
 from ops.dead_letters.selection import (
@@ -76,10 +76,10 @@ def discard(
     Their runs stay parked without --release. The jobs have failed already: whoever asks for one
     again begins a new run.
     """
-    with answering(as_json=as_json):
+    with report_errors(as_json=as_json):
         selection = selected(topic, job=job, run=run_, died_of=died_of, place=place)
         wish = Wish(apply=apply, release=release, reason=reason)
-        told = run(
+        told = run_with_operator(
             lambda operator: _discard(operator, selection, wish), as_json=as_json, data_dir=data_dir
         )
         if as_json:
@@ -105,7 +105,7 @@ async def _discard(operator: Operator, selection: LetterSelection, wish: Wish) -
         reason=wish.reason,
         goes_on=None if earlier is None else earlier.id,
     ) as row:
-        await row.tell({"spans": [], "letters": len(found.letters)})
+        await row.save_progress({"spans": [], "letters": len(found.letters)})
         await _put_away(operator, found, row.number)
     return {**told, "applied": True, "discard": row.number}
 
@@ -118,7 +118,7 @@ async def _found(
     earlier: Action | None,
 ) -> Found:
     spans, fates = await looked_at(operator, reader, selection)
-    tell = telling(operator.say, "dead letters looked at")
+    tell = progress_reporter(operator.report, "dead letters looked at")
     letters = [one async for one in letters_in(reader, spans, tell=tell)]
     if not wish.release and earlier is None:
         check_places(selection, {letter.place for letter in letters}, fates)

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
-from ops.cli.operator import Audit, Operator
+from ops.cli.operator import AuditRow, Operator
 from ops.dead_letters.letter import Lane, Letter, letters_in, once, place_of, place_text
 from ops.kafka_log.reader import LogReader, Span
 from ops.kafka_log.replay_run import Pace, written_since
@@ -69,13 +69,13 @@ class Requeue:
 
     operator: Operator
     reader: LogReader
-    row: Audit
+    row: AuditRow
     stretches: Stretches
     lanes: list[list[Letter]]
 
     async def begin(self) -> None:
         """Mark the letters, all or none: from here on they are this requeue's."""
-        await self.row.tell(self.stretches.progress(total=self.total, copied=0))
+        await self.row.save_progress(self.stretches.progress(total=self.total, copied=0))
         await self._mark(letter for lane in self.lanes for letter in lane)
 
     async def run(self, *, rate: float | None, tell: Tell) -> int:
@@ -99,7 +99,9 @@ class Requeue:
             for chunk in _chunks(self.lanes):
                 async for count in self._put_back(chunk, there, publisher, pace):
                     copied += count
-                    await self.row.tell(self.stretches.progress(total=total, copied=copied))
+                    await self.row.save_progress(
+                        self.stretches.progress(total=total, copied=copied)
+                    )
                     tell(copied, total)
         finally:
             await publisher.stop()
@@ -182,7 +184,7 @@ class Requeue:
         wanted = {letter.place for lane in lanes for letter in once(lane)} - there
         found = {(one.topic, one.partition, one.offset): one async for one in self._read(wanted)}
         for place in sorted(wanted - set(found)):
-            self.operator.say(f"{place_text(place)} is gone by its age: left out")
+            self.operator.report(f"{place_text(place)} is gone by its age: left out")
         lines = [[one for one in once(lane) if one.place in there | set(found)] for lane in lanes]
         copies = [
             copy_of(found[letter.place], letter, number=self.row.number, is_last=letter is line[-1])

@@ -11,10 +11,10 @@ from typing import Annotated, Any
 
 import typer
 
-from ops.cli.exit_codes import GOES_ON, CommandError, Exit, answering, print_json
-from ops.cli.operator import Operator, audited, run
+from ops.cli.exit_codes import RESUMABLE, CommandError, Exit, print_json, report_errors
+from ops.cli.operator import Operator, audited, run_with_operator
 from ops.cli.options import Apply, DataDir, Json, Reason
-from ops.cli.progress import telling
+from ops.cli.progress import progress_reporter
 from ops.dead_letters.letter import Lane, LetterSelection, RequeueSettings, letters_in
 from ops.dead_letters.requeue import Requeue, Stretches, standing
 from ops.dead_letters.requeue_plan import UNDER_WAY, Gathered, gather, gather_again
@@ -79,10 +79,10 @@ def requeue(
     What is mended goes on; what fails again is a dead letter again, and counts up. After an
     interruption the same command goes on where it stopped.
     """
-    with answering(as_json=as_json, interrupted=GOES_ON):
+    with report_errors(as_json=as_json, interrupted=RESUMABLE):
         selection = selected(topic, job=job, run=run_, died_of=died_of, place=place)
         wish = Wish(apply=apply, quarantined=quarantined, rate=rate, reason=reason)
-        told = run(
+        told = run_with_operator(
             lambda operator: _requeue(operator, selection, wish), as_json=as_json, data_dir=data_dir
         )
         if as_json:
@@ -127,7 +127,9 @@ async def _applied(
         if not found.is_marked:
             await work.begin()
         try:
-            copied = await work.run(rate=wish.rate, tell=telling(operator.say, "records put back"))
+            copied = await work.run(
+                rate=wish.rate, tell=progress_reporter(operator.report, "records put back")
+            )
         except RetryableError as error:
             end = f"{error}; when it is back, the same command goes on where this stopped"
             raise RetryableError(end) from error.__cause__
@@ -146,7 +148,7 @@ async def _found(
     letters = [
         one
         async for one in letters_in(
-            reader, spans, tell=telling(operator.say, "dead letters looked at")
+            reader, spans, tell=progress_reporter(operator.report, "dead letters looked at")
         )
     ]
     if earlier is not None and any(one.action == earlier.id for one in fates.values()):

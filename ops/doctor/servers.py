@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from aiokafka.errors import KafkaError
 
 from ops.cli.check import Check
-from ops.cli.operator import KAFKA_VARIABLE, take_stack
+from ops.cli.operator import KAFKA_VARIABLE, use_local_stack
 from ops.cli.settings import CommandSettings
 from ops.cluster.topic_diff import Verdict
 from ops.cluster.topics import STAND_IN, compared
@@ -41,7 +41,7 @@ _NAMED = 3  # topics that a line names
 def named(settings: CommandSettings) -> bool:
     """Whether there are servers to look at: the environment names some, or a stack runs here."""
     environment = os.environ  # noqa: TID251 - a command's start: is anything named at all?
-    if KAFKA_VARIABLE not in environment and take_stack(settings.home.folder):
+    if KAFKA_VARIABLE not in environment and use_local_stack(settings.home.folder):
         return True
     return any(environment.get(name) for name in VARIABLES)
 

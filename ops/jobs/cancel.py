@@ -1,4 +1,4 @@
-"""Cancel: the command that stops a run, with or without the services.
+"""The cancel command: stops a run, with or without running services.
 
 I/O: PostgreSQL and Kafka.
 """
@@ -7,12 +7,13 @@ from typing import Annotated, Any
 
 import typer
 
-from ops.cli.exit_codes import CommandError, Exit, answering, print_json
-from ops.cli.operator import Operator, audited, run
+from ops.cli.exit_codes import CommandError, Exit
+from ops.cli.operator import Operator, audited_action, operator_command
 from ops.cli.options import Apply, DataDir, Json, Reason
-from ops.jobs.flush_outbox import published
+from ops.cli.output import dry_run
+from ops.jobs.flush_outbox import flush_outbox
 from services.api.operators import CancelOutcome, plan_cancel
-from services.api.operators import cancel as cancelling
+from services.api.operators import cancel as run_cancellation
 
 
 def cancel(
@@ -26,57 +27,60 @@ def cancel(
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """Stop the newest run of JOB_ID: nothing more is spent on it, what was made stays."""
-    with answering(as_json=as_json):
-        told = run(
-            lambda operator: _cancel(operator, job_id, number, apply=apply, reason=reason),
-            as_json=as_json,
-            data_dir=data_dir,
+    """Stop the newest run of JOB_ID: it costs nothing more; what was generated is kept."""
+    with operator_command(
+        apply=apply, reason=reason, data_dir=data_dir, as_json=as_json
+    ) as command:
+        command.run(
+            lambda operator: _cancel(operator, job_id, number),
+            lines=lambda result: [result["message"]],
         )
-        if as_json:
-            print_json(told)
-        else:
-            print(told["message"])
 
 
-async def _cancel(
-    operator: Operator, job_id: str, number: int | None, *, apply: bool, reason: str | None
-) -> dict[str, Any]:
-    if not apply:
+async def _cancel(operator: Operator, job_id: str, number: int | None) -> dict[str, Any]:
+    if not operator.apply:
         async with operator.database.connection() as connection:
-            plan = _known(job_id, await plan_cancel(connection, job_id, run=number))
-        what = f"run {plan.run} would stop; --apply --reason does it"
-        return _told(plan, applied=False, message=what)
+            plan = _checked(job_id, await plan_cancel(connection, job_id, run=number))
+        message = dry_run(f"run {plan.run} would be cancelled", "cancel it")
+        return _result(plan, applied=False, message=message)
     arguments = {"job_id": job_id, "run": number}
-    async with audited(operator, "cancel", arguments=arguments, reason=reason) as audit:
+    async with audited_action(operator, "cancel", arguments=arguments) as row:
         async with operator.database.transaction() as connection:
-            done = _known(
+            cancelled = _checked(
                 job_id,
-                await cancelling.cancel(
-                    connection, job_id, run=number, reason=reason or "", now=operator.clock.now()
+                await run_cancellation.cancel(
+                    connection,
+                    job_id,
+                    run=number,
+                    reason=operator.reason,
+                    now=operator.clock.now(),
                 ),
             )
-        left = "" if await published(operator) else "; the api's relay publishes it"
-        told = _told(done, applied=True, message=done.message + left)
-        await audit.tell(told)
-        return told
+        is_flushed = await flush_outbox(operator)
+        relay_note = "" if is_flushed else "; the api's relay publishes it"
+        result = _result(cancelled, applied=True, message=cancelled.message + relay_note)
+        await row.save_progress(result)
+        return result
 
 
-def _known(job_id: str, found: CancelOutcome | None) -> CancelOutcome:
-    """`found`, if there is something to stop."""
-    if found is None:
-        raise CommandError(Exit.REFUSED, f"there is no job {job_id}")
-    if not found.is_cancelling:
-        raise CommandError(Exit.REFUSED, found.message)
-    return found
+def _checked(job_id: str, cancelled: CancelOutcome | None) -> CancelOutcome:
+    """Return `cancelled`.
+
+    Raises:
+        CommandError: the job or run does not exist, or has ended.
+    """
+    if cancelled is None:
+        raise CommandError(Exit.REFUSED, f"job {job_id} not found")
+    if not cancelled.is_cancelling:
+        raise CommandError(Exit.REFUSED, cancelled.message)
+    return cancelled
 
 
-def _told(found: CancelOutcome, *, applied: bool, message: str) -> dict[str, Any]:
-    status = found.status.value if found.status else None
+def _result(cancelled: CancelOutcome, *, applied: bool, message: str) -> dict[str, Any]:
     return {
-        "job_id": found.job_id,
-        "run": found.run,
-        "status_before": status,
+        "job_id": cancelled.job_id,
+        "run": cancelled.run,
+        "status_before": cancelled.status.value if cancelled.status else None,
         "applied": applied,
         "message": message,
     }

@@ -11,10 +11,10 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from ops.cli.exit_codes import CommandError, Exit, answering, print_json
-from ops.cli.operator import Operator, run
+from ops.cli.exit_codes import CommandError, Exit, print_json, report_errors
+from ops.cli.operator import Operator, run_with_operator
 from ops.cli.options import DataDir, Json
-from ops.cli.progress import telling
+from ops.cli.progress import progress_reporter
 from ops.kafka_log.reader import LogReader, reading
 from ops.kafka_log.selection import REPLAY_ID, REPLAY_ORIGIN
 from services.api.operators import Action, audit, dollars, run_state
@@ -61,8 +61,10 @@ class Told:
 
 def job(job_id: str, *, data_dir: DataDir = None, as_json: Json = False) -> None:
     """Tell the story of JOB_ID: every event with its offset, its cost, and who said it again."""
-    with answering(as_json=as_json):
-        told = run(lambda operator: _job(operator, job_id), as_json=as_json, data_dir=data_dir)
+    with report_errors(as_json=as_json):
+        told = run_with_operator(
+            lambda operator: _job(operator, job_id), as_json=as_json, data_dir=data_dir
+        )
         if as_json:
             print_json(told)
             return
@@ -97,7 +99,7 @@ def _redrive(action: Action) -> dict[str, Any]:
 
 async def _story(operator: Operator, reader: LogReader, job_id: str, since: datetime | None) -> Any:
     """Every record of the job, in no order."""
-    tell = telling(operator.say, "records looked at")
+    tell = progress_reporter(operator.report, "records looked at")
     topics = [name for one in EVENT_TOPICS for name in (one.name, one.dead_letters)]
     spans = [span for topic in topics for span in await reader.spans(topic)]
     total, done = sum(span.length for span in spans), 0

@@ -15,8 +15,8 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from ops.cli.exit_codes import CommandError, Exit, answering, print_json
-from ops.cli.operator import Operator, run
+from ops.cli.exit_codes import CommandError, Exit, print_json, report_errors
+from ops.cli.operator import Operator, run_with_operator
 from ops.cli.options import DataDir, Json, Moment, utc
 from ops.cli.output import plain, wide
 from services.api.operators import LISTED, UNFINISHED, JobSummary, dollars, job_list
@@ -46,7 +46,7 @@ def jobs(
     as_json: Json = False,
 ) -> None:
     """List the newest jobs: how each stands, what it cost, and why it failed or waits."""
-    with answering(as_json=as_json):
+    with report_errors(as_json=as_json):
         wanted = statuses_of([*(status or []), *(["failed"] if failed else [])])
         if waiting:
             wanted &= frozenset(UNFINISHED)
@@ -58,7 +58,7 @@ def jobs(
                 operator, wanted, since=utc(since), after=after, waiting=waiting, limit=limit
             )
 
-        told = run(body, as_json=as_json, data_dir=data_dir)
+        told = run_with_operator(body, as_json=as_json, data_dir=data_dir)
         if as_json:
             print_json(told)
             return

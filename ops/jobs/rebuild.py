@@ -1,6 +1,6 @@
-"""Rebuild: the command that holds the api's rows against the log, and mends them if asked.
+"""The rebuild command: compares the api's rows with the log, and corrects them with --apply.
 
-Dry by default. The api may run. Ctrl-C leaves every row as it was.
+The api may run meanwhile. Ctrl-C leaves every row unchanged.
 
 I/O: Kafka and PostgreSQL.
 """
@@ -10,90 +10,85 @@ from typing import Annotated, Any
 
 import typer
 
-from ops.cli.exit_codes import CommandError, Exit, answering, print_json
-from ops.cli.operator import Operator, audited, run
+from ops.cli.exit_codes import CommandError, Exit
+from ops.cli.operator import Operator, audited_action, operator_command
 from ops.cli.options import DataDir, Json, Reason
-from ops.cli.progress import telling
+from ops.cli.output import dry_run
+from ops.cli.progress import progress_reporter
 from services.api.operators import ProjectionRebuild, RebuildError, RebuildReport
 from shared.errors import RetryableError
 
-STATEMENT_S = 600.0  # all rows are compared in one
+STATEMENT_TIMEOUT_S = 600.0  # one statement compares all rows
 
 
 def rebuild(
     *,
-    apply: Annotated[bool, typer.Option("--apply", help="Write what differs.")] = False,
+    apply: Annotated[bool, typer.Option("--apply", help="Write the rows that differ.")] = False,
     reason: Reason = None,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """Read every event from the beginning; say which rows of the api differ, and mend them.
+    """Compare the api's rows with every event of the log; --apply corrects them.
 
-    Ends with 1 if rows differ and --apply was not given.
+    Exit code 1 if rows differ and --apply was not given.
     """
-    with answering(as_json=as_json):
-        rebuilt = run(
-            lambda operator: _asked(operator, apply=apply, reason=reason),
-            as_json=as_json,
-            data_dir=data_dir,
-        )
-        if as_json:
-            print_json(told(rebuilt))
-        else:
-            for line in lines(rebuilt):
-                print(line)
+    with operator_command(
+        apply=apply, reason=reason, data_dir=data_dir, as_json=as_json
+    ) as command:
+        rebuilt = command.run(_audited_rebuild, lines=lines, document=as_document)
         if not rebuilt.identical and not apply:
             raise typer.Exit(Exit.FAILED)
 
 
-async def _asked(operator: Operator, *, apply: bool, reason: str | None) -> RebuildReport:
-    if not apply:
-        return await _rebuilt(operator, apply=False)
-    async with audited(operator, "rebuild", arguments={}, reason=reason) as row:
-        rebuilt = await _rebuilt(operator, apply=True)
-        await row.tell(told(rebuilt))
+async def _audited_rebuild(operator: Operator) -> RebuildReport:
+    if not operator.apply:
+        return await _rebuild(operator)
+    async with audited_action(operator, "rebuild", arguments={}) as row:
+        rebuilt = await _rebuild(operator)
+        await row.save_progress(as_document(rebuilt))
         return rebuilt
 
 
-async def _rebuilt(operator: Operator, *, apply: bool) -> RebuildReport:
-    database = operator.settings.database.model_copy(update={"timeout_s": STATEMENT_S})
+async def _rebuild(operator: Operator) -> RebuildReport:
+    database = operator.settings.database.model_copy(update={"timeout_s": STATEMENT_TIMEOUT_S})
     rebuilding = ProjectionRebuild(
         settings=operator.settings.model_copy(update={"database": database}),
         clock=operator.clock,
         log=operator.log,
-        tell=telling(operator.say, "records"),
+        tell=progress_reporter(operator.report, "records read"),
     )
     try:
-        return await rebuilding.run(apply=apply)
+        return await rebuilding.run(apply=operator.apply)
     except RebuildError as error:
         raise CommandError(Exit.REFUSED, str(error)) from error
     except RetryableError as error:
-        raise RetryableError(f"nothing was changed: {error}") from error.__cause__
+        raise RetryableError(f"{error}; nothing was changed") from error.__cause__
 
 
-def told(rebuilt: RebuildReport) -> dict[str, Any]:
-    """The outcome for scripts."""
+def as_document(rebuilt: RebuildReport) -> dict[str, Any]:
+    """Return the result for `--json` and the audit."""
     return {**asdict(rebuilt), "identical": rebuilt.identical}
 
 
 def lines(rebuilt: RebuildReport) -> list[str]:
-    """The outcome in words."""
-    found = [f"{rebuilt.records} records of epoch {rebuilt.epoch} read"]
+    """Return the result as text."""
+    text = [f"{rebuilt.records} records of epoch {rebuilt.epoch} read"]
     if rebuilt.partitions_cut:
-        found.append(
-            f"the first records of {rebuilt.partitions_cut} partitions are gone by age: "
-            f"{rebuilt.jobs_left} older jobs were left as they are"
+        text.append(
+            f"retention removed the first records of {rebuilt.partitions_cut} partitions: "
+            f"{rebuilt.jobs_left} older jobs were not compared"
         )
     for name, table in rebuilt.tables.items():
-        found.append(
-            f"{name}: {table.same} the same, {table.different} different, {table.missing} missing, "
+        text.append(
+            f"{name}: {table.same} equal, {table.different} different, {table.missing} missing, "
             f"{table.not_on_the_log} not on the log"
         )
-        found += [f"  {example}" for example in table.examples]
+        text += [f"  {example}" for example in table.examples]
     if rebuilt.identical:
-        found.append("every row says what the log says")
+        text.append("All rows match the log.")
     elif rebuilt.applied:
-        found.append("written: every row says what the log says now")
+        text.append("Corrected: all rows match the log now.")
     else:
-        found.append("nothing was written; --apply --reason writes what differs")
-    return found
+        count = sum(table.different + table.missing for table in rebuilt.tables.values())
+        text.append(dry_run(f"{count} rows would be written", "write them"))
+    return text

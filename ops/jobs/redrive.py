@@ -13,10 +13,10 @@ from typing import Annotated, Any
 
 import typer
 
-from ops.cli.exit_codes import CommandError, Exit, answering, print_json
-from ops.cli.operator import Operator, audited, run
+from ops.cli.exit_codes import CommandError, Exit, print_json, report_errors
+from ops.cli.operator import Operator, audited, run_with_operator
 from ops.cli.options import Apply, DataDir, Json, Reason
-from ops.jobs.flush_outbox import published
+from ops.jobs.flush_outbox import flush_outbox
 from ops.jobs.redrive_plan import check_kept, lines, plan_of
 from services.api.operators import (
     Action,
@@ -57,13 +57,13 @@ def redrive(
     Without an option: what the run that failed still lacks. A kept scene behind one that is made
     anew is bridged: both sound together for a moment where it begins.
     """
-    with answering(as_json=as_json):
+    with report_errors(as_json=as_json):
         named = {"--scene": scene, "--from": first, "--stage": stage}
         given = [option for option, value in named.items() if value is not None]
         if len(given) > 1:
             raise CommandError(Exit.USAGE, f"{' and '.join(given)}: name one of them")
         wish = RedriveRequest(scene=scene, first=first, stage=stage)
-        told = run(
+        told = run_with_operator(
             lambda operator: _redrive(operator, job_id, wish, apply=apply, reason=reason),
             as_json=as_json,
             data_dir=data_dir,
@@ -131,7 +131,7 @@ async def _gone_on(operator: Operator, begun: Action, *, reason: str | None) -> 
 
 async def _followed(operator: Operator, told: dict[str, Any]) -> str:
     """Publish what was asked for; how to follow it."""
-    left = "" if await published(operator) else "the api's relay publishes it; "
+    left = "" if await flush_outbox(operator) else "the api's relay publishes it; "
     job = shlex.quote(told["job_id"])
     return f"{left}follow run {told['run']} with: segue status {job} --watch"
 

@@ -13,8 +13,8 @@ from datetime import UTC, datetime
 from rich.console import Console
 from rich.table import Table
 
-from ops.cli.exit_codes import answering, print_json
-from ops.cli.operator import Operator, run
+from ops.cli.exit_codes import print_json, report_errors
+from ops.cli.operator import Operator, run_with_operator
 from ops.cli.options import DataDir, Json
 from ops.kafka_log.reader import LogReader, Span, reading
 from services.api.operators import rebuild
@@ -39,8 +39,8 @@ class Lag:
 
 def lag(*, data_dir: DataDir = None, as_json: Json = False) -> None:
     """Say how far each service is behind on each topic, in records and in seconds."""
-    with answering(as_json=as_json):
-        found = run(_lag, as_json=as_json, data_dir=data_dir)
+    with report_errors(as_json=as_json):
+        found = run_with_operator(_lag, as_json=as_json, data_dir=data_dir)
         if as_json:
             print_json({"lag": [asdict(one) for one in found]})
             return

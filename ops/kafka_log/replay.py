@@ -11,10 +11,10 @@ from typing import Annotated, Any
 
 import typer
 
-from ops.cli.exit_codes import GOES_ON, CommandError, Exit, answering, print_json
-from ops.cli.operator import Operator, audited, run
+from ops.cli.exit_codes import RESUMABLE, CommandError, Exit, print_json, report_errors
+from ops.cli.operator import Operator, audited, run_with_operator
 from ops.cli.options import Apply, DataDir, Json, Moment, Reason, utc
-from ops.cli.progress import telling
+from ops.cli.progress import progress_reporter
 from ops.kafka_log.exclusive import alone, interrupted
 from ops.kafka_log.reader import LogReader, reading
 from ops.kafka_log.replay_run import Replay, progress, spans_of
@@ -64,7 +64,7 @@ def replay(
     Work that is done is recognised and neither paid nor changed. After an interruption the same
     command goes on where it stopped.
     """
-    with answering(as_json=as_json, interrupted=GOES_ON):
+    with report_errors(as_json=as_json, interrupted=RESUMABLE):
         selection = Selection(
             topic=topic,
             job_id=job,
@@ -75,7 +75,7 @@ def replay(
             until=utc(until),
         )
         wish = Wish(apply=apply, force=force, anew=anew, rate=rate, reason=reason)
-        told = run(
+        told = run_with_operator(
             lambda operator: _replay(operator, selection, wish), as_json=as_json, data_dir=data_dir
         )
         if as_json:
@@ -94,7 +94,9 @@ async def _replay(operator: Operator, selection: Selection, wish: Wish) -> dict[
         earlier = None if wish.anew else await interrupted(operator, COMMAND, arguments)
         spans = await selection.spans(reader) if earlier is None else spans_of(earlier.progress)
         work = Replay(operator=operator, selection=selection, spans=spans)
-        plan, picker = await work.plan(reader, tell=telling(operator.say, "records looked at"))
+        plan, picker = await work.plan(
+            reader, tell=progress_reporter(operator.report, "records looked at")
+        )
         told = _told(operator, plan, picker, goes_on=earlier)
         if not wish.apply:
             return told
@@ -115,19 +117,19 @@ async def _applied(
         goes_on=None if goes_on is None else goes_on.id,
     ) as row:
         if goes_on is None:
-            await row.tell(progress(work.spans, total=total, copied=0))
+            await row.save_progress(progress(work.spans, total=total, copied=0))
         try:
             copied = await work.copy(
                 reader,
                 row,
                 total=total,
                 rate=wish.rate,
-                tell=telling(operator.say, "records said again"),
+                tell=progress_reporter(operator.report, "records said again"),
             )
         except RetryableError as error:
             end = f"{error}; when it is back, the same command goes on where this stopped"
             raise RetryableError(end) from error.__cause__
-        await row.tell(progress(work.spans, total=total, copied=copied))
+        await row.save_progress(progress(work.spans, total=total, copied=copied))
     return {**told, "applied": True, "replay": row.number, "copied": copied}
 
 

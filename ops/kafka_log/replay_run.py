@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ops.cli.operator import Audit, Operator
+from ops.cli.operator import AuditRow, Operator
 from ops.kafka_log.reader import LogReader, Span
 from ops.kafka_log.selection import REPLAY_ID, REPLAY_ORIGIN, Picker, Plan, Selection, origin_of
 from services.api.operators import run_state
@@ -52,7 +52,7 @@ class Replay:
         return plan, picker
 
     async def copy(
-        self, reader: LogReader, audit: Audit, *, total: int, rate: float | None, tell: Tell
+        self, reader: LogReader, audit: AuditRow, *, total: int, rate: float | None, tell: Tell
     ) -> int:
         """Say them again, from where an earlier try of the same stopped; how many there are now.
 
@@ -75,7 +75,7 @@ class Replay:
                         await pace.before(len(batch))
                         await publisher.send_all([_copy(one, audit.number) for one in batch])
                         copied += len(batch)
-                        await audit.tell(progress(self.spans, total=total, copied=copied))
+                        await audit.save_progress(progress(self.spans, total=total, copied=copied))
                         tell(copied, total)
         finally:
             await publisher.stop()

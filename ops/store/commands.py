@@ -8,9 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
-from ops.cli.exit_codes import CommandError, Exit, answering, print_json
-from ops.cli.operator import Operator, audited, run
+from ops.cli.exit_codes import CommandError, Exit
+from ops.cli.operator import Operator, audited_action, operator_command
 from ops.cli.options import Apply, DataDir, Json, Reason
+from ops.cli.output import dry_run
 from ops.store.retention import Kind, Known, RetentionSettings, needless
 from services.api.operators import retention as rows
 from shared.contract import ids
@@ -57,18 +58,13 @@ def sweep(
     How long something is kept is for the SEGUE_…_RETENTION_DAYS settings to say. Ctrl-C is
     harmless: what is deleted was needless, and the rest is found again.
     """
-    with answering(as_json=as_json):
+    with operator_command(
+        apply=apply, reason=reason, data_dir=data_dir, as_json=as_json
+    ) as command:
         retention = RetentionSettings.from_environment()
-        swept = run(
-            lambda operator: swept_by(operator, retention, apply=apply, reason=reason),
-            as_json=as_json,
-            data_dir=data_dir,
+        command.run(
+            lambda operator: swept_by(operator, retention), lines=lines, document=Swept.as_json
         )
-        if as_json:
-            print_json(swept.as_json())
-            return
-        for line in lines(swept):
-            print(line)
 
 
 @store.command()
@@ -81,7 +77,7 @@ def link(
 ) -> None:
     """Print an address that reads one object, without an account, for a while."""
 
-    async def body(operator: Operator) -> str:
+    async def body(operator: Operator) -> dict[str, Any]:
         try:
             found = await operator.store.stat(key)
             url = operator.store.presigned_url(key, ttl_s=ttl)
@@ -92,14 +88,10 @@ def link(
         if url is None:
             place = operator.settings.store.folder
             raise CommandError(Exit.REFUSED, f"a folder has no server: the file is {place}/{key}")
-        return url
+        return {"url": url, "ttl_s": ttl}
 
-    with answering(as_json=as_json):
-        url = run(body, as_json=as_json, data_dir=data_dir)
-        if as_json:
-            print_json({"url": url, "ttl_s": ttl})
-        else:
-            print(url)
+    with operator_command(data_dir=data_dir, as_json=as_json) as command:
+        command.run(body, lines=lambda result: [result["url"]])
 
 
 def lines(swept: Swept) -> list[str]:
@@ -108,27 +100,24 @@ def lines(swept: Swept) -> list[str]:
         f"{kind.value:<8} {swept.objects[kind]:>8} objects {_size(swept.size_bytes[kind]):>10}"
         for kind in Kind
     ]
-    end = "deleted" if swept.applied else "nothing was deleted; --apply --reason does it"
-    return [f"{swept.looked_at} objects looked at; nobody needs:", *told, end]
+    count = sum(swept.objects.values())
+    end = dry_run(f"{count} objects would be deleted", "delete them")
+    if swept.applied:
+        end = f"{count} objects deleted"
+    return [f"{swept.looked_at} objects scanned; eligible for deletion:", *told, end]
 
 
-async def swept_by(
-    operator: Operator, retention: RetentionSettings, *, apply: bool, reason: str | None
-) -> Swept:
-    """Sweep, or say what a sweep would do.
-
-    Raises:
-        CommandError: it is to be done and no reason was given.
-    """
-    if not apply:
+async def swept_by(operator: Operator, retention: RetentionSettings) -> Swept:
+    """Sweep, or count what a sweep would delete."""
+    if not operator.apply:
         return await _walk(operator, retention, Swept())
     arguments = retention.model_dump(mode="json")
-    async with audited(operator, "store sweep", arguments=arguments, reason=reason) as audit:
+    async with audited_action(operator, "store sweep", arguments=arguments) as row:
         swept = Swept(applied=True)
         try:
             return await _walk(operator, retention, swept)
         finally:
-            await audit.tell(swept.as_json())
+            await row.save_progress(swept.as_json())
 
 
 async def _walk(operator: Operator, retention: RetentionSettings, swept: Swept) -> Swept:
@@ -137,7 +126,7 @@ async def _walk(operator: Operator, retention: RetentionSettings, swept: Swept) 
     async for found in operator.store.list_objects(""):
         swept.looked_at += 1
         if swept.looked_at % TELL_EVERY == 0:
-            operator.say(f"{swept.looked_at} objects, {sum(swept.objects.values())} needless")
+            operator.report(f"{swept.looked_at} objects, {sum(swept.objects.values())} needless")
         kind = needless(found, known, retention, now=now)
         if kind is None or not await _still(operator, kind, found.key):
             continue

@@ -16,8 +16,8 @@ from typing import Annotated
 import typer
 from rich.live import Live
 
-from ops.cli.exit_codes import CommandError, Exit, answering, print_json
-from ops.cli.operator import Operator, run
+from ops.cli.exit_codes import CommandError, Exit, print_json, report_errors
+from ops.cli.operator import Operator, run_with_operator
 from ops.cli.options import DataDir
 from ops.cli.output import plain
 from ops.cli.settings import CommandSettings
@@ -56,7 +56,7 @@ def watch(
     as_json: Annotated[bool, typer.Option("--json", help="One look as JSON, and end.")] = False,
 ) -> None:
     """Show services, lag, jobs by stage, spending and dead letters, until Ctrl-C (exit code 0)."""
-    with answering(as_json=as_json):
+    with report_errors(as_json=as_json):
         urls = addresses(ask or CommandSettings.from_environment().service_urls.split(","))
 
         async def body(operator: Operator) -> Snapshot:
@@ -65,7 +65,7 @@ def watch(
                 return await watcher.look()
             return await _watch(watcher, Pace(every_s=every, for_s=within))
 
-        shown = run(body, as_json=as_json, data_dir=data_dir)
+        shown = run_with_operator(body, as_json=as_json, data_dir=data_dir)
         if as_json:
             print_json(told_of(shown))
         elif once or plain().is_terminal:

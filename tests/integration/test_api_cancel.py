@@ -215,4 +215,4 @@ async def test_the_command_cancels_without_an_api(line: Line, replicate: Replica
     assert [(value_of(one)["run"], value_of(one)["reason"]) for one in said] == [(1, "by hand")]
     assert late[0] == nobody[0] == 4
     assert "has ended" in late[1]["error"]
-    assert "there is no job" in nobody[1]["error"]
+    assert "not found" in nobody[1]["error"]

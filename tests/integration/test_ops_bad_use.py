@@ -112,7 +112,7 @@ async def test_who_may_not_write_to_postgresql_is_told_so_and_changes_nothing(
         assert look[0] == (4 if words[0] == "rebuild" else 0), (words, look)
         assert answer[0] == 4, (words, answer)
         assert "permission denied" in answer[1]["error"], (words, answer)
-        assert "ask for that right" in answer[1]["error"], (words, answer)
+        assert "grant this role the right" in answer[1]["error"], (words, answer)
     assert await everything(ground) == before
 
 

@@ -210,10 +210,12 @@ async def test_a_bucket_is_swept_as_a_folder_is(house: House, minio: StoreSettin
             database=rows,
             store=store,
             who="somebody",
-            say=lambda _: None,
+            report=lambda _: None,
+            apply=True,
+            reason="to see",
             clock=LaterClock(),
         )
-        swept: Swept = await swept_by(operator, RetentionSettings(), apply=True, reason="to see")
+        swept: Swept = await swept_by(operator, RetentionSettings())
         left = [found.key async for found in store.list_objects("")]
     finally:
         await rows.close()

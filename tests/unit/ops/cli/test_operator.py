@@ -25,7 +25,7 @@ def wrapped(cause: KafkaError) -> RetryableError:
         (RetryableError("PostgreSQL is away"), Exit.UNREACHABLE, "PostgreSQL is away"),
         (KafkaConnectionError("gone"), Exit.UNREACHABLE, "Kafka: "),
         (wrapped(KafkaConnectionError("gone")), Exit.UNREACHABLE, "not confirmed"),
-        (TopicAuthorizationFailedError("video.muxed"), Exit.REFUSED, "ask for that right"),
+        (TopicAuthorizationFailedError("video.muxed"), Exit.REFUSED, "permission denied"),
         (wrapped(TopicAuthorizationFailedError("video.muxed")), Exit.REFUSED, "video.muxed"),
     ],
 )
@@ -41,10 +41,10 @@ def test_no_answer_can_be_tried_again_and_no_right_cannot(
     async def body(_: operator.Operator) -> NoReturn:
         raise error
 
-    monkeypatch.setattr(operator, "_settings", lambda _: (None, "somebody"))
+    monkeypatch.setattr(operator, "_settings", lambda _: (None, "an operator", True))
     monkeypatch.setattr(operator, "_operator", no_servers)
 
     with pytest.raises(CommandError, match=told) as raised:
-        operator.run(body, as_json=True)
+        operator.run_with_operator(body, as_json=True)
 
     assert raised.value.code is code
