@@ -139,7 +139,12 @@ async def _prepared(store: ObjectStore, *, log: Logger) -> None:
     try:
         await store.prepare()
     except RetryableError as error:
-        log.warning("store is away", action="store.retried", reason=str(error))
+        log.warning(
+            "store unavailable",
+            action="dependency.unavailable",
+            dependency="store",
+            reason=str(error),
+        )
 
 
 @asynccontextmanager

@@ -97,7 +97,7 @@ class Health:
         listening = listen(settings.host, settings.port, setting="SEGUE_HEALTH_PORT")
         server = HttpServer(health_app(self), listening, stop_s=HTTP_STOP_S)
         await server.start()
-        self.log.info("health port is open", action="service.starting", port=server.port)
+        self.log.info("health port opened", action="health_port.opened", port=server.port)
         try:
             yield
         finally:

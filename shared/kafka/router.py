@@ -76,7 +76,7 @@ class Router:
         """
         event = received.event if isinstance(received, Envelope) else None
         with process_span(received.record, event):
-            self.log.debug("record is taken up", action="record.taken", **_place(received.record))
+            self.log.debug("record received", action="record.received", **_place(received.record))
             await self._routed(received, handle, wait_until_owned)
 
     async def _routed(
@@ -137,7 +137,7 @@ class Router:
             else:
                 self.dead_letters.record_success()
                 self._done(envelope.record)
-                self.log.debug("record is done", action="record.done", attempt=attempt)
+                self.log.debug("record processed", action="record.processed", attempt=attempt)
                 await self._pass(envelope)
                 return True
 
@@ -231,7 +231,7 @@ class Router:
                 return await call()
             except RetryableError as error:
                 self.log.warning(
-                    "waiting for Kafka or the store", action="record.retried", reason=str(error)
+                    "Kafka or store unavailable", action="dependency.unavailable", reason=str(error)
                 )
                 await self.clock.sleep(self.policy.delay_s(attempt, chance=self.chance))
                 attempt += 1

@@ -25,7 +25,7 @@ class StdlibLogHandler(logging.Handler):
             self._logger_of(trace.serving().service).log(
                 record.levelno,
                 "a library says something",
-                action="library.spoke",
+                action="library.logged",
                 library=record.name,
                 reason=record.getMessage(),
                 exc_info=record.exc_info,

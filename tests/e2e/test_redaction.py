@@ -36,11 +36,23 @@ OTLP_KEY = "collector-key-of-tests"
 OUTSIDE = "https://segue.example"  # nobody is there, and nobody needs to be
 #: what a line of each service must have told of its work
 WORKFLOW = {
-    "api": {"request.answered", "job.accepted", "outbox.published", "projection.applied"},
+    "api": {"request.completed", "job.accepted", "outbox.published", "projection.applied"},
     "generator": {
-        *("record.taken", "scene.started", "scene.planned", "claim.created", "provider.asked"),
-        *("provider.polled", "clip.fetched", "clip.measured", "clip.stored", "segment.stored"),
-        *("continuation.chosen", "event.published", "state.kept", "record.done", "store.called"),
+        *(
+            "record.received",
+            "scene.started",
+            "scene.planned",
+            "claim.created",
+            "prediction.submitted",
+        ),
+        *("prediction.polled", "clip.fetched", "clip.measured", "clip.stored", "segment.stored"),
+        *(
+            "continuation.chosen",
+            "event.published",
+            "state.stored",
+            "record.processed",
+            "store.called",
+        ),
     },
     "merger": {"segments.fetched", "clips.joined", "loudness.measured", "track.merged"},
     "muxer": {"video.fetched", "video.planned", "video.checked", "video.muxed"},

@@ -58,7 +58,7 @@ async def test_a_song_that_is_handed_in_opens_the_music_and_a_bad_one_is_told(
     assert scene["origin"] == "fresh"
     assert "is inside this network" in scene["reason"]
     assert scene["warnings"] == [scene["reason"]]
-    assert line.services["generator"].said("style.unusable")
+    assert line.services["generator"].said("style.rejected")
 
     assert halted["audio_status"]["status"] == "failed"
     assert halted["failure"]["code"] == "style_unusable"

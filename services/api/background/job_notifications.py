@@ -45,7 +45,10 @@ class JobNotifications:
                         await pause(stop, CHECK_S)
             except RetryableError as error:
                 self.log.warning(
-                    "listening waits for PostgreSQL", action="store.retried", reason=str(error)
+                    "PostgreSQL unavailable; status streams wait",
+                    action="dependency.unavailable",
+                    dependency="postgres",
+                    reason=str(error),
                 )
                 await pause(stop, AGAIN_S)
         self._wake_all()

@@ -51,7 +51,9 @@ class OutboxRelay:
                     wait_s = AGAIN_S
                     await self._hold(publisher, stop)
             except RetryableError as error:
-                self._log.warning("outbox waits", action="outbox.waiting", reason=str(error))
+                self._log.warning(
+                    "outbox not published", action="outbox.publish_failed", reason=str(error)
+                )
                 await pause(stop, wait_s)
                 wait_s = min(wait_s * 2, AGAIN_S_MAX)
 

@@ -130,7 +130,7 @@ def _install_faults(app: FastAPI, log: Logger) -> None:
 
     @app.exception_handler(RetryableError)
     async def _busy(request: Request, error: RetryableError) -> Response:
-        log.warning("request refused", action="request.refused", reason=str(error))
+        log.warning("request rejected", action="request.rejected", reason=str(error))
         wait_s = RETRY_AFTER_S if error.retry_after_s is None else int(error.retry_after_s) + 1
         return problem_response(
             request,

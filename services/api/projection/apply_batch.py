@@ -93,7 +93,9 @@ class Applier:
             raise
         except Exception as error:  # noqa: BLE001 - a bug stops its record, never the topic
             self.log.warning(
-                "batch failed, one by one now", action="record.retried", reason=repr(error)
+                "batch failed; its records are applied one by one",
+                action="batch.split",
+                reason=repr(error),
             )
             await self._one_by_one(batch)
 

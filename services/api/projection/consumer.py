@@ -91,7 +91,10 @@ class ProjectionConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # ai
                 await self._follow(consumer, stop)
             except (RetryableError, KafkaError, OSError, TimeoutError) as error:
                 self._log.warning(
-                    "projection waits for Kafka", action="record.retried", reason=str(error)
+                    "Kafka unavailable; the projection waits",
+                    action="dependency.unavailable",
+                    dependency="kafka",
+                    reason=str(error),
                 )
             finally:
                 self.following.clear()
@@ -131,7 +134,10 @@ class ProjectionConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # ai
                 self._metrics.is_consuming = True
             except RetryableError as error:
                 self._log.warning(
-                    "projection waits for PostgreSQL", action="record.retried", reason=str(error)
+                    "PostgreSQL unavailable; the projection waits",
+                    action="dependency.unavailable",
+                    dependency="postgres",
+                    reason=str(error),
                 )
                 self._metrics.is_consuming = False
                 self._seek_again(*self._next)
@@ -153,7 +159,11 @@ class ProjectionConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # ai
         try:
             await self._applier.apply(batch)
         except StaleBatchError as error:
-            self._log.warning("stale batch", action="projection.stale", reason=str(error))
+            self._log.warning(
+                "another projector applied this batch",
+                action="projection.superseded",
+                reason=str(error),
+            )
             self._seek_again(partition)
             return
         self._next[partition] = end

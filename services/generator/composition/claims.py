@@ -91,10 +91,10 @@ class Claims:
             await self._provider.ready(within_s=READY_S)
         lease_from = self._clock.monotonic()
         if not await self._create(scene, attempt):
-            self._log.debug("claim is somebody's already", action="claim.found", attempt=attempt)
+            self._log.debug("another attempt holds the claim", action="claim.held", attempt=attempt)
             found = await self._led_to(scene, attempt, request)
             return Prediction(id=found, request=request, adopted=True) if found else None
-        self._log.debug("claim is ours", action="claim.created", attempt=attempt)
+        self._log.debug("claim created", action="claim.created", attempt=attempt)
         try:
             await before_paying()
         except BaseException:  # also where the task is cancelled: nothing was started
@@ -110,8 +110,8 @@ class Claims:
             await self._store.put(scene.prediction_key(attempt), _VOID)
             raise
         self._log.debug(
-            "provider is asked",
-            action="provider.asked",
+            "prediction submitted",
+            action="prediction.submitted",
             attempt=attempt,
             prediction_id=submitted,
             duration_s=request.duration_s,

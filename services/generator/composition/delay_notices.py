@@ -122,8 +122,8 @@ class Delays:
                 await self._publisher.publish(event, traceparent=wait.traceparent)
         except (RetryableError, TimeoutError) as error:
             self._log.warning(
-                "delay not said",
-                action="record.skipped",
+                "delay notice not published",
+                action="event.not_published",
                 job_id=event.job_id,
                 run=event.run,
                 scene_index=event.scene_index,

@@ -215,6 +215,8 @@ async def mind_recovery(app: faust.App, log: Logger) -> None:
         if read is None or read != before:
             before, since = read, loop.time()
         elif loop.time() - since >= STALL_S:
-            log.warning("table is read again", action="table.read_again", after_s=STALL_S)
+            log.warning(
+                "table recovery restarted", action="table.recovery_restarted", after_s=STALL_S
+            )
             recovery.signal_recovery_start.set()
             since = loop.time()

@@ -134,7 +134,7 @@ class SceneCache:
             await self.store.put(cache_key(digest), clip.data, content_type=clip.content_type)
             await self.store.put(cached_facts_key(digest), facts.model_dump_json().encode())
         except RetryableError as error:
-            self.log.warning("clip not cached", action="cache.failed", reason=str(error))
+            self.log.warning("clip not cached", action="cache.write_failed", reason=str(error))
 
     async def _read(self, digest: str) -> CachedClip | None:
         try:

@@ -111,8 +111,8 @@ class SceneWork:
             if segment is not None:
                 REDONE_TOTAL.labels("generator", "found").inc()
                 self.log.info(
-                    "segment said again",
-                    action="segment.repeated",
+                    "segment exists; event republished",
+                    action="segment.republished",
                     job_id=scene.job_id,
                     run=scene.run,
                     scene_index=scene.scene_index,
@@ -145,7 +145,7 @@ class SceneWork:
         await self.gate()
         await self._say(segment, envelope)
         await self.memory.keep(scene.job_id, state.after(segment), partition=partition)
-        self.log.debug("state is kept", action="state.kept", scene_done=segment.scene_index)
+        self.log.debug("state stored", action="state.stored", scene_done=segment.scene_index)
 
     def _wanted(self, scene: SceneRequested, state: Continuation | None) -> bool:
         stale = state is not None and state.run > scene.run

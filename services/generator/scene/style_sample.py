@@ -197,11 +197,11 @@ class Styles:
         about = {"job_id": scene.job_id, "run": scene.run, "scene_index": scene.scene_index}
         if facts.clip_sha256 is not None:
             self.log.info(
-                "style sample taken", action="style.taken", seconds=facts.length_s, **about
+                "style sample accepted", action="style.accepted", seconds=facts.length_s, **about
             )
             return
         self.log.warning(
-            "style sample cannot be used", action="style.unusable", reason=facts.fault, **about
+            "style sample rejected", action="style.rejected", reason=facts.fault, **about
         )
 
 

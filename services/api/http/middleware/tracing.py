@@ -62,8 +62,8 @@ class TracingMiddleware:
                 span.failed(str(status))
             seconds = round(asyncio.get_running_loop().time() - begun_s, 4)
             self._log.debug(
-                "request is answered",
-                action="request.answered",
+                "request completed",
+                action="request.completed",
                 method=method,
                 route=route,
                 status=status,

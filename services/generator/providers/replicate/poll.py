@@ -124,7 +124,7 @@ class _Wait:
             self._not_seen(error)
             return None
         self._trouble, self._unknown = None, 0
-        self._log.debug("prediction is looked at", action="provider.polled", status=answer.status)
+        self._log.debug("prediction polled", action="prediction.polled", status=answer.status)
         self._payments.limiter.answered()
         if answer.input and not is_of(answer, self._request):
             raise ProviderRejectedError(f"prediction {self._id} is not of this request")

@@ -103,7 +103,7 @@ class ReplicateProvider:
         except ApiError as error:
             raise self._payments.kind_of(error) from error
         self._limiter.answered()
-        self._log.info("provider serves again", action="provider.answered")
+        self._log.info("provider serves again", action="provider.resumed")
 
     async def submit(self, request: CompositionRequest) -> str:
         """Start the composition; the id of the prediction. This is what costs.
@@ -201,7 +201,7 @@ class ReplicateProvider:
         except ApiError as error:
             self._log.info(
                 "prediction not cancelled",
-                action="provider.answered",
+                action="prediction.cancel_failed",
                 prediction_id=prediction_id,
                 reason=str(error),
             )

@@ -82,7 +82,7 @@ def test_what_libraries_say_is_a_line_of_ours(said: io.StringIO) -> None:
         logger.removeHandler(handler)
 
     (line,) = lines(said)
-    assert line["action"] == "library.spoke"
+    assert line["action"] == "library.logged"
     assert line["library"] == "a.library"
     assert "Traceback" in line["exception"]
     assert SIGNATURE not in said.getvalue()
