@@ -15,6 +15,7 @@ from ops.cli.exit_codes import CommandError, Exit
 from ops.kafka_log.reader import LogReader, Span
 from ops.kafka_log.selection import Said
 from services.api.operators import LetterPlace, Resolution, ResolvedLetter
+from shared.contract.events import run_of
 from shared.contract.topics import DLQ_SUFFIX, EVENT_TOPICS, topic_named
 from shared.kafka.codec import Envelope, Record, try_decode
 from shared.kafka.parked_runs import FIRST_ORIGIN, REQUEUES
@@ -69,13 +70,12 @@ class Letter:
         """The letter that `record` is."""
         origin = _origin(record)
         event = _event(record, origin)
-        run = getattr(event, "run", 0)
         requeues = record.header(REQUEUES) or "0"
         return cls(
             place=(record.topic, record.partition, record.offset),
             at=datetime.fromtimestamp((record.timestamp_ms or 0) / 1000, UTC),
             key=key_of(record),
-            lane=Lane(origin[0], event.job_id, run) if origin and event else None,
+            lane=Lane(origin[0], event.job_id, run_of(event)) if origin and event else None,
             origin=origin,
             first=place_of(record.header(FIRST_ORIGIN) or "") or origin,
             exception=record.header("dlq-exception") or "?",

@@ -19,6 +19,7 @@ from shared.contract.events import (
     SegmentGenerated,
     VideoMuxed,
     VideoStitched,
+    run_of,
 )
 from shared.contract.topics import DLQ_SUFFIX, EVENT_TOPICS, topic_named
 from shared.kafka.codec import Envelope, Record, try_decode
@@ -217,7 +218,7 @@ class Plan:
 
     def add(self, event: Event) -> None:
         """Count one record."""
-        self.note(event.job_id, getattr(event, "run", 0), Said.of(event))
+        self.note(event.job_id, run_of(event), Said.of(event))
 
     def note(self, job_id: str, run: int, said: Said) -> None:
         """Count one record of which this much is kept."""

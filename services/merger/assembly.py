@@ -41,9 +41,8 @@ from services.merger.placed_clip import (
     clip_start_of,
     continued_gain,
 )
-from shared.contract.events import SegmentGenerated
+from shared.contract.events import Seam, SegmentGenerated
 from shared.contract.params import Transition
-from shared.contract.seams import Seam
 from shared.media.samples import SAMPLE_RATE_HZ, Audio, seconds_at, silence
 
 #: 50 ms of common music: less says nothing about level and lag

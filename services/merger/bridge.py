@@ -18,8 +18,7 @@ from services.merger.placed_clip import (
     clip_start_of,
     continued_gain,
 )
-from shared.contract.events import SegmentGenerated
-from shared.contract.seams import Seam
+from shared.contract.events import Seam, SegmentGenerated
 from shared.media.samples import Audio
 
 

@@ -23,9 +23,8 @@ from services.merger.mastering import Mastered, master
 from services.merger.seam_metrics import FRAME_BYTES, measure_clicks, record_metrics
 from services.merger.settings import MergerSettings
 from services.merger.timeline import build_timeline, check_run
-from shared.contract.events import AudioMerged, SegmentGenerated
+from shared.contract.events import AudioMerged, Seam, SegmentGenerated
 from shared.contract.params import Transition
-from shared.contract.seams import Seam
 from shared.errors import InvalidEventError, NotFoundError, RetryableError
 from shared.media.decode import decode
 from shared.media.ffmpeg import Ffmpeg

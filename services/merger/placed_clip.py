@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.merger.crossfade import Match
-from shared.contract.events import SegmentGenerated
-from shared.contract.seams import Seam
+from shared.contract.events import Seam, SegmentGenerated
 from shared.media.samples import SAMPLE_RATE_HZ, Audio, silence
 
 GAIN_DB_MAX = 12.0  # over all joints of a chain

@@ -11,7 +11,7 @@ import numpy as np
 
 from services.merger.assembly import JoinRules
 from services.merger.crossfade import click_ratio
-from shared.contract.seams import Seam
+from shared.contract.events import Seam
 from shared.media.samples import CHANNELS, SAMPLE_RATE_HZ, Audio
 from shared.telemetry.metrics import (
     SEAM_CLICK_RATIO,

@@ -1,36 +1,45 @@
-"""Events: every fact that travels between services, and the contract with the outside.
+"""Defines every event that services publish, and so the contract with other systems.
 
-An event is written once and never edited. New fields come with a default; nothing is renamed
-or removed (`tests/schemas` holds the golden schemas). Readers ignore what they do not know,
-so a newer producer never breaks an older consumer. On the wire: JSON value, key = job id,
-CloudEvents 1.0 headers (`shared/kafka/codec.py`).
+Published events never change. A new field has a default; no field is renamed or removed
+(`tests/schemas` holds the released schemas). Readers ignore unknown fields, so a newer producer
+never breaks an older consumer. On the wire: JSON value, key = job id, CloudEvents 1.0 headers
+(`shared/kafka/codec.py`).
 
-Units: seconds at this edge are exact decimals as people write them; samples are whole, per
-channel, at 48 kHz (`shared/media/samples.py`). Pure.
+Units: seconds are decimals; samples are integers per channel at 48 kHz
+(`shared/media/samples.py`). Pure.
 """
 
 from enum import StrEnum
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 from typing_extensions import override
 
 from shared.contract import ids
-from shared.contract.params import AudioParams, Duration, Kept, Scene, SyncMode, Value, VideoRef
-from shared.contract.seams import Seam
+from shared.contract.params import (
+    AudioParams,
+    Duration,
+    Kept,
+    Scene,
+    SceneSpec,
+    SyncMode,
+    Value,
+    VideoRef,
+)
 
 JobId = Annotated[
     str,
     BeforeValidator(ids.check_job_id, json_schema_input_type=str | int),
     Field(description="The job; the key of every record. A string or an integer, kept as text."),
 ]
-NUMBER_MAX = 2**31 - 1  # what every reader's integers hold
+NUMBER_MAX = 2**31 - 1  # the largest integer that every reader can hold
+NO_RUN = 0  #: the run number of an event that belongs to a job and to no run
 Run = Annotated[
     int,
     Field(
         ge=1,
         le=NUMBER_MAX,
-        description="The n-th generation of the job; a newer supersedes an older.",
+        description="Number of the run, from 1; a newer run supersedes an older one.",
     ),
 ]
 SceneIndex = Annotated[int, Field(ge=0, lt=NUMBER_MAX)]
@@ -38,16 +47,16 @@ SceneCount = Annotated[int, Field(ge=1, le=NUMBER_MAX)]
 
 
 class Origin(StrEnum):
-    """How a segment was made."""
+    """How a segment was generated."""
 
-    CONTINUED = "continued"  #: from the music before it
-    FRESH = "fresh"  #: without a window
-    CACHED = "cached"  #: the same music was made before
-    SILENCE = "silence"  #: the error strategy, or the silence provider
+    CONTINUED = "continued"  #: continues the preceding music
+    FRESH = "fresh"  #: composed without preceding music
+    CACHED = "cached"  #: composed earlier for the same input
+    SILENCE = "silence"  #: by the error strategy, or by the silence provider
 
 
 class Stage(StrEnum):
-    """Where in the line something happened."""
+    """A stage of the pipeline."""
 
     INGEST = "ingest"
     GENERATION = "generation"
@@ -56,7 +65,7 @@ class Stage(StrEnum):
 
 
 class Event(Value):
-    """A fact about one job. `kind` names the topic and, versioned, the CloudEvents type."""
+    """Base of all events. `kind` is the topic; with the version it is the CloudEvents type."""
 
     kind: ClassVar[str]
     version: ClassVar[int] = 1
@@ -65,16 +74,27 @@ class Event(Value):
 
     @classmethod
     def ce_type(cls) -> str:
-        """The CloudEvents `type`: `segue.<kind>.v<version>`."""
+        """Return the CloudEvents `type`: `segue.<kind>.v<version>`."""
         return f"segue.{cls.kind}.v{cls.version}"
 
     def event_id(self) -> str:
-        """The derived id; the same fact said again has the same."""
-        return ids.event_id(self.job_id, getattr(self, "run", 0), self.kind, *self._identity())
+        """Return the derived id; the same event published again has the same id."""
+        return ids.event_id(self.job_id, run_of(self), self.kind, *self._identity())
 
     def _identity(self) -> tuple[object, ...]:
-        """What, beside job and run, tells this fact from its siblings."""
+        """Return what identifies the event within its run and kind."""
         return ()
+
+
+class RunEvent(Event):
+    """Base of the events of one run."""
+
+    run: Run
+
+
+def run_of(event: Event) -> int:
+    """Return the run that `event` belongs to; `NO_RUN` if it belongs to a job only."""
+    return event.run if isinstance(event, RunEvent) else NO_RUN
 
 
 class VideoStitched(Event):
@@ -85,28 +105,53 @@ class VideoStitched(Event):
     video: VideoRef | None = None
     scenes: Annotated[tuple[Scene, ...], Field(min_length=1)]
     audio_params: dict[str, Any] = Field(
-        default_factory=dict, description="As in POST generate-scenes; the defaults fill the rest."
+        default_factory=dict,
+        description="As in POST generate-scenes; missing fields get their defaults.",
     )
 
 
-class SceneRequested(Event):
-    """Make the music of one scene. Written by the api; upstream may write it itself."""
+class SceneRequested(SceneSpec, RunEvent):
+    """Requests the music of one scene. Written by the api; upstream may write it as well."""
 
     kind = "scene.requested"
 
     run: Run = 1
     scene_index: SceneIndex
     scene_count: SceneCount
-    duration_s: Duration
-    description: str = ""
-    prompt: str | None = None
-    mood: str | None = None
     params: AudioParams = AudioParams()
     video: VideoRef | None = None
     kept: Kept | None = Field(
-        default=None, description="Not to be made: this run takes the segment of an earlier one."
+        default=None,
+        description="The segment of an earlier run to take instead of generating one.",
     )
-    anew: bool = Field(default=False, description="To be made anew, not found in the cache.")
+    anew: bool = Field(default=False, description="Generate the scene without the cache.")
+
+    @classmethod
+    def of(
+        cls,
+        scene: SceneSpec,
+        *,
+        job_id: str,
+        run: int,
+        scene_index: int,
+        scene_count: int,
+        params: AudioParams,
+        video: VideoRef | None,
+        kept: Kept | None = None,
+        anew: bool = False,
+    ) -> Self:
+        """Return the request of `scene`, with all its fields."""
+        return cls(
+            **{name: getattr(scene, name) for name in SceneSpec.model_fields},
+            job_id=job_id,
+            run=run,
+            scene_index=scene_index,
+            scene_count=scene_count,
+            params=params,
+            video=video,
+            kept=kept,
+            anew=anew,
+        )
 
     @model_validator(mode="after")
     def _index_in_count(self) -> Self:
@@ -121,24 +166,23 @@ class SceneRequested(Event):
         return (self.scene_index,)
 
 
-class SegmentGenerated(Event):
-    """The music of one scene lies in the store.
+class SegmentGenerated(RunEvent):
+    """The music of one scene is stored.
 
-    Times are places on the track. The stored clip begins with `window_samples` of music that
-    was heard before; the first sample after them belongs at `join_samples`. What of it counts
-    for this scene is `[start_samples, start_samples + samples)`. Of the window, the first
-    `padding_samples` are nothing: the file does not tell how much to cut off. Where the clip
-    `replaces`, its old music is heard instead of the clips that were laid there before.
+    Positions are samples of the track. The stored clip starts with `window_samples` of the
+    preceding music; the first sample after them belongs at `join_samples`. The part that counts
+    for this scene is `[start_samples, start_samples + samples)`. The first `padding_samples` of
+    the window are encoder padding, because the file does not state its delay. If the clip
+    `replaces`, its window replaces the preceding clips on the track.
     """
 
     kind = "segment.generated"
 
-    run: Run
     scene_index: SceneIndex
     scene_count: SceneCount
     origin: Origin
-    reason: str | None = Field(default=None, description="Why it is silence, or fresh.")
-    object_key: str | None = Field(description="The clip in the store; null of silence.")
+    reason: str | None = Field(default=None, description="Why the origin is silence or fresh.")
+    object_key: str | None = Field(description="The clip in the store; null for silence.")
     content_type: str | None = None
     sha256: str | None = None
     size_bytes: Annotated[int, Field(ge=0)] = 0
@@ -148,27 +192,31 @@ class SegmentGenerated(Event):
     clip_samples: Annotated[int, Field(ge=0)] = Field(description="Measured length of the clip.")
     window_samples: Annotated[int, Field(ge=0)] = 0
     padding_samples: Annotated[int, Field(ge=0)] = 0
-    replaces: bool = Field(default=False, description="It is a cumulative track.")
+    replaces: bool = Field(default=False, description="The clip is a cumulative track.")
     join_samples: Annotated[int, Field(ge=0)]
     prompt: str
     seed: int | None = None
     provider: str
     model: str | None = None
     prediction_id: str | None = None
-    output_url: str | None = Field(default=None, description="Where the provider still has it.")
+    output_url: str | None = Field(default=None, description="The provider's own copy.")
     output_url_born_at: float | None = Field(
-        default=None, description="Since when, seconds of Unix time; it dies after an hour."
+        default=None, description="When the copy was created, Unix seconds; it lasts one hour."
     )
     attempts: Annotated[int, Field(ge=1)] = 1
-    generation_s: float | None = Field(default=None, description="Seconds the provider took.")
+    generation_s: float | None = Field(
+        default=None, description="Seconds of the provider's computing time."
+    )
     cost_usd: float | None = None
     saved_usd: float | None = Field(
-        default=None, description="What a cached segment cost when it was made."
+        default=None, description="What a cached segment cost when it was generated."
     )
     warnings: tuple[str, ...] = ()
     params: AudioParams = AudioParams()
     video: VideoRef | None = None
-    kept: Kept | None = Field(default=None, description="It was taken from an earlier run.")
+    kept: Kept | None = Field(
+        default=None, description="The earlier run that the segment was taken from."
+    )
 
     @override
     def _identity(self) -> tuple[object, ...]:
@@ -176,22 +224,21 @@ class SegmentGenerated(Event):
 
 
 class WaitCode(StrEnum):
-    """What a scene waits for."""
+    """Why a scene waits for its provider."""
 
-    PROVIDER_PAUSED = "provider_paused"  #: it refuses everyone until a person acts
-    PROVIDER_BUSY = "provider_busy"  #: it asked for patience, or is down
+    PROVIDER_PAUSED = "provider_paused"  #: the account is refused until a person acts
+    PROVIDER_BUSY = "provider_busy"  #: rate limit, or the provider is unavailable
 
 
-class SceneDelayed(Event):
-    """A scene waits for its provider; said once per reason, and once more when it goes on."""
+class SceneDelayed(RunEvent):
+    """A scene waits for its provider; published once per reason, and once when it resumes."""
 
     kind = "scene.delayed"
 
-    run: Run
     scene_index: SceneIndex
     code: WaitCode
-    reason: str = Field(description="For the person who waits, in the provider's words.")
-    over: bool = Field(default=False, description="It waits no longer.")
+    reason: str = Field(description="The provider's message.")
+    over: bool = Field(default=False, description="The scene no longer waits.")
 
     @override
     def _identity(self) -> tuple[object, ...]:
@@ -199,7 +246,7 @@ class SceneDelayed(Event):
 
 
 class PredictionEnded(Event):
-    """The provider says that a prediction ended. Believed in nothing else: look it up."""
+    """The provider reported the end of a prediction; the generator reads the result itself."""
 
     kind = "prediction.ended"
 
@@ -210,12 +257,36 @@ class PredictionEnded(Event):
         return (self.prediction_id,)
 
 
-class AudioMerged(Event):
-    """The track of a run lies in the store."""
+class Seam(Value):
+    """What the merger measured where two segments meet."""
+
+    scene_index: Annotated[int, Field(ge=1)] = Field(description="The scene that starts here.")
+    at_samples: int
+    kind: Literal["splice", "fade"]
+    gain_db: float = Field(default=0.0, description="Gain applied to the entering clip.")
+    level_step_db: float | None = Field(
+        default=None, description="Level after the seam relative to the level before it."
+    )
+    correlation: float | None = Field(
+        default=None, description="Correlation of tail and window, -1 to 1."
+    )
+    lag_samples: int = Field(default=0, description="By how much the window was shifted.")
+    click: float | None = Field(
+        default=None,
+        description="Largest second difference over its median; 3 to 6 in ordinary music.",
+    )
+    bridge_samples: Annotated[int, Field(ge=0)] = Field(
+        default=0,
+        description="Length of the crossfade into a kept scene whose predecessor was generated "
+        "again.",
+    )
+
+
+class AudioMerged(RunEvent):
+    """The track of a run is stored."""
 
     kind = "audio.merged"
 
-    run: Run
     scene_count: SceneCount
     object_key: str
     content_type: str = "audio/mpeg"
@@ -223,7 +294,7 @@ class AudioMerged(Event):
     size_bytes: Annotated[int, Field(ge=1)]
     samples: Annotated[int, Field(ge=1)]
     duration_s: Duration
-    loudness_lufs: float | None = Field(description="Measured; null of silence.")
+    loudness_lufs: float | None = Field(description="Measured loudness; null for silence.")
     true_peak_dbtp: float | None = None
     gain_db: float = 0.0
     seams: tuple[Seam, ...] = ()
@@ -233,12 +304,11 @@ class AudioMerged(Event):
     video: VideoRef | None = None
 
 
-class VideoMuxed(Event):
-    """The video with its music lies in the store."""
+class VideoMuxed(RunEvent):
+    """The video with its music is stored."""
 
     kind = "video.muxed"
 
-    run: Run
     object_key: str
     content_type: str = "video/mp4"
     sha256: str
@@ -249,19 +319,18 @@ class VideoMuxed(Event):
     warnings: tuple[str, ...] = ()
 
 
-class JobFailed(Event):
-    """A run ended without its result; what was made stays."""
+class JobFailed(RunEvent):
+    """A run failed; the objects it stored remain."""
 
     kind = "job.failed"
 
-    run: Run
     stage: Stage
-    code: str = Field(description="Machine-readable.")
-    message: str = Field(description="For the person who asked.")
+    code: str = Field(description="Machine-readable error code.")
+    message: str = Field(description="Error message for the client.")
     scene_index: SceneIndex | None = None
-    retryable: bool = Field(default=False, description="Whether asking again can help.")
+    retryable: bool = Field(default=False, description="Whether requesting the run again can help.")
     cost_usd: float | None = Field(
-        default=None, description="What the scene cost all the same; null: nothing known."
+        default=None, description="What the failed scene cost; null: unknown."
     )
 
     @override
@@ -269,12 +338,11 @@ class JobFailed(Event):
         return (self.stage, self.scene_index)
 
 
-class JobCancelled(Event):
-    """Stop this run, and spend nothing more on it."""
+class JobCancelled(RunEvent):
+    """Cancels a run: no service spends anything more on it."""
 
     kind = "job.cancelled"
 
-    run: Run
     reason: str = ""
 
 

@@ -1,4 +1,4 @@
-"""Ids: everything is a function of (job, run, scene), so a replay repeats it.
+"""Derives ids and seeds from job, run and scene, so that a replay repeats them.
 
 Pure.
 """
@@ -6,19 +6,19 @@ Pure.
 import unicodedata
 import uuid
 
-#: The root of every derived id; changing it would make every id anew.
+#: The root of every derived id; changing it changes every id.
 NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "https://segue.example/ids")
 
 JOB_ID_CHARS_MAX = 200
 _FORBIDDEN = frozenset("/\\")  # a job id is one segment of a URL path
-_CONTROL = frozenset({"Cc", "Cs", "Zl", "Zp"})  # what cannot travel in headers and logs; emoji can
+_CONTROL = frozenset({"Cc", "Cs", "Zl", "Zp"})  # unsafe in headers and logs; emoji are safe
 
 
 def check_job_id(value: object) -> str:
-    """`value` as a job id: any text but slashes and control characters; a number is its digits.
+    """Return `value` as a job id: text without slashes and control characters, or an integer.
 
     Raises:
-        ValueError: what is wrong with it, and what would be right.
+        ValueError: `value` is no valid job id; the message names the rule.
     """
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise ValueError("must be a string or an integer")  # noqa: TRY004 - pydantic wants ValueError
@@ -35,16 +35,19 @@ def check_job_id(value: object) -> str:
 
 
 def job_uuid(job_id: str) -> str:
-    """The job's name in object keys: hexadecimal, safe whatever the client chose as id."""
+    """Return the job's name in object keys: hexadecimal, safe for any job id."""
     return uuid.uuid5(NAMESPACE, job_id).hex
 
 
 def event_id(job_id: str, run: int, kind: str, *parts: object) -> str:
-    """The id of one fact; the same fact said again has the same id."""
+    """Return the id of one event; the same event published again has the same id."""
     return str(uuid.uuid5(NAMESPACE, "\n".join([job_id, str(run), kind, *map(str, parts)])))
 
 
 def scene_seed(job_id: str, run: int, scene_index: int, attempt: int) -> int:
-    """A seed from 1 to 2**32 - 1 (0 means "random"), unique: a lost prediction is found by it."""
+    """Return the seed of one attempt, 1 to 2**32 - 1 (0 means "random").
+
+    It is unique per attempt: the generator finds a lost prediction by its seed.
+    """
     name = f"seed\n{job_id}\n{run}\n{scene_index}\n{attempt}"
     return uuid.uuid5(NAMESPACE, name).int % (2**32 - 1) + 1

@@ -1,9 +1,9 @@
-"""Brief: what is asked of the music: the scenes, the video, and how it should be made.
+"""Values inside events and requests: scenes, media references and audio parameters.
 
-Values that travel inside events and requests; `shared/contract/events.py` and the api's bodies are
-made of them. Readers ignore what they do not know.
+The events (`shared/contract/events.py`) and the api's request bodies are built from them. Readers
+ignore unknown fields.
 
-Units: seconds are decimals as people write them. Pure.
+Units: seconds, as decimals. Pure.
 """
 
 from decimal import Decimal, DecimalException
@@ -12,7 +12,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-SECONDS_MAX = 86_400  # a day: nothing that is stitched is longer
+SECONDS_MAX = 86_400  # one day; no stitched video is longer
 
 Seconds = Annotated[float, Field(allow_inf_nan=False)]
 Duration = Annotated[Seconds, Field(gt=0, le=SECONDS_MAX)]
@@ -21,42 +21,42 @@ CostUsd = Annotated[float, Field(ge=0, le=COST_USD_MAX, allow_inf_nan=False)]
 
 
 class SyncMode(StrEnum):
-    """How the track is fitted to the picture."""
+    """How the muxer fits the track to the video."""
 
-    TRIM = "trim"  #: cut, or padded with silence: the picture is never cut
-    STRETCH = "stretch"  #: any ratio, pitch kept
-    COMPRESS = "compress"  #: tempo 0.5 to 2.0, an error outside
+    TRIM = "trim"  #: cut the track or pad it with silence; the video is never cut
+    STRETCH = "stretch"  #: time-stretch by any ratio, pitch unchanged
+    COMPRESS = "compress"  #: tempo factor 0.5 to 2.0; any other ratio is an error
 
 
 class ErrorStrategy(StrEnum):
-    """What becomes of a run when a scene's music cannot be made."""
+    """What happens to a run when a scene's music cannot be generated."""
 
     CONTINUE_WITH_SILENCE = "continue_with_silence"
     HALT = "halt"
 
 
 class Transition(StrEnum):
-    """How neighbouring segments are joined."""
+    """How the merger joins adjacent segments."""
 
-    AUTO = "auto"  #: splice a true continuation, fade where there is none
-    FADE = "fade"  #: fade out, fade in, everywhere
+    AUTO = "auto"  #: splice a continuation, fade everywhere else
+    FADE = "fade"  #: fade out and in at every seam
 
 
 class OnMaxCost(StrEnum):
-    """What becomes of a run that would cost more than `max_cost`."""
+    """What happens to a run that would cost more than `max_cost`."""
 
-    REFUSE = "refuse"  #: it does not begin, if the estimate says so beforehand
-    ERROR_STRATEGY = "error_strategy"  #: it begins; what cannot be paid any more follows that
+    REFUSE = "refuse"  #: reject it if its estimate exceeds the cap
+    ERROR_STRATEGY = "error_strategy"  #: start it; scenes over the cap follow `error_strategy`
 
 
 class Value(BaseModel):
-    """A part of an event: frozen, tolerant when read."""
+    """Base of all event values: immutable; unknown fields are ignored."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", ser_json_inf_nan="strings")
 
 
 def _needs(**types: str) -> dict[str, Any]:
-    """In JSON schema: these fields are there, and not null."""
+    """Return a JSON schema that requires these fields, not null."""
     return {
         "properties": {name: {"type": kind} for name, kind in types.items()},
         "required": list(types),
@@ -64,7 +64,7 @@ def _needs(**types: str) -> dict[str, Any]:
 
 
 class MediaRef(Value):
-    """Where something to see or hear lies: a URL, or an object in the store."""
+    """Reference to media: a URL, or an object in the store."""
 
     model_config = ConfigDict(
         json_schema_extra={"oneOf": [_needs(url="string"), _needs(object="string")]}
@@ -76,63 +76,68 @@ class MediaRef(Value):
     @model_validator(mode="after")
     def _one_of_both(self) -> Self:
         if (self.url is None) == (self.object is None):
-            raise ValueError('name either "url" or "object"')
+            raise ValueError('give either "url" or "object"')
         return self
 
 
 class VideoRef(MediaRef):
-    """Where the stitched video lies: a URL, or an object in the store."""
+    """Reference to the stitched video: a URL, or an object in the store."""
 
 
 class AudioRef(MediaRef):
-    """Where a piece of audio lies: a URL, or an object in the store."""
+    """Reference to audio: a URL, or an object in the store."""
 
 
 class AudioParams(Value):
-    """What may be asked of the music; the defaults are the contract's."""
+    """Audio parameters of a run, with the contract's defaults."""
 
     fade_duration: Annotated[Seconds, Field(ge=0, le=30)] = Field(
-        default=1.0, description="Seconds of each fade where segments are not spliced."
+        default=1.0, description="Seconds of each fade between segments that are not spliced."
     )
     sync_mode: SyncMode = SyncMode.TRIM
     merge_with_video: bool = False
     error_strategy: ErrorStrategy = ErrorStrategy.CONTINUE_WITH_SILENCE
     fail_on_error: bool = Field(
-        default=False, description="Any failed scene fails the job, so that it can be asked again."
+        default=False,
+        description="Any failed scene fails the run, so that it can be requested again.",
     )
-    prompt: str | None = Field(default=None, description="Wins over the scenes' descriptions.")
+    prompt: str | None = Field(
+        default=None, description="Prompt of every scene that has none of its own."
+    )
     transition: Transition = Transition.AUTO
     style_audio: AudioRef | None = Field(
-        default=None, description="Music that the first scene continues; it is not heard itself."
+        default=None,
+        description="Music that the first scene continues; it is not part of the track.",
     )
     use_cache: bool = Field(
-        default=True, description="False: compose anew what was composed before."
+        default=True, description="false: do not reuse music composed earlier for the same input."
     )
     max_cost: CostUsd | None = Field(
-        default=None, description="US dollars that the run may spend; null: no limit."
+        default=None, description="Cost limit of the run in US dollars; null: no limit."
     )
     on_max_cost: OnMaxCost = OnMaxCost.REFUSE
 
 
 class Kept(Value):
-    """What an earlier run of the job made, and this run takes as it is."""
+    """A segment that this run takes unchanged from an earlier run of the job."""
 
-    run: int = Field(ge=1, description="The run that made it, or kept it before.")
+    run: int = Field(ge=1, description="The run whose segment is taken.")
     bridged: bool = Field(
-        default=False, description="The music before it was made anew: its window repeats another."
+        default=False,
+        description="The preceding scene was generated again, so the two need a bridge.",
     )
-    track: bool = Field(default=False, description="So is the whole track of that run.")
+    track: bool = Field(default=False, description="The track of that run is taken as well.")
 
 
 def _with_duration(value: Any) -> Any:
-    """Turn `start_s`/`end_s` into `duration_s`, saying what is missing."""
+    """Compute `duration_s` from `start_s` and `end_s` if it is missing."""
     if not isinstance(value, dict) or value.get("duration_s") is not None:
         return value
     start, end = value.get("start_s"), value.get("end_s")
     if start is None or end is None:
         raise ValueError("give duration_s, or both start_s and end_s")
     try:
-        length = float(Decimal(str(end)) - Decimal(str(start)))  # 3.4 - 1.7 is 1.7
+        length = float(Decimal(str(end)) - Decimal(str(start)))  # exact: 3.4 - 1.7 is 1.7
     except (DecimalException, ValueError) as error:
         raise ValueError("start_s and end_s must be numbers of seconds") from error
     return {**value, "duration_s": length}
@@ -141,19 +146,28 @@ def _with_duration(value: Any) -> Any:
 def _either_length(schema: dict[str, Any]) -> None:
     schema.pop("required")
     schema["anyOf"] = [_needs(duration_s="number"), _needs(start_s="number", end_s="number")]
+    schema["properties"]["duration_s"]["description"] = "Seconds; or give start_s and end_s."
 
 
-class Scene(Value):
-    """A span of the video and what it shows, as upstream describes it."""
+class SceneSpec(Value):
+    """What the music of one scene is composed from.
+
+    The only place that lists these fields: events, database rows and redrives derive from it.
+    """
+
+    description: str = Field(default="", description="What the scene shows; sets the mood.")
+    duration_s: Duration = Field(description="Seconds.")
+    prompt: str | None = Field(default=None, description="Overrides the prompt of the run.")
+    mood: str | None = Field(default=None, description="Overrides the description.")
+
+
+class Scene(SceneSpec):
+    """A span of the video and its description, as upstream and clients send it."""
 
     model_config = ConfigDict(json_schema_extra=_either_length)
 
-    description: str = Field(default="", description="What is seen; the prompt is made from it.")
-    duration_s: Duration = Field(description="Seconds; or give start_s and end_s.")
     start_s: Annotated[Seconds, Field(ge=0, le=SECONDS_MAX)] | None = None
     end_s: Annotated[Seconds, Field(ge=0, le=SECONDS_MAX)] | None = None
-    prompt: str | None = Field(default=None, description="Wins over everything.")
-    mood: str | None = Field(default=None, description="Wins over the description.")
 
     _duration = model_validator(mode="before")(_with_duration)
 

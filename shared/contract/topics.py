@@ -1,6 +1,6 @@
-"""Topics: every topic, what it carries, and how the cluster should keep it.
+"""Lists every topic with its event, writers, readers and configuration.
 
-Pure. `shared/kafka/admin.py` makes the cluster match this table.
+Pure. `shared/kafka/admin.py` creates the topics from this table.
 """
 
 from dataclasses import dataclass
@@ -21,23 +21,23 @@ from shared.contract.events import (
 DLQ_SUFFIX = ".dlq"
 CONTINUATIONS_TABLE = "continuations"
 GENERATOR_GROUP = "segue-generator"
-RETENTION_DAYS = 14  # as long as an operator may want to replay (design: production page)
+RETENTION_DAYS = 14  # how far back an operator can replay
 _DAY_MS = 86_400_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Topic:
-    """One topic: what its records mean and who touches it."""
+    """One topic, with the services that write and read it."""
 
     name: str
-    event: type[Event] | None  #: None: not ours to read (changelog)
+    event: type[Event] | None  #: None for Faust's changelog
     written_by: tuple[str, ...]
     read_by: tuple[str, ...]
     config: tuple[tuple[str, str], ...] = (("retention.ms", str(RETENTION_DAYS * _DAY_MS)),)
 
     @property
     def dead_letters(self) -> str:
-        """The topic beside it that takes what cannot be worked off."""
+        """The dead-letter topic of this topic."""
         return self.name + DLQ_SUFFIX
 
 
@@ -74,10 +74,10 @@ _BY_NAME = {topic.name: topic for topic in EVENT_TOPICS}
 
 
 def topic_of(event: type[Event]) -> Topic:
-    """The topic that carries an event."""
+    """Return the topic that carries an event."""
     return _BY_NAME[event.kind]
 
 
 def topic_named(name: str) -> Topic | None:
-    """The event topic of this name, without prefix; None if there is none."""
+    """Return the event topic of this name, without prefix; None if there is none."""
     return _BY_NAME.get(name)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from shared.clock import Clock
-from shared.contract.events import Event, JobFailed, Stage
+from shared.contract.events import Event, JobFailed, RunEvent, Stage, run_of
 from shared.errors import DeadLetterLimitError, InvalidEventError, JobError, RetryableError
 from shared.kafka.codec import Envelope, Record, Unreadable
 from shared.kafka.dead_letters import DeadLetters
@@ -87,7 +87,7 @@ class Router:
             await self._dead_letter(received.record, received.error, attempts=1)
             return
         envelope, record = received, received.record
-        run = getattr(envelope.event, "run", 0)
+        run = run_of(envelope.event)
         job_id = envelope.event.job_id
         requeue = record.header(REQUEUE_ID)
         if await self._insist(
@@ -143,7 +143,7 @@ class Router:
 
     async def _pass(self, envelope: Envelope) -> None:
         """Release a lane behind the last record of its requeue."""
-        job_id, run = envelope.event.job_id, getattr(envelope.event, "run", 0)
+        job_id, run = envelope.event.job_id, run_of(envelope.event)
         record = envelope.record
         await self._insist(lambda: self.parked.on_processed(record, job_id=job_id, run=run))
 
@@ -163,7 +163,7 @@ class Router:
             retryable=True,
         )
         await self._fail(event, failure)
-        run = getattr(event, "run", 0)
+        run = run_of(event)
         await self._insist(
             lambda: self.parked.park(event.job_id, run, topic, reason=failure.reason)
         )
@@ -173,13 +173,12 @@ class Router:
 
     async def _fail(self, event: Event, error: JobError) -> None:
         trace.failed(error)
-        run = getattr(event, "run", None)
-        if run is None:
+        if not isinstance(event, RunEvent):
             return  # upstream's video.stitched: there is no run yet that could fail
         scene_index = getattr(event, "scene_index", None)
         failed = JobFailed(
             job_id=event.job_id,
-            run=run,
+            run=event.run,
             stage=self.stage,
             code=error.code,
             message=error.reason,
@@ -193,7 +192,7 @@ class Router:
             "job failed",
             action="job.failed",
             job_id=event.job_id,
-            run=run,
+            run=event.run,
             code=error.code,
             reason=error.reason,
         )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from shared.clock import Clock, SystemClock
-from shared.contract.events import Event, JobCancelled, Stage
+from shared.contract.events import Event, JobCancelled, Stage, run_of
 from shared.http.health import Health
 from shared.kafka.codec import Envelope
 from shared.kafka.consumer import LaneConsumer
@@ -79,7 +79,7 @@ class WorkerService:
 
         async def handle(envelope: Envelope) -> None:
             event = envelope.event
-            if not self.active_runs.is_current(event.job_id, getattr(event, "run", 1)):
+            if not self.active_runs.is_current(event.job_id, run_of(event)):
                 self._skip(event)
                 return
             said = await work(event)
@@ -108,7 +108,7 @@ class WorkerService:
         if isinstance(event, JobCancelled):
             self.active_runs.cancel(event.job_id, event.run)
         else:
-            self.active_runs.observe(event.job_id, getattr(event, "run", 1))
+            self.active_runs.observe(event.job_id, run_of(event))
 
     def _skip(self, event: Event) -> None:
         SKIPPED_TOTAL.labels(self.name, event.kind).inc()
@@ -116,7 +116,7 @@ class WorkerService:
             "event of a run that ended",
             action="record.skipped",
             job_id=event.job_id,
-            run=getattr(event, "run", None),
+            run=run_of(event),
         )
 
 

@@ -17,7 +17,7 @@ from confluent_kafka import KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from services.api.database import offsets
-from services.api.domain.run_view import RunEvent
+from services.api.domain.run_view import AnyRunEvent
 from services.api.projection.apply_batch import Batch
 from shared.contract.events import Event, Stage
 from shared.contract.params import AudioParams
@@ -46,10 +46,10 @@ ROWS = (
 
 def _a_history(draws: random.Random) -> dict[str, list[Record]]:
     """Three runs of one job as six topics tell them, with repetitions, waits and failures."""
-    events: list[RunEvent] = []
+    events: list[AnyRunEvent] = []
     for run in (1, 2, 3):
         told = the_line(run)[: draws.choice((1, 3, 4, 5, 6))]
-        extra: list[RunEvent] = [
+        extra: list[AnyRunEvent] = [
             a_delay(0, run),
             a_delay(0, run, reason="503"),
             a_delay(1, run),

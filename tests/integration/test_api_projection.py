@@ -9,9 +9,8 @@ import pytest
 from services.api.database import offsets
 from services.api.projection.apply_batch import Batch
 from services.api.runs.resume import resume_in_new_epoch
-from shared.contract.events import Origin, SceneRequested
+from shared.contract.events import Origin, SceneRequested, Seam
 from shared.contract.params import AudioParams
-from shared.contract.seams import Seam
 from shared.kafka.codec import Record
 from tests.support.api_fixture import TWO_SCENES, EdgeLine, edge_line
 from tests.support.event_builders import a_scene, a_segment

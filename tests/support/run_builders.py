@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from services.api.domain.run_view import RunEvent
+from services.api.domain.run_view import AnyRunEvent
 from shared.contract.events import (
     AudioMerged,
     JobCancelled,
@@ -63,7 +63,7 @@ def a_cancel(run: int = 1) -> JobCancelled:
     return JobCancelled(job_id="job-1", run=run, reason="enough")
 
 
-def the_line(run: int = 1) -> list[RunEvent]:
+def the_line(run: int = 1) -> list[AnyRunEvent]:
     """Everything that a good run with a video says, in the order of the line."""
     scenes = [a_scene(i, count=2, run=run, params=WITH_VIDEO) for i in range(2)]
     segments = [a_segment(i, count=2, run=run, params=WITH_VIDEO) for i in range(2)]

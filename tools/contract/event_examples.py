@@ -13,6 +13,7 @@ from shared.contract.events import (
     PredictionEnded,
     SceneDelayed,
     SceneRequested,
+    Seam,
     SegmentGenerated,
     Stage,
     VideoMuxed,
@@ -20,7 +21,6 @@ from shared.contract.events import (
     WaitCode,
 )
 from shared.contract.params import AudioParams, Scene, SyncMode, VideoRef
-from shared.contract.seams import Seam
 from shared.storage.keys import clip_key, track_key, video_key
 
 _JOB = "wedding-42"

@@ -9,7 +9,7 @@ import asyncpg
 
 from services.api.database import Connection, scene_delays, storable
 from services.api.domain.run_spec import RunSpec
-from services.api.domain.run_view import UNFINISHED, RunEvent, RunStatus, RunView
+from services.api.domain.run_view import UNFINISHED, AnyRunEvent, RunStatus, RunView
 from services.api.http.schemas import CostEstimate
 from shared.contract.events import (
     AudioMerged,
@@ -148,7 +148,7 @@ async def save(connection: Connection, known: Iterable[tuple[RunView, RunStatus]
     )
 
 
-async def save_scenes(connection: Connection, events: Sequence[RunEvent]) -> None:
+async def save_scenes(connection: Connection, events: Sequence[AnyRunEvent]) -> None:
     """Write what events say of scenes, in their order."""
     asked = [_asked(event) for event in events if isinstance(event, SceneRequested)]
     done = [_done(event) for event in events if isinstance(event, SegmentGenerated)]

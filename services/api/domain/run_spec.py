@@ -30,7 +30,7 @@ from shared.contract.params import AudioParams, AudioRef, Kept, Scene, VideoRef
 from shared.errors import SegueError
 
 FieldProblems = list[tuple[str, str]]  #: field, what is wrong with it
-_ONE_OF_BOTH = 'name either "url" or "object"'
+_ONE_OF_BOTH = 'give either "url" or "object"'
 #: Not part of a digest while they say nothing: a request under way keeps its digest when the api
 #: is replaced by one that knows more.
 _LATER_PARAMS = frozenset({"style_audio", "use_cache", "max_cost", "on_max_cost"})

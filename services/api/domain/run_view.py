@@ -33,7 +33,8 @@ from shared.contract.events import (
 )
 from shared.contract.params import AudioParams, Value, VideoRef
 
-RunEvent = (
+#: every event of a run; a test compares the union with the subclasses of `RunEvent`
+AnyRunEvent = (
     SceneRequested
     | SceneDelayed
     | SegmentGenerated
@@ -151,15 +152,15 @@ class ViewChange:
     """What an event did."""
 
     view: RunView
-    scene: RunEvent | None = None  #: the event, when it says something new of a scene
+    scene: AnyRunEvent | None = None  #: the event, when it says something new of a scene
 
 
-def run_event(event: Event) -> RunEvent | None:
+def run_event(event: Event) -> AnyRunEvent | None:
     """`event` if it speaks of a run; None for what upstream says of a job."""
-    return event if isinstance(event, RunEvent) else None
+    return event if isinstance(event, AnyRunEvent) else None
 
 
-def project(view: RunView | None, event: RunEvent, *, at: datetime) -> ViewChange:
+def project(view: RunView | None, event: AnyRunEvent, *, at: datetime) -> ViewChange:
     """What is known after `event`, made `at`; `view` is that of its own run, None before any."""
     if view is None:
         view = RunView(job_id=event.job_id, run=event.run, started_at=at)
@@ -168,7 +169,7 @@ def project(view: RunView | None, event: RunEvent, *, at: datetime) -> ViewChang
     return ViewChange(view=_with(view, event, at=at), scene=scene)
 
 
-def _with(view: RunView, event: RunEvent, *, at: datetime) -> RunView:
+def _with(view: RunView, event: AnyRunEvent, *, at: datetime) -> RunView:
     """`view` with the fact that `event` is."""
     if isinstance(event, SceneRequested | SegmentGenerated | AudioMerged):
         view = _described(view, event)
@@ -206,7 +207,7 @@ def _delayed(view: RunView, event: SceneDelayed, *, at: datetime) -> RunView:
     return replace(view, delays=delays)
 
 
-def _is_news(view: RunView, event: RunEvent) -> bool:
+def _is_news(view: RunView, event: AnyRunEvent) -> bool:
     """Whether `event` says something new of a scene; of its segment the first word counts."""
     match event:
         case SceneRequested():
@@ -234,7 +235,7 @@ def _gravity(failure: JobFailed) -> tuple[int, int, str]:
     return (_STAGE_RANK[failure.stage], index, failure.code)
 
 
-def _started(view: RunView, event: RunEvent, *, at: datetime) -> RunView:
+def _started(view: RunView, event: AnyRunEvent, *, at: datetime) -> RunView:
     """When the run began: with its earliest request; until one is read, its earliest event."""
     is_request = isinstance(event, SceneRequested)
     if view.requested and not is_request:

@@ -24,7 +24,7 @@ from services.api.database.outbox import Waiting
 from services.api.database.runs import RunKey
 from services.api.database.scene_delays import SceneKey
 from services.api.domain.run_spec import RequestInvalidError
-from services.api.domain.run_view import Delay, RunEvent, RunView, project, run_event
+from services.api.domain.run_view import AnyRunEvent, Delay, RunView, project, run_event
 from services.api.http.presenter import progress_of
 from services.api.projection import run_durations
 from services.api.runs import ingest_stitched
@@ -178,7 +178,7 @@ class Applier:
         self, connection: Connection, received: Sequence[Envelope | Unreadable]
     ) -> list[tuple[str, float]]:
         """How the runs ended that did, each with its seconds."""
-        events: list[tuple[RunEvent, datetime]] = []
+        events: list[tuple[AnyRunEvent, datetime]] = []
         for one in received:
             if isinstance(one, Unreadable):
                 self._pass_over(one)
@@ -227,17 +227,17 @@ class _Folded:
     newest: dict[str, int]
     changed: set[RunKey]
     begun: set[RunKey]  #: runs that are the newest of their job since this batch
-    scenes: list[RunEvent]
+    scenes: list[AnyRunEvent]
     delays: dict[SceneKey, Delay | None]
 
 
 def _fold(
     before: Mapping[RunKey, RunView],
     newest: Mapping[str, int],
-    events: Sequence[tuple[RunEvent, datetime]],
+    events: Sequence[tuple[AnyRunEvent, datetime]],
 ) -> _Folded:
     views, last = dict(before), dict(newest)
-    scenes: list[RunEvent] = []
+    scenes: list[AnyRunEvent] = []
     waits: dict[SceneKey, Delay | None] = {}
     for event, moment in events:
         key = (event.job_id, event.run)

@@ -8,7 +8,7 @@ Pure but for the metric.
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from services.api.domain.run_view import UNFINISHED, RunEvent, RunView
+from services.api.domain.run_view import UNFINISHED, AnyRunEvent, RunView
 from shared.telemetry.metrics import JOB_SECONDS
 
 RunKey = tuple[str, int]  #: job, run
@@ -17,7 +17,7 @@ RunKey = tuple[str, int]  #: job, run
 def ended_in(
     before: Mapping[RunKey, RunView],
     after: Mapping[RunKey, RunView],
-    events: Sequence[tuple[RunEvent, datetime]],
+    events: Sequence[tuple[AnyRunEvent, datetime]],
 ) -> list[tuple[str, float]]:
     """How each run ended that did, and after how many seconds."""
     last = {(event.job_id, event.run): moment for event, moment in events}

@@ -3,12 +3,13 @@
 import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import get_args
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.api.domain.run_view import ALLOWED, RANK, RunEvent, RunStatus, RunView, project
-from shared.contract.events import JobFailed, SceneDelayed, Stage, WaitCode
+from services.api.domain.run_view import ALLOWED, RANK, AnyRunEvent, RunStatus, RunView, project
+from shared.contract.events import EVENTS, JobFailed, RunEvent, SceneDelayed, Stage, WaitCode
 from shared.contract.params import AudioParams
 from tests.support.event_builders import a_scene, a_segment
 from tests.support.run_builders import (
@@ -25,7 +26,7 @@ AT = datetime(2026, 1, 1, tzinfo=UTC)
 STATES = Path(__file__).parents[5] / "docs" / "job-states.md"
 
 
-def fold(events: list[RunEvent], view: RunView | None = None) -> RunView:
+def fold(events: list[AnyRunEvent], view: RunView | None = None) -> RunView:
     """What is known of the newest run after all of them."""
     views = {} if view is None else {view.run: view}
     for event in events:
@@ -33,7 +34,7 @@ def fold(events: list[RunEvent], view: RunView | None = None) -> RunView:
     return views[max(views)]
 
 
-ANY_EVENT: st.SearchStrategy[RunEvent] = st.integers(1, 3).flatmap(
+ANY_EVENT: st.SearchStrategy[AnyRunEvent] = st.integers(1, 3).flatmap(
     lambda run: st.sampled_from(
         [
             *the_line(run),
@@ -45,7 +46,7 @@ ANY_EVENT: st.SearchStrategy[RunEvent] = st.integers(1, 3).flatmap(
 )
 
 
-ANY_DELAY: st.SearchStrategy[RunEvent] = st.builds(
+ANY_DELAY: st.SearchStrategy[AnyRunEvent] = st.builds(
     a_delay,
     st.integers(0, 1),
     st.integers(1, 3),
@@ -74,7 +75,7 @@ def test_without_a_video_the_track_completes_the_run() -> None:
 
 
 @given(st.lists(ANY_EVENT | ANY_DELAY, min_size=1, max_size=30))
-def test_neither_run_nor_status_nor_percentage_ever_goes_back(events: list[RunEvent]) -> None:
+def test_neither_run_nor_status_nor_percentage_ever_goes_back(events: list[AnyRunEvent]) -> None:
     """Whatever comes in whatever order, and every step is one that the diagram allows."""
     views: dict[int, RunView] = {}
     newest = 0
@@ -91,7 +92,7 @@ def test_neither_run_nor_status_nor_percentage_ever_goes_back(events: list[RunEv
 
 
 @given(st.lists(ANY_EVENT, min_size=1, max_size=20), st.data())
-def test_a_duplicate_changes_nothing(events: list[RunEvent], data: st.DataObject) -> None:
+def test_a_duplicate_changes_nothing(events: list[AnyRunEvent], data: st.DataObject) -> None:
     """Any event already folded, said again at any later moment."""
     again = data.draw(st.sampled_from(events))
     view = fold([event for event in events if event.run == again.run])
@@ -102,7 +103,7 @@ def test_a_duplicate_changes_nothing(events: list[RunEvent], data: st.DataObject
 
 
 @given(st.permutations([*the_line(), a_failure(), a_failure(stage=Stage.MERGE)]))
-def test_the_order_of_reading_decides_nothing_about_a_run(events: list[RunEvent]) -> None:
+def test_the_order_of_reading_decides_nothing_about_a_run(events: list[AnyRunEvent]) -> None:
     """Topics are read side by side: every order of the same facts is the same view."""
     assert fold(events) == fold([*the_line(), a_failure(), a_failure(stage=Stage.MERGE)])
 
@@ -113,7 +114,7 @@ def test_the_order_of_reading_decides_nothing_about_a_run(events: list[RunEvent]
     st.data(),
 )
 def test_topics_read_in_any_order_beside_the_delays_end_in_the_same_view(
-    delays: list[SceneDelayed], others: list[RunEvent], data: st.DataObject
+    delays: list[SceneDelayed], others: list[AnyRunEvent], data: st.DataObject
 ) -> None:
     """Delays keep the order of their own topic; where the others fall between decides nothing."""
     places = sorted(data.draw(st.lists(st.integers(0, len(others)), min_size=len(delays))))
@@ -127,7 +128,7 @@ def test_topics_read_in_any_order_beside_the_delays_end_in_the_same_view(
 
 @given(st.lists(ANY_EVENT, max_size=20), ANY_DELAY)
 def test_a_delay_changes_neither_status_nor_percentage(
-    events: list[RunEvent], delay: RunEvent
+    events: list[AnyRunEvent], delay: AnyRunEvent
 ) -> None:
     """It says why a run stands still, not where."""
     newest = [event for event in events if event.run == delay.run]
@@ -164,7 +165,7 @@ def test_a_wait_begins_once_whatever_it_waits_for_next() -> None:
 
 @given(st.sampled_from(the_line()), st.integers(2, 3))
 def test_what_is_told_of_a_superseded_run_is_kept_and_only_its_end_shows(
-    late: RunEvent, newest: int
+    late: AnyRunEvent, newest: int
 ) -> None:
     """A newer run supersedes from its first event on; what the older made stays a fact."""
     view = project(fold([a_scene(0, count=2)]), late, at=AT).view
@@ -187,7 +188,7 @@ def test_a_run_began_with_its_first_request_whatever_was_read_before() -> None:
 
 @given(st.permutations([a_scene(0, count=3), a_segment(0, count=2, params=WITH_VIDEO), a_track()]))
 def test_of_what_contradicts_itself_one_word_counts_whichever_came_first(
-    events: list[RunEvent],
+    events: list[AnyRunEvent],
 ) -> None:
     """Fewer scenes, no video: so that no status ever falls."""
     view = fold(events)
@@ -231,6 +232,11 @@ def test_a_newer_run_begins_with_nothing_of_the_older() -> None:
     view = fold([*the_line(1), a_segment(1, count=2, run=2)])
 
     assert (view.run, view.done, view.track) == (2, frozenset({1}), None)
+
+
+def test_the_fold_handles_every_event_of_a_run() -> None:
+    """The union that `project` matches lists every subclass of `RunEvent`."""
+    assert set(get_args(AnyRunEvent)) == {e for e in EVENTS if issubclass(e, RunEvent)}
 
 
 def test_the_diagram_in_the_documents_shows_exactly_the_allowed_transitions() -> None:

@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from services.api.domain.run_view import ALLOWED, RANK, RunEvent, RunStatus, RunView, project
+from services.api.domain.run_view import ALLOWED, RANK, AnyRunEvent, RunStatus, RunView, project
 from shared.contract.events import Stage
 from tests.support.run_builders import a_cancel, a_failure, the_line
 
@@ -15,7 +15,7 @@ AT = datetime(2026, 1, 1, tzinfo=UTC)
 RUNS = (1, 2, 3)
 
 
-def everything_of(run: int) -> list[RunEvent]:
+def everything_of(run: int) -> list[AnyRunEvent]:
     """What can be told of a run."""
     failures = [a_failure(run), a_failure(run, Stage.GENERATION, 1), a_failure(run, Stage.MUX)]
     return [*the_line(run), *failures, a_cancel(run)]
@@ -30,10 +30,10 @@ class ProjectionLife(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.views: dict[int, RunView] = {}
-        self.told: dict[int, list[RunEvent]] = {run: [] for run in RUNS}
+        self.told: dict[int, list[AnyRunEvent]] = {run: [] for run in RUNS}
         self.shown: dict[int, RunStatus] = {}
 
-    def _hear(self, event: RunEvent) -> None:
+    def _hear(self, event: AnyRunEvent) -> None:
         self.views[event.run] = project(self.views.get(event.run), event, at=AT).view
         if event not in self.told[event.run]:
             self.told[event.run].append(event)
