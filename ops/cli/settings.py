@@ -1,5 +1,8 @@
 """Settings of the `segue` command."""
 
+from pathlib import Path
+from typing import Any, Self
+
 from pydantic import Field
 
 from shared.local_stack import DataDirSettings
@@ -24,3 +27,14 @@ class CommandSettings(SettingsGroup):
     service_urls: str = Field("", validation_alias="SEGUE_SERVICE_URLS")
 
     home: DataDirSettings = Field(default_factory=DataDirSettings.from_environment)
+
+    @classmethod
+    def of_options(
+        cls, *, api: str | None, data_dir: Path | None, timeout_s: float | None = None
+    ) -> Self:
+        """Return the environment's settings; the options that are given win."""
+        options: dict[str, Any] = {"api_url": api, "score_s": timeout_s}
+        if data_dir is not None:
+            options["home"] = DataDirSettings.from_environment(data_dir=data_dir)
+        given = {name: value for name, value in options.items() if value is not None}
+        return cls.from_environment(**given)

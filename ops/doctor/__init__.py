@@ -1,1 +1,1 @@
-"""The `segue doctor` command: checks of this machine and its servers."""
+"""Commands about this machine: its checks, and the generated files of a source checkout."""

@@ -1,10 +1,10 @@
-"""Doctor: `segue doctor`, what is found on this machine, what is missing, and what to do about it.
+"""The `segue doctor` command: checks this machine, and the servers that are named.
 
-A check is needed (the laptop path does not work without it) or useful (more works with it). The
-command ends well when everything needed is there. Where servers are named, or a stack runs here,
-these are looked at too (`servers.py`).
+A check is needed (the embedded stack does not work without it) or optional. The command succeeds
+when every needed check is ok. The servers are checked where the environment names some, or a
+stack runs here (`servers.py`).
 
-I/O: looks at programs, packages, disk, ports, the api and the servers; changes nothing.
+I/O: reads programs, packages, disk, ports, the api and the servers; changes nothing.
 """
 
 import asyncio
@@ -19,8 +19,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import av
+import typer
 
 from ops.cli.check import Check
+from ops.cli.exit_codes import Exit, print_json, report_errors
+from ops.cli.options import Json
+from ops.cli.output import show_checks
 from ops.cli.settings import CommandSettings
 from ops.doctor.servers import named, on_servers
 from ops.score.api_client import ApiClient
@@ -42,8 +46,21 @@ _TOOL_S = 20.0
 _ESCAPES = re.compile(r"\x1b\[[0-9;]*m")  # colours, which some programs print to pipes too
 
 
-def examine(settings: CommandSettings) -> list[Check]:
-    """Every check, in the order a person wants to read them."""
+def doctor(*, as_json: Json = False) -> None:
+    """Check this machine and its servers; print what is missing and what to do."""
+    with report_errors(as_json=as_json):
+        checks = run_checks(CommandSettings.from_environment())
+        is_ok = all(check.ok for check in checks if check.needed)
+        if as_json:
+            print_json({"ok": is_ok, "checks": [check.as_json() for check in checks]})
+        else:
+            show_checks(checks)
+        if not is_ok:
+            raise typer.Exit(Exit.FAILED)
+
+
+def run_checks(settings: CommandSettings) -> list[Check]:
+    """Return every check, in the order of the report."""
     return [
         _python(),
         *_ffmpeg(),

@@ -1,8 +1,8 @@
-"""Plan: `segue score --dry-run`, what would be asked for and what it would cost.
+"""Plans a `segue score --dry-run`: what would be requested, its cost, and whether it would start.
 
-The request passes the api's own rules with this machine's settings, so a plan that says
-"begins" is what a stack here would answer. Nothing is started, asked, handed in or written: an
-api elsewhere (`--api`) may have other settings, and what the cache holds is not known here.
+The request passes the api's own rules with this machine's settings, so the plan is what a stack
+here would decide. Nothing is started, requested, uploaded or written. An api elsewhere (`--api`)
+may have other settings, and the contents of the scene cache are not known here.
 
 Units: seconds, US dollars. I/O: reads the settings, and whether a stack runs.
 """
@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from ops.cli.exit_codes import CommandError, Exit
 from ops.cli.settings import CommandSettings
-from ops.score.command import ScoreRequest
+from ops.score.request import ScoreRequest
 from services.api.http.schemas import CostEstimate, GenerateBody
 from services.api.operators import (
     DefaultSettings,
@@ -35,85 +35,88 @@ from shared.cost_estimate import estimate, fits_budget, requested_s
 from shared.local_stack import find_stack
 from shared.pricing import PricingSettings
 
-STACK_PROVIDER = "synth"  # of a stack on this machine that is told nothing
+STACK_PROVIDER = "synth"  # the default of a stack on this machine
 PROVIDERS = ("synth", "silence", "replicate", "fake-replicate")
-_STAND_IN = "dry-run"  # key of a file that would be handed in
+_PLACEHOLDER = "dry-run"  # object key of a file that would be uploaded
 
 
 def plan(
     request: ScoreRequest, settings: CommandSettings, *, provider: str | None
 ) -> dict[str, Any]:
-    """What `request` would lead to.
+    """Return what `request` would lead to.
 
     Raises:
-        CommandError: the request is wrong, and would be refused for more than its price.
+        CommandError: the request is invalid for another reason than its cost.
     """
     name, notes = _provider(settings, provider)
     pricing = PricingSettings.from_environment(
         wanted="replicate" if name == "fake-replicate" else name
     )
-    asked = _asked(request)
-    told = estimate_of(asked, pricing)
-    params = asked.params.model_dump(mode="json")
+    spec = _run_spec(request)
+    total = estimate_of(spec, pricing)
+    params = spec.params.model_dump(mode="json")
     return {
         "dry_run": True,
-        "job_id": asked.job_id,
+        "job_id": spec.job_id,
         "provider": name,
-        "scenes": _scenes(asked, pricing),
-        "estimate": {**told.model_dump(), "provider": name},
+        "scenes": _scenes(spec, pricing),
+        "estimate": {**total.model_dump(), "provider": name},
         "max_cost": params["max_cost"],
         "on_max_cost": params["on_max_cost"],
-        **_verdict(asked, told, pricing),
+        **_verdict(spec, total, pricing),
         "notes": notes,
     }
 
 
-def lines(told: dict[str, Any]) -> list[str]:
-    """A plan for people."""
-    count, whole = len(told["scenes"]), told["estimate"]
-    found = [f"dry run of job {told['job_id']}: nothing is started, asked or written"]
-    for scene in told["scenes"]:
+def plan_lines(planned: dict[str, Any]) -> list[str]:
+    """Return the plan as lines for a terminal."""
+    count, total = len(planned["scenes"]), planned["estimate"]
+    lines = [f"Plan of job {planned['job_id']}:"]
+    for scene in planned["scenes"]:
         window = f" ({scene['window_s']} s of window)" if scene["window_s"] else ""
-        found.append(
-            f"scene {scene['index'] + 1:>3}/{count}  {scene['duration_s']:8.3f} s  asks for "
+        lines.append(
+            f"scene {scene['index'] + 1}/{count}  {scene['duration_s']:.3f} s  requests "
             f"{scene['asked_s']} s{window}, {dollars(scene['cost_usd'])}, prompt from "
             f"{scene['prompt_from']}: {scene['prompt']}"
         )
-    found.append(
-        f"estimate: at most {dollars(whole['cost_usd'])} for {whole['music_s']} s of music by "
-        f"{told['provider']}, in about {whole['seconds']:g} s"
+    lines.append(
+        f"Estimate: at most {dollars(total['cost_usd'])} for {total['music_s']} s of music by "
+        f"{planned['provider']}, about {total['seconds']:g} s"
     )
-    cap = "none" if told["max_cost"] is None else dollars(told["max_cost"])
-    found += [f"cap: {cap}", f"verdict: {told['verdict']}: {told['why']}"]
-    return [*found, *(f"note: {note}" for note in told["notes"])]
+    if planned["max_cost"] is not None:
+        lines.append(f"Cost limit: {dollars(planned['max_cost'])} (--max-cost)")
+    starts = "Would start" if planned["verdict"] == "begins" else "Would be refused"
+    lines.append(f"{starts}: {planned['why']}.")
+    lines += [f"note: {note}" for note in planned["notes"]]
+    return [*lines, "Dry run: nothing was started. To score it: leave out --dry-run."]
 
 
-def _provider(settings: CommandSettings, said: str | None) -> tuple[str, list[str]]:
-    """Who would make the music, and what is to be known of that."""
+def _provider(settings: CommandSettings, option: str | None) -> tuple[str, list[str]]:
+    """Return the provider that would make the music, and notes about it."""
     notes = []
     if settings.api_url is not None:
-        notes.append(f"planned with this machine's settings; {settings.api_url} may have others")
-        name = said or settings.provider or PricingSettings.from_environment().provider
+        notes.append(f"planned with the settings of this machine, not those of {settings.api_url}")
+        name = option or settings.provider or PricingSettings.from_environment().provider
     else:
-        running = find_stack(settings.home.folder)
-        of_stack = running.provider if running else settings.provider or STACK_PROVIDER
-        name = said or of_stack
-        if running and name != running.provider:
-            notes.append(f"the stack at {running.api_url} makes its music with {running.provider}")
+        stack = find_stack(settings.home.folder)
+        of_stack = stack.provider if stack else settings.provider or STACK_PROVIDER
+        name = option or of_stack
+        if stack and name != stack.provider:
+            notes.append(f"the stack at {stack.api_url} uses the provider {stack.provider}")
     if name not in PROVIDERS:
         known = ", ".join(PROVIDERS)
-        raise CommandError(Exit.USAGE, f"provider {name} is not known: choose one of {known}")
+        raise CommandError(Exit.USAGE, f"--provider: {name} is not a provider; use one of {known}")
     if name == "fake-replicate":
-        notes.append("fake-replicate charges its own ledger alone")
+        notes.append("fake-replicate charges only its own ledger")
     return name, notes
 
 
-def _asked(request: ScoreRequest) -> RunSpec:
-    body = request.body(request.named_job)
+def _run_spec(request: ScoreRequest) -> RunSpec:
+    body = request.body(request.job_id)
     if request.video is not None:
-        body["video"] = {"object": _STAND_IN}
+        body["video"] = {"object": _PLACEHOLDER}
     if request.style is not None:
-        body["audio_params"]["style_audio"] = {"object": _STAND_IN}
+        body["audio_params"]["style_audio"] = {"object": _PLACEHOLDER}
     try:
         parsed = GenerateBody.model_validate_json(json.dumps(body))
         return build_run_spec(
@@ -128,29 +131,29 @@ def _asked(request: ScoreRequest) -> RunSpec:
         raise CommandError(Exit.USAGE, str(error)) from error
 
 
-def _scenes(asked: RunSpec, pricing: PricingSettings) -> list[dict[str, Any]]:
-    has_style = asked.params.style_audio is not None
-    told = []
-    for index, scene in enumerate(asked.scenes):
+def _scenes(spec: RunSpec, pricing: PricingSettings) -> list[dict[str, Any]]:
+    has_style = spec.params.style_audio is not None
+    scenes = []
+    for index, scene in enumerate(spec.scenes):
         first_s = pricing.style_window_s if has_style else 0
         window_s = pricing.window_s if index else first_s
-        told.append(
+        scenes.append(
             {
                 "index": index,
                 "duration_s": scene.duration_s,
                 "window_s": window_s,
                 "asked_s": requested_s(scene.duration_s, window_s=window_s),
                 "cost_usd": _cost_usd(scene, window_s, pricing),
-                "prompt_from": _prompt_from(scene, asked.params.prompt),
+                "prompt_from": _prompt_from(scene, spec.params.prompt),
                 "prompt": prompt_for(
                     description=scene.description,
                     mood=scene.mood,
                     scene_prompt=scene.prompt,
-                    run_prompt=asked.params.prompt,
+                    run_prompt=spec.params.prompt,
                 ),
             }
         )
-    return told
+    return scenes
 
 
 def _cost_usd(scene: Scene, window_s: int, pricing: PricingSettings) -> float:
@@ -164,27 +167,32 @@ def _cost_usd(scene: Scene, window_s: int, pricing: PricingSettings) -> float:
 
 
 def _prompt_from(scene: Scene, run_prompt: str | None) -> str:
-    for said, name in ((scene.prompt, "the scene"), (run_prompt, "--prompt")):
-        if said and said.strip():
+    for prompt, name in ((scene.prompt, "the scene"), (run_prompt, "--prompt")):
+        if prompt and prompt.strip():
             return name
     return "its mood" if scene.mood and scene.mood.strip() else "its description"
 
 
-def _verdict(asked: RunSpec, told: CostEstimate, pricing: PricingSettings) -> dict[str, Any]:
-    """Whether the run would begin, and how it would end if the estimate came true."""
-    if not is_over_cap(asked, told):
-        why = "there is no cap" if asked.params.max_cost is None else "the estimate is within it"
-        return {"verdict": "begins", "why": why, "scenes_paid": len(asked.scenes)}
-    if asked.params.on_max_cost is OnMaxCost.REFUSE:
+def _verdict(spec: RunSpec, total: CostEstimate, pricing: PricingSettings) -> dict[str, Any]:
+    """Return whether the run would start, why, and how many scenes its cost limit pays for."""
+    max_cost = spec.params.max_cost
+    if not is_over_cap(spec, total):
+        why = (
+            "no cost limit is set (--max-cost)"
+            if max_cost is None
+            else "the estimate is within the cost limit"
+        )
+        return {"verdict": "begins", "why": why, "scenes_paid": len(spec.scenes)}
+    if spec.params.on_max_cost is OnMaxCost.REFUSE:
         try:
-            check_cap(asked, told)
+            check_cap(spec, total)
         except RequestInvalidError as error:
             return {"verdict": "refused", "why": str(error), "scenes_paid": 0}
     paid, spent_usd = 0, 0.0
-    for scene in _scenes(asked, pricing):
-        if not fits_budget(asked.params.max_cost, spent_usd=spent_usd, next_usd=scene["cost_usd"]):
+    for scene in _scenes(spec, pricing):
+        if not fits_budget(max_cost, spent_usd=spent_usd, next_usd=scene["cost_usd"]):
             break
         paid, spent_usd = paid + 1, spent_usd + scene["cost_usd"]
-    strategy = asked.params.error_strategy.value
-    why = f"the cap surely pays for {paid} of {len(asked.scenes)} scenes, then {strategy}"
+    strategy = spec.params.error_strategy.value
+    why = f"the cost limit pays for {paid} of {len(spec.scenes)} scenes, then {strategy}"
     return {"verdict": "begins", "why": why, "scenes_paid": paid}

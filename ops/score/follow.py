@@ -1,6 +1,6 @@
-"""Follow: ask for a job's status until it has ended, within a deadline.
+"""The `segue status` command, and polling a job's status until its run has ended.
 
-A poll that fails is not a job that failed: an api that restarts is waited for.
+A failed poll is not a failed job: polling continues while the api restarts.
 
 Units: seconds. I/O: HTTP, the clock.
 """
@@ -8,15 +8,55 @@ Units: seconds. I/O: HTTP, the clock.
 import shlex
 import time
 from collections.abc import Callable
+from typing import Annotated
 
-from ops.cli.exit_codes import CommandError, Exit
+import typer
+from rich.console import Console
+
+from ops.cli.exit_codes import CommandError, Exit, print_json, report_errors
+from ops.cli.options import ApiUrl, DataDir, Json
+from ops.cli.output import show_status
+from ops.cli.progress import JobProgress
+from ops.cli.settings import CommandSettings
 from ops.score.api_client import ApiClient
+from ops.score.local_stack import running_api
 from services.api.http.schemas import StatusAnswer
 
 _POLL_FIRST_S = 0.25
 _POLL_S_MAX = 2.0
-_AWAY_S = 30.0  # a restart takes a few
+_UNREACHABLE_S_MAX = 30.0  # a restart takes a few
 ENDED = frozenset({"completed", "failed", "cancelled"})
+
+
+def status(
+    *,
+    job_id: str,
+    watch: Annotated[bool, typer.Option("--watch", help="Follow the job to its end.")] = False,
+    api: ApiUrl = None,
+    data_dir: DataDir = None,
+    timeout: Annotated[float | None, typer.Option(help="Seconds that --watch waits.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Show the status of a job; with --watch, follow it to its end."""
+    with report_errors(as_json=as_json):
+        settings = CommandSettings.of_options(api=api, data_dir=data_dir, timeout_s=timeout)
+        with ApiClient(running_api(settings)) as client:
+            job_status = client.status(job_id)
+            if watch:
+                with JobProgress(progress_console(quiet=as_json)) as progress:
+                    job_status = follow(
+                        client,
+                        job_id,
+                        run=None,
+                        on_status=progress.update,
+                        timeout_s=settings.score_s,
+                    )
+        if as_json:
+            print_json(job_status.model_dump(mode="json"))
+        else:
+            show_status(job_status)
+        if watch and job_status.audio_status.status != "completed":
+            raise typer.Exit(Exit.FAILED)
 
 
 def follow(
@@ -24,45 +64,51 @@ def follow(
     job_id: str,
     *,
     run: int | None,
-    tell: Callable[[StatusAnswer], None],
-    within_s: float,
+    on_status: Callable[[StatusAnswer], None],
+    timeout_s: float,
 ) -> StatusAnswer:
-    """The status of `run` once it has ended; None: whichever run is the newest.
+    """Return the status of `run` once it has ended; None means the newest run.
 
     Raises:
-        CommandError: it did not end in time, was superseded, or the api went away.
+        CommandError: it did not end in time, was superseded, or the api was unreachable too long.
     """
-    end = time.monotonic() + within_s
-    answered = time.monotonic()
+    end = time.monotonic() + timeout_s
+    last_answer = time.monotonic()
     pause_s = _POLL_FIRST_S
-    waits: str | None = None
+    waiting_reason: str | None = None
     while True:
         try:
-            status = api.status(job_id)
-            waits = status.waiting.reason if status.waiting else None
-            answered = time.monotonic()
+            job_status = api.status(job_id)
+            waiting_reason = job_status.waiting.reason if job_status.waiting else None
+            last_answer = time.monotonic()
         except CommandError as error:
-            if error.code is not Exit.UNREACHABLE or time.monotonic() - answered > _AWAY_S:
+            unreachable_s = time.monotonic() - last_answer
+            if error.code is not Exit.UNREACHABLE or unreachable_s > _UNREACHABLE_S_MAX:
                 raise
         else:
-            _check_run(status, run)
-            tell(status)
-            if status.audio_status.status in ENDED:
-                return status
+            _check_run(job_status, run)
+            on_status(job_status)
+            if job_status.audio_status.status in ENDED:
+                return job_status
         if time.monotonic() > end:
             raise CommandError(
                 Exit.UNREACHABLE,
-                f"job {job_id} did not end within {within_s:g} s (SEGUE_SCORE_TIMEOUT_S)"
-                f"{f', it waits: {waits}' if waits else ''}; "
-                f"follow it with: segue status {shlex.quote(job_id)} --watch",
+                f"job {job_id} did not end within {timeout_s:g} s (SEGUE_SCORE_TIMEOUT_S)"
+                f"{f'; waiting: {waiting_reason}' if waiting_reason else ''}. "
+                f"To follow it: segue status {shlex.quote(job_id)} --watch",
             )
         time.sleep(pause_s)
         pause_s = min(pause_s * 1.5, _POLL_S_MAX)
 
 
-def _check_run(status: StatusAnswer, run: int | None) -> None:
-    if run is not None and status.run > run:
+def progress_console(*, quiet: bool) -> Console:
+    """Return the console for progress; a quiet one prints nothing."""
+    return Console(quiet=quiet, soft_wrap=True)
+
+
+def _check_run(job_status: StatusAnswer, run: int | None) -> None:
+    if run is not None and job_status.run > run:
         raise CommandError(
             Exit.FAILED,
-            f"run {run} of job {status.job_id} was superseded: somebody asked for run {status.run}",
+            f"run {run} of job {job_status.job_id} was superseded by run {job_status.run}",
         )

@@ -1,12 +1,13 @@
-"""Stacks: the stack that a command works with: the one named, the one that runs, or one of its own.
+"""The `segue up` command, and the local stack that other commands use or start.
 
-A stack of its own is a child in a session of its own, so that Ctrl-C reaches the command alone,
-with its words in `stack.log`. It lives as long as a command holds the clients' lock
-(`shared/local_stack.py`), so two commands may share it, and one that dies leaves none behind.
+A stack started for a command is a child in its own session, so that Ctrl-C reaches the command
+alone; its output goes to `stack.log`. It runs while a command holds the clients' lock
+(`shared/local_stack.py`): two commands may share it, and a command that dies leaves none behind.
 
 Units: seconds. I/O: processes, files, HTTP to loopback.
 """
 
+import os
 import subprocess
 import sys
 import time
@@ -14,50 +15,98 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from ops.cli.exit_codes import CommandError, Exit
+import typer
+
+from ops.cli.exit_codes import CommandError, Exit, report_errors
+from ops.cli.options import DataDir, Provider
+from ops.cli.settings import CommandSettings
 from ops.score.api_client import ApiClient
-from shared.local_stack import ClientLock, RunningStack, client_lock, find_stack, is_data_dir_locked
+from shared.local_stack import (
+    ClientLock,
+    DataDirSettings,
+    RunningStack,
+    client_lock,
+    find_stack,
+    is_data_dir_locked,
+)
 
 START_S = 90.0  # 3 s on an idle machine
 STOP_S = 15.0  # the stack takes at most 10 s
-_LOCK_S = 20.0  # for a stack that is just stopping
+_LOCK_S = 20.0  # for a stack that is stopping
 _POLL_S = 0.1
 _LOG_CHARS = 2000
-#: where the project's packages lie; a child started there finds them, whatever lies in our folder
-HOUSE = Path(__file__).resolve().parents[2]
-Say = Callable[[str], None]
+#: the folder of the project's packages; a child started there imports these, not those of the cwd
+PACKAGES_FOLDER = Path(__file__).resolve().parents[2]
+Notify = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class StackUse:
-    """The stack that a command may use."""
+    """The stack that a command uses."""
 
     api_url: str
-    own: bool  #: started for this command, and stopped after it
+    started_here: bool  #: started for this command, and stopped after it
+
+
+def up(
+    provider: Provider = None,
+    port: Annotated[int | None, typer.Option(help="Port of the api; 0: any free one.")] = None,
+    data_dir: DataDir = None,
+    stack: Annotated[
+        str | None,
+        typer.Option(help="Servers: embedded, native (real ones) or external (SEGUE_STACK)."),
+    ] = None,
+) -> None:
+    """Run all of Segue on this machine until Ctrl-C."""
+    folder = None if data_dir is None else data_dir.absolute()
+    command = stack_command(folder=folder, port=port, provider=provider, kind=stack)
+    if folder is None:  # a relative SEGUE_DATA_DIR is relative to the user's folder, not to ours
+        with report_errors(as_json=False):
+            command += ["--data-dir", str(DataDirSettings.from_environment().folder)]
+    os.chdir(PACKAGES_FOLDER)
+    os.execv(command[0], command)  # noqa: S606 - our own program replaces this process
+
+
+def running_api(settings: CommandSettings) -> str:
+    """Return the URL of the named api, or of the stack that runs on this machine.
+
+    Raises:
+        CommandError: no api is named and no stack runs here.
+    """
+    if settings.api_url is not None:
+        return settings.api_url
+    stack = find_stack(settings.home.folder)
+    if stack is None:
+        raise CommandError(
+            Exit.UNREACHABLE,
+            'No stack is running here. Start one with "segue up", or name an api with --api.',
+        )
+    return stack.api_url
 
 
 @contextmanager
-def a_stack(folder: Path, *, provider: str | None, say: Say) -> Iterator[StackUse]:
-    """The stack on `folder`, started if none runs; one of our own is stopped at the end.
+def use_stack(folder: Path, *, provider: str | None, notify: Notify) -> Iterator[StackUse]:
+    """Yield the stack on `folder`; start one if none runs, and stop it at the end.
 
     Raises:
-        CommandError: it does not start, or makes its music with another provider than asked.
+        CommandError: it does not start, or it runs with another provider.
     """
     with client_lock(folder) as lock:
-        _share(lock, folder)
-        found = _answering(folder)
-        if found is not None:
-            _check_provider(found, provider)
-            yield StackUse(api_url=found.api_url, own=False)
+        _acquire_shared(lock, folder)
+        stack = _answering_stack(folder)
+        if stack is not None:
+            _check_provider(stack, provider)
+            yield StackUse(api_url=stack.api_url, started_here=False)
             return
-        say("starting the embedded stack")
+        notify("Starting the embedded stack")
         child = _start(folder, provider)
         try:
-            stack = _wait(child, folder)
-            yield StackUse(api_url=stack.api_url, own=True)
+            stack = _wait_until_ready(child, folder)
+            yield StackUse(api_url=stack.api_url, started_here=True)
         finally:
-            if lock.try_lock_exclusive():  # else another command uses it, and the last one ends it
+            if lock.try_lock_exclusive():  # else the other command that uses it stops it
                 _stop(child)
 
 
@@ -69,16 +118,16 @@ def stack_command(
     kind: str | None = None,
     while_used: bool = False,
 ) -> list[str]:
-    """The command that runs a stack; to be run in `HOUSE`."""
+    """Return the command line that runs a stack; its cwd must be `PACKAGES_FOLDER`."""
     command = [sys.executable, "-m", "embedded"]
-    said = {"--data-dir": folder, "--port": port, "--provider": provider, "--stack": kind}
-    for option, value in said.items():
+    options = {"--data-dir": folder, "--port": port, "--provider": provider, "--stack": kind}
+    for option, value in options.items():
         if value is not None:
             command += [option, str(value)]
     return [*command, "--while-used"] if while_used else command
 
 
-def _share(lock: ClientLock, folder: Path) -> None:
+def _acquire_shared(lock: ClientLock, folder: Path) -> None:
     end = time.monotonic() + _LOCK_S
     while not lock.try_lock_shared():
         if time.monotonic() > end:
@@ -88,12 +137,12 @@ def _share(lock: ClientLock, folder: Path) -> None:
         time.sleep(_POLL_S)
 
 
-def _answering(folder: Path) -> RunningStack | None:
-    found = find_stack(folder)
-    if found is None:
+def _answering_stack(folder: Path) -> RunningStack | None:
+    stack = find_stack(folder)
+    if stack is None:
         return None
-    with ApiClient(found.api_url) as api:
-        return found if api.is_alive else None
+    with ApiClient(stack.api_url) as api:
+        return stack if api.is_alive else None
 
 
 def _start(folder: Path, provider: str | None) -> subprocess.Popen[bytes]:
@@ -101,7 +150,7 @@ def _start(folder: Path, provider: str | None) -> subprocess.Popen[bytes]:
     with (folder / "stack.log").open("ab" if is_data_dir_locked(folder) else "wb") as log:
         return subprocess.Popen(  # noqa: S603 - our own program
             command,
-            cwd=HOUSE,
+            cwd=PACKAGES_FOLDER,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -109,20 +158,22 @@ def _start(folder: Path, provider: str | None) -> subprocess.Popen[bytes]:
         )
 
 
-def _wait(child: subprocess.Popen[bytes], folder: Path) -> RunningStack:
-    """The stack once it answers: the child's, or one that another command just started."""
+def _wait_until_ready(child: subprocess.Popen[bytes], folder: Path) -> RunningStack:
+    """Return the stack once it answers: the child's, or one another command has just started."""
     end = time.monotonic() + START_S
     while time.monotonic() < end:
-        ended = child.poll() is not None
-        found = _answering(folder)
-        if found is not None and (ended or found.pid == child.pid):
-            return found
-        if ended and not is_data_dir_locked(folder):  # else another command's stack is starting
+        has_ended = child.poll() is not None
+        stack = _answering_stack(folder)
+        if stack is not None and (has_ended or stack.pid == child.pid):
+            return stack
+        if has_ended and not is_data_dir_locked(folder):  # else another is starting
             break
         time.sleep(_POLL_S)
     log = folder / "stack.log"
-    words = log.read_text(errors="replace")[-_LOG_CHARS:].strip()
-    raise CommandError(Exit.UNREACHABLE, f"the embedded stack did not start; {log} ends:\n{words}")
+    tail = log.read_text(errors="replace")[-_LOG_CHARS:].strip()
+    raise CommandError(
+        Exit.UNREACHABLE, f"the embedded stack did not start; the end of {log}:\n{tail}"
+    )
 
 
 def _stop(child: subprocess.Popen[bytes]) -> None:
@@ -130,14 +181,14 @@ def _stop(child: subprocess.Popen[bytes]) -> None:
     try:
         child.wait(STOP_S)
     except subprocess.TimeoutExpired:
-        child.kill()  # its PostgreSQL is ended by the warden
+        child.kill()  # the watchdog stops its PostgreSQL
         child.wait(STOP_S)
 
 
-def _check_provider(found: RunningStack, provider: str | None) -> None:
-    if provider is not None and provider != found.provider:
+def _check_provider(stack: RunningStack, provider: str | None) -> None:
+    if provider is not None and provider != stack.provider:
         raise CommandError(
             Exit.USAGE,
-            f"the stack at {found.api_url} makes its music with {found.provider}, not {provider}: "
+            f"the stack at {stack.api_url} uses the provider {stack.provider}, not {provider}; "
             "stop it, or leave out --provider",
         )

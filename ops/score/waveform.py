@@ -1,8 +1,8 @@
-"""Waveform: a track as a picture, with its scenes and seams marked.
+"""Draws a track as an image, with its scenes and seams marked.
 
-Both channels share one lane: peaks light, effective level dark, one colour per scene. A scene's
-boundary is a thin line with its number; a seam is a mark on top, green where the music continues
-(splice), orange where it fades.
+Both channels are drawn in one strip: peaks light, RMS level dark, one colour per scene. A scene
+boundary is a thin line with the scene's number; a seam is a mark on top, green where the music
+continues (splice), orange where it fades.
 
 Shapes: audio is float32 `(channels, samples)`. Units: samples at 48 kHz; pixels. Pure.
 """
@@ -22,27 +22,27 @@ _TOP, _BOTTOM, _SIDE = 56, 44, 24
 _BACK, _INK, _FAINT = (16, 18, 24), (226, 230, 238), (78, 84, 98)
 _SPLICE, _FADE = (84, 214, 140), (255, 166, 77)
 _COLOURS = ((96, 165, 250), (196, 132, 252), (244, 114, 182), (250, 204, 21), (45, 212, 191))
-_MARK = 8  # half a mark's width
-_LABEL_MIN = 34  # pixels that a scene needs for its label
+_MARK = 8  # half the width of a mark
+_LABEL_MIN = 34  # pixels of a scene that has a label
 _TICKS_MAX = 12
 _TICK_STEPS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600)
 _TEXT, _SMALL = 20, 16
-_SHADE = 0.55  # of a scene's colour, behind its effective level
+_SHADE = 0.55  # of a scene's colour, for the peaks behind the RMS level
 Colour = tuple[int, int, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeamMark:
-    """Where a scene joins the one before it, and how."""
+    """The seam between a scene and the one before it."""
 
     at_samples: int
     kind: str  #: "splice" or "fade"
 
 
-def picture(
+def draw_waveform(
     track: Audio, *, scene_starts: Sequence[int], seams: Sequence[SeamMark], title: str = ""
 ) -> Image.Image:
-    """The picture of `track`, whose scenes begin at `scene_starts`, the first of them at 0."""
+    """Return the image of `track`; `scene_starts` are samples, the first is 0."""
     assert track.shape[1] > 0, "a track has at least one sample"
     image = Image.new("RGB", (WIDTH, HEIGHT), _BACK)
     draw = ImageDraw.Draw(image)
@@ -78,8 +78,8 @@ def _draw_scene(draw: ImageDraw.ImageDraw, index: int, left: int, right: int) ->
         for y in range(_TOP, HEIGHT - _BOTTOM, 8):
             draw.line((left, y, left, y + 3), _INK)
     if right - left >= _LABEL_MIN:
-        place = ((left + right) / 2, _TOP - 4)
-        draw.text(place, f"{index + 1}", _INK, font=_font(_TEXT), anchor="ms")
+        position = ((left + right) / 2, _TOP - 4)
+        draw.text(position, f"{index + 1}", _INK, font=_font(_TEXT), anchor="ms")
 
 
 def _draw_seam(draw: ImageDraw.ImageDraw, seam: SeamMark, x: int) -> None:
@@ -102,9 +102,9 @@ def _draw_legend(draw: ImageDraw.ImageDraw, title: str) -> None:
     font = _font(_SMALL)
     draw.text((_SIDE, 8), title, _INK, font=font)
     x = WIDTH - _SIDE
-    for words, colour in (("fade", _FADE), ("splice: the music continues", _SPLICE)):
-        draw.text((x, 8), words, colour, font=font, anchor="ra")
-        x -= int(font.getlength(words)) + 28
+    for label, colour in (("fade", _FADE), ("splice: the music continues", _SPLICE)):
+        draw.text((x, 8), label, colour, font=font, anchor="ra")
+        x -= int(font.getlength(label)) + 28
 
 
 def _column(sample: int, total: int) -> int:

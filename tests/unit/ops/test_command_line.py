@@ -1,12 +1,15 @@
-"""The command line: what a user types wrongly, and what is answered."""
+"""Tests of the command line: its help, and how invalid input is reported."""
 
+import importlib
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 from typer.testing import CliRunner, Result
 
-from ops.__main__ import app
+from ops.__main__ import GROUPS, app
 from ops.cli.exit_codes import HELP, Exit
 
 SCENES = '[{"description": "a lake", "duration_s": 1.7}]'
@@ -18,31 +21,78 @@ def _segue(*args: str | Path) -> Result:
 
 @pytest.fixture
 def scenes(tmp_path: Path) -> Path:
-    """A good file of scenes."""
-    place = tmp_path / "scenes.json"
-    place.write_text(SCENES)
-    return place
+    """Return a valid scenes file."""
+    path = tmp_path / "scenes.json"
+    path.write_text(SCENES)
+    return path
 
 
-def test_the_help_names_the_commands_and_the_exit_codes() -> None:
+def test_the_help_lists_the_commands_and_the_exit_codes() -> None:
     """Scripts are written from it."""
-    told = " ".join(_segue("--help").output.split())
+    output = " ".join(_segue("--help").output.split())
 
-    assert HELP in told
-    assert all(name in told for name in ("up", "score", "status", "doctor", "demo"))
+    assert HELP in output
+    assert all(name in output for name in ("up", "score", "status", "doctor", "demo"))
+
+
+def test_every_command_is_in_a_group_of_the_help() -> None:
+    """Groups and commands are in the order in which a user needs them."""
+    group: Any = typer.main.get_command(app)
+    panels: dict[str, list[str]] = {}
+    for name, command in group.commands.items():
+        panels.setdefault(command.rich_help_panel, []).append(name)
+
+    assert panels == {
+        "Score a film": ["demo", "score"],
+        "Follow jobs": ["status", "jobs", "job"],
+        "Operate": [
+            *("watch", "lag", "cancel", "redrive", "replay", "rebuild"),
+            *("dlq", "store"),
+        ],
+        "Servers and stacks": ["up", "doctor", "prepare", "topics", "acls"],
+        "Develop": ["schemas"],
+    }
+    assert list(panels) == list(GROUPS)
+    output = _segue("--help").output
+    titles = [output.index(f" {title} ") for title in GROUPS]
+    assert titles == sorted(titles)
+
+
+def test_the_help_describes_every_command_in_one_sentence() -> None:
+    """Each ends with its only period."""
+    group: Any = typer.main.get_command(app)
+
+    for name, command in group.commands.items():
+        sentence = command.help.partition("\n\n")[0]
+        assert sentence.endswith("."), name
+        assert ". " not in sentence, name
+
+
+def test_schemas_without_a_source_checkout_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An image and a wheel have no `tools`."""
+
+    def not_found(name: str) -> object:
+        raise ModuleNotFoundError(f"No module named {name!r}", name="tools")
+
+    monkeypatch.setattr(importlib, "import_module", not_found)
+
+    result = _segue("schemas")
+
+    assert result.exit_code == Exit.REFUSED
+    assert "segue schemas: works in a source checkout only" in result.stderr
 
 
 @pytest.mark.parametrize("video", ["nowhere.mp4", "."])
-def test_a_video_that_cannot_be_read_is_told_by_its_name(video: str, scenes: Path) -> None:
-    """Nothing was started for it."""
+def test_a_video_that_cannot_be_read_is_reported(video: str, scenes: Path) -> None:
+    """No stack is started."""
     result = _segue("score", scenes.parent / video, "--scenes", scenes)
 
     assert result.exit_code == Exit.USAGE
     assert "cannot be read" in result.stderr
 
 
-def test_a_text_file_in_the_place_of_the_video_is_told(tmp_path: Path, scenes: Path) -> None:
-    """And what would be right."""
+def test_a_text_file_given_as_the_video_is_reported(tmp_path: Path, scenes: Path) -> None:
+    """The error says what the file is."""
     (tmp_path / "film.mp4").write_text("hello")
 
     result = _segue("score", tmp_path / "film.mp4", "--scenes", scenes)
@@ -51,8 +101,8 @@ def test_a_text_file_in_the_place_of_the_video_is_told(tmp_path: Path, scenes: P
     assert "the file is text" in result.stderr
 
 
-def test_a_score_without_a_video_asks_for_one(scenes: Path) -> None:
-    """Or for the option that does without."""
+def test_a_missing_video_is_reported_with_what_to_do(scenes: Path) -> None:
+    """The error names the option that needs no video."""
     result = _segue("score", "--scenes", scenes)
 
     assert result.exit_code == Exit.USAGE
@@ -60,36 +110,36 @@ def test_a_score_without_a_video_asks_for_one(scenes: Path) -> None:
 
 
 def test_with_json_an_error_is_an_object_on_standard_output(tmp_path: Path) -> None:
-    """A script reads one document, whatever happened."""
+    """A script reads one document, also after an error."""
     bad = tmp_path / "scenes.json"
     bad.write_text('[{"duration_s": -1}]')
 
     result = _segue("score", "--no-video", "--scenes", bad, "--json")
 
-    told = json.loads(result.stdout)
-    assert result.exit_code == told["exit_code"] == Exit.USAGE
-    assert "scenes[0].duration_s" in told["error"]
+    report = json.loads(result.stdout)
+    assert result.exit_code == report["exit_code"] == Exit.USAGE
+    assert "scenes[0].duration_s" in report["error"]
 
 
 @pytest.mark.parametrize("option", [["--sync-mode", "warp"], ["--fade-duration", "long"]])
-def test_an_option_that_cannot_be_is_refused(option: list[str], scenes: Path) -> None:
-    """By the name of the option."""
+def test_an_invalid_option_value_is_rejected(option: list[str], scenes: Path) -> None:
+    """The error names the option."""
     result = _segue("score", "--no-video", "--scenes", scenes, *option)
 
     assert result.exit_code == Exit.USAGE
     assert option[0] in result.stderr
 
 
-def test_a_status_without_a_stack_says_how_to_start_one(tmp_path: Path) -> None:
+def test_status_without_a_stack_says_how_to_start_one(tmp_path: Path) -> None:
     """The data folder is empty."""
     result = _segue("status", "j", "--data-dir", tmp_path)
 
     assert result.exit_code == Exit.UNREACHABLE
-    assert "segue up" in result.stderr
+    assert 'No stack is running here. Start one with "segue up", or ' in result.stderr
 
 
-def test_an_api_that_does_not_answer_is_unreachable(scenes: Path, tmp_path: Path) -> None:
-    """Nobody listens on port 1."""
+def test_an_unreachable_api_has_its_exit_code(scenes: Path, tmp_path: Path) -> None:
+    """Nothing listens on port 1."""
     nowhere = ["--api", "http://127.0.0.1:1", "--out", str(tmp_path / "out")]
 
     result = _segue("score", "--no-video", "--scenes", scenes, *nowhere)
@@ -97,38 +147,38 @@ def test_an_api_that_does_not_answer_is_unreachable(scenes: Path, tmp_path: Path
     assert result.exit_code == Exit.UNREACHABLE
 
 
-def test_an_address_without_http_is_a_wrong_setting(tmp_path: Path) -> None:
-    """Named as the setting it is."""
+def test_an_api_url_without_http_is_rejected() -> None:
+    """The error names the setting."""
     result = _segue("status", "j", "--api", "localhost:4000")
 
     assert result.exit_code == Exit.USAGE
     assert "api_url" in result.stderr.lower()
 
 
-def test_a_demo_with_a_video_wants_its_scenes(tmp_path: Path) -> None:
-    """They cannot be guessed."""
+def test_demo_with_a_video_needs_its_scenes(tmp_path: Path) -> None:
+    """The error names both options."""
     result = _segue("demo", "--video", tmp_path / "film.mp4", "--out", tmp_path / "out")
 
     assert result.exit_code == Exit.USAGE
-    assert "both a video and its scenes" in result.stderr
+    assert "only one of --video and --scenes was given; give both" in result.stderr
 
 
-def test_the_doctor_finds_this_machine_well() -> None:
-    """The tests run on it: Python, ffmpeg with its encoders and the servers are there."""
+def test_doctor_passes_on_this_machine() -> None:
+    """Python, ffmpeg with its encoders and the servers are installed."""
     result = _segue("doctor", "--json")
 
-    told = json.loads(result.stdout)
-    found = {check["name"]: check for check in told["checks"]}
+    report = json.loads(result.stdout)
+    names = {check["name"] for check in report["checks"]}
     assert result.exit_code == Exit.OK
-    assert told["ok"] is True
-    assert {"Python", "ffmpeg", "ffmpeg encoders", "PyAV", "port", "api", "music"} <= set(found)
-    assert all(check["advice"] for check in told["checks"] if check["state"] != "ok")
+    assert report["ok"] is True
+    assert {"Python", "ffmpeg", "ffmpeg encoders", "PyAV", "port", "api", "music"} <= names
+    assert all(check["advice"] for check in report["checks"] if check["state"] != "ok")
 
 
-def test_the_doctor_says_what_to_do_about_an_ffmpeg_that_is_missing(
+def test_doctor_says_what_to_do_about_a_missing_ffmpeg(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The setting names a program that is not there."""
+    """The setting names a program that does not exist."""
     monkeypatch.setenv("FFMPEG", "/nowhere/ffmpeg")
 
     result = _segue("doctor")

@@ -1,4 +1,4 @@
-"""The commands' client: what it makes of every kind of answer."""
+"""Tests of ops/score/api_client.py: what the client does with each kind of response."""
 
 import hashlib
 import json
@@ -20,8 +20,8 @@ STARTED = json.dumps(
 ).encode()
 
 
-def test_a_busy_api_is_asked_again() -> None:
-    """503 with Retry-After is weather, not an answer."""
+def test_a_request_to_a_busy_api_is_retried() -> None:
+    """503 with Retry-After is retried."""
     with (
         fake_api(Answer(status=503, headers={"Retry-After": "0"}), Answer(body=STARTED)) as fake,
         ApiClient(fake.url) as api,
@@ -30,8 +30,8 @@ def test_a_busy_api_is_asked_again() -> None:
         assert len(fake.requests) == 2
 
 
-def test_an_api_that_stays_busy_is_given_up() -> None:
-    """Bounded: a command ends."""
+def test_retries_to_a_busy_api_are_bounded() -> None:
+    """The command fails with the api's message."""
     busy = Answer(status=503, headers={"Retry-After": "0"}, body=b'{"detail": "no server"}')
     with (
         fake_api(busy) as fake,
@@ -43,12 +43,12 @@ def test_an_api_that_stays_busy_is_given_up() -> None:
     assert caught.value.code is Exit.UNREACHABLE
 
 
-def test_a_refusal_is_told_in_the_apis_words() -> None:
-    """They name field and way out; scripts get the whole problem."""
+def test_an_error_response_becomes_the_message() -> None:
+    """The message is the problem's detail; `--json` has the whole problem."""
     problem = {"status": 422, "detail": "scenes[0].duration_s: must be more"}
-    refusal = Answer(status=422, body=json.dumps(problem).encode())
+    rejection = Answer(status=422, body=json.dumps(problem).encode())
     with (
-        fake_api(refusal) as fake,
+        fake_api(rejection) as fake,
         ApiClient(fake.url) as api,
         pytest.raises(CommandError, match=r"scenes\[0\]\.duration_s") as caught,
     ):
@@ -58,8 +58,8 @@ def test_a_refusal_is_told_in_the_apis_words() -> None:
     assert caught.value.detail == {"problem": problem}
 
 
-def test_an_api_that_is_not_there_is_unreachable_and_the_way_out_is_told() -> None:
-    """Nobody listens on port 1."""
+def test_an_unreachable_api_is_reported_with_what_to_do() -> None:
+    """Nothing listens on port 1."""
     with ApiClient("http://127.0.0.1:1") as api:
         with pytest.raises(CommandError, match="segue up") as caught:
             api.status("j")
@@ -68,18 +68,18 @@ def test_an_api_that_is_not_there_is_unreachable_and_the_way_out_is_told() -> No
     assert caught.value.code is Exit.UNREACHABLE
 
 
-def test_somebody_elses_server_is_recognised() -> None:
-    """It answers 200, but not as Segue does."""
+def test_another_server_is_not_taken_for_an_api() -> None:
+    """It responds with 200, but not with the api's schema."""
     with (
         fake_api(Answer(body=b"<html>")) as fake,
         ApiClient(fake.url) as api,
-        pytest.raises(CommandError, match="does not answer as a Segue api"),
+        pytest.raises(CommandError, match="is not a Segue api"),
     ):
         api.status("j")
 
 
-def test_a_job_id_of_any_letters_is_one_segment_of_the_path() -> None:
-    """Emoji, spaces and question marks too."""
+def test_a_job_id_is_quoted_in_the_path() -> None:
+    """Emoji, spaces and question marks stay in one path segment."""
     with fake_api(Answer()) as fake, ApiClient(fake.url) as api:
         with pytest.raises(CommandError):
             api.status("a b?🎬")
@@ -87,8 +87,8 @@ def test_a_job_id_of_any_letters_is_one_segment_of_the_path() -> None:
         assert fake.requests[0][1] == "/api/v3/audio/status/a%20b%3F%F0%9F%8E%AC"
 
 
-def test_a_video_is_handed_in_byte_for_byte(tmp_path: Path) -> None:
-    """Streamed, and longer than one block."""
+def test_a_video_is_uploaded_byte_for_byte(tmp_path: Path) -> None:
+    """The file is streamed in several blocks."""
     video = tmp_path / "film.mp4"
     video.write_bytes(b"\x00\xff" * 400_000)
     answer = {
@@ -106,8 +106,8 @@ def test_a_video_is_handed_in_byte_for_byte(tmp_path: Path) -> None:
         assert fake.requests == [("POST", "/api/v3/videos", video.read_bytes())]
 
 
-def test_a_style_sample_is_handed_in_by_its_own_route(tmp_path: Path) -> None:
-    """Byte for byte; what else the answer says is for others."""
+def test_a_style_sample_is_uploaded_to_its_own_route(tmp_path: Path) -> None:
+    """The file is sent byte for byte; unknown fields of the response are ignored."""
     song = tmp_path / "song.mp3"
     song.write_bytes(b"\xff\xfb\x00" * 1000)
     answer = {"style_audio": {"object": "styles/x"}, "duration_s": 3.0, "of_tomorrow": 1}
@@ -119,14 +119,14 @@ def test_a_style_sample_is_handed_in_by_its_own_route(tmp_path: Path) -> None:
         assert fake.requests == [("POST", "/api/v3/audio/styles", song.read_bytes())]
 
 
-def test_an_api_of_before_the_estimates_is_understood() -> None:
-    """A command may be newer than the api it speaks to."""
+def test_a_response_without_an_estimate_is_accepted() -> None:
+    """A command may be newer than its api."""
     with fake_api(Answer(body=STARTED)) as fake, ApiClient(fake.url) as api:
         assert api.start({"job_id": "j"}).estimate is None
 
 
-def test_a_download_is_there_whole_and_its_facts_are_told(tmp_path: Path) -> None:
-    """Nothing lies beside it afterwards."""
+def test_a_download_returns_its_digest(tmp_path: Path) -> None:
+    """The file is complete, and no temporary file is left."""
     data = b"\x01\x02" * 500_000
     with fake_api(Answer(body=data)) as fake, ApiClient(fake.url) as api:
         facts = api.download("/track", tmp_path / "track.mp3")
@@ -136,8 +136,8 @@ def test_a_download_is_there_whole_and_its_facts_are_told(tmp_path: Path) -> Non
     assert [path.name for path in tmp_path.iterdir()] == ["track.mp3"]
 
 
-def test_a_download_that_breaks_off_leaves_nothing(tmp_path: Path) -> None:
-    """A half file would be taken for a whole one."""
+def test_an_incomplete_download_leaves_no_file(tmp_path: Path) -> None:
+    """A partial file could be taken for a complete one."""
     short = Answer(body=b"12345", headers={"Content-Length": "10"})
     with (
         fake_api(short) as fake,
@@ -149,7 +149,7 @@ def test_a_download_that_breaks_off_leaves_nothing(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_an_address_that_is_none_is_refused() -> None:
-    """Before anything is asked."""
+def test_an_invalid_url_is_rejected() -> None:
+    """No request is sent."""
     with pytest.raises(CommandError, match="not a URL"):
         ApiClient("http://[bad")

@@ -1,4 +1,4 @@
-"""`segue score --dry-run`: what would be done, and what it would cost, without doing it."""
+"""Tests of `segue score --dry-run`: the plan and its cost, without doing anything."""
 
 import json
 import os
@@ -24,8 +24,8 @@ SCENES = [
 
 
 @pytest.fixture
-def room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with a file of scenes, where the command runs."""
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the working folder of the command, with a scenes file."""
     (tmp_path / "scenes.json").write_text(json.dumps(SCENES))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SEGUE_DATA_DIR", str(tmp_path / "home"))
@@ -33,21 +33,21 @@ def room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def _segue(*args: str) -> Result:
-    words = ["score", "--no-video", "--scenes", "scenes.json", "--dry-run", *args]
-    return CliRunner().invoke(app, words)
+    command = ["score", "--no-video", "--scenes", "scenes.json", "--dry-run", *args]
+    return CliRunner().invoke(app, command)
 
 
 def _plan(*args: str) -> dict[str, Any]:
     result = _segue(*args, "--json")
     assert result.exit_code == Exit.OK, result.output
-    told: dict[str, Any] = json.loads(result.stdout)
-    return told
+    planned: dict[str, Any] = json.loads(result.stdout)
+    return planned
 
 
-def test_a_dry_run_asks_nobody_and_leaves_nothing(room: Path) -> None:
-    """No request, no stack, no file: the folder is as it was."""
-    (room / "song.mp3").write_bytes(b"music")
-    before = sorted(path.name for path in room.rglob("*"))
+def test_a_dry_run_sends_and_writes_nothing(folder: Path) -> None:
+    """No request is sent, no stack starts, no file changes."""
+    (folder / "song.mp3").write_bytes(b"music")
+    before = sorted(path.name for path in folder.rglob("*"))
     with fake_api(Answer()) as fake:
         elsewhere = _segue("--api", fake.url, "--style", "song.mp3")
 
@@ -55,85 +55,83 @@ def test_a_dry_run_asks_nobody_and_leaves_nothing(room: Path) -> None:
 
     assert fake.requests == []
     assert (elsewhere.exit_code, here.exit_code) == (Exit.OK, Exit.OK)
-    assert "may have others" in elsewhere.stdout
-    assert sorted(path.name for path in room.rglob("*")) == before
+    assert "planned with the settings of this machine, not those of" in elsewhere.stdout
+    assert sorted(path.name for path in folder.rglob("*")) == before
 
 
-def test_a_plan_tells_of_each_scene_what_is_asked_and_what_it_costs(room: Path) -> None:
-    """Whole seconds, the window, the prompt and where it comes from."""
-    told = _plan("--provider", "replicate")
-    scenes = [(s["asked_s"], s["window_s"], s["prompt_from"]) for s in told["scenes"]]
+def test_a_plan_lists_the_request_and_cost_of_each_scene(folder: Path) -> None:
+    """Whole seconds, the window, the prompt and its source."""
+    planned = _plan("--provider", "replicate")
+    scenes = [(s["asked_s"], s["window_s"], s["prompt_from"]) for s in planned["scenes"]]
 
     assert scenes == [
         (2, 0, "its description"),
         (4, 1, "its mood"),
         (14, 1, "the scene"),
     ]
-    assert told["scenes"][2]["prompt"] == "a harp"
-    assert "dramatic" in told["scenes"][1]["prompt"]
-    assert told["estimate"] == {
+    assert planned["scenes"][2]["prompt"] == "a harp"
+    assert "dramatic" in planned["scenes"][1]["prompt"]
+    assert planned["estimate"] == {
         "cost_usd": 0.056,
         "music_s": 20,
         "seconds": 49.0,
         "provider": "replicate",
     }
-    assert sum(s["cost_usd"] for s in told["scenes"]) == pytest.approx(0.056)
-    assert not room.joinpath("home").exists()
+    assert sum(s["cost_usd"] for s in planned["scenes"]) == pytest.approx(0.056)
+    assert not folder.joinpath("home").exists()
 
 
-@pytest.mark.usefixtures("room")
+@pytest.mark.usefixtures("folder")
 def test_a_style_sample_gives_the_first_scene_a_window() -> None:
-    """As the api counts it."""
-    told = _plan("--provider", "replicate", "--style", "https://x.example/a.mp3")
+    """The estimate counts it as the api does."""
+    planned = _plan("--provider", "replicate", "--style", "https://x.example/a.mp3")
 
-    assert [scene["window_s"] for scene in told["scenes"]][:2] == [5, 1]
-    assert told["estimate"]["music_s"] == 25
-
-
-@pytest.mark.usefixtures("room")
-def test_a_run_over_its_cap_is_told_as_refused_and_that_is_no_error() -> None:
-    """The answer was asked for; it is a good one."""
-    told = _plan("--provider", "replicate", "--max-cost", "0.02")
-
-    assert (told["verdict"], told["scenes_paid"]) == ("refused", 0)
-    assert told["max_cost"] == 0.02
-    assert "audio_params.max_cost" in told["why"]
+    assert [scene["window_s"] for scene in planned["scenes"]][:2] == [5, 1]
+    assert planned["estimate"]["music_s"] == 25
 
 
-@pytest.mark.usefixtures("room")
-def test_a_run_that_ends_with_the_error_strategy_says_where() -> None:
+@pytest.mark.usefixtures("folder")
+def test_a_run_over_its_cost_limit_is_planned_as_refused() -> None:
+    """The dry run itself succeeds."""
+    planned = _plan("--provider", "replicate", "--max-cost", "0.02")
+
+    assert (planned["verdict"], planned["scenes_paid"]) == ("refused", 0)
+    assert planned["max_cost"] == 0.02
+    assert "audio_params.max_cost" in planned["why"]
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_plan_says_how_many_scenes_the_cost_limit_pays_for() -> None:
     """0.0056 and 0.0112 are within 0.03, 0.0392 more are not."""
-    wishes = ["--max-cost", "0.03", "--on-max-cost", "error_strategy"]
-    told = _plan("--provider", "replicate", *wishes)
+    limit = ["--max-cost", "0.03", "--on-max-cost", "error_strategy"]
+    planned = _plan("--provider", "replicate", *limit)
 
-    assert (told["verdict"], told["scenes_paid"]) == ("begins", 2)
-    assert "2 of 3 scenes, then continue_with_silence" in told["why"]
+    assert (planned["verdict"], planned["scenes_paid"]) == ("begins", 2)
+    assert "2 of 3 scenes, then continue_with_silence" in planned["why"]
 
 
-def test_the_settings_of_the_api_hold_in_a_plan(
-    room: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Cap, window and price."""
+def test_a_plan_uses_the_settings_of_the_api(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cost limit, window and price."""
     monkeypatch.setenv("AUDIO_MAX_COST", "0.5")
     monkeypatch.setenv("MUSIC_PROVIDER", "replicate")
     monkeypatch.setenv("SEGUE_WINDOW_S", "3")
     monkeypatch.setenv("SEGUE_REPLICATE_USD_PER_S", "0.01")
-    told = _plan()
+    planned = _plan()
 
-    assert (told["max_cost"], told["verdict"]) == (0.5, "begins")
-    assert (told["provider"], told["estimate"]["music_s"]) == ("replicate", 24)
-    assert told["estimate"]["cost_usd"] == 0.48
-    assert room.is_dir()
+    assert (planned["max_cost"], planned["verdict"]) == (0.5, "begins")
+    assert (planned["provider"], planned["estimate"]["music_s"]) == ("replicate", 24)
+    assert planned["estimate"]["cost_usd"] == 0.48
+    assert folder.is_dir()
 
 
-def test_a_stack_that_runs_makes_the_music(room: Path) -> None:
-    """Its provider is the plan's; asking for another one is told."""
-    home = room / "home"
-    home.mkdir()
+def test_a_plan_uses_the_provider_of_the_running_stack(folder: Path) -> None:
+    """A plan for another provider has a note."""
+    data_dir = folder / "home"
+    data_dir.mkdir()
     moment = SystemClock().now()
     url = "http://127.0.0.1:1"
     write_stack_files(
-        home,
+        data_dir,
         RunningStack(pid=os.getpid(), api_url=url, provider="silence", started_at=moment),
     )
 
@@ -143,9 +141,9 @@ def test_a_stack_that_runs_makes_the_music(room: Path) -> None:
     assert any(url in note and "silence" in note for note in other["notes"])
 
 
-@pytest.mark.usefixtures("room")
-def test_a_plan_knows_the_providers_of_the_stack_and_which_it_takes_by_itself() -> None:
-    """The command may not import the stack, so this holds the two together."""
+@pytest.mark.usefixtures("folder")
+def test_a_plan_knows_the_providers_and_the_default_of_the_stack() -> None:
+    """The command may not import the stack, so this test compares the two."""
     default = StackSettings.model_fields["provider"].default
 
     assert set(PROVIDERS) == set(get_args(StackProvider))
@@ -153,9 +151,9 @@ def test_a_plan_knows_the_providers_of_the_stack_and_which_it_takes_by_itself() 
     assert _plan("--provider", "fake-replicate")["estimate"]["cost_usd"] > 0
 
 
-@pytest.mark.usefixtures("room")
+@pytest.mark.usefixtures("folder")
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("options", "message"),
     [
         (["--provider", "orchestra"], "orchestra"),
         (["--max-cost", "-1"], "--max-cost"),
@@ -164,32 +162,33 @@ def test_a_plan_knows_the_providers_of_the_stack_and_which_it_takes_by_itself() 
         (["--on-max-cost", "panic"], "--on-max-cost"),
     ],
 )
-def test_what_is_wrong_is_told_as_for_a_real_run(wrong: list[str], told: str) -> None:
-    """Exit code 2, and the field or option."""
-    result = _segue(*wrong)
+def test_an_invalid_option_is_rejected_as_in_a_real_run(options: list[str], message: str) -> None:
+    """Exit code 2, and the name of the field or option."""
+    result = _segue(*options)
 
     assert result.exit_code == Exit.USAGE
-    assert told in result.stderr
+    assert message in result.stderr
 
 
-def test_a_scene_that_the_api_would_refuse_is_refused(room: Path) -> None:
-    """By the limits of this machine's settings."""
-    (room / "scenes.json").write_text('[{"duration_s": 3000}]')
+def test_a_scene_that_the_api_would_reject_is_rejected(folder: Path) -> None:
+    """The limits are those of this machine's settings."""
+    (folder / "scenes.json").write_text('[{"duration_s": 3000}]')
     result = _segue()
 
     assert result.exit_code == Exit.USAGE
     assert "scenes[0].duration_s" in result.stderr
 
 
-@pytest.mark.usefixtures("room")
-def test_people_read_the_same_plan_in_lines() -> None:
-    """Scenes, estimate, cap, verdict."""
-    told = _segue("--provider", "replicate", "--max-cost", "0.05", "--no-cache").stdout
+@pytest.mark.usefixtures("folder")
+def test_a_plan_is_printed_in_lines() -> None:
+    """Scenes, estimate, cost limit, verdict, and how to score it."""
+    output = _segue("--provider", "replicate", "--max-cost", "0.05", "--no-cache").stdout
 
-    for said in (
-        "asks for 4 s (1 s of window), $0.0112",
+    for text in (
+        "requests 4 s (1 s of window), $0.0112",
         "$0.056 for 20 s",
-        "cap: $0.05",
-        "refused",
+        "Cost limit: $0.05",
+        "Would be refused: ",
+        "Dry run: nothing was started. To score it: leave out --dry-run.",
     ):
-        assert said in told
+        assert text in output

@@ -1,4 +1,4 @@
-"""The file of scenes: what is read, and how faults are told."""
+"""Tests of ops/score/scenes_file.py: what is read, and how errors are reported."""
 
 import json
 from pathlib import Path
@@ -10,13 +10,13 @@ from ops.score.scenes_file import read_scenes
 
 
 def _file(folder: Path, content: object) -> Path:
-    place = folder / "scenes.json"
-    place.write_text(content if isinstance(content, str) else json.dumps(content))
-    return place
+    path = folder / "scenes.json"
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return path
 
 
-def test_a_list_of_scenes_and_an_object_with_scenes_say_the_same(tmp_path: Path) -> None:
-    """Both forms are written by hand."""
+def test_a_list_and_an_object_with_scenes_are_both_read(tmp_path: Path) -> None:
+    """Both forms give the same scenes."""
     scenes = [{"description": "a lake", "duration_s": 1.7, "mood": "calm", "prompt": "harp"}]
 
     plain = read_scenes(_file(tmp_path, scenes))
@@ -26,23 +26,23 @@ def test_a_list_of_scenes_and_an_object_with_scenes_say_the_same(tmp_path: Path)
     assert (plain[0].duration_s, plain[0].mood, plain[0].prompt) == (1.7, "calm", "harp")
 
 
-def test_start_and_end_give_the_duration_that_people_mean(tmp_path: Path) -> None:
-    """3.4 - 1.7 is 1.7, not its binary neighbour."""
+def test_the_duration_is_the_exact_decimal_difference(tmp_path: Path) -> None:
+    """3.4 - 1.7 is 1.7, not the nearest binary value."""
     (scene,) = read_scenes(_file(tmp_path, [{"start_s": 1.7, "end_s": 3.4}]))
 
     assert scene.duration_s == 1.7
 
 
-def test_a_file_of_windows_with_its_byte_order_mark_is_read(tmp_path: Path) -> None:
-    """Editors there write one."""
-    place = tmp_path / "scenes.json"
-    place.write_bytes(b'\xef\xbb\xbf[{"duration_s": 2}]')
+def test_a_file_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    """Editors on Windows write one."""
+    path = tmp_path / "scenes.json"
+    path.write_bytes(b'\xef\xbb\xbf[{"duration_s": 2}]')
 
-    assert read_scenes(place)[0].duration_s == 2
+    assert read_scenes(path)[0].duration_s == 2
 
 
 @pytest.mark.parametrize(
-    ("content", "words"),
+    ("content", "message"),
     [
         ("[{", "is not JSON"),
         ("[{", "line 1, column 3"),
@@ -57,30 +57,28 @@ def test_a_file_of_windows_with_its_byte_order_mark_is_read(tmp_path: Path) -> N
         ('[{"duration_s": 2, "prompt": 7}]', "scenes[0].prompt"),
     ],
 )
-def test_a_fault_is_told_with_file_entry_and_field(
-    tmp_path: Path, content: str, words: str
-) -> None:
-    """Whoever wrote the file finds the place."""
-    place = _file(tmp_path, content)
+def test_an_error_names_file_entry_and_field(tmp_path: Path, content: str, message: str) -> None:
+    """The exit code is that of wrong input."""
+    path = _file(tmp_path, content)
 
     with pytest.raises(CommandError) as caught:
-        read_scenes(place)
+        read_scenes(path)
 
     assert caught.value.code is Exit.USAGE
-    assert str(place) in str(caught.value)
-    assert words in str(caught.value)
+    assert str(path) in str(caught.value)
+    assert message in str(caught.value)
 
 
-def test_a_file_that_is_not_there_is_told_by_its_name(tmp_path: Path) -> None:
-    """Not by a traceback."""
+def test_a_missing_file_is_reported_by_its_name(tmp_path: Path) -> None:
+    """The command prints no traceback."""
     with pytest.raises(CommandError, match=r"nowhere\.json: cannot be read"):
         read_scenes(tmp_path / "nowhere.json")
 
 
-def test_a_file_that_is_no_text_is_told_so(tmp_path: Path) -> None:
-    """For example the video in its place."""
-    place = tmp_path / "scenes.json"
-    place.write_bytes(b"\xff\xfe\x00\x01")
+def test_a_binary_file_is_rejected(tmp_path: Path) -> None:
+    """For example a video that was given as the scenes file."""
+    path = tmp_path / "scenes.json"
+    path.write_bytes(b"\xff\xfe\x00\x01")
 
     with pytest.raises(CommandError, match="not UTF-8"):
-        read_scenes(place)
+        read_scenes(path)
