@@ -1,7 +1,7 @@
 """Tests of the command line: its help, and how invalid input is reported."""
 
-import importlib
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -70,11 +70,8 @@ def test_the_help_describes_every_command_in_one_sentence() -> None:
 
 def test_schemas_without_a_source_checkout_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """An image and a wheel have no `tools`."""
-
-    def not_found(name: str) -> object:
-        raise ModuleNotFoundError(f"No module named {name!r}", name="tools")
-
-    monkeypatch.setattr(importlib, "import_module", not_found)
+    monkeypatch.setitem(sys.modules, "tools.contract", None)
+    monkeypatch.delitem(sys.modules, "tools.contract.schemas", raising=False)
 
     result = _segue("schemas")
 
