@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import IncompatibleBrokerVersion, for_code
 
-from ops.kafka_log.reader import AGAIN_S, COORDINATOR_COMES
+from shared.kafka.log_reader import COORDINATOR_STARTING, RETRY_S
 from shared.settings import KafkaSettings
 
 SERVICES = ("api", "generator", "merger", "muxer")
@@ -48,5 +48,5 @@ async def _members(admin: AIOKafkaAdminClient, name: str) -> int:
             if group[_CODE]:
                 raise for_code(group[_CODE])(f"group {name}")
             return len(group[_MEMBERS])
-        except COORDINATOR_COMES:
-            await asyncio.sleep(AGAIN_S)
+        except COORDINATOR_STARTING:
+            await asyncio.sleep(RETRY_S)

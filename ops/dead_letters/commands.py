@@ -24,7 +24,7 @@ from ops.dead_letters.letter import (
 )
 from ops.dead_letters.requeue_command import requeue
 from ops.dead_letters.selection import Job, Run, looked_at
-from ops.kafka_log.reader import LogReader, Span, reading
+from shared.kafka.log_reader import LogReader, OffsetRange, open_log_reader
 
 REASON_CHARS = 120  # of a line; `show` has all of it
 STILL_THERE = frozenset({LetterState.WAITING, LetterState.QUARANTINED, LetterState.INTERRUPTED})
@@ -80,8 +80,8 @@ def show(
         topic, number, offset = parsed(place)
 
         async def body(operator: Operator) -> dict[str, Any]:
-            async with reading(operator.kafka) as reader:
-                for span in await reader.spans(topic):
+            async with open_log_reader(operator.kafka, client_id="segue-ops") as reader:
+                for span in await reader.ranges(topic):
                     if span.partition == number and span.start <= offset < span.end:
                         return await _one(operator, reader, span, offset)
             raise CommandError(Exit.REFUSED, f"there is no dead letter {place}")
@@ -112,7 +112,7 @@ async def _listed(
     operator: Operator, selection: LetterSelection, *, every: bool, limit: int
 ) -> dict[str, Any]:
     requeues_max = RequeueSettings.from_environment().requeues_max
-    async with reading(operator.kafka) as reader:
+    async with open_log_reader(operator.kafka, client_id="segue-ops") as reader:
         spans, fates = await looked_at(operator, reader, selection)
         tell = progress_reporter(operator.report, "dead letters looked at")
         found: list[tuple[Letter, LetterState]] = []
@@ -130,8 +130,10 @@ async def _listed(
     }
 
 
-async def _one(operator: Operator, reader: LogReader, span: Span, offset: int) -> dict[str, Any]:
-    only = Span(topic=span.topic, partition=span.partition, start=offset, end=offset + 1)
+async def _one(
+    operator: Operator, reader: LogReader, span: OffsetRange, offset: int
+) -> dict[str, Any]:
+    only = OffsetRange(topic=span.topic, partition=span.partition, start=offset, end=offset + 1)
     _, fates = await looked_at(operator, reader, LetterSelection(topic=span.topic))
     async for records in reader.read(only):
         record, letter = records[0], Letter.of(records[0])

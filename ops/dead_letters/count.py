@@ -4,15 +4,15 @@ I/O: Kafka and PostgreSQL.
 """
 
 from ops.cli.operator import Operator
-from ops.kafka_log.reader import LogReader
 from services.api.operators import dead_letters as rows
 from shared.contract.topics import EVENT_TOPICS
 from shared.errors import RetryableError
+from shared.kafka.log_reader import LogReader
 
 
 async def waiting(operator: Operator, reader: LogReader) -> dict[str, int]:
     """The dead letters that nobody has settled, by the topic they came from; none: not named."""
-    every = await reader.all_spans([topic.dead_letters for topic in EVENT_TOPICS])
+    every = await reader.ranges_of([topic.dead_letters for topic in EVENT_TOPICS])
     starts = {
         (span.topic, span.partition): span.start
         for spans in every.values()

@@ -29,9 +29,9 @@ from ops.dead_letters.selection import (
     selected,
 )
 from ops.kafka_log.exclusive import alone, interrupted
-from ops.kafka_log.reader import LogReader, reading
 from services.api.operators import Action, ClaimedLetter, Resolution, ResolvedLetter
 from services.api.operators import dead_letters as rows
+from shared.kafka.log_reader import LogReader, open_log_reader
 from shared.kafka.parked_runs import ParkedRuns
 
 COMMAND = "dlq discard"
@@ -90,7 +90,10 @@ def discard(
 
 async def _discard(operator: Operator, selection: LetterSelection, wish: Wish) -> dict[str, Any]:
     arguments = {**selection.as_json(), "release": wish.release}
-    async with operator.database.dedicated() as holder, reading(operator.kafka) as reader:
+    async with (
+        operator.database.dedicated() as holder,
+        open_log_reader(operator.kafka, client_id="segue-ops") as reader,
+    ):
         if wish.apply:
             await alone(operator, holder)
         earlier = await interrupted(operator, COMMAND, arguments)

@@ -12,12 +12,12 @@ from typing import Any, NamedTuple, Self
 from pydantic import Field
 
 from ops.cli.exit_codes import CommandError, Exit
-from ops.kafka_log.reader import LogReader, Span
 from ops.kafka_log.selection import Said
 from services.api.operators import LetterPlace, Resolution, ResolvedLetter
 from shared.contract.events import run_of
 from shared.contract.topics import DLQ_SUFFIX, EVENT_TOPICS, topic_named
 from shared.kafka.codec import Envelope, Record, try_decode
+from shared.kafka.log_reader import LogReader, OffsetRange
 from shared.kafka.parked_runs import FIRST_ORIGIN, REQUEUES
 from shared.settings import SettingsGroup
 
@@ -176,7 +176,7 @@ class LetterSelection:
 
 
 async def letters_in(
-    reader: LogReader, spans: Sequence[Span], *, tell: Callable[[int, int], None]
+    reader: LogReader, spans: Sequence[OffsetRange], *, tell: Callable[[int, int], None]
 ) -> AsyncIterator[Letter]:
     """Every dead letter in these stretches."""
     total, done = sum(span.length for span in spans), 0

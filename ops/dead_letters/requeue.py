@@ -16,11 +16,11 @@ from typing import Any, Self
 
 from ops.cli.operator import AuditRow, Operator
 from ops.dead_letters.letter import Lane, Letter, letters_in, once, place_of, place_text
-from ops.kafka_log.reader import LogReader, Span
 from ops.kafka_log.replay_run import Pace, written_since
 from services.api.operators import ClaimedLetter, LetterPlace, Resolution
 from services.api.operators import dead_letters as rows
 from shared.kafka.codec import Headers, Record
+from shared.kafka.log_reader import LogReader, OffsetRange
 from shared.kafka.parked_runs import (
     FIRST_FAILED_AT,
     FIRST_ORIGIN,
@@ -42,14 +42,14 @@ Tell = Callable[[int, int], None]  #: records, of how many
 class Stretches:
     """Where the letters lie, and from where on their records may have been put back."""
 
-    letters: Sequence[Span]
-    origins: Sequence[Span]  #: as they lay before the first record was put back
+    letters: Sequence[OffsetRange]
+    origins: Sequence[OffsetRange]  #: as they lay before the first record was put back
 
     @classmethod
     def of(cls, progress: Mapping[str, Any]) -> Self:
         """Those that the audit kept."""
         letters, origins = (
-            [Span(**one) for one in progress[name]] for name in ("spans", "origins")
+            [OffsetRange(**one) for one in progress[name]] for name in ("spans", "origins")
         )
         return cls(letters=letters, origins=origins)
 
@@ -212,8 +212,8 @@ class Requeue:
         for topic, number, offset in places:
             offsets.setdefault((topic, number), set()).add(offset)
         for (topic, number), some in sorted(offsets.items()):
-            [there] = [one for one in await self.reader.spans(topic) if one.partition == number]
-            span = Span(topic=topic, partition=number, start=min(some), end=max(some) + 1)
+            [there] = [one for one in await self.reader.ranges(topic) if one.partition == number]
+            span = OffsetRange(topic=topic, partition=number, start=min(some), end=max(some) + 1)
             async for records in self.reader.read(span.since(there.start)):
                 for record in records:
                     if record.offset in some:

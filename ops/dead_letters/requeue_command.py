@@ -29,11 +29,11 @@ from ops.dead_letters.selection import (
     selected,
 )
 from ops.kafka_log.exclusive import alone, interrupted
-from ops.kafka_log.reader import LogReader, Span, reading
 from ops.kafka_log.replay_run import judge
 from ops.kafka_log.selection import Plan
 from services.api.operators import Action, dollars
 from shared.errors import RetryableError
+from shared.kafka.log_reader import LogReader, OffsetRange, open_log_reader
 
 COMMAND = "dlq requeue"
 
@@ -92,7 +92,10 @@ def requeue(
 
 
 async def _requeue(operator: Operator, selection: LetterSelection, wish: Wish) -> dict[str, Any]:
-    async with operator.database.dedicated() as holder, reading(operator.kafka) as reader:
+    async with (
+        operator.database.dedicated() as holder,
+        open_log_reader(operator.kafka, client_id="segue-ops") as reader,
+    ):
         if wish.apply:
             await alone(operator, holder)
         found = await _found(operator, reader, selection, wish)
@@ -178,16 +181,16 @@ async def _found(
     return Found(gathered=gathered, stretches=stretches, goes_on=earlier, is_marked=False)
 
 
-async def _origins(reader: LogReader, gathered: Gathered) -> list[Span]:
+async def _origins(reader: LogReader, gathered: Gathered) -> list[OffsetRange]:
     """Where the records go, as it is now.
 
     Raises:
         CommandError: a topic or partition is not there.
     """
     wanted = {letter.origin[:2] for lane in gathered.lanes for letter in lane if letter.origin}
-    found: list[Span] = []
+    found: list[OffsetRange] = []
     for topic in sorted({topic for topic, _ in wanted}):
-        found += [one for one in await reader.spans(topic) if (topic, one.partition) in wanted]
+        found += [one for one in await reader.ranges(topic) if (topic, one.partition) in wanted]
     if missing := wanted - {(one.topic, one.partition) for one in found}:
         topic, number = min(missing)
         raise CommandError(Exit.REFUSED, f"{topic} has no partition {number} on this Kafka")

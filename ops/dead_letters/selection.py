@@ -11,9 +11,9 @@ import typer
 from ops.cli.exit_codes import CommandError, Exit
 from ops.cli.operator import Operator
 from ops.dead_letters.letter import LetterSelection, parsed, place_text
-from ops.kafka_log.reader import LogReader, Span
 from services.api.operators import LetterPlace, ResolvedLetter
 from services.api.operators import dead_letters as rows
+from shared.kafka.log_reader import LogReader, OffsetRange
 
 Topic = Annotated[str | None, typer.Argument(metavar="[TOPIC]", help="Whose dead letters.")]
 Job = Annotated[str | None, typer.Option(help="Only of this job.")]
@@ -51,9 +51,9 @@ def selected(
 
 async def looked_at(
     operator: Operator, reader: LogReader, selection: LetterSelection
-) -> tuple[list[Span], dict[LetterPlace, ResolvedLetter]]:
+) -> tuple[list[OffsetRange], dict[LetterPlace, ResolvedLetter]]:
     """Where the dead letters lie that may be meant, and what is known of them."""
-    spans = [span for topic in selection.topics for span in await reader.spans(topic)]
+    spans = [span for topic in selection.topics for span in await reader.ranges(topic)]
     async with operator.database.connection() as connection:
         fates = await rows.resolutions(connection, operator.kafka.epoch, selection.topics)
     return spans, dict(fates)

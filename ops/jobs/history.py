@@ -15,7 +15,6 @@ from ops.cli.exit_codes import CommandError, Exit, print_json, report_errors
 from ops.cli.operator import Operator, run_with_operator
 from ops.cli.options import DataDir, Json
 from ops.cli.progress import progress_reporter
-from ops.kafka_log.reader import LogReader, reading
 from ops.kafka_log.selection import REPLAY_ID, REPLAY_ORIGIN
 from services.api.operators import Action, audit, dollars, run_state
 from shared.contract.events import (
@@ -32,6 +31,7 @@ from shared.contract.events import (
 )
 from shared.contract.topics import DLQ_SUFFIX, EVENT_TOPICS
 from shared.kafka.codec import Envelope, Record, try_decode
+from shared.kafka.log_reader import LogReader, open_log_reader
 from shared.kafka.parked_runs import REQUEUE_ID, REQUEUE_OF
 
 SKEW = timedelta(hours=1)  # between the clocks of brokers and services
@@ -78,7 +78,7 @@ async def _job(operator: Operator, job_id: str) -> dict[str, Any]:
         began = await run_state.created_at(connection, job_id)
         runs = await run_state.for_job(connection, job_id)
         redrives = await audit.of_job(connection, job_id, command="redrive")
-    async with reading(operator.kafka) as reader:
+    async with open_log_reader(operator.kafka, client_id="segue-ops") as reader:
         since = None if began is None else began - SKEW
         story = [one async for one in _story(operator, reader, job_id, since)]
     if began is None and not story:
@@ -102,7 +102,7 @@ async def _story(operator: Operator, reader: LogReader, job_id: str, since: date
     """Every record of the job, in no order."""
     tell = progress_reporter(operator.report, "records looked at")
     topics = [name for one in EVENT_TOPICS for name in (one.name, one.dead_letters)]
-    spans = [span for topic in topics for span in await reader.spans(topic)]
+    spans = [span for topic in topics for span in await reader.ranges(topic)]
     total, done = sum(span.length for span in spans), 0
     for span in spans:
         start = span.start if since is None else await reader.first_at(span, since)

@@ -16,10 +16,10 @@ from rich.table import Table
 from ops.cli.exit_codes import print_json, report_errors
 from ops.cli.operator import Operator, run_with_operator
 from ops.cli.options import DataDir, Json
-from ops.kafka_log.reader import LogReader, Span, reading
 from services.api.operators import rebuild
 from shared.contract.events import JobCancelled, PredictionEnded
 from shared.contract.topics import EVENT_TOPICS
+from shared.kafka.log_reader import LogReader, OffsetRange, open_log_reader
 
 API, GENERATOR = "api", "generator"
 #: the generator hears these outside its group, from now on: there is nothing to be behind of
@@ -58,7 +58,7 @@ def lag(*, data_dir: DataDir = None, as_json: Json = False) -> None:
 
 async def _lag(operator: Operator) -> list[Lag]:
     projected = await projection(operator)
-    async with reading(operator.kafka) as reader:
+    async with open_log_reader(operator.kafka, client_id="segue-ops") as reader:
         return await lags(operator, reader, projected)
 
 
@@ -74,7 +74,7 @@ async def lags(
 ) -> list[Lag]:
     """How far each service is behind on each topic; `projected` None: nobody knows of the api."""
     found = []
-    every = await reader.all_spans([topic.name for topic in EVENT_TOPICS])
+    every = await reader.ranges_of([topic.name for topic in EVENT_TOPICS])
     for topic in EVENT_TOPICS:
         spans = every[topic.name]
         if not spans:
@@ -97,7 +97,7 @@ async def _of(
     operator: Operator,
     reader: LogReader,
     service: str,
-    spans: list[Span],
+    spans: list[OffsetRange],
     standing: Mapping[tuple[str, int], int],
 ) -> Lag:
     """One service on the partitions of one topic."""
@@ -117,7 +117,7 @@ async def _of(
     )
 
 
-async def _first_of(reader: LogReader, span: Span) -> datetime | None:
+async def _first_of(reader: LogReader, span: OffsetRange) -> datetime | None:
     """The moment of the first record of `span`."""
     async for records in reader.read(span):
         return datetime.fromtimestamp((records[0].timestamp_ms or 0) / 1000, UTC)

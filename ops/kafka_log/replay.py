@@ -16,11 +16,11 @@ from ops.cli.operator import Operator, audited, run_with_operator
 from ops.cli.options import Apply, DataDir, Json, Moment, Reason, utc
 from ops.cli.progress import progress_reporter
 from ops.kafka_log.exclusive import alone, interrupted
-from ops.kafka_log.reader import LogReader, reading
 from ops.kafka_log.replay_run import Replay, progress, spans_of
 from ops.kafka_log.selection import Picker, Plan, Selection
 from services.api.operators import Action, dollars
 from shared.errors import RetryableError
+from shared.kafka.log_reader import LogReader, open_log_reader
 
 COMMAND = "replay"
 RUNNING_NAMED = 5
@@ -87,7 +87,10 @@ def replay(
 
 async def _replay(operator: Operator, selection: Selection, wish: Wish) -> dict[str, Any]:
     selection.check(now=operator.clock.now())
-    async with operator.database.dedicated() as holder, reading(operator.kafka) as reader:
+    async with (
+        operator.database.dedicated() as holder,
+        open_log_reader(operator.kafka, client_id="segue-ops") as reader,
+    ):
         if wish.apply:
             await alone(operator, holder)
         arguments = selection.as_json()

@@ -14,10 +14,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ops.cli.operator import AuditRow, Operator
-from ops.kafka_log.reader import LogReader, Span
 from ops.kafka_log.selection import REPLAY_ID, REPLAY_ORIGIN, Picker, Plan, Selection, origin_of
 from services.api.operators import run_state
 from shared.kafka.codec import Envelope, Headers, Record
+from shared.kafka.log_reader import LogReader, OffsetRange
 from shared.kafka.producer import Publisher
 
 BATCH_RECORDS = 500  # on their way to the broker at once
@@ -32,7 +32,7 @@ class Replay:
 
     operator: Operator
     selection: Selection
-    spans: Sequence[Span]
+    spans: Sequence[OffsetRange]
 
     def picker(self, firsts: Mapping[tuple[str, int], int]) -> Picker:
         """A new one: it counts."""
@@ -81,7 +81,7 @@ class Replay:
             await publisher.stop()
         return copied
 
-    async def _reached(self, reader: LogReader, span: Span, number: int) -> tuple[int, int]:
+    async def _reached(self, reader: LogReader, span: OffsetRange, number: int) -> tuple[int, int]:
         """How many copies of `span` there are, and the offset of the last one's origin."""
         wanted, copies, last = str(number), 0, -1
         written = await written_since(reader, span)
@@ -123,7 +123,7 @@ async def judge(operator: Operator, plan: Plan) -> None:
     plan.judge(stands, known)
 
 
-async def written_since(reader: LogReader, span: Span) -> Span:
+async def written_since(reader: LogReader, span: OffsetRange) -> OffsetRange:
     """What was written behind a stretch since it was fixed, once nothing more arrives."""
     end = await _end_of(reader, span)
     while end > span.end:
@@ -132,30 +132,32 @@ async def written_since(reader: LogReader, span: Span) -> Span:
         if later == end:
             break
         end = later
-    return Span(topic=span.topic, partition=span.partition, start=span.end, end=end)
+    return OffsetRange(topic=span.topic, partition=span.partition, start=span.end, end=end)
 
 
-async def firsts(reader: LogReader, spans: Sequence[Span]) -> dict[tuple[str, int], int]:
+async def firsts(reader: LogReader, spans: Sequence[OffsetRange]) -> dict[tuple[str, int], int]:
     """Where the partitions of these topics begin now."""
     topics = dict.fromkeys(span.topic for span in spans)
     return {
-        (one.topic, one.partition): one.start for name in topics for one in await reader.spans(name)
+        (one.topic, one.partition): one.start
+        for name in topics
+        for one in await reader.ranges(name)
     }
 
 
-def progress(spans: Sequence[Span], *, total: int, copied: int) -> dict[str, Any]:
+def progress(spans: Sequence[OffsetRange], *, total: int, copied: int) -> dict[str, Any]:
     """What the audit keeps: from it an interrupted replay goes on."""
     return {"spans": [asdict(span) for span in spans], "total": total, "copied": copied}
 
 
-def spans_of(progress: Mapping[str, Any]) -> list[Span]:
+def spans_of(progress: Mapping[str, Any]) -> list[OffsetRange]:
     """The stretches that the audit kept."""
-    return [Span(**one) for one in progress["spans"]]
+    return [OffsetRange(**one) for one in progress["spans"]]
 
 
-async def _end_of(reader: LogReader, span: Span) -> int:
+async def _end_of(reader: LogReader, span: OffsetRange) -> int:
     return next(
-        (one.end for one in await reader.spans(span.topic) if one.partition == span.partition), 0
+        (one.end for one in await reader.ranges(span.topic) if one.partition == span.partition), 0
     )
 
 

@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from typing import Any, Self
 
 from ops.cli.exit_codes import CommandError, Exit
-from ops.kafka_log.reader import LogReader, Span
 from services.api.operators import RunState, RunStatus
 from shared.contract.events import (
     AudioMerged,
@@ -23,6 +22,7 @@ from shared.contract.events import (
 )
 from shared.contract.topics import DLQ_SUFFIX, EVENT_TOPICS, topic_named
 from shared.kafka.codec import Envelope, Record, try_decode
+from shared.kafka.log_reader import LogReader, OffsetRange
 
 REPLAY_ID, REPLAY_ORIGIN = "replay-id", "replay-origin"  # headers of what was said again
 #: a job's own way, in the order in which it goes it
@@ -84,15 +84,15 @@ class Selection:
             told[name] = told[name] and told[name].isoformat()
         return told
 
-    async def spans(self, reader: LogReader) -> list[Span]:
+    async def spans(self, reader: LogReader) -> list[OffsetRange]:
         """The stretches as they lie in the log now; what is written from now on is not in them.
 
         Raises:
             CommandError: there is no such topic or partition, or not so much of it.
         """
-        found: list[Span] = []
+        found: list[OffsetRange] = []
         for topic in self.topics:
-            there = await reader.spans(topic)
+            there = await reader.ranges(topic)
             if not there:
                 raise CommandError(Exit.REFUSED, f"the topic {topic} is not on this Kafka")
             found += [await self._cut(reader, span) for span in there if self._meant(span)]
@@ -100,10 +100,10 @@ class Selection:
             raise CommandError(Exit.REFUSED, f"{self.topic} has no partition {self.partition}")
         return found
 
-    def _meant(self, span: Span) -> bool:
+    def _meant(self, span: OffsetRange) -> bool:
         return self.partition is None or span.partition == self.partition
 
-    async def _cut(self, reader: LogReader, span: Span) -> Span:
+    async def _cut(self, reader: LogReader, span: OffsetRange) -> OffsetRange:
         place = f"{span.topic}/{span.partition}"
         start, end = self.from_offset, self.to_offset
         if start is not None and start < span.start:
@@ -116,7 +116,7 @@ class Selection:
             if self.since is not None:
                 start = await reader.first_at(span, self.since)
         last = span.end if end is None else end
-        return Span(topic=span.topic, partition=span.partition, start=start, end=last)
+        return OffsetRange(topic=span.topic, partition=span.partition, start=start, end=last)
 
 
 @dataclass(kw_only=True)

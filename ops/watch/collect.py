@@ -19,11 +19,11 @@ from ops.cli.operator import Operator
 from ops.cluster.consumer_groups import SERVICES, members
 from ops.dead_letters.count import waiting
 from ops.kafka_log.lag import Lag, lags, projection
-from ops.kafka_log.reader import reading
 from ops.watch.snapshot import DatabaseFigures, KafkaFigures, Service, Side, Snapshot
 from services.api.operators import UNFINISHED, Connection, CostTotals, job_list, overview
 from shared.errors import RetryableError
 from shared.http.probes import Ready
+from shared.kafka.log_reader import open_log_reader
 
 LOOK_S = 10.0
 HEALTH_S = 2.0
@@ -75,7 +75,7 @@ class Watcher:
             projected = await projection(self.operator)
         except RetryableError:
             projected = None  # the other side says so
-        async with reading(self.operator.kafka) as reader:
+        async with open_log_reader(self.operator.kafka, client_id="segue-ops") as reader:
             alive = await members(reader.admin, self.operator.kafka)
             behind = await lags(self.operator, reader, projected)
             letters = await waiting(self.operator, reader)

@@ -11,11 +11,11 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 
-from ops.kafka_log.reader import reading
 from services.api.database.operators import run_state
 from shared.clock import SystemClock
 from shared.contract.events import AudioMerged, SceneRequested, SegmentGenerated, VideoMuxed
 from shared.kafka.client import connection_options
+from shared.kafka.log_reader import open_log_reader
 from shared.kafka.producer import Publisher
 from shared.settings import KafkaSettings
 from tests.e2e.pipeline_fixture import Line, running_line
@@ -70,13 +70,13 @@ async def everything_was_read(line: Line) -> None:
     admin = AIOKafkaAdminClient(**connection_options(kafka))
     await admin.start()
     try:
-        async with reading(kafka) as reader:
+        async with open_log_reader(kafka, client_id="segue-ops") as reader:
 
             async def caught_up() -> bool | None:
                 ends = {
                     (span.topic, span.partition): span.end
                     for topic in TOPICS
-                    for span in await reader.spans(topic)
+                    for span in await reader.ranges(topic)
                 }
                 assert len(ends) >= len(TOPICS), "every topic has a partition"
                 for group, topics in GROUPS.items():

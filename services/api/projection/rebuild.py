@@ -9,13 +9,11 @@ older than that are left as they are.
 I/O: Kafka, PostgreSQL.
 """
 
-import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from services.api.database import Connection, Database, offsets
@@ -27,12 +25,10 @@ from shared.clock import Clock
 from shared.contract.events import VideoStitched
 from shared.contract.topics import RETENTION_DAYS
 from shared.errors import RetryableError, SegueError
-from shared.kafka.client import connection_options
-from shared.kafka.consumer import record_of
+from shared.kafka.codec import Record
+from shared.kafka.log_reader import LogReader, OffsetRange, open_log_reader
 from shared.telemetry.log import Logger
 
-BATCH_RECORDS = 2000
-READ_S = 30.0  # for the next records of a log that has some
 HELD_RECORDS = 2000  # no more than these are read while the live projection is held
 ROUNDS_MAX = 20
 SKEW = timedelta(hours=1)  # between the clocks of brokers and services
@@ -97,29 +93,23 @@ class ProjectionRebuild:
                 raise RetryableError(f"Kafka: {error!r}") from error
 
     async def _rebuilt(self, live: Database, second: Database, *, apply: bool) -> RebuildReport:
-        consumer = AIOKafkaConsumer(
-            **connection_options(self.settings.kafka), enable_auto_commit=False
-        )
-        await consumer.start()
-        try:
+        async with open_log_reader(self.settings.kafka, client_id="segue-rebuild") as reader:
             async with live.connection() as one:
                 begun = await rebuild.stored_positions(one, self._epoch, hold=False)
-            reading = _Reading(consumer, self._applier(second), tell=self.tell)
-            since = await reading.begin(begun, now=self.clock.now())
+            replayed = _LogReplay(reader, self._applier(second), tell=self.tell)
+            since = await replayed.begin(begun, now=self.clock.now())
             for _ in range(ROUNDS_MAX):
                 async with live.connection() as one:
-                    standing = await rebuild.stored_positions(one, self._epoch, hold=False)
-                if reading.done and reading.left(standing) <= HELD_RECORDS:
+                    positions = await rebuild.stored_positions(one, self._epoch, hold=False)
+                if replayed.done and replayed.left(positions) <= HELD_RECORDS:
                     break
-                await reading.read_to(standing)
+                await replayed.read_to(positions)
             async with live.transaction() as one:
-                await reading.read_to(await rebuild.stored_positions(one, self._epoch, hold=True))
-                return await self._compared(one, reading, since=since, apply=apply)
-        finally:
-            await consumer.stop()
+                await replayed.read_to(await rebuild.stored_positions(one, self._epoch, hold=True))
+                return await self._compared(one, replayed, since=since, apply=apply)
 
     async def _compared(
-        self, one: Connection, reading: "_Reading", *, since: datetime | None, apply: bool
+        self, one: Connection, replayed: "_LogReplay", *, since: datetime | None, apply: bool
     ) -> RebuildReport:
         left = await rebuild.choose(one, self._live, since=since)
         if apply:
@@ -129,8 +119,8 @@ class ProjectionRebuild:
             await rebuild.write(one, self._live, now=self.clock.now())
         return RebuildReport(
             epoch=self._epoch,
-            records=reading.done,
-            partitions_cut=reading.partitions_cut,
+            records=replayed.done,
+            partitions_cut=replayed.partitions_cut,
             jobs_left=left,
             tables=tables,
             applied=apply,
@@ -142,110 +132,100 @@ class ProjectionRebuild:
         return Applier(database=second, settings=settings, clock=self.clock, log=self.log)
 
 
-class _Reading:
-    """Reads the log up to given offsets, each record once."""
+class _LogReplay:
+    """Applies the log up to given offsets to the second set of rows, each record once."""
 
-    def __init__(self, consumer: AIOKafkaConsumer, applier: Applier, *, tell: Tell) -> None:
-        self._consumer = consumer
+    def __init__(self, reader: LogReader, applier: Applier, *, tell: Tell) -> None:
+        self._reader = reader
         self._applier = applier
         self._epoch = applier.settings.kafka.epoch
         self._prefix = applier.settings.kafka.topic_prefix
         self._tell = tell
-        self._next: dict[TopicPartition, int] = {}
+        self._next: dict[tuple[str, int], int] = {}
         self.done = 0
         self.partitions_cut = 0
 
     async def begin(
-        self, standing: Mapping[tuple[str, int], int], *, now: datetime
+        self, positions: Mapping[tuple[str, int], int], *, now: datetime
     ) -> datetime | None:
-        """Go to the beginning of the log; since when it is whole, None: since ever.
+        """Start at the beginning of the log; return since when it is complete, None: always.
 
         Raises:
-            RebuildError: the log ends before the live projection does.
+            RebuildError: the log ends before the live projection's position.
         """
-        places = _of_runs(standing, self._prefix)
-        if not places:
+        wanted = _run_partitions(positions, self._prefix)
+        if not wanted:
             return None
-        self._consumer.assign(list(places))
-        firsts = await self._consumer.beginning_offsets(list(places))
-        ends = await self._consumer.end_offsets(list(places))
-        for place, end in places.items():
-            if end > ends[place]:
+        topics = sorted({topic for topic, _ in wanted})
+        stored = {
+            (log.topic, log.partition): log
+            for ranges in (await self._reader.ranges_of(topics)).values()
+            for log in ranges
+        }
+        for (topic, partition), position in wanted.items():
+            end = stored[topic, partition].end if (topic, partition) in stored else 0
+            if position > end:
                 raise RebuildError(
-                    f"{place.topic}/{place.partition} ends at {ends[place]}, and {end} was read of "
-                    f"it: this is not the log that the rows of epoch {self._epoch} are from"
+                    f"{self._prefix}{topic}/{partition} ends at offset {end}, but the rows of "
+                    f"epoch {self._epoch} were read up to {position}: this is another log"
                 )
+        self._next = {name: stored[name].start if name in stored else 0 for name in wanted}
         async with self._applier.database.transaction() as one:
-            names = [(place.topic, place.partition) for place in places]
+            names = [(self._prefix + topic, partition) for topic, partition in wanted]
             await offsets.stored(one, self._epoch, names)
-            for place, name in zip(places, names, strict=True):
-                await offsets.advance(one, self._epoch, name, start=0, end=firsts[place])
-                self._next[place] = firsts[place]
-        for place, first in firsts.items():
-            self._consumer.seek(place, first)
-        cut = {place: ends[place] - first for place, first in firsts.items() if first}
+            for name, start in zip(names, self._next.values(), strict=True):
+                await offsets.advance(one, self._epoch, name, start=0, end=start)
+        cut = [stored[name] for name, start in self._next.items() if start]
         self.partitions_cut = len(cut)
-        since = [await self._oldest(place, held, now=now) for place, held in cut.items()]
-        for place in cut:
-            self._consumer.seek(place, firsts[place])
+        since = [await self._complete_since(log, now=now) for log in cut]
         return max(since) + SKEW if since else None
 
-    def left(self, standing: Mapping[tuple[str, int], int]) -> int:
-        """How many offsets there are still to be read."""
-        wanted = _of_runs(standing, self._prefix)
-        return sum(max(end - self._next.get(place, 0), 0) for place, end in wanted.items())
+    def left(self, positions: Mapping[tuple[str, int], int]) -> int:
+        """Return the number of offsets that are still to be read."""
+        wanted = _run_partitions(positions, self._prefix)
+        return sum(max(end - self._next.get(name, 0), 0) for name, end in wanted.items())
 
-    async def read_to(self, standing: Mapping[tuple[str, int], int]) -> None:
-        """Apply everything before these offsets."""
-        wanted = _of_runs(standing, self._prefix)
+    async def read_to(self, positions: Mapping[tuple[str, int], int]) -> None:
+        """Apply every record before these positions."""
+        wanted = _run_partitions(positions, self._prefix)
         if new := wanted.keys() - self._next.keys():
-            raise RebuildError(f"{min(new).topic} got partitions meanwhile: begin again")
-        total = self.done + self.left(standing)
-        open_ = {place: end for place, end in wanted.items() if self._next[place] < end}
-        while open_:
-            async with asyncio.timeout(READ_S):
-                polled = await self._consumer.getmany(
-                    *open_, timeout_ms=1000, max_records=BATCH_RECORDS
-                )
-            for place, raws in polled.items():
-                await self._apply(place, [raw for raw in raws if raw.offset < open_[place]])
-                if raws and raws[-1].offset >= open_[place]:
-                    self._consumer.seek(place, self._next[place])
-            for place, end in list(open_.items()):
-                if max(self._next[place], await self._consumer.position(place)) >= end:
-                    del open_[place]
-            self._tell(self.done, total)
+            raise RebuildError(
+                f"partitions were added to {self._prefix}{min(new)[0]} meanwhile; run it again"
+            )
+        total = self.done + self.left(positions)
+        for (topic, partition), end in wanted.items():
+            start = self._next[topic, partition]
+            log = OffsetRange(topic=topic, partition=partition, start=start, end=end)
+            async for records in self._reader.read(log):
+                await self._apply(log, records)
+                self._tell(self.done, total)
 
-    async def _apply(self, place: TopicPartition, raws: list[object]) -> None:
-        if not raws:
-            return
-        records = tuple(record_of(raw, prefix=self._prefix) for raw in raws)
-        end = records[-1].offset + 1
+    async def _apply(self, log: OffsetRange, records: Sequence[Record]) -> None:
+        name, end = (log.topic, log.partition), records[-1].offset + 1
         batch = Batch(
-            topic=place.topic,
-            partition=place.partition,
-            start=self._next[place],
+            topic=self._prefix + log.topic,
+            partition=log.partition,
+            start=self._next[name],
             end=end,
-            records=records,
+            records=tuple(records),
         )
         await self._applier.apply(batch)
-        self._next[place] = end
+        self._next[name] = end
         self.done += len(records)
 
-    async def _oldest(self, place: TopicPartition, held: int, *, now: datetime) -> datetime:
-        """Everything written since then is still there; `held` is how many offsets there are."""
-        if not held:  # all of it has gone by age
-            return now - timedelta(days=RETENTION_DAYS)
-        async with asyncio.timeout(READ_S):
-            first = await self._consumer.getone(place)
-        return datetime.fromtimestamp(max(first.timestamp, 0) / 1000, UTC)
+    async def _complete_since(self, log: OffsetRange, *, now: datetime) -> datetime:
+        """Return the time since which the partition has every record."""
+        first = await self._reader.first_timestamp(log)
+        return first or now - timedelta(days=RETENTION_DAYS)  # None: retention removed everything
 
 
-def _of_runs(standing: Mapping[tuple[str, int], int], prefix: str) -> dict[TopicPartition, int]:
-    """The partitions that speak of runs; what upstream says of a job is a request, no fact."""
+def _run_partitions(
+    positions: Mapping[tuple[str, int], int], prefix: str
+) -> dict[tuple[str, int], int]:
+    """Return positions by topic without prefix; `video.stitched` is a request, no fact of a run."""
     return {
-        TopicPartition(topic, number): end
-        for (topic, number), end in standing.items()
+        (topic.removeprefix(prefix), number): end
+        for (topic, number), end in positions.items()
         if topic.startswith(prefix) and topic != prefix + VideoStitched.kind
     }
 

@@ -1,0 +1,214 @@
+"""Reads ranges of Kafka topics without a consumer group: nothing is committed.
+
+I/O: Kafka.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import (
+    GroupCoordinatorNotAvailableError,
+    GroupLoadInProgressError,
+    KafkaError,
+)
+
+from shared.errors import RetryableError
+from shared.kafka.client import connection_options
+from shared.kafka.codec import Record
+from shared.kafka.consumer import record_of
+from shared.settings import KafkaSettings
+
+RESPONSE_TIMEOUT_S = 30.0  # for the broker's next response
+CLOSE_TIMEOUT_S = 3.0
+# At the end of one partition a fetch waits this long, and the next partition with it.
+FETCH_WAIT_MS = 20
+RETRY_S = 0.2
+POLL_MS = 1000
+BATCH_RECORDS = 2000
+COORDINATOR_STARTING = (GroupCoordinatorNotAvailableError, GroupLoadInProgressError)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class OffsetRange:
+    """Offsets of one partition, from `start` to before `end`."""
+
+    topic: str  #: without prefix
+    partition: int
+    start: int
+    end: int
+
+    @property
+    def length(self) -> int:
+        """Return the number of offsets; compaction and transactions leave some without a record."""
+        return max(self.end - self.start, 0)
+
+    def since(self, start: int) -> "OffsetRange":
+        """Return the part of the range from offset `start` on."""
+        first = max(self.start, start)
+        return OffsetRange(topic=self.topic, partition=self.partition, start=first, end=self.end)
+
+
+@dataclass(kw_only=True)
+class LogReader:
+    """Reads any offset range of any topic."""
+
+    settings: KafkaSettings
+    consumer: AIOKafkaConsumer
+    admin: AIOKafkaAdminClient
+
+    async def ranges(self, topic: str) -> list[OffsetRange]:
+        """Return what each partition of `topic` stores now; empty if the topic does not exist."""
+        return (await self.ranges_of([topic]))[topic]
+
+    async def ranges_of(self, topics: Sequence[str]) -> dict[str, list[OffsetRange]]:
+        """Return what each partition of several topics stores now, in one request per kind."""
+        names = {self._full(topic): topic for topic in topics}
+        async with _response_timeout():
+            # describes all topics: some brokers create a topic that a client asks for by name
+            descriptions = await self.admin.describe_topics()
+            partitions = sorted(
+                TopicPartition(topic["topic"], partition["partition"])
+                for topic in descriptions
+                if topic["topic"] in names
+                for partition in topic["partitions"]
+            )
+            starts = await self._start_offsets(partitions)
+            ends = await self.consumer.end_offsets(partitions) if partitions else {}
+        ranges: dict[str, list[OffsetRange]] = {topic: [] for topic in topics}
+        for partition in partitions:
+            topic = names[partition.topic]
+            ranges[topic].append(
+                OffsetRange(
+                    topic=topic,
+                    partition=partition.partition,
+                    start=starts[partition],
+                    end=ends[partition],
+                )
+            )
+        return ranges
+
+    async def _start_offsets(
+        self, partitions: Sequence[TopicPartition]
+    ) -> dict[TopicPartition, int]:
+        """Return the first offsets; topics in parallel, as each new one costs the client 0.1 s."""
+        topics = {partition.topic for partition in partitions}
+        per_topic = await asyncio.gather(
+            *(
+                self.consumer.beginning_offsets(
+                    [partition for partition in partitions if partition.topic == topic]
+                )
+                for topic in topics
+            )
+        )
+        return {partition: offset for starts in per_topic for partition, offset in starts.items()}
+
+    async def first_at(self, offsets: OffsetRange, moment: datetime) -> int:
+        """Return the first offset of the range that may be from `moment` or later."""
+        partition = TopicPartition(self._full(offsets.topic), offsets.partition)
+        async with _response_timeout():
+            found = await self.consumer.offsets_for_times(
+                {partition: int(moment.timestamp() * 1000)}
+            )
+        at = found.get(partition)
+        # the embedded broker cannot look times up: callers check each record's timestamp too
+        return offsets.start if at is None else max(offsets.start, at.offset)
+
+    async def first_timestamp(self, offsets: OffsetRange) -> datetime | None:
+        """Return the timestamp of the first record of the range; None if it has no record."""
+        async for records in self.read(offsets):
+            return datetime.fromtimestamp((records[0].timestamp_ms or 0) / 1000, UTC)
+        return None
+
+    async def committed(
+        self, group: str, ranges: Sequence[OffsetRange]
+    ) -> dict[tuple[str, int], int]:
+        """Return the committed offsets of `group` (no prefix), by full topic and partition."""
+        partitions = [
+            TopicPartition(self._full(offsets.topic), offsets.partition) for offsets in ranges
+        ]
+        async with _response_timeout():
+            while True:
+                try:
+                    committed = await self.admin.list_consumer_group_offsets(
+                        self.settings.topic_prefix + group, partitions=partitions
+                    )
+                except COORDINATOR_STARTING:
+                    await asyncio.sleep(RETRY_S)
+                else:
+                    return {
+                        (partition.topic, partition.partition): max(at.offset, 0)
+                        for partition, at in committed.items()
+                    }
+
+    async def read(self, offsets: OffsetRange) -> AsyncIterator[Sequence[Record]]:
+        """Yield every record of the range in order, in batches.
+
+        Raises:
+            KafkaError: retention removed the records.
+            RetryableError: the broker is unavailable.
+        """
+        if not offsets.length:
+            return
+        partition = TopicPartition(self._full(offsets.topic), offsets.partition)
+        self.consumer.assign([partition])
+        self.consumer.seek(partition, offsets.start)
+        position = offsets.start
+        while position < offsets.end:
+            async with _response_timeout():
+                polled: dict[TopicPartition, list[object]] = {}
+                while not polled and await self.consumer.position(partition) < offsets.end:
+                    polled = await self.consumer.getmany(
+                        partition, timeout_ms=POLL_MS, max_records=BATCH_RECORDS
+                    )
+            records = [
+                record_of(raw, prefix=self.settings.topic_prefix)
+                for raw in polled.get(partition, [])
+            ]
+            if in_range := [record for record in records if record.offset < offsets.end]:
+                yield in_range
+            position = records[-1].offset + 1 if records else offsets.end
+
+    def _full(self, topic: str) -> str:
+        return self.settings.topic_prefix + topic
+
+
+@asynccontextmanager
+async def open_log_reader(settings: KafkaSettings, *, client_id: str) -> AsyncIterator[LogReader]:
+    """Connect a reader and close it at the end.
+
+    Raises:
+        KafkaError: no broker responds.
+    """
+    consumer = AIOKafkaConsumer(
+        **connection_options(settings),
+        client_id=client_id,
+        enable_auto_commit=False,
+        auto_offset_reset="none",
+        fetch_max_wait_ms=FETCH_WAIT_MS,
+    )
+    admin = AIOKafkaAdminClient(**connection_options(settings), client_id=client_id)
+    try:
+        await consumer.start()
+        await admin.start()
+        yield LogReader(settings=settings, consumer=consumer, admin=admin)
+    finally:
+        for close in (admin.close, consumer.stop):
+            # without a broker, stopping ends in an error, or in a cancellation of its own
+            with suppress(KafkaError, TimeoutError, asyncio.CancelledError):
+                async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                    await close()
+
+
+@asynccontextmanager
+async def _response_timeout() -> AsyncIterator[None]:
+    """Wait for the broker, at most `RESPONSE_TIMEOUT_S`."""
+    try:
+        async with asyncio.timeout(RESPONSE_TIMEOUT_S):
+            yield
+    except TimeoutError as error:
+        raise RetryableError(f"Kafka did not respond within {RESPONSE_TIMEOUT_S:g} s") from error
