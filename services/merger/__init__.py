@@ -1,1 +1,1 @@
-"""merger: the segments of a run to one track."""
+"""The merger: joins the segments of a run into one track."""

@@ -1,4 +1,4 @@
-"""App: the merger's wiring. The last segment of a run brings the track."""
+"""Runs the merger: the last segment of a run triggers its merge."""
 
 import asyncio
 
@@ -18,10 +18,10 @@ async def run(
     ready: asyncio.Event | None = None,
     clock: Clock | None = None,
 ) -> None:
-    """Merge until `stop`; the one way up, for `__main__`, the embedded stack and the tests.
+    """Run the merger until `stop` is set.
 
     Raises:
-        SegueError: it could not start, or had to stop.
+        SegueError: the merger could not start, or failed.
     """
     async with worker_service(
         "merger", Stage.MERGE, settings, stop=stop, ready=ready, clock=clock
@@ -29,9 +29,9 @@ async def run(
         merge = Merge(store=service.store, ffmpeg=Ffmpeg(settings.ffmpeg), settings=settings)
 
         async def segment(event: Event) -> Event | None:
-            assert isinstance(event, SegmentGenerated), "the topic's decoder promises it"
+            assert isinstance(event, SegmentGenerated), "the topic's decoder returns only this type"
             if event.scene_index + 1 < event.scene_count:
-                return None  # scenes come in order: the last one implies all the others
+                return None  # scenes arrive in order: the last one implies all others
             with MERGE_SECONDS.time():
                 track = await merge.run(event)
             service.log.info(

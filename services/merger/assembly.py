@@ -1,16 +1,16 @@
-"""Assembly: the segments of a run, laid one after another into its track.
+"""Joins the clips of a run into its track, block by block.
 
-A continued clip is spliced where its window repeats the music that is playing: level matched,
-blended inside the window, the rest of the window dropped. Everything else meets by fading out
-and in. The scenes' spans decide the length, whatever the clips hold. One clip is kept until the
-next is there, because how it ends depends on what follows; so at most two are in memory. What
-a cumulative track replaces is never laid: `segments.py` says so beforehand.
+A continued clip is spliced where its window repeats the music that is playing: levels matched,
+crossfaded inside the window, the rest of the window dropped. All other clips fade out and in. The
+scenes' durations decide the length of the track, whatever the clips hold. A clip is kept until
+the next one arrives, because its end depends on what follows; so at most two are in memory. Clips
+that a cumulative clip replaces are not passed in (`timeline.py`).
 
-Joint            | where it lies                                       | what is heard of the window
-splice           | `join_samples`, moved with the music before it      | the blend at its end
-bridge           | `join_samples`                                      | the blend at its end
-fade from music  | the scene's start                                   | what lies after that start
-fade from silence| `join_samples`                                      | nothing
+Joint            | position                                         | audible part of the window
+splice           | `join_samples`, shifted with the music before it | the crossfade at its end
+bridge           | `join_samples`                                   | the crossfade at its end
+fade from music  | the scene's start                                | everything after that start
+fade from silence| `join_samples`                                   | nothing
 
 Shapes: float32 `(channels, samples)`. Units: places and lengths are samples of the track. Pure.
 """
@@ -39,28 +39,28 @@ from services.merger.placed_clip import (
     apply_curve,
     build_seam,
     clip_start_of,
-    continued_gain,
+    splice_clip,
 )
 from shared.contract.events import Seam, SegmentGenerated
 from shared.contract.params import Transition
 from shared.media.samples import SAMPLE_RATE_HZ, Audio, seconds_at, silence
 
-#: 50 ms of common music: less says nothing about level and lag
+#: 50 ms of common music: level and lag cannot be measured on less
 WINDOW_SAMPLES_MIN = SAMPLE_RATE_HZ // 20
 _BLOCK_SAMPLES = 5 * SAMPLE_RATE_HZ
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JoinRules:
-    """How segments of one run meet."""
+    """How the segments of one run are joined."""
 
     transition: Transition
-    fade_samples: int  #: of each fade, where two segments do not continue each other
-    crossfade_samples: int  #: of the blend inside a window
+    fade_samples: int  #: of each fade, where a segment does not continue the one before it
+    crossfade_samples: int  #: of the crossfade inside a window
 
 
 class Assembly:
-    """Makes the track of one run: add every segment in order, then finish."""
+    """Builds the track of one run: add every segment in order, then finish."""
 
     def __init__(self, segments: Sequence[SegmentGenerated], rules: JoinRules) -> None:
         self.samples = segments[-1].start_samples + segments[-1].samples
@@ -68,32 +68,31 @@ class Assembly:
         self.warnings: list[str] = []
         self._segments = segments
         self._rules = replace(rules, fade_samples=max(EDGE_SAMPLES, rules.fade_samples))
-        self._limits = self._latest_begins()
-        #: a bridge takes as long as a fade, and so long the end of what is rendered is kept
+        self._latest_begins = self._find_latest_begins()
+        # A bridge lasts as long as a fade; the end of the rendered audio is held back that long.
         self._blend_samples_max = rules.crossfade_samples
         if any(is_bridged(segment) for segment in segments):
             self._blend_samples_max = max(self._blend_samples_max, self._rules.fade_samples)
-        self._current: PlacedClip | None = None  # what sounds now
-        self._previous: PlacedClip | None = None  # what sounded before the silence
+        self._current: PlacedClip | None = None  # the clip that is playing; None: silence
+        self._previous: PlacedClip | None = None  # the clip before the silence
         self._silent_from = 0
-        self._last_skipped = -1  # the last scene whose clip came too late to be heard
-        self._rendered_until = 0  # everything before it is rendered
-        self._pending = silence(0)  # rendered, but a splice may still blend into it
+        self._last_skipped = -1  # the last scene that ended before its clip could enter
+        self._rendered_until = 0  # the place up to which the track is rendered
+        self._pending = silence(0)  # rendered, but the next clip may still blend into it
 
     def add(self, index: int, clip: Audio | None) -> Iterator[Audio]:
-        """Lay the clip of a segment, None for silence; yields the track that is now sure."""
+        """Add the clip of a segment, None for silence; yield the finished part of the track."""
         segment = self._segments[index]
         if clip is None:
             yield from self._fall_silent(segment)
             return
-        entry = self._splice(index, clip) or self._bridge(index, clip) or self._fade(index, clip)
-        placed, seam, blend_samples = entry
+        placed, seam, blend_samples = (
+            self._splice(index, clip) or self._bridge(index, clip) or self._fade(index, clip)
+        )
         follows_skipped = self._last_skipped == index - 1 and self._may_splice(index)
-        if follows_skipped or placed.begin + EDGE_SAMPLES > self._limits[index]:
+        if follows_skipped or placed.begin + EDGE_SAMPLES > self._latest_begins[index]:
             self._last_skipped = index
-            self.warnings.append(
-                f"scene {segment.scene_index} is over before its music could enter"
-            )
+            self.warnings.append(f"scene {segment.scene_index} ends before its music could enter")
             return
         fade_out = 0 if blend_samples else self._rules.fade_samples
         yield from self._render(placed.begin, fade_out=fade_out)
@@ -108,12 +107,12 @@ class Assembly:
         self._current, self._previous = placed, None
 
     def finish(self) -> Iterator[Audio]:
-        """Yields the rest of the track."""
+        """Yield the rest of the track."""
         yield from self._render(self.samples, fade_out=EDGE_SAMPLES)
         yield self._pending
 
-    def _latest_begins(self) -> list[int]:
-        """Where, at the latest, something else than a splice takes over from each scene."""
+    def _find_latest_begins(self) -> list[int]:
+        """Return, per scene, the place before which its clip must have entered."""
         limits, limit = [], self.samples
         for index in reversed(range(len(self._segments))):
             limits.append(limit)
@@ -137,84 +136,77 @@ class Assembly:
         if segment.object_key is None:
             return segment.start_samples
         after_music = index > 0 and self._segments[index - 1].object_key is not None
-        heard = segment.window_samples - segment.padding_samples
-        return max(segment.start_samples, segment.join_samples - (heard if after_music else 0))
+        window = segment.window_samples - segment.padding_samples
+        return max(segment.start_samples, segment.join_samples - (window if after_music else 0))
 
     def _splice(self, index: int, clip: Audio) -> tuple[PlacedClip, Seam, int] | None:
-        """Enter where the window ends; None when there is nothing to splice to."""
-        now, segment = self._current, self._segments[index]
-        if now is None or not self._may_splice(index):
+        """Place the clip where its window ends; None if there is no music to splice to."""
+        current, segment = self._current, self._segments[index]
+        if current is None or not self._may_splice(index):
             return None
-        if now.segment is not self._segments[index - 1]:
+        if current.segment is not self._segments[index - 1]:
             return None
-        window_at, found = _match_window(now, segment, clip)
-        if found is None:
+        window_at, matched = _match_window(current, segment, clip)
+        if matched is None:
             return None
-        start = now.start + window_at - found.lag_samples
-        end = min(now.clip_end, now.start + window_at + segment.window_samples)
-        begin = max(now.begin, end)
-        # A clip that was spliced in goes on from what was there before it; others begin.
-        earliest = 0 if now.spliced else now.begin
-        both_from = max(start + segment.padding_samples, now.music_start, earliest, 0)
+        start = current.start + window_at - matched.lag_samples
+        end = min(current.clip_end, current.start + window_at + segment.window_samples)
+        begin = max(current.begin, end)
+        # A spliced clip continues the music before it; other clips begin at their own place.
+        earliest = 0 if current.spliced else current.begin
+        both_from = max(start + segment.padding_samples, current.music_start, earliest, 0)
         blend_samples = min(self._rules.crossfade_samples, begin - both_from)
         if blend_samples < EDGE_SAMPLES or begin < segment.start_samples - EARLY_SAMPLES_MAX:
             return None
-        level, step_db = continued_gain(now, begin, found)
-        placed = PlacedClip(
-            segment=segment,
-            clip=clip,
-            start=start,
-            begin=begin,
-            level=level,
-            fade_in=0,
-            spliced=True,
+        placed, step_db = splice_clip(
+            current, segment, clip, start=start, begin=begin, matched=matched
         )
-        return placed, build_seam(placed, "splice", found, step_db), blend_samples
+        return placed, build_seam(placed, "splice", matched, step_db), blend_samples
 
     def _bridge(self, index: int, clip: Audio) -> tuple[PlacedClip, Seam, int] | None:
-        """Enter a kept clip over other music than its window repeats; None: it fades in."""
-        now, segment = self._current, self._segments[index]
+        """Place a kept clip over music that its window does not repeat; None if it must fade in."""
+        current, segment = self._current, self._segments[index]
         automatic = self._rules.transition is Transition.AUTO
-        if now is None or not is_bridged(segment) or not automatic:
+        if current is None or not is_bridged(segment) or not automatic:
             return None
-        if now.segment is not self._segments[index - 1]:
+        if current.segment is not self._segments[index - 1]:
             return None
-        return place_bridged(now, segment, clip, wanted_samples=self._blend_samples_max)
+        return place_bridged(current, segment, clip, blend_samples_max=self._blend_samples_max)
 
     def _fade(self, index: int, clip: Audio) -> tuple[PlacedClip, Seam | None, int]:
-        """Enter by fading in; music heard before a silence comes back at its old level."""
+        """Place the clip with a fade-in; music from before a silence keeps its level."""
         segment = self._segments[index]
-        found, gain_db = self._match_before_silence(segment, clip)
+        matched, gain_db = self._match_before_silence(segment, clip)
         begin = max(self._rendered_until, self._fade_begin(index))
         fade_in = self._rules.fade_samples
-        if index == 0:  # a clip's own beginning is a beginning; a cut behind a window is not
-            begun_before = segment.window_samples > segment.padding_samples
-            fade_in = EDGE_SAMPLES if begun_before else 0
+        if index == 0:  # a clip with a window is cut, so it needs a short fade
+            has_window = segment.window_samples > segment.padding_samples
+            fade_in = EDGE_SAMPLES if has_window else 0
         placed = PlacedClip(
             segment=segment,
             clip=clip,
-            start=clip_start_of(segment) - (found.lag_samples if found else 0),
+            start=clip_start_of(segment) - (matched.lag_samples if matched else 0),
             begin=begin,
-            level=GainCurve(start_db=gain_db, start_samples=begin),
+            gain=GainCurve(start_db=gain_db, start_samples=begin),
             fade_in=fade_in,
             spliced=False,
         )
-        return placed, build_seam(placed, "fade", found, None) if index > 0 else None, 0
+        return placed, build_seam(placed, "fade", matched, None) if index > 0 else None, 0
 
     def _match_before_silence(
         self, segment: SegmentGenerated, clip: Audio
     ) -> tuple[Match | None, float]:
-        """Where the window repeats the music before the silence, and the gain that follows."""
+        """Return where the window repeats the music before the silence, and the gain for it."""
         last, window = self._previous, segment.window_samples - segment.padding_samples
         automatic = self._rules.transition is Transition.AUTO
         if last is None or window < WINDOW_SAMPLES_MIN or not automatic:
             return None, 0.0
-        before_db = last.level.db_at(self._silent_from)
-        _, found = _match_window(last, segment, clip)
-        if found is None or found.correlation < SAME_MUSIC or found.gain_db is None:
+        before_db = last.gain.db_at(self._silent_from)
+        _, matched = _match_window(last, segment, clip)
+        if matched is None or matched.correlation < SAME_MUSIC or matched.gain_db is None:
             return None, before_db
-        given_db = float(np.clip(found.gain_db, -JOIN_GAIN_DB_MAX, JOIN_GAIN_DB_MAX))
-        return found, float(np.clip(before_db + given_db, -GAIN_DB_MAX, GAIN_DB_MAX))
+        applied_db = float(np.clip(matched.gain_db, -JOIN_GAIN_DB_MAX, JOIN_GAIN_DB_MAX))
+        return matched, float(np.clip(before_db + applied_db, -GAIN_DB_MAX, GAIN_DB_MAX))
 
     def _fall_silent(self, segment: SegmentGenerated) -> Iterator[Audio]:
         if self._current is None:
@@ -225,7 +217,7 @@ class Assembly:
         self.seams.append(Seam(scene_index=segment.scene_index, at_samples=begin, kind="fade"))
 
     def _render(self, until: int, *, fade_out: int) -> Iterator[Audio]:
-        """Render what sounds now up to `until`, fading out over its last `fade_out` samples."""
+        """Render the current clip up to `until`, with a fade over the last `fade_out` samples."""
         placed = self._current
         if placed is None:
             for start in range(self._rendered_until, until, _BLOCK_SAMPLES):
@@ -233,10 +225,10 @@ class Assembly:
             self._rendered_until = until
             return
         end = max(placed.begin, min(until, placed.clip_end))
-        if end < until:  # the clip stops by itself, perhaps in the middle of a bar
+        if end < until:  # the clip is too short and may stop in the middle of a bar
             fade_out = self._rules.fade_samples
             self._warn_short(placed.segment, until - end)
-        wanted_out = fade_out
+        requested_fade_out = fade_out
         fade_in, fade_out = self._fit_fades(placed, fade_out, end - placed.begin)
         up, down = fade_in_curve(fade_in), fade_in_curve(fade_out)[::-1]
         for start in range(placed.begin, until, _BLOCK_SAMPLES):
@@ -245,7 +237,7 @@ class Assembly:
             apply_curve(block, up, at=placed.begin - start)
             apply_curve(block, down, at=end - fade_out - start)
             yield from self._push(block)
-        if wanted_out > 0 and fade_out < EDGE_SAMPLES:  # what came before must end as well
+        if requested_fade_out > 0 and fade_out < EDGE_SAMPLES:  # fade the pending audio instead
             apply_curve(
                 self._pending,
                 fade_in_curve(EDGE_SAMPLES)[::-1],
@@ -254,60 +246,60 @@ class Assembly:
         self._rendered_until = until
 
     def _fit_fades(self, placed: PlacedClip, fade_out: int, samples: int) -> tuple[int, int]:
-        """The fades at both ends of `samples`, shortened in proportion where they would meet."""
-        wanted = placed.fade_in + fade_out
-        if wanted <= samples:
+        """Return the fades at both ends of `samples`, shortened in proportion if they overlap."""
+        total = placed.fade_in + fade_out
+        if total <= samples:
             return placed.fade_in, fade_out
         if max(placed.fade_in, fade_out) > EDGE_SAMPLES:
             self.warnings.append(
                 f"scene {placed.segment.scene_index}: its music of {seconds_at(samples):.2f} s "
-                f"is shorter than its fades, which are shortened"
+                f"is shorter than its fades; they were shortened"
             )
-        return placed.fade_in * samples // wanted, fade_out * samples // wanted
+        return placed.fade_in * samples // total, fade_out * samples // total
 
     def _warn_short(self, segment: SegmentGenerated, missing: int) -> None:
         if missing >= EDGE_SAMPLES:
             self.warnings.append(
-                f"scene {segment.scene_index}: its clip is {seconds_at(missing):.2f} s short, "
-                f"silence fills"
+                f"scene {segment.scene_index}: its clip is {seconds_at(missing):.2f} s too short; "
+                f"the rest is silent"
             )
 
     def _push(self, block: Audio) -> Iterator[Audio]:
-        """Hold back as much as the next splice may blend into; yield the rest."""
-        held = np.concatenate([self._pending, block], axis=1)
-        sure = max(0, held.shape[1] - self._blend_samples_max)
-        self._pending = held[:, sure:].copy()
-        if sure:
-            yield held[:, :sure]
+        """Hold back what the next clip may blend into; yield the rest."""
+        rendered = np.concatenate([self._pending, block], axis=1)
+        finished = max(0, rendered.shape[1] - self._blend_samples_max)
+        self._pending = rendered[:, finished:].copy()
+        if finished:
+            yield rendered[:, :finished]
 
 
 def _match_window(
     last: PlacedClip, segment: SegmentGenerated, clip: Audio
 ) -> tuple[int, Match | None]:
-    """Where in the last clip the head of `clip` was taken, and how the two match.
+    """Return where the window of `clip` was taken from the last clip, and how the two match.
 
-    The window ended at the join; or, where the last clip ended before that, at its last whole
-    second, because providers know no others.
+    The window ends at the join or, if the last clip ends before it, at its last whole second,
+    because providers take whole seconds only.
     """
     whole = last.segment.clip_samples // SAMPLE_RATE_HZ * SAMPLE_RATE_HZ
     end = min(segment.join_samples - clip_start_of(last.segment), whole)
     window_at = end - segment.window_samples
-    # Padding is no music: it would make a window seem quieter than it is.
+    # Padding is not music: it would make a window seem quieter than it is.
     first = max(last.segment.padding_samples, window_at + segment.padding_samples)
     tail = last.clip[:, first : max(0, end)]
     if tail.shape[1] < WINDOW_SAMPLES_MIN:
         return window_at, None
-    # A clip of another length than promised has lost its header, and may come that much later.
+    # A clip of an unexpected length has lost its header and may be late by the difference.
     reach = LAG_SAMPLES_MAX + min(SAMPLE_RATE_HZ, abs(clip.shape[1] - segment.clip_samples))
     head = clip[:, first - window_at :][:, : tail.shape[1] + reach]
     return window_at, match(tail, head, lag_max=reach)
 
 
 def _bridge_warning(segment: SegmentGenerated, seam: Seam) -> str:
-    how = (
+    joined = (
         f"bridged over {seconds_at(seam.bridge_samples):.2f} s" if seam.bridge_samples else "faded"
     )
     return (
-        f"scene {segment.scene_index} is kept, and the music before it was made anew: "
-        f"{how}, not continued"
+        f"scene {segment.scene_index} is kept, but the music before it was generated again: "
+        f"{joined} instead of continued"
     )

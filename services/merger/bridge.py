@@ -1,10 +1,9 @@
-"""Bridge: a kept clip enters over music that was made anew, where nothing repeats.
+"""Places a kept clip over newly generated music that its window does not repeat.
 
-The window of the kept clip repeats what was there in an earlier run. So it is no splice; but the
-window is there, and it leads without a joint into the music that is kept. The new music turns
-into it: both sound together over as much of the window as there is, and at most as long as the
-run's fades, with the power of both held (`crossfade`). It ends where a splice would. At least
-half of what the new clip has to say is heard alone.
+The window of the kept clip repeats the music of an earlier run, so there is nothing to splice to;
+but the window leads into the kept music without a joint. Both clips sound together over as much
+of the window as there is, for at most the run's fade duration, at constant power (`crossfade`).
+The bridge ends where a splice would end, and at least half of the new clip sounds alone.
 
 Shapes: float32 `(channels, samples)`. Units: places and lengths are samples of the track. Pure.
 """
@@ -16,44 +15,34 @@ from services.merger.placed_clip import (
     PlacedClip,
     build_seam,
     clip_start_of,
-    continued_gain,
+    splice_clip,
 )
 from shared.contract.events import Seam, SegmentGenerated
 from shared.media.samples import Audio
 
 
 def is_bridged(segment: SegmentGenerated) -> bool:
-    """Whether `segment` was kept, and the music before it was not."""
+    """Return whether `segment` was kept while the music before it was generated again."""
     return segment.kept is not None and segment.kept.bridged
 
 
 def place_bridged(
-    now: PlacedClip, segment: SegmentGenerated, clip: Audio, *, wanted_samples: int
+    current: PlacedClip, segment: SegmentGenerated, clip: Audio, *, blend_samples_max: int
 ) -> tuple[PlacedClip, Seam, int] | None:
-    """The clip of `segment` entering over `now`, and how long both sound; None: there is no room.
+    """Return the placed clip, its seam and the length of the bridge; None if it does not fit.
 
-    Its level follows that of the music before it, as in a splice: both stand for the same scene.
+    As in a splice, its level follows the music before it: both are music for the same scene.
     """
     start = clip_start_of(segment)
-    begin = max(now.begin, min(now.clip_end, segment.join_samples))
-    both_from = max(start + segment.padding_samples, now.music_start, now.begin)
-    room = min(begin - both_from, (begin - now.begin) // 2)
-    blend_samples = min(wanted_samples, room)
+    begin = max(current.begin, min(current.clip_end, segment.join_samples))
+    both_from = max(start + segment.padding_samples, current.music_start, current.begin)
+    available = min(begin - both_from, (begin - current.begin) // 2)
+    blend_samples = min(blend_samples_max, available)
     if blend_samples < EDGE_SAMPLES or begin < segment.start_samples - EARLY_SAMPLES_MAX:
         return None
-    leaving = now.clip[:, both_from - now.start : begin - now.start]
+    leaving = current.clip[:, both_from - current.start : begin - current.start]
     entering = clip[:, both_from - start : begin - start]
-    found = match(leaving, entering, lag_max=0)
-    level, step_db = continued_gain(now, begin, found)
-    placed = PlacedClip(
-        segment=segment,
-        clip=clip,
-        start=start,
-        begin=begin,
-        level=level,
-        fade_in=0,
-        spliced=True,
-    )
-    seam = build_seam(placed, "fade", found, step_db)
-    seam = seam.model_copy(update={"bridge_samples": blend_samples})
-    return placed, seam, blend_samples
+    matched = match(leaving, entering, lag_max=0)
+    placed, step_db = splice_clip(current, segment, clip, start=start, begin=begin, matched=matched)
+    seam = build_seam(placed, "fade", matched, step_db)
+    return placed, seam.model_copy(update={"bridge_samples": blend_samples}), blend_samples

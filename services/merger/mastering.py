@@ -1,8 +1,8 @@
-"""Loudness: measures a joined track, brings it to its level with one gain, and encodes it.
+"""Measures a joined track, brings it to its loudness with one gain, and encodes it as MP3.
 
-The gain is linear and the same from first to last sample: what the music does with its dynamics
-is its own business. An MP3 decoder overshoots the peaks that went in, so the encoded track is
-measured again, and encoded once more at a lower level until it keeps the promise.
+The gain is linear and constant over the track: the dynamics of the music stay as they are. An MP3
+decoder overshoots the peaks of the input, so the encoded track is measured, and encoded again at
+a lower level until its true peak is below the limit.
 
 Units: LUFS integrated (EBU R 128), dBTP true peak, samples at 48 kHz. I/O: runs ffmpeg on files.
 """
@@ -21,12 +21,12 @@ from shared.errors import MediaError
 from shared.media.ffmpeg import INPUT_GUARD, Ffmpeg, FfmpegError, FfmpegResult
 from shared.media.samples import CHANNELS, SAMPLE_RATE_HZ, seconds_at
 
-_ENCODES_MAX = 4  # one and three lower; measured: a second one is enough
-_HEADROOM_DB = 0.05  # taken beyond a measured overshoot, because the next one differs a little
+_ENCODES_MAX = 4  # one, and up to three at a lower level; measured: a second one is enough
+_HEADROOM_DB = 0.05  # added to a measured overshoot, because the next encode differs a little
 _BITRATE = "192k"
-_CODER_LOSS_DB = 0.26  # LAME lowers what it codes at 192 kb/s to 0.97 (measured); given back
-_SILENCE_LUFS = -70.0  # the absolute gate of EBU R 128: nothing was measured
-_OFF_TARGET_LU = 0.5  # the promise; beyond it the reader is told
+_CODER_LOSS_DB = 0.26  # LAME at 192 kb/s lowers the level to 0.97 (measured); compensated
+_SILENCE_LUFS = -70.0  # the absolute gate of EBU R 128: the meter measured nothing
+_OFF_TARGET_LU = 0.5  # a larger difference adds a warning
 _RAW = ("-f", "f32le", "-ar", str(SAMPLE_RATE_HZ), "-ac", str(CHANNELS))
 _METER = (
     "ebur128=peak=true:framelog=quiet:metadata=1,"
@@ -35,20 +35,20 @@ _METER = (
 )
 _INTEGRATED = r"I:\s+(\S+) LUFS"
 _MP3_FRAME_SAMPLES = 1152
-_MP3_DELAY_SAMPLES = 1105  # what LAME puts in front, and a gapless decoder takes off again
+_MP3_DELAY_SAMPLES = 1105  # added by LAME and removed by a gapless decoder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loudness:
-    """What a meter says of a whole track."""
+    """Loudness and true peak of a whole track."""
 
-    integrated_lufs: float | None  #: None: silence, or too short to be measured
-    true_peak_dbtp: float | None  #: None: no sample sounds
+    integrated_lufs: float | None  #: None: silent, or too short to measure
+    true_peak_dbtp: float | None  #: None: every sample is zero
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mastered:
-    """The encoded track as it decodes."""
+    """Measurements of the encoded track, and the gain that was applied."""
 
     loudness: Loudness
     gain_db: float
@@ -58,20 +58,20 @@ class Mastered:
 async def master(
     ffmpeg: Ffmpeg, raw: Path, mp3: Path, *, samples: int, settings: MergerSettings
 ) -> Mastered:
-    """Write `raw` (float32, interleaved) to `mp3` at its level, `samples` long when decoded.
+    """Encode `raw` (float32, interleaved) to `mp3` at the target loudness.
 
     Raises:
-        MediaError: the track is too short to be an MP3.
-        FfmpegError: ffmpeg failed, took too long, or left nothing that can be used.
+        MediaError: the MP3 does not decode to `samples` samples, because the track is too short.
+        FfmpegError: ffmpeg failed, timed out, or wrote no usable file.
     """
     media_s = seconds_at(samples)
     before = after = await measure(ffmpeg, (*_RAW, *INPUT_GUARD, "-i", raw), media_s=media_s)
     gain_db = gain_for(before, settings)
-    for left in reversed(range(_ENCODES_MAX)):
+    for retries_left in reversed(range(_ENCODES_MAX)):
         await _encode(ffmpeg, raw, mp3, samples=samples, gain_db=gain_db)
         after = await measure(ffmpeg, (*INPUT_GUARD, "-i", mp3), media_s=media_s)
         margin_db = _margin_db(after, settings)
-        if margin_db >= 0 or not left:
+        if margin_db >= 0 or not retries_left:
             break
         gain_db += margin_db - _HEADROOM_DB
     try:
@@ -85,11 +85,11 @@ async def master(
 
 
 async def measure(ffmpeg: Ffmpeg, source: tuple[str | Path, ...], *, media_s: float) -> Loudness:
-    """The loudness of `source`, as ffmpeg's EBU R 128 meter has it.
+    """Return the loudness of `source`, measured by ffmpeg's EBU R 128 meter.
 
     Raises:
-        FfmpegError: ffmpeg failed, took too long, or its meter said nothing: also of silence it
-            says that it is silence.
+        FfmpegError: ffmpeg failed, timed out, or its meter printed nothing (it also prints a
+            value for silence).
     """
     args = ("-nostats", *source, "-af", _METER, "-f", "null", "-")
     result = await ffmpeg.run(args, media_s=media_s)
@@ -99,7 +99,7 @@ async def measure(ffmpeg: Ffmpeg, source: tuple[str | Path, ...], *, media_s: fl
 
 
 def gain_for(measured: Loudness, settings: MergerSettings) -> float:
-    """The gain in dB to the wanted loudness, or as far as the peaks allow."""
+    """Return the gain in dB to the target loudness, limited by the true peak."""
     margin_db = _margin_db(measured, settings)
     if measured.integrated_lufs is None:
         return min(0.0, margin_db)
@@ -107,14 +107,14 @@ def gain_for(measured: Loudness, settings: MergerSettings) -> float:
 
 
 def _margin_db(measured: Loudness, settings: MergerSettings) -> float:
-    """How far the peaks lie below their ceiling; negative: above it."""
+    """Return how far the true peak is below its limit, in dB; negative: above it."""
     if measured.true_peak_dbtp is None:
         return math.inf
     return settings.true_peak_dbtp - measured.true_peak_dbtp
 
 
 def _parse_meter(result: FfmpegResult) -> Loudness:
-    """The meter's last words: its summary has the whole, its metadata the finer figures."""
+    """Return the last values of the meter: the metadata is finer, the summary complete."""
     integrated = _last_number(rb"lavfi.r128.I=", result.stdout)
     if integrated is None:
         integrated = _summary_number(_INTEGRATED, result.stderr)
@@ -123,19 +123,19 @@ def _parse_meter(result: FfmpegResult) -> Loudness:
     coarse_dbtp = _summary_number(r"Peak:\s+(\S+) dBFS", result.stderr)
     peak_dbtp = fine_dbtp
     if coarse_dbtp is not None and (fine_dbtp is None or coarse_dbtp - 0.05 > fine_dbtp):
-        peak_dbtp = coarse_dbtp + 0.05  # of the last tenth of a second only the summary knows
+        peak_dbtp = coarse_dbtp + 0.05  # only the summary covers the last 0.1 s
     silent = integrated is None or integrated <= _SILENCE_LUFS
     return Loudness(integrated_lufs=None if silent else integrated, true_peak_dbtp=peak_dbtp)
 
 
 def _last_number(key: bytes, text: bytes) -> float | None:
-    found = re.match(rb"\S+", text[text.rfind(key) + len(key) :]) if key in text else None
-    return _finite(found.group().decode()) if found else None
+    number = re.match(rb"\S+", text[text.rfind(key) + len(key) :]) if key in text else None
+    return _finite(number.group().decode()) if number else None
 
 
 def _summary_number(pattern: str, text: str) -> float | None:
-    found = re.findall(pattern, text)
-    return _finite(found[-1]) if found else None
+    numbers = re.findall(pattern, text)
+    return _finite(numbers[-1]) if numbers else None
 
 
 def _finite(number: str) -> float | None:
@@ -147,8 +147,8 @@ def _finite(number: str) -> float | None:
 
 
 async def _encode(ffmpeg: Ffmpeg, raw: Path, mp3: Path, *, samples: int, gain_db: float) -> None:
-    # LAME sometimes ends with a frame of nothing but padding, and then its header's padding
-    # is wrong by up to 46 samples (4 lengths in 100): such a frame is dropped.
+    # LAME sometimes ends with a frame that holds only padding, and then the padding in its header
+    # is wrong by up to 46 samples (4 lengths in 100): that frame is dropped.
     frames = max(2, -(-(samples + _MP3_DELAY_SAMPLES) // _MP3_FRAME_SAMPLES))
     args = (
         *("-nostats", *_RAW, *INPUT_GUARD, "-i", raw),
@@ -161,7 +161,7 @@ async def _encode(ffmpeg: Ffmpeg, raw: Path, mp3: Path, *, samples: int, gain_db
 
 
 def _decoded_samples(mp3: Path) -> int:
-    """The length of a gapless decode, frame by frame."""
+    """Return the length of a gapless decode, frame by frame."""
     with av.open(str(mp3), format="mp3") as container:
         return sum(frame.samples for frame in container.decode(audio=0))
 
@@ -171,7 +171,7 @@ def _warnings(after: Loudness, settings: MergerSettings) -> Iterator[str]:
     if reached is not None and reached < settings.loudness_lufs - _OFF_TARGET_LU:
         yield (
             f"the track reaches {reached:.1f} LUFS instead of {settings.loudness_lufs:g}: "
-            f"its peaks allow no more"
+            f"its peaks allow no more gain"
         )
     if peak is not None and peak > settings.true_peak_dbtp:
         yield f"the track peaks at {peak:.2f} dBTP, above {settings.true_peak_dbtp:g}"

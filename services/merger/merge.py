@@ -1,9 +1,9 @@
-"""Merge: the segments of a run to its track.
+"""Merges the segments of a run into its track.
 
-Reads the events of all segments from the store, joins clip after clip into one raw file, brings
-it to its level, encodes it, and stores first the track and then its event. Nothing is kept in
-memory but two clips; nothing stays on disk, however it ends. A run that has its track already is
-answered with the event that lies there.
+Reads the events of all segments from the store, joins their clips into one raw file, masters and
+encodes it, and stores first the track and then its event. At most two clips are in memory, and
+the temporary folder is always removed. If the run already has its track, the stored event is
+returned.
 
 Units: samples at 48 kHz. I/O: store, ffmpeg, a temporary folder.
 """
@@ -48,7 +48,7 @@ _RAW_NAME, _MP3_NAME = "track.f32", "track.mp3"
 
 
 class Merge:
-    """Makes the track of a run. Safe to call for many runs at once."""
+    """Merges runs into tracks. Safe to call for many runs at once."""
 
     def __init__(self, *, store: ObjectStore, ffmpeg: Ffmpeg, settings: MergerSettings) -> None:
         self._store = store
@@ -58,12 +58,12 @@ class Merge:
         self._log = logger_of("merger")
 
     async def run(self, last: SegmentGenerated) -> AudioMerged:
-        """The event of the track of the run whose last segment this is.
+        """Return the event of the track of the run that ends with this segment.
 
         Raises:
-            RetryableError: a segment or clip is not in the store yet, or came damaged.
+            RetryableError: a segment or clip is not in the store yet, or is damaged.
             InvalidEventError: the segments do not belong together.
-            JobError: a clip is no audio, or ffmpeg failed.
+            JobError: a clip is not audio, or ffmpeg failed.
         """
         stored = await self._stored_event(last.job_id, last.run)
         if stored is not None:
@@ -75,22 +75,22 @@ class Merge:
                 with tempfile.TemporaryDirectory(
                     prefix="segue-merge-", dir=self._settings.scratch_dir
                 ) as folder:
-                    kept = await self._copy_kept_track(last, Path(folder))
-                    return kept or await self._make_track(segments, Path(folder))
+                    copied = await self._copy_kept_track(last, Path(folder))
+                    return copied or await self._make_track(segments, Path(folder))
         except OSError as error:  # a full disk may have room again
             raise RetryableError(f"the scratch folder: {error.strerror}") from error
 
     async def _copy_kept_track(self, last: SegmentGenerated, folder: Path) -> AudioMerged | None:
-        """The track of an earlier run, if this one keeps it; None: it is to be made."""
+        """Copy the track of an earlier run; None if this run must make its own."""
         if last.kept is None or not last.kept.track:
             return None
         earlier = await self._stored_event(last.job_id, last.kept.run)
-        if earlier is None:  # all its segments are kept as well: they make the same track
+        if earlier is None:  # all its segments are kept too and make the same track
             return None
         key = keys.track_key(last.job_id, last.run)
-        told = {"run": last.run, "object_key": key, "params": last.params, "video": last.video}
+        fields = {"run": last.run, "object_key": key, "params": last.params, "video": last.video}
         await self._store.get_file(earlier.object_key, folder / _MP3_NAME)
-        return await self._store_track(earlier.model_copy(update=told), folder / _MP3_NAME)
+        return await self._store_track(earlier.model_copy(update=fields), folder / _MP3_NAME)
 
     async def _store_track(self, merged: AudioMerged, mp3: Path) -> AudioMerged:
         """Store the track, and its event last."""
@@ -103,6 +103,7 @@ class Merge:
         return merged
 
     async def _stored_event(self, job_id: str, run: int) -> AudioMerged | None:
+        """Return the stored event if the track is stored too; None otherwise."""
         return await stored_result(self._store, keys.merged_key(job_id, run), AudioMerged)
 
     async def _read_segments(self, last: SegmentGenerated) -> list[SegmentGenerated]:
@@ -111,7 +112,7 @@ class Merge:
             for index in range(last.scene_count)
         ]
         check_run(segments)
-        self._log.debug("segments are there", action="segments.fetched", count=len(segments))
+        self._log.debug("segments read", action="segments.fetched", count=len(segments))
         return segments
 
     async def _read_segment(self, last: SegmentGenerated, index: int) -> SegmentGenerated:
@@ -119,7 +120,9 @@ class Merge:
         try:
             return SegmentGenerated.model_validate_json(await self._store.get(key))
         except NotFoundError as error:
-            raise RetryableError(f"segment {index} of {last.scene_count} is not there") from error
+            raise RetryableError(
+                f"segment {index} of {last.scene_count} is not in the store yet"
+            ) from error
         except ValidationError as error:
             raise InvalidEventError(f"segment {index} cannot be read: {error}") from error
 
@@ -132,7 +135,7 @@ class Merge:
             await self._join(assembly, parts, raw)
             seams = await _in_thread(measure_clicks, assembly.seams, raw, rules)
         self._log.debug(
-            "clips are joined",
+            "clips joined",
             action="clips.joined",
             clips=len(parts),
             joints=[seam.kind for seam in seams],
@@ -143,7 +146,7 @@ class Merge:
                 self._ffmpeg, raw, mp3, samples=assembly.samples, settings=self._settings
             )
         self._log.debug(
-            "track has its level",
+            "track mastered",
             action="loudness.measured",
             loudness_lufs=mastered.loudness.integrated_lufs,
             true_peak_dbtp=mastered.loudness.true_peak_dbtp,
@@ -163,26 +166,28 @@ class Merge:
     async def _join(self, assembly: Assembly, parts: Sequence[SegmentGenerated], raw: Path) -> None:
         key, clip = None, None
         for index, part in enumerate(parts):
-            if part.object_key is None or part.object_key != key:  # one clip may play on
+            if part.object_key is None or part.object_key != key:  # else the same clip continues
                 key, clip = part.object_key, await self._read_clip(part)
             await _in_thread(_append_clip, assembly, index, clip, raw)
         await _in_thread(_finish, assembly, raw)
 
     async def _read_clip(self, part: SegmentGenerated) -> Audio | None:
-        """The clip as it was made; None of silence."""
+        """Return the decoded clip; None for silence."""
         if part.object_key is None:
             return None
         try:
             data = await self._store.get(part.object_key)
         except NotFoundError as error:
-            raise RetryableError(f"the clip of scene {part.scene_index} is not there") from error
+            raise RetryableError(
+                f"the clip of scene {part.scene_index} is not in the store yet"
+            ) from error
         return await _in_thread(_decode_clip, part, data)
 
 
 def _decode_clip(part: SegmentGenerated, data: bytes) -> Audio:
-    """The sound; wrong bytes are never merged."""
+    """Return the decoded audio after checking its SHA-256."""
     if part.sha256 not in (None, hashlib.sha256(data).hexdigest()):
-        raise RetryableError(f"the clip of scene {part.scene_index} came damaged")
+        raise RetryableError(f"the clip of scene {part.scene_index} does not match its SHA-256")
     return decode(data)
 
 
@@ -238,7 +243,7 @@ def _sha256(path: Path) -> str:
 
 
 async def _in_thread(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """`call` in a thread; when cancelled, only once the thread has let go of its files."""
+    """Run `call` in a thread; a cancelled caller still waits for the thread to finish."""
     work = asyncio.ensure_future(asyncio.to_thread(call, *args, **kwargs))
     try:
         return await asyncio.shield(work)

@@ -1,4 +1,4 @@
-"""PlacedClip: one clip at its place on the track and at its level.
+"""Places one clip on the track at its gain, and describes the seam where it enters.
 
 Shapes: float32 `(channels, samples)`. Units: places and lengths are samples of the track, gains
 decibels. Pure.
@@ -21,22 +21,22 @@ EDGE_SAMPLES = SAMPLE_RATE_HZ // 200
 #: 1 s: a short clip lets its successor enter early, but not in the middle of its scene
 EARLY_SAMPLES_MAX = SAMPLE_RATE_HZ
 _RESTING_GAIN_DB = 6.0  # a gain beyond it glides back, so that a long chain cannot run away
-_GLIDE_DB_PER_S = 1.0  # slower than anyone hears as a fade
+_GLIDE_DB_PER_S = 1.0  # too slow to be heard as a fade
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GainCurve:
-    """The gain of one clip over the track: what its join asked for, gliding back if extreme."""
+    """The gain of one clip over the track; an extreme gain glides back."""
 
     start_db: float
     start_samples: int  #: before this place the gain is `start_db`
 
     def db_at(self, place: int) -> float:
-        """The gain at a place of the track."""
+        """Return the gain at a place of the track."""
         return float(self._db_at(np.array([place]))[0])
 
-    def applied(self, audio: Audio, place: int) -> Audio:
-        """`audio`, whose first sample lies at `place`, at this level."""
+    def apply(self, audio: Audio, place: int) -> Audio:
+        """Return `audio` with this gain; its first sample is at `place`."""
         if abs(self.start_db) <= _RESTING_GAIN_DB:
             return audio * np.float32(10 ** (self.start_db / 20))
         curve_db = self._db_at(np.arange(place, place + audio.shape[1]))
@@ -51,19 +51,19 @@ class GainCurve:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlacedClip:
-    """A clip that is heard from `begin` on."""
+    """A clip that sounds from `begin` on."""
 
     segment: SegmentGenerated
     clip: Audio
-    start: int  #: place of the clip's first sample, heard or not; may lie before the track
+    start: int  #: place of the clip's first sample, audible or not; may be before the track
     begin: int
-    level: GainCurve
+    gain: GainCurve
     fade_in: int  #: samples; 0: it enters at full level
-    spliced: bool  #: it goes on from the music before it
+    spliced: bool  #: it continues the music before it
 
     @property
     def clip_end(self) -> int:
-        """The place behind the clip's last sample."""
+        """The place after the clip's last sample."""
         return self.start + int(self.clip.shape[1])
 
     @property
@@ -72,13 +72,13 @@ class PlacedClip:
         return self.start + self.segment.padding_samples
 
     def render(self, start: int, end: int) -> Audio:
-        """What sounds in `[start, end)`, unfaded; silence where the clip has nothing."""
+        """Return the clip's audio in `[start, end)` without fades; silence outside the clip."""
         first, last = max(start, self.start), min(end, self.clip_end)
-        heard = silence(end - start)
+        audio = silence(end - start)
         if first < last:
             part = self.clip[:, first - self.start : last - self.start]
-            heard[:, first - start : last - start] = self.level.applied(part, first)
-        return heard
+            audio[:, first - start : last - start] = self.gain.apply(part, first)
+        return audio
 
 
 def apply_curve(block: Audio, curve: NDArray[np.float32], *, at: int) -> None:
@@ -88,31 +88,54 @@ def apply_curve(block: Audio, curve: NDArray[np.float32], *, at: int) -> None:
         block[:, first:last] *= curve[first - at : last - at]
 
 
-def continued_gain(last: PlacedClip, begin: int, found: Match) -> tuple[GainCurve, float | None]:
-    """The level at which a clip goes on from `last` at `begin`, and the step that is left, dB."""
-    wanted_db = found.gain_db or 0.0
-    given_db = float(np.clip(wanted_db, -JOIN_GAIN_DB_MAX, JOIN_GAIN_DB_MAX))
-    before_db = last.level.db_at(begin)
-    gain_db = float(np.clip(before_db + given_db, -GAIN_DB_MAX, GAIN_DB_MAX))
-    step_db = None if found.gain_db is None else gain_db - before_db - wanted_db
-    return GainCurve(start_db=gain_db, start_samples=begin), step_db
+def splice_clip(
+    current: PlacedClip,
+    segment: SegmentGenerated,
+    clip: Audio,
+    *,
+    start: int,
+    begin: int,
+    matched: Match,
+) -> tuple[PlacedClip, float | None]:
+    """Place `clip` so that it continues `current` at `begin`, at the level of its music.
+
+    Also returns the level step that remains, in dB; None if one side of the match is silent.
+    """
+    wanted_db = matched.gain_db or 0.0
+    applied_db = float(np.clip(wanted_db, -JOIN_GAIN_DB_MAX, JOIN_GAIN_DB_MAX))
+    before_db = current.gain.db_at(begin)
+    gain_db = float(np.clip(before_db + applied_db, -GAIN_DB_MAX, GAIN_DB_MAX))
+    step_db = None if matched.gain_db is None else gain_db - before_db - wanted_db
+    placed = PlacedClip(
+        segment=segment,
+        clip=clip,
+        start=start,
+        begin=begin,
+        gain=GainCurve(start_db=gain_db, start_samples=begin),
+        fade_in=0,
+        spliced=True,
+    )
+    return placed, step_db
 
 
 def clip_start_of(segment: SegmentGenerated) -> int:
-    """Where the first sample of the clip of `segment` belongs; may lie before the track."""
+    """Return the place of the clip's first sample; it may be before the track."""
     return segment.join_samples - segment.window_samples
 
 
 def build_seam(
-    placed: PlacedClip, kind: Literal["splice", "fade"], found: Match | None, step_db: float | None
+    placed: PlacedClip,
+    kind: Literal["splice", "fade"],
+    matched: Match | None,
+    step_db: float | None,
 ) -> Seam:
-    """What was measured where `placed` enters."""
+    """Return the seam where `placed` enters, with its measurements."""
     return Seam(
         scene_index=placed.segment.scene_index,
         at_samples=placed.begin,
         kind=kind,
-        gain_db=round(placed.level.start_db, 3),
+        gain_db=round(placed.gain.start_db, 3),
         level_step_db=None if step_db is None else round(step_db, 3),
-        correlation=round(found.correlation, 4) if found else None,
-        lag_samples=found.lag_samples if found else 0,
+        correlation=round(matched.correlation, 4) if matched else None,
+        lag_samples=matched.lag_samples if matched else 0,
     )

@@ -1,4 +1,4 @@
-"""Joints: what is measured where the segments of a track meet, once it is laid.
+"""Measures the seams of a joined track and records their metrics.
 
 Units: samples at 48 kHz. I/O: the raw file of the track; metrics.
 """
@@ -21,27 +21,30 @@ from shared.telemetry.metrics import (
 )
 
 FRAME_BYTES = CHANNELS * 4  # of the raw file: float32, interleaved
-_CLICK_SAMPLES = SAMPLE_RATE_HZ // 20  # 50 ms on each side of a joint
+_CLICK_SAMPLES = SAMPLE_RATE_HZ // 20  # 50 ms on each side of a seam
 
 
 def measure_clicks(seams: Sequence[Seam], raw: Path, rules: JoinRules) -> tuple[Seam, ...]:
-    """The seams with what can only be measured on the joined track."""
+    """Return the seams with their click ratio, measured on the joined track."""
     with raw.open("rb") as file:
-        return tuple(seam.model_copy(update={"click": _click(file, seam, rules)}) for seam in seams)
+        return tuple(
+            seam.model_copy(update={"click": _measure_click(file, seam, rules)}) for seam in seams
+        )
 
 
-def _click(file: BinaryIO, seam: Seam, rules: JoinRules) -> float | None:
-    """Of a splice: over the blend and 50 ms on both sides; of a fade: against the music faded.
+def _measure_click(file: BinaryIO, seam: Seam, rules: JoinRules) -> float | None:
+    """Return the click ratio of a seam.
 
-    Of a bridge, which is long: where it begins and where it ends; between, two gains turn slowly.
+    Splice: over the blend and 50 ms on both sides. Fade: against the music that fades. Bridge:
+    only where it begins and ends, because it is long and its gains change slowly between.
     """
     if seam.bridge_samples:
         ends = (seam.at_samples - seam.bridge_samples, seam.at_samples)
-        found = (
+        ratios = [
             click_ratio(_read(file, place - _CLICK_SAMPLES, place + _CLICK_SAMPLES))
             for place in ends
-        )
-        click = max((one for one in found if one is not None), default=None)
+        ]
+        click = max((ratio for ratio in ratios if ratio is not None), default=None)
         return None if click is None else round(click, 2)
     splice = seam.kind == "splice"
     begin = seam.at_samples - (rules.crossfade_samples if splice else 0)
@@ -59,7 +62,7 @@ def _read(file: BinaryIO, start: int, end: int) -> Audio:
 
 
 def record_metrics(seams: Sequence[Seam]) -> None:
-    """Count the joints of a track that is new; no window is alike where a bridge is."""
+    """Record the seams of a new track; a bridge has no window to correlate."""
     for seam in seams:
         SEAMS_TOTAL.labels(seam.kind).inc()
         if seam.level_step_db is not None:

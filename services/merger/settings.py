@@ -1,6 +1,6 @@
-"""Settings: what the environment may say about the track.
+"""Settings of the merger.
 
-What several services share has its groups in `shared/settings.py`.
+Settings that several services share are in `shared/settings.py`.
 """
 
 from pathlib import Path
@@ -19,17 +19,17 @@ from shared.settings import (
 
 
 class MergerSettings(SettingsGroup):
-    """How segments are joined and how loud the track is."""
+    """Settings of joining and mastering."""
 
-    #: LUFS, integrated over the track; -14 is what streaming services play at
+    #: LUFS, integrated over the track; streaming services play at -14
     loudness_lufs: float = Field(-14.0, ge=-40, le=-5, validation_alias="SEGUE_LOUDNESS_LUFS")
-    #: dBTP, never exceeded by the track as it is decoded
+    #: dBTP; the decoded track never exceeds it
     true_peak_dbtp: float = Field(-1.0, ge=-20, le=0, validation_alias="SEGUE_TRUE_PEAK_DBTP")
-    #: milliseconds of blending where the music continues; ends at the join, inside the window
+    #: milliseconds of crossfade where the music continues; ends at the join, inside the window
     crossfade_ms: int = Field(100, ge=10, le=1000, validation_alias="SEGUE_CROSSFADE_MS")
-    #: runs joined at once; each holds two clips in memory, 23 MB for each minute of a scene
+    #: runs merged at once; each holds two clips in memory, 23 MB per minute of a scene
     slots: int = Field(4, ge=1, le=256, validation_alias="SEGUE_MERGE_SLOTS")
-    #: folder for the track while it is made, 23 MB a minute; None: the system's own
+    #: folder for the raw track, 23 MB per minute; None: the system's temporary folder
     scratch_dir: Path | None = Field(None, validation_alias="SEGUE_SCRATCH_DIR")
 
     kafka: KafkaSettings = Field(default_factory=KafkaSettings.from_environment)

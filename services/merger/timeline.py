@@ -1,14 +1,14 @@
-"""Segments: whether they make up a run, and which of their clips are heard.
+"""Checks the segments of a run and decides which clips the track plays.
 
-A cumulative clip holds, before its new music, what was made before it: the whole track so far,
-or as much of it as the clip had that was sent. From where it begins it is heard instead of the
-segments before it, at one level and without their joints. It enters where the first of them
-entered, in the same way: at the beginning of the track, spliced to music that it does not hold,
-or faded in. A silent scene stays silent, so what lies before it is not replaced; nor is what was
-made anew before a kept scene: the clip holds the music of an earlier run there.
+Before its new music, a cumulative clip holds earlier music: the whole track so far, or as much of
+it as was in the clip that was sent. From its start on it replaces the segments before it, at one
+level and without their joints. It enters where the first replaced segment would enter, in the
+same way: at the start of the track, spliced to music that it does not hold, or faded in. A silent
+scene stays silent, so a cumulative clip replaces nothing before it; nor does it replace scenes
+that were generated again before a kept scene, because it holds an earlier run's music there.
 
-Where segments are to fade into each other, each keeps its scene and its fades, and plays what
-the cumulative clip has there.
+Where segments fade into each other, each keeps its scene and its fades, and plays its part of the
+cumulative clip.
 
 Units: places and lengths are samples of the track. Pure.
 """
@@ -24,17 +24,17 @@ from shared.media.samples import SAMPLE_RATE_HZ
 
 
 def check_run(segments: Sequence[SegmentGenerated]) -> None:
-    """Return if these are all segments of one run, in order and without a gap.
+    """Check that these are all segments of one run, in order and without a gap.
 
     Raises:
-        InvalidEventError: which segment does not fit, and why.
+        InvalidEventError: a segment does not fit; the message says which and why.
     """
     first, place = segments[0], 0
     for index, segment in enumerate(segments):
-        whole = (segment.job_id, segment.run, segment.scene_count)
-        if whole != (first.job_id, first.run, len(segments)) or segment.scene_index != index:
+        run = (segment.job_id, segment.run, segment.scene_count)
+        if run != (first.job_id, first.run, len(segments)) or segment.scene_index != index:
             raise InvalidEventError(
-                f"segment {index} of run {first.run} says it is scene {segment.scene_index} "
+                f"segment {index} of run {first.run} is marked as scene {segment.scene_index} "
                 f"of {segment.scene_count} in run {segment.run}"
             )
         if segment.start_samples != place:
@@ -48,7 +48,7 @@ def check_run(segments: Sequence[SegmentGenerated]) -> None:
 def build_timeline(
     segments: Sequence[SegmentGenerated], *, separate: bool
 ) -> list[SegmentGenerated]:
-    """The segments of a run as they are to be laid; `separate`: none is joined with another."""
+    """Return the segments that the track plays; `separate` keeps one segment per scene."""
     parts: list[SegmentGenerated] = []
     index = len(segments) - 1
     while index >= 0:
@@ -66,12 +66,12 @@ def build_timeline(
 
 
 def _first_replaced(segments: Sequence[SegmentGenerated], index: int, *, separate: bool) -> int:
-    """The first segment whose music the cumulative clip of segment `index` holds."""
+    """Return the first segment that the cumulative clip of segment `index` replaces."""
     begin = _music_start(segments[index])
     first = index
     while first > 0 and segments[first - 1].object_key is not None:
         if is_bridged(segments[first]):
-            break  # what it holds of the music before this scene is no longer there
+            break  # the music before this scene was generated again
         earlier = segments[first - 1]
         follows = first > 1 and segments[first - 2].object_key is not None
         if separate or not follows or _window(earlier) < WINDOW_SAMPLES_MIN:
@@ -87,10 +87,10 @@ def _first_replaced(segments: Sequence[SegmentGenerated], index: int, *, separat
 def _merge_segments(
     first: SegmentGenerated, last: SegmentGenerated, *, after_music: bool
 ) -> SegmentGenerated:
-    """One segment from the beginning of `first` to the end of `last`, out of the clip of `last`."""
+    """Return one segment from `first` to `last` that plays the clip of `last`."""
     join = max(first.join_samples, _music_start(last))
     repeats = after_music and not is_bridged(first)
-    if repeats:  # the earlier it takes over from music that it repeats, the better
+    if repeats:  # splice as early as possible into music that it repeats
         join = min(join, _music_start(last) + SAMPLE_RATE_HZ)
     start = min(first.start_samples, join) if repeats else first.start_samples
     return last.model_copy(
@@ -106,7 +106,7 @@ def _merge_segments(
 
 
 def _with_clip_of(last: SegmentGenerated, segment: SegmentGenerated) -> SegmentGenerated:
-    """`segment`, playing the clip of `last`."""
+    """Return `segment` with the clip of `last`."""
     join = max(segment.join_samples, _music_start(last))
     return segment.model_copy(
         update={

@@ -129,7 +129,7 @@ async def test_what_is_asked_for_is_made_again_and_the_rest_is_kept(
     assert [seams[index]["kind"] for index in (1, 2, 3)] == ["splice", "fade", "splice"]
     assert seams[2]["bridge_samples"] > SAMPLE_RATE_HZ // 5
     assert seams[2]["click"] <= 10
-    assert "scene 2 is kept, and the music before it was made anew" in told["warnings"][0]
+    assert "scene 2 is kept, but the music before it was generated again" in told["warnings"][0]
     costs = [scene["cost_usd"] for scene in told["progress"]["scenes"]]
     assert costs[1] > costs[0] == costs[2] == costs[3] == 0
     track = await line.save(f"{BASE}/j/download", tmp_path / "track.mp3")

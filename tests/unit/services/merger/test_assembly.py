@@ -248,7 +248,7 @@ def test_a_clip_that_ends_early_leaves_silence_and_a_warning_with_its_scene() ->
     track, assembly = assembled(takes, fade=4800)
 
     assert not track[:, 96_000 + 3 * 48_000 : 96_000 + 4 * 48_000].any()
-    assert "scene 1: its clip is 1.00 s short, silence fills" in assembly.warnings
+    assert "scene 1: its clip is 1.00 s too short; the rest is silent" in assembly.warnings
 
 
 def test_a_clip_that_ends_inside_the_next_window_is_spliced_where_it_ends() -> None:

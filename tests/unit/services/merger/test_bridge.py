@@ -68,7 +68,8 @@ def test_the_new_music_turns_into_the_kept_without_click_or_hole() -> None:
     assert track.shape[1] == sum(take.segment.samples for take in takes)
     assert [one.kind for one in assembly.seams] == ["splice", "fade", "splice"]
     assert assembly.warnings == [
-        "scene 2 is kept, and the music before it was made anew: bridged over 1.00 s, not continued"
+        "scene 2 is kept, but the music before it was generated again: "
+        "bridged over 1.00 s instead of continued"
     ]
 
 
@@ -86,7 +87,7 @@ def test_a_run_that_wants_fades_gets_fades() -> None:
     _, assembly = laid(redriven(a_run_of_takes([3, 3, 3]), 1), transition=Transition.FADE)
 
     assert [seam.bridge_samples for seam in assembly.seams] == [0, 0]
-    assert assembly.warnings[-1].endswith("made anew: faded, not continued")
+    assert assembly.warnings[-1].endswith("generated again: faded instead of continued")
 
 
 def test_what_a_kept_cumulative_clip_holds_of_the_old_music_is_not_heard() -> None:

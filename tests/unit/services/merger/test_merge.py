@@ -233,7 +233,7 @@ async def test_a_damaged_clip_is_never_merged(
     assert file is not None
     await store.put(key, file[:5000] + bytes([file[5000] ^ 1]) + file[5001:])
 
-    with pytest.raises(RetryableError, match="clip of scene 1 came damaged"):
+    with pytest.raises(RetryableError, match="clip of scene 1 does not match its SHA-256"):
         await merge.run(last)
 
     assert await store.stat(keys.track_key(last.job_id, last.run)) is None
@@ -252,11 +252,11 @@ async def test_a_segment_or_clip_that_is_not_there_yet_is_waited_for(
     key = takes[0].segment.object_key
     assert key is not None
     await store.delete(key)
-    with pytest.raises(RetryableError, match="clip of scene 0 is not there"):
+    with pytest.raises(RetryableError, match="clip of scene 0 is not in the store yet"):
         await merge.run(last)
 
     await store.delete(keys.segment_key(last.job_id, last.run, 1))
-    with pytest.raises(RetryableError, match="segment 1 of 3 is not there"):
+    with pytest.raises(RetryableError, match="segment 1 of 3 is not in the store yet"):
         await merge.run(last)
 
 
@@ -405,7 +405,7 @@ async def test_where_the_peaks_allow_no_more_the_track_stays_quieter_and_says_so
     assert loud is not None
     assert loud < -15
     assert made.warnings == (
-        f"the track reaches {loud:.1f} LUFS instead of -14: its peaks allow no more",
+        f"the track reaches {loud:.1f} LUFS instead of -14: its peaks allow no more gain",
     )
 
 
