@@ -1,4 +1,4 @@
-"""Tests of assembly: the length, the joints and the silences of a track."""
+"""Tests of assembly: the length, the seams and the silences of a track."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -25,7 +25,7 @@ FRAME = 960  # 20 ms
 def assembled(
     takes: Sequence[Take], *, transition: Transition = Transition.AUTO, fade: int = 48_000
 ) -> tuple[Audio, Assembly]:
-    """The track of a run."""
+    """Return the track of a run."""
     rules = JoinRules(transition=transition, fade_samples=fade, crossfade_samples=BLEND)
     assembly = Assembly([take.segment for take in takes], rules)
     blocks = [block for i, take in enumerate(takes) for block in assembly.add(i, take.clip)]
@@ -33,14 +33,14 @@ def assembled(
 
 
 def levels_db(audio: Audio) -> NDArray[np.float64]:
-    """The level of each 20 ms, dB."""
+    """Return the level of each 20 ms in dB."""
     frames = audio[:, : audio.shape[1] // FRAME * FRAME].reshape(2, -1, FRAME)
     powers = np.mean(np.square(frames, dtype=np.float64), axis=(0, 2)) + 1e-20
     return np.asarray(10 * np.log10(powers), dtype=np.float64)
 
 
-def lengthened(take: Take, samples: int) -> Take:
-    """The take with a clip of another length than its event says."""
+def shortened(take: Take, samples: int) -> Take:
+    """Return the take with a clip shorter than its event declares."""
     assert take.clip is not None
     clip = take.clip[:, :samples]
     return replace(take, clip=clip)
@@ -53,10 +53,10 @@ scene_lengths = st.lists(
 
 @settings(max_examples=60, deadline=None)
 @given(data=st.data(), durations=scene_lengths, transition=st.sampled_from(Transition))
-def test_the_track_is_as_long_as_its_scenes_whatever_they_hold(
+def test_the_track_is_as_long_as_its_scenes(
     data: st.DataObject, durations: list[float], transition: Transition
 ) -> None:
-    """To the sample, with every kind of scene, short clips, long fades; and all are numbers."""
+    """To the sample, with every kind of scene, short clips and long fades."""
     kinds: list[Kind] = data.draw(
         st.lists(
             st.sampled_from(["continued", "fresh", "silence"]),
@@ -69,7 +69,7 @@ def test_the_track_is_as_long_as_its_scenes_whatever_they_hold(
     for index, take in enumerate(takes):
         if take.clip is not None and data.draw(st.integers(0, 3)) == 0:
             share = data.draw(st.floats(0.01, 1))
-            takes[index] = lengthened(take, max(1, int(take.clip.shape[1] * share)))
+            takes[index] = shortened(take, max(1, int(take.clip.shape[1] * share)))
 
     track, assembly = assembled(takes, transition=transition, fade=fade)
 
@@ -89,8 +89,8 @@ def test_the_track_is_as_long_as_its_scenes_whatever_they_hold(
 def test_a_continued_run_is_the_piece_itself_at_one_level(
     durations: list[float], gains: list[float]
 ) -> None:
-    """No music twice, none left out, no dip, no step: each sample is where the piece has it."""
-    durations = [*durations, 2.0]  # long enough for the last music to enter
+    """Nothing is repeated or missing, without a dip or a step."""
+    durations = [*durations, 2.0]  # long enough for the last clip to enter
     takes = a_run_of_takes(durations, gains_db=gains[: len(durations)])
 
     track, assembly = assembled(takes)
@@ -102,7 +102,7 @@ def test_a_continued_run_is_the_piece_itself_at_one_level(
 
 
 def test_a_splice_through_mp3_has_neither_step_nor_click_nor_dip() -> None:
-    """The promises: 1 dB of level, 10 of the click measure; measured: 0.3 dB and below 6."""
+    """Limits: 1 dB of level, click ratio 10; measured: 0.3 dB and below 6."""
     takes = a_run_of_takes([3.4, 2.7, 4], gains_db=[0, 4, -1.5], as_mp3=True)
 
     track, assembly = assembled(takes)
@@ -121,8 +121,8 @@ def test_a_splice_through_mp3_has_neither_step_nor_click_nor_dip() -> None:
     assert [seam.gain_db for seam in assembly.seams] == pytest.approx([-4, 1.5], abs=0.3)
 
 
-def test_clips_without_their_header_are_moved_to_where_their_music_belongs() -> None:
-    """Each comes 35 ms late; the lag of its window says so."""
+def test_clips_without_an_mp3_header_are_aligned_by_their_lag() -> None:
+    """Each is 35 ms late, measured in its window."""
     takes = a_run_of_takes([3, 3, 3], as_mp3=True, header=False)
 
     track, assembly = assembled(takes)
@@ -131,13 +131,15 @@ def test_clips_without_their_header_are_moved_to_where_their_music_belongs() -> 
         [HEADERLESS_LATE_SAMPLES] * 2, abs=1
     )
     piece = music(np.arange(track.shape[1]) - HEADERLESS_LATE_SAMPLES)
-    heard = slice(HEADERLESS_LATE_SAMPLES + 2400, 9 * 48_000 - 2 * HEADERLESS_LATE_SAMPLES - 48_000)
-    wrong = rms(track[:, heard] - piece[:, heard]) / rms(piece[:, heard])
-    assert wrong < 0.15  # what MP3 makes of it at 96 kb/s
+    compared = slice(
+        HEADERLESS_LATE_SAMPLES + 2400, 9 * 48_000 - 2 * HEADERLESS_LATE_SAMPLES - 48_000
+    )
+    error = rms(track[:, compared] - piece[:, compared]) / rms(piece[:, compared])
+    assert error < 0.15  # the loss of MP3 at 96 kb/s
 
 
-def test_a_level_beyond_reason_is_not_followed_and_the_seam_says_so() -> None:
-    """12 dB are no re-synthesis; 6 are given, and 6 reported as the step that remains."""
+def test_the_gain_of_a_seam_is_limited_and_the_rest_is_reported_as_a_step() -> None:
+    """Of 12 dB, 6 are applied and 6 remain."""
     takes = a_run_of_takes([2, 2], gains_db=[0, -12])
 
     _, assembly = assembled(takes)
@@ -146,8 +148,8 @@ def test_a_level_beyond_reason_is_not_followed_and_the_seam_says_so() -> None:
     assert assembly.seams[0].level_step_db == pytest.approx(-6, abs=0.05)
 
 
-def test_a_long_chain_of_rising_gains_does_not_run_away() -> None:
-    """Each clip comes back 2 dB lower; the track follows, but never by more than 12 dB."""
+def test_the_gain_of_a_long_chain_stays_below_12_db() -> None:
+    """Each clip is 2 dB quieter than the last."""
     takes = a_run_of_takes([1.0] * 12, gains_db=[-2.0 * index for index in range(12)])
 
     _, assembly = assembled(takes)
@@ -156,11 +158,11 @@ def test_a_long_chain_of_rising_gains_does_not_run_away() -> None:
     assert max(gains) <= 12
     assert gains[2] == pytest.approx(6, abs=0.01)
     assert gains[3] == pytest.approx(8, abs=0.01)
-    assert gains[4] == pytest.approx(9, abs=0.01)  # of 8 it glided back to 7, then 2 more
+    assert gains[4] == pytest.approx(9, abs=0.01)  # 8 glided back to 7, plus 2
 
 
 def test_segments_that_do_not_continue_fade_out_and_in_at_the_scene() -> None:
-    """Half at half a fade, nothing at the cut, all beyond the fade; the ends of the track stay."""
+    """Gain 0.5 in the middle of a fade, 0 at the cut, 1 outside; the track's ends do not fade."""
     takes = a_run_of_takes([3, 3], kinds=["fresh", "fresh"])
 
     track, assembly = assembled(takes, fade=48_000)
@@ -176,8 +178,8 @@ def test_segments_that_do_not_continue_fade_out_and_in_at_the_scene() -> None:
     np.testing.assert_allclose(track[:, 192_000:287_000], second[:, 48_000:143_000])
 
 
-def test_no_fade_at_all_still_does_not_click() -> None:
-    """A fade of nothing becomes five milliseconds."""
+def test_a_fade_of_0_does_not_click() -> None:
+    """It becomes 5 ms."""
     track, _ = assembled(a_run_of_takes([2, 2], kinds=["fresh", "fresh"]), fade=0)
 
     click = click_ratio(track[:, 96_000 - 2400 : 96_000 + 2400])
@@ -188,18 +190,18 @@ def test_no_fade_at_all_still_does_not_click() -> None:
 
 
 def test_fades_too_long_for_a_segment_are_shortened_with_a_warning() -> None:
-    """One second in, one second out, half a second of music."""
+    """1 s in, 1 s out, 0.5 s of music."""
     takes = a_run_of_takes([2, 0.5, 2], kinds=["fresh", "fresh", "fresh"])
 
     track, assembly = assembled(takes)
 
     middle = track[:, 96_000:120_000]
     assert rms(middle[:, 11_000:13_000]) > 4 * rms(middle[:, :2000])
-    assert any(line.startswith("scene 1: its music of 0.50 s") for line in assembly.warnings)
+    assert any(text.startswith("scene 1: its music of 0.50 s") for text in assembly.warnings)
 
 
-def test_asked_for_fades_a_continuation_fades_too() -> None:
-    """Every scene begins at its start, with what its clip has there; nothing sounds twice."""
+def test_with_fades_a_continued_clip_fades_too() -> None:
+    """Every scene begins at its start with its own part of the music; nothing is repeated."""
     takes = a_run_of_takes([2.5, 2.5, 2.5], gains_db=[0, 0, 0])
 
     track, assembly = assembled(takes, transition=Transition.FADE, fade=4800)
@@ -216,7 +218,7 @@ def test_asked_for_fades_a_continuation_fades_too() -> None:
 
 
 def test_a_silent_scene_is_silent_from_its_first_sample_to_its_last() -> None:
-    """The surplus of the clip before it does not reach into it."""
+    """The clip before it is cut."""
     takes = a_run_of_takes([2.5, 1.5, 2], kinds=["fresh", "silence", "fresh"])
 
     track, assembly = assembled(takes)
@@ -226,24 +228,24 @@ def test_a_silent_scene_is_silent_from_its_first_sample_to_its_last() -> None:
     assert [(seam.scene_index, seam.kind) for seam in assembly.seams] == [(1, "fade"), (2, "fade")]
 
 
-def test_music_continued_after_silence_comes_back_at_its_old_level() -> None:
-    """Its window was heard before the silence: the gain follows it, and it is not heard again."""
+def test_music_continued_after_silence_keeps_its_level() -> None:
+    """The gain follows the window, which was played before the silence and is not repeated."""
     takes = a_run_of_takes([3, 1, 3], kinds=["fresh", "silence", "continued"], gains_db=[0, 0, 5])
 
     track, assembly = assembled(takes)
 
-    back = track[:, 192_000 + 48_000 :]
-    piece = music(144_000 + 48_000 + np.arange(back.shape[1]))
+    after = track[:, 192_000 + 48_000 :]
+    piece = music(144_000 + 48_000 + np.arange(after.shape[1]))
     edge = slice(0, -EDGE_SAMPLES)
-    np.testing.assert_allclose(back[:, edge], piece[:, edge], atol=2e-3)
+    np.testing.assert_allclose(after[:, edge], piece[:, edge], atol=2e-3)
     assert assembly.seams[1].kind == "fade"
     assert assembly.seams[1].gain_db == pytest.approx(-5, abs=0.01)
 
 
 def test_a_clip_that_ends_early_leaves_silence_and_a_warning_with_its_scene() -> None:
-    """The length stays; the person who asked is told."""
+    """The length of the track does not change."""
     takes = a_run_of_takes([2, 4, 2], kinds=["fresh", "fresh", "fresh"])
-    takes[1] = lengthened(takes[1], 3 * 48_000)
+    takes[1] = shortened(takes[1], 3 * 48_000)
 
     track, assembly = assembled(takes, fade=4800)
 
@@ -252,9 +254,9 @@ def test_a_clip_that_ends_early_leaves_silence_and_a_warning_with_its_scene() ->
 
 
 def test_a_clip_that_ends_inside_the_next_window_is_spliced_where_it_ends() -> None:
-    """What the next clip repeats is music enough: no hole, no warning."""
+    """The next clip repeats enough music: no gap, no warning."""
     takes = a_run_of_takes([3, 3])
-    takes[0] = lengthened(takes[0], 3 * 48_000 - 12_000)
+    takes[0] = shortened(takes[0], 3 * 48_000 - 12_000)
 
     track, assembly = assembled(takes)
 
@@ -264,8 +266,8 @@ def test_a_clip_that_ends_inside_the_next_window_is_spliced_where_it_ends() -> N
     assert assembly.warnings == []
 
 
-def test_scenes_that_end_before_their_music_could_enter_leave_the_old_music_playing() -> None:
-    """Whole seconds only: the clip of the first scene plays through all of them."""
+def test_a_scene_that_ends_before_its_clip_enters_keeps_the_previous_music() -> None:
+    """The clip of the first scene plays through all of them, with a warning each."""
     takes = a_run_of_takes([0.3, 0.05, 0.05, 0.3])
 
     track, assembly = assembled(takes)
@@ -276,8 +278,8 @@ def test_scenes_that_end_before_their_music_could_enter_leave_the_old_music_play
     assert len(assembly.warnings) == 3
 
 
-def test_what_is_yielded_and_kept_stays_small_however_long_the_track() -> None:
-    """Blocks of five seconds; between clips no more than a blend is held back."""
+def test_blocks_and_pending_audio_stay_small_for_a_long_track() -> None:
+    """Blocks of 5 s; between clips at most one crossfade is held back."""
     takes = a_run_of_takes([12.0, 9.0, 3.0])
     rules = JoinRules(transition=Transition.AUTO, fade_samples=48_000, crossfade_samples=BLEND)
     assembly = Assembly([take.segment for take in takes], rules)
@@ -292,14 +294,14 @@ def test_what_is_yielded_and_kept_stays_small_however_long_the_track() -> None:
     assert sum(sizes) == 24 * 48_000
 
 
-def test_segments_of_another_run_or_with_a_gap_are_refused() -> None:
-    """Each message names the scene."""
+def test_check_run_rejects_segments_of_another_run_and_gaps() -> None:
+    """The message names the scene."""
     segments = [take.segment for take in a_run_of_takes([1, 1, 1])]
     check_run(segments)
 
-    stranger = [segments[0], segments[1].model_copy(update={"run": 2}), segments[2]]
+    other_run = [segments[0], segments[1].model_copy(update={"run": 2}), segments[2]]
     with pytest.raises(InvalidEventError, match="segment 1"):
-        check_run(stranger)
+        check_run(other_run)
 
     gap = [segments[0], segments[1].model_copy(update={"start_samples": 48_001}), segments[2]]
     with pytest.raises(InvalidEventError, match="scene 1 starts at sample 48001"):

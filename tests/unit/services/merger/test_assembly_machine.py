@@ -1,4 +1,4 @@
-"""Assembly as a state machine: scene after scene, and again, the track has its length."""
+"""Assembly as a state machine: the track has its length, also after a restart."""
 
 from dataclasses import replace
 
@@ -25,9 +25,9 @@ BLEND = 4800
 
 
 class AssemblyLife(RuleBasedStateMachine):
-    """A run is laid scene by scene; clips may be short, scenes silent, and a merger begins again.
+    """Adds a run scene by scene; clips may be short, scenes silent, and the merger may restart.
 
-    The model: the scenes that were laid, and the track that was yielded.
+    The model: the scenes that were added, and the audio that was yielded.
     """
 
     @initialize(
@@ -38,7 +38,7 @@ class AssemblyLife(RuleBasedStateMachine):
         fade=st.sampled_from([0, 4800, 96_000]),
     )
     def begin(self, scenes: list[tuple[float, Kind]], transition: Transition, fade: int) -> None:
-        """A run with these scenes."""
+        """Start a run with these scenes."""
         self.takes: list[Take] = a_run_of_takes(
             [length for length, _ in scenes], kinds=[kind for _, kind in scenes]
         )
@@ -51,7 +51,7 @@ class AssemblyLife(RuleBasedStateMachine):
         self.next = 0
         self.blocks: list[Audio] = []
 
-    def _lay(self) -> None:
+    def _add_next(self) -> None:
         take = self.takes[self.next]
         self.blocks += [block.copy() for block in self.assembly.add(self.next, take.clip)]
         self.next += 1
@@ -59,32 +59,32 @@ class AssemblyLife(RuleBasedStateMachine):
     @precondition(lambda self: self.next < len(self.takes))
     @rule()
     def add(self) -> None:
-        """The next scene as it is."""
-        self._lay()
+        """Add the next scene."""
+        self._add_next()
 
     @precondition(lambda self: self.next < len(self.takes))
     @rule(share=st.floats(0.01, 1))
     def add_short(self, share: float) -> None:
-        """The next scene, its clip shorter than was told."""
+        """Add the next scene with a clip shorter than declared."""
         take = self.takes[self.next]
         if take.clip is not None:
             length = max(1, int(take.clip.shape[1] * share))
             self.takes[self.next] = replace(take, clip=take.clip[:, :length])
-        self._lay()
+        self._add_next()
 
     @precondition(lambda self: self.next > 0)
     @rule()
-    def begin_again(self) -> None:
-        """The merger died: laid from the beginning, the same comes out as far as it was sure."""
-        known, laid = self._yielded(), self.next
+    def restart(self) -> None:
+        """Restart the merger: the same audio is yielded again."""
+        expected, added = self._yielded(), self.next
         self._start()
-        for _ in range(laid):
-            self._lay()
-        np.testing.assert_array_equal(self._yielded(), known)
+        for _ in range(added):
+            self._add_next()
+        np.testing.assert_array_equal(self._yielded(), expected)
 
     @invariant()
-    def what_is_sure_is_music(self) -> None:
-        """Numbers, in two channels, never longer than the scenes; seams in their order."""
+    def yielded_audio_is_valid(self) -> None:
+        """Finite, two channels, never longer than the scenes; seams in order."""
         if not hasattr(self, "takes"):
             return
         track = self._yielded()
@@ -99,11 +99,11 @@ class AssemblyLife(RuleBasedStateMachine):
 
     @override
     def teardown(self) -> None:
-        """Whatever came, the track is as long as its scenes, to the sample."""
+        """The finished track is as long as its scenes, to the sample."""
         if not hasattr(self, "takes"):
             return
         while self.next < len(self.takes):
-            self._lay()
+            self._add_next()
         self.blocks += list(self.assembly.finish())
         assert self._yielded().shape == (2, self.samples)
 

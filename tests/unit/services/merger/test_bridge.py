@@ -1,4 +1,4 @@
-"""Tests of the bridge: a kept scene behind one that was made anew."""
+"""Tests of the bridge: a kept scene after one that was generated again."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,7 +23,7 @@ RATE = 48_000
 
 
 def redriven(takes: Sequence[Take], index: int, *, gain_db: float = 0.0) -> list[Take]:
-    """The run where scene `index` was made anew, and all others are kept."""
+    """Return the run where scene `index` was generated again and all others are kept."""
     changed = [_kept(take, bridged=i == index + 1) for i, take in enumerate(takes)]
     take = takes[index]
     assert take.clip is not None
@@ -39,8 +39,8 @@ def _kept(take: Take, *, bridged: bool) -> Take:
     return replace(take, segment=take.segment.model_copy(update={"kept": kept}))
 
 
-def laid(takes: Sequence[Take], **rules: Any) -> tuple[Audio, Assembly]:
-    """The track, as the merger makes it."""
+def assemble_parts(takes: Sequence[Take], **rules: Any) -> tuple[Audio, Assembly]:
+    """Return the track as the merger makes it."""
     given = {"transition": Transition.AUTO, "fade_samples": RATE, **rules}
     segments = [take.segment for take in takes]
     check_run(segments)
@@ -51,11 +51,11 @@ def laid(takes: Sequence[Take], **rules: Any) -> tuple[Audio, Assembly]:
     return np.concatenate([*blocks, *assembly.finish()], axis=1), assembly
 
 
-def test_the_new_music_turns_into_the_kept_without_click_or_hole() -> None:
-    """Both sound together for a second. Measured: 4.0 at its ends, 6.2 dB; a fade: 72 dB."""
+def test_a_bridge_has_no_click_and_no_gap() -> None:
+    """Both clips sound for 1 s. Measured: click 4.0, dip 6.2 dB; a fade dips by 72 dB."""
     takes = redriven(a_run_of_takes([3.4, 2.7, 4.0, 2.0], gains_db=[0, 3, -2, 1]), 1)
 
-    track, assembly = laid(takes)
+    track, assembly = assemble_parts(takes)
 
     seam = assembly.seams[1]
     assert (seam.kind, seam.scene_index, seam.bridge_samples) == ("fade", 2, RATE)
@@ -64,46 +64,48 @@ def test_the_new_music_turns_into_the_kept_without_click_or_hole() -> None:
         assert click is not None
         assert click <= 6
     around = levels_db(track[:, seam.at_samples - 2 * RATE : seam.at_samples + RATE])
-    assert around.min() > np.median(around) - 8, "the music itself breathes by 5 dB"
+    assert around.min() > np.median(around) - 8, "the level of the music itself varies by 5 dB"
     assert track.shape[1] == sum(take.segment.samples for take in takes)
     assert [one.kind for one in assembly.seams] == ["splice", "fade", "splice"]
     assert assembly.warnings == [
-        "scene 2 is kept, but the music before it was generated again: "
-        "bridged over 1.00 s instead of continued"
+        (
+            "scene 2 is kept, but the music before it was generated again: "
+            "bridged over 1.00 s instead of continued"
+        )
     ]
 
 
 @pytest.mark.parametrize("gain_db", [-5.0, 4.0])
-def test_the_kept_music_follows_the_level_of_what_was_made(gain_db: float) -> None:
-    """Its window stands for the same scene: the step that is left is below 1 dB."""
-    _, assembly = laid(redriven(a_run_of_takes([3.0, 3.0, 3.0]), 1, gain_db=gain_db))
+def test_a_kept_clip_follows_the_level_of_the_new_music(gain_db: float) -> None:
+    """The remaining level step is below 1 dB."""
+    _, assembly = assemble_parts(redriven(a_run_of_takes([3.0, 3.0, 3.0]), 1, gain_db=gain_db))
 
     seam = assembly.seams[1]
     assert seam.level_step_db == pytest.approx(0, abs=1)
 
 
-def test_a_run_that_wants_fades_gets_fades() -> None:
-    """No bridge, and it is said all the same."""
-    _, assembly = laid(redriven(a_run_of_takes([3, 3, 3]), 1), transition=Transition.FADE)
+def test_a_run_with_fades_has_no_bridge() -> None:
+    """The warning is added all the same."""
+    _, assembly = assemble_parts(redriven(a_run_of_takes([3, 3, 3]), 1), transition=Transition.FADE)
 
     assert [seam.bridge_samples for seam in assembly.seams] == [0, 0]
     assert assembly.warnings[-1].endswith("generated again: faded instead of continued")
 
 
-def test_what_a_kept_cumulative_clip_holds_of_the_old_music_is_not_heard() -> None:
-    """It enters at its own scene; the scene before it keeps its new music."""
+def test_the_old_music_of_a_kept_cumulative_clip_is_not_played() -> None:
+    """The clip enters at its own scene; the scene before it keeps its new music."""
     takes = cumulative(a_run_of_takes([3, 3, 3]), 2, since=0)
     changed = redriven(takes, 1)
 
-    track, assembly = laid(changed)
+    track, assembly = assemble_parts(changed)
 
     middle = slice(int(3.5 * RATE), int(4.9 * RATE))
     new = changed[1].clip
     assert new is not None
-    zero = changed[1].segment.join_samples - changed[1].segment.window_samples
-    expected = new[:, middle.start - zero : middle.stop - zero]
-    likeness = np.corrcoef(track[0, middle], expected[0])[0, 1]
-    assert likeness > 0.99
+    clip_start = changed[1].segment.join_samples - changed[1].segment.window_samples
+    expected = new[:, middle.start - clip_start : middle.stop - clip_start]
+    correlation = np.corrcoef(track[0, middle], expected[0])[0, 1]
+    assert correlation > 0.99
     assert assembly.seams[-1].bridge_samples == RATE
 
 
@@ -112,10 +114,10 @@ def test_what_a_kept_cumulative_clip_holds_of_the_old_music_is_not_heard() -> No
     durations=st.lists(st.sampled_from([0.05, 0.3, 1.0, 1.7, 2.9]), min_size=2, max_size=6),
     data=st.data(),
 )
-def test_the_track_is_as_long_as_its_scenes_whichever_was_made_anew(
+def test_the_track_is_as_long_as_its_scenes_whichever_is_generated_again(
     durations: list[float], data: st.DataObject
 ) -> None:
-    """To the sample, with long fades and short clips; at least half of the new music is alone."""
+    """To the sample, with long fades and short clips."""
     index = data.draw(st.integers(0, len(durations) - 1))
     fade = data.draw(st.sampled_from([0, 4800, RATE, 10 * RATE]))
     share = data.draw(st.sampled_from([1.0, 0.7, 0.2]))
@@ -124,7 +126,7 @@ def test_the_track_is_as_long_as_its_scenes_whichever_was_made_anew(
     assert clip is not None
     takes[index] = replace(takes[index], clip=clip[:, : max(1, int(clip.shape[1] * share))])
 
-    track, assembly = laid(takes, fade_samples=fade)
+    track, assembly = assemble_parts(takes, fade_samples=fade)
 
     assert track.shape == (2, sum(take.segment.samples for take in takes))
     assert np.isfinite(track).all()

@@ -1,4 +1,4 @@
-"""Tests of crossfade: matching a window, blending, fading, measuring clicks."""
+"""Tests of crossfade: matching a window, crossfading, fading, measuring clicks."""
 
 import numpy as np
 import pytest
@@ -13,61 +13,61 @@ LAG_MAX = 2400
 
 
 def a_piece(first: int, samples: int, *, piece: int = 0) -> Audio:
-    """Some music."""
+    """Return a stretch of the test music."""
     return music(first + np.arange(samples), piece=piece)
 
 
 def noise(seed: int, samples: int = 48_000) -> Audio:
-    """Sound that resembles nothing else."""
+    """Return noise that correlates with nothing else."""
     return np.random.default_rng(seed).normal(0, 0.1, (2, samples)).astype(np.float32)
 
 
 @settings(max_examples=25, deadline=None)
 @given(lag=st.integers(-2300, 2300), gain_db=st.floats(-12, 12))
-def test_a_late_and_louder_window_is_found_where_it_is(lag: int, gain_db: float) -> None:
+def test_match_finds_the_lag_and_gain_of_a_late_and_louder_window(lag: int, gain_db: float) -> None:
     """Lag to the sample, level to a hundredth of a decibel."""
     tail = a_piece(10_000, 48_000)
     head = a_piece(10_000 - lag, 48_000 + LAG_MAX) * np.float32(10 ** (gain_db / 20))
 
-    found = match(tail, head, lag_max=LAG_MAX)
+    matched = match(tail, head, lag_max=LAG_MAX)
 
-    assert found.lag_samples == lag
-    assert found.correlation == pytest.approx(1.0, abs=1e-3)
-    assert found.gain_db == pytest.approx(-gain_db, abs=0.01)
+    assert matched.lag_samples == lag
+    assert matched.correlation == pytest.approx(1.0, abs=1e-3)
+    assert matched.gain_db == pytest.approx(-gain_db, abs=0.01)
 
 
-def test_a_tone_that_fits_at_every_period_is_not_shifted() -> None:
-    """440 Hz is alike every 109 samples; no shift at all is the one that is meant."""
+def test_match_returns_the_smallest_lag_of_a_periodic_tone() -> None:
+    """440 Hz repeats every 109 samples; the lag is 0."""
     tone = np.sin(2 * np.pi * 440 / 48_000 * np.arange(60_000)).astype(np.float32)
     both = np.stack([tone, tone])
 
     assert match(both[:, :48_000], both, lag_max=LAG_MAX).lag_samples == 0
 
 
-def test_music_that_is_not_there_is_not_found_somewhere() -> None:
-    """Unlike sounds have no lag, whatever chance offers."""
-    found = match(noise(1), noise(2), lag_max=LAG_MAX)
+def test_match_returns_lag_0_for_uncorrelated_audio() -> None:
+    """A chance peak is ignored."""
+    matched = match(noise(1), noise(2), lag_max=LAG_MAX)
 
-    assert found.lag_samples == 0
-    assert abs(found.correlation) < 0.1
+    assert matched.lag_samples == 0
+    assert abs(matched.correlation) < 0.1
 
 
-def test_silence_matches_nothing_and_asks_for_no_gain() -> None:
-    """Neither a silent tail nor a silent window says how loud the clip should be."""
+def test_match_returns_no_gain_for_silence() -> None:
+    """For a silent tail and for a silent window."""
     for tail, head in ((silence(9600), noise(1)), (noise(1), silence(9600))):
-        found = match(tail, head, lag_max=LAG_MAX)
+        matched = match(tail, head, lag_max=LAG_MAX)
 
-        assert (found.lag_samples, found.correlation, found.gain_db) == (0, 0.0, None)
+        assert (matched.lag_samples, matched.correlation, matched.gain_db) == (0, 0.0, None)
 
 
-def test_the_same_music_blends_without_a_bulge() -> None:
+def test_a_crossfade_of_the_same_music_has_no_bulge() -> None:
     """Equal power would lift the middle by 3 dB."""
     piece = a_piece(0, 4800)
 
     np.testing.assert_allclose(crossfade(piece, piece), piece, atol=1e-5)
 
 
-def test_strange_sounds_blend_without_a_dip() -> None:
+def test_a_crossfade_of_uncorrelated_audio_has_no_dip() -> None:
     """Equal gain would lower the middle by 3 dB."""
     middle = crossfade(noise(1), noise(2))[:, 20_000:28_000]
 
@@ -75,11 +75,11 @@ def test_strange_sounds_blend_without_a_dip() -> None:
 
 
 @settings(max_examples=25, deadline=None)
-@given(likeness=st.floats(0, 1))
-def test_what_is_half_alike_keeps_its_power_too(likeness: float) -> None:
-    """The law follows the likeness that it measures."""
+@given(correlation=st.floats(0, 1))
+def test_a_crossfade_of_correlated_audio_keeps_its_power(correlation: float) -> None:
+    """For any correlation from 0 to 1."""
     leaving = noise(1)
-    entering = likeness * leaving + np.sqrt(1 - likeness**2) * noise(2)
+    entering = correlation * leaving + np.sqrt(1 - correlation**2) * noise(2)
 
     middle = crossfade(leaving, entering.astype(np.float32))[:, 20_000:28_000]
 
@@ -96,8 +96,8 @@ def test_a_crossfade_begins_with_one_side_and_ends_with_the_other() -> None:
     np.testing.assert_allclose(blended[:, -1], entering[:, -1], atol=1e-4)
 
 
-def test_a_rise_goes_from_nothing_to_all_and_never_back() -> None:
-    """Its middle is half, so a fall mirrors it."""
+def test_the_fade_in_curve_rises_from_0_to_1() -> None:
+    """It is monotonic and 0.5 in the middle, so reversed it is the fade-out."""
     curve = fade_in_curve(1001)
 
     assert curve[0] < 1e-5
@@ -107,8 +107,8 @@ def test_a_rise_goes_from_nothing_to_all_and_never_back() -> None:
     assert fade_in_curve(0).size == 0
 
 
-def test_the_click_measure_tells_music_from_a_butt_joint() -> None:
-    """Music stays below 10; two pieces set end to end do not."""
+def test_the_click_ratio_separates_music_from_a_butt_joint() -> None:
+    """Music stays below 10; two pieces joined end to end exceed 100."""
     butt = np.concatenate([a_piece(0, 2400), a_piece(90_000, 2400, piece=5)], axis=1)
 
     through, joint = click_ratio(a_piece(0, 4800)), click_ratio(butt)

@@ -1,4 +1,4 @@
-"""Tests of segments: a cumulative track takes the place of the clips that it holds."""
+"""Tests of the timeline: a cumulative clip replaces the clips that it holds."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,9 +19,9 @@ FADE = 4800
 
 
 def cumulative(takes: Sequence[Take], index: int, *, since: int, lost: int = 0) -> list[Take]:
-    """The run where the clip of `index` holds all that there was since clip `since` began.
+    """Return the run where clip `index` holds all music from clip `since` on.
 
-    `lost`: samples that it lacks at its head.
+    `lost`: samples that are missing at its head.
     """
     take, first = takes[index], takes[since].segment
     assert take.clip is not None
@@ -36,10 +36,10 @@ def cumulative(takes: Sequence[Take], index: int, *, since: int, lost: int = 0) 
     return changed
 
 
-def laid(
+def assemble_parts(
     takes: Sequence[Take], *, transition: Transition = Transition.AUTO
 ) -> tuple[Audio, Assembly]:
-    """The track of a run, as the merger makes it: a clip that is not needed is never asked for."""
+    """Return the track as the merger makes it; clips that are not needed are not read."""
     segments = [take.segment for take in takes]
     check_run(segments)
     parts = build_timeline(segments, separate=transition is Transition.FADE)
@@ -50,8 +50,8 @@ def laid(
     return np.concatenate([*blocks, *assembly.finish()], axis=1), assembly
 
 
-def spoiled(takes: Sequence[Take], indices: Sequence[int]) -> list[Take]:
-    """The run with other music in the clips of these scenes: it would be heard."""
+def with_other_music(takes: Sequence[Take], indices: Sequence[int]) -> list[Take]:
+    """Return the run with other music in these clips, which would be audible."""
     changed = list(takes)
     for index in indices:
         take = takes[index]
@@ -62,41 +62,41 @@ def spoiled(takes: Sequence[Take], indices: Sequence[int]) -> list[Take]:
 
 
 def piece_of(track: Audio, gain_db: float = 0.0) -> Audio:
-    """What should be heard from beginning to end."""
+    """Return the music that the whole track should play."""
     return music(np.arange(track.shape[1])) * np.float32(10 ** (gain_db / 20))
 
 
 @settings(max_examples=40, deadline=None)
 @given(data=st.data(), lengths=st.lists(st.sampled_from([1.2, 2, 2.9]), min_size=2, max_size=6))
-def test_what_a_cumulative_track_replaces_is_not_heard(
+def test_clips_that_a_cumulative_clip_replaces_are_not_played(
     data: st.DataObject, lengths: list[float]
 ) -> None:
-    """Since any scene, until any other, anywhere in the run: it is the piece at one level."""
+    """For any range of replaced scenes the track is the piece at one level."""
     index = data.draw(st.integers(1, len(lengths) - 1))
     since = data.draw(st.integers(0, index - 1))
     gains = data.draw(st.lists(st.floats(-2.9, 2.9), min_size=6, max_size=6))
     takes = a_run_of_takes(lengths, gains_db=gains[: len(lengths)])
-    takes = spoiled(cumulative(takes, index, since=since), range(since, index))
+    takes = with_other_music(cumulative(takes, index, since=since), range(since, index))
 
-    track, assembly = laid(takes)
+    track, assembly = assemble_parts(takes)
 
     assert track.shape == (2, sum(take.segment.samples for take in takes))
     loud = gains[index] if since == 0 else gains[0]
     np.testing.assert_allclose(
         track[:, :-EDGE_SAMPLES], piece_of(track, loud)[:, :-EDGE_SAMPLES], atol=3e-3
     )
-    joined = [k for k in range(1, len(lengths)) if k <= since or k > index]
-    assert [(s.scene_index, s.kind) for s in assembly.seams] == [(k, "splice") for k in joined]
+    spliced = [k for k in range(1, len(lengths)) if k <= since or k > index]
+    assert [(s.scene_index, s.kind) for s in assembly.seams] == [(k, "splice") for k in spliced]
     assert assembly.warnings == []
 
 
-def test_the_last_of_several_cumulative_tracks_counts() -> None:
-    """Each replaces the one before; what follows is spliced to the last."""
+def test_the_last_of_several_cumulative_clips_is_played() -> None:
+    """Each replaces the previous; the next clip is spliced to the last."""
     takes = a_run_of_takes([2, 2, 2, 2], gains_db=[0, 2, -2, 1])
     for index in (1, 2):
         takes = cumulative(takes, index, since=0)
 
-    track, assembly = laid(spoiled(takes, [0, 1]))
+    track, assembly = assemble_parts(with_other_music(takes, [0, 1]))
 
     np.testing.assert_allclose(
         track[:, :-EDGE_SAMPLES], piece_of(track, -2)[:, :-EDGE_SAMPLES], atol=3e-3
@@ -106,13 +106,13 @@ def test_the_last_of_several_cumulative_tracks_counts() -> None:
 
 
 @pytest.mark.parametrize("since", [0, 2])
-def test_a_silent_scene_stays_silent_and_what_lies_before_it_stays_as_it_was(since: int) -> None:
-    """Whether the clip holds the whole track or the clip before it: the silence keeps its place."""
+def test_a_silent_scene_stays_silent_and_the_music_before_it_is_not_replaced(since: int) -> None:
+    """Whether the clip holds the whole track or only the clip before it."""
     kinds: list[Kind] = ["fresh", "silence", "continued", "continued"]
     takes = a_run_of_takes([2, 1.5, 2, 2], kinds=kinds)
     takes = cumulative(takes, 3, since=since)
 
-    track, assembly = laid(spoiled(takes, [2]))
+    track, assembly = assemble_parts(with_other_music(takes, [2]))
 
     assert not track[:, 96_000:168_000].any()
     np.testing.assert_allclose(track[:, :90_000], piece_of(track)[:, :90_000], atol=3e-3)
@@ -122,8 +122,8 @@ def test_a_silent_scene_stays_silent_and_what_lies_before_it_stays_as_it_was(sin
     assert [(s.scene_index, s.kind) for s in assembly.seams] == [(1, "fade"), (2, "fade")]
 
 
-def test_a_track_right_after_silence_replaces_nothing() -> None:
-    """It enters as any clip would."""
+def test_a_cumulative_clip_right_after_silence_replaces_nothing() -> None:
+    """It enters like any other clip."""
     kinds: list[Kind] = ["fresh", "silence", "continued"]
     takes = a_run_of_takes([2, 1.5, 2], kinds=kinds)
     segments = [take.segment for take in takes]
@@ -132,14 +132,14 @@ def test_a_track_right_after_silence_replaces_nothing() -> None:
     assert [part.scene_index for part in build_timeline(marked, separate=False)] == [0, 1, 2]
 
 
-def test_a_fresh_scene_between_is_faded_to_where_the_track_holds_it() -> None:
-    """Scene 1 began anew, and scene 2 holds its clip: scene 0 stays, and fades into clip 2."""
+def test_a_fresh_scene_inside_a_cumulative_clip_fades_in() -> None:
+    """Scene 1 is fresh and scene 2 holds its clip: scene 0 stays and fades into clip 2."""
     kinds: list[Kind] = ["fresh", "fresh", "continued"]
     takes = a_run_of_takes([2, 2, 2], kinds=kinds)
     takes = cumulative(takes, 2, since=1)
     takes[1] = replace(takes[1], clip=np.zeros_like(takes[1].clip))
 
-    track, assembly = laid(takes)
+    track, assembly = assemble_parts(takes)
 
     np.testing.assert_allclose(track[:, :90_000], piece_of(track)[:, :90_000], atol=3e-3)
     after = track[:, 96_000 + FADE : -EDGE_SAMPLES]
@@ -148,12 +148,12 @@ def test_a_fresh_scene_between_is_faded_to_where_the_track_holds_it() -> None:
     assert [(s.scene_index, s.kind) for s in assembly.seams] == [(1, "fade")]
 
 
-def test_a_track_that_lost_its_head_takes_over_as_soon_as_it_can() -> None:
-    """0.3 s are missing: the first clip is heard for that and for a second of common music."""
+def test_a_cumulative_clip_without_its_head_enters_as_early_as_possible() -> None:
+    """0.3 s are missing: the first clip plays for that and for 1 s of common music."""
     takes = a_run_of_takes([3, 3, 3], gains_db=[0, 2, -2])
     takes = cumulative(takes, 2, since=0, lost=14_400)
 
-    track, assembly = laid(spoiled(takes, [1]))
+    track, assembly = assemble_parts(with_other_music(takes, [1]))
 
     np.testing.assert_allclose(
         track[:, :-EDGE_SAMPLES], piece_of(track)[:, :-EDGE_SAMPLES], atol=3e-3
@@ -163,12 +163,12 @@ def test_a_track_that_lost_its_head_takes_over_as_soon_as_it_can() -> None:
     assert seam.gain_db == pytest.approx(2, abs=0.01)
 
 
-def test_asked_for_fades_stay_and_every_scene_plays_the_one_clip() -> None:
-    """At each scene's start nothing, beyond the fade the piece."""
+def test_with_fades_every_scene_plays_its_part_of_the_cumulative_clip() -> None:
+    """The track is silent at each scene's start and plays the piece after the fade."""
     takes = a_run_of_takes([2.5, 2.5, 2.5], gains_db=[1, 2, 0])
-    takes = spoiled(cumulative(takes, 2, since=0), [0, 1])
+    takes = with_other_music(cumulative(takes, 2, since=0), [0, 1])
 
-    track, assembly = laid(takes, transition=Transition.FADE)
+    track, assembly = assemble_parts(takes, transition=Transition.FADE)
 
     assert [(s.scene_index, s.kind, s.at_samples) for s in assembly.seams] == [
         (1, "fade", 120_000),
@@ -181,8 +181,8 @@ def test_asked_for_fades_stay_and_every_scene_plays_the_one_clip() -> None:
     assert rms(track[:, 120_000 - 20 : 120_000 + 20]) < 1e-3
 
 
-def test_without_a_cumulative_track_every_segment_is_laid_as_it_came() -> None:
-    """The same objects."""
+def test_without_a_cumulative_clip_the_timeline_is_the_segments() -> None:
+    """With and without fades."""
     segments = [take.segment for take in a_run_of_takes([1, 2, 3])]
 
     assert (
