@@ -26,7 +26,7 @@ from shared.media.samples import Audio, rms
 from shared.settings import FfmpegSettings
 from shared.storage import ObjectStore, StandInWarning
 from shared.storage.filesystem import FolderStore
-from tests.support.replicate_provider import replicate_line
+from tests.support.replicate_provider import replicate_fixture
 
 RATE_HZ = 32_000
 Opened = AsyncIterator[MusicProvider]
@@ -66,8 +66,8 @@ def store(tmp_path: Path) -> FolderStore:
 @asynccontextmanager
 async def _opened(candidate: Candidate, store: ObjectStore) -> Opened:
     if candidate.build is None:
-        async with replicate_line(store, poll_first_s=0.02, starts_per_s=10) as line:
-            yield line.provider
+        async with replicate_fixture(store, poll_first_s=0.02, starts_per_s=10) as replicate:
+            yield replicate.provider
         return
     with warnings.catch_warnings(action="ignore", category=StandInWarning):
         built = candidate.build(store)

@@ -21,7 +21,7 @@ from schemathesis.config import (
 from schemathesis.engine import events, from_schema
 
 from shared.settings import KafkaSettings
-from tests.support.api_fixture import TWO_SCENES, api_settings, edge_line, running_api
+from tests.support.api_fixture import TWO_SCENES, api_fixture, api_settings, running_api
 from tests.support.event_builders import a_scene
 from tests.support.run_builders import a_track
 from tests.support.servers import Database, KafkaServer
@@ -34,8 +34,8 @@ POSSIBLE = ["2xx", "304", "404", "409", "422"]
 
 async def test_the_document_is_valid_openapi(postgres: Database, store_folder: Path) -> None:
     """By the specification's own schema; every error is a problem."""
-    async with edge_line(await postgres(), store_folder) as line:
-        document = (await line.client.get("/openapi.json")).json()
+    async with api_fixture(await postgres(), store_folder) as fixture:
+        document = (await fixture.client.get("/openapi.json")).json()
     validate(document)
     operations = [operation for path in document["paths"].values() for operation in path.values()]
     errors = [
@@ -63,9 +63,9 @@ async def test_the_api_keeps_to_its_document(
         bootstrap_servers=kafka.bootstrap, topic_prefix=topic_prefix, create_topics=kafka.real
     )
     settings = api_settings(await postgres(), store_folder, kafka=broker)
-    async with edge_line(settings.database.url.get_secret_value(), store_folder) as line:
-        await line.post(job_id="123", scenes=TWO_SCENES)
-        await line.hear(a_track(params=a_scene().params).model_copy(update={"job_id": "123"}))
+    async with api_fixture(settings.database.url.get_secret_value(), store_folder) as fixture:
+        await fixture.post(job_id="123", scenes=TWO_SCENES)
+        await fixture.apply(a_track(params=a_scene().params).model_copy(update={"job_id": "123"}))
     async with running_api(settings) as client:
         document = (await client.get("/openapi.json")).json()
         cases, failures = await asyncio.to_thread(_tried, document, str(client.base_url))

@@ -20,7 +20,7 @@ BASE = "/api/v3/audio"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Line:
+class Pipeline:
     """Running services, and a client of their api."""
 
     kafka: KafkaServer
@@ -65,7 +65,7 @@ class Line:
 
 
 @asynccontextmanager
-async def running_line(
+async def running_pipeline(
     kafka: KafkaServer,
     database: Database,
     prefix: str,
@@ -74,7 +74,7 @@ async def running_line(
     of: Mapping[str, Mapping[str, str]] | None = None,
     kind: type[Service] = Service,
     **settings: str,
-) -> AsyncIterator[Line]:
+) -> AsyncIterator[Pipeline]:
     """The four services, ready; killed at the end. `of` adds to the settings of single ones."""
     (port,) = free_ports(1)
     environment = {
@@ -102,4 +102,4 @@ async def running_line(
                 return None
 
         await eventually(ready, within_s=START_S, what="readyz")
-        yield Line(kafka=kafka, prefix=prefix, folder=folder, client=client, services=started)
+        yield Pipeline(kafka=kafka, prefix=prefix, folder=folder, client=client, services=started)

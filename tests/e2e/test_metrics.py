@@ -8,7 +8,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from shared.http.server import free_ports
-from tests.e2e.pipeline_fixture import SERVICES, running_line
+from tests.e2e.pipeline_fixture import SERVICES, running_pipeline
 from tests.support.alert_rules import told_by
 from tests.support.film_clips import film_clips
 from tests.support.processes import eventually
@@ -45,13 +45,15 @@ async def test_one_job_moves_what_it_should_and_its_id_is_in_no_label(
     """
     ports = dict(zip(SERVICES[1:], free_ports(3), strict=True))
     of = {name: {"SEGUE_HEALTH_PORT": str(port)} for name, port in ports.items()}
-    async with running_line(kafka, postgres, topic_prefix, tmp_path, of=of) as line:
+    async with running_pipeline(kafka, postgres, topic_prefix, tmp_path, of=of) as pipeline:
         urls = {name: f"http://127.0.0.1:{port}/metrics" for name, port in ports.items()}
-        urls["api"] = f"{line.client.base_url}/metrics".replace("//metrics", "/metrics")
+        urls["api"] = f"{pipeline.client.base_url}/metrics".replace("//metrics", "/metrics")
 
         async def scrapes() -> dict[str, str] | None:
             try:
-                answers = {name: (await line.client.get(url)).text for name, url in urls.items()}
+                answers = {
+                    name: (await pipeline.client.get(url)).text for name, url in urls.items()
+                }
             except httpx.TransportError:
                 return None  # one of them is not there yet
             calm = all(_is_calm(figures_of(text)) for text in answers.values())
@@ -59,7 +61,7 @@ async def test_one_job_moves_what_it_should_and_its_id_is_in_no_label(
 
         async def behind() -> bool | None:
             try:
-                generator = figures_of((await line.client.get(urls["generator"])).text)
+                generator = figures_of((await pipeline.client.get(urls["generator"])).text)
             except httpx.TransportError:
                 return None
             asked = {"service": "generator", "topic": "scene.requested"}
@@ -67,13 +69,13 @@ async def test_one_job_moves_what_it_should_and_its_id_is_in_no_label(
             records = at(generator, "segue_lag_records", **asked)
             return (seconds > 0 and records > 0 and at(generator, "segue_lanes", **BY) == 1) or None
 
-        video = await line.upload(film_clips().carphone)
+        video = await pipeline.upload(film_clips().carphone)
         params = {"merge_with_video": True}
-        await line.generate(job_id=JOB, scenes=SCENES, video=video, audio_params=params)
+        await pipeline.generate(job_id=JOB, scenes=SCENES, video=video, audio_params=params)
         await eventually(behind, within_s=60, what="the generator has something to do")
-        told = await line.ended(JOB)
+        told = await pipeline.ended(JOB)
         assert told["audio_status"]["status"] == "completed", told
-        await line.generate(job_id="too big", scenes=[])  # a request that is refused
+        await pipeline.generate(job_id="too big", scenes=[])  # a request that is refused
         found = await eventually(scrapes, within_s=30, what="nothing is behind")
 
     for text in found.values():

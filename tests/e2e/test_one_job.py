@@ -14,7 +14,7 @@ from shared.media.decode import decode
 from shared.media.ffmpeg import Ffmpeg
 from shared.media.video import probe_video
 from shared.settings import FfmpegSettings, StoreSettings
-from tests.e2e.pipeline_fixture import BASE, Line, running_line
+from tests.e2e.pipeline_fixture import BASE, Pipeline, running_pipeline
 from tests.support.film_clips import film_clips
 from tests.support.films import picture_packets, presented_sound
 from tests.support.processes import eventually, records_of, value_of
@@ -32,11 +32,11 @@ RATE = 48_000
 
 
 @pytest.fixture
-async def line(
+async def pipeline(
     kafka: KafkaServer, postgres: Database, topic_prefix: str, tmp_path: Path
-) -> AsyncIterator[Line]:
+) -> AsyncIterator[Pipeline]:
     """Four services and a client."""
-    async with running_line(kafka, postgres, topic_prefix, tmp_path) as running:
+    async with running_pipeline(kafka, postgres, topic_prefix, tmp_path) as running:
         yield running
 
 
@@ -54,29 +54,29 @@ async def _levels(track: Path) -> tuple[float, float]:
     return told["I"], told["Peak"]
 
 
-async def test_a_film_gets_its_music(line: Line, tmp_path: Path) -> None:
+async def test_a_film_gets_its_music(pipeline: Pipeline, tmp_path: Path) -> None:
     """Picture to the bit, track to the sample, levels as promised, every scene continued."""
     film = film_clips().bigbuckbunny
-    video = await line.upload(film)
-    answer = await line.generate(
+    video = await pipeline.upload(film)
+    answer = await pipeline.generate(
         job_id=7, scenes=SCENES, video=video, audio_params={"merge_with_video": True}
     )
     assert answer.status_code == 202, answer.text
     assert answer.json()["status"] == "processing"
 
-    told = await line.ended("7")
+    told = await pipeline.ended("7")
 
     assert told["audio_status"]["status"] == "completed", told
     assert told["audio_status"]["merged_with_video"] is True
     assert told["progress"]["stage"] == "audio_completed"
     origins = [scene["origin"] for scene in told["progress"]["scenes"]]
     assert origins == ["fresh", "continued", "continued"]
-    track = await line.save(f"{BASE}/7/download", tmp_path / "track.mp3")
+    track = await pipeline.save(f"{BASE}/7/download", tmp_path / "track.mp3")
     assert decode(track.read_bytes()).shape[1] == round(SCENES_S * RATE)
     loudness, peak = await _levels(track)
     assert loudness == pytest.approx(-14, abs=0.5)
     assert peak <= -1
-    scored = await line.save(f"{BASE}/7/video", tmp_path / "scored.mp4")
+    scored = await pipeline.save(f"{BASE}/7/video", tmp_path / "scored.mp4")
     assert picture_packets(scored) == picture_packets(film)
     heard, _ = presented_sound(scored)
     assert heard == probe_video(film).samples
@@ -84,66 +84,70 @@ async def test_a_film_gets_its_music(line: Line, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mode", list(SyncMode))
 async def test_every_sync_mode_fits_the_music_to_a_silent_film(
-    line: Line, tmp_path: Path, mode: SyncMode
+    pipeline: Pipeline, tmp_path: Path, mode: SyncMode
 ) -> None:
     """Ten seconds of picture, 5.25 s of scenes: the picture is never cut, nor re-encoded."""
     film = film_clips().bikes
-    video = await line.upload(film)
-    await line.generate(
+    video = await pipeline.upload(film)
+    await pipeline.generate(
         job_id=f"bikes-{mode}",
         scenes=SCENES,
         video=video,
         audio_params={"merge_with_video": True, "sync_mode": mode},
     )
 
-    told = await line.ended(f"bikes-{mode}")
+    told = await pipeline.ended(f"bikes-{mode}")
 
     assert told["audio_status"]["status"] == "completed", told
-    scored = await line.save(f"{BASE}/bikes-{mode}/video", tmp_path / "scored.mp4")
+    scored = await pipeline.save(f"{BASE}/bikes-{mode}/video", tmp_path / "scored.mp4")
     assert picture_packets(scored) == picture_packets(film)
     heard, _ = presented_sound(scored)
     assert heard == probe_video(film).samples
 
 
-async def test_without_a_video_the_track_alone_is_the_result(line: Line, tmp_path: Path) -> None:
+async def test_without_a_video_the_track_alone_is_the_result(
+    pipeline: Pipeline, tmp_path: Path
+) -> None:
     """`merge_with_video` is off by default; the video stays a clear 404."""
-    await line.generate(job_id="track only", scenes=SCENES)
+    await pipeline.generate(job_id="track only", scenes=SCENES)
 
-    told = await line.ended("track only")
+    told = await pipeline.ended("track only")
 
     assert told["audio_status"]["status"] == "completed"
     assert told["audio_status"]["merged_with_video"] is False
-    track = await line.save(f"{BASE}/track%20only/download", tmp_path / "track.mp3")
+    track = await pipeline.save(f"{BASE}/track%20only/download", tmp_path / "track.mp3")
     assert decode(track.read_bytes()).shape[1] == round(SCENES_S * RATE)
-    assert (await line.client.get(f"{BASE}/track%20only/video")).status_code == 404
+    assert (await pipeline.client.get(f"{BASE}/track%20only/video")).status_code == 404
 
 
-async def test_a_failed_mux_leaves_the_track_and_says_why(line: Line, tmp_path: Path) -> None:
+async def test_a_failed_mux_leaves_the_track_and_says_why(
+    pipeline: Pipeline, tmp_path: Path
+) -> None:
     """Compressing 5.25 s into 4 s of picture works; into a tempo outside 0.5 to 2.0 it does not."""
-    video = await line.upload(film_clips().carphone)
+    video = await pipeline.upload(film_clips().carphone)
     long_scene = [{"description": "a calm lake", "duration_s": 9.3}]
-    await line.generate(
+    await pipeline.generate(
         job_id="too-long",
         scenes=long_scene,
         video=video,
         audio_params={"merge_with_video": True, "sync_mode": "compress"},
     )
 
-    told = await line.ended("too-long")
+    told = await pipeline.ended("too-long")
 
     assert told["audio_status"]["status"] == "failed"
     assert "2.32" in told["audio_status"]["error"]
-    track = await line.save(f"{BASE}/too-long/download", tmp_path / "track.mp3")
+    track = await pipeline.save(f"{BASE}/too-long/download", tmp_path / "track.mp3")
     assert decode(track.read_bytes()).shape[1] == round(9.3 * RATE)
 
 
 async def test_an_upstream_that_only_publishes_gets_track_video_and_status(
-    line: Line, tmp_path: Path
+    pipeline: Pipeline, tmp_path: Path
 ) -> None:
     """Bare JSON records of `scene.requested`, integer job id, no headers, the api never called."""
     film = film_clips().carphone
-    video = await line.upload(film)
-    producer = AIOKafkaProducer(bootstrap_servers=line.kafka.bootstrap)
+    video = await pipeline.upload(film)
+    producer = AIOKafkaProducer(bootstrap_servers=pipeline.kafka.bootstrap)
     await producer.start()
     for index, scene in enumerate(SCENES):
         value = {
@@ -154,35 +158,37 @@ async def test_an_upstream_that_only_publishes_gets_track_video_and_status(
             "params": {"merge_with_video": True},
             **scene,
         }
-        await producer.send_and_wait(f"{line.prefix}scene.requested", _json(value), key=b"4711")
+        await producer.send_and_wait(f"{pipeline.prefix}scene.requested", _json(value), key=b"4711")
     await producer.stop()
 
-    told = await line.ended("4711")
+    told = await pipeline.ended("4711")
 
     assert told["audio_status"]["status"] == "completed", told
-    scored = await line.save(f"{BASE}/4711/video", tmp_path / "scored.mp4")
+    scored = await pipeline.save(f"{BASE}/4711/video", tmp_path / "scored.mp4")
     assert picture_packets(scored) == picture_packets(film)
 
 
-async def test_every_service_restarted_in_the_middle_the_job_finishes(line: Line) -> None:
+async def test_every_service_restarted_in_the_middle_the_job_finishes(pipeline: Pipeline) -> None:
     """`kill -9`, one after the other, while scenes are made: each is made once all the same."""
     scenes = [{"description": f"scene {number}", "duration_s": 1.7} for number in range(12)]
-    await line.generate(job_id="restarted", scenes=scenes)
-    for number, service in enumerate(line.services.values()):
+    await pipeline.generate(job_id="restarted", scenes=scenes)
+    for number, service in enumerate(pipeline.services.values()):
 
         async def some(number: int = number) -> bool | None:
-            said = await records_of(line.kafka.bootstrap, "segment.generated", prefix=line.prefix)
+            said = await records_of(
+                pipeline.kafka.bootstrap, "segment.generated", prefix=pipeline.prefix
+            )
             return len(said) > number or None
 
         await eventually(some, within_s=60, what=f"segment {number}")
         await service.kill()
         await service.start()
 
-    await eventually(lambda: _answering(line), within_s=60, what="the api")
-    told = await line.ended("restarted")
+    await eventually(lambda: _answering(pipeline), within_s=60, what="the api")
+    told = await pipeline.ended("restarted")
 
     assert told["audio_status"]["status"] == "completed", told
-    claims = list((line.folder / "store").rglob("claim-*"))
+    claims = list((pipeline.folder / "store").rglob("claim-*"))
     assert len(claims) == len(scenes)
 
 
@@ -202,33 +208,35 @@ async def test_the_same_line_works_on_a_real_object_store(
         "MINIO_SECRET_KEY": minio.secret_key.get_secret_value(),
         "MINIO_BUCKET": minio.bucket,
     }
-    async with running_line(kafka, postgres, topic_prefix, tmp_path, **store) as line:
-        video = await line.upload(film)
-        await line.generate(
+    async with running_pipeline(kafka, postgres, topic_prefix, tmp_path, **store) as pipeline:
+        video = await pipeline.upload(film)
+        await pipeline.generate(
             job_id="bucket", scenes=SCENES, video=video, audio_params={"merge_with_video": True}
         )
 
-        told = await line.ended("bucket")
+        told = await pipeline.ended("bucket")
 
         assert told["audio_status"]["status"] == "completed", told
-        scored = await line.save(f"{BASE}/bucket/video", tmp_path / "scored.mp4")
+        scored = await pipeline.save(f"{BASE}/bucket/video", tmp_path / "scored.mp4")
         assert picture_packets(scored) == picture_packets(film)
 
 
-async def test_the_same_request_twice_is_one_run_and_another_supersedes_it(line: Line) -> None:
+async def test_the_same_request_twice_is_one_run_and_another_supersedes_it(
+    pipeline: Pipeline,
+) -> None:
     """Nothing is made twice; a different request while one runs begins the next run."""
     body: dict[str, Any] = {"job_id": "again", "scenes": SCENES}
-    first = await line.generate(**body)
-    second = await line.generate(**body)
+    first = await pipeline.generate(**body)
+    second = await pipeline.generate(**body)
     assert (first.json()["run"], second.json()["run"]) == (1, 1)
-    other = await line.generate(**body, audio_params={"prompt": "Epic orchestral music"})
+    other = await pipeline.generate(**body, audio_params={"prompt": "Epic orchestral music"})
     assert other.json()["run"] == 2
 
-    told = await line.ended("again", run=2)
+    told = await pipeline.ended("again", run=2)
 
     assert told["run"] == 2
     assert told["audio_status"]["status"] == "completed"
-    merged = await records_of(line.kafka.bootstrap, "audio.merged", prefix=line.prefix)
+    merged = await records_of(pipeline.kafka.bootstrap, "audio.merged", prefix=pipeline.prefix)
     assert [value_of(record)["run"] for record in merged].count(2) == 1
 
 
@@ -236,9 +244,9 @@ async def test_a_stitched_video_starts_by_itself_when_told_to(
     kafka: KafkaServer, postgres: Database, topic_prefix: str, tmp_path: Path
 ) -> None:
     """`AUTO_GENERATE_AUDIO`; and a record that lacks a field is a dead letter with the reason."""
-    async with running_line(
+    async with running_pipeline(
         kafka, postgres, topic_prefix, tmp_path, AUTO_GENERATE_AUDIO="true"
-    ) as line:
+    ) as pipeline:
         producer = AIOKafkaProducer(bootstrap_servers=kafka.bootstrap)
         await producer.start()
         topic = f"{topic_prefix}video.stitched"
@@ -248,7 +256,7 @@ async def test_a_stitched_video_starts_by_itself_when_told_to(
         )
         await producer.stop()
 
-        told = await line.ended("stitched")
+        told = await pipeline.ended("stitched")
 
         assert told["audio_status"]["status"] == "completed"
 
@@ -260,10 +268,10 @@ async def test_a_stitched_video_starts_by_itself_when_told_to(
         assert "scenes" in reason
 
 
-async def _answering(line: Line) -> bool | None:
+async def _answering(pipeline: Pipeline) -> bool | None:
     """True once the api answers."""
     try:
-        return (await line.client.get("/livez")).status_code == 200 or None
+        return (await pipeline.client.get("/livez")).status_code == 200 or None
     except httpx.TransportError:
         return None
 

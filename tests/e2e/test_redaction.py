@@ -18,7 +18,7 @@ from replicate_server import FaultKind, ReplicateEmulator
 from replicate_server.predictions.webhooks import signature
 from shared.settings import StoreSettings
 from shared.telemetry.log import ACTIONS
-from tests.e2e.pipeline_fixture import BASE, Line, running_line
+from tests.e2e.pipeline_fixture import BASE, Pipeline, running_pipeline
 from tests.support.film_clips import film_clips
 from tests.support.replicate_provider import a_fake
 from tests.support.servers import Database, KafkaServer
@@ -108,47 +108,47 @@ async def test_secrets_are_in_no_line_and_in_no_span(
             "SEGUE_LOG_LEVEL": "debug",
             "OTEL_EXPORTER_OTLP_ENDPOINT": traces.endpoint,
         }
-        async with running_line(
+        async with running_pipeline(
             kafka,
             postgres,
             topic_prefix,
             tmp_path,
             **settings,
-        ) as line:
-            await _a_window_inside_the_request(line, replicate)
-            tokens = await _links(line, replicate)
-            for service in line.services.values():
+        ) as pipeline:
+            await _a_window_inside_the_request(pipeline, replicate)
+            tokens = await _links(pipeline, replicate)
+            for service in pipeline.services.values():
                 assert await service.stop() == 0
-        said = {name: service.log.read_text() for name, service in line.services.items()}
+        said = {name: service.log.read_text() for name, service in pipeline.services.items()}
 
     _search(said, traces, {*tokens, *_words(secret), minio.secret_key.get_secret_value()})
     _read(said)
     _one_trace(traces)
 
 
-async def _a_window_inside_the_request(line: Line, replicate: ReplicateEmulator) -> None:
+async def _a_window_inside_the_request(pipeline: Pipeline, replicate: ReplicateEmulator) -> None:
     """A scored video; the second scene's window travels as a data URL, for the first clip did."""
     replicate.fault(FaultKind.OUTPUT_SHAPE, times=1, value="data_url")
-    video = await line.upload(film_clips().carphone)
-    await line.generate(
+    video = await pipeline.upload(film_clips().carphone)
+    await pipeline.generate(
         job_id="inside", scenes=SCENES, video=video, audio_params={"merge_with_video": True}
     )
-    told = await line.ended("inside")
+    told = await pipeline.ended("inside")
     assert told["audio_status"]["status"] == "completed", told
     assert [entry.input_from for entry in replicate.ledger.entries] == [None, "data"]
     for scene in told["progress"]["scenes"]:
-        assert (await line.client.get(scene["links"]["segment"])).status_code == 200
+        assert (await pipeline.client.get(scene["links"]["segment"])).status_code == 200
 
 
-async def _links(line: Line, replicate: ReplicateEmulator) -> set[str]:
+async def _links(pipeline: Pipeline, replicate: ReplicateEmulator) -> set[str]:
     """With an address outside: sealed links and webhooks, and they fail; the sealed tokens."""
-    generator = line.services["generator"]
+    generator = pipeline.services["generator"]
     assert await generator.stop() == 0
     generator.environment["PUBLIC_BASE_URL"] = OUTSIDE
     await generator.start()
     replicate.fault(FaultKind.OUTPUT_SHAPE, times=1, value="data_url")
-    await line.generate(job_id="links", scenes=SCENES)
-    await line.ended("links")
+    await pipeline.generate(job_id="links", scenes=SCENES)
+    await pipeline.ended("links")
     kept = replicate._state.predictions.values()
     sent = json.dumps([[one.view()["input"], one.webhook] for one in kept])
     tokens = set(re.findall(r"gAAAA[\w-]+=*", sent))
@@ -159,7 +159,7 @@ async def _links(line: Line, replicate: ReplicateEmulator) -> set[str]:
         body, stamp = b'{"id": "anyprediction"}', int(time.time())  # noqa: TID251 - the sender's
         signed = signature(replicate.webhook_secret, webhook_id="m", timestamp=stamp, body=body)
         for told in (signed, "v1,AAAA"):
-            await line.client.post(
+            await pipeline.client.post(
                 path,
                 content=body,
                 headers={

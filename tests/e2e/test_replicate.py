@@ -10,7 +10,7 @@ import pytest
 
 from replicate_server import FaultKind, ReplicateEmulator
 from shared.media.decode import decode
-from tests.e2e.pipeline_fixture import BASE, Line, running_line
+from tests.e2e.pipeline_fixture import BASE, Pipeline, running_pipeline
 from tests.support.processes import eventually, records_of, value_of
 from tests.support.replicate_provider import a_fake, account_of
 from tests.support.servers import Database, KafkaServer
@@ -35,15 +35,15 @@ async def replicate() -> AsyncIterator[ReplicateEmulator]:
 
 
 @pytest.fixture
-async def line(
+async def pipeline(
     kafka: KafkaServer,
     postgres: Database,
     topic_prefix: str,
     tmp_path: Path,
     replicate: ReplicateEmulator,
-) -> AsyncIterator[Line]:
+) -> AsyncIterator[Pipeline]:
     """Four services, the generator with the account of the fake."""
-    async with running_line(
+    async with running_pipeline(
         kafka,
         postgres,
         topic_prefix,
@@ -70,13 +70,13 @@ def heard(told: dict[str, Any]) -> str:
     ("shape", "seams"), [("window", 11), ("no_delay_header", 11), ("cumulative", 0)]
 )
 async def test_twelve_scenes_are_charged_once_each_and_join_without_a_seam(
-    line: Line, replicate: ReplicateEmulator, tmp_path: Path, shape: str, seams: int
+    pipeline: Pipeline, replicate: ReplicateEmulator, tmp_path: Path, shape: str, seams: int
 ) -> None:
     """Window found, level within 1 dB, no click, length exact; the request is the contract's."""
     replicate.fault(FaultKind.CLIP_SHAPE, times=len(SCENES), value=shape)
-    await line.generate(job_id="twelve", scenes=SCENES)
+    await pipeline.generate(job_id="twelve", scenes=SCENES)
 
-    told = await line.ended("twelve", within_s=180)
+    told = await pipeline.ended("twelve", within_s=180)
 
     assert told["audio_status"]["status"] == "completed", told
     assert len(replicate.ledger.charged) == len(SCENES)
@@ -90,7 +90,7 @@ async def test_twelve_scenes_are_charged_once_each_and_join_without_a_seam(
         assert abs(seam["level_step_db"]) <= 1
         assert seam["click"] <= 10
         assert seam["correlation"] >= 0.9
-    track = await line.save(f"{BASE}/twelve/download", tmp_path / "track.mp3")
+    track = await pipeline.save(f"{BASE}/twelve/download", tmp_path / "track.mp3")
     total = round(sum(float(str(scene["duration_s"])) for scene in SCENES) * 48_000)
     assert decode(track.read_bytes()).shape[1] == total
     windows = [entry.input_from for entry in replicate.ledger.entries]
@@ -98,40 +98,42 @@ async def test_twelve_scenes_are_charged_once_each_and_join_without_a_seam(
 
 
 async def test_killed_at_random_nothing_is_paid_for_twice(
-    line: Line, replicate: ReplicateEmulator
+    pipeline: Pipeline, replicate: ReplicateEmulator
 ) -> None:
     """`kill -9` of the generator, five times: as many charges as scenes."""
     chance = random.Random(7)
-    await line.generate(job_id="killed", scenes=SCENES)
+    await pipeline.generate(job_id="killed", scenes=SCENES)
     for said in sorted(chance.sample(range(1, 10), 5)):
 
         async def some(said: int = said) -> bool | None:
-            found = await records_of(line.kafka.bootstrap, "segment.generated", prefix=line.prefix)
+            found = await records_of(
+                pipeline.kafka.bootstrap, "segment.generated", prefix=pipeline.prefix
+            )
             return len(found) >= said or None
 
         await eventually(some, within_s=90, what=f"{said} segments")
-        await line.services["generator"].kill()
-        await line.services["generator"].start()
+        await pipeline.services["generator"].kill()
+        await pipeline.services["generator"].start()
 
-    told = await line.ended("killed", within_s=180)
+    told = await pipeline.ended("killed", within_s=180)
 
     assert told["audio_status"]["status"] == "completed", told
     assert len(replicate.ledger.charged) == len(SCENES)
 
 
 async def test_a_key_that_is_revoked_holds_the_job_up_until_it_works_again(
-    line: Line, replicate: ReplicateEmulator
+    pipeline: Pipeline, replicate: ReplicateEmulator
 ) -> None:
     """No silence, no failure, no charge twice: it goes on by itself."""
     replicate.revoke()
-    await line.generate(job_id="revoked", scenes=SCENES[:2])
+    await pipeline.generate(job_id="revoked", scenes=SCENES[:2])
 
     async def refused() -> bool | None:
-        return bool(line.services["generator"].said("provider.paused")) or None
+        return bool(pipeline.services["generator"].said("provider.paused")) or None
 
     await eventually(refused, within_s=60, what="the pause")
     replicate.restore()
-    told = await line.ended("revoked", within_s=120)
+    told = await pipeline.ended("revoked", within_s=120)
 
     assert told["audio_status"]["status"] == "completed", told
     assert [scene["origin"] for scene in told["progress"]["scenes"]] == ["fresh", "continued"]
@@ -139,16 +141,18 @@ async def test_a_key_that_is_revoked_holds_the_job_up_until_it_works_again(
 
 
 async def test_a_failed_prediction_is_tried_again_with_a_new_seed(
-    line: Line, replicate: ReplicateEmulator
+    pipeline: Pipeline, replicate: ReplicateEmulator
 ) -> None:
     """The segment says so in the provider's words."""
     replicate.fault(FaultKind.FAIL_WITH, times=1, value="Prediction interrupted; please retry")
-    await line.generate(job_id="faulty", scenes=SCENES[:3])
+    await pipeline.generate(job_id="faulty", scenes=SCENES[:3])
 
-    told = await line.ended("faulty", within_s=120)
+    told = await pipeline.ended("faulty", within_s=120)
 
     assert told["audio_status"]["status"] == "completed", told
-    segments = await records_of(line.kafka.bootstrap, "segment.generated", prefix=line.prefix)
+    segments = await records_of(
+        pipeline.kafka.bootstrap, "segment.generated", prefix=pipeline.prefix
+    )
     first = value_of(segments[0])
     assert first["attempts"] == 2
     assert "interrupted" in first["warnings"][0]

@@ -9,7 +9,7 @@ import pytest
 from services.generator.clip.quality import heard_at
 from shared.media.decode import decode
 from shared.media.samples import SAMPLE_RATE_HZ
-from tests.e2e.pipeline_fixture import BASE, Line, running_line
+from tests.e2e.pipeline_fixture import BASE, Pipeline, running_pipeline
 from tests.support.servers import Database, KafkaServer
 from tests.support.style_audio import a_song, audio_file
 
@@ -18,36 +18,36 @@ SCENES = [{"description": f"a {mood} moment", "duration_s": 2.35} for mood in ("
 
 
 @pytest.fixture
-async def line(
+async def pipeline(
     kafka: KafkaServer, postgres: Database, topic_prefix: str, tmp_path: Path
-) -> AsyncIterator[Line]:
+) -> AsyncIterator[Pipeline]:
     """Four services and a client."""
-    async with running_line(kafka, postgres, topic_prefix, tmp_path) as running:
+    async with running_pipeline(kafka, postgres, topic_prefix, tmp_path) as running:
         yield running
 
 
 async def test_a_song_that_is_handed_in_opens_the_music_and_a_bad_one_is_told(
-    line: Line, tmp_path: Path
+    pipeline: Pipeline, tmp_path: Path
 ) -> None:
     """Origin and reason in the status, the length to the sample, nothing of the song."""
     song = a_song(6.3)
-    handed_in = await line.client.post(f"{BASE}/styles", content=audio_file(song))
+    handed_in = await pipeline.client.post(f"{BASE}/styles", content=audio_file(song))
     assert handed_in.status_code == 201, handed_in.text
     style = handed_in.json()["style_audio"]
-    begun = await line.generate(job_id="s", scenes=SCENES, audio_params={"style_audio": style})
+    begun = await pipeline.generate(job_id="s", scenes=SCENES, audio_params={"style_audio": style})
     inside = "http://169.254.169.254/song.mp3"
-    await line.generate(job_id="bad", scenes=SCENES, audio_params={"style_audio": inside})
+    await pipeline.generate(job_id="bad", scenes=SCENES, audio_params={"style_audio": inside})
     strict = {"style_audio": inside, "error_strategy": "halt"}
-    await line.generate(job_id="strict", scenes=SCENES, audio_params=strict)
+    await pipeline.generate(job_id="strict", scenes=SCENES, audio_params=strict)
 
-    told, bad, halted = [await line.ended(job_id) for job_id in ("s", "bad", "strict")]
+    told, bad, halted = [await pipeline.ended(job_id) for job_id in ("s", "bad", "strict")]
 
     assert begun.json()["estimate"]["music_s"] == 5 + 3 + 1 + 3
     assert told["audio_status"]["status"] == "completed", told
     first, second = told["progress"]["scenes"]
     assert (first["origin"], first["reason"]) == ("continued", "continues the style sample")
     assert (second["origin"], second["reason"]) == ("continued", None)
-    track = decode((await line.save(f"{BASE}/s/download", tmp_path / "track.mp3")).read_bytes())
+    track = decode((await pipeline.save(f"{BASE}/s/download", tmp_path / "track.mp3")).read_bytes())
     assert track.shape[1] == told["track"]["samples"] == round(4.7 * SAMPLE_RATE_HZ)
     last_s = decode(audio_file(song))[:, -SAMPLE_RATE_HZ:]
     assert heard_at(last_s, track, early=0, late=track.shape[1] - SAMPLE_RATE_HZ)[0] < 0.5
@@ -58,7 +58,7 @@ async def test_a_song_that_is_handed_in_opens_the_music_and_a_bad_one_is_told(
     assert scene["origin"] == "fresh"
     assert "is inside this network" in scene["reason"]
     assert scene["warnings"] == [scene["reason"]]
-    assert line.services["generator"].said("style.rejected")
+    assert pipeline.services["generator"].said("style.rejected")
 
     assert halted["audio_status"]["status"] == "failed"
     assert halted["failure"]["code"] == "style_unusable"

@@ -13,7 +13,7 @@ from shared.contract.events import Event, JobCancelled
 from shared.http.server import free_ports
 from shared.kafka.producer import Publisher
 from shared.settings import KafkaSettings
-from tests.e2e.pipeline_fixture import Line, running_line
+from tests.e2e.pipeline_fixture import Pipeline, running_pipeline
 from tests.support.processes import eventually, records_of, value_of
 from tests.support.replicate_provider import a_fake, account_of
 from tests.support.servers import Database, KafkaServer
@@ -35,11 +35,11 @@ async def replicate() -> AsyncIterator[ReplicateEmulator]:
         yield started
 
 
-class House:
+class WaitingFixture:
     """The line, and the generator's health port."""
 
-    def __init__(self, line: Line, port: int) -> None:
-        self.line = line
+    def __init__(self, pipeline: Pipeline, port: int) -> None:
+        self.pipeline = pipeline
         self._generator = f"http://127.0.0.1:{port}/readyz"
 
     async def generator(self) -> httpx.Response:
@@ -49,21 +49,21 @@ class House:
 
     async def api(self) -> httpx.Response:
         """What the api's readyz says."""
-        return await self.line.client.get("/readyz")
+        return await self.pipeline.client.get("/readyz")
 
     async def waits(self, job_id: str) -> dict[str, Any]:
         """The status, once the job waits."""
 
         async def look() -> dict[str, Any] | None:
-            told = await self.line.status(job_id)
+            told = await self.pipeline.status(job_id)
             return told if told is not None and told["waiting"] is not None else None
 
         return await eventually(look, within_s=SOON_S, what=f"{job_id} waits")
 
-    async def say(self, event: Event) -> None:
+    async def publish(self, event: Event) -> None:
         """As somebody else would."""
         kafka = KafkaSettings(
-            bootstrap_servers=self.line.kafka.bootstrap, topic_prefix=self.line.prefix
+            bootstrap_servers=self.pipeline.kafka.bootstrap, topic_prefix=self.pipeline.prefix
         )
         publisher = Publisher(kafka, source="test", clock=SystemClock())
         await publisher.start()
@@ -84,16 +84,16 @@ class House:
 
 
 @pytest.fixture
-async def house(
+async def fixture(
     kafka: KafkaServer,
     postgres: Database,
     topic_prefix: str,
     tmp_path: Path,
     replicate: ReplicateEmulator,
-) -> AsyncIterator[House]:
+) -> AsyncIterator[WaitingFixture]:
     """Four services; a refused key is asked about every second."""
     (port,) = free_ports(1)
-    async with running_line(
+    async with running_pipeline(
         kafka,
         postgres,
         topic_prefix,
@@ -101,26 +101,26 @@ async def house(
         of={"generator": {"SEGUE_HEALTH_PORT": str(port)}},
         SEGUE_REPLICATE_PROBE_S="1",
         **account_of(replicate),
-    ) as line:
-        yield House(line, port)
+    ) as pipeline:
+        yield WaitingFixture(pipeline, port)
 
 
 async def test_a_revoked_key_is_shown_everywhere_and_its_return_ends_it(
-    house: House, replicate: ReplicateEmulator
+    fixture: WaitingFixture, replicate: ReplicateEmulator
 ) -> None:
     """Revoked before the first scene: status, events, both readyz; then as if nothing had been."""
     replicate.revoke()
-    await house.line.generate(job_id="revoked", scenes=SCENES)
-    told = await house.waits("revoked")
-    generator, api = await paused(house.generator), await paused(house.api)
-    async with house.line.client.stream("GET", told["links"]["events"]) as stream:
+    await fixture.pipeline.generate(job_id="revoked", scenes=SCENES)
+    told = await fixture.waits("revoked")
+    generator, api = await paused(fixture.generator), await paused(fixture.api)
+    async with fixture.pipeline.client.stream("GET", told["links"]["events"]) as stream:
         lines = [line async for line in _until_data(stream)]
-    other = await house.line.generate(job_id="another", scenes=SCENES[:1])
+    other = await fixture.pipeline.generate(job_id="another", scenes=SCENES[:1])
 
     replicate.restore()
-    ended = await house.line.ended("revoked")
-    await house.line.ended("another")
-    well, content = await house.works(house.generator), await house.works(house.api)
+    ended = await fixture.pipeline.ended("revoked")
+    await fixture.pipeline.ended("another")
+    well, content = await fixture.works(fixture.generator), await fixture.works(fixture.api)
 
     scene = told["progress"]["scenes"][0]
     assert scene["state"] == "generating"
@@ -146,24 +146,26 @@ async def test_a_revoked_key_is_shown_everywhere_and_its_return_ends_it(
 
 
 async def test_a_key_that_is_revoked_in_the_middle_is_said_and_over_when_it_works(
-    house: House, replicate: ReplicateEmulator
+    fixture: WaitingFixture, replicate: ReplicateEmulator
 ) -> None:
     """The first scene is made; what is said begins and ends, in this order, once each."""
-    await house.line.generate(job_id="middle", scenes=SCENES)
+    await fixture.pipeline.generate(job_id="middle", scenes=SCENES)
 
     async def one() -> bool | None:
         found = await records_of(
-            house.line.kafka.bootstrap, "segment.generated", prefix=house.line.prefix
+            fixture.pipeline.kafka.bootstrap, "segment.generated", prefix=fixture.pipeline.prefix
         )
         return bool(found) or None
 
     await eventually(one, within_s=60, what="the first segment")
     replicate.revoke()
-    await house.waits("middle")
+    await fixture.waits("middle")
     replicate.restore()
-    ended = await house.line.ended("middle")
+    ended = await fixture.pipeline.ended("middle")
 
-    delays = await records_of(house.line.kafka.bootstrap, "scene.delayed", prefix=house.line.prefix)
+    delays = await records_of(
+        fixture.pipeline.kafka.bootstrap, "scene.delayed", prefix=fixture.pipeline.prefix
+    )
     said = [(value_of(one)["code"], value_of(one)["over"]) for one in delays]
     assert ended["audio_status"]["status"] == "completed", ended
     assert ended["waiting"] is None
@@ -172,15 +174,15 @@ async def test_a_key_that_is_revoked_in_the_middle_is_said_and_over_when_it_work
 
 
 async def test_a_job_that_is_cancelled_while_it_waits_waits_no_more(
-    house: House, replicate: ReplicateEmulator
+    fixture: WaitingFixture, replicate: ReplicateEmulator
 ) -> None:
     """Its status is its end, and nobody is shown as held up by it."""
     replicate.revoke()
-    await house.line.generate(job_id="cancelled", scenes=SCENES)
-    await house.waits("cancelled")
-    await house.say(JobCancelled(job_id="cancelled", run=1, reason="enough"))
-    ended = await house.line.ended("cancelled")
-    content = await house.works(house.api)
+    await fixture.pipeline.generate(job_id="cancelled", scenes=SCENES)
+    await fixture.waits("cancelled")
+    await fixture.publish(JobCancelled(job_id="cancelled", run=1, reason="enough"))
+    ended = await fixture.pipeline.ended("cancelled")
+    content = await fixture.works(fixture.api)
 
     assert ended["audio_status"]["status"] == "cancelled"
     assert ended["waiting"] is None

@@ -18,7 +18,7 @@ from shared.http.health import Health
 from shared.telemetry.log import logger_of
 from tests.faults.harness.durations import long_or
 from tests.support.api_fixture import api_settings, free_port, limits, running_api
-from tests.support.api_service import Line, is_ready
+from tests.support.api_service import ApiServiceFixture, is_ready
 from tests.support.processes import Service, eventually
 from tests.support.servers import Database, KafkaServer
 
@@ -87,13 +87,13 @@ async def test_a_flood_is_taken_in_and_worked_off_without_growth(
     postgres: Database, kafka: KafkaServer, topic_prefix: str, store_folder: Path, tmp_path: Path
 ) -> None:
     """Published and projected to the last record; memory, handles and threads are as before."""
-    line = Line(await postgres(), kafka, topic_prefix, store_folder)
+    fixture = ApiServiceFixture(await postgres(), kafka, topic_prefix, store_folder)
     port = free_port()
     service = Service(
         "api",
         {
             **kafka.environment(),
-            "DATABASE_URL": line.url,
+            "DATABASE_URL": fixture.url,
             "SEGUE_TOPIC_PREFIX": topic_prefix,
             "SEGUE_STORE_DIR": str(store_folder),
             "SEGUE_API_PORT": str(port),
@@ -116,7 +116,7 @@ async def test_a_flood_is_taken_in_and_worked_off_without_growth(
 
             async def worked_off(total: int) -> None:
                 async def look() -> bool | None:
-                    rows = await line.rows(
+                    rows = await fixture.rows(
                         "SELECT (SELECT count(*) FROM outbox) AS waiting, sum(next_offset) AS read "
                         "FROM projection_offsets WHERE topic LIKE '%scene.requested'"
                     )

@@ -17,9 +17,9 @@ from tests.faults.harness import checker
 from tests.faults.harness.durations import long_or
 from tests.faults.harness.fault_fixture import composed_once, report
 from tests.faults.harness.killable_servers import KilledKafka, a_folder
-from tests.faults.harness.pipeline_harness import Client, Job, ended, whole_line
+from tests.faults.harness.pipeline_harness import Client, Job, ended, full_pipeline
 from tests.support.api_fixture import running_api
-from tests.support.api_service import Line
+from tests.support.api_service import ApiServiceFixture
 from tests.support.processes import eventually, services
 from tests.support.servers import Database, KafkaServer
 
@@ -46,18 +46,18 @@ def broker() -> Iterator[KilledKafka]:
 
 
 @pytest.fixture
-async def line(broker: KilledKafka, postgres: Database, store_folder: Path) -> Line:
+async def fixture(broker: KilledKafka, postgres: Database, store_folder: Path) -> ApiServiceFixture:
     """A new database and store, on that broker."""
     server = KafkaServer(label="the test's own", bootstrap=broker.bootstrap)
-    return Line(await postgres(), server, "", store_folder)
+    return ApiServiceFixture(await postgres(), server, "", store_folder)
 
 
 @asynccontextmanager
-async def others(line: Line, folder: Path) -> AsyncIterator[None]:
+async def others(fixture: ApiServiceFixture, folder: Path) -> AsyncIterator[None]:
     """The rest of the line, as processes."""
     environment = {
-        **line.kafka.environment(),
-        "SEGUE_STORE_DIR": str(line.folder),
+        **fixture.kafka.environment(),
+        "SEGUE_STORE_DIR": str(fixture.folder),
         "SEGUE_SESSION_TIMEOUT_S": "6",
         "SEGUE_HEARTBEAT_S": "1",
         "MUSIC_PROVIDER": "silence",
@@ -75,9 +75,9 @@ async def _asked(api: httpx.AsyncClient, job_id: str) -> None:
     assert answer.status_code == 202, answer.text
 
 
-async def _all_done(line: Line, jobs: int) -> None:
+async def _all_done(fixture: ApiServiceFixture, jobs: int) -> None:
     async def look() -> bool | None:
-        rows = await line.rows("SELECT status FROM runs")
+        rows = await fixture.rows("SELECT status FROM runs")
         return [row["status"] for row in rows] == ["completed"] * jobs or None
 
     await eventually(look, within_s=DONE_S, what=f"{jobs} jobs completed")
@@ -93,7 +93,7 @@ async def _asked_for(client: Client, name: str, within_s: float) -> int:
     end = asyncio.get_running_loop().time() + within_s
     count = 0
     while asyncio.get_running_loop().time() < end:
-        asked = await client.ask(Job(name=f"{name}-{count}", scene_count=1, has_film=False))
+        asked = await client.request(Job(name=f"{name}-{count}", scene_count=1, has_film=False))
         assert asked == 1, "accepted, whatever becomes of Kafka"
         count += 1
         await asyncio.sleep(EVERY_S)
@@ -106,8 +106,8 @@ async def test_kafka_is_frozen_and_then_gone_and_all_that_was_accepted_is_done(
     """Stopped (SIGSTOP), then killed and started on its data, under a running line."""
     server = KafkaServer(label="the test's own", bootstrap=broker.bootstrap)
     loop = asyncio.get_running_loop()
-    line = whole_line(server, await postgres(), tmp_path, workers=2, compose=_alike)
-    async with line as (here, client, running):
+    pipeline = full_pipeline(server, await postgres(), tmp_path, workers=2, compose=_alike)
+    async with pipeline as (fixture, client, running):
         await _asked_for(client, "before", 1.0)
         broker.freeze()
         frozen = await _asked_for(client, "frozen", FROZEN_S)
@@ -121,7 +121,7 @@ async def test_kafka_is_frozen_and_then_gone_and_all_that_was_accepted_is_done(
         began = loop.time()
         await client.until_done(within_s=DONE_S)
         back_s = loop.time() - began
-        facts = await ended(here, client, running)
+        facts = await ended(fixture, client, running)
     sys.stdout.write(
         f"Kafka frozen for {FROZEN_S:g} s: accepted {frozen}, all done {thawed_s:.0f} s after; "
         f"gone for {AWAY_S:g} s: accepted {gone}, all done {back_s:.0f} s after it was back; "
@@ -132,30 +132,30 @@ async def test_kafka_is_frozen_and_then_gone_and_all_that_was_accepted_is_done(
 
 @pytest.mark.parametrize("epoch", long_or(long=["a new one", "the same"], short=["the same"]))
 async def test_topics_that_are_lost_altogether_are_made_again_from_postgresql(
-    broker: KilledKafka, line: Line, tmp_path: Path, epoch: str
+    broker: KilledKafka, fixture: ApiServiceFixture, tmp_path: Path, epoch: str
 ) -> None:
     """With a new epoch at the restart, or noticed by an api that goes on running."""
     is_told = epoch == "a new one"
-    async with running_api(line.settings()) as api:
+    async with running_api(fixture.settings()) as api:
         for number in range(8):
             await _asked(api, f"job-{number}")
 
         async def published() -> bool | None:
-            rows = await line.rows(
+            rows = await fixture.rows(
                 "SELECT coalesce(sum(next_offset), 0) AS n FROM projection_offsets"
             )
-            waiting = await line.rows("SELECT 1 FROM outbox")
+            waiting = await fixture.rows("SELECT 1 FROM outbox")
             return (rows[0]["n"] >= 8 and not waiting) or None  # a retry says a record twice
 
         await eventually(published, within_s=30, what="everything published and read")
         await broker.lose()
         if not is_told:
             await broker.start()
-            async with others(line, tmp_path / "logs"):
-                await _all_done(line, 8)
+            async with others(fixture, tmp_path / "logs"):
+                await _all_done(fixture, 8)
     if is_told:
         await broker.start()
-        again = line.settings(kafka=line.broker(epoch="2"))
-        async with others(line, tmp_path / "logs"), running_api(again):
-            await _all_done(line, 8)
+        again = fixture.settings(kafka=fixture.broker(epoch="2"))
+        async with others(fixture, tmp_path / "logs"), running_api(again):
+            await _all_done(fixture, 8)
     sys.stdout.write(f"topics lost ({epoch} epoch): 8 of 8 unfinished runs completed\n")

@@ -11,8 +11,8 @@ import pytest
 
 from services.api.database import Database as ApiDatabase
 from services.api.database.migrate import migrate, migrations
-from tests.support.api_fixture import TWO_SCENES, api_settings, edge_line
-from tests.support.run_builders import the_line
+from tests.support.api_fixture import TWO_SCENES, api_fixture, api_settings
+from tests.support.run_builders import a_complete_run
 from tests.support.servers import Database
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
@@ -121,18 +121,18 @@ async def test_what_the_first_release_says_to_postgresql_still_works(
     postgres: Database, store_folder: Path
 ) -> None:
     """Each of its statements, on the schema of this one; and this one reads what it wrote."""
-    async with edge_line(await postgres(), store_folder) as line:
-        old = await asyncpg.connect(line.url)
+    async with api_fixture(await postgres(), store_folder) as fixture:
+        old = await asyncpg.connect(fixture.url)
         for statement, values in RELEASED:
             await old.fetch(statement, *values)
         await old.close()
-        told = await line.status("old")
+        told = await fixture.status("old")
 
         assert told["state"] == "generating"
         assert [scene["state"] for scene in told["progress"]["scenes"]] == ["done", "generating"]
-        later = [event.model_copy(update={"job_id": "old"}) for event in the_line()]
-        await line.hear(*later)
-        assert (await line.status("old"))["state"] == "completed"
+        later = [event.model_copy(update={"job_id": "old"}) for event in a_complete_run()]
+        await fixture.apply(*later)
+        assert (await fixture.status("old"))["state"] == "completed"
 
 
 async def test_every_migration_only_adds(postgres: Database) -> None:

@@ -14,7 +14,7 @@ from embedded.servers.postgres import EmbeddedPostgres
 from tests.faults.harness.durations import SEED, long_or
 from tests.faults.harness.killable_servers import KilledPostgres, a_folder
 from tests.support.api_fixture import TWO_SCENES, running_api
-from tests.support.api_service import Line
+from tests.support.api_service import ApiServiceFixture
 from tests.support.processes import eventually
 from tests.support.servers import KafkaServer
 
@@ -74,8 +74,8 @@ async def test_postgresql_is_killed_and_nothing_accepted_is_lost_or_doubled(
 ) -> None:
     """Outbox loss 0, double rows 0, 503 instead of 500, and it comes back by itself."""
     draws = random.Random(SEED)
-    line = Line(server.url, kafka, topic_prefix, store_folder)
-    async with running_api(line.settings()) as api:
+    fixture = ApiServiceFixture(server.url, kafka, topic_prefix, store_folder)
+    async with running_api(fixture.settings()) as api:
         flood = Flood(api)
         async with asyncio.TaskGroup() as group:
             for number in range(CLIENTS):
@@ -87,14 +87,14 @@ async def test_postgresql_is_killed_and_nothing_accepted_is_lost_or_doubled(
             flood.stop.set()
 
         async def published() -> bool | None:
-            rows = await line.rows("SELECT count(*) AS n FROM outbox")
+            rows = await fixture.rows("SELECT count(*) AS n FROM outbox")
             return rows == [{"n": 0}] or None
 
         await eventually(published, within_s=30, what="an empty outbox")
 
-    records = Counter((r["job_id"], r["run"], r["scene_index"]) for r in await line.published())
+    records = Counter((r["job_id"], r["run"], r["scene_index"]) for r in await fixture.published())
     expected = {(job, 1, scene) for job in flood.accepted for scene in (0, 1)}
-    rows = await line.rows("SELECT job_id, run FROM runs")
+    rows = await fixture.rows("SELECT job_id, run FROM runs")
     said_again = sum(records.values()) - len(records)
     sys.stdout.write(
         f"SEGUE_CHAOS_SEED={SEED}: PostgreSQL killed {DEATHS} times: accepted "

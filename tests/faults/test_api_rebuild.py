@@ -23,11 +23,18 @@ from shared.contract.events import Event, Stage
 from shared.contract.params import AudioParams
 from shared.kafka.codec import Record, encode
 from tests.faults.harness.durations import SEED, long_or
-from tests.support.api_fixture import TWO_SCENES, EdgeLine, edge_line, running_api
-from tests.support.api_service import Line
+from tests.support.api_fixture import TWO_SCENES, ApiFixture, api_fixture, running_api
+from tests.support.api_service import ApiServiceFixture
 from tests.support.event_builders import a_scene, a_segment
 from tests.support.processes import REPOSITORY, eventually
-from tests.support.run_builders import a_cancel, a_delay, a_failure, a_track, a_video, the_line
+from tests.support.run_builders import (
+    a_cancel,
+    a_complete_run,
+    a_delay,
+    a_failure,
+    a_track,
+    a_video,
+)
 from tests.support.servers import Database, KafkaServer
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
@@ -48,7 +55,7 @@ def _a_history(draws: random.Random) -> dict[str, list[Record]]:
     """Three runs of one job as six topics tell them, with repetitions, waits and failures."""
     events: list[AnyRunEvent] = []
     for run in (1, 2, 3):
-        told = the_line(run)[: draws.choice((1, 3, 4, 5, 6))]
+        told = a_complete_run(run)[: draws.choice((1, 3, 4, 5, 6))]
         extra: list[AnyRunEvent] = [
             a_delay(0, run),
             a_delay(0, run, reason="503"),
@@ -95,14 +102,14 @@ def _an_order(log: dict[str, list[Record]], draws: random.Random) -> Iterable[Ba
 
 
 @pytest.fixture
-async def edge(postgres: Database, store_folder: Path) -> AsyncIterator[EdgeLine]:
+async def api(postgres: Database, store_folder: Path) -> AsyncIterator[ApiFixture]:
     """The edge on a new database."""
-    async with edge_line(await postgres(), store_folder) as line:
-        yield line
+    async with api_fixture(await postgres(), store_folder) as fixture:
+        yield fixture
 
 
-async def _rows(line: EdgeLine) -> _Rows:
-    return [await line.rows(query) for query in ROWS]
+async def _rows(fixture: ApiFixture) -> _Rows:
+    return [await fixture.rows(query) for query in ROWS]
 
 
 def _differences(rows: _Rows, others: _Rows) -> list[tuple[dict[str, Any], dict[str, Any]]]:
@@ -114,36 +121,38 @@ def _differences(rows: _Rows, others: _Rows) -> list[tuple[dict[str, Any], dict[
     ]
 
 
-async def _read(line: EdgeLine, log: dict[str, list[Record]], batches: Iterable[Batch]) -> None:
-    await line.rows("TRUNCATE jobs, runs, scenes, projection_offsets")
-    async with line.edge.database.transaction() as connection:
+async def _read(
+    fixture: ApiFixture, log: dict[str, list[Record]], batches: Iterable[Batch]
+) -> None:
+    await fixture.rows("TRUNCATE jobs, runs, scenes, projection_offsets")
+    async with fixture.edge.database.transaction() as connection:
         await offsets.stored(connection, "1", [(topic, 0) for topic in log])
     for batch in batches:
-        await line.applier.apply(batch)
+        await fixture.applier.apply(batch)
 
 
-async def test_any_order_in_which_topics_are_read_ends_in_the_same_rows(edge: EdgeLine) -> None:
+async def test_any_order_in_which_topics_are_read_ends_in_the_same_rows(api: ApiFixture) -> None:
     """Runs that supersede one another, late facts of older ones, repetitions, contradictions."""
     sys.stdout.write(f"SEGUE_CHAOS_SEED={SEED}\n")
     for number in range(ORDERS // 4):
         draws = random.Random(SEED + number)
         log = _a_history(draws)
-        await _read(edge, log, _an_order(log, draws))
-        first = await _rows(edge)
+        await _read(api, log, _an_order(log, draws))
+        first = await _rows(api)
         for again in range(3):
-            await _read(edge, log, _an_order(log, draws))
+            await _read(api, log, _an_order(log, draws))
 
-            assert not _differences(await _rows(edge), first), f"history {number}, order {again}"
+            assert not _differences(await _rows(api), first), f"history {number}, order {again}"
     sys.stdout.write(f"orders of reading: {ORDERS}, with other rows: 0\n")
 
 
-async def _segue(line: Line, *arguments: str) -> tuple[int, dict[str, Any]]:
+async def _segue(fixture: ApiServiceFixture, *arguments: str) -> tuple[int, dict[str, Any]]:
     """`segue rebuild --json` with the addresses, and the test's own prefix."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         *("-m", "ops", "rebuild", "--json", *arguments),
         cwd=REPOSITORY,
-        env=_environment(line),
+        env=_environment(fixture),
         stdout=asyncio.subprocess.PIPE,
     )
     async with asyncio.timeout(60):
@@ -152,13 +161,13 @@ async def _segue(line: Line, *arguments: str) -> tuple[int, dict[str, Any]]:
     return process.returncode, json.loads(out)
 
 
-def _environment(line: Line) -> dict[str, str]:
+def _environment(fixture: ApiServiceFixture) -> dict[str, str]:
     return {
         "PATH": "/usr/bin:/bin",
-        "KAFKA_BOOTSTRAP_SERVERS": line.kafka.bootstrap,
-        "DATABASE_URL": line.url,
-        "SEGUE_TOPIC_PREFIX": line.prefix,
-        "SEGUE_STORE_DIR": str(line.folder),
+        "KAFKA_BOOTSTRAP_SERVERS": fixture.kafka.bootstrap,
+        "DATABASE_URL": fixture.url,
+        "SEGUE_TOPIC_PREFIX": fixture.prefix,
+        "SEGUE_STORE_DIR": str(fixture.folder),
     }
 
 
@@ -166,27 +175,29 @@ def _of(job_id: str, events: Sequence[Event]) -> list[Event]:
     return [event.model_copy(update={"job_id": job_id}) for event in events]
 
 
-async def _settled(line: Line, records: int) -> None:
+async def _settled(fixture: ApiServiceFixture, records: int) -> None:
     """Wait until so many records were projected."""
 
     async def look() -> bool | None:
-        [row] = await line.rows("SELECT sum(next_offset) AS n FROM projection_offsets")
+        [row] = await fixture.rows("SELECT sum(next_offset) AS n FROM projection_offsets")
         return row["n"] == records or None
 
     await eventually(look, within_s=30, what=f"{records} records projected")
 
 
 @pytest.fixture
-async def line(
+async def fixture(
     postgres: Database, kafka: KafkaServer, topic_prefix: str, store_folder: Path
-) -> Line:
+) -> ApiServiceFixture:
     """A new database, new topics, a new store."""
-    return Line(await postgres(), kafka, topic_prefix, store_folder)
+    return ApiServiceFixture(await postgres(), kafka, topic_prefix, store_folder)
 
 
-async def test_a_rebuild_ends_in_the_rows_that_the_live_projection_made(line: Line) -> None:
+async def test_a_rebuild_ends_in_the_rows_that_the_live_projection_made(
+    fixture: ApiServiceFixture,
+) -> None:
     """Beside a serving api; what somebody changed by hand is found, and mended when asked."""
-    async with running_api(line.settings()) as api:
+    async with running_api(fixture.settings()) as api:
         for number in range(20):
             for run in (1, 2):
                 scenes = [{**scene, "prompt": f"run {run}"} for scene in TWO_SCENES]
@@ -196,14 +207,14 @@ async def test_a_rebuild_ends_in_the_rows_that_the_live_projection_made(line: Li
         told: list[Event] = []
         for number in range(20):
             older: list[Event] = [a_segment(0, count=2), a_delay(1), a_track(), a_failure()]
-            newer = [*the_line(2)[2:], a_delay(1, 2), a_failure(2, Stage.GENERATION, 1)]
+            newer = [*a_complete_run(2)[2:], a_delay(1, 2), a_failure(2, Stage.GENERATION, 1)]
             told += _of(f"job-{number}", [*newer[: number % 7], *older[: number % 5]])
-        told += _of("upstream's", [*the_line(), a_delay(0, 2)])
-        await line.say(*told)
-        await _settled(line, 80 + len(told))
-        before = [await line.rows(query) for query in ROWS]
+        told += _of("upstream's", [*a_complete_run(), a_delay(0, 2)])
+        await fixture.publish(*told)
+        await _settled(fixture, 80 + len(told))
+        before = [await fixture.rows(query) for query in ROWS]
 
-        code, found = await _segue(line)
+        code, found = await _segue(fixture)
         assert (code, found["identical"]) == (0, True), found
         assert found["records"] == 80 + len(told)
         assert found["tables"]["scenes"]["same"] > 80
@@ -216,41 +227,42 @@ async def test_a_rebuild_ends_in_the_rows_that_the_live_projection_made(line: Li
             "DELETE FROM runs WHERE job_id = 'upstream''s'",
             "DELETE FROM scenes WHERE job_id = 'job-3' AND run = 2",
         ):
-            await line.rows(change)
-        code, found = await _segue(line)
+            await fixture.rows(change)
+        code, found = await _segue(fixture)
         assert (code, found["identical"], found["applied"]) == (1, False, False)
         assert found["tables"]["runs"]["missing"] == 2
         assert found["tables"]["jobs"]["different"] == 1
         assert "job-6" in found["tables"]["jobs"]["examples"]
-        code, _ = await _segue(line, *WHY)
+        code, _ = await _segue(fixture, *WHY)
         assert code == 0
-        assert (await _segue(line))[1]["identical"]
-        assert [await line.rows(query) for query in ROWS] == before
+        assert (await _segue(fixture))[1]["identical"]
+        assert [await fixture.rows(query) for query in ROWS] == before
         assert (await api.get("/api/v3/audio/status/job-6")).status_code == 200
-        assert await line.rows("SELECT FROM pg_namespace WHERE nspname = 'segue_rebuild'") == []
+        assert await fixture.rows("SELECT FROM pg_namespace WHERE nspname = 'segue_rebuild'") == []
 
 
 async def test_a_rebuild_that_dies_leaves_the_rows_and_the_next_one_goes_through(
-    line: Line,
+    fixture: ApiServiceFixture,
 ) -> None:
     """Killed between its two sets of rows; what it left lying is gone afterwards."""
-    async with running_api(line.settings()):
-        await line.say(*the_line(), *the_line(2))
-        await _settled(line, 12)
-        await line.rows("UPDATE runs SET status = 'failed'")
-        before = [await line.rows(query) for query in ROWS]
-        holding = await asyncpg.connect(line.url)
+    async with running_api(fixture.settings()):
+        await fixture.publish(*a_complete_run(), *a_complete_run(2))
+        await _settled(fixture, 12)
+        await fixture.rows("UPDATE runs SET status = 'failed'")
+        before = [await fixture.rows(query) for query in ROWS]
+        holding = await asyncpg.connect(fixture.url)
         async with holding.transaction():
             await holding.execute("SELECT FROM projection_offsets FOR UPDATE")
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "ops", "rebuild", *WHY),
                 cwd=REPOSITORY,
-                env=_environment(line),
+                env=_environment(fixture),
             )
 
             async def look() -> bool | None:
                 return (
-                    bool(await line.rows("SELECT FROM pg_locks WHERE NOT granted LIMIT 1")) or None
+                    bool(await fixture.rows("SELECT FROM pg_locks WHERE NOT granted LIMIT 1"))
+                    or None
                 )
 
             await eventually(look, within_s=30, what="the rebuild at its last step")
@@ -258,44 +270,46 @@ async def test_a_rebuild_that_dies_leaves_the_rows_and_the_next_one_goes_through
             await process.wait()
         await holding.close()
 
-        assert [await line.rows(query) for query in ROWS] == before
-        code, found = await _segue(line, *WHY)
+        assert [await fixture.rows(query) for query in ROWS] == before
+        code, found = await _segue(fixture, *WHY)
         assert (code, found["applied"], found["tables"]["runs"]["different"]) == (0, True, 2)
-        assert {row["status"] for row in await line.rows(ROWS[1])} == {"completed"}
+        assert {row["status"] for row in await fixture.rows(ROWS[1])} == {"completed"}
 
 
-async def test_jobs_older_than_what_is_left_of_the_log_are_left_as_they_are(line: Line) -> None:
+async def test_jobs_older_than_what_is_left_of_the_log_are_left_as_they_are(
+    fixture: ApiServiceFixture,
+) -> None:
     """Their first records were removed by age: what is left of them would say too little."""
-    async with running_api(line.settings()):
-        await line.say(*the_line())
-        await _settled(line, 6)
-        admin = AdminClient({"bootstrap.servers": line.kafka.bootstrap})
+    async with running_api(fixture.settings()):
+        await fixture.publish(*a_complete_run())
+        await _settled(fixture, 6)
+        admin = AdminClient({"bootstrap.servers": fixture.kafka.bootstrap})
         gone = [
-            TopicPartition(f"{line.prefix}{topic}", number, 1)
+            TopicPartition(f"{fixture.prefix}{topic}", number, 1)
             for topic in ("scene.requested", "audio.merged")
             for number in range(4)
         ]
         for done in admin.delete_records(gone).values():
             with suppress(KafkaException):  # an empty partition has no such offset
                 await asyncio.to_thread(done.result, 10)
-        before = [await line.rows(query) for query in ROWS]
+        before = [await fixture.rows(query) for query in ROWS]
 
-        code, found = await _segue(line, *WHY)
+        code, found = await _segue(fixture, *WHY)
 
         assert (code, found["partitions_cut"], found["jobs_left"]) == (0, 2, 1)
         assert found["tables"]["runs"]["same"] == found["tables"]["runs"]["different"] == 0
-        assert [await line.rows(query) for query in ROWS] == before
+        assert [await fixture.rows(query) for query in ROWS] == before
 
 
 async def test_a_run_that_is_not_on_the_log_yet_is_no_difference(
-    edge: EdgeLine, kafka: KafkaServer, topic_prefix: str, tmp_path: Path
+    api: ApiFixture, kafka: KafkaServer, topic_prefix: str, tmp_path: Path
 ) -> None:
     """It waits in the outbox; the rebuild leaves it alone."""
-    assert (await edge.post(job_id="job-1", scenes=TWO_SCENES)).status_code == 202
-    line = Line(edge.url, kafka, topic_prefix, tmp_path)
+    assert (await api.post(job_id="job-1", scenes=TWO_SCENES)).status_code == 202
+    fixture = ApiServiceFixture(api.url, kafka, topic_prefix, tmp_path)
 
-    code, found = await _segue(line, *WHY)
+    code, found = await _segue(fixture, *WHY)
 
     assert (code, found["identical"]) == (0, True)
     assert found["tables"]["runs"]["not_on_the_log"] == 1
-    assert (await edge.status("job-1"))["state"] == "submitted"
+    assert (await api.status("job-1"))["state"] == "submitted"

@@ -14,7 +14,7 @@ import pytest
 from shared.contract.events import AudioMerged
 from shared.http.server import free_ports
 from tests.faults.harness import checker
-from tests.faults.harness.fault_fixture import Room, report, room, together
+from tests.faults.harness.fault_fixture import FaultFixture, fault_fixture, report, together
 from tests.faults.harness.forked_services import Forked
 from tests.faults.harness.history import Fact
 from tests.faults.harness.steps import Point, gaps
@@ -34,11 +34,11 @@ _KEYS = {"runs": "run", "scenes": "scene_index", "outbox": "id"}
 class Client:
     """Somebody who asks once, follows, and does not mind that the api goes away meanwhile."""
 
-    def __init__(self, here: Room, http: httpx.AsyncClient) -> None:
-        self._here = here
+    def __init__(self, fixture: FaultFixture, http: httpx.AsyncClient) -> None:
+        self._here = fixture
         self._http = http
 
-    async def ask(self) -> None:
+    async def request(self) -> None:
         """Post until it is accepted; the key makes it one request, however often it is sent."""
         body = {"job_id": JOB, "scenes": SCENES}
 
@@ -74,22 +74,25 @@ async def _case(kafka: KafkaServer, database: str, folder: Path, point: Point | 
     """One job through the line; its api dies at `point`, if there is one, and is started again."""
     (port,) = free_ports(1)
     base = f"http://127.0.0.1:{port}"
-    async with room(kafka, folder) as here, httpx.AsyncClient(base_url=base, timeout=10) as http:
-        here.environment |= {
+    async with (
+        fault_fixture(kafka, folder) as fixture,
+        httpx.AsyncClient(base_url=base, timeout=10) as http,
+    ):
+        fixture.environment |= {
             "DATABASE_URL": database,
             "SEGUE_API_PORT": str(port),
             "SEGUE_SEGMENT_KEYS": "a secret for tests alone",
         }
         kinds = ["segment.generated", AudioMerged.kind]
-        here.history.wanted(JOB, scene_count=len(SCENES), events=kinds)
-        others = [here.service("generator"), here.service("merger")]
-        dying, api = here.service("api", at=point), here.service("api")
-        client = Client(here, http)
+        fixture.history.wanted(JOB, scene_count=len(SCENES), events=kinds)
+        others = [fixture.service("generator"), fixture.service("merger")]
+        dying, api = fixture.service("api", at=point), fixture.service("api")
+        client = Client(fixture, http)
         try:
             for service in others:
                 await service.start()
             succession = asyncio.create_task(_succeeded(dying if point else None, api))
-            await client.ask()
+            await client.request()
             await client.follow()
             await succession
             for service in (api, *others):
@@ -97,8 +100,8 @@ async def _case(kafka: KafkaServer, database: str, folder: Path, point: Point | 
         finally:
             for service in (dying, api, *others):
                 await service.kill()
-        await _write_rows(here, database)
-        return await here.judged()
+        await _write_rows(fixture, database)
+        return await fixture.judged()
 
 
 async def _succeeded(dying: Forked | None, api: Forked) -> None:
@@ -110,14 +113,14 @@ async def _succeeded(dying: Forked | None, api: Forked) -> None:
     await api.ready()
 
 
-async def _write_rows(here: Room, database: str) -> None:
+async def _write_rows(fixture: FaultFixture, database: str) -> None:
     connection = await asyncpg.connect(database, timeout=10)
     try:
         for table, key in _KEYS.items():
             for row in await connection.fetch(f"SELECT * FROM {table}"):  # noqa: S608 - our names
                 values = {name: _plain(value) for name, value in row.items()}
                 kept = {n: v for n, v in values.items() if n not in _NOT_OF_THE_ROW}
-                here.history.row(table, str(row[key]), kept)
+                fixture.history.row(table, str(row[key]), kept)
     finally:
         await connection.close()
 

@@ -20,10 +20,10 @@ import pytest
 from shared.storage.keys import claim_key, prediction_key
 from tests.faults.harness import checker
 from tests.faults.harness.durations import SEED, long_or
-from tests.faults.harness.fault_fixture import Room, report
+from tests.faults.harness.fault_fixture import FaultFixture, report
 from tests.faults.harness.forked_services import Forked
 from tests.faults.harness.history import Fact, append
-from tests.faults.harness.pipeline_harness import WORKERS, Job, ended, whole_line
+from tests.faults.harness.pipeline_harness import WORKERS, Job, ended, full_pipeline
 from tests.support.processes import eventually
 from tests.support.servers import Database, KafkaServer
 
@@ -70,35 +70,37 @@ async def _disturbed(
     kafka: KafkaServer, database: str, folder: Path, rounds: Sequence[Round]
 ) -> list[Fact]:
     """The rounds, one after the other, and what is left then."""
-    async with whole_line(kafka, database, folder) as (here, client, running):
+    async with full_pipeline(kafka, database, folder) as (fixture, client, running):
         for number, one in enumerate(rounds):
             if one.job is not None:
-                await client.ask(one.job)
+                await client.request(one.job)
             await asyncio.sleep(one.up_s)
-            await _killed(here, running[one.victim], number)
+            await _killed(fixture, running[one.victim], number)
             await asyncio.sleep(one.down_s)
             await running[one.victim].start()
-        return await ended(here, client, running, within_s=END_S)
+        return await ended(fixture, client, running, within_s=END_S)
 
 
-async def _killed(here: Room, victim: Forked, number: int) -> None:
+async def _killed(fixture: FaultFixture, victim: Forked, number: int) -> None:
     victim.send(signal.SIGKILL)
     code = await victim.ended(within_s=10)
     assert code == -signal.SIGKILL, f"{victim.log} ended by itself: {code}"
-    append(here.history.path, kind="end", service=victim.name, at=f"round {number}", how="killed")
+    append(
+        fixture.history.path, kind="end", service=victim.name, at=f"round {number}", how="killed"
+    )
 
 
 async def _undisturbed(
     kafka: KafkaServer, database: str, folder: Path, jobs: Sequence[Job], lost: LostClaims
 ) -> list[Fact]:
     """The same jobs in peace, where the same claims had been used up."""
-    async with whole_line(kafka, database, folder) as (here, client, running):
+    async with full_pipeline(kafka, database, folder) as (fixture, client, running):
         for job, run, scene, attempt in lost:
-            await here.store.put(claim_key(job, run, scene, attempt), b"{}")
-            await here.store.put(prediction_key(job, run, scene, attempt), b"")
+            await fixture.store.put(claim_key(job, run, scene, attempt), b"{}")
+            await fixture.store.put(prediction_key(job, run, scene, attempt), b"")
         for one in jobs:
-            await client.ask(one)
-        return await ended(here, client, running, within_s=END_S)
+            await client.request(one)
+        return await ended(fixture, client, running, within_s=END_S)
 
 
 def _bill(history: Sequence[Fact]) -> Mapping[str, int]:
@@ -132,18 +134,18 @@ async def test_without_claims_a_few_deaths_are_enough(
 ) -> None:
     """Every generator dies once while the provider works: the checker sees what is paid again."""
     work_s = 4.0
-    line = whole_line(kafka, await postgres(), tmp_path, work_s=work_s, without="claims")
-    async with line as (here, client, running):
-        await client.ask(Job(name="job-0", scene_count=2, has_film=False))
+    pipeline = full_pipeline(kafka, await postgres(), tmp_path, work_s=work_s, without="claims")
+    async with pipeline as (fixture, client, running):
+        await client.request(Job(name="job-0", scene_count=2, has_film=False))
 
         async def asked() -> bool | None:
-            return here.fake.running == 1 or None
+            return fixture.fake.running == 1 or None
 
         await eventually(asked, within_s=40, what="a prediction at work")
         for number, victim in enumerate(running[:WORKERS]):
-            await _killed(here, victim, number)
+            await _killed(fixture, victim, number)
         for victim in running[:WORKERS]:
             await victim.start()
-        found = checker.violations(await ended(here, client, running))
+        found = checker.violations(await ended(fixture, client, running))
 
     assert found == ["charged: scene 0 of job-0/1 2 times"]

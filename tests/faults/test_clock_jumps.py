@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from replicate_server import EmulatorSettings, ReplicateEmulator
 from shared.storage import StandInWarning
-from tests.e2e.pipeline_fixture import SERVICES, Line, running_line
+from tests.e2e.pipeline_fixture import SERVICES, Pipeline, running_pipeline
 from tests.faults.harness.clock_service import VARIABLE, set_clock
 from tests.support.api_fixture import TWO_SCENES
 from tests.support.processes import Service, eventually
@@ -32,9 +32,9 @@ class JumpingService(Service):
 
 
 @asynccontextmanager
-async def a_line(
+async def jumping_pipeline(
     kafka: KafkaServer, postgres: Database, prefix: str, folder: Path
-) -> AsyncIterator[tuple[Line, ReplicateEmulator]]:
+) -> AsyncIterator[tuple[Pipeline, ReplicateEmulator]]:
     """Four services with one clock, and a provider with the right one."""
     folder.mkdir(exist_ok=True)
     set_clock(folder / "clock", 0)
@@ -42,7 +42,7 @@ async def a_line(
         fake = ReplicateEmulator(EmulatorSettings(work_s=WORK_S))
     async with (
         fake as replicate,
-        running_line(
+        running_pipeline(
             kafka,
             postgres,
             prefix,
@@ -55,9 +55,9 @@ async def a_line(
             SEGUE_REPLICATE_STARTS_PER_S="10",
             SEGUE_CLAIM_SETTLE_S="17",
             SEGUE_CLAIM_LEASE_S="2",
-        ) as line,
+        ) as pipeline,
     ):
-        yield line, replicate
+        yield pipeline, replicate
 
 
 async def _at_work(replicate: ReplicateEmulator) -> None:
@@ -70,18 +70,18 @@ async def _at_work(replicate: ReplicateEmulator) -> None:
 
 
 async def _worked_off(
-    line: Line, replicate: ReplicateEmulator, clock: Path, jumps: Sequence[float]
+    pipeline: Pipeline, replicate: ReplicateEmulator, clock: Path, jumps: Sequence[float]
 ) -> Counter[str]:
     """Jobs are asked for, and the clock is set while they are made; how they ended."""
     ends: Counter[str] = Counter()
     for number, seconds in enumerate(jumps):
         names = [f"{number}-{job}" for job in range(JOBS)]
         for name in names:
-            await line.generate(job_id=name, scenes=TWO_SCENES)
+            await pipeline.generate(job_id=name, scenes=TWO_SCENES)
         await _at_work(replicate)
         set_clock(clock, seconds)
         for name in names:
-            told = await line.ended(name)
+            told = await pipeline.ended(name)
             ends[told["audio_status"]["status"]] += 1
     return ends
 
@@ -90,8 +90,8 @@ async def test_a_clock_that_is_set_by_an_hour_changes_nothing(
     kafka: KafkaServer, postgres: Database, topic_prefix: str, tmp_path: Path
 ) -> None:
     """Forward, back, and right again: every job is done, each scene asked and paid for once."""
-    async with a_line(kafka, postgres, topic_prefix, tmp_path) as (line, fake):
-        ends = await _worked_off(line, fake, tmp_path / "clock", (HOUR_S, -HOUR_S, 0.0))
+    async with jumping_pipeline(kafka, postgres, topic_prefix, tmp_path) as (pipeline, fake):
+        ends = await _worked_off(pipeline, fake, tmp_path / "clock", (HOUR_S, -HOUR_S, 0.0))
         charged, asked = len(fake.ledger.charged), len(fake.ledger.entries)
     scenes = 3 * JOBS * len(TWO_SCENES)
     sys.stdout.write(
@@ -107,15 +107,15 @@ async def test_a_link_lives_as_long_as_was_said_whatever_the_clock_says(
     kafka: KafkaServer, postgres: Database, topic_prefix: str, tmp_path: Path
 ) -> None:
     """Half an hour: an hour's jump does not end it, and neither does one back."""
-    async with a_line(kafka, postgres, topic_prefix, tmp_path) as (line, _):
-        await line.generate(job_id="j", scenes=TWO_SCENES)
-        told = await line.ended("j")
+    async with jumping_pipeline(kafka, postgres, topic_prefix, tmp_path) as (pipeline, _):
+        await pipeline.generate(job_id="j", scenes=TWO_SCENES)
+        told = await pipeline.ended("j")
         [first, _] = [scene["links"]["segment"] for scene in told["progress"]["scenes"]]
         answers = []
         for seconds in (0.0, HOUR_S, -HOUR_S, 0.0):
             set_clock(tmp_path / "clock", seconds)
-            answers.append((await line.client.get(first)).status_code)
-        ready = (await line.client.get("/readyz")).status_code
+            answers.append((await pipeline.client.get(first)).status_code)
+        ready = (await pipeline.client.get("/readyz")).status_code
 
     assert answers == [200] * 4
     assert ready == 200

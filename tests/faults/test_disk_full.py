@@ -18,9 +18,16 @@ from embedded.servers.process import run_tool
 from shared.contract.topics import DLQ_SUFFIX
 from tests.faults.harness.killable_servers import KilledPostgres
 from tests.faults.harness.small_disk import SmallDisk, a_small_disk
-from tests.faults.harness.worker_harness import MERGER, MUXER, SMALL_FILM, Bench, Stage, a_bench
+from tests.faults.harness.worker_harness import (
+    MERGER,
+    MUXER,
+    SMALL_FILM,
+    Stage,
+    WorkerHarness,
+    worker_harness,
+)
 from tests.support.api_fixture import running_api
-from tests.support.api_service import Line
+from tests.support.api_service import ApiServiceFixture
 from tests.support.processes import eventually, services
 from tests.support.servers import KafkaServer
 
@@ -91,12 +98,12 @@ class Clients:
 
 
 @asynccontextmanager
-async def others(line: Line, folder: Path) -> AsyncIterator[None]:
+async def others(fixture: ApiServiceFixture, folder: Path) -> AsyncIterator[None]:
     """The rest of the line, as processes."""
     environment = {
-        **line.kafka.environment(),
-        "SEGUE_TOPIC_PREFIX": line.prefix,
-        "SEGUE_STORE_DIR": str(line.folder),
+        **fixture.kafka.environment(),
+        "SEGUE_TOPIC_PREFIX": fixture.prefix,
+        "SEGUE_STORE_DIR": str(fixture.folder),
         "SEGUE_SESSION_TIMEOUT_S": "6",
         "SEGUE_HEARTBEAT_S": "1",
         "MUSIC_PROVIDER": "silence",
@@ -135,9 +142,9 @@ async def test_postgresql_has_no_room_and_what_was_accepted_is_done_when_there_i
         pytest.skip(f"no PostgreSQL to fill: {why_not}")
     with a_small_disk(DATA_MIB) as disk:
         server = KilledPostgres(disk.folder / "pg")
-        line = Line(server.url, kafka, topic_prefix, store_folder)
+        fixture = ApiServiceFixture(server.url, kafka, topic_prefix, store_folder)
         try:
-            async with others(line, tmp_path / "logs"), running_api(line.settings()) as api:
+            async with others(fixture, tmp_path / "logs"), running_api(fixture.settings()) as api:
                 clients = Clients(api)
                 async with asyncio.TaskGroup() as group:
                     for number in range(CLIENTS):
@@ -151,8 +158,8 @@ async def test_postgresql_has_no_room_and_what_was_accepted_is_done_when_there_i
                         await server.start()
                     await clients.more_accepted(ASKED)
                     clients.stop.set()
-                await _all_done(line, len(clients.accepted))
-            rows = await line.rows("SELECT job_id, run FROM runs")
+                await _all_done(fixture, len(clients.accepted))
+            rows = await fixture.rows("SELECT job_id, run FROM runs")
             server.stop()
             damaged = _damaged(disk.folder / "pg" / "cluster")
         finally:
@@ -180,9 +187,9 @@ async def _fills(disk: SmallDisk, server: KilledPostgres, what: str) -> None:
         server.stop()
 
 
-async def _all_done(line: Line, jobs: int) -> None:
+async def _all_done(fixture: ApiServiceFixture, jobs: int) -> None:
     async def look() -> bool | None:
-        rows = await line.rows("SELECT status FROM runs")
+        rows = await fixture.rows("SELECT status FROM runs")
         return [row["status"] for row in rows] == ["completed"] * jobs or None
 
     await eventually(look, within_s=WAIT_S, what=f"{jobs} jobs completed")
@@ -220,19 +227,19 @@ async def test_ffmpeg_has_no_room_and_one_job_waits_or_says_so(
     patient |= {"SEGUE_ATTEMPTS_MAX": "1000"}
     with a_small_disk(SCRATCH_MIB) as disk:
         place = disk.folder / "scratch"
-        async with a_bench(
+        async with worker_harness(
             kafka, tmp_path / "room", sizes.stage, scratch=place, **patient
-        ) as bench:
-            await bench.ask("undisturbed", seconds=sizes.large_s)
-            undisturbed = (await bench.done("undisturbed")).value["sha256"]
+        ) as harness:
+            await harness.request("undisturbed", seconds=sizes.large_s)
+            undisturbed = (await harness.done("undisturbed")).value["sha256"]
 
-            tries = await _waits(bench, disk, sizes)
-            assert (await bench.done("waits")).value["sha256"] == undisturbed
-            failure = await _fails(bench, disk, sizes)
-            await bench.ask("fails", run=2, seconds=sizes.large_s)
-            assert (await bench.done("fails", run=2)).value["sha256"] == undisturbed
-            await bench.at_rest()
-            dead = [said for said in bench.ear.said if said.topic.endswith(DLQ_SUFFIX)]
+            tries = await _waits(harness, disk, sizes)
+            assert (await harness.done("waits")).value["sha256"] == undisturbed
+            failure = await _fails(harness, disk, sizes)
+            await harness.request("fails", run=2, seconds=sizes.large_s)
+            assert (await harness.done("fails", run=2)).value["sha256"] == undisturbed
+            await harness.at_rest()
+            dead = [said for said in harness.results.records if said.topic.endswith(DLQ_SUFFIX)]
     sys.stdout.write(
         f"{sizes.stage.service} without room for temporary files: one job waited for {tries} tries"
         f" and was done, one failed with {failure!r} and was done when asked again, 2 of 2 small"
@@ -241,30 +248,30 @@ async def test_ffmpeg_has_no_room_and_one_job_waits_or_says_so(
     assert not dead
 
 
-async def _waits(bench: Bench, disk: SmallDisk, sizes: Sizes) -> int:
+async def _waits(harness: WorkerHarness, disk: SmallDisk, sizes: Sizes) -> int:
     """The large job finds no room, a small one does; with room, the large one goes on by itself."""
     disk.fill(but_bytes=sizes.large_bytes // 2)
-    await bench.ask("waits", seconds=sizes.large_s)
+    await harness.request("waits", seconds=sizes.large_s)
 
     async def tried() -> bool | None:
-        return bench.service.said("record.retried") >= TRIES or None
+        return harness.service.said("record.retried") >= TRIES or None
 
     await eventually(tried, within_s=WAIT_S, what="tries without room")
-    await bench.ask("small, beside waits", seconds=sizes.small_s, film=SMALL_FILM)
-    await bench.done("small, beside waits")
-    assert not bench.ear.of("waits", 1)
+    await harness.request("small, beside waits", seconds=sizes.small_s, film=SMALL_FILM)
+    await harness.done("small, beside waits")
+    assert not harness.results.of("waits", 1)
     disk.make_room()
-    await bench.done("waits")
-    return bench.service.said("record.retried")
+    await harness.done("waits")
+    return harness.service.said("record.retried")
 
 
-async def _fails(bench: Bench, disk: SmallDisk, sizes: Sizes) -> str:
+async def _fails(harness: WorkerHarness, disk: SmallDisk, sizes: Sizes) -> str:
     """There is room until ffmpeg writes the result; the reason."""
     disk.fill(but_bytes=sizes.large_bytes + 16_384)
-    await bench.ask("fails", seconds=sizes.large_s)
-    failure = (await bench.failed("fails")).value
-    await bench.ask("small, after fails", seconds=sizes.small_s, film=SMALL_FILM)
-    await bench.done("small, after fails")
+    await harness.request("fails", seconds=sizes.large_s)
+    failure = (await harness.failed("fails")).value
+    await harness.request("small, after fails", seconds=sizes.small_s, film=SMALL_FILM)
+    await harness.done("small, after fails")
     disk.make_room()
 
     assert "No space left on device" in failure["message"], failure

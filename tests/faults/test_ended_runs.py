@@ -7,7 +7,7 @@ import pytest
 
 from shared.contract.events import JobCancelled
 from tests.faults.harness import checker
-from tests.faults.harness.fault_fixture import Room, room
+from tests.faults.harness.fault_fixture import FaultFixture, fault_fixture
 from tests.support.processes import eventually
 from tests.support.servers import KafkaServer
 
@@ -18,9 +18,9 @@ SCENES = 3
 
 
 @pytest.fixture
-async def here(kafka: KafkaServer, tmp_path: Path) -> AsyncIterator[Room]:
+async def fixture(kafka: KafkaServer, tmp_path: Path) -> AsyncIterator[FaultFixture]:
     """A room with a generator, whose provider takes its time."""
-    async with room(kafka, tmp_path, work_s=WORK_S) as made:
+    async with fault_fixture(kafka, tmp_path, work_s=WORK_S) as made:
         generator = made.service("generator")
         await generator.start()
         try:
@@ -29,11 +29,11 @@ async def here(kafka: KafkaServer, tmp_path: Path) -> AsyncIterator[Room]:
             await generator.kill()
 
 
-async def _running(here: Room, count: int) -> None:
+async def _running(fixture: FaultFixture, count: int) -> None:
     """Wait until so many predictions are being worked on."""
 
     async def look() -> bool | None:
-        working = [one for one in here.fake.predictions if one["status"] == "processing"]
+        working = [one for one in fixture.fake.predictions if one["status"] == "processing"]
         return len(working) == count or None
 
     await eventually(look, within_s=40, what=f"{count} predictions at work")
@@ -45,32 +45,34 @@ def _statuses(facts: list[checker.Fact], job_id: str, run: int) -> list[str]:
     return [fact["status"] for fact in calls if fact["run"] == run]
 
 
-async def test_a_newer_run_stops_the_spending_of_the_older(here: Room) -> None:
+async def test_a_newer_run_stops_the_spending_of_the_older(fixture: FaultFixture) -> None:
     """The prediction that runs is cancelled, the scenes behind it are never asked for."""
-    await here.ask(["again"], scenes=SCENES, run=1, excused="superseded")
-    await _running(here, 1)
-    here.fake.tune(work_s=0.2)
+    await fixture.request(["again"], scenes=SCENES, run=1, excused="superseded")
+    await _running(fixture, 1)
+    fixture.fake.tune(work_s=0.2)
 
-    await here.ask(["again"], scenes=SCENES, run=2)
-    await here.until_done()
+    await fixture.request(["again"], scenes=SCENES, run=2)
+    await fixture.until_done()
 
-    facts = await here.judged()
+    facts = await fixture.judged()
     assert checker.violations(facts) == []
     assert _statuses(facts, "again", 1) == ["canceled"]
     assert _statuses(facts, "again", 2) == ["succeeded"] * SCENES
 
 
-async def test_a_cancelled_job_cancels_its_prediction_and_nobody_elses(here: Room) -> None:
+async def test_a_cancelled_job_cancels_its_prediction_and_nobody_elses(
+    fixture: FaultFixture,
+) -> None:
     """It stops within the second; the neighbour in its partition is made to its end."""
-    await here.ask(["enough"], scenes=SCENES, excused="cancelled")
-    await here.ask(["neighbour"], scenes=1)
-    await _running(here, 2)
+    await fixture.request(["enough"], scenes=SCENES, excused="cancelled")
+    await fixture.request(["neighbour"], scenes=1)
+    await _running(fixture, 2)
 
-    await here.say(JobCancelled(job_id="enough", run=1, reason="enough"))
-    await _running(here, 1)
-    await here.until_done()
+    await fixture.publish(JobCancelled(job_id="enough", run=1, reason="enough"))
+    await _running(fixture, 1)
+    await fixture.until_done()
 
-    facts = await here.judged()
+    facts = await fixture.judged()
     assert checker.violations(facts) == []
     assert _statuses(facts, "enough", 1) == ["canceled"]
     assert _statuses(facts, "neighbour", 1) == ["succeeded"]

@@ -13,7 +13,7 @@ from typing_extensions import override
 
 from shared.contract.events import EVENTS, SceneRequested
 from shared.contract.topics import DLQ_SUFFIX
-from tests.e2e.pipeline_fixture import Line, running_line
+from tests.e2e.pipeline_fixture import Pipeline, running_pipeline
 from tests.faults.harness.previous_release import become_previous, known, refused, released
 from tests.support.api_fixture import TWO_SCENES
 from tests.support.processes import Service, records_of, value_of
@@ -32,20 +32,20 @@ class PreviousService(Service):
 
 
 @pytest.fixture
-async def line(
+async def pipeline(
     kafka: KafkaServer, postgres: Database, topic_prefix: str, tmp_path: Path
-) -> AsyncIterator[Line]:
+) -> AsyncIterator[Pipeline]:
     """Four services of today."""
-    async with running_line(kafka, postgres, topic_prefix, tmp_path) as running:
+    async with running_pipeline(kafka, postgres, topic_prefix, tmp_path) as running:
         yield running
 
 
 @asynccontextmanager
-async def previous(line: Line, *names: str) -> AsyncIterator[dict[str, PreviousService]]:
+async def previous(pipeline: Pipeline, *names: str) -> AsyncIterator[dict[str, PreviousService]]:
     """Services of the release before, beside those of today."""
     made = {
         name: PreviousService(
-            name, line.services[name].environment, log=line.folder / f"previous-{name}.log"
+            name, pipeline.services[name].environment, log=pipeline.folder / f"previous-{name}.log"
         )
         for name in names
     }
@@ -64,14 +64,14 @@ def _scenes(job_id: str, **more: Any) -> Iterable[dict[str, Any]]:
         yield {"job_id": job_id, "run": 1, "scene_index": index, "scene_count": 2, **scene, **more}
 
 
-async def _say(line: Line, values: Iterable[dict[str, Any]]) -> None:
+async def _say(pipeline: Pipeline, values: Iterable[dict[str, Any]]) -> None:
     """Publish bare records, as somebody else's program would."""
-    producer = AIOKafkaProducer(bootstrap_servers=line.kafka.bootstrap)
+    producer = AIOKafkaProducer(bootstrap_servers=pipeline.kafka.bootstrap)
     await producer.start()
     try:
         for value in values:
             await producer.send_and_wait(
-                line.prefix + SceneRequested.kind,
+                pipeline.prefix + SceneRequested.kind,
                 json.dumps(value).encode(),
                 key=value["job_id"].encode(),
             )
@@ -79,20 +79,20 @@ async def _say(line: Line, values: Iterable[dict[str, Any]]) -> None:
         await producer.stop()
 
 
-async def _records(line: Line) -> list[tuple[str, dict[str, Any]]]:
+async def _records(pipeline: Pipeline) -> list[tuple[str, dict[str, Any]]]:
     """Everything that was said, with its kind."""
     return [
         (kind, value_of(record))
         for kind in KINDS
-        for record in await records_of(line.kafka.bootstrap, kind, prefix=line.prefix)
+        for record in await records_of(pipeline.kafka.bootstrap, kind, prefix=pipeline.prefix)
     ]
 
 
-async def _dead_letters(line: Line) -> int:
+async def _dead_letters(pipeline: Pipeline) -> int:
     found = 0
     for kind in KINDS:
         topic = kind + DLQ_SUFFIX
-        found += len(await records_of(line.kafka.bootstrap, topic, prefix=line.prefix))
+        found += len(await records_of(pipeline.kafka.bootstrap, topic, prefix=pipeline.prefix))
     return found
 
 
@@ -101,15 +101,15 @@ def _unreadable(records: Iterable[tuple[str, dict[str, Any]]]) -> list[str]:
     return [f"{kind}: {why}" for kind, value in records for why in refused(kind, value)]
 
 
-async def test_old_and_future_events_are_worked_off_side_by_side(line: Line) -> None:
+async def test_old_and_future_events_are_worked_off_side_by_side(pipeline: Pipeline) -> None:
     """Fields that are missing have their defaults, fields that nobody knows yet are passed over."""
-    await line.generate(job_id="today", scenes=TWO_SCENES)
+    await pipeline.generate(job_id="today", scenes=TWO_SCENES)
     future = {"tempo_bpm": 90, "params": {"transition": "fade", "reverb": {"room": "hall"}}}
-    await _say(line, _scenes("old"))
-    await _say(line, _scenes("future", **future))
-    ends = {job: await line.ended(job) for job in ("today", "old", "future")}
-    records = await _records(line)
-    letters = await _dead_letters(line)
+    await _say(pipeline, _scenes("old"))
+    await _say(pipeline, _scenes("future", **future))
+    ends = {job: await pipeline.ended(job) for job in ("today", "old", "future")}
+    records = await _records(pipeline)
+    letters = await _dead_letters(pipeline)
     sys.stdout.write(
         f"events of three versions: 3 of 3 jobs completed, {len(records)} records, of which the"
         f" first release reads all that it knows, dead letters {letters}\n"
@@ -122,24 +122,24 @@ async def test_old_and_future_events_are_worked_off_side_by_side(line: Line) -> 
     assert seam["kind"] == "fade", "what is known of the future is obeyed"
 
 
-async def test_services_of_two_releases_share_the_work_and_take_it_over(line: Line) -> None:
+async def test_services_of_two_releases_share_the_work_and_take_it_over(pipeline: Pipeline) -> None:
     """In one group, each dying in turn; in the end everything was made, and nobody stumbled."""
     names = [f"job-{number}" for number in range(6)]
-    async with previous(line, "generator", "merger", "muxer") as old:
+    async with previous(pipeline, "generator", "merger", "muxer") as old:
         for name in names[:3]:
-            await line.generate(job_id=name, scenes=TWO_SCENES)
+            await pipeline.generate(job_id=name, scenes=TWO_SCENES)
         for service in ("generator", "merger", "muxer"):
-            await line.services[service].kill()
-        first = [await line.ended(name) for name in names[:3]]
+            await pipeline.services[service].kill()
+        first = [await pipeline.ended(name) for name in names[:3]]
         for name in names[3:]:
-            await line.generate(job_id=name, scenes=TWO_SCENES)
+            await pipeline.generate(job_id=name, scenes=TWO_SCENES)
         for service in ("generator", "merger", "muxer"):
-            await line.services[service].start()
+            await pipeline.services[service].start()
             await old[service].kill()
-        ends = [*first, *[await line.ended(name, within_s=180) for name in names[3:]]]
+        ends = [*first, *[await pipeline.ended(name, within_s=180) for name in names[3:]]]
         logs = "".join(service.log.read_text() for service in old.values())
-    records = await _records(line)
-    letters = await _dead_letters(line)
+    records = await _records(pipeline)
+    letters = await _dead_letters(pipeline)
     sys.stdout.write(
         f"two releases at once: {len(ends)} of {len(names)} jobs completed, {len(records)} records,"
         f" dead letters {letters}\n"

@@ -11,7 +11,7 @@ import pytest
 from shared.contract.topics import DLQ_SUFFIX
 from tests.faults.harness.ffmpeg_standin import StandIn
 from tests.faults.harness.process_probe import children, is_there, peak_mib, program_of
-from tests.faults.harness.worker_harness import MERGER, MUXER, Bench, Stage, a_bench
+from tests.faults.harness.worker_harness import MERGER, MUXER, Stage, WorkerHarness, worker_harness
 from tests.support.films import real_ffmpeg
 from tests.support.processes import eventually
 from tests.support.servers import KafkaServer
@@ -61,30 +61,32 @@ async def test_whatever_ffmpeg_does_one_job_says_so_and_the_others_go_on(
     faults = [fault for fault in FAULTS if stage in fault.of]
     met = [*faults, *([AT_FIRST] if stage is MUXER else [])]
     place = tmp_path / "scratch"
-    async with a_bench(kafka, tmp_path / "room", stage, scratch=place, **settings) as bench:
+    async with worker_harness(
+        kafka, tmp_path / "room", stage, scratch=place, **settings
+    ) as harness:
         if stage is MUXER:  # asks once, and remembers
-            await _meets(bench, tool, AT_FIRST)
-        await bench.ask("the first", seconds=TRACK_S)
-        await bench.done("the first")
-        before_mib = peak_mib(bench.service.pid)
-        hanging = await _begin_to_hang(bench, tool)
+            await _meets(harness, tool, AT_FIRST)
+        await harness.request("the first", seconds=TRACK_S)
+        await harness.done("the first")
+        before_mib = peak_mib(harness.service.pid)
+        hanging = await _begin_to_hang(harness, tool)
         for fault in faults:
-            await _meets(bench, tool, fault)
-        await _is_killed(bench, tool)
-        failure = await bench.failed("hanging")
+            await _meets(harness, tool, fault)
+        await _is_killed(harness, tool)
+        failure = await harness.failed("hanging")
         assert failure.value["retryable"], failure.value
         assert "did not end in time" in failure.value["message"]
-        await bench.at_rest()
+        await harness.at_rest()
         assert not is_there(hanging)
 
         jobs = [*(fault.name for fault in met), "killed", "hanging"]
         for job in jobs:
-            await bench.ask(job, run=2, seconds=TRACK_S)
+            await harness.request(job, run=2, seconds=TRACK_S)
         for job in jobs:
-            await bench.done(job, run=2)
-        await bench.at_rest()
-        grown_mib = peak_mib(bench.service.pid) - before_mib
-        dead = [said for said in bench.ear.said if said.topic.endswith(DLQ_SUFFIX)]
+            await harness.done(job, run=2)
+        await harness.at_rest()
+        grown_mib = peak_mib(harness.service.pid) - before_mib
+        dead = [said for said in harness.results.records if said.topic.endswith(DLQ_SUFFIX)]
 
     count = len(met) + 2
     sys.stdout.write(
@@ -96,44 +98,44 @@ async def test_whatever_ffmpeg_does_one_job_says_so_and_the_others_go_on(
     assert grown_mib < MEMORY_MIB_MAX
 
 
-async def _begin_to_hang(bench: Bench, tool: StandIn) -> int:
+async def _begin_to_hang(harness: WorkerHarness, tool: StandIn) -> int:
     """One call that never ends by itself; its process. A neighbour is done meanwhile."""
-    tool.lay("hangs", word=bench.stage.encodes)
-    await bench.ask("hanging", seconds=TRACK_S)
+    tool.lay("hangs", word=harness.stage.encodes)
+    await harness.request("hanging", seconds=TRACK_S)
     pid = await tool.taken()
-    await bench.ask("beside hanging", seconds=TRACK_S)
-    await bench.done("beside hanging")
+    await harness.request("beside hanging", seconds=TRACK_S)
+    await harness.done("beside hanging")
     if (os.cpu_count() or 1) > 1:  # as many calls at once
         assert is_there(pid), "the neighbour waited for its end"
     return pid
 
 
-async def _meets(bench: Bench, tool: StandIn, fault: Fault) -> None:
+async def _meets(harness: WorkerHarness, tool: StandIn, fault: Fault) -> None:
     """One job meets a fault and fails with its reason; its neighbour is done."""
-    tool.lay(fault.name, word=fault.met_by or bench.stage.encodes)
-    await bench.ask(fault.name, seconds=TRACK_S)
+    tool.lay(fault.name, word=fault.met_by or harness.stage.encodes)
+    await harness.request(fault.name, seconds=TRACK_S)
     await tool.taken()
-    await bench.ask(f"beside {fault.name}", seconds=TRACK_S)
-    said = (await bench.failed(fault.name)).value
+    await harness.request(f"beside {fault.name}", seconds=TRACK_S)
+    said = (await harness.failed(fault.name)).value
 
     assert fault.words in said["message"], said
     assert fault.retryable in {None, said["retryable"]}, said
-    await bench.done(f"beside {fault.name}")
+    await harness.done(f"beside {fault.name}")
 
 
-async def _is_killed(bench: Bench, tool: StandIn) -> None:
+async def _is_killed(harness: WorkerHarness, tool: StandIn) -> None:
     """SIGKILL of the real ffmpeg in the middle of its work, as the kernel does without memory."""
-    tool.lay("slow", word=bench.stage.encodes)
-    await bench.ask("killed", seconds=TRACK_S)
+    tool.lay("slow", word=harness.stage.encodes)
+    await harness.request("killed", seconds=TRACK_S)
     pid = await tool.taken()
 
     async def at_work() -> bool | None:
         return program_of(pid) == str(Path(real_ffmpeg().binary).resolve()) or None
 
     await eventually(at_work, within_s=30, what="ffmpeg in the stand-in's place")
-    assert pid in children(bench.service.pid)
+    assert pid in children(harness.service.pid)
     os.kill(pid, signal.SIGKILL)
-    said = (await bench.failed("killed")).value
+    said = (await harness.failed("killed")).value
 
     assert said["message"] == "FFmpeg merge failed: it was ended by SIGKILL"
     assert said["retryable"]

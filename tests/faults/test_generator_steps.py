@@ -8,9 +8,9 @@ import pytest
 
 from shared.storage.keys import claim_key, prediction_key
 from tests.faults.harness import checker
-from tests.faults.harness.fault_fixture import Room, report, room, together
+from tests.faults.harness.fault_fixture import FaultFixture, fault_fixture, report, together
 from tests.faults.harness.history import Fact
-from tests.faults.harness.steps import Aim, Point, gaps
+from tests.faults.harness.steps import Point, Target, gaps
 from tests.support.servers import KafkaServer
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
@@ -22,39 +22,39 @@ AT_ONCE = 8  # on two cores; a death is mostly waiting for the group to notice
 LostClaims = frozenset[tuple[str, int, int, int]]
 
 
-async def _finished(here: Room) -> list[Fact]:
+async def _finished(fixture: FaultFixture) -> list[Fact]:
     """Work off what is there with a generator as it ships; everything that happened."""
-    generator = here.service("generator")
+    generator = fixture.service("generator")
     await generator.start()
     try:
-        await here.until_done()
+        await fixture.until_done()
         assert await generator.stop() == 0
     finally:
         await generator.kill()
-    return await here.judged()
+    return await fixture.judged()
 
 
 async def _undisturbed(kafka: KafkaServer, folder: Path, lost: LostClaims) -> list[Fact]:
     """What a run brings that nothing disturbs, but that finds these claims used up."""
-    async with room(kafka, folder) as here:
+    async with fault_fixture(kafka, folder) as fixture:
         for job, run, scene, attempt in lost:
-            await here.store.put(claim_key(job, run, scene, attempt), b"{}")
-            await here.store.put(prediction_key(job, run, scene, attempt), b"")
-        await here.ask(JOBS, scenes=SCENES)
-        return await _finished(here)
+            await fixture.store.put(claim_key(job, run, scene, attempt), b"{}")
+            await fixture.store.put(prediction_key(job, run, scene, attempt), b"")
+        await fixture.request(JOBS, scenes=SCENES)
+        return await _finished(fixture)
 
 
 async def _died(kafka: KafkaServer, folder: Path, point: Point) -> list[Fact]:
     """A generator that dies at `point`, and one that finishes its work."""
-    async with room(kafka, folder) as here:
-        await here.ask(JOBS, scenes=SCENES)
-        dying = here.service("generator", at=point, aim=Aim(job_id=JOBS[0], scene=DIES_AT))
+    async with fault_fixture(kafka, folder) as fixture:
+        await fixture.request(JOBS, scenes=SCENES)
+        dying = fixture.service("generator", at=point, target=Target(job_id=JOBS[0], scene=DIES_AT))
         await dying.start()
         try:
             assert await dying.ended(within_s=60) == -signal.SIGKILL, f"{point}: {dying.log}"
         finally:
             await dying.kill()
-        return await _finished(here)
+        return await _finished(fixture)
 
 
 async def test_whatever_step_it_dies_at_the_music_is_the_same_and_paid_once(

@@ -18,7 +18,7 @@ import pytest
 from shared.contract.ids import scene_seed
 from tests.faults.harness import checker
 from tests.faults.harness.durations import long_or
-from tests.faults.harness.fault_fixture import SESSION_S, Room, report, room
+from tests.faults.harness.fault_fixture import SESSION_S, FaultFixture, fault_fixture, report
 from tests.faults.harness.forked_services import Forked
 from tests.support.processes import eventually
 from tests.support.servers import KafkaServer
@@ -37,11 +37,11 @@ DONE_S = SCENES * (WORK_S + 10)
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(long_or(long=900, short=240))]
 
 
-async def _moved(here: Room, guest: Forked, *, leaves: str) -> None:
+async def _moved(fixture: FaultFixture, guest: Forked, *, leaves: str) -> None:
     """One generator comes and goes in turn, under work; it leaves as it should, or is killed."""
     for move in range(MOVES):
         await asyncio.sleep(EVERY_S)
-        asked = len(here.fake.predictions)
+        asked = len(fixture.fake.predictions)
         assert asked < len(JOBS) * SCENES, f"there was no work left at move {move}"
         if move % 2 == 0:
             await guest.start()
@@ -51,9 +51,9 @@ async def _moved(here: Room, guest: Forked, *, leaves: str) -> None:
             await guest.kill()
 
 
-def _stalls_s(here: Room) -> list[float]:
+def _stalls_s(fixture: FaultFixture) -> list[float]:
     """Between the end of each scene at the provider and the request for the next of its job."""
-    calls = {call["input"]["seed"]: call for call in here.fake.predictions}
+    calls = {call["input"]["seed"]: call for call in fixture.fake.predictions}
     found = []
     for job in JOBS:
         scenes = [calls[scene_seed(job, 1, index, 1)] for index in range(SCENES)]
@@ -78,21 +78,21 @@ async def test_generators_that_come_and_go_charge_nothing_twice(
     kafka: KafkaServer, tmp_path: Path, leaves: str
 ) -> None:
     """Joins and leaves in the middle of scenes: charged = scenes, and all in order."""
-    async with room(kafka, tmp_path, work_s=WORK_S, partitions=4) as here:
-        stays, guest = here.service("generator"), here.service("generator", number=2)
+    async with fault_fixture(kafka, tmp_path, work_s=WORK_S, partitions=4) as fixture:
+        stays, guest = fixture.service("generator"), fixture.service("generator", number=2)
         try:
             await stays.start()
             await stays.ready()
-            await here.ask(JOBS, scenes=SCENES)
-            await _moved(here, guest, leaves=leaves)
-            await here.until_done(within_s=DONE_S)
+            await fixture.request(JOBS, scenes=SCENES)
+            await _moved(fixture, guest, leaves=leaves)
+            await fixture.until_done(within_s=DONE_S)
             for service in (stays, guest):
                 assert await service.stop() == 0
         finally:
             await stays.kill()
             await guest.kill()
-        facts = await here.judged()
-        stalls_s = _stalls_s(here)
+        facts = await fixture.judged()
+        stalls_s = _stalls_s(fixture)
 
     sys.stdout.write(f"{report(f'{MOVES} moves, {leaves}', [facts])}; {_told(stalls_s)}\n")
     assert max(stalls_s) <= STALL_S_MAX[leaves]
@@ -102,30 +102,30 @@ async def test_generators_that_come_and_go_charge_nothing_twice(
 
 async def test_without_claims_one_that_joins_pays_again(kafka: KafkaServer, tmp_path: Path) -> None:
     """It takes lanes over in the middle of their scenes: the checker sees what is paid again."""
-    async with room(kafka, tmp_path, work_s=WORK_S, partitions=4) as here:
-        stays = here.service("generator", without="claims")
-        guest = here.service("generator", number=2, without="claims")
+    async with fault_fixture(kafka, tmp_path, work_s=WORK_S, partitions=4) as fixture:
+        stays = fixture.service("generator", without="claims")
+        guest = fixture.service("generator", number=2, without="claims")
         try:
             await stays.start()
             await stays.ready()
-            await here.ask(JOBS, scenes=4)
-            await _at_work(here, len(JOBS))
+            await fixture.request(JOBS, scenes=4)
+            await _at_work(fixture, len(JOBS))
             await guest.start()
             await guest.ready()
-            await here.until_done()
+            await fixture.until_done()
         finally:
             await stays.kill()
             await guest.kill()
-        found = checker.violations(await here.judged())
+        found = checker.violations(await fixture.judged())
 
     assert found
     assert all(line.startswith("charged") for line in found)
 
 
-async def _at_work(here: Room, count: int) -> None:
+async def _at_work(fixture: FaultFixture, count: int) -> None:
     """Return when the provider works on so many."""
 
     async def look() -> bool | None:
-        return here.fake.running == count or None
+        return fixture.fake.running == count or None
 
     await eventually(look, within_s=60, what=f"{count} predictions at work")

@@ -143,7 +143,7 @@ async def _asked(wave: Wave, publisher: Publisher) -> None:
         await asyncio.gather(*(say(job, index) for job in wave.jobs()))
 
 
-class Ear:
+class SegmentConsumer:
     """Hears every segment once, and when it was said."""
 
     def __init__(self, kafka: KafkaSettings) -> None:
@@ -176,11 +176,11 @@ class Ear:
         return {job: self._last_ms[job] for job in jobs}
 
 
-async def _took_s(wave: Wave, publisher: Publisher, ear: Ear) -> list[float]:
+async def _took_s(wave: Wave, publisher: Publisher, segments: SegmentConsumer) -> list[float]:
     """From the first record of the wave to the last segment of each job that is measured."""
     began_ms = SystemClock().now().timestamp() * 1000
     await _asked(wave, publisher)
-    done_ms = await ear.done_ms(wave.done())
+    done_ms = await segments.done_ms(wave.done())
     return [(done_ms[job] - began_ms) / 1000 for job in wave.healthy()]
 
 
@@ -217,10 +217,10 @@ async def test_poison_in_one_of_many_jobs_leaves_the_others_alone(
     await publisher.start()
     took: dict[bool, list[float]] = {False: [], True: []}
     try:
-        async with _generator(told, tmp_path / "store"), Ear(told) as ear:
-            await _took_s(warm, publisher, ear)
+        async with _generator(told, tmp_path / "store"), SegmentConsumer(told) as segments:
+            await _took_s(warm, publisher, segments)
             for wave in waves:
-                took[wave.is_poisoned] += await _took_s(wave, publisher, ear)
+                took[wave.is_poisoned] += await _took_s(wave, publisher, segments)
     finally:
         await publisher.stop()
 

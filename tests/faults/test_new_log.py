@@ -10,7 +10,7 @@ from aiokafka.errors import IllegalStateError
 from services.api.database import Connection, offsets
 from services.api.projection.consumer import ProjectionConsumer
 from services.api.runs.resume import resume
-from tests.support.api_fixture import TWO_SCENES, EdgeLine, edge_line
+from tests.support.api_fixture import TWO_SCENES, ApiFixture, api_fixture
 from tests.support.servers import Database
 
 pytestmark = pytest.mark.integration
@@ -48,48 +48,48 @@ class Regrouped:
 
 
 @pytest.fixture
-async def line(postgres: Database, store_folder: Path) -> AsyncIterator[EdgeLine]:
+async def fixture(postgres: Database, store_folder: Path) -> AsyncIterator[ApiFixture]:
     """The edge on a new database."""
-    async with edge_line(await postgres(), store_folder) as line:
-        yield line
+    async with api_fixture(await postgres(), store_folder) as fixture:
+        yield fixture
 
 
 @pytest.mark.parametrize("left", [{PLACE, OTHER}, {PLACE}, set()], ids=["all", "one", "none"])
 async def test_unfinished_runs_are_asked_for_again_though_the_group_regroups_meanwhile(
-    line: EdgeLine, left: set[TopicPartition]
+    fixture: ApiFixture, left: set[TopicPartition]
 ) -> None:
     """The offset is set back and the requests are in the outbox, in one transaction."""
-    await line.post(job_id="open", scenes=TWO_SCENES)
-    await line.rows("DELETE FROM outbox")  # published, on a log that is gone
-    async with line.edge.database.transaction() as connection:
+    await fixture.post(job_id="open", scenes=TWO_SCENES)
+    await fixture.rows("DELETE FROM outbox")  # published, on a log that is gone
+    async with fixture.edge.database.transaction() as connection:
         await offsets.stored(connection, "1", [tuple(PLACE)])
         await offsets.advance(connection, "1", tuple(PLACE), start=0, end=2)
 
     async def log_is_new(connection: Connection) -> None:
-        await resume(connection, clock=line.edge.clock, log=line.edge.log)
+        await resume(connection, clock=fixture.edge.clock, log=fixture.edge.log)
 
     projector = ProjectionConsumer(
-        database=line.edge.database,
-        applier=line.applier,
-        settings=line.edge.settings,
+        database=fixture.edge.database,
+        applier=fixture.applier,
+        settings=fixture.edge.settings,
         log_is_new=log_is_new,
-        log=line.edge.log,
+        log=fixture.edge.log,
     )
     consumer = Regrouped(left=left)
     projector._consumer = consumer
     projector._unsought = {PLACE, OTHER}
     await projector._seek()
 
-    stood = await line.rows("SELECT next_offset FROM projection_offsets WHERE partition = 0")
-    waiting = await line.rows("SELECT key FROM outbox")
+    stood = await fixture.rows("SELECT next_offset FROM projection_offsets WHERE partition = 0")
+    waiting = await fixture.rows("SELECT key FROM outbox")
     assert stood == [{"next_offset": 0}]
     assert waiting == [{"key": b"open"}] * 2
     assert consumer.sought == dict.fromkeys(left, 0)
 
 
-async def test_a_reset_that_cannot_be_followed_by_the_requests_is_none(line: EdgeLine) -> None:
+async def test_a_reset_that_cannot_be_followed_by_the_requests_is_none(fixture: ApiFixture) -> None:
     """It dies in between, or PostgreSQL goes away: the next look finds the log new again."""
-    async with line.edge.database.transaction() as connection:
+    async with fixture.edge.database.transaction() as connection:
         await offsets.stored(connection, "1", [tuple(PLACE)])
         await offsets.advance(connection, "1", tuple(PLACE), start=0, end=2)
 
@@ -97,16 +97,16 @@ async def test_a_reset_that_cannot_be_followed_by_the_requests_is_none(line: Edg
         raise RuntimeError("as if killed")
 
     projector = ProjectionConsumer(
-        database=line.edge.database,
-        applier=line.applier,
-        settings=line.edge.settings,
+        database=fixture.edge.database,
+        applier=fixture.applier,
+        settings=fixture.edge.settings,
         log_is_new=dies,
-        log=line.edge.log,
+        log=fixture.edge.log,
     )
     projector._consumer = Regrouped(left={PLACE, OTHER})
     projector._unsought = {PLACE, OTHER}
     with pytest.raises(RuntimeError):
         await projector._seek()
 
-    stood = await line.rows("SELECT next_offset FROM projection_offsets WHERE partition = 0")
+    stood = await fixture.rows("SELECT next_offset FROM projection_offsets WHERE partition = 0")
     assert stood == [{"next_offset": 2}]

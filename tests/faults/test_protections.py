@@ -19,10 +19,10 @@ from shared.contract.ids import scene_seed
 from shared.contract.topics import GENERATOR_GROUP
 from shared.kafka.codec import Record, encode
 from tests.faults.harness import checker, history
-from tests.faults.harness.fault_fixture import Room, composed_once, room
+from tests.faults.harness.fault_fixture import FaultFixture, composed_once, fault_fixture
 from tests.faults.harness.history import Fact, Recorder
 from tests.faults.harness.removed_protections import lacking
-from tests.support.api_fixture import EdgeLine, edge_line
+from tests.support.api_fixture import ApiFixture, api_fixture
 from tests.support.event_builders import a_scene
 from tests.support.processes import eventually
 from tests.support.servers import Database, KafkaServer
@@ -36,31 +36,31 @@ STITCHED = VideoStitched.kind
 
 async def _dies_after_asking(kafka: KafkaServer, folder: Path, without: str | None) -> list[Fact]:
     """It asked for a scene, and dies; the next one comes to the same scene."""
-    async with room(kafka, folder) as here:
-        dying = here.service("generator", without=without)
-        next_one = here.service("generator", number=2, without=without)
-        here.fake.tune(work_s=4.0)
+    async with fault_fixture(kafka, folder) as fixture:
+        dying = fixture.service("generator", without=without)
+        next_one = fixture.service("generator", number=2, without=without)
+        fixture.fake.tune(work_s=4.0)
         try:
             await dying.start()
-            await here.ask(["asked"], scenes=1)
-            await _at_work(here)
+            await fixture.request(["asked"], scenes=1)
+            await _at_work(fixture)
             await asyncio.sleep(1)
             dying.send(signal.SIGKILL)
             assert await dying.ended(within_s=10) == -signal.SIGKILL
             await next_one.start()
-            await here.until_done()
+            await fixture.until_done()
             assert await next_one.stop() == 0
         finally:
             await dying.kill()
             await next_one.kill()
-        return await here.judged()
+        return await fixture.judged()
 
 
-async def _at_work(here: Room) -> None:
+async def _at_work(fixture: FaultFixture) -> None:
     """Return when the provider works on something."""
 
     async def asked() -> bool | None:
-        return here.fake.running == 1 or None
+        return fixture.fake.running == 1 or None
 
     await eventually(asked, within_s=40, what="a prediction at work")
 
@@ -86,33 +86,33 @@ async def _dies_behind_a_slow_scene(
             go_on.wait(HELD_S_MAX)
         return composed_once(request, source)
 
-    async with room(kafka, folder, compose=held) as here:
-        dying = here.service("generator", without=without)
-        next_one = here.service("generator", number=2, without=without)
+    async with fault_fixture(kafka, folder, compose=held) as fixture:
+        dying = fixture.service("generator", without=without)
+        next_one = fixture.service("generator", number=2, without=without)
         try:
             await dying.start()
-            await here.ask(["slow"], scenes=1)
-            await _at_work(here)
-            await here.ask(["quick", "nimble"], scenes=1)
-            await here.until_said(2)
+            await fixture.request(["slow"], scenes=1)
+            await _at_work(fixture)
+            await fixture.request(["quick", "nimble"], scenes=1)
+            await fixture.until_published(2)
             if without is None:
                 await asyncio.sleep(COMMITS_S)
             else:
-                await here.until_committed(GENERATOR_GROUP, SceneRequested.kind)
+                await fixture.until_committed(GENERATOR_GROUP, SceneRequested.kind)
             dying.send(signal.SIGKILL)
             assert await dying.ended(within_s=10) == -signal.SIGKILL
             go_on.set()
             await next_one.start()
             await next_one.ready()
-            await here.ask(["last"], scenes=1)
-            await here.until_said(3 if without else 4)
-            await here.until_committed(GENERATOR_GROUP, SceneRequested.kind)
+            await fixture.request(["last"], scenes=1)
+            await fixture.until_published(3 if without else 4)
+            await fixture.until_committed(GENERATOR_GROUP, SceneRequested.kind)
             assert await next_one.stop() == 0
         finally:
             go_on.set()
             await dying.kill()
             await next_one.kill()
-        return await here.judged()
+        return await fixture.judged()
 
 
 @pytest.mark.parametrize("without", [None, "acks"])
@@ -135,19 +135,19 @@ async def _goes_behind_a_dead_letter(
     kafka: KafkaServer, folder: Path, without: str | None
 ) -> list[Fact]:
     """A scene too early cannot be worked off; then the run comes again, as a repeat brings it."""
-    async with room(kafka, folder) as here:
-        generator = here.service("generator", without=without)
-        here.history.wanted("spoilt", scene_count=3, excused=checker.POISON)
+    async with fault_fixture(kafka, folder) as fixture:
+        generator = fixture.service("generator", without=without)
+        fixture.history.wanted("spoilt", scene_count=3, excused=checker.POISON)
         try:
             await generator.start()
             for index in (0, 2, 1, 2):
-                await here.say(a_scene(index, count=3, job_id="spoilt", duration_s=1.7))
-            await here.ask(["neighbour"], scenes=2)
-            await here.until_done()
+                await fixture.publish(a_scene(index, count=3, job_id="spoilt", duration_s=1.7))
+            await fixture.request(["neighbour"], scenes=2)
+            await fixture.until_done()
             assert await generator.stop() == 0
         finally:
             await generator.kill()
-        return await here.judged()
+        return await fixture.judged()
 
 
 @pytest.mark.parametrize("without", [None, "parking"])
@@ -184,7 +184,7 @@ def _batches() -> list[Batch]:
     ]
 
 
-async def _rows(line: EdgeLine, path: Path) -> list[Fact]:
+async def _rows(fixture: ApiFixture, path: Path) -> list[Fact]:
     """What the database holds in the end, as facts."""
     recorder = Recorder(path)
     asked = {
@@ -193,25 +193,25 @@ async def _rows(line: EdgeLine, path: Path) -> list[Fact]:
         "jobs": "SELECT job_id AS name, run AS held FROM jobs",
     }
     for table, query in asked.items():
-        for row in await line.rows(query):
+        for row in await fixture.rows(query):
             recorder.row(table, row["name"], {"held": row["held"]})
     return history.read(path)
 
 
 async def _projected(url: str, folder: Path, *, zombies: int) -> list[Fact]:
     """A projector applies two batches; each zombie that thaws then, the first one again."""
-    async with edge_line(url, folder / "store") as line:
-        async with line.edge.database.transaction() as connection:
+    async with api_fixture(url, folder / "store") as fixture:
+        async with fixture.edge.database.transaction() as connection:
             await offsets.stored(connection, "1", [(STITCHED, 0)])
         first, second = _batches()
         for batch in (first, second):
-            await line.applier.apply(batch)
+            await fixture.applier.apply(batch)
         for _ in range(zombies):
             try:
-                await line.applier.apply(first)
+                await fixture.applier.apply(first)
             except StaleBatchError:
                 continue
-        return await _rows(line, folder / "history.jsonl")
+        return await _rows(fixture, folder / "history.jsonl")
 
 
 @pytest.mark.parametrize("without", [None, "compare-and-set"])

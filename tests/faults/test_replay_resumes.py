@@ -14,7 +14,7 @@ import pytest
 from shared.contract.events import SceneDelayed
 from tests.faults.harness.durations import SEED
 from tests.faults.harness.killable_servers import KilledKafka, a_folder
-from tests.support.operator_commands import OperatorGround, operator_ground
+from tests.support.operator_commands import OperatorFixture, operator_fixture
 from tests.support.processes import eventually
 from tests.support.run_builders import a_delay
 from tests.support.servers import Database, KafkaServer
@@ -34,17 +34,17 @@ def delays(count: int) -> list[SceneDelayed]:
 
 
 @pytest.fixture
-async def ground(
+async def fixture(
     kafka: KafkaServer, postgres: Database, topic_prefix: str, store_folder: Path
-) -> AsyncIterator[OperatorGround]:
+) -> AsyncIterator[OperatorFixture]:
     """The servers, and no service."""
-    async with operator_ground(kafka.bootstrap, postgres, topic_prefix, store_folder) as ground:
-        yield ground
+    async with operator_fixture(kafka.bootstrap, postgres, topic_prefix, store_folder) as fixture:
+        yield fixture
 
 
-async def check(ground: OperatorGround, count: int) -> None:
+async def check(fixture: OperatorFixture, count: int) -> None:
     """Every record was said again once, where it lay and in its order."""
-    log = await ground.log(TOPIC)
+    log = await fixture.log(TOPIC)
     origins = [one for one in log if one.header("replay-id") is None]
     copies = [one for one in log if one.header("replay-id") is not None]
     named = Counter(one.header("replay-origin") for one in copies)
@@ -56,44 +56,44 @@ async def check(ground: OperatorGround, count: int) -> None:
         assert first == again
 
 
-async def copied(ground: OperatorGround) -> int:
+async def copied(fixture: OperatorFixture) -> int:
     """How far the audit says that it is."""
-    rows = await ground.line.rows(
+    rows = await fixture.api.rows(
         "SELECT (progress->>'copied')::integer AS copied FROM operator_actions ORDER BY id DESC"
     )
     return rows[0]["copied"] or 0 if rows else 0
 
 
-async def begun(ground: OperatorGround) -> None:
+async def begun(fixture: OperatorFixture) -> None:
     """Wait until it says records again."""
-    before = await copied(ground)
+    before = await copied(fixture)
 
     async def look() -> bool | None:
-        return await copied(ground) > before or None
+        return await copied(fixture) > before or None
 
     await eventually(look, within_s=60, what="records said again")
 
 
 async def test_killed_at_random_and_interrupted_it_goes_on_where_it_stopped(
-    ground: OperatorGround,
+    fixture: OperatorFixture,
 ) -> None:
     """Ctrl-C once, SIGKILL four times, then to its end; and a fast one for the figure."""
     chance = random.Random(SEED)
-    await ground.say_all(delays(RECORDS))
+    await fixture.publish_all(delays(RECORDS))
     codes = []
     for number in [signal.SIGINT, *[signal.SIGKILL] * 4]:
-        process = await ground.start(*WORDS, "--rate", "1200")
-        await begun(ground)
+        process = await fixture.start(*WORDS, "--rate", "1200")
+        await begun(fixture)
         await asyncio.sleep(chance.uniform(0, 1.0))
         assert process.returncode is None, await process.communicate()
         process.send_signal(number)
         codes.append(await process.wait())
-    halfway = len([one for one in await ground.log(TOPIC) if one.header("replay-id")])
+    halfway = len([one for one in await fixture.log(TOPIC) if one.header("replay-id")])
 
-    dry = await ground.segue(*WORDS[:2])
-    done = await ground.segue(*WORDS)
+    dry = await fixture.segue(*WORDS[:2])
+    done = await fixture.segue(*WORDS)
     began = time.monotonic()
-    twice = await ground.segue(*WORDS, "--anew")
+    twice = await fixture.segue(*WORDS, "--anew")
     took_s = time.monotonic() - began
 
     sys.stdout.write(
@@ -105,9 +105,9 @@ async def test_killed_at_random_and_interrupted_it_goes_on_where_it_stopped(
     assert (dry[1]["goes_on"], dry[1]["records"]) == (True, RECORDS)
     assert (done[0], done[1]["copied"]) == (0, RECORDS)
     assert (twice[0], twice[1]["copied"]) == (0, RECORDS)
-    rows = await ground.line.rows("SELECT id, state FROM operator_actions ORDER BY id")
+    rows = await fixture.api.rows("SELECT id, state FROM operator_actions ORDER BY id")
     assert [row["state"] for row in rows] == ["done", "done"]
-    log = [one for one in await ground.log(TOPIC) if one.header("replay-id") != str(rows[1]["id"])]
+    log = [one for one in await fixture.log(TOPIC) if one.header("replay-id") != str(rows[1]["id"])]
     assert Counter(one.header("replay-origin") for one in log if one.header("replay-id")) == {
         f"{one.topic}/{one.partition}/{one.offset}": 1
         for one in log
@@ -122,21 +122,21 @@ async def test_kafka_goes_away_in_the_middle_and_the_same_command_goes_on(
     with a_folder() as folder:
         broker = KilledKafka(folder)
         try:
-            async with operator_ground(
+            async with operator_fixture(
                 broker.bootstrap, postgres, topic_prefix, store_folder
-            ) as ground:
-                await ground.say_all(delays(3000))
-                process = await ground.start(*WORDS, "--rate", "600")
-                await begun(ground)
+            ) as fixture:
+                await fixture.publish_all(delays(3000))
+                process = await fixture.start(*WORDS, "--rate", "600")
+                await begun(fixture)
                 await broker.kill()
                 async with asyncio.timeout(120):
                     said, _ = await process.communicate()
                 await broker.start()
-                done = await ground.segue(*WORDS)
+                done = await fixture.segue(*WORDS)
 
                 assert process.returncode == 3, said
                 assert b"goes on where this stopped" in said
                 assert (done[0], done[1]["goes_on"], done[1]["copied"]) == (0, True, 3000)
-                await check(ground, 3000)
+                await check(fixture, 3000)
         finally:
             broker.stop()

@@ -25,7 +25,7 @@ from shared.storage.filesystem import FolderStore
 from shared.telemetry.log import logger_of
 from tests.faults.harness.durations import SEED
 from tests.support.event_builders import a_scene
-from tests.support.operator_commands import OperatorGround, operator_ground
+from tests.support.operator_commands import OperatorFixture, operator_fixture
 from tests.support.processes import eventually, value_of
 from tests.support.servers import Database, KafkaServer
 
@@ -37,12 +37,12 @@ KILLS = 3
 
 
 @pytest.fixture
-async def ground(
+async def fixture(
     kafka: KafkaServer, postgres: Database, topic_prefix: str, store_folder: Path
-) -> AsyncIterator[OperatorGround]:
+) -> AsyncIterator[OperatorFixture]:
     """Very many parked runs, their letters in turns, the last scene of each first."""
-    async with operator_ground(kafka.bootstrap, postgres, topic_prefix, store_folder) as ground:
-        publisher = Publisher(ground.kafka, source="test", clock=SystemClock())
+    async with operator_fixture(kafka.bootstrap, postgres, topic_prefix, store_folder) as fixture:
+        publisher = Publisher(fixture.kafka, source="test", clock=SystemClock())
         await publisher.start()
         try:
             for scene in reversed(range(SCENES)):
@@ -52,7 +52,7 @@ async def ground(
         parked = ParkedRuns(FolderStore(store_folder))
         for job in range(JOBS):
             await parked.park(f"job-{job}", 1, TOPIC, reason="wrong")
-        yield ground
+        yield fixture
 
 
 def a_letter(job: int, scene: int) -> Record:
@@ -84,21 +84,21 @@ def a_letter(job: int, scene: int) -> Record:
     )
 
 
-async def copied(ground: OperatorGround) -> int:
+async def copied(fixture: OperatorFixture) -> int:
     """How far the audit says that it is."""
-    rows = await ground.line.rows(
+    rows = await fixture.api.rows(
         "SELECT (progress->>'copied')::integer AS copied FROM operator_actions ORDER BY id DESC"
     )
     return rows[0]["copied"] or 0 if rows else 0
 
 
 @asynccontextmanager
-async def a_service(ground: OperatorGround, store: FolderStore) -> AsyncIterator[list[Envelope]]:
+async def a_service(fixture: OperatorFixture, store: FolderStore) -> AsyncIterator[list[Envelope]]:
     """Somebody who reads the topic all the while, as services do; what it worked off, in order."""
     worked: list[Envelope] = []
     log, clock = logger_of("test"), SystemClock()
     limits = LaneSettings.from_environment()
-    publisher = Publisher(ground.kafka, source="generator", clock=clock)
+    publisher = Publisher(fixture.kafka, source="generator", clock=clock)
     await publisher.start()
 
     async def work(envelope: Envelope) -> None:
@@ -117,7 +117,7 @@ async def a_service(ground: OperatorGround, store: FolderStore) -> AsyncIterator
             clock=clock,
             log=log,
         ),
-        kafka=ground.kafka,
+        kafka=fixture.kafka,
         lanes=limits,
         log=log,
     )
@@ -132,12 +132,12 @@ async def a_service(ground: OperatorGround, store: FolderStore) -> AsyncIterator
 
 
 async def test_killed_at_random_it_goes_on_with_every_record_once_and_in_order(
-    ground: OperatorGround, store_folder: Path
+    fixture: OperatorFixture, store_folder: Path
 ) -> None:
     """Ctrl-C once, SIGKILL after that, then to its end, while a service works it off."""
     store = FolderStore(store_folder)
-    async with a_service(ground, store) as worked:
-        await killed_again_and_again(ground)
+    async with a_service(fixture, store) as worked:
+        await killed_again_and_again(fixture)
 
         async def all_of_it() -> bool | None:
             return len(worked) >= JOBS * SCENES or None
@@ -149,35 +149,35 @@ async def test_killed_at_random_it_goes_on_with_every_record_once_and_in_order(
         order[envelope.event.job_id].append(envelope.event.scene_index)
     assert len(order) == JOBS
     assert all(scenes == list(range(SCENES)) for scenes in order.values())
-    assert len(await ground.log(f"{TOPIC}.dlq")) == JOBS * SCENES, "none died again"
+    assert len(await fixture.log(f"{TOPIC}.dlq")) == JOBS * SCENES, "none died again"
     for job in range(JOBS):
         assert await ParkedRuns(store).state(f"job-{job}", 1, TOPIC) is None
 
 
-async def killed_again_and_again(ground: OperatorGround) -> None:
+async def killed_again_and_again(fixture: OperatorFixture) -> None:
     """The requeue, and what it left in the log; no other may take its letters meanwhile."""
     chance = random.Random(SEED)
     codes: list[int] = []
     for number in [signal.SIGINT, *[signal.SIGKILL] * KILLS]:
-        before = await copied(ground)
-        process = await ground.start(*WORDS, "--rate", "600")
+        before = await copied(fixture)
+        process = await fixture.start(*WORDS, "--rate", "600")
 
         async def goes_on(before: int = before) -> bool | None:
-            return await copied(ground) > before or None
+            return await copied(fixture) > before or None
 
         await eventually(goes_on, within_s=60, what="records put back")
         await asyncio.sleep(chance.uniform(0, 0.3))
         assert process.returncode is None, await process.communicate()
         process.send_signal(number)
         codes.append(await process.wait())
-    back = await ground.log(TOPIC)
+    back = await fixture.log(TOPIC)
     halfway = len(back)
     untouched = {f"job-{job}" for job in range(JOBS)} - {(one.key or b"").decode() for one in back}
 
-    other = await ground.segue("dlq", "requeue", "--job", min(untouched), *WORDS[3:])
-    done = await ground.segue(*WORDS)
-    twice = await ground.segue(*WORDS)
-    log = await ground.log(TOPIC)
+    other = await fixture.segue("dlq", "requeue", "--job", min(untouched), *WORDS[3:])
+    done = await fixture.segue(*WORDS)
+    twice = await fixture.segue(*WORDS)
+    log = await fixture.log(TOPIC)
 
     sys.stdout.write(f"requeue of {JOBS * SCENES}, ended {codes}, {halfway} back by then\n")
     assert codes == [130, *[-signal.SIGKILL] * KILLS]
@@ -192,5 +192,5 @@ async def killed_again_and_again(ground: OperatorGround) -> None:
     whole = [(scene, "true" if scene == SCENES - 1 else None) for scene in range(SCENES)]
     assert len(runs) == JOBS
     assert all(run == whole for run in runs.values())
-    states = await ground.line.rows("SELECT state FROM operator_actions")
+    states = await fixture.api.rows("SELECT state FROM operator_actions")
     assert states == [{"state": "done"}]

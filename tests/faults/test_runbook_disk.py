@@ -12,14 +12,14 @@ import pytest
 
 from replicate_server import ReplicateEmulator
 from shared.clock import SystemClock
-from tests.e2e.pipeline_fixture import Line, running_line
+from tests.e2e.pipeline_fixture import Pipeline, running_pipeline
 from tests.faults.harness.small_disk import SmallDisk, a_small_disk
 from tests.support.films import real_ffmpeg
 from tests.support.operator_commands import segue
 from tests.support.processes import eventually, records_of, value_of
 from tests.support.replicate_emulator import ready_made
 from tests.support.replicate_provider import a_fake, account_of
-from tests.support.runbook import Hand, addresses
+from tests.support.runbook import RunbookOperator, addresses
 from tests.support.servers import Database, KafkaServer
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
@@ -36,10 +36,10 @@ _NOISE = "nullsrc=s=128x128:r=25:d=1,geq=random(1)*255:128:128"
 
 
 @dataclass(kw_only=True)
-class House:
+class FullDiskFixture:
     """A line whose muxer has a small disk, and the provider that counts."""
 
-    line: Line
+    pipeline: Pipeline
     disk: SmallDisk
     provider: ReplicateEmulator
 
@@ -51,7 +51,7 @@ class House:
 
     async def rows(self) -> dict[str, list[str]]:
         """Every row of every job, as text."""
-        database = await asyncpg.connect(addresses(self.line)["DATABASE_URL"])
+        database = await asyncpg.connect(addresses(self.pipeline)["DATABASE_URL"])
         try:
             return {name: [str(row) for row in await database.fetch(ROWS[name])] for name in ROWS}
         finally:
@@ -59,7 +59,7 @@ class House:
 
     async def stands(self) -> dict[str, int]:
         """How many runs stand how."""
-        database = await asyncpg.connect(addresses(self.line)["DATABASE_URL"])
+        database = await asyncpg.connect(addresses(self.pipeline)["DATABASE_URL"])
         try:
             rows = await database.fetch("SELECT status, count(*) AS n FROM runs GROUP BY 1")
             return {row["status"]: row["n"] for row in rows}
@@ -76,14 +76,14 @@ class House:
 
 
 @pytest.fixture
-async def house(
+async def fixture(
     kafka: KafkaServer, postgres: Database, topic_prefix: str, tmp_path: Path
-) -> AsyncIterator[House]:
+) -> AsyncIterator[FullDiskFixture]:
     """One job at a time is muxed, on a disk that holds not much more than one film."""
     with a_small_disk(SCRATCH_MIB) as disk:
         async with (
             a_fake(0.0, compose=ready_made) as provider,
-            running_line(
+            running_pipeline(
                 kafka,
                 postgres,
                 topic_prefix,
@@ -91,37 +91,37 @@ async def house(
                 of={"muxer": {"SEGUE_SCRATCH_DIR": str(disk.folder), "SEGUE_MUX_SLOTS": "1"}},
                 SEGUE_REPLICATE_IN_FLIGHT_MAX="8",
                 **account_of(provider),
-            ) as line,
+            ) as pipeline,
         ):
-            yield House(line=line, disk=disk, provider=provider)
+            yield FullDiskFixture(pipeline=pipeline, disk=disk, provider=provider)
 
 
 async def test_a_muxer_that_failed_on_forty_jobs_for_a_full_disk_is_mended_by_the_page(
-    house: House, tmp_path: Path
+    fixture: FullDiskFixture, tmp_path: Path
 ) -> None:
     """40 of 40 videos, no call to the provider, no double row; said again, nothing changes."""
     film = await _a_film(tmp_path / "film.mp4")
-    video = await house.line.upload(film)
-    house.disk.fill(but_bytes=film.stat().st_size * 3 // 2)  # the film fits, the result does not
+    video = await fixture.pipeline.upload(film)
+    fixture.disk.fill(but_bytes=film.stat().st_size * 3 // 2)  # the film fits, the result does not
     since = SystemClock().now().strftime("%Y-%m-%dT%H:%M:%S")
     began = time.monotonic()
     for job in JOBS:
-        await _ask(house.line, job, video)
-    await house.all_are("failed")
+        await _ask(fixture.pipeline, job, video)
+    await fixture.all_are("failed")
     failed_s = time.monotonic() - began
-    calls = house.calls
+    calls = fixture.calls
 
-    operator = addresses(house.line)
-    hand = Hand("say-it-again", operator, JOB=JOBS[7], MOMENT=since)
+    operator = addresses(fixture.pipeline)
+    hand = RunbookOperator("say-it-again", operator, JOB=JOBS[7], MOMENT=since)
     await hand.does()
-    house.disk.make_room()
+    fixture.disk.make_room()
     await hand.does()
     began = time.monotonic()
     await hand.does()
-    await house.all_are("completed")
+    await fixture.all_are("completed")
     mended_s = time.monotonic() - began
     await hand.does()
-    before = await house.rows()
+    before = await fixture.rows()
     await hand.does()
     hand.done()
     code, twice = await segue(
@@ -130,20 +130,24 @@ async def test_a_muxer_that_failed_on_forty_jobs_for_a_full_disk_is_mended_by_th
     await _everything_was_read(operator)
 
     for anchor in ("is-it-well", "rows-differ-from-the-log", "the-store-fills-up"):
-        daily = Hand(anchor, operator, API=str(house.line.client.base_url).rstrip("/"))
+        daily = RunbookOperator(
+            anchor, operator, API=str(fixture.pipeline.client.base_url).rstrip("/")
+        )
         await daily.does_the_rest()
         daily.done()
-    after = await house.rows()
-    log = await records_of(house.line.kafka.bootstrap, "video.muxed", prefix=house.line.prefix)
+    after = await fixture.rows()
+    log = await records_of(
+        fixture.pipeline.kafka.bootstrap, "video.muxed", prefix=fixture.pipeline.prefix
+    )
     done = {value_of(one)["job_id"] for one in log}
     sys.stdout.write(
         f"a muxer without room: {len(JOBS)} jobs failed within {failed_s:.0f} s; mended by the"
         f" runbook, videos {len(done)} of {len(JOBS)} within {mended_s:.0f} s, calls"
-        f" {house.calls - calls}; said again: rows changed {_changed(before, after)}\n"
+        f" {fixture.calls - calls}; said again: rows changed {_changed(before, after)}\n"
     )
     assert done == set(JOBS)
     assert (code, twice["copied"], twice["already_done"]) == (0, len(JOBS), len(JOBS))
-    assert house.calls == calls == len(JOBS)
+    assert fixture.calls == calls == len(JOBS)
     assert [len(rows) for rows in after.values()] == [len(JOBS)] * len(ROWS)
     assert after == before
 
@@ -163,8 +167,8 @@ def _changed(before: Mapping[str, Sequence[str]], after: Mapping[str, Sequence[s
     return sum(len(set(before[name]) ^ set(after[name])) for name in before)
 
 
-async def _ask(line: Line, job: str, video: dict[str, Any]) -> None:
-    answer = await line.generate(
+async def _ask(pipeline: Pipeline, job: str, video: dict[str, Any]) -> None:
+    answer = await pipeline.generate(
         job_id=job, scenes=[SCENE], video=video, audio_params={"merge_with_video": True}
     )
     assert answer.status_code == 202, answer.text

@@ -10,11 +10,11 @@ import pytest
 
 from replicate_server import ReplicateEmulator
 from shared.http.server import free_ports
-from tests.e2e.pipeline_fixture import Line, running_line
+from tests.e2e.pipeline_fixture import Pipeline, running_pipeline
 from tests.faults.harness.fault_fixture import composed_once
 from tests.support.processes import eventually, records_of
 from tests.support.replicate_provider import a_fake, account_of
-from tests.support.runbook import Hand, addresses
+from tests.support.runbook import RunbookOperator, addresses
 from tests.support.servers import Database, KafkaServer
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
@@ -29,10 +29,10 @@ WAIT_S = 120.0
 
 
 @dataclass(kw_only=True)
-class House:
+class InvalidKeyFixture:
     """The line, its provider, and where the generator tells how it is."""
 
-    line: Line
+    pipeline: Pipeline
     provider: ReplicateEmulator
     generator: str
 
@@ -41,7 +41,7 @@ class House:
 
         async def look() -> bool | None:
             found = await records_of(
-                self.line.kafka.bootstrap, "segment.generated", prefix=self.line.prefix
+                self.pipeline.kafka.bootstrap, "segment.generated", prefix=self.pipeline.prefix
             )
             return len(found) >= count or None
 
@@ -51,14 +51,14 @@ class House:
         """Wait until the job says that it waits."""
 
         async def look() -> dict[str, Any] | None:
-            told = await self.line.status(job_id)
+            told = await self.pipeline.status(job_id)
             return told if told is not None and told["waiting"] else None
 
         await eventually(look, within_s=WAIT_S, what=f"{job_id} waits")
 
     async def a_night_goes_by(self) -> None:
         """Longer than a scene waits for a provider that is only busy."""
-        service = self.line.services["generator"]
+        service = self.pipeline.services["generator"]
         wanted = service.said("provider.paused") + LOOKS
 
         async def look() -> bool | None:
@@ -68,21 +68,21 @@ class House:
 
     async def restarts_with(self, key: str) -> None:
         """The operator's hand on the deployment: the new key, the service anew."""
-        service = self.line.services["generator"]
+        service = self.pipeline.services["generator"]
         assert await service.stop() == 0
         service.environment["REPLICATE_API_KEY"] = key
         await service.start()
 
 
 @pytest.fixture
-async def house(
+async def fixture(
     kafka: KafkaServer, postgres: Database, topic_prefix: str, tmp_path: Path
-) -> AsyncIterator[House]:
+) -> AsyncIterator[InvalidKeyFixture]:
     """Four services with an account; a refused key is asked about every second."""
     (port,) = free_ports(1)
     async with (
         a_fake(0.3, compose=composed_once) as provider,
-        running_line(
+        running_pipeline(
             kafka,
             postgres,
             topic_prefix,
@@ -93,55 +93,63 @@ async def house(
             SEGUE_ATTEMPTS_MAX="3",
             SEGUE_BACKOFF_MAX_S="1",
             **account_of(provider),
-        ) as line,
+        ) as pipeline,
     ):
-        yield House(line=line, provider=provider, generator=f"http://127.0.0.1:{port}")
+        yield InvalidKeyFixture(
+            pipeline=pipeline, provider=provider, generator=f"http://127.0.0.1:{port}"
+        )
 
 
-async def test_a_key_that_expired_over_night_is_mended_by_the_page(house: House) -> None:
+async def test_a_key_that_expired_over_night_is_mended_by_the_page(
+    fixture: InvalidKeyFixture,
+) -> None:
     """Given back, then replaced: every job completes, each scene charged once, none silent."""
-    operator = addresses(house.line)
+    operator = addresses(fixture.pipeline)
     for job in JOBS:
-        await house.line.generate(job_id=job, scenes=SCENES)
-    await house.made(2)
-    house.provider.revoke()
+        await fixture.pipeline.generate(job_id=job, scenes=SCENES)
+    await fixture.made(2)
+    fixture.provider.revoke()
     for job in JOBS:
-        await house.waits(job)
-    await house.line.generate(job_id="unwanted", scenes=SCENES)
-    await house.waits("unwanted")
-    await house.a_night_goes_by()
-    charged = len(house.provider.ledger.charged)
+        await fixture.waits(job)
+    await fixture.pipeline.generate(job_id="unwanted", scenes=SCENES)
+    await fixture.waits("unwanted")
+    await fixture.a_night_goes_by()
+    charged = len(fixture.provider.ledger.charged)
 
-    stuck = Hand("a-job-does-not-go-on", operator, JOB=JOBS[2])
+    stuck = RunbookOperator("a-job-does-not-go-on", operator, JOB=JOBS[2])
     await stuck.does()
     await stuck.does()
     stuck.done()
-    behind = Hand("lag", operator)
+    behind = RunbookOperator("lag", operator)
     await behind.does()
     behind.done()
-    stop = Hand("stop-a-job", operator, JOB="unwanted")
+    stop = RunbookOperator("stop-a-job", operator, JOB="unwanted")
     await stop.does()
     await stop.does()
     stop.done()
-    mend = Hand("the-provider-refuses", operator, GENERATOR=house.generator, JOB=JOBS[2])
+    mend = RunbookOperator(
+        "the-provider-refuses", operator, GENERATOR=fixture.generator, JOB=JOBS[2]
+    )
     await mend.does()
-    house.provider.restore()
+    fixture.provider.restore()
     await mend.does()
     mend.done()
-    ends = [await house.line.ended(job) for job in JOBS]
+    ends = [await fixture.pipeline.ended(job) for job in JOBS]
 
-    house.provider.tune(token="r8_" + "new" * 12)
-    await house.line.generate(job_id="morning", scenes=SCENES)
-    await house.waits("morning")
-    again = Hand("the-provider-refuses", operator, GENERATOR=house.generator, JOB="morning")
+    fixture.provider.tune(token="r8_" + "new" * 12)
+    await fixture.pipeline.generate(job_id="morning", scenes=SCENES)
+    await fixture.waits("morning")
+    again = RunbookOperator(
+        "the-provider-refuses", operator, GENERATOR=fixture.generator, JOB="morning"
+    )
     await again.does()
-    await house.restarts_with(house.provider.token)
+    await fixture.restarts_with(fixture.provider.token)
     await again.does()
     again.done()
-    ends.append(await house.line.ended("morning"))
-    paid = len(house.provider.ledger.charged)
+    ends.append(await fixture.pipeline.ended("morning"))
+    paid = len(fixture.provider.ledger.charged)
 
-    part = Hand("make-a-part-again", operator, JOB="morning")
+    part = RunbookOperator("make-a-part-again", operator, JOB="morning")
     await part.does()
     await part.does()
     part.done()
@@ -156,5 +164,5 @@ async def test_a_key_that_expired_over_night_is_mended_by_the_page(house: House)
     assert [told["audio_status"]["status"] for told in ends] == ["completed"] * len(ends)
     assert origins == ["fresh", "continued", "continued"] * len(ends)
     assert paid == scenes
-    assert len(house.provider.ledger.charged) == scenes + 1, "the one that was made again"
+    assert len(fixture.provider.ledger.charged) == scenes + 1, "the one that was made again"
     assert charged < scenes - len(SCENES)

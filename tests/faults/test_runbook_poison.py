@@ -12,10 +12,10 @@ from shared.contract.events import SceneRequested
 from shared.kafka.codec import Record, encode
 from shared.kafka.producer import Publisher
 from shared.settings import KafkaSettings
-from tests.e2e.pipeline_fixture import Line, running_line
+from tests.e2e.pipeline_fixture import Pipeline, running_pipeline
 from tests.support.event_builders import a_scene
 from tests.support.processes import eventually, records_of, value_of
-from tests.support.runbook import Hand, addresses
+from tests.support.runbook import RunbookOperator, addresses
 from tests.support.servers import Database, KafkaServer
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
@@ -52,20 +52,22 @@ def _scene(job_id: str, index: int, *, run: int = 1, count: int = SCENES) -> Sce
 
 
 @pytest.fixture
-async def line(
+async def pipeline(
     kafka: KafkaServer, postgres: Database, topic_prefix: str, tmp_path: Path
-) -> AsyncIterator[Line]:
+) -> AsyncIterator[Pipeline]:
     """Four services; all jobs lie in one partition, behind one another."""
-    async with running_line(
+    async with running_pipeline(
         kafka, postgres, topic_prefix, tmp_path, SEGUE_PARTITIONS="1"
     ) as running:
         yield running
 
 
 @pytest.fixture
-async def upstream(line: Line) -> AsyncIterator[Upstream]:
+async def upstream(pipeline: Pipeline) -> AsyncIterator[Upstream]:
     """On the line's topics."""
-    settings = KafkaSettings(bootstrap_servers=line.kafka.bootstrap, topic_prefix=line.prefix)
+    settings = KafkaSettings(
+        bootstrap_servers=pipeline.kafka.bootstrap, topic_prefix=pipeline.prefix
+    )
     publisher = Publisher(settings, source="upstream", clock=SystemClock())
     await publisher.start()
     try:
@@ -75,7 +77,7 @@ async def upstream(line: Line) -> AsyncIterator[Upstream]:
 
 
 async def test_a_poison_record_in_the_middle_of_a_job_is_mended_by_the_page(
-    line: Line, upstream: Upstream
+    pipeline: Pipeline, upstream: Upstream
 ) -> None:
     """Its neighbours never notice; what was made before it is not made again."""
     await upstream.says("before", 0, count=1)
@@ -84,26 +86,28 @@ async def test_a_poison_record_in_the_middle_of_a_job_is_mended_by_the_page(
     await upstream.says("beside", 0, count=1)
     await upstream.says("poisoned", 2, 3)
     await upstream.says("behind", 0, count=1)
-    await _letters_are(line, 3)
-    failed = await line.ended("poisoned")
-    neighbours = [await line.ended(job) for job in NEIGHBOURS]
-    place = await _place_of_the_unreadable(line)
+    await _letters_are(pipeline, 3)
+    failed = await pipeline.ended("poisoned")
+    neighbours = [await pipeline.ended(job) for job in NEIGHBOURS]
+    place = await _place_of_the_unreadable(pipeline)
 
-    hand = Hand("dead-letters", addresses(line), JOB="poisoned", PLACE=place)
+    hand = RunbookOperator("dead-letters", addresses(pipeline), JOB="poisoned", PLACE=place)
     await hand.does()
     await hand.does()
     await upstream.says("poisoned", POISONED)
-    await _letters_are(line, 4)
+    await _letters_are(pipeline, 4)
     for _ in range(5):
         await hand.does()
     hand.done()
-    ended = await line.ended("poisoned")
-    segments = await records_of(line.kafka.bootstrap, "segment.generated", prefix=line.prefix)
+    ended = await pipeline.ended("poisoned")
+    segments = await records_of(
+        pipeline.kafka.bootstrap, "segment.generated", prefix=pipeline.prefix
+    )
     made = Counter((value_of(one)["job_id"], value_of(one)["scene_index"]) for one in segments)
 
     sys.stdout.write(
         f"a poison record: {len(neighbours)} of {len(NEIGHBOURS)} neighbours in its partition"
-        f" done; requeued in order {_said_again(await _requests(line))}, segments of the job"
+        f" done; requeued in order {_said_again(await _requests(pipeline))}, segments of the job"
         f" {sum(count for (job, _), count in made.items() if job == 'poisoned')} of {SCENES}\n"
     )
     assert failed["audio_status"]["status"] == "failed"
@@ -113,12 +117,12 @@ async def test_a_poison_record_in_the_middle_of_a_job_is_mended_by_the_page(
         "fresh",
         *["continued"] * 3,
     ]
-    assert _said_again(await _requests(line)) == [POISONED, 2, 3]
+    assert _said_again(await _requests(pipeline)) == [POISONED, 2, 3]
     assert set(made.values()) == {1}
 
 
-async def _requests(line: Line) -> list[Record]:
-    return await records_of(line.kafka.bootstrap, TOPIC, prefix=line.prefix)
+async def _requests(pipeline: Pipeline) -> list[Record]:
+    return await records_of(pipeline.kafka.bootstrap, TOPIC, prefix=pipeline.prefix)
 
 
 def _said_again(requests: list[Record]) -> list[int]:
@@ -126,18 +130,18 @@ def _said_again(requests: list[Record]) -> list[int]:
     return [value_of(one)["scene_index"] for one in requests if one.header("dlq-requeue")]
 
 
-async def _letters_are(line: Line, count: int) -> None:
+async def _letters_are(pipeline: Pipeline, count: int) -> None:
     """Wait until there are so many."""
 
     async def look() -> bool | None:
-        found = await records_of(line.kafka.bootstrap, f"{TOPIC}.dlq", prefix=line.prefix)
+        found = await records_of(pipeline.kafka.bootstrap, f"{TOPIC}.dlq", prefix=pipeline.prefix)
         return len(found) >= count or None
 
     await eventually(look, within_s=WAIT_S, what=f"{count} dead letters")
 
 
-async def _place_of_the_unreadable(line: Line) -> str:
+async def _place_of_the_unreadable(pipeline: Pipeline) -> str:
     """As `segue dlq list` shows it."""
-    found = await records_of(line.kafka.bootstrap, f"{TOPIC}.dlq", prefix=line.prefix)
+    found = await records_of(pipeline.kafka.bootstrap, f"{TOPIC}.dlq", prefix=pipeline.prefix)
     [one] = [one for one in found if one.header("dlq-exception") == "UndecodableError"]
     return f"{one.topic}/{one.partition}/{one.offset}"

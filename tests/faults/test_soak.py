@@ -22,7 +22,7 @@ from shared.storage.keys import segment_key
 from tests.faults.harness.durations import long_or
 from tests.faults.harness.sampled_service import Sampled
 from tests.support.api_fixture import free_port
-from tests.support.api_service import Line
+from tests.support.api_service import ApiServiceFixture
 from tests.support.event_builders import a_scene, a_segment
 from tests.support.processes import eventually
 from tests.support.servers import Database, KafkaServer
@@ -49,9 +49,9 @@ def _stored(folder: Path, jobs: range) -> None:
             path.write_text(segment.model_dump_json())
 
 
-async def _asked(line: Line, jobs: range) -> None:
+async def _asked(fixture: ApiServiceFixture, jobs: range) -> None:
     """Every scene of these jobs, in the order of its job."""
-    publisher = Publisher(line.broker(), source="test", clock=SystemClock())
+    publisher = Publisher(fixture.broker(), source="test", clock=SystemClock())
     await publisher.start()
     try:
         for first in range(jobs.start, jobs.stop, AT_ONCE):
@@ -63,23 +63,25 @@ async def _asked(line: Line, jobs: range) -> None:
         await publisher.stop()
 
 
-async def _worked_off(line: Line, jobs: int) -> None:
+async def _worked_off(fixture: ApiServiceFixture, jobs: int) -> None:
     async def look() -> bool | None:
-        if await line.rows("SELECT 1 WHERE to_regclass('projection_offsets') IS NULL"):
+        if await fixture.rows("SELECT 1 WHERE to_regclass('projection_offsets') IS NULL"):
             return None  # the api is on its way
-        rows = await line.rows("SELECT coalesce(sum(next_offset), 0) AS n FROM projection_offsets")
+        rows = await fixture.rows(
+            "SELECT coalesce(sum(next_offset), 0) AS n FROM projection_offsets"
+        )
         return rows[0]["n"] >= jobs * EVENTS_EACH or None
 
     await eventually(look, within_s=DONE_S, what=f"{jobs * EVENTS_EACH} events projected")
 
 
 @asynccontextmanager
-async def _services(line: Line, folder: Path) -> AsyncIterator[list[Sampled]]:
+async def _services(fixture: ApiServiceFixture, folder: Path) -> AsyncIterator[list[Sampled]]:
     environment = {
-        **line.kafka.environment(),
-        "DATABASE_URL": line.url,
-        "SEGUE_TOPIC_PREFIX": line.prefix,
-        "SEGUE_STORE_DIR": str(line.folder),
+        **fixture.kafka.environment(),
+        "DATABASE_URL": fixture.url,
+        "SEGUE_TOPIC_PREFIX": fixture.prefix,
+        "SEGUE_STORE_DIR": str(fixture.folder),
         "SEGUE_API_PORT": str(free_port()),
         "SEGUE_SEGMENT_KEYS": "a secret for tests alone",
         "SEGUE_LOG_LEVEL": "warning",
@@ -124,24 +126,24 @@ async def test_nothing_grows_while_events_go_through(
     postgres: Database, kafka: KafkaServer, topic_prefix: str, store_folder: Path, tmp_path: Path
 ) -> None:
     """Every event is in the rows; then memory, handles and tasks are those of a warm process."""
-    line = Line(await postgres(), kafka, topic_prefix, store_folder)
+    fixture = ApiServiceFixture(await postgres(), kafka, topic_prefix, store_folder)
     total = WARM_JOBS + JOBS
     await asyncio.to_thread(_stored, store_folder, range(total))
-    await ensure_topics(line.broker())
+    await ensure_topics(fixture.broker())
     loop = asyncio.get_running_loop()
-    async with _services(line, tmp_path) as running:
-        await _asked(line, range(WARM_JOBS))
-        await _worked_off(line, WARM_JOBS)
+    async with _services(fixture, tmp_path) as running:
+        await _asked(fixture, range(WARM_JOBS))
+        await _worked_off(fixture, WARM_JOBS)
         await asyncio.sleep(QUIET_S)
         warm = {service.name: len(service.samples()) - 1 for service in running}
         began = loop.time()
-        await _asked(line, range(WARM_JOBS, total))
-        await _worked_off(line, total)
+        await _asked(fixture, range(WARM_JOBS, total))
+        await _worked_off(fixture, total)
         took_s = loop.time() - began
         await asyncio.sleep(QUIET_S)
-        rows = await line.rows("SELECT status, count(*) AS n FROM runs GROUP BY status")
-        scenes = await line.rows("SELECT count(*) AS n FROM scenes")
-        said = len(await line.published("segment.generated"))
+        rows = await fixture.rows("SELECT status, count(*) AS n FROM runs GROUP BY status")
+        scenes = await fixture.rows("SELECT count(*) AS n FROM scenes")
+        said = len(await fixture.published("segment.generated"))
 
     events = JOBS * EVENTS_EACH
     sys.stdout.write(f"soak of {events} events, {events / took_s:.0f}/s\n")

@@ -11,7 +11,7 @@ import pytest
 from shared.contract.events import AudioMerged, Event, SegmentGenerated, VideoMuxed
 from shared.contract.params import AudioParams, VideoRef
 from tests.faults.harness import checker
-from tests.faults.harness.fault_fixture import Room, report, room, together
+from tests.faults.harness.fault_fixture import FaultFixture, fault_fixture, report, together
 from tests.faults.harness.history import Fact
 from tests.faults.harness.steps import Point, gaps
 from tests.support.films import real_ffmpeg
@@ -49,29 +49,29 @@ MUXER = Stage(
 
 async def _undisturbed(kafka: KafkaServer, folder: Path) -> list[Fact]:
     """The whole line but the api, for one job with a film."""
-    async with room(kafka, folder) as here:
-        await _put_film(here)
-        running = [here.service(name) for name in ("generator", "merger", "muxer")]
+    async with fault_fixture(kafka, folder) as fixture:
+        await _put_film(fixture)
+        running = [fixture.service(name) for name in ("generator", "merger", "muxer")]
         try:
             for service in running:
                 await service.start()
-            await here.ask([JOB], scenes=SCENES, params=PARAMS, video=VideoRef(object=FILM))
-            await here.until_said(1, kind=VideoMuxed.kind)
+            await fixture.request([JOB], scenes=SCENES, params=PARAMS, video=VideoRef(object=FILM))
+            await fixture.until_published(1, kind=VideoMuxed.kind)
             for service in running:
                 assert await service.stop() == 0
         finally:
             for service in running:
                 await service.kill()
-        return await here.judged()
+        return await fixture.judged()
 
 
-async def _put_film(here: Room) -> None:
-    path = here.folder / "film.mp4"
+async def _put_film(fixture: FaultFixture) -> None:
+    path = fixture.folder / "film.mp4"
     source = "color=c=teal:s=64x36:r=25:d=3"
     await real_ffmpeg().run(
         ["-v", "error", "-f", "lavfi", "-i", source, "-pix_fmt", "yuv420p", path]
     )
-    await here.store.put_file(FILM, path)
+    await fixture.store.put_file(FILM, path)
 
 
 async def _died(
@@ -80,24 +80,24 @@ async def _died(
     """The stage dies at `point` on what the line had made before it; another one goes on."""
     made, facts = before
     shutil.copytree(made / "store", folder / "store", ignore=shutil.ignore_patterns(*stage.its_own))
-    async with room(kafka, folder) as here:
-        here.history.wanted(JOB, scene_count=SCENES, events=[stage.makes.kind])
+    async with fault_fixture(kafka, folder) as fixture:
+        fixture.history.wanted(JOB, scene_count=SCENES, events=[stage.makes.kind])
         for fact in facts:
             if fact["kind"] == "publish" and fact["topic"] == stage.takes.kind:
-                await here.say(stage.takes.model_validate(fact["value"]))
-        dying, next_one = here.service(stage.service, at=point), here.service(stage.service)
+                await fixture.publish(stage.takes.model_validate(fact["value"]))
+        dying, next_one = fixture.service(stage.service, at=point), fixture.service(stage.service)
         try:
             await dying.start()
             assert await dying.ended(within_s=60) == -signal.SIGKILL, f"{point}: {dying.log}"
             await next_one.start()
             await next_one.ready()
-            await here.until_said(1, kind=stage.makes.kind)
-            await here.until_committed(f"segue-{stage.service}", stage.takes.kind)
+            await fixture.until_published(1, kind=stage.makes.kind)
+            await fixture.until_committed(f"segue-{stage.service}", stage.takes.kind)
             assert await next_one.stop() == 0
         finally:
             await dying.kill()
             await next_one.kill()
-        return await here.judged()
+        return await fixture.judged()
 
 
 @pytest.mark.parametrize("stage", [MERGER, MUXER], ids=lambda stage: stage.service)

@@ -19,7 +19,7 @@ from shared.settings import StoreSettings
 from shared.storage import CHUNK_BYTES
 from shared.storage.keys import track_key
 from shared.storage.s3.store import S3Store
-from tests.e2e.pipeline_fixture import Line, running_line
+from tests.e2e.pipeline_fixture import Pipeline, running_pipeline
 from tests.faults.harness.durations import SEED, long_or
 from tests.faults.harness.flaky_wire import Fault, Wire, flaky
 from tests.faults.harness.killable_servers import KilledMinio, a_folder
@@ -222,10 +222,10 @@ async def test_of_many_creators_over_a_bad_wire_one_at_most_is_first(minio: Stor
 
 
 @asynccontextmanager
-async def _a_line(
+async def _wired_pipeline(
     kafka: KafkaServer, postgres: Database, prefix: str, folder: Path, store: StoreSettings
-) -> AsyncIterator[Line]:
-    async with running_line(
+) -> AsyncIterator[Pipeline]:
+    async with running_pipeline(
         kafka,
         postgres,
         prefix,
@@ -236,17 +236,17 @@ async def _a_line(
         MINIO_SECRET_KEY=store.secret_key.get_secret_value(),
         MINIO_BUCKET=store.bucket,
         TMPDIR=str(folder),
-    ) as line:
-        yield line
+    ) as pipeline:
+        yield pipeline
 
 
-async def _asked(line: Line, names: list[str]) -> None:
+async def _asked(pipeline: Pipeline, names: list[str]) -> None:
     """Ask for these jobs, as patiently as the answers demand."""
     for name in names:
 
         async def accepted(name: str = name) -> bool | None:
             try:
-                answer = await line.generate(job_id=name, scenes=TWO_SCENES)
+                answer = await pipeline.generate(job_id=name, scenes=TWO_SCENES)
             except httpx.TransportError:
                 return None
             assert answer.status_code in {202, 503}, answer.text
@@ -255,16 +255,16 @@ async def _asked(line: Line, names: list[str]) -> None:
         await eventually(accepted, within_s=60, what=f"{name} is accepted")
 
 
-async def _tracks(line: Line, names: list[str]) -> dict[str, bytes]:
+async def _tracks(pipeline: Pipeline, names: list[str]) -> dict[str, bytes]:
     """The track of each job, once it has one."""
     found = {}
     for name in names:
-        told = await line.ended(name, within_s=180)
+        told = await pipeline.ended(name, within_s=180)
         assert told["audio_status"]["status"] == "completed", told
 
         async def track(path: str = told["links"]["download"]) -> bytes | None:
             try:
-                answer = await line.client.get(path)
+                answer = await pipeline.client.get(path)
             except httpx.TransportError:
                 return None
             return answer.content if answer.status_code == 200 else None
@@ -289,13 +289,13 @@ async def test_a_line_over_a_bad_wire_makes_the_same_tracks(
         bucket = minio.model_copy(update={"bucket": f"flaky-{secrets.token_hex(6)}"})
         async with (
             flaky(minio.endpoint.removeprefix("http://"), weights, seed=SEED) as wire,
-            _a_line(
+            _wired_pipeline(
                 kafka, postgres, f"{topic_prefix}{weather}.", folder, through(wire, bucket)
-            ) as line,
+            ) as pipeline,
         ):
             names = [f"job-{number}" for number in range(JOBS)]
-            await _asked(line, names)
-            tracks[weather] = await _tracks(line, names)
+            await _asked(pipeline, names)
+            tracks[weather] = await _tracks(pipeline, names)
         assert list(_leftovers(folder)) == []
         befell += wire.happened
     _say(f"line over a bad wire: {JOBS} of {JOBS} jobs, seed {SEED}, befell {dict(befell)}")
@@ -316,16 +316,18 @@ async def test_a_store_that_is_killed_and_comes_back_loses_nothing(
     with a_folder() as folder:
         server = await asyncio.to_thread(KilledMinio, folder)
         try:
-            async with _a_line(kafka, postgres, topic_prefix, tmp_path, server.settings) as line:
+            async with _wired_pipeline(
+                kafka, postgres, topic_prefix, tmp_path, server.settings
+            ) as pipeline:
                 names = [f"{death}-{n}" for death in range(DEATHS) for n in range(JOBS)]
                 for death in range(DEATHS):
-                    asking = asyncio.create_task(_asked(line, names[death * JOBS :][:JOBS]))
+                    asking = asyncio.create_task(_asked(pipeline, names[death * JOBS :][:JOBS]))
                     await asyncio.sleep(0.5)
                     await server.kill()
                     await asyncio.sleep(2)
                     await server.start()
                     await asking
-                tracks = await _tracks(line, names)
+                tracks = await _tracks(pipeline, names)
             store = S3Store(server.settings)
             stored = {name: await store.get(track_key(name, 1)) for name in names}
             await store.close()

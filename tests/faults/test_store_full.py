@@ -15,7 +15,7 @@ from shared.storage import ObjectStore
 from shared.storage.filesystem import FolderStore
 from shared.storage.keys import track_key
 from shared.storage.s3.store import S3Store
-from tests.e2e.pipeline_fixture import BASE, running_line
+from tests.e2e.pipeline_fixture import BASE, running_pipeline
 from tests.faults.harness.killable_servers import KilledMinio
 from tests.faults.harness.small_disk import SmallDisk, a_small_disk
 from tests.support.api_fixture import TWO_SCENES
@@ -96,33 +96,33 @@ async def test_a_line_whose_store_is_full_waits_and_goes_on_with_room(
     """A job is done, the disk fills, jobs are accepted or told to come again, room, all done."""
     with a_small_disk(DISK_MIB) as disk:
         folder = disk.folder / "store"
-        async with running_line(
+        async with running_pipeline(
             kafka, postgres, topic_prefix, tmp_path, SEGUE_STORE_DIR=str(folder)
-        ) as line:
-            assert (await line.generate(job_id="before", scenes=TWO_SCENES)).status_code == 202
-            before = await line.ended("before")
+        ) as pipeline:
+            assert (await pipeline.generate(job_id="before", scenes=TWO_SCENES)).status_code == 202
+            before = await pipeline.ended("before")
             disk.fill()
             answers = [
-                (await line.generate(job_id=f"full-{n}", scenes=TWO_SCENES)).status_code
+                (await pipeline.generate(job_id=f"full-{n}", scenes=TWO_SCENES)).status_code
                 for n in range(3)
             ]
 
             async def said() -> bool | None:
                 disk.fill()  # somebody may have let go of a temporary file
-                return (await line.client.get("/readyz")).status_code == 503 or None
+                return (await pipeline.client.get("/readyz")).status_code == 503 or None
 
             await eventually(said, within_s=30, what="readyz says that the store is full")
-            old = await line.client.get(before["links"]["download"])
+            old = await pipeline.client.get(before["links"]["download"])
             await asyncio.sleep(3)  # what was accepted meets the full disk
             disk.make_room()
             names = [f"full-{n}" for n, status in enumerate(answers) if status == 202]
-            after = {name: await line.ended(name, within_s=180) for name in names}
+            after = {name: await pipeline.ended(name, within_s=180) for name in names}
             tracks = {}
             for name, told in after.items():
 
                 async def track(path: str = told["links"]["download"]) -> bytes | None:
                     try:
-                        answer = await line.client.get(path)
+                        answer = await pipeline.client.get(path)
                     except httpx.TransportError:
                         return None
                     return answer.content if answer.status_code == 200 else None

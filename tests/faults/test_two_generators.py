@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from tests.faults.harness import checker
-from tests.faults.harness.fault_fixture import Room, report, room, together
+from tests.faults.harness.fault_fixture import FaultFixture, fault_fixture, report, together
 from tests.faults.harness.forked_services import Forked
 from tests.faults.harness.history import Fact
-from tests.faults.harness.steps import Aim, Point, gaps
+from tests.faults.harness.steps import Point, Target, gaps
 from tests.support.servers import KafkaServer
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
@@ -29,30 +29,30 @@ SCENES = 4
 
 async def _frozen(kafka: KafkaServer, folder: Path, point: Point, *, scene: int) -> list[Fact]:
     """One generator stops at `point` for a while; the other goes on; then both do."""
-    async with room(kafka, folder, settle_s=SETTLE_S, partitions=2) as here:
-        first = here.service("generator", at=point, aim=Aim(scene=scene), freeze=True)
-        second = here.service("generator", number=2)
+    async with fault_fixture(kafka, folder, settle_s=SETTLE_S, partitions=2) as fixture:
+        first = fixture.service("generator", at=point, target=Target(scene=scene), freeze=True)
+        second = fixture.service("generator", number=2)
         try:
             await first.start()
             await first.ready()
-            await here.ask(JOBS, scenes=SCENES)
+            await fixture.request(JOBS, scenes=SCENES)
             await first.frozen(within_s=60)
-            await _thawed(here, first, second)
+            await _thawed(fixture, first, second)
             assert await first.stop() == 0
             assert await second.stop() == 0
         finally:
             await first.kill()
             await second.kill()
-        return await here.judged()
+        return await fixture.judged()
 
 
-async def _thawed(here: Room, first: Forked, second: Forked) -> None:
+async def _thawed(fixture: FaultFixture, first: Forked, second: Forked) -> None:
     """The other takes over while the first is frozen; both work off what comes after."""
     await second.start()
     await asyncio.sleep(FROZEN_S)
     first.send(signal.SIGCONT)
-    await here.ask(["late"], scenes=2)
-    await here.until_done()
+    await fixture.request(["late"], scenes=2)
+    await fixture.until_done()
 
 
 async def test_a_generator_that_thaws_pays_nothing_twice_and_says_nothing_wrong(

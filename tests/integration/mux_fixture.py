@@ -19,7 +19,7 @@ from tests.support.films import (
 UPLOAD = "uploads/film"
 
 
-class Room:
+class MuxFixture:
     """A muxer with a store of its own, whose scratch folder can be looked into."""
 
     def __init__(self, folder: Path, ffmpeg: Ffmpeg | None = None) -> None:

@@ -11,7 +11,7 @@ from services.api.projection.apply_batch import Batch, StaleBatchError
 from shared.clock import SystemClock
 from shared.errors import RetryableError
 from shared.kafka.codec import Record, encode
-from tests.support.api_fixture import EdgeLine, edge_line
+from tests.support.api_fixture import ApiFixture, api_fixture
 from tests.support.event_builders import a_segment
 from tests.support.servers import Database
 
@@ -28,13 +28,13 @@ ON_SCENES = """
 
 
 @pytest.fixture
-async def line(postgres: Database, store_folder: Path) -> AsyncIterator[EdgeLine]:
+async def fixture(postgres: Database, store_folder: Path) -> AsyncIterator[ApiFixture]:
     """The edge on a new database."""
-    async with edge_line(await postgres(), store_folder) as line:
-        yield line
+    async with api_fixture(await postgres(), store_folder) as fixture:
+        yield fixture
 
 
-async def test_of_two_projectors_every_stale_batch_is_refused(line: EdgeLine) -> None:
+async def test_of_two_projectors_every_stale_batch_is_refused(fixture: ApiFixture) -> None:
     """A zombie and its successor apply the same hundred batches: each counts once."""
     batches = []
     for offset in range(100):
@@ -46,14 +46,14 @@ async def test_of_two_projectors_every_stale_batch_is_refused(line: EdgeLine) ->
         batches.append(
             Batch(topic=record.topic, partition=0, start=offset, end=offset + 1, records=(read,))
         )
-    async with line.edge.database.transaction() as connection:
+    async with fixture.edge.database.transaction() as connection:
         await offsets.stored(connection, "1", [("segment.generated", 0)])
     outcomes = []
 
     async def project() -> None:
         for batch in batches:
             try:
-                await line.applier.apply(batch)
+                await fixture.applier.apply(batch)
                 outcomes.append((batch.start, "applied"))
             except StaleBatchError:
                 outcomes.append((batch.start, "refused"))
@@ -63,15 +63,15 @@ async def test_of_two_projectors_every_stale_batch_is_refused(line: EdgeLine) ->
     assert sorted(outcomes) == sorted(
         (number, how) for number in range(100) for how in ("applied", "refused")
     )
-    assert await line.rows("SELECT count(*) AS n FROM scenes") == [{"n": 100}]
+    assert await fixture.rows("SELECT count(*) AS n FROM scenes") == [{"n": 100}]
 
 
 async def test_a_record_that_trips_the_database_is_found_and_the_rest_is_applied(
-    line: EdgeLine,
+    fixture: ApiFixture,
 ) -> None:
     """A bug stops its record, never the topic: it becomes a dead letter with its traceback."""
-    await line.rows(TRIP)
-    await line.rows(ON_SCENES)
+    await fixture.rows(TRIP)
+    await fixture.rows(ON_SCENES)
     events = [a_segment(index, count=9) for index in (0, 7, 1)]
     records = tuple(
         Record(
@@ -83,50 +83,50 @@ async def test_a_record_that_trips_the_database_is_found_and_the_rest_is_applied
         )
         for offset, event in enumerate(events)
     )
-    async with line.edge.database.transaction() as connection:
+    async with fixture.edge.database.transaction() as connection:
         await offsets.stored(connection, "1", [("segment.generated", 0)])
-    await line.applier.apply(
+    await fixture.applier.apply(
         Batch(topic="segment.generated", partition=0, start=0, end=3, records=records)
     )
-    scenes = await line.rows("SELECT scene_index FROM scenes ORDER BY scene_index")
-    [letter] = await line.rows("SELECT topic, header_names, header_values FROM outbox")
+    scenes = await fixture.rows("SELECT scene_index FROM scenes ORDER BY scene_index")
+    [letter] = await fixture.rows("SELECT topic, header_names, header_values FROM outbox")
     headers = dict(zip(letter["header_names"], letter["header_values"], strict=True))
 
     assert [scene["scene_index"] for scene in scenes] == [0, 1]
     assert letter["topic"] == "segment.generated.dlq"
     assert b"Traceback" in headers["dlq-stack"]
-    assert await line.rows("SELECT next_offset FROM projection_offsets") == [{"next_offset": 3}]
+    assert await fixture.rows("SELECT next_offset FROM projection_offsets") == [{"next_offset": 3}]
 
 
 async def test_a_batch_that_the_database_could_not_take_is_not_half_applied(
-    line: EdgeLine,
+    fixture: ApiFixture,
 ) -> None:
     """Its rows and its offset stand or fall together."""
     [record] = [encode(a_segment(0, count=2), source="t", now=SystemClock().now())]
     read = Record(topic=record.topic, partition=7, offset=0, key=record.key, value=record.value)
     batch = Batch(topic=record.topic, partition=7, start=0, end=1, records=(read,))
-    async with line.edge.database.transaction() as connection:
+    async with fixture.edge.database.transaction() as connection:
         await offsets.stored(connection, "1", [(record.topic, 7)])
-    async with line.edge.database.transaction() as connection:
+    async with fixture.edge.database.transaction() as connection:
         await connection.execute("LOCK TABLE scenes IN ACCESS EXCLUSIVE MODE")
-        applying = asyncio.create_task(line.applier.apply(batch))
-        await _blocked(line)
-        await line.rows(
+        applying = asyncio.create_task(fixture.applier.apply(batch))
+        await _blocked(fixture)
+        await fixture.rows(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
             "WHERE wait_event_type = 'Lock' AND datname = current_database()"
         )
         with pytest.raises(RetryableError):
             await applying
 
-    assert await line.rows("SELECT job_id FROM jobs") == []
-    await line.applier.apply(batch)
-    assert await line.rows("SELECT job_id FROM jobs") == [{"job_id": "job-1"}]
+    assert await fixture.rows("SELECT job_id FROM jobs") == []
+    await fixture.applier.apply(batch)
+    assert await fixture.rows("SELECT job_id FROM jobs") == [{"job_id": "job-1"}]
 
 
-async def _blocked(line: EdgeLine) -> None:
+async def _blocked(fixture: ApiFixture) -> None:
     """Return once somebody waits for a lock."""
     async with asyncio.timeout(10):
-        while not await line.rows(
+        while not await fixture.rows(
             "SELECT 1 FROM pg_stat_activity "
             "WHERE wait_event_type = 'Lock' AND datname = current_database()"
         ):

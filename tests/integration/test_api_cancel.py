@@ -13,11 +13,11 @@ import pytest
 
 from replicate_server import ReplicateEmulator
 from shared.contract.events import JobCancelled
-from tests.e2e.pipeline_fixture import BASE, Line, running_line
-from tests.support.api_fixture import TWO_SCENES, EdgeLine, edge_line
+from tests.e2e.pipeline_fixture import BASE, Pipeline, running_pipeline
+from tests.support.api_fixture import TWO_SCENES, ApiFixture, api_fixture
 from tests.support.processes import REPOSITORY, eventually, records_of, value_of
 from tests.support.replicate_provider import a_fake, account_of
-from tests.support.run_builders import the_line
+from tests.support.run_builders import a_complete_run
 from tests.support.servers import Database, KafkaServer
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
@@ -25,87 +25,87 @@ CANCEL = "/api/v3/audio/j/cancel"
 
 
 @pytest.fixture
-async def edge(postgres: Database, store_folder: Path) -> AsyncIterator[EdgeLine]:
+async def api(postgres: Database, store_folder: Path) -> AsyncIterator[ApiFixture]:
     """The edge on a new database."""
-    async with edge_line(await postgres(), store_folder) as line:
-        yield line
+    async with api_fixture(await postgres(), store_folder) as fixture:
+        yield fixture
 
 
-async def outbox(line: EdgeLine) -> list[dict[str, Any]]:
+async def outbox(fixture: ApiFixture) -> list[dict[str, Any]]:
     """The cancellations that wait for Kafka."""
-    rows = await line.rows("SELECT value FROM outbox WHERE topic = 'job.cancelled' ORDER BY id")
+    rows = await fixture.rows("SELECT value FROM outbox WHERE topic = 'job.cancelled' ORDER BY id")
     return [json.loads(row["value"]) for row in rows]
 
 
 async def test_a_run_under_way_is_told_to_stop_behind_all_that_was_said_of_it(
-    edge: EdgeLine,
+    api: ApiFixture,
 ) -> None:
     """One record, with the reason; the status says so when the api has read it."""
-    await edge.post(job_id="j", scenes=TWO_SCENES)
+    await api.post(job_id="j", scenes=TWO_SCENES)
 
-    answer = await edge.client.post(CANCEL, params={"reason": "the film was cut anew"})
-    order = await edge.rows("SELECT topic FROM outbox ORDER BY id")
-    await edge.hear(JobCancelled(job_id="j", run=1, reason="the film was cut anew"))
-    told = await edge.status("j")
+    answer = await api.client.post(CANCEL, params={"reason": "the film was cut anew"})
+    order = await api.rows("SELECT topic FROM outbox ORDER BY id")
+    await api.apply(JobCancelled(job_id="j", run=1, reason="the film was cut anew"))
+    told = await api.status("j")
 
     assert answer.status_code == 202
     assert answer.json()["cancelling"] is True
     assert answer.json()["run"] == 1
     assert answer.json()["links"]["self"] == "/api/v3/audio/status/j"
     assert [row["topic"] for row in order] == ["scene.requested"] * 2 + ["job.cancelled"]
-    [record] = await outbox(edge)
+    [record] = await outbox(api)
     assert (record["run"], record["reason"]) == (1, "the film was cut anew")
     assert told["audio_status"]["status"] == "cancelled"
 
 
 @pytest.mark.parametrize("params", [{}, {"run": 1}, {"run": 2}])
 async def test_of_a_run_that_has_ended_there_is_nothing_to_cancel(
-    edge: EdgeLine, params: dict[str, int]
+    api: ApiFixture, params: dict[str, int]
 ) -> None:
     """200 and a word, nothing is said, and the row stays as it was."""
-    await edge.hear(*the_line())
-    before = await edge.rows("SELECT * FROM jobs")
+    await api.apply(*a_complete_run())
+    before = await api.rows("SELECT * FROM jobs")
 
-    answer = await edge.client.post("/api/v3/audio/job-1/cancel", params=params)
+    answer = await api.client.post("/api/v3/audio/job-1/cancel", params=params)
 
     assert answer.status_code == 200
     assert answer.json()["cancelling"] is False
     assert "there is n" in answer.json()["message"]
-    assert await edge.rows("SELECT * FROM jobs") == before
-    assert await outbox(edge) == []
+    assert await api.rows("SELECT * FROM jobs") == before
+    assert await outbox(api) == []
 
 
-async def test_an_older_run_is_not_cancelled_in_place_of_the_newer(edge: EdgeLine) -> None:
+async def test_an_older_run_is_not_cancelled_in_place_of_the_newer(api: ApiFixture) -> None:
     """Whoever names a run means that one."""
-    await edge.post(job_id="j", scenes=TWO_SCENES)
-    await edge.post(job_id="j", scenes=TWO_SCENES[:1])
+    await api.post(job_id="j", scenes=TWO_SCENES)
+    await api.post(job_id="j", scenes=TWO_SCENES[:1])
 
-    answer = await edge.client.post(CANCEL, params={"run": 1})
+    answer = await api.client.post(CANCEL, params={"run": 1})
 
     assert answer.status_code == 200
     assert "superseded by run 2" in answer.json()["message"]
-    assert await outbox(edge) == []
+    assert await outbox(api) == []
 
 
 async def test_a_job_that_was_stitched_and_never_asked_for_has_nothing_to_cancel(
-    edge: EdgeLine,
+    api: ApiFixture,
 ) -> None:
     """It waits to be asked."""
-    await edge.post(job_id="j", scenes=TWO_SCENES)
-    await edge.rows("DELETE FROM runs RETURNING 1")
-    await edge.rows("UPDATE jobs SET run = 0 RETURNING 1")
+    await api.post(job_id="j", scenes=TWO_SCENES)
+    await api.rows("DELETE FROM runs RETURNING 1")
+    await api.rows("UPDATE jobs SET run = 0 RETURNING 1")
 
-    answer = await edge.client.post(CANCEL)
+    answer = await api.client.post(CANCEL)
 
     assert (answer.status_code, answer.json()["run"]) == (200, 0)
     assert "no run was asked for" in answer.json()["message"]
 
 
-async def test_what_cannot_be_cancelled_is_refused_naming_it(edge: EdgeLine) -> None:
+async def test_what_cannot_be_cancelled_is_refused_naming_it(api: ApiFixture) -> None:
     """An unknown job, and parameters that are none."""
-    unknown = await edge.client.post(CANCEL)
-    wrong = await edge.client.post(CANCEL, params={"run": 0})
-    long = await edge.client.post(CANCEL, params={"reason": "x" * 501})
+    unknown = await api.client.post(CANCEL)
+    wrong = await api.client.post(CANCEL, params={"run": 0})
+    long = await api.client.post(CANCEL, params={"reason": "x" * 501})
 
     assert unknown.status_code == 404
     assert wrong.status_code == long.status_code == 422
@@ -121,15 +121,15 @@ async def replicate() -> AsyncIterator[ReplicateEmulator]:
 
 
 @pytest.fixture
-async def line(
+async def pipeline(
     kafka: KafkaServer,
     postgres: Database,
     topic_prefix: str,
     tmp_path: Path,
     replicate: ReplicateEmulator,
-) -> AsyncIterator[Line]:
+) -> AsyncIterator[Pipeline]:
     """Four services, the generator with the account of the fake."""
-    async with running_line(
+    async with running_pipeline(
         kafka,
         postgres,
         topic_prefix,
@@ -147,12 +147,12 @@ async def _at_work(replicate: ReplicateEmulator, count: int) -> None:
     await eventually(look, within_s=60, what=f"{count} predictions at work")
 
 
-async def _segue(line: Line, *words: str) -> tuple[int, dict[str, Any]]:
+async def _segue(pipeline: Pipeline, *words: str) -> tuple[int, dict[str, Any]]:
     """Run the command with the settings of the api."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "ops", *words, "--json"),
         cwd=REPOSITORY,
-        env={**os.environ, **line.services["api"].environment},  # noqa: TID251 - the child's
+        env={**os.environ, **pipeline.services["api"].environment},  # noqa: TID251 - the child's
         stdout=asyncio.subprocess.PIPE,
     )
     async with asyncio.timeout(60):
@@ -162,20 +162,20 @@ async def _segue(line: Line, *words: str) -> tuple[int, dict[str, Any]]:
 
 
 async def test_a_cancelled_run_spends_nothing_more_and_can_be_asked_for_again(
-    line: Line, replicate: ReplicateEmulator
+    pipeline: Pipeline, replicate: ReplicateEmulator
 ) -> None:
     """The prediction under way is cancelled at the provider, the next is never asked for."""
-    await line.generate(job_id="j", scenes=TWO_SCENES)
+    await pipeline.generate(job_id="j", scenes=TWO_SCENES)
     await _at_work(replicate, 1)
 
-    answer = await line.client.post(f"{BASE}/j/cancel", params={"reason": "enough"})
-    told = await line.ended("j")
+    answer = await pipeline.client.post(f"{BASE}/j/cancel", params={"reason": "enough"})
+    told = await pipeline.ended("j")
     await _at_work(replicate, 0)
-    again = await line.client.post(f"{BASE}/j/cancel")
+    again = await pipeline.client.post(f"{BASE}/j/cancel")
     calls = [one["status"] for one in replicate.predictions]
     replicate.tune(work_s=0.1)
-    await line.generate(job_id="j", scenes=TWO_SCENES)
-    anew = await line.ended("j", run=2)
+    await pipeline.generate(job_id="j", scenes=TWO_SCENES)
+    anew = await pipeline.ended("j", run=2)
 
     assert answer.status_code == 202
     assert told["audio_status"]["status"] == "cancelled"
@@ -184,30 +184,32 @@ async def test_a_cancelled_run_spends_nothing_more_and_can_be_asked_for_again(
     assert anew["audio_status"]["status"] == "completed"
 
 
-async def test_the_command_cancels_without_an_api(line: Line, replicate: ReplicateEmulator) -> None:
+async def test_the_command_cancels_without_an_api(
+    pipeline: Pipeline, replicate: ReplicateEmulator
+) -> None:
     """Dry first; then it is published by itself, and the api hears of it when it is back."""
-    await line.generate(job_id="j", scenes=TWO_SCENES)
+    await pipeline.generate(job_id="j", scenes=TWO_SCENES)
     await _at_work(replicate, 1)
-    await line.services["api"].kill()
+    await pipeline.services["api"].kill()
 
-    dry = await _segue(line, "cancel", "j")
-    silent = await records_of(line.kafka.bootstrap, "job.cancelled", prefix=line.prefix)
-    unsaid = await _segue(line, "cancel", "j", "--apply")
-    done = await _segue(line, "cancel", "j", "--apply", "--reason", "by hand")
+    dry = await _segue(pipeline, "cancel", "j")
+    silent = await records_of(pipeline.kafka.bootstrap, "job.cancelled", prefix=pipeline.prefix)
+    unsaid = await _segue(pipeline, "cancel", "j", "--apply")
+    done = await _segue(pipeline, "cancel", "j", "--apply", "--reason", "by hand")
     await _at_work(replicate, 0)
-    said = await records_of(line.kafka.bootstrap, "job.cancelled", prefix=line.prefix)
-    await line.services["api"].start()
+    said = await records_of(pipeline.kafka.bootstrap, "job.cancelled", prefix=pipeline.prefix)
+    await pipeline.services["api"].start()
 
     async def cancelled() -> bool | None:
         try:
-            told = await line.status("j")
+            told = await pipeline.status("j")
         except httpx.TransportError:
             return None
         return (told is not None and told["audio_status"]["status"] == "cancelled") or None
 
     await eventually(cancelled, within_s=60, what="the api has heard of it")
-    late = await _segue(line, "cancel", "j", "--apply", "--reason", "once more")
-    nobody = await _segue(line, "cancel", "somebody else", "--apply", "--reason", "to see")
+    late = await _segue(pipeline, "cancel", "j", "--apply", "--reason", "once more")
+    nobody = await _segue(pipeline, "cancel", "somebody else", "--apply", "--reason", "to see")
 
     assert (dry[0], dry[1]["applied"], silent) == (0, False, [])
     assert unsaid[0] == 2

@@ -11,7 +11,7 @@ from services.api.database import jobs, outbox, runs
 from services.api.settings import DefaultSettings
 from shared.contract.events import JobFailed, Origin, Stage
 from shared.pricing import PricingSettings, ReplicateAccount
-from tests.support.api_fixture import TWO_SCENES, EdgeLine, edge_line
+from tests.support.api_fixture import TWO_SCENES, ApiFixture, api_fixture
 from tests.support.event_builders import a_scene, a_segment
 from tests.support.run_builders import a_failure
 from tests.support.servers import Database
@@ -23,15 +23,15 @@ COST_USD = 0.0168
 
 
 @pytest.fixture
-async def paid(postgres: Database, store_folder: Path) -> AsyncIterator[EdgeLine]:
+async def paid(postgres: Database, store_folder: Path) -> AsyncIterator[ApiFixture]:
     """An edge whose generator asks Replicate."""
-    async with edge_line(await postgres(), store_folder, pricing=REPLICATE) as line:
-        yield line
+    async with api_fixture(await postgres(), store_folder, pricing=REPLICATE) as fixture:
+        yield fixture
 
 
-async def nothing_kept(line: EdgeLine) -> bool:
+async def nothing_kept(fixture: ApiFixture) -> bool:
     """Whether no job, run or record is there."""
-    counts = await line.rows(
+    counts = await fixture.rows(
         "SELECT (SELECT count(*) FROM jobs) + (SELECT count(*) FROM runs) + "
         "(SELECT count(*) FROM outbox) + (SELECT count(*) FROM idempotency_keys) AS n"
     )
@@ -43,14 +43,14 @@ async def test_music_made_here_is_estimated_at_nothing(
 ) -> None:
     """Made by synth."""
     pricing = PricingSettings(wanted="synth")
-    async with edge_line(await postgres(), store_folder, pricing=pricing) as line:
-        told = (await line.post(job_id="j", scenes=TWO_SCENES)).json()
+    async with api_fixture(await postgres(), store_folder, pricing=pricing) as fixture:
+        told = (await fixture.post(job_id="j", scenes=TWO_SCENES)).json()
 
     assert told["estimate"] == {"cost_usd": 0.0, "music_s": 6, "seconds": 1.2, "provider": "synth"}
     assert told["audio_status"]["estimated_duration"] == "2s"
 
 
-async def test_music_that_is_paid_for_is_estimated_before_it_is_made(paid: EdgeLine) -> None:
+async def test_music_that_is_paid_for_is_estimated_before_it_is_made(paid: ApiFixture) -> None:
     """In the first answer, in that to the same request, and in the status."""
     first = await paid.post(job_id="j", scenes=TWO_SCENES)
     again = await paid.post(job_id="j", scenes=TWO_SCENES)
@@ -69,7 +69,7 @@ async def test_music_that_is_paid_for_is_estimated_before_it_is_made(paid: EdgeL
 
 @pytest.mark.parametrize("headers", [{}, {"Idempotency-Key": "k-1"}])
 async def test_a_run_over_its_cap_is_refused_and_nothing_is_kept(
-    paid: EdgeLine, headers: dict[str, str]
+    paid: ApiFixture, headers: dict[str, str]
 ) -> None:
     """A problem that names field, estimate, cap and ways out; the key is free again."""
     body: dict[str, Any] = {"job_id": "j", "scenes": TWO_SCENES}
@@ -93,7 +93,7 @@ async def test_a_run_over_its_cap_is_refused_and_nothing_is_kept(
     assert (await ask(COST_USD)).status_code == 202
 
 
-async def test_a_refused_run_leaves_the_one_that_runs_alone(paid: EdgeLine) -> None:
+async def test_a_refused_run_leaves_the_one_that_runs_alone(paid: ApiFixture) -> None:
     """It supersedes nothing."""
     await paid.post(job_id="j", scenes=TWO_SCENES)
     refused = await paid.post(
@@ -111,19 +111,21 @@ async def test_a_run_under_way_keeps_the_price_that_was_said(
     """The api comes back with a dearer one: the same request is answered as before."""
     url, wishes = await postgres(), {"max_cost": COST_USD}
     dear = PricingSettings(wanted="replicate", replicate=ReplicateAccount(usd_per_s=1))
-    async with edge_line(url, store_folder, pricing=REPLICATE) as line:
-        first = await line.post(job_id="j", scenes=TWO_SCENES, audio_params=wishes)
-    async with edge_line(url, store_folder, pricing=dear) as line:
-        again = await line.post(job_id="j", scenes=TWO_SCENES, audio_params=wishes)
-        await line.hear(a_failure().model_copy(update={"job_id": "j"}))
-        anew = await line.post(job_id="j", scenes=TWO_SCENES, audio_params=wishes)
+    async with api_fixture(url, store_folder, pricing=REPLICATE) as fixture:
+        first = await fixture.post(job_id="j", scenes=TWO_SCENES, audio_params=wishes)
+    async with api_fixture(url, store_folder, pricing=dear) as fixture:
+        again = await fixture.post(job_id="j", scenes=TWO_SCENES, audio_params=wishes)
+        await fixture.apply(a_failure().model_copy(update={"job_id": "j"}))
+        anew = await fixture.post(job_id="j", scenes=TWO_SCENES, audio_params=wishes)
 
     assert (first.status_code, again.status_code) == (202, 202)
     assert again.json() == first.json()
     assert anew.status_code == 422
 
 
-async def test_a_run_that_ends_with_the_error_strategy_begins_over_its_cap(paid: EdgeLine) -> None:
+async def test_a_run_that_ends_with_the_error_strategy_begins_over_its_cap(
+    paid: ApiFixture,
+) -> None:
     """The generator is told both."""
     wishes = {"max_cost": 0.01, "on_max_cost": "error_strategy"}
     answer = await paid.post(job_id="j", scenes=TWO_SCENES, audio_params=wishes)
@@ -141,9 +143,9 @@ async def test_a_cap_in_the_settings_is_every_requests(
     """AUDIO_MAX_COST; a request may name its own."""
     defaults = DefaultSettings(max_cost=0.01)
     url = await postgres()
-    async with edge_line(url, store_folder, pricing=REPLICATE, defaults=defaults) as line:
-        refused = await line.post(job_id="j", scenes=TWO_SCENES)
-        own = await line.post(job_id="j", scenes=TWO_SCENES, audio_params={"max_cost": 1})
+    async with api_fixture(url, store_folder, pricing=REPLICATE, defaults=defaults) as fixture:
+        refused = await fixture.post(job_id="j", scenes=TWO_SCENES)
+        own = await fixture.post(job_id="j", scenes=TWO_SCENES, audio_params={"max_cost": 1})
 
     assert refused.status_code == 422
     assert "AUDIO_MAX_COST" in refused.json()["detail"]
@@ -156,13 +158,13 @@ async def test_a_stitched_video_over_its_cap_is_a_dead_letter_if_it_would_begin(
 ) -> None:
     """With AUTO_GENERATE_AUDIO; else it waits, and whoever asks is refused."""
     value = b'{"job_id": "up", "scenes": [{"duration_s": 9}], "audio_params": {"max_cost": 0.001}}'
-    async with edge_line(
+    async with api_fixture(
         await postgres(), store_folder, pricing=REPLICATE, auto_generate=auto
-    ) as line:
-        await line.hear_raw("video.stitched", value, key=b"up")
-        letters = await line.rows("SELECT topic, header_names, header_values FROM outbox")
-        found = await line.rows("SELECT job_id FROM jobs")
-        asked = await line.post(job_id="up")
+    ) as fixture:
+        await fixture.apply_record("video.stitched", value, key=b"up")
+        letters = await fixture.rows("SELECT topic, header_names, header_values FROM outbox")
+        found = await fixture.rows("SELECT job_id FROM jobs")
+        asked = await fixture.post(job_id="up")
 
     if not auto:
         assert (letters, found) == ([], [{"job_id": "up"}])
@@ -179,7 +181,7 @@ async def test_a_stitched_video_over_its_cap_is_a_dead_letter_if_it_would_begin(
 
 @pytest.mark.parametrize("key", ["../x", "styles/nowhere", "a" * 201])
 async def test_a_style_sample_that_is_not_there_is_told_before_anything_begins(
-    paid: EdgeLine, key: str
+    paid: ApiFixture, key: str
 ) -> None:
     """With the route that takes one in."""
     wishes = {"style_audio": {"object": key}}
@@ -190,7 +192,7 @@ async def test_a_style_sample_that_is_not_there_is_told_before_anything_begins(
     assert await nothing_kept(paid)
 
 
-async def test_a_style_sample_travels_to_the_generator(paid: EdgeLine) -> None:
+async def test_a_style_sample_travels_to_the_generator(paid: ApiFixture) -> None:
     """As a URL it is looked at there."""
     wishes = {"style_audio": "https://x.example/a.mp3", "use_cache": False}
     answer = await paid.post(job_id="j", scenes=TWO_SCENES, audio_params=wishes)
@@ -201,10 +203,10 @@ async def test_a_style_sample_travels_to_the_generator(paid: EdgeLine) -> None:
     assert b'"use_cache":false' in row["value"]
 
 
-async def test_the_status_tells_what_was_spent_and_what_was_saved(paid: EdgeLine) -> None:
+async def test_the_status_tells_what_was_spent_and_what_was_saved(paid: ApiFixture) -> None:
     """Per scene and in all; a scene that failed was not free."""
     await paid.post(job_id="job-1", scenes=[*TWO_SCENES, {"duration_s": 2.5}])
-    await paid.hear(
+    await paid.apply(
         a_segment(0, count=3, origin=Origin.CACHED, cost_usd=0.0, saved_usd=0.007),
         a_segment(1, count=3, cost_usd=0.011, generation_s=7.9),
         JobFailed(
@@ -228,26 +230,26 @@ async def test_the_status_tells_what_was_spent_and_what_was_saved(paid: EdgeLine
     assert told["estimate"]["cost_usd"] > told["cost_usd"]
 
 
-async def test_a_failure_that_knows_no_cost_does_not_forget_one(paid: EdgeLine) -> None:
+async def test_a_failure_that_knows_no_cost_does_not_forget_one(paid: ApiFixture) -> None:
     """The first word about money stays until there is a better one."""
     await paid.post(job_id="job-1", scenes=TWO_SCENES)
     costly = a_failure(stage=Stage.GENERATION, scene=0).model_copy(update={"cost_usd": 0.5})
     graver = a_failure(stage=Stage.GENERATION, scene=0).model_copy(update={"code": "d"})
-    await paid.hear(costly, graver)
+    await paid.apply(costly, graver)
 
     assert (await paid.status("job-1"))["cost_usd"] == 0.5
 
 
-async def test_a_job_that_upstream_began_has_no_estimate(paid: EdgeLine) -> None:
+async def test_a_job_that_upstream_began_has_no_estimate(paid: ApiFixture) -> None:
     """Nobody was asked; what it costs is counted all the same."""
-    await paid.hear(a_scene(0, count=2), a_segment(0, count=2, cost_usd=0.01))
+    await paid.apply(a_scene(0, count=2), a_segment(0, count=2, cost_usd=0.01))
     told = await paid.status("job-1")
 
     assert told["estimate"] is None
     assert (told["cost_usd"], told["saved_usd"]) == (0.01, None)
 
 
-async def test_an_api_works_on_while_a_newer_one_adds_columns(paid: EdgeLine) -> None:
+async def test_an_api_works_on_while_a_newer_one_adds_columns(paid: ApiFixture) -> None:
     """Its statements were prepared on the tables of before, and none asks for every column."""
 
     async def work() -> None:
@@ -264,8 +266,8 @@ async def test_an_api_works_on_while_a_newer_one_adds_columns(paid: EdgeLine) ->
     await work()
 
 
-async def _loaded(line: EdgeLine) -> None:
-    async with line.edge.database.transaction() as connection:
+async def _loaded(fixture: ApiFixture) -> None:
+    async with fixture.edge.database.transaction() as connection:
         assert set(await runs.load(connection, [("j-0", 1)])) == {("j-0", 1)}
         assert set(await jobs.lock(connection, ["j-0"])) == {"j-0"}
         assert len(await outbox.oldest(connection, count=2)) == 2

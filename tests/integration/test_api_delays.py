@@ -10,7 +10,7 @@ import structlog
 
 from services.api.database import scene_delays
 from shared.contract.events import Event, PredictionEnded, Stage, WaitCode
-from tests.support.api_fixture import EdgeLine, edge_line
+from tests.support.api_fixture import ApiFixture, api_fixture
 from tests.support.event_builders import a_scene, a_segment
 from tests.support.run_builders import a_cancel, a_delay, a_failure
 from tests.support.servers import Database
@@ -20,29 +20,31 @@ ASKED = tuple(a_scene(index, count=2) for index in range(2))
 
 
 @pytest.fixture
-async def line(postgres: Database, store_folder: Path) -> AsyncIterator[EdgeLine]:
+async def fixture(postgres: Database, store_folder: Path) -> AsyncIterator[ApiFixture]:
     """The edge on a new database."""
-    async with edge_line(await postgres(), store_folder) as line:
-        yield line
+    async with api_fixture(await postgres(), store_folder) as fixture:
+        yield fixture
 
 
-async def _shown(line: EdgeLine, *events: Event) -> dict[str, Any]:
-    await line.hear(*events)
-    return await line.status("job-1")
+async def _shown(fixture: ApiFixture, *events: Event) -> dict[str, Any]:
+    await fixture.apply(*events)
+    return await fixture.status("job-1")
 
 
-async def _pause(line: EdgeLine) -> scene_delays.ProviderPause | None:
-    async with line.edge.database.connection() as connection:
+async def _pause(fixture: ApiFixture) -> scene_delays.ProviderPause | None:
+    async with fixture.edge.database.connection() as connection:
         return await scene_delays.pause(connection)
 
 
-async def test_a_wait_is_shown_with_its_reason_and_goes_when_it_is_over(line: EdgeLine) -> None:
+async def test_a_wait_is_shown_with_its_reason_and_goes_when_it_is_over(
+    fixture: ApiFixture,
+) -> None:
     """The scene stays the one that is being made; each change has a version of its own."""
-    before = await _shown(line, *ASKED)
-    told = await _shown(line, a_delay())
-    again = await _shown(line, a_delay())
-    versions = await line.rows("SELECT version FROM jobs")
-    over = await _shown(line, a_delay(over=True))
+    before = await _shown(fixture, *ASKED)
+    told = await _shown(fixture, a_delay())
+    again = await _shown(fixture, a_delay())
+    versions = await fixture.rows("SELECT version FROM jobs")
+    over = await _shown(fixture, a_delay(over=True))
 
     assert before["waiting"] is None
     assert told["waiting"]["code"] == "provider_paused"
@@ -54,14 +56,16 @@ async def test_a_wait_is_shown_with_its_reason_and_goes_when_it_is_over(line: Ed
     assert told["audio_status"]["status"] == "processing"
     assert again == told
     assert over == before
-    assert await line.rows("SELECT version FROM jobs") == [{"version": versions[0]["version"] + 1}]
+    assert await fixture.rows("SELECT version FROM jobs") == [
+        {"version": versions[0]["version"] + 1}
+    ]
 
 
-async def test_news_of_a_prediction_changes_nothing_and_alarms_nobody(line: EdgeLine) -> None:
+async def test_news_of_a_prediction_changes_nothing_and_alarms_nobody(fixture: ApiFixture) -> None:
     """The generator looks; the api has said it, and reads it again among its topics."""
-    before = await _shown(line, *ASKED)
+    before = await _shown(fixture, *ASKED)
     with structlog.testing.capture_logs() as lines:
-        after = await _shown(line, PredictionEnded(job_id="job-1", prediction_id="p1"))
+        after = await _shown(fixture, PredictionEnded(job_id="job-1", prediction_id="p1"))
 
     assert after == before
     assert [one for one in lines if one["log_level"] != "debug"] == []
@@ -73,25 +77,25 @@ async def test_news_of_a_prediction_changes_nothing_and_alarms_nobody(line: Edge
     ids=lambda event: event.kind,
 )
 async def test_whatever_ends_the_scene_ends_the_wait_whichever_is_read_first(
-    line: EdgeLine, end: Event
+    fixture: ApiFixture, end: Event
 ) -> None:
     """The delay may be read after the end, and is nobody's pause then."""
-    first = await _shown(line, *ASKED, a_delay(), end)
-    late = await _shown(line, a_delay())
+    first = await _shown(fixture, *ASKED, a_delay(), end)
+    late = await _shown(fixture, a_delay())
 
     for told in (first, late):
         assert told["waiting"] is None
         assert [scene["waiting"] for scene in told["progress"]["scenes"]] == [None, None]
-    assert await _pause(line) is None
+    assert await _pause(fixture) is None
 
 
-async def test_a_newer_run_does_not_wait_for_what_the_older_one_did(line: EdgeLine) -> None:
+async def test_a_newer_run_does_not_wait_for_what_the_older_one_did(fixture: ApiFixture) -> None:
     """Nor does its late word reach it."""
-    await line.hear(*ASKED, a_delay(), *(a_scene(i, count=2, run=2) for i in range(2)))
-    told = await _shown(line, a_delay())
+    await fixture.apply(*ASKED, a_delay(), *(a_scene(i, count=2, run=2) for i in range(2)))
+    told = await _shown(fixture, a_delay())
 
     assert (told["run"], told["waiting"]) == (2, None)
-    assert await _pause(line) is None
+    assert await _pause(fixture) is None
 
 
 async def test_every_order_of_the_topics_leaves_the_same_rows(
@@ -103,10 +107,10 @@ async def test_every_order_of_the_topics_leaves_the_same_rows(
     for number, order in enumerate(itertools.permutations(said)):
         if number % 12:  # ten of them
             continue
-        async with edge_line(await postgres(), tmp_path / str(number)) as line:
-            await line.hear(*order)
+        async with api_fixture(await postgres(), tmp_path / str(number)) as fixture:
+            await fixture.apply(*order)
             found.append(
-                await line.rows(
+                await fixture.rows(
                     "SELECT scene_index, state, spec IS NOT NULL AS asked,"
                     " delay - 'since' AS delay FROM scenes ORDER BY scene_index"
                 )
@@ -118,23 +122,23 @@ async def test_every_order_of_the_topics_leaves_the_same_rows(
     assert found[0][1]["delay"] is not None
 
 
-async def test_the_pause_counts_who_waits_for_a_person_and_nobody_else(line: EdgeLine) -> None:
+async def test_the_pause_counts_who_waits_for_a_person_and_nobody_else(fixture: ApiFixture) -> None:
     """A busy provider is not a paused one."""
-    await line.hear(*ASKED, a_delay(code=WaitCode.PROVIDER_BUSY, reason="503"))
-    busy = await _pause(line)
-    await line.hear(a_delay())
-    paused = await _pause(line)
-    await line.hear(a_segment(0, count=2))
+    await fixture.apply(*ASKED, a_delay(code=WaitCode.PROVIDER_BUSY, reason="503"))
+    busy = await _pause(fixture)
+    await fixture.apply(a_delay())
+    paused = await _pause(fixture)
+    await fixture.apply(a_segment(0, count=2))
 
     assert busy is None
     assert paused == scene_delays.ProviderPause(reason="Replicate wants credit", scenes=1)
-    assert await _pause(line) is None
+    assert await _pause(fixture) is None
 
 
-async def test_a_restart_of_the_projection_knows_since_when_it_waits(line: EdgeLine) -> None:
+async def test_a_restart_of_the_projection_knows_since_when_it_waits(fixture: ApiFixture) -> None:
     """The view is loaded from the rows for every batch."""
-    first = await _shown(line, *ASKED, a_delay(code=WaitCode.PROVIDER_BUSY, reason="503"))
-    then = await _shown(line, a_delay())
+    first = await _shown(fixture, *ASKED, a_delay(code=WaitCode.PROVIDER_BUSY, reason="503"))
+    then = await _shown(fixture, a_delay())
 
     assert then["waiting"]["code"] == "provider_paused"
     assert then["waiting"]["since"] == first["waiting"]["since"]

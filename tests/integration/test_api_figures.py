@@ -13,7 +13,7 @@ from services.api.background.gauges import GaugeUpdater
 from services.api.database import Database as ApiDatabase
 from services.api.settings import DatabaseSettings
 from shared.clock import SystemClock
-from tests.support.api_fixture import TWO_SCENES, EdgeLine, edge_line
+from tests.support.api_fixture import TWO_SCENES, ApiFixture, api_fixture
 from tests.support.run_builders import a_failure
 from tests.support.servers import Database
 
@@ -36,17 +36,17 @@ def figure(name: str, labels: Mapping[str, str] = _NONE) -> float:
 
 
 @pytest.fixture
-async def line(postgres: Database, store_folder: Path) -> AsyncIterator[EdgeLine]:
+async def fixture(postgres: Database, store_folder: Path) -> AsyncIterator[ApiFixture]:
     """The edge on a new database."""
-    async with edge_line(await postgres(), store_folder) as line:
-        yield line
+    async with api_fixture(await postgres(), store_folder) as fixture:
+        yield fixture
 
 
-async def test_what_waits_is_counted_and_its_age_told(line: EdgeLine) -> None:
+async def test_what_waits_is_counted_and_its_age_told(fixture: ApiFixture) -> None:
     """Records of the outbox, runs by where they stand; done ones are no longer among them."""
     for job in ("one", "two"):
-        await line.post(job_id=job, scenes=TWO_SCENES)
-    meter = GaugeUpdater(database=line.edge.database, clock=Later())
+        await fixture.post(job_id=job, scenes=TWO_SCENES)
+    meter = GaugeUpdater(database=fixture.edge.database, clock=Later())
 
     await meter.look()
 
@@ -55,8 +55,8 @@ async def test_what_waits_is_counted_and_its_age_told(line: EdgeLine) -> None:
     assert figure("segue_api_runs", {"status": "submitted"}) == 2
     assert figure("segue_api_run_oldest_seconds") == pytest.approx(3600, abs=60)
 
-    await line.rows("DELETE FROM outbox")
-    await line.rows("UPDATE runs SET status = 'completed'")
+    await fixture.rows("DELETE FROM outbox")
+    await fixture.rows("UPDATE runs SET status = 'completed'")
     await meter.look()
 
     assert figure("segue_api_outbox_records") == 0
@@ -65,9 +65,9 @@ async def test_what_waits_is_counted_and_its_age_told(line: EdgeLine) -> None:
     assert figure("segue_api_run_oldest_seconds") == 0
 
 
-async def test_the_runs_that_are_not_done_are_found_by_their_index(line: EdgeLine) -> None:
+async def test_the_runs_that_are_not_done_are_found_by_their_index(fixture: ApiFixture) -> None:
     """Its condition and the query's are the same words, or every look reads every run."""
-    told = await line.rows(
+    told = await fixture.rows(
         """
         SELECT pg_get_indexdef(indexrelid) AS made FROM pg_index
         WHERE indexrelid = 'runs_unfinished'::regclass
@@ -75,7 +75,7 @@ async def test_the_runs_that_are_not_done_are_found_by_their_index(line: EdgeLin
     )
 
     assert "status <> ALL (ARRAY['completed'::text, 'failed'::text" in told[0]["made"]
-    async with line.edge.database.transaction() as connection:
+    async with fixture.edge.database.transaction() as connection:
         await connection.execute("SET LOCAL enable_seqscan = off")
         plan = await connection.fetch(
             "EXPLAIN SELECT status FROM runs"
@@ -84,7 +84,7 @@ async def test_the_runs_that_are_not_done_are_found_by_their_index(line: EdgeLin
     assert "runs_unfinished" in str(plan)
 
 
-async def test_without_postgres_nothing_is_known(line: EdgeLine) -> None:
+async def test_without_postgres_nothing_is_known(fixture: ApiFixture) -> None:
     """NaN fires no rule; zero would say that all is well."""
     nowhere = ApiDatabase(DatabaseSettings(url="postgresql://x@127.0.0.1:9/x", timeout_s=0.5))
 
@@ -92,18 +92,18 @@ async def test_without_postgres_nothing_is_known(line: EdgeLine) -> None:
 
     value = figure("segue_api_outbox_oldest_seconds")
     assert value != value  # noqa: PLR0124 - NaN is the one number that is not itself
-    await GaugeUpdater(database=line.edge.database, clock=SystemClock()).look()
+    await GaugeUpdater(database=fixture.edge.database, clock=SystemClock()).look()
     assert figure("segue_api_outbox_oldest_seconds") == 0
 
 
-async def test_a_run_is_counted_with_its_length_when_it_ends_and_once(line: EdgeLine) -> None:
+async def test_a_run_is_counted_with_its_length_when_it_ends_and_once(fixture: ApiFixture) -> None:
     """Also when its last event is said again."""
     name, failed = "segue_api_job_seconds_count", {"outcome": "failed"}
     before = figure(name, failed)
-    await line.post(job_id="job-1", scenes=TWO_SCENES)
+    await fixture.post(job_id="job-1", scenes=TWO_SCENES)
     await asyncio.sleep(0)
 
-    await line.hear(a_failure())
-    await line.hear(a_failure())
+    await fixture.apply(a_failure())
+    await fixture.apply(a_failure())
 
     assert figure(name, failed) == before + 1

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from tests.support.api_fixture import NOWHERE, TWO_SCENES, running_api
-from tests.support.api_service import Line, all_done
+from tests.support.api_service import ApiServiceFixture, all_done
 from tests.support.event_builders import a_scene, a_segment
 from tests.support.processes import eventually
 from tests.support.run_builders import a_track
@@ -23,11 +23,11 @@ GENERATE = "/api/v3/audio/generate-scenes"
 
 
 @pytest.fixture
-async def line(
+async def fixture(
     postgres: Database, kafka: KafkaServer, topic_prefix: str, store_folder: Path
-) -> Line:
+) -> ApiServiceFixture:
     """A new database, new topics, a new store."""
-    return Line(await postgres(), kafka, topic_prefix, store_folder)
+    return ApiServiceFixture(await postgres(), kafka, topic_prefix, store_folder)
 
 
 async def events_of(client: httpx.AsyncClient, path: str, **headers: str) -> list[dict[str, Any]]:
@@ -46,17 +46,17 @@ async def events_of(client: httpx.AsyncClient, path: str, **headers: str) -> lis
     return found
 
 
-async def test_followers_hear_every_change_until_the_end(line: Line) -> None:
+async def test_followers_hear_every_change_until_the_end(fixture: ApiServiceFixture) -> None:
     """Two replicas: one hears Kafka, the client follows the other; then it may resume."""
-    other = line.settings(kafka=line.broker(bootstrap_servers=NOWHERE))
-    async with running_api(line.settings()), running_api(other) as client:
+    other = fixture.settings(kafka=fixture.broker(bootstrap_servers=NOWHERE))
+    async with running_api(fixture.settings()), running_api(other) as client:
         await client.post(GENERATE, json={"job_id": "job-1", "scenes": TWO_SCENES})
         path = "/api/v3/audio/status/job-1/events"
         following = asyncio.create_task(events_of(client, path))
-        await line.say(a_segment(0, count=2), a_segment(1, count=2))
+        await fixture.publish(a_segment(0, count=2), a_segment(1, count=2))
         # a track that is read before its segments ends the stream, and they come after its end
         await eventually(partial(all_done, client, "job-1"), within_s=30, what="both are read")
-        await line.say(a_track(params=a_scene().params))
+        await fixture.publish(a_track(params=a_scene().params))
         events = await asyncio.wait_for(following, timeout=40)
         last = events[-1]["id"]
         ended = await client.get(path, headers={"Last-Event-ID": last})
@@ -70,10 +70,10 @@ async def test_followers_hear_every_change_until_the_end(line: Line) -> None:
     assert [event["id"] for event in missed] == [last]
 
 
-async def test_open_streams_do_not_hold_up_the_end(line: Line) -> None:
+async def test_open_streams_do_not_hold_up_the_end(fixture: ApiServiceFixture) -> None:
     """A follower that stays hears the end at once; the whole stop takes less than ten seconds."""
     async with httpx.AsyncClient(timeout=20) as follower, AsyncExitStack() as service:
-        client = await service.enter_async_context(running_api(line.settings()))
+        client = await service.enter_async_context(running_api(fixture.settings()))
         await client.post(GENERATE, json={"job_id": "j", "scenes": TWO_SCENES})
         path = str(client.base_url.join("/api/v3/audio/status/j/events"))
         async with follower.stream("GET", path) as stream:
@@ -89,10 +89,10 @@ async def test_open_streams_do_not_hold_up_the_end(line: Line) -> None:
     assert took_s < 10
 
 
-async def test_too_many_followers_are_told_to_come_back(line: Line) -> None:
+async def test_too_many_followers_are_told_to_come_back(fixture: ApiServiceFixture) -> None:
     """Bounded, with Retry-After."""
-    few = line.settings().limits.model_copy(update={"listeners_max": 1})
-    async with running_api(line.settings(limits=few)) as client:
+    few = fixture.settings().limits.model_copy(update={"listeners_max": 1})
+    async with running_api(fixture.settings(limits=few)) as client:
         await client.post(GENERATE, json={"job_id": "j", "scenes": TWO_SCENES})
         path = "/api/v3/audio/status/j/events"
         async with client.stream("GET", path) as first:

@@ -12,15 +12,15 @@ from services.api.runs.resume import resume_in_new_epoch
 from shared.contract.events import Origin, SceneRequested, Seam
 from shared.contract.params import AudioParams
 from shared.kafka.codec import Record
-from tests.support.api_fixture import TWO_SCENES, EdgeLine, edge_line
+from tests.support.api_fixture import TWO_SCENES, ApiFixture, api_fixture
 from tests.support.event_builders import a_scene, a_segment
 from tests.support.run_builders import (
     WITH_VIDEO,
     a_cancel,
+    a_complete_run,
     a_failure,
     a_track,
     a_video,
-    the_line,
 )
 from tests.support.servers import Database
 
@@ -28,28 +28,28 @@ pytestmark = pytest.mark.integration
 
 
 @pytest.fixture
-async def line(postgres: Database, store_folder: Path) -> AsyncIterator[EdgeLine]:
+async def fixture(postgres: Database, store_folder: Path) -> AsyncIterator[ApiFixture]:
     """The edge on a new database."""
-    async with edge_line(await postgres(), store_folder) as line:
-        yield line
+    async with api_fixture(await postgres(), store_folder) as fixture:
+        yield fixture
 
 
-async def test_the_status_tells_the_whole_line(line: EdgeLine) -> None:
+async def test_the_status_tells_the_whole_line(fixture: ApiFixture) -> None:
     """The contract's fields, the facts, and a link where there is something."""
-    await line.post(
+    await fixture.post(
         job_id="job-1",
         scenes=TWO_SCENES,
         video="https://x.example/v.mp4",
         audio_params={"merge_with_video": True},
     )
-    asked, *segments = the_line()[1:4]
-    await line.hear(asked, segments[0])
-    halfway = await line.status("job-1")
+    asked, *segments = a_complete_run()[1:4]
+    await fixture.apply(asked, segments[0])
+    halfway = await fixture.status("job-1")
     silent = a_segment(1, count=2, params=WITH_VIDEO, origin=Origin.SILENCE, reason="busy")
     seam = Seam(scene_index=1, at_samples=120_000, kind="fade")
     track = a_track().model_copy(update={"seams": (seam,), "warnings": ("quiet",)})
-    await line.hear(silent, track, a_video())
-    told = await line.status("job-1")
+    await fixture.apply(silent, track, a_video())
+    told = await fixture.status("job-1")
 
     assert halfway["audio_status"] == {
         "status": "processing",
@@ -76,10 +76,10 @@ async def test_the_status_tells_the_whole_line(line: EdgeLine) -> None:
     assert told["links"]["video"] == "/api/v3/audio/job-1/video"
 
 
-async def test_the_jobs_row_keeps_the_contracts_progress(line: EdgeLine) -> None:
+async def test_the_jobs_row_keeps_the_contracts_progress(fixture: ApiFixture) -> None:
     """audio_status, audio_generated_at, audio_size, video_with_audio."""
-    await line.hear(*the_line())
-    [row] = await line.rows("SELECT progress FROM jobs")
+    await fixture.apply(*a_complete_run())
+    [row] = await fixture.rows("SELECT progress FROM jobs")
     progress = json.loads(row["progress"])
 
     assert progress["audio_status"] == "completed"
@@ -88,21 +88,21 @@ async def test_the_jobs_row_keeps_the_contracts_progress(line: EdgeLine) -> None
     assert progress["video_with_audio"] is True
 
 
-async def test_an_upstream_that_never_calls_the_api_has_its_status(line: EdgeLine) -> None:
+async def test_an_upstream_that_never_calls_the_api_has_its_status(fixture: ApiFixture) -> None:
     """Its events make the job and the run; nothing is put into the outbox for it."""
-    await line.hear(a_scene(0, count=2), a_scene(1, count=2), a_segment(0, count=2))
-    told = await line.status("job-1")
+    await fixture.apply(a_scene(0, count=2), a_scene(1, count=2), a_segment(0, count=2))
+    told = await fixture.status("job-1")
 
     assert told["run"] == 1
     assert told["state"] == "generating"
     assert [scene["duration_s"] for scene in told["progress"]["scenes"]] == [2.5, 2.5]
-    assert await line.rows("SELECT id FROM outbox") == []
+    assert await fixture.rows("SELECT id FROM outbox") == []
 
 
-async def test_a_failed_mux_is_failed_and_the_track_stays(line: EdgeLine) -> None:
+async def test_a_failed_mux_is_failed_and_the_track_stays(fixture: ApiFixture) -> None:
     """With the reason, and the link."""
-    await line.hear(*the_line()[:5], a_failure())
-    told = await line.status("job-1")
+    await fixture.apply(*a_complete_run()[:5], a_failure())
+    told = await fixture.status("job-1")
 
     assert told["audio_status"]["status"] == "failed"
     assert told["audio_status"]["error"] == "m"
@@ -111,26 +111,26 @@ async def test_a_failed_mux_is_failed_and_the_track_stays(line: EdgeLine) -> Non
 
 
 async def test_a_newer_run_of_upstream_supersedes_and_what_the_older_still_makes_is_kept(
-    line: EdgeLine,
+    fixture: ApiFixture,
 ) -> None:
     """The status is the newer one's; what the older one finished can be had until that is done."""
-    await line.hear(*the_line()[:5])
+    await fixture.apply(*a_complete_run()[:5])
     newer = a_scene(0, count=2, run=2, params=WITH_VIDEO)
-    await line.hear(newer, *the_line()[:1], a_failure(run=1), a_video(run=1))
-    told = await line.status("job-1")
+    await fixture.apply(newer, *a_complete_run()[:1], a_failure(run=1), a_video(run=1))
+    told = await fixture.status("job-1")
 
     assert told["run"] == 2
     assert told["audio_status"]["status"] == "processing"
     assert told["progress"]["percentage"] == 0
     assert told["links"]["download"]
     assert told["links"]["video"]
-    assert await line.rows("SELECT run, status FROM runs ORDER BY run") == [
+    assert await fixture.rows("SELECT run, status FROM runs ORDER BY run") == [
         {"run": 1, "status": "completed"},
         {"run": 2, "status": "submitted"},
     ]
 
 
-async def test_two_runs_of_a_new_job_in_one_batch_are_both_kept(line: EdgeLine) -> None:
+async def test_two_runs_of_a_new_job_in_one_batch_are_both_kept(fixture: ApiFixture) -> None:
     """The older one's scenes have their rows, too."""
     events = [a_segment(0, count=2), a_scene(0, count=2), a_segment(0, count=2, run=2)]
     by_topic = [event for event in events if not isinstance(event, SceneRequested)]
@@ -144,72 +144,75 @@ async def test_two_runs_of_a_new_job_in_one_batch_are_both_kept(line: EdgeLine) 
         )
         for offset, event in enumerate(by_topic)
     )
-    async with line.edge.database.transaction() as connection:
+    async with fixture.edge.database.transaction() as connection:
         await offsets.stored(connection, "1", [("segment.generated", 0)])
-    await line.applier.apply(
+    await fixture.applier.apply(
         Batch(topic="segment.generated", partition=0, start=0, end=2, records=records)
     )
 
-    assert await line.rows("SELECT run, status FROM runs ORDER BY run") == [
+    assert await fixture.rows("SELECT run, status FROM runs ORDER BY run") == [
         {"run": 1, "status": "superseded"},
         {"run": 2, "status": "generating"},
     ]
-    assert await line.rows("SELECT count(*) AS n FROM scenes") == [{"n": 2}]
+    assert await fixture.rows("SELECT count(*) AS n FROM scenes") == [{"n": 2}]
 
 
-async def test_a_cancelled_run_says_so(line: EdgeLine) -> None:
+async def test_a_cancelled_run_says_so(fixture: ApiFixture) -> None:
     """With the reason that was given."""
-    await line.hear(a_scene(0, count=2), a_cancel())
-    told = await line.status("job-1")
+    await fixture.apply(a_scene(0, count=2), a_cancel())
+    told = await fixture.status("job-1")
 
     assert told["audio_status"]["status"] == "cancelled"
     assert told["audio_status"]["error"] == "enough"
 
 
-async def test_an_event_said_again_changes_no_row(line: EdgeLine) -> None:
+async def test_an_event_said_again_changes_no_row(fixture: ApiFixture) -> None:
     """Not even the version that followers wait for."""
-    await line.hear(*the_line())
-    before = await line.rows("SELECT * FROM jobs"), await line.rows("SELECT * FROM runs")
-    scenes = await line.rows("SELECT * FROM scenes ORDER BY scene_index")
-    await line.hear(*the_line())
+    await fixture.apply(*a_complete_run())
+    before = await fixture.rows("SELECT * FROM jobs"), await fixture.rows("SELECT * FROM runs")
+    scenes = await fixture.rows("SELECT * FROM scenes ORDER BY scene_index")
+    await fixture.apply(*a_complete_run())
 
-    assert (await line.rows("SELECT * FROM jobs"), await line.rows("SELECT * FROM runs")) == before
-    assert await line.rows("SELECT * FROM scenes ORDER BY scene_index") == scenes
+    assert (
+        await fixture.rows("SELECT * FROM jobs"),
+        await fixture.rows("SELECT * FROM runs"),
+    ) == before
+    assert await fixture.rows("SELECT * FROM scenes ORDER BY scene_index") == scenes
 
 
-async def test_an_unreadable_record_of_another_topic_is_passed_over(line: EdgeLine) -> None:
+async def test_an_unreadable_record_of_another_topic_is_passed_over(fixture: ApiFixture) -> None:
     """Its owner dead-letters it; here the offset moves on."""
-    await line.hear_raw("segment.generated", b"nonsense")
-    await line.hear(a_segment(0, count=2))
+    await fixture.apply_record("segment.generated", b"nonsense")
+    await fixture.apply(a_segment(0, count=2))
 
-    assert (await line.status("job-1"))["state"] == "generating"
-    assert await line.rows("SELECT id FROM outbox") == []
+    assert (await fixture.status("job-1"))["state"] == "generating"
+    assert await fixture.rows("SELECT id FROM outbox") == []
 
 
-async def test_a_character_that_the_database_cannot_hold_stops_nothing(line: EdgeLine) -> None:
+async def test_a_character_that_the_database_cannot_hold_stops_nothing(fixture: ApiFixture) -> None:
     """NUL is legal in JSON, and PostgreSQL has no room for it."""
-    await line.hear(
+    await fixture.apply(
         a_scene(0, count=2, description="a\x00b"),
         a_segment(0, count=2, reason="c\x00d", warnings=("e\x00",)),
         a_failure().model_copy(update={"message": "f\x00g"}),
     )
-    told = await line.status("job-1")
+    told = await fixture.status("job-1")
 
     assert told["audio_status"]["error"] == "f\ufffdg"
     assert told["progress"]["scenes"][0]["reason"] == "c\ufffdd"
 
 
-async def test_a_new_log_is_asked_again_for_what_is_unfinished_once(line: EdgeLine) -> None:
+async def test_a_new_log_is_asked_again_for_what_is_unfinished_once(fixture: ApiFixture) -> None:
     """Of finished and superseded runs nothing is said again."""
-    database, clock, log = line.edge.database, line.edge.clock, line.edge.log
-    await line.post(job_id="open", scenes=TWO_SCENES, audio_params={"prompt": "p"})
-    await line.post(job_id="open", scenes=TWO_SCENES, audio_params={"prompt": "q"})
-    await line.hear(a_scene(0, count=1, job_id="upstream"))
-    await line.hear(a_track(params=AudioParams()))
-    await line.rows("DELETE FROM outbox")
+    database, clock, log = fixture.edge.database, fixture.edge.clock, fixture.edge.log
+    await fixture.post(job_id="open", scenes=TWO_SCENES, audio_params={"prompt": "p"})
+    await fixture.post(job_id="open", scenes=TWO_SCENES, audio_params={"prompt": "q"})
+    await fixture.apply(a_scene(0, count=1, job_id="upstream"))
+    await fixture.apply(a_track(params=AudioParams()))
+    await fixture.rows("DELETE FROM outbox")
     first = await resume_in_new_epoch(database, "another log", clock=clock, log=log)
     again = await resume_in_new_epoch(database, "another log", clock=clock, log=log)
-    records = [json.loads(r["value"]) for r in await line.rows("SELECT value FROM outbox")]
+    records = [json.loads(r["value"]) for r in await fixture.rows("SELECT value FROM outbox")]
 
     assert (first, again) == (3, 0)
     assert [(r["job_id"], r["run"], r["scene_index"]) for r in records] == [

@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.support.api_fixture import TWO_SCENES, EdgeLine, edge_line, limits
+from tests.support.api_fixture import TWO_SCENES, ApiFixture, api_fixture, limits
 from tests.support.servers import Database
 
 pytestmark = pytest.mark.integration
@@ -14,10 +14,10 @@ GENERATE = "/api/v3/audio/generate-scenes"
 
 
 @pytest.fixture
-async def line(postgres: Database, store_folder: Path) -> AsyncIterator[EdgeLine]:
+async def fixture(postgres: Database, store_folder: Path) -> AsyncIterator[ApiFixture]:
     """The edge on a new database."""
-    async with edge_line(await postgres(), store_folder) as line:
-        yield line
+    async with api_fixture(await postgres(), store_folder) as fixture:
+        yield fixture
 
 
 @pytest.mark.parametrize(
@@ -54,10 +54,10 @@ async def line(postgres: Database, store_folder: Path) -> AsyncIterator[EdgeLine
     ],
 )
 async def test_a_wrong_body_is_answered_with_the_field_and_the_way_out(
-    line: EdgeLine, raw: bytes, status: int, field: str | None
+    fixture: ApiFixture, raw: bytes, status: int, field: str | None
 ) -> None:
     """Never a 500, and nothing is kept."""
-    answer = await line.client.post(
+    answer = await fixture.client.post(
         GENERATE, content=raw, headers={"Content-Type": "application/json"}
     )
     problem = answer.json()
@@ -67,12 +67,14 @@ async def test_a_wrong_body_is_answered_with_the_field_and_the_way_out(
     if field is not None:
         assert problem["errors"][0]["field"] == field
         assert problem["errors"][0]["message"]
-    assert await line.rows("SELECT job_id FROM jobs") == []
+    assert await fixture.rows("SELECT job_id FROM jobs") == []
 
 
-async def test_a_body_that_is_not_json_by_its_own_word_is_refused(line: EdgeLine) -> None:
+async def test_a_body_that_is_not_json_by_its_own_word_is_refused(fixture: ApiFixture) -> None:
     """415, and what to send."""
-    answer = await line.client.post(GENERATE, content=b"x", headers={"Content-Type": "text/plain"})
+    answer = await fixture.client.post(
+        GENERATE, content=b"x", headers={"Content-Type": "text/plain"}
+    )
 
     assert answer.status_code == 415
     assert "application/json" in answer.json()["detail"]
@@ -91,10 +93,10 @@ async def test_a_body_beyond_the_limit_is_refused_before_it_is_read(
             yield b" " * 65_536
 
     small = limits(body_bytes_max=1_000_000)
-    async with edge_line(await postgres(), store_folder, limits=small) as line:
+    async with api_fixture(await postgres(), store_folder, limits=small) as fixture:
         headers = {"Content-Type": "application/json"}
-        unannounced = await line.client.post(GENERATE, content=endless(), headers=headers)
-        announced = await line.client.post(
+        unannounced = await fixture.client.post(GENERATE, content=endless(), headers=headers)
+        announced = await fixture.client.post(
             GENERATE, content=b" ", headers={**headers, "Content-Length": "52428800"}
         )
 
@@ -104,21 +106,23 @@ async def test_a_body_beyond_the_limit_is_refused_before_it_is_read(
 
 @pytest.mark.parametrize("job_id", ["\N{MUSICAL KEYBOARD}" * 200, "a b", "ä.%~+", "..."])
 async def test_a_legal_job_id_survives_the_way_through_url_and_database(
-    line: EdgeLine, job_id: str
+    fixture: ApiFixture, job_id: str
 ) -> None:
     """Emoji, spaces, percent signs."""
-    answer = await line.post(job_id=job_id, scenes=TWO_SCENES)
-    status = await line.client.get(f"/api/v3/audio/status/{quote(job_id, safe='')}")
-    followed = await line.client.get(answer.headers["location"])
+    answer = await fixture.post(job_id=job_id, scenes=TWO_SCENES)
+    status = await fixture.client.get(f"/api/v3/audio/status/{quote(job_id, safe='')}")
+    followed = await fixture.client.get(answer.headers["location"])
 
     assert status.json()["job_id"] == followed.json()["job_id"] == job_id
 
 
 @pytest.mark.parametrize("name", ["a%2Fb", "a%00b", "a%5Cb", "%20", "x" * 201])
-async def test_an_illegal_job_id_in_a_path_is_a_clear_answer(line: EdgeLine, name: str) -> None:
+async def test_an_illegal_job_id_in_a_path_is_a_clear_answer(
+    fixture: ApiFixture, name: str
+) -> None:
     """404 or 422 as a problem, on every path that takes one."""
     for path in (f"status/{name}", f"status/{name}/events", f"{name}/download", f"{name}/video"):
-        answer = await line.client.get(f"/api/v3/audio/{path}")
+        answer = await fixture.client.get(f"/api/v3/audio/{path}")
 
         assert answer.status_code in {404, 422}
         assert answer.headers["content-type"] == "application/problem+json"

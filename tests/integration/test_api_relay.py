@@ -14,7 +14,7 @@ from services.api.database.migrate import migrate
 from shared.clock import SystemClock
 from shared.telemetry.log import logger_of
 from tests.support.api_fixture import api_settings
-from tests.support.api_service import Line
+from tests.support.api_service import ApiServiceFixture
 from tests.support.event_builders import a_scene
 from tests.support.processes import eventually
 from tests.support.servers import Database, KafkaServer
@@ -24,11 +24,11 @@ LOG = logger_of("api")
 
 
 @pytest.fixture
-async def line(
+async def fixture(
     postgres: Database, kafka: KafkaServer, topic_prefix: str, store_folder: Path
-) -> Line:
+) -> ApiServiceFixture:
     """A new database, new topics, a new store."""
-    return Line(await postgres(), kafka, topic_prefix, store_folder)
+    return ApiServiceFixture(await postgres(), kafka, topic_prefix, store_folder)
 
 
 @asynccontextmanager
@@ -44,14 +44,14 @@ async def a_database(url: str) -> AsyncIterator[ApiDatabase]:
 
 
 async def test_two_relays_publish_everything_once_and_in_the_order_of_each_job(
-    line: Line,
+    fixture: ApiServiceFixture,
 ) -> None:
     """While eight writers add runs of four jobs side by side."""
     stop = asyncio.Event()
-    async with a_database(line.url) as database, a_database(line.url) as second:
+    async with a_database(fixture.url) as database, a_database(fixture.url) as second:
         relays = [
             asyncio.create_task(
-                OutboxRelay(one, line.broker(), clock=SystemClock(), log=LOG).run(stop)
+                OutboxRelay(one, fixture.broker(), clock=SystemClock(), log=LOG).run(stop)
             )
             for one in (database, second)
         ]
@@ -68,12 +68,12 @@ async def test_two_relays_publish_everything_once_and_in_the_order_of_each_job(
         await asyncio.gather(*(write(job, first) for job in range(4) for first in (0, 10)))
 
         async def empty() -> bool | None:
-            return (await line.rows("SELECT id FROM outbox") == []) or None
+            return (await fixture.rows("SELECT id FROM outbox") == []) or None
 
         await eventually(empty, within_s=40, what="everything is published")
         stop.set()
         await asyncio.gather(*relays)
-    found = await line.published()
+    found = await fixture.published()
 
     assert len(found) == 80
     for job, order in written.items():

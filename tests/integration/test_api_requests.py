@@ -12,7 +12,7 @@ import pytest
 
 from services.api.database.migrate import migrations
 from services.api.settings import DatabaseSettings
-from tests.support.api_fixture import TWO_SCENES, EdgeLine, api_settings, edge_line
+from tests.support.api_fixture import TWO_SCENES, ApiFixture, api_fixture, api_settings
 from tests.support.event_builders import a_scene, a_segment
 from tests.support.run_builders import a_failure, a_track
 from tests.support.servers import Database
@@ -22,15 +22,15 @@ GENERATE = "/api/v3/audio/generate-scenes"
 
 
 @pytest.fixture
-async def line(postgres: Database, store_folder: Path) -> AsyncIterator[EdgeLine]:
+async def fixture(postgres: Database, store_folder: Path) -> AsyncIterator[ApiFixture]:
     """The edge on a new database."""
-    async with edge_line(await postgres(), store_folder) as line:
-        yield line
+    async with api_fixture(await postgres(), store_folder) as fixture:
+        yield fixture
 
 
-async def test_the_first_answer_is_the_contracts(line: EdgeLine) -> None:
+async def test_the_first_answer_is_the_contracts(fixture: ApiFixture) -> None:
     """Fields, values and headers; an integer job id becomes text."""
-    answer = await line.post(job_id=123, scenes=TWO_SCENES, audio_params={"fade_duration": 1.5})
+    answer = await fixture.post(job_id=123, scenes=TWO_SCENES, audio_params={"fade_duration": 1.5})
     told = answer.json()
 
     assert answer.status_code == 202
@@ -44,10 +44,12 @@ async def test_the_first_answer_is_the_contracts(line: EdgeLine) -> None:
     assert told["run"] == 1
 
 
-async def test_a_run_is_one_transaction_with_a_record_per_scene_in_order(line: EdgeLine) -> None:
+async def test_a_run_is_one_transaction_with_a_record_per_scene_in_order(
+    fixture: ApiFixture,
+) -> None:
     """Job, run, scenes and outbox."""
-    await line.post(job_id="j", scenes=TWO_SCENES, video="https://x.example/v.mp4")
-    records = await line.rows("SELECT topic, key, value FROM outbox ORDER BY id")
+    await fixture.post(job_id="j", scenes=TWO_SCENES, video="https://x.example/v.mp4")
+    records = await fixture.rows("SELECT topic, key, value FROM outbox ORDER BY id")
     values = [json.loads(record["value"]) for record in records]
 
     assert {record["topic"] for record in records} == {"scene.requested"}
@@ -59,111 +61,115 @@ async def test_a_run_is_one_transaction_with_a_record_per_scene_in_order(line: E
 
 
 async def test_the_same_request_while_it_runs_is_answered_with_the_running_run(
-    line: EdgeLine,
+    fixture: ApiFixture,
 ) -> None:
     """Nothing is made twice; what is left out comes from the job."""
-    first = await line.post(job_id="j", scenes=TWO_SCENES)
-    again = await line.post(job_id="j")
+    first = await fixture.post(job_id="j", scenes=TWO_SCENES)
+    again = await fixture.post(job_id="j")
 
     assert again.status_code == 202
     assert again.json() == first.json()
-    assert await line.rows("SELECT count(*) AS n FROM outbox") == [{"n": 2}]
+    assert await fixture.rows("SELECT count(*) AS n FROM outbox") == [{"n": 2}]
 
 
 async def test_a_different_request_while_one_runs_begins_a_run_that_supersedes_it(
-    line: EdgeLine,
+    fixture: ApiFixture,
 ) -> None:
     """And brings its own records."""
-    await line.post(job_id="j", scenes=TWO_SCENES)
-    answer = await line.post(job_id="j", audio_params={"prompt": "Epic orchestral music"})
-    rows = await line.rows("SELECT run, status FROM runs ORDER BY run")
+    await fixture.post(job_id="j", scenes=TWO_SCENES)
+    answer = await fixture.post(job_id="j", audio_params={"prompt": "Epic orchestral music"})
+    rows = await fixture.rows("SELECT run, status FROM runs ORDER BY run")
 
     assert answer.json()["run"] == 2
     assert rows == [{"run": 1, "status": "superseded"}, {"run": 2, "status": "submitted"}]
-    assert await line.rows("SELECT count(*) AS n FROM outbox") == [{"n": 4}]
+    assert await fixture.rows("SELECT count(*) AS n FROM outbox") == [{"n": 4}]
 
 
 @pytest.mark.parametrize("how", ["completed", "failed"])
-async def test_after_a_run_ended_asking_again_begins_a_new_one(line: EdgeLine, how: str) -> None:
+async def test_after_a_run_ended_asking_again_begins_a_new_one(
+    fixture: ApiFixture, how: str
+) -> None:
     """So that a client can try again."""
-    await line.post(job_id="job-1", scenes=TWO_SCENES)
+    await fixture.post(job_id="job-1", scenes=TWO_SCENES)
     ended = a_track(params=a_scene().params) if how == "completed" else a_failure()
-    await line.hear(ended)
-    assert (await line.status("job-1"))["audio_status"]["status"] == how
-    answer = await line.post(job_id="job-1")
+    await fixture.apply(ended)
+    assert (await fixture.status("job-1"))["audio_status"]["status"] == how
+    answer = await fixture.post(job_id="job-1")
 
     assert answer.json()["run"] == 2
-    assert (await line.status("job-1"))["audio_status"]["status"] == "processing"
+    assert (await fixture.status("job-1"))["audio_status"]["status"] == "processing"
 
 
-async def test_fifty_equal_requests_at_once_begin_one_run(line: EdgeLine) -> None:
+async def test_fifty_equal_requests_at_once_begin_one_run(fixture: ApiFixture) -> None:
     """The lock on the job's row orders them."""
-    answers = await asyncio.gather(*(line.post(job_id="j", scenes=TWO_SCENES) for _ in range(50)))
+    answers = await asyncio.gather(
+        *(fixture.post(job_id="j", scenes=TWO_SCENES) for _ in range(50))
+    )
 
     assert {answer.status_code for answer in answers} == {202}
     assert {answer.json()["run"] for answer in answers} == {1}
-    assert await line.rows("SELECT count(*) AS n FROM outbox") == [{"n": 2}]
+    assert await fixture.rows("SELECT count(*) AS n FROM outbox") == [{"n": 2}]
 
 
-async def test_fifty_equal_requests_after_a_run_ended_begin_one_more(line: EdgeLine) -> None:
+async def test_fifty_equal_requests_after_a_run_ended_begin_one_more(fixture: ApiFixture) -> None:
     """The job is there already: only the lock on its row stands between them."""
-    await line.post(job_id="job-1", scenes=TWO_SCENES)
-    await line.hear(a_failure())
-    answers = await asyncio.gather(*(line.post(job_id="job-1") for _ in range(50)))
+    await fixture.post(job_id="job-1", scenes=TWO_SCENES)
+    await fixture.apply(a_failure())
+    answers = await asyncio.gather(*(fixture.post(job_id="job-1") for _ in range(50)))
 
     assert {(answer.status_code, answer.json().get("run")) for answer in answers} == {(202, 2)}
-    assert await line.rows("SELECT count(*) AS n FROM outbox") == [{"n": 4}]
+    assert await fixture.rows("SELECT count(*) AS n FROM outbox") == [{"n": 4}]
 
 
-async def test_fifty_requests_with_one_key_at_once_get_one_answer(line: EdgeLine) -> None:
+async def test_fifty_requests_with_one_key_at_once_get_one_answer(fixture: ApiFixture) -> None:
     """Even when the job's run has ended in between, the key keeps its first answer."""
 
     async def ask() -> Any:
-        return await line.client.post(
+        return await fixture.client.post(
             GENERATE,
             json={"job_id": "job-1", "scenes": TWO_SCENES},
             headers={"Idempotency-Key": "k-1"},
         )
 
     answers = await asyncio.gather(*(ask() for _ in range(50)))
-    await line.hear(a_failure())
+    await fixture.apply(a_failure())
     late = await ask()
 
     assert {answer.status_code for answer in [*answers, late]} == {202}
     assert {answer.text for answer in [*answers, late]} == {answers[0].text}
-    assert await line.rows("SELECT count(*) AS n FROM runs") == [{"n": 1}]
+    assert await fixture.rows("SELECT count(*) AS n FROM runs") == [{"n": 1}]
 
 
-async def test_a_key_that_was_used_for_another_body_is_refused(line: EdgeLine) -> None:
+async def test_a_key_that_was_used_for_another_body_is_refused(fixture: ApiFixture) -> None:
     """422, and the field is named."""
     headers = {"Idempotency-Key": "k-1"}
     body = {"job_id": "j", "scenes": TWO_SCENES}
-    await line.client.post(GENERATE, json=body, headers=headers)
-    answer = await line.client.post(GENERATE, json={**body, "job_id": "k"}, headers=headers)
+    await fixture.client.post(GENERATE, json=body, headers=headers)
+    answer = await fixture.client.post(GENERATE, json={**body, "job_id": "k"}, headers=headers)
 
     assert answer.status_code == 422
     assert answer.json()["errors"][0]["field"] == "Idempotency-Key"
 
 
-async def test_a_refused_request_leaves_its_key_free(line: EdgeLine) -> None:
+async def test_a_refused_request_leaves_its_key_free(fixture: ApiFixture) -> None:
     """Nothing happened, so nothing is kept."""
     headers = {"Idempotency-Key": "k-1"}
-    refused = await line.client.post(GENERATE, json={"job_id": "j"}, headers=headers)
+    refused = await fixture.client.post(GENERATE, json={"job_id": "j"}, headers=headers)
     body = {"job_id": "j", "scenes": TWO_SCENES}
-    accepted = await line.client.post(GENERATE, json=body, headers=headers)
+    accepted = await fixture.client.post(GENERATE, json=body, headers=headers)
 
     assert (refused.status_code, accepted.status_code) == (404, 202)
 
 
-async def test_a_key_whose_first_request_still_runs_is_a_conflict(line: EdgeLine) -> None:
+async def test_a_key_whose_first_request_still_runs_is_a_conflict(fixture: ApiFixture) -> None:
     """Somebody holds the key in a transaction that does not end."""
-    holder = await asyncpg.connect(line.url)
+    holder = await asyncpg.connect(fixture.url)
     try:
         async with holder.transaction():
             await holder.execute(
                 "INSERT INTO idempotency_keys VALUES ('k', 'h', null, null, now())"
             )
-            answer = await line.client.post(
+            answer = await fixture.client.post(
                 GENERATE,
                 json={"job_id": "j", "scenes": TWO_SCENES},
                 headers={"Idempotency-Key": "k"},
@@ -175,9 +181,9 @@ async def test_a_key_whose_first_request_still_runs_is_a_conflict(line: EdgeLine
     assert "retry-after" in answer.headers
 
 
-async def test_an_unknown_job_without_scenes_is_not_found(line: EdgeLine) -> None:
+async def test_an_unknown_job_without_scenes_is_not_found(fixture: ApiFixture) -> None:
     """As a problem that says the way out."""
-    answer = await line.post(job_id="nobody")
+    answer = await fixture.post(job_id="nobody")
 
     assert answer.status_code == 404
     assert answer.headers["content-type"] == "application/problem+json"
@@ -186,33 +192,33 @@ async def test_an_unknown_job_without_scenes_is_not_found(line: EdgeLine) -> Non
 
 
 async def test_a_job_that_upstream_made_scene_by_scene_can_be_asked_again(
-    line: EdgeLine,
+    fixture: ApiFixture,
 ) -> None:
     """Its scenes are known from its records; before they all are, the job has none."""
-    await line.hear(a_scene(0, count=2))
-    early = await line.post(job_id="job-1")
-    await line.hear(a_scene(1, count=2), a_segment(0, count=2))
-    answer = await line.post(job_id="job-1", audio_params={"prompt": "again"})
+    await fixture.apply(a_scene(0, count=2))
+    early = await fixture.post(job_id="job-1")
+    await fixture.apply(a_scene(1, count=2), a_segment(0, count=2))
+    answer = await fixture.post(job_id="job-1", audio_params={"prompt": "again"})
 
     assert early.status_code == 422
     assert early.json()["errors"][0]["field"] == "scenes"
     assert answer.json()["run"] == 2
 
 
-async def test_a_database_that_is_away_is_503_and_then_it_goes_on(line: EdgeLine) -> None:
+async def test_a_database_that_is_away_is_503_and_then_it_goes_on(fixture: ApiFixture) -> None:
     """Never a 500; nothing needs a restart."""
-    name = urlsplit(line.url).path.lstrip("/")
-    operator = await asyncpg.connect(line.url, database="postgres")
+    name = urlsplit(fixture.url).path.lstrip("/")
+    operator = await asyncpg.connect(fixture.url, database="postgres")
     try:
         await operator.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
         await operator.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name
         )
-        away = [await line.post(job_id="j", scenes=TWO_SCENES) for _ in range(3)]
-        status = await line.client.get("/api/v3/audio/status/j")
-        alive, ready = await line.client.get("/livez"), await line.client.get("/readyz")
+        away = [await fixture.post(job_id="j", scenes=TWO_SCENES) for _ in range(3)]
+        status = await fixture.client.get("/api/v3/audio/status/j")
+        alive, ready = await fixture.client.get("/livez"), await fixture.client.get("/readyz")
         await operator.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
-        back = await line.post(job_id="j", scenes=TWO_SCENES)
+        back = await fixture.post(job_id="j", scenes=TWO_SCENES)
     finally:
         await operator.close()
 
@@ -232,7 +238,7 @@ async def test_replicas_may_migrate_at_the_same_moment_and_again(
     url = await postgres()
 
     async def start() -> None:
-        async with edge_line(url, store_folder, database=DatabaseSettings(url=url)):
+        async with api_fixture(url, store_folder, database=DatabaseSettings(url=url)):
             pass
 
     await asyncio.gather(*(start() for _ in range(4)))

@@ -14,10 +14,10 @@ from aiokafka import AIOKafkaProducer
 
 from shared.storage.keys import track_key
 from tests.support.api_fixture import NOWHERE, TWO_SCENES, free_port, running_api
-from tests.support.api_service import Line, all_done, is_ready, reached
+from tests.support.api_service import ApiServiceFixture, all_done, is_ready, reached
 from tests.support.event_builders import a_scene, a_segment
 from tests.support.processes import REPOSITORY, Service, eventually, records_of
-from tests.support.run_builders import a_failure, a_track, a_video, the_line
+from tests.support.run_builders import a_complete_run, a_failure, a_track, a_video
 from tests.support.servers import Database, KafkaServer
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
@@ -25,28 +25,28 @@ GENERATE = "/api/v3/audio/generate-scenes"
 
 
 @pytest.fixture
-async def line(
+async def fixture(
     postgres: Database, kafka: KafkaServer, topic_prefix: str, store_folder: Path
-) -> Line:
+) -> ApiServiceFixture:
     """A new database, new topics, a new store."""
-    return Line(await postgres(), kafka, topic_prefix, store_folder)
+    return ApiServiceFixture(await postgres(), kafka, topic_prefix, store_folder)
 
 
-async def test_the_whole_walk_of_a_client(line: Line) -> None:
+async def test_the_whole_walk_of_a_client(fixture: ApiServiceFixture) -> None:
     """Ask, see the records on Kafka, hear what the other services say, download."""
-    async with running_api(line.settings()) as client:
+    async with running_api(fixture.settings()) as client:
         asked = await client.post(GENERATE, json={"job_id": "job-1", "scenes": TWO_SCENES})
 
         async def both() -> list[dict[str, Any]] | None:
-            found = await line.published()
+            found = await fixture.published()
             return found if len(found) == 2 else None
 
         records = await eventually(both, within_s=30, what="both scenes are on Kafka")
-        await line.say(a_segment(0, count=2), a_segment(1, count=2))
-        (line.folder / track_key("job-1", 1)).parent.mkdir(parents=True)
-        (line.folder / track_key("job-1", 1)).write_bytes(b"the track")
+        await fixture.publish(a_segment(0, count=2), a_segment(1, count=2))
+        (fixture.folder / track_key("job-1", 1)).parent.mkdir(parents=True)
+        (fixture.folder / track_key("job-1", 1)).write_bytes(b"the track")
         track = a_track(params=a_scene().params)
-        await line.say(track.model_copy(update={"object_key": track_key("job-1", 1)}))
+        await fixture.publish(track.model_copy(update={"object_key": track_key("job-1", 1)}))
         told = await reached(client, "job-1", "completed")
         download = await client.get(told["links"]["download"])
         ready = await client.get("/readyz")
@@ -60,39 +60,39 @@ async def test_the_whole_walk_of_a_client(line: Line) -> None:
     assert "segue_records_total" in figures.text
 
 
-async def test_a_restart_goes_on_where_the_database_stands(line: Line) -> None:
+async def test_a_restart_goes_on_where_the_database_stands(fixture: ApiServiceFixture) -> None:
     """What came meanwhile is read, what was read is not read again."""
-    async with running_api(line.settings()) as client:
-        await line.say(*the_line()[:3])
+    async with running_api(fixture.settings()) as client:
+        await fixture.publish(*a_complete_run()[:3])
         await reached(client, "job-1", "processing")
-    [before] = await line.rows("SELECT version FROM jobs")
-    await line.say(*the_line()[3:])
-    async with running_api(line.settings()) as client:
+    [before] = await fixture.rows("SELECT version FROM jobs")
+    await fixture.publish(*a_complete_run()[3:])
+    async with running_api(fixture.settings()) as client:
         await reached(client, "job-1", "completed")
-    async with running_api(line.settings(auto_generate=True)) as client:
+    async with running_api(fixture.settings(auto_generate=True)) as client:
         told = await reached(client, "job-1", "completed")
         assert (await client.get("/readyz")).status_code == 200
 
-    [after] = await line.rows("SELECT version FROM jobs")
+    [after] = await fixture.rows("SELECT version FROM jobs")
     assert told["progress"]["percentage"] == 100
     assert after["version"] <= before["version"] + 3
 
 
 async def test_requests_are_accepted_while_kafka_is_away_and_published_when_it_is_back(
-    line: Line,
+    fixture: ApiServiceFixture,
 ) -> None:
     """The edge comes up without it, and says so."""
-    away = line.broker(bootstrap_servers=NOWHERE, create_topics=True)
-    async with running_api(line.settings(kafka=away)) as client:
+    away = fixture.broker(bootstrap_servers=NOWHERE, create_topics=True)
+    async with running_api(fixture.settings(kafka=away)) as client:
         answers = [
             await client.post(GENERATE, json={"job_id": f"j{i}", "scenes": TWO_SCENES})
             for i in range(3)
         ]
         ready = await client.get("/readyz")
-    async with running_api(line.settings()):
+    async with running_api(fixture.settings()):
 
         async def all_there() -> list[dict[str, Any]] | None:
-            found = await line.published()
+            found = await fixture.published()
             return found if len(found) == 6 else None
 
         found = await eventually(all_there, within_s=30, what="six scenes are on Kafka")
@@ -103,53 +103,57 @@ async def test_requests_are_accepted_while_kafka_is_away_and_published_when_it_i
     assert {(one["job_id"], one["scene_index"]) for one in found} == {
         (f"j{job}", scene) for job in range(3) for scene in range(2)
     }
-    assert await line.rows("SELECT id FROM outbox") == []
+    assert await fixture.rows("SELECT id FROM outbox") == []
 
 
-async def test_a_log_that_forgot_everything_is_told_what_is_unfinished(line: Line) -> None:
+async def test_a_log_that_forgot_everything_is_told_what_is_unfinished(
+    fixture: ApiServiceFixture,
+) -> None:
     """A new epoch, or the same with a log that is shorter than what was read."""
-    async with running_api(line.settings()) as client:
+    async with running_api(fixture.settings()) as client:
         await client.post(GENERATE, json={"job_id": "j", "scenes": TWO_SCENES})
 
         async def sent() -> bool | None:
-            return (len(await line.published()) == 2) or None
+            return (len(await fixture.published()) == 2) or None
 
         await eventually(sent, within_s=30, what="the scenes are on Kafka")
 
         async def read() -> bool | None:
-            rows = await line.rows("SELECT sum(next_offset) AS n FROM projection_offsets")
+            rows = await fixture.rows("SELECT sum(next_offset) AS n FROM projection_offsets")
             return (rows[0]["n"] == 2) or None
 
         await eventually(read, within_s=30, what="and were read")
-    line.prefix += "anew-"  # topics of other names: a log without a record
-    async with running_api(line.settings(kafka=line.broker(epoch="2"))):
+    fixture.prefix += "anew-"  # topics of other names: a log without a record
+    async with running_api(fixture.settings(kafka=fixture.broker(epoch="2"))):
         await eventually(sent, within_s=30, what="they were said again")
 
         async def read_anew() -> bool | None:
-            rows = await line.rows(
+            rows = await fixture.rows(
                 "SELECT sum(next_offset) AS n FROM projection_offsets WHERE epoch = '2'"
             )
             return (rows[0]["n"] == 2) or None
 
         await eventually(read_anew, within_s=30, what="and were read from the new log")
-    await line.rows(
+    await fixture.rows(
         "UPDATE projection_offsets SET next_offset = 1000 WHERE epoch = '2' RETURNING 1"
     )
-    async with running_api(line.settings(kafka=line.broker(epoch="2"))):
+    async with running_api(fixture.settings(kafka=fixture.broker(epoch="2"))):
 
         async def again() -> bool | None:
-            return (len(await line.published()) == 4) or None
+            return (len(await fixture.published()) == 4) or None
 
         await eventually(again, within_s=30, what="the reset was noticed")
 
 
-async def test_a_record_of_upstream_without_headers_starts_its_job(line: Line) -> None:
+async def test_a_record_of_upstream_without_headers_starts_its_job(
+    fixture: ApiServiceFixture,
+) -> None:
     """video.stitched as a bare JSON value; a wrong one lies among the dead letters."""
-    async with running_api(line.settings(auto_generate=True)) as client:
-        producer = AIOKafkaProducer(bootstrap_servers=line.kafka.bootstrap)
+    async with running_api(fixture.settings(auto_generate=True)) as client:
+        producer = AIOKafkaProducer(bootstrap_servers=fixture.kafka.bootstrap)
         await producer.start()
         try:
-            topic = line.prefix + "video.stitched"
+            topic = fixture.prefix + "video.stitched"
             wrong = b'{"job_id": "bad"}'
             await producer.send_and_wait(topic, wrong, key=b"bad", headers=[("x", b"\xff\x00")])
             good = json.dumps({"job_id": "\N{CLAPPER BOARD}", "scenes": TWO_SCENES}).encode()
@@ -159,7 +163,9 @@ async def test_a_record_of_upstream_without_headers_starts_its_job(line: Line) -
         told = await reached(client, "\N{CLAPPER BOARD}", "processing")
 
         async def letter() -> list[Any] | None:
-            found = await records_of(line.kafka.bootstrap, "video.stitched.dlq", prefix=line.prefix)
+            found = await records_of(
+                fixture.kafka.bootstrap, "video.stitched.dlq", prefix=fixture.prefix
+            )
             return found or None
 
         [dead] = await eventually(letter, within_s=30, what="the dead letter")
@@ -172,16 +178,17 @@ async def test_a_record_of_upstream_without_headers_starts_its_job(line: Line) -
     assert unknown.status_code == 404
 
 
-async def test_two_jobs_interleaved_are_both_shown_whole(line: Line) -> None:
+async def test_two_jobs_interleaved_are_both_shown_whole(fixture: ApiServiceFixture) -> None:
     """Every topic, out of step: the fold does not mind."""
     lines = [
-        [event.model_copy(update={"job_id": name}) for event in the_line()] for name in ("a", "b")
+        [event.model_copy(update={"job_id": name}) for event in a_complete_run()]
+        for name in ("a", "b")
     ]
     mixed = [event for pair in zip(reversed(lines[0]), lines[1], strict=True) for event in pair]
-    await_topics = line.settings()
+    await_topics = fixture.settings()
     async with running_api(await_topics) as client:
         await eventually(lambda: is_ready(client), within_s=20, what="the api is ready")
-        await line.say(*mixed, a_failure().model_copy(update={"job_id": "c"}), a_video(2))
+        await fixture.publish(*mixed, a_failure().model_copy(update={"job_id": "c"}), a_video(2))
         for name in ("a", "b"):  # the video may be read before the segments are
             await eventually(partial(all_done, client, name), within_s=30, what="all is read")
         a, b = await reached(client, "a", "completed"), await reached(client, "b", "completed")
@@ -198,14 +205,14 @@ async def test_two_jobs_interleaved_are_both_shown_whole(line: Line) -> None:
 
 
 async def test_the_process_stops_as_asked_and_names_what_is_wrong_with_its_settings(
-    line: Line, tmp_path: Path
+    fixture: ApiServiceFixture, tmp_path: Path
 ) -> None:
     """Exit codes 0 and 2."""
     environment = {
-        **line.kafka.environment(),
-        "DATABASE_URL": line.url,
-        "SEGUE_TOPIC_PREFIX": line.prefix,
-        "SEGUE_STORE_DIR": str(line.folder),
+        **fixture.kafka.environment(),
+        "DATABASE_URL": fixture.url,
+        "SEGUE_TOPIC_PREFIX": fixture.prefix,
+        "SEGUE_STORE_DIR": str(fixture.folder),
         "SEGUE_SEGMENT_KEYS": "a secret of enough length",
         "SEGUE_API_PORT": str(free_port()),
     }

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.api_fixture import TWO_SCENES, EdgeLine, edge_line
+from tests.support.api_fixture import TWO_SCENES, ApiFixture, api_fixture
 from tests.support.servers import Database
 
 pytestmark = pytest.mark.integration
@@ -15,17 +15,17 @@ STITCHED = "video.stitched"
 
 
 @pytest.fixture
-async def line(postgres: Database, store_folder: Path) -> AsyncIterator[EdgeLine]:
+async def fixture(postgres: Database, store_folder: Path) -> AsyncIterator[ApiFixture]:
     """The edge on a new database."""
-    async with edge_line(await postgres(), store_folder) as line:
-        yield line
+    async with api_fixture(await postgres(), store_folder) as fixture:
+        yield fixture
 
 
 @pytest.fixture
-async def auto(postgres: Database, store_folder: Path) -> AsyncIterator[EdgeLine]:
+async def auto(postgres: Database, store_folder: Path) -> AsyncIterator[ApiFixture]:
     """The same with AUTO_GENERATE_AUDIO."""
-    async with edge_line(await postgres(), store_folder, auto_generate=True) as line:
-        yield line
+    async with api_fixture(await postgres(), store_folder, auto_generate=True) as fixture:
+        yield fixture
 
 
 def stitched(**fields: Any) -> bytes:
@@ -33,12 +33,12 @@ def stitched(**fields: Any) -> bytes:
     return json.dumps({"job_id": "up-1", "scenes": TWO_SCENES, **fields}).encode()
 
 
-async def test_what_stitching_says_waits_to_be_asked(line: EdgeLine) -> None:
+async def test_what_stitching_says_waits_to_be_asked(fixture: ApiFixture) -> None:
     """Without AUTO_GENERATE_AUDIO the job is there, and a POST that names it starts it."""
-    await line.hear_raw(STITCHED, stitched(audio_params={"prompt": "from upstream"}))
-    told = await line.status("up-1")
-    answer = await line.post(job_id="up-1")
-    records = await line.rows("SELECT value FROM outbox ORDER BY id")
+    await fixture.apply_record(STITCHED, stitched(audio_params={"prompt": "from upstream"}))
+    told = await fixture.status("up-1")
+    answer = await fixture.post(job_id="up-1")
+    records = await fixture.rows("SELECT value FROM outbox ORDER BY id")
 
     assert told["audio_status"]["status"] == "pending"
     assert told["progress"]["stage"] == "audio_generation_pending"
@@ -47,14 +47,14 @@ async def test_what_stitching_says_waits_to_be_asked(line: EdgeLine) -> None:
     assert json.loads(records[0]["value"])["params"]["prompt"] == "from upstream"
 
 
-async def test_with_auto_generation_stitching_starts_a_run_once(auto: EdgeLine) -> None:
+async def test_with_auto_generation_stitching_starts_a_run_once(auto: ApiFixture) -> None:
     """The same content again, even much later and written differently, changes nothing."""
-    await auto.hear_raw(STITCHED, stitched())
-    await auto.hear_raw(STITCHED, stitched(unknown="field"))
+    await auto.apply_record(STITCHED, stitched())
+    await auto.apply_record(STITCHED, stitched(unknown="field"))
     other = stitched(scenes=[{"duration_s": 9}])
-    await auto.hear_raw(STITCHED, other)
-    await auto.hear_raw(STITCHED, stitched())
-    await auto.hear_raw(STITCHED, other)
+    await auto.apply_record(STITCHED, other)
+    await auto.apply_record(STITCHED, stitched())
+    await auto.apply_record(STITCHED, other)
     told = await auto.status("up-1")
 
     assert told["run"] == 2
@@ -75,11 +75,11 @@ async def test_with_auto_generation_stitching_starts_a_run_once(auto: EdgeLine) 
     ],
 )
 async def test_what_stitching_says_wrongly_is_a_dead_letter_with_the_reason(
-    auto: EdgeLine, value: bytes | None, reason: str
+    auto: ApiFixture, value: bytes | None, reason: str
 ) -> None:
     """Whole, through the outbox, in the transaction that moves the offset; the next is read."""
-    await auto.hear_raw(STITCHED, value, key=b"k")
-    await auto.hear_raw(STITCHED, stitched(job_id="up-2"))
+    await auto.apply_record(STITCHED, value, key=b"k")
+    await auto.apply_record(STITCHED, stitched(job_id="up-2"))
     letter, *rest = await auto.rows("SELECT * FROM outbox ORDER BY id")
     headers = dict(zip(letter["header_names"], letter["header_values"], strict=True))
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from shared.storage.keys import upload_key
-from tests.support.api_fixture import TWO_SCENES, EdgeLine, edge_line, limits
+from tests.support.api_fixture import TWO_SCENES, ApiFixture, api_fixture, limits
 from tests.support.servers import Database
 from tests.support.style_audio import a_song, audio_file, quiet
 
@@ -16,25 +16,25 @@ STYLES = "/api/v3/audio/styles"
 
 
 @pytest.fixture
-async def line(postgres: Database, store_folder: Path) -> AsyncIterator[EdgeLine]:
+async def fixture(postgres: Database, store_folder: Path) -> AsyncIterator[ApiFixture]:
     """The edge on a new database."""
-    async with edge_line(await postgres(), store_folder) as line:
-        yield line
+    async with api_fixture(await postgres(), store_folder) as fixture:
+        yield fixture
 
 
 @pytest.mark.parametrize(("container", "codec"), [("wav", "pcm_s16le"), ("mp3", "libmp3lame")])
 async def test_a_style_that_is_handed_in_can_be_asked_for(
-    line: EdgeLine, container: str, codec: str
+    fixture: ApiFixture, container: str, codec: str
 ) -> None:
     """What the answer says goes into the request as it is; the same bytes are kept once."""
     song = audio_file(a_song(3.4), container=container, codec=codec)
-    first = await line.client.post(STYLES, content=song)
-    again = await line.client.post(STYLES, content=song)
+    first = await fixture.client.post(STYLES, content=song)
+    again = await fixture.client.post(STYLES, content=song)
     told = first.json()
-    asked = await line.post(
+    asked = await fixture.post(
         job_id="mine", scenes=TWO_SCENES, audio_params={"style_audio": told["style_audio"]}
     )
-    (row, _) = await line.rows("SELECT value FROM outbox ORDER BY id")
+    (row, _) = await fixture.rows("SELECT value FROM outbox ORDER BY id")
     key = told["style_audio"]["object"]
 
     assert first.status_code == again.status_code == 201
@@ -42,11 +42,11 @@ async def test_a_style_that_is_handed_in_can_be_asked_for(
     assert (told["channels"], told["sample_rate_hz"]) == (2, 32_000)
     assert abs(told["duration_s"] - 3.4) < 0.1
     assert told["size_bytes"] == len(song)
-    assert await line.edge.store.get(key) == song
+    assert await fixture.edge.store.get(key) == song
     assert key.startswith(upload_key(""))
     assert asked.status_code == 202, asked.text
     assert key.encode() in row["value"]
-    assert [found.key async for found in line.edge.store.list_objects("uploads/")] == [key]
+    assert [found.key async for found in fixture.edge.store.list_objects("uploads/")] == [key]
 
 
 @pytest.mark.parametrize(
@@ -63,17 +63,17 @@ async def test_a_style_that_is_handed_in_can_be_asked_for(
     ids=["empty", "text", "playlist", "silent", "short", "damaged", "a click"],
 )
 async def test_what_cannot_be_continued_is_refused_in_words(
-    line: EdgeLine, body: bytes, words: str
+    fixture: ApiFixture, body: bytes, words: str
 ) -> None:
     """422 naming the field and the way out; nothing is kept."""
-    answer = await line.client.post(STYLES, content=body)
+    answer = await fixture.client.post(STYLES, content=body)
     (error,) = answer.json()["errors"]
 
     assert answer.status_code == 422
     assert error["field"] == "style_audio"
     assert words in error["message"]
     assert "send" in error["message"]
-    assert [found.key async for found in line.edge.store.list_objects("uploads/")] == []
+    assert [found.key async for found in fixture.edge.store.list_objects("uploads/")] == []
 
 
 async def test_a_style_beyond_the_limit_is_refused_naming_it(
@@ -83,20 +83,22 @@ async def test_a_style_beyond_the_limit_is_refused_naming_it(
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     small = limits(style_bytes_max=100_000)
-    async with edge_line(await postgres(), store_folder, limits=small, scratch_dir=scratch) as line:
-        answer = await line.client.post(STYLES, content=audio_file(a_song(3.0)))
+    async with api_fixture(
+        await postgres(), store_folder, limits=small, scratch_dir=scratch
+    ) as fixture:
+        answer = await fixture.client.post(STYLES, content=audio_file(a_song(3.0)))
 
     assert answer.status_code == 413
     assert "100000" in answer.json()["detail"]
     assert list(scratch.iterdir()) == []
 
 
-async def test_no_more_come_in_at_once_than_may(line: EdgeLine) -> None:
+async def test_no_more_come_in_at_once_than_may(fixture: ApiFixture) -> None:
     """They share their places with videos."""
-    for _ in range(line.edge.settings.limits.uploads_max):
-        await line.edge.uploads.acquire()
+    for _ in range(fixture.edge.settings.limits.uploads_max):
+        await fixture.edge.uploads.acquire()
 
-    answer = await line.client.post(STYLES, content=audio_file(a_song(1.5)))
+    answer = await fixture.client.post(STYLES, content=audio_file(a_song(1.5)))
 
     assert answer.status_code == 503
     assert int(answer.headers["retry-after"]) > 0

@@ -22,7 +22,7 @@ from shared.security.signed_links import WEBHOOK_LIFE_S, SegmentLinks, WebhookLi
 from shared.security.webhook_signatures import WEBHOOK_PATH
 from shared.storage import StandInWarning
 from tests.fakes.clock import FakeClock
-from tests.support.api_fixture import EdgeLine, edge_line
+from tests.support.api_fixture import ApiFixture, api_fixture
 from tests.support.servers import Database
 
 pytestmark = pytest.mark.integration
@@ -35,12 +35,12 @@ NEWS: dict[str, Any] = {"id": "gm3qorzdhgbfurvjtvhg6dckhu", "status": "succeeded
 class Sender:
     """Sends as the provider does."""
 
-    line: EdgeLine
+    api: ApiFixture
     clock: FakeClock
 
     def token(self, job_id: str = "film") -> str:
         """Sealed as the generator seals it."""
-        return WebhookLinks(self.line.edge.settings.links, clock=self.clock).seal(job_id)
+        return WebhookLinks(self.api.edge.settings.links, clock=self.clock).seal(job_id)
 
     async def send(
         self,
@@ -62,13 +62,13 @@ class Sender:
             "content-type": "application/json",
         }
         place = f"{WEBHOOK_PATH}/{token or self.token()}"
-        return await self.line.client.post(
+        return await self.api.client.post(
             place, content=body, headers=told if headers is None else headers
         )
 
     async def passed_on(self) -> list[dict[str, Any]]:
         """The events that wait for Kafka, with their keys."""
-        rows = await self.line.rows("SELECT topic, key, value FROM outbox ORDER BY id")
+        rows = await self.api.rows("SELECT topic, key, value FROM outbox ORDER BY id")
         return [
             {"topic": row["topic"], "key": row["key"].decode(), **json.loads(row["value"])}
             for row in rows
@@ -79,10 +79,10 @@ class Sender:
 async def sender(postgres: Database, tmp_path: Path) -> AsyncIterator[Sender]:
     """An api that knows two keys: one is being changed for the other."""
     clock = FakeClock()
-    async with edge_line(
+    async with api_fixture(
         await postgres(), tmp_path, clock=clock, webhook_secret=f"{SECRET}, {OTHER}"
-    ) as line:
-        yield Sender(line, clock)
+    ) as fixture:
+        yield Sender(fixture, clock)
 
 
 @pytest.mark.parametrize("secret", [SECRET, OTHER])
@@ -140,7 +140,7 @@ async def test_everything_else_is_refused_with_words(
 async def test_an_address_ends_long_after_its_prediction(sender: Sender) -> None:
     """A link to a segment is no address either."""
     token = sender.token()
-    segment = SegmentLinks(sender.line.edge.settings.links, clock=sender.clock).seal("film")
+    segment = SegmentLinks(sender.api.edge.settings.links, clock=sender.clock).seal("film")
     sender.clock.jump(WEBHOOK_LIFE_S + 1)
 
     assert (await sender.send(token=token)).status_code == 410
@@ -197,8 +197,8 @@ async def test_messages_at_once_after_a_change_of_key_are_all_believed(
 async def test_without_any_key_nobody_is_believed(postgres: Database, tmp_path: Path) -> None:
     """503, so that the provider tries again; the log tells an operator both ways out."""
     clock = FakeClock()
-    async with edge_line(await postgres(), tmp_path, clock=clock) as line:
-        sender = Sender(line, clock)
+    async with api_fixture(await postgres(), tmp_path, clock=clock) as fixture:
+        sender = Sender(fixture, clock)
         with structlog.testing.capture_logs() as said:
             answer = await sender.send()
 
@@ -218,5 +218,5 @@ async def _asking(database: str, folder: Path) -> AsyncIterator[tuple[ReplicateE
     async with fake:
         account = ReplicateAccount(key=fake.token, base_url=fake.base_url)
         pricing = PricingSettings(replicate=account)
-        async with edge_line(database, folder, clock=clock, pricing=pricing) as line:
-            yield fake, Sender(line, clock)
+        async with api_fixture(database, folder, clock=clock, pricing=pricing) as fixture:
+            yield fake, Sender(fixture, clock)

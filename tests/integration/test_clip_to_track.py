@@ -26,7 +26,7 @@ from tests.fakes.player import Form, Player, Shape
 from tests.fakes.provider import LedgerProvider
 from tests.support.audio_builders import music
 from tests.support.event_builders import a_scene
-from tests.unit.services.generator.scene.handler_fixture import Bench
+from tests.unit.services.generator.scene.handler_fixture import HandlerFixture
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 
@@ -51,20 +51,24 @@ class Heard:
 async def heard(lengths: Sequence[float], forms: Sequence[Form], *, fade_s: float = 1.0) -> Heard:
     """The run of these scenes, each clip in its form."""
     with tempfile.TemporaryDirectory() as name:
-        bench = Bench(Path(name))
-        bench.provider = LedgerProvider(clip_of=Player(folder=Path(name), forms=forms).clip_of)
-        bench.work = bench.process()
+        fixture = HandlerFixture(Path(name))
+        fixture.provider = LedgerProvider(clip_of=Player(folder=Path(name), forms=forms).clip_of)
+        fixture.work = fixture.process()
         params = AudioParams(fade_duration=fade_s)
         for index, length in enumerate(lengths):
-            await bench.ask(a_scene(index, count=len(lengths), duration_s=length, params=params))
-        segments = bench.segments()
-        merge = Merge(store=bench.store, ffmpeg=Ffmpeg(FfmpegSettings()), settings=MergerSettings())
+            await fixture.handle(
+                a_scene(index, count=len(lengths), duration_s=length, params=params)
+            )
+        segments = fixture.segments()
+        merge = Merge(
+            store=fixture.store, ffmpeg=Ffmpeg(FfmpegSettings()), settings=MergerSettings()
+        )
         merged = await merge.run(segments[-1])
         return Heard(
             merged=merged,
             segments=segments,
-            track=decode(await bench.store.get(merged.object_key)),
-            charged_s=[request.duration_s for request in bench.provider.charged],
+            track=decode(await fixture.store.get(merged.object_key)),
+            charged_s=[request.duration_s for request in fixture.provider.charged],
         )
 
 

@@ -35,7 +35,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 SCENES = 8
 
 
-class Line:
+class GeneratorFixture:
     """A topic prefix, a store and the environment of one test's generators."""
 
     def __init__(self, kafka: KafkaServer, prefix: str, folder: Path) -> None:
@@ -90,11 +90,11 @@ class Line:
 
 
 @pytest.fixture
-async def line(
+async def generators(
     kafka: KafkaServer, topic_prefix: str, tmp_path: Path
-) -> AsyncIterator[tuple[Line, Publisher]]:
+) -> AsyncIterator[tuple[GeneratorFixture, Publisher]]:
     """The line, and a publisher that speaks as upstream does."""
-    made = Line(kafka, topic_prefix, tmp_path)
+    made = GeneratorFixture(kafka, topic_prefix, tmp_path)
     await ensure_topics(made.settings)
     publisher = Publisher(made.settings, source="test", clock=SystemClock())
     await publisher.start()
@@ -143,66 +143,66 @@ class WaitingProvider(LedgerProvider):
 
 
 async def test_two_jobs_interleaved_in_one_partition_are_both_in_order_and_complete(
-    line: tuple[Line, Publisher], tmp_path: Path
+    generators: tuple[GeneratorFixture, Publisher], tmp_path: Path
 ) -> None:
     """Eight scenes each, alternating on the log; every record is looked at."""
-    here, publisher = line
+    fixture, publisher = generators
     jobs = _jobs_of_partition(2)[:2]
-    async with services("generator", environment=here.environment, folder=tmp_path):
+    async with services("generator", environment=fixture.environment, folder=tmp_path):
         for index in range(SCENES):
             for job in jobs:
                 await publisher.publish(a_scene(index, count=SCENES, job_id=job, duration_s=1.7))
         said = await eventually(
-            lambda: here.all_of(2, SCENES), within_s=120, what="all segments of both jobs"
+            lambda: fixture.all_of(2, SCENES), within_s=120, what="all segments of both jobs"
         )
 
-    asked = await records_of(here.kafka.bootstrap, SceneRequested.kind, prefix=here.prefix)
+    asked = await records_of(fixture.kafka.bootstrap, SceneRequested.kind, prefix=fixture.prefix)
     assert len({record.partition for record in asked}) == 1
     assert [value_of(record)["job_id"] for record in asked] == list(jobs) * SCENES
     for job in jobs:
         mine = [one for one in said if one["job_id"] == job]
         assert [one["scene_index"] for one in mine] == list(range(SCENES))
         assert [one["origin"] for one in mine] == ["fresh"] + ["continued"] * (SCENES - 1)
-    assert here.claims() == 2 * SCENES
+    assert fixture.claims() == 2 * SCENES
 
 
 async def test_killed_in_the_middle_everything_is_made_once(
-    line: tuple[Line, Publisher], tmp_path: Path
+    generators: tuple[GeneratorFixture, Publisher], tmp_path: Path
 ) -> None:
     """`kill -9` while scenes run, three times over: nothing lost, in order, one prediction each."""
-    here, publisher = line
+    fixture, publisher = generators
     jobs = 6
     for index in range(SCENES):
         for job in range(jobs):
             await publisher.publish(
                 a_scene(index, count=SCENES, job_id=f"job-{job}", duration_s=1.7)
             )
-    async with services("generator", environment=here.environment, folder=tmp_path) as started:
+    async with services("generator", environment=fixture.environment, folder=tmp_path) as started:
         for enough in (5, 15, 25):
 
             async def some(enough: int = enough) -> bool | None:
-                return len(await here.segments()) >= enough or None
+                return len(await fixture.segments()) >= enough or None
 
             await eventually(some, within_s=90, what=f"{enough} segments")
             await started["generator"].kill()
             await started["generator"].start()
         said = await eventually(
-            lambda: here.all_of(jobs, SCENES), within_s=180, what="all segments of all jobs"
+            lambda: fixture.all_of(jobs, SCENES), within_s=180, what="all segments of all jobs"
         )
 
     assert _in_order(said)
     # a death may use up a claim per lane, or come before the id of what it led to is written
-    assert here.predictions() <= jobs * SCENES <= here.claims() <= jobs * (SCENES + 3)
+    assert fixture.predictions() <= jobs * SCENES <= fixture.claims() <= jobs * (SCENES + 3)
 
 
 async def test_frozen_past_its_session_it_loses_its_partitions_and_pays_nothing_twice(
-    line: tuple[Line, Publisher], tmp_path: Path
+    generators: tuple[GeneratorFixture, Publisher], tmp_path: Path
 ) -> None:
     """Two generators; one is frozen while the other takes over, then thaws."""
-    here, publisher = line
+    fixture, publisher = generators
     jobs = 6
-    async with services("generator", environment=here.environment, folder=tmp_path) as first:
-        other = Service("generator", here.environment, log=tmp_path / "other.log")
+    async with services("generator", environment=fixture.environment, folder=tmp_path) as first:
+        other = Service("generator", fixture.environment, log=tmp_path / "other.log")
         await other.start()
         try:
             for index in range(SCENES):
@@ -212,12 +212,12 @@ async def test_frozen_past_its_session_it_loses_its_partitions_and_pays_nothing_
                     )
 
             async def some() -> bool | None:
-                return len(await here.segments()) >= 4 or None
+                return len(await fixture.segments()) >= 4 or None
 
             await eventually(some, within_s=60, what="the first segments")
             first["generator"].send(signal.SIGSTOP)
             said = await eventually(
-                lambda: here.all_of(jobs, SCENES), within_s=180, what="all segments"
+                lambda: fixture.all_of(jobs, SCENES), within_s=180, what="all segments"
             )
             first["generator"].send(signal.SIGCONT)
             assert await first["generator"].stop() == 0
@@ -226,14 +226,14 @@ async def test_frozen_past_its_session_it_loses_its_partitions_and_pays_nothing_
 
     assert _in_order(said)
     # a freeze may use up a claim per lane
-    assert here.predictions() <= jobs * SCENES <= here.claims() <= jobs * (SCENES + 1)
+    assert fixture.predictions() <= jobs * SCENES <= fixture.claims() <= jobs * (SCENES + 1)
 
 
 async def test_nothing_beyond_an_unfinished_scene_is_committed(
-    line: tuple[Line, Publisher],
+    generators: tuple[GeneratorFixture, Publisher],
 ) -> None:
     """A job waits at offset 0 while its neighbours finish: the group's offset stays before it."""
-    here, publisher = line
+    fixture, publisher = generators
     blocked, neighbour = _jobs_of_partition(0)[:2]
     elsewhere = _jobs_of_partition(1)[0]
     go_on = asyncio.Event()
@@ -244,21 +244,21 @@ async def test_nothing_beyond_an_unfinished_scene_is_committed(
         await publisher.publish(a_scene(index, count=3, job_id=elsewhere))
     stop = asyncio.Event()
     settings = GeneratorSettings.from_environment(
-        kafka=here.settings, store=StoreSettings(folder=here.store)
+        kafka=fixture.settings, store=StoreSettings(folder=fixture.store)
     )
     running = asyncio.create_task(run(settings, stop=stop, provider=provider))
     try:
-        await eventually(lambda: here.all_of(2, 3), within_s=30, what="the others' segments")
+        await eventually(lambda: fixture.all_of(2, 3), within_s=30, what="the others' segments")
 
         async def others_committed() -> bool | None:
-            return await here.committed(1) == 3 or None
+            return await fixture.committed(1) == 3 or None
 
         await eventually(others_committed, within_s=30, what="the other partition's commit")
-        assert await here.committed(0) in {None, 0}
+        assert await fixture.committed(0) in {None, 0}
         go_on.set()
 
         async def all_committed() -> bool | None:
-            return await here.committed(0) == 4 or None
+            return await fixture.committed(0) == 4 or None
 
         await eventually(all_committed, within_s=30, what="the commit of the held partition")
     finally:
@@ -268,16 +268,16 @@ async def test_nothing_beyond_an_unfinished_scene_is_committed(
 
 
 async def test_stock_faust_still_commits_past_unfinished_messages(
-    line: tuple[Line, Publisher],
+    generators: tuple[GeneratorFixture, Publisher],
 ) -> None:
     """The reason for our ledger. When this fails, Faust was mended: ADR-0003 may be shortened."""
-    here, publisher = line
+    fixture, publisher = generators
     (job,) = _jobs_of_partition(0)[:1]
     for index in range(50):
         await publisher.publish(a_scene(index, count=50, job_id=job))
-    app = build_faust(GeneratorSettings.from_environment(kafka=here.settings))
+    app = build_faust(GeneratorSettings.from_environment(kafka=fixture.settings))
     topic = app.topic(
-        here.prefix + SceneRequested.kind, value_type=bytes, value_serializer="raw", partitions=4
+        fixture.prefix + SceneRequested.kind, value_type=bytes, value_serializer="raw", partitions=4
     )
     held: list[object] = []
 
@@ -294,7 +294,7 @@ async def test_stock_faust_still_commits_past_unfinished_messages(
     try:
 
         async def committed_past_it() -> bool | None:
-            return await here.committed(0) == 50 or None
+            return await fixture.committed(0) == 50 or None
 
         await eventually(committed_past_it, within_s=30, what="a commit past offset 0")
         assert held, "the first message was never acked"

@@ -55,8 +55,8 @@ from shared.kafka.probes import check_kafka
 from shared.kafka.producer import Publisher
 from shared.security.signed_links import LinkSettings
 from shared.settings import KafkaSettings, StoreSettings
-from tests.e2e.pipeline_fixture import Line
-from tests.support.api_fixture import EdgeLine, edge_line
+from tests.e2e.pipeline_fixture import Pipeline
+from tests.support.api_fixture import ApiFixture, api_fixture
 from tests.support.operator_commands import segue
 from tests.support.processes import eventually, records_of
 from tests.support.run_builders import a_track
@@ -211,7 +211,9 @@ def _make_users(admin: AdminClient) -> None:
 
 
 @asynccontextmanager
-async def guarded_line(guarded: Guarded, database: str, folder: Path) -> AsyncIterator[Line]:
+async def guarded_pipeline(
+    guarded: Guarded, database: str, folder: Path
+) -> AsyncIterator[Pipeline]:
     """The four services, each as its own user."""
     store = StoreSettings(folder=folder / "store")
     links = LinkSettings.from_environment(keys="a secret for tests alone")
@@ -248,7 +250,7 @@ async def guarded_line(guarded: Guarded, database: str, folder: Path) -> AsyncIt
 
         stack.push_async_callback(end)
         client = await stack.enter_async_context(_client(port))
-        line = Line(
+        pipeline = Pipeline(
             kafka=KafkaServer(label="guarded", bootstrap=guarded.address),
             prefix="",
             folder=folder,
@@ -266,7 +268,7 @@ async def guarded_line(guarded: Guarded, database: str, folder: Path) -> AsyncIt
                 return None
 
         await eventually(ready, within_s=60, what="readyz")
-        yield line
+        yield pipeline
 
 
 def _client(port: int) -> httpx.AsyncClient:
@@ -281,11 +283,11 @@ async def test_a_job_is_scored_by_users_with_no_right_too_many(
     made = await ensure_topics(guarded.settings(PREPARE, create_topics=True))
     assert "scene.requested" in made
 
-    async with guarded_line(guarded, await postgres(), tmp_path) as line:
+    async with guarded_pipeline(guarded, await postgres(), tmp_path) as pipeline:
         scenes = [{"description": "calm", "duration_s": 1.5}] * 2
-        answer = await line.generate(job_id="guarded", scenes=scenes)
+        answer = await pipeline.generate(job_id="guarded", scenes=scenes)
         assert answer.status_code == 202, answer.text
-        told = await line.ended("guarded")
+        told = await pipeline.ended("guarded")
 
     assert told["audio_status"]["status"] == "completed", told
     assert [scene["origin"] for scene in told["progress"]["scenes"]] == ["fresh", "continued"]
@@ -309,14 +311,14 @@ async def test_an_operator_says_records_again_and_who_may_not_is_told_so(
     """The rights of `segue acls` are enough; a service's are not, and nothing is changed."""
     await ensure_topics(guarded.settings(PREPARE, create_topics=True))
     database, replay = await postgres(), ("replay", "audio.merged", "--apply", "--reason", "to see")
-    async with edge_line(database, tmp_path) as line:
+    async with api_fixture(database, tmp_path) as fixture:
         await _say(guarded, a_track())
         before = await _on(guarded, "audio.merged")
 
-        looked = await segue(_environment(guarded, "muxer", line, tmp_path), *replay[:2])
-        refused = await segue(_environment(guarded, "muxer", line, tmp_path), *replay)
+        looked = await segue(_environment(guarded, "muxer", fixture, tmp_path), *replay[:2])
+        refused = await segue(_environment(guarded, "muxer", fixture, tmp_path), *replay)
         after = await _on(guarded, "audio.merged")
-        operator = _environment(guarded, OPERATOR, line, tmp_path)
+        operator = _environment(guarded, OPERATOR, fixture, tmp_path)
         allowed = [await segue(operator, *words) for words in (("lag",), ("dlq", "list"), replay)]
 
     assert looked[0] == 0, looked
@@ -326,10 +328,10 @@ async def test_an_operator_says_records_again_and_who_may_not_is_told_so(
     assert len(await _on(guarded, "audio.merged")) == len(before) + allowed[-1][1]["copied"]
 
 
-def _environment(guarded: Guarded, user: str, line: EdgeLine, folder: Path) -> dict[str, str]:
+def _environment(guarded: Guarded, user: str, fixture: ApiFixture, folder: Path) -> dict[str, str]:
     """What a user's shell says."""
     return {
-        "DATABASE_URL": line.url,
+        "DATABASE_URL": fixture.url,
         "SEGUE_STORE_DIR": str(folder),
         "KAFKA_BOOTSTRAP_SERVERS": guarded.address,
         "KAFKA_SECURITY_PROTOCOL": "SASL_SSL",

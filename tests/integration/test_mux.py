@@ -10,7 +10,7 @@ from shared.contract.params import SyncMode, VideoRef
 from shared.media.ffmpeg import Ffmpeg
 from shared.media.samples import SAMPLE_RATE_HZ, samples_at
 from shared.settings import FfmpegSettings
-from tests.integration.mux_fixture import Room
+from tests.integration.mux_fixture import MuxFixture
 from tests.support.film_clips import film_clips
 from tests.support.films import (
     TONE_HZ,
@@ -28,9 +28,9 @@ pytestmark = pytest.mark.integration
 
 
 @pytest.fixture
-def room(tmp_path: Path) -> Room:
+def fixture(tmp_path: Path) -> MuxFixture:
     """A muxer with the real ffmpeg."""
-    return Room(tmp_path)
+    return MuxFixture(tmp_path)
 
 
 CASES = [
@@ -44,12 +44,12 @@ CASES = [
 
 @pytest.mark.parametrize(("clip", "mode", "track_s"), CASES)
 async def test_the_picture_is_the_same_to_the_bit_and_the_sound_as_long_as_it(
-    room: Room, clip: str, mode: SyncMode, track_s: float
+    fixture: MuxFixture, clip: str, mode: SyncMode, track_s: float
 ) -> None:
     """With and without own sound, shorter and longer tracks, in every mode."""
     source: Path = getattr(film_clips(), clip)
-    event = await room.mux.run(await room.merged(video=source, track_s=track_s, mode=mode))
-    result = await room.result(event)
+    event = await fixture.mux.run(await fixture.merged(video=source, track_s=track_s, mode=mode))
+    result = await fixture.result(event)
 
     assert picture_packets(result) == picture_packets(source)
     presented, heard = presented_sound(result)
@@ -65,23 +65,25 @@ async def test_the_picture_is_the_same_to_the_bit_and_the_sound_as_long_as_it(
     assert bool(event.warnings) is (abs(track_s - event.duration_s) > 0.5)
 
 
-async def test_the_music_replaces_the_own_sound_of_the_video(room: Room) -> None:
+async def test_the_music_replaces_the_own_sound_of_the_video(fixture: MuxFixture) -> None:
     """The 5.1 sound of the film would win over the music, were streams not named."""
-    event = await room.mux.run(await room.merged(video=film_clips().bigbuckbunny, track_s=5.28))
-    with av.open(str(await room.result(event))) as container:
+    event = await fixture.mux.run(
+        await fixture.merged(video=film_clips().bigbuckbunny, track_s=5.28)
+    )
+    with av.open(str(await fixture.result(event))) as container:
         assert [s.type for s in container.streams] == ["video", "audio"]
-    _, heard = presented_sound(room.folder / "result.mp4")
+    _, heard = presented_sound(fixture.folder / "result.mp4")
 
     assert pitch_hz(heard) == pytest.approx(TONE_HZ, abs=1)
     assert purity_db(heard) > 30  # the tone, and nothing of the film beside it
 
 
-async def test_trim_keeps_every_moment_of_the_music_at_its_place(room: Room) -> None:
+async def test_trim_keeps_every_moment_of_the_music_at_its_place(fixture: MuxFixture) -> None:
     """Scene changes of the music meet those of the picture; what is missing is silent."""
     moments = (0.5, 1.7, 3.4, 5.1)
-    merged = await room.merged(video=film_clips().bikes, track_s=6.3, bursts_s=moments)
-    event = await room.mux.run(merged)
-    _, heard = presented_sound(await room.result(event))
+    merged = await fixture.merged(video=film_clips().bikes, track_s=6.3, bursts_s=moments)
+    event = await fixture.mux.run(merged)
+    _, heard = presented_sound(await fixture.result(event))
 
     for moment in moments:
         place = samples_at(moment)
@@ -97,13 +99,13 @@ async def test_a_changed_tempo_keeps_the_pitch_and_the_proportions(
     tmp_path: Path, mode: SyncMode, track_s: float, *, old: bool
 ) -> None:
     """Also with an ffmpeg that has no rubberband: the one at hand is asked what it has."""
-    room = Room(tmp_path, an_ffmpeg_without_rubberband(tmp_path) if old else None)
+    fixture = MuxFixture(tmp_path, an_ffmpeg_without_rubberband(tmp_path) if old else None)
     moments = tuple(track_s * part for part in (0.1, 0.3, 0.5, 0.7, 0.9))
-    merged = await room.merged(
+    merged = await fixture.merged(
         video=film_clips().bikes, track_s=track_s, mode=mode, bursts_s=moments
     )
-    event = await room.mux.run(merged)
-    presented, heard = presented_sound(await room.result(event))
+    event = await fixture.mux.run(merged)
+    presented, heard = presented_sound(await fixture.result(event))
 
     assert presented == 10 * SAMPLE_RATE_HZ
     assert event.tempo == pytest.approx(track_s / 10.0)
@@ -128,13 +130,13 @@ def an_ffmpeg_without_rubberband(folder: Path) -> Ffmpeg:
     return Ffmpeg(FfmpegSettings(binary=str(script)))
 
 
-async def test_shape_and_rotation_of_the_picture_survive(room: Room) -> None:
+async def test_shape_and_rotation_of_the_picture_survive(fixture: MuxFixture) -> None:
     """Non-square pixels and a phone's turned picture are shown as before."""
     turned = await remux(
-        film_clips().carphone, room.folder / "turned.mp4", before=("-display_rotation", "90")
+        film_clips().carphone, fixture.folder / "turned.mp4", before=("-display_rotation", "90")
     )
-    event = await room.mux.run(await room.merged(video=turned, track_s=4.0))
-    with av.open(str(await room.result(event))) as after, av.open(str(turned)) as before:
+    event = await fixture.mux.run(await fixture.merged(video=turned, track_s=4.0))
+    with av.open(str(await fixture.result(event))) as after, av.open(str(turned)) as before:
         old, new = before.streams.video[0], after.streams.video[0]
         assert new.sample_aspect_ratio == old.sample_aspect_ratio
         assert float(new.sample_aspect_ratio or 1) == pytest.approx(128 / 117)
@@ -152,37 +154,39 @@ CONTAINERS = {
 
 
 @pytest.mark.parametrize("made", CONTAINERS)
-async def test_what_mp4_can_hold_is_copied_from_any_container(room: Room, made: str) -> None:
+async def test_what_mp4_can_hold_is_copied_from_any_container(
+    fixture: MuxFixture, made: str
+) -> None:
     """Matroska, WebM, QuickTime, fragments and cut films come out as MP4, picture unchanged."""
     name, args = CONTAINERS[made]
     coded, cut = made in {"vp9", "hevc"}, made == "cut by edit list"
     clip = film_clips().carphone if coded else film_clips().bikes
     before = ("-ss", "2.1") if cut else ()
-    source = await remux(clip, room.folder / name, *args, before=before)
-    event = await room.mux.run(await room.merged(video=source, track_s=2.5))
-    result = await room.result(event)
+    source = await remux(clip, fixture.folder / name, *args, before=before)
+    event = await fixture.mux.run(await fixture.merged(video=source, track_s=2.5))
+    result = await fixture.result(event)
 
     assert picture_packets(result) == picture_packets(source)
     assert presented_sound(result)[0] == samples_at(event.duration_s)
 
 
-async def test_a_film_that_its_edit_list_ends_early_stays_that_long(room: Room) -> None:
+async def test_a_film_that_its_edit_list_ends_early_stays_that_long(fixture: MuxFixture) -> None:
     """Half of the packets are never shown: the sound is as long as what is shown."""
     data = bytearray(film_clips().bikes.read_bytes())
     place = data.index(b"elst") + 12  # the first entry's duration, in milliseconds
     assert data[place : place + 4] == (10_000).to_bytes(4)
     data[place : place + 4] = (5_000).to_bytes(4)
-    source = room.folder / "cut.mp4"
+    source = fixture.folder / "cut.mp4"
     source.write_bytes(data)
-    event = await room.mux.run(await room.merged(video=source, track_s=6.0))
-    result = await room.result(event)
+    event = await fixture.mux.run(await fixture.merged(video=source, track_s=6.0))
+    result = await fixture.result(event)
 
     assert event.duration_s == 5.0
     assert picture_packets(result) == picture_packets(source)
     assert presented_sound(result)[0] == 5 * SAMPLE_RATE_HZ
 
 
-async def test_a_video_behind_a_url_is_fetched(room: Room) -> None:
+async def test_a_video_behind_a_url_is_fetched(fixture: MuxFixture) -> None:
     """The whole way: address, redirect, file, picture."""
     clip = film_clips().carphone
     async with upstream() as server:
@@ -191,6 +195,6 @@ async def test_a_video_behind_a_url_is_fetched(room: Room) -> None:
             "/film.mp4": Answer(body=clip.read_bytes()),
         }
         ref = VideoRef(url=f"http://127.0.0.1:{server.port}/film")
-        event = await room.mux.run(await room.merged(video=ref, track_s=4.0))
+        event = await fixture.mux.run(await fixture.merged(video=ref, track_s=4.0))
 
-    assert picture_packets(await room.result(event)) == picture_packets(clip)
+    assert picture_packets(await fixture.result(event)) == picture_packets(clip)

@@ -10,7 +10,7 @@ from services.muxer.probe import MuxCheckError
 from shared.media.ffmpeg import Ffmpeg, FfmpegError
 from shared.settings import FfmpegSettings
 from shared.storage import keys
-from tests.integration.mux_fixture import UPLOAD, Room
+from tests.integration.mux_fixture import UPLOAD, MuxFixture
 from tests.support.film_clips import film_clips
 from tests.support.films import real_ffmpeg
 
@@ -28,15 +28,15 @@ def an_ffmpeg_that(folder: Path, *lines: str) -> Ffmpeg:
 
 async def test_what_was_muxed_is_said_again_and_not_made_again(tmp_path: Path) -> None:
     """Track and video may be gone by then: the stored result is enough."""
-    room = Room(tmp_path)
-    merged = await room.merged(video=film_clips().carphone, track_s=4.0)
-    first = await room.mux.run(merged)
-    made = await room.store.stat(first.object_key)
-    await room.store.delete(merged.object_key)
-    await room.store.delete(UPLOAD)
+    fixture = MuxFixture(tmp_path)
+    merged = await fixture.merged(video=film_clips().carphone, track_s=4.0)
+    first = await fixture.mux.run(merged)
+    made = await fixture.store.stat(first.object_key)
+    await fixture.store.delete(merged.object_key)
+    await fixture.store.delete(UPLOAD)
 
-    assert await room.mux.run(merged) == first
-    assert await room.store.stat(first.object_key) == made
+    assert await fixture.mux.run(merged) == first
+    assert await fixture.store.stat(first.object_key) == made
 
 
 @pytest.mark.parametrize("lost", ["video", "event", "half of the video", "a readable event"])
@@ -44,48 +44,52 @@ async def test_a_result_that_is_not_whole_is_made_again_with_the_same_bytes(
     tmp_path: Path, lost: str
 ) -> None:
     """A death between the two objects leaves no run without its video."""
-    room = Room(tmp_path)
-    merged = await room.merged(video=film_clips().carphone, track_s=4.0)
-    first = await room.mux.run(merged)
+    fixture = MuxFixture(tmp_path)
+    merged = await fixture.merged(video=film_clips().carphone, track_s=4.0)
+    first = await fixture.mux.run(merged)
     if lost == "video":
-        await room.store.delete(first.object_key)
+        await fixture.store.delete(first.object_key)
     elif lost == "event":
-        await room.store.delete(keys.muxed_key("job-1", 1))
+        await fixture.store.delete(keys.muxed_key("job-1", 1))
     elif lost == "half of the video":
-        await room.store.put(first.object_key, (await room.store.get(first.object_key))[:999])
+        await fixture.store.put(first.object_key, (await fixture.store.get(first.object_key))[:999])
     else:
-        await room.store.put(keys.muxed_key("job-1", 1), b'{"job_id"')
+        await fixture.store.put(keys.muxed_key("job-1", 1), b'{"job_id"')
 
-    assert await room.mux.run(merged) == first
-    await room.result(first)
+    assert await fixture.mux.run(merged) == first
+    await fixture.result(first)
 
 
 async def test_a_cancelled_mux_ends_its_ffmpeg_and_leaves_nothing(tmp_path: Path) -> None:
     """A job that was cancelled holds neither a core nor the disk."""
     started = tmp_path / "started"
     os.mkfifo(started)
-    room = Room(tmp_path, an_ffmpeg_that(tmp_path, f"echo $$ > {started}", "exec sleep 600"))
-    merged = await room.merged(video=film_clips().carphone, track_s=4.0)
+    fixture = MuxFixture(
+        tmp_path, an_ffmpeg_that(tmp_path, f"echo $$ > {started}", "exec sleep 600")
+    )
+    merged = await fixture.merged(video=film_clips().carphone, track_s=4.0)
 
-    running = asyncio.create_task(room.mux.run(merged))
+    running = asyncio.create_task(fixture.mux.run(merged))
     pid = int(await asyncio.to_thread(started.read_text))
-    assert list(room.scratch.iterdir())
+    assert list(fixture.scratch.iterdir())
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
 
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
-    await room.assert_nothing_made()
+    await fixture.assert_nothing_made()
 
 
 async def test_an_ffmpeg_that_fails_says_why_and_the_track_stays(tmp_path: Path) -> None:
     """The message begins as users of the earlier system know it."""
-    room = Room(tmp_path, an_ffmpeg_that(tmp_path, "echo no space left on device >&2", "exit 1"))
+    fixture = MuxFixture(
+        tmp_path, an_ffmpeg_that(tmp_path, "echo no space left on device >&2", "exit 1")
+    )
 
     with pytest.raises(FfmpegError, match=r"^FFmpeg merge failed: no space left on device"):
-        await room.mux.run(await room.merged(video=film_clips().carphone, track_s=4.0))
-    await room.assert_nothing_made()
+        await fixture.mux.run(await fixture.merged(video=film_clips().carphone, track_s=4.0))
+    await fixture.assert_nothing_made()
 
 
 @pytest.mark.parametrize(
@@ -114,7 +118,7 @@ async def test_a_result_that_breaks_a_promise_is_never_stored(
 ) -> None:
     """FFmpeg's exit code is not believed; the file is looked at."""
     film = film_clips().bigbuckbunny
-    room = Room(
+    fixture = MuxFixture(
         tmp_path,
         an_ffmpeg_that(
             tmp_path,
@@ -126,5 +130,5 @@ async def test_a_result_that_breaks_a_promise_is_never_stored(
     )
 
     with pytest.raises(MuxCheckError, match=f"^FFmpeg merge failed: .*{words}"):
-        await room.mux.run(await room.merged(video=film, track_s=5.28))
-    await room.assert_nothing_made()
+        await fixture.mux.run(await fixture.merged(video=film, track_s=5.28))
+    await fixture.assert_nothing_made()

@@ -30,7 +30,7 @@ from shared.kafka.dead_letters import DeadLetters
 from shared.kafka.producer import Publisher
 from tests.support.api_fixture import TWO_SCENES
 from tests.support.event_builders import a_scene
-from tests.support.operator_commands import OperatorGround, operator_ground, segue
+from tests.support.operator_commands import OperatorFixture, operator_fixture, segue
 from tests.support.servers import Database, KafkaServer
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
@@ -47,26 +47,26 @@ WRITING: list[tuple[str, ...]] = [
 
 
 @pytest.fixture
-async def ground(
+async def fixture(
     kafka: KafkaServer, postgres: Database, topic_prefix: str, store_folder: Path
-) -> AsyncIterator[OperatorGround]:
+) -> AsyncIterator[OperatorFixture]:
     """The servers with a job of two scenes, and no service."""
-    async with operator_ground(kafka.bootstrap, postgres, topic_prefix, store_folder) as ground:
-        await ground.line.post(job_id="job-1", scenes=TWO_SCENES)
-        await ground.say([a_scene(index, count=2, job_id="job-1") for index in range(2)])
-        [first, *_] = await ground.log("scene.requested")
-        async with said(ground) as publisher:
+    async with operator_fixture(kafka.bootstrap, postgres, topic_prefix, store_folder) as fixture:
+        await fixture.api.post(job_id="job-1", scenes=TWO_SCENES)
+        await fixture.publish([a_scene(index, count=2, job_id="job-1") for index in range(2)])
+        [first, *_] = await fixture.log("scene.requested")
+        async with said(fixture) as publisher:
             letters = DeadLetters(
                 publisher, service="generator", clock=SystemClock(), consecutive_max=9
             )
             await letters.publish(first, InvalidEventError("wrong"), attempts=1)
-        yield ground
+        yield fixture
 
 
 @asynccontextmanager
-async def said(ground: OperatorGround) -> AsyncIterator[Publisher]:
+async def said(fixture: OperatorFixture) -> AsyncIterator[Publisher]:
     """A publisher that runs."""
-    publisher = Publisher(ground.kafka, source="test", clock=SystemClock())
+    publisher = Publisher(fixture.kafka, source="test", clock=SystemClock())
     await publisher.start()
     try:
         yield publisher
@@ -90,20 +90,20 @@ async def a_reader(url: str) -> AsyncIterator[str]:
         await connection.close()
 
 
-async def everything(ground: OperatorGround) -> Any:
+async def everything(fixture: OperatorFixture) -> Any:
     """The rows, and what is on the log."""
     tables = ("jobs", "runs", "scenes", "outbox", "operator_actions", "dead_letters")
-    rows = {name: await ground.line.rows(f"SELECT * FROM {name}") for name in tables}  # noqa: S608
-    return rows, await ground.log("scene.requested", "scene.requested.dlq", "job.cancelled")
+    rows = {name: await fixture.api.rows(f"SELECT * FROM {name}") for name in tables}  # noqa: S608
+    return rows, await fixture.log("scene.requested", "scene.requested.dlq", "job.cancelled")
 
 
 async def test_who_may_not_write_to_postgresql_is_told_so_and_changes_nothing(
-    ground: OperatorGround,
+    fixture: OperatorFixture,
 ) -> None:
     """Every command that writes; each may still be looked at."""
-    before = await everything(ground)
-    async with a_reader(ground.environment["DATABASE_URL"]) as url:
-        environment = {**ground.environment, "DATABASE_URL": url}
+    before = await everything(fixture)
+    async with a_reader(fixture.environment["DATABASE_URL"]) as url:
+        environment = {**fixture.environment, "DATABASE_URL": url}
         looked = await asyncio.gather(*(segue(environment, *_dry(words)) for words in WRITING))
         refused = [await segue(environment, *words) for words in WRITING]  # one at a time
 
@@ -113,7 +113,7 @@ async def test_who_may_not_write_to_postgresql_is_told_so_and_changes_nothing(
         assert answer[0] == 4, (words, answer)
         assert "permission denied" in answer[1]["error"], (words, answer)
         assert "grant this role the right" in answer[1]["error"], (words, answer)
-    assert await everything(ground) == before
+    assert await everything(fixture) == before
 
 
 def _dry(words: tuple[str, ...]) -> tuple[str, ...]:
@@ -121,15 +121,15 @@ def _dry(words: tuple[str, ...]) -> tuple[str, ...]:
 
 
 async def test_a_record_that_is_no_event_is_told_in_the_story_of_its_job(
-    ground: OperatorGround,
+    fixture: OperatorFixture,
 ) -> None:
     """The story goes on around it."""
-    async with said(ground) as publisher:
+    async with said(fixture) as publisher:
         await publisher.send(
             topic="scene.requested", key=b"job-1", value=b"{no event", headers=(), partition=None
         )
 
-    code, told = await ground.segue("job", "job-1")
+    code, told = await fixture.segue("job", "job-1")
 
     says = [one["says"] for one in told["events"]]
     assert code == 0, told

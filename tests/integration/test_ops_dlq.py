@@ -11,7 +11,7 @@ from shared.errors import InvalidEventError, UndecodableError
 from shared.kafka.codec import Record
 from shared.kafka.dead_letters import DeadLetters
 from shared.kafka.producer import Publisher
-from tests.support.operator_commands import OperatorGround, operator_ground
+from tests.support.operator_commands import OperatorFixture, operator_fixture
 from tests.support.servers import Database, KafkaServer
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
@@ -19,12 +19,12 @@ MOMENT = int(datetime(2026, 1, 1, tzinfo=UTC).timestamp() * 1000)
 
 
 @pytest.fixture
-async def ground(
+async def fixture(
     kafka: KafkaServer, postgres: Database, topic_prefix: str, store_folder: Path
-) -> AsyncIterator[OperatorGround]:
+) -> AsyncIterator[OperatorFixture]:
     """Three dead letters of two jobs, and no service."""
-    async with operator_ground(kafka.bootstrap, postgres, topic_prefix, store_folder) as ground:
-        publisher = Publisher(ground.kafka, source="test", clock=SystemClock())
+    async with operator_fixture(kafka.bootstrap, postgres, topic_prefix, store_folder) as fixture:
+        publisher = Publisher(fixture.kafka, source="test", clock=SystemClock())
         await publisher.start()
         letters = DeadLetters(publisher, service="merger", clock=SystemClock(), consecutive_max=99)
         try:
@@ -33,7 +33,7 @@ async def ground(
             await letters.publish(a_record("b", 9), InvalidEventError("wrong scene"), attempts=3)
         finally:
             await publisher.stop()
-        yield ground
+        yield fixture
 
 
 def a_record(job_id: str, offset: int) -> Record:
@@ -49,13 +49,13 @@ def a_record(job_id: str, offset: int) -> Record:
     )
 
 
-async def test_dead_letters_are_counted_by_reason_and_filtered(ground: OperatorGround) -> None:
+async def test_dead_letters_are_counted_by_reason_and_filtered(fixture: OperatorFixture) -> None:
     """All, those of a topic, of a job, of a reason."""
-    whole = await ground.segue("dlq", "list")
-    other = await ground.segue("dlq", "list", "audio.merged")
-    of_job = await ground.segue("dlq", "list", "segment.generated", "--job", "b")
-    reason = await ground.segue("dlq", "list", "--reason", "wrong", "--limit", "1")
-    unknown = await ground.segue("dlq", "list", "nothing")
+    whole = await fixture.segue("dlq", "list")
+    other = await fixture.segue("dlq", "list", "audio.merged")
+    of_job = await fixture.segue("dlq", "list", "segment.generated", "--job", "b")
+    reason = await fixture.segue("dlq", "list", "--reason", "wrong", "--limit", "1")
+    unknown = await fixture.segue("dlq", "list", "nothing")
 
     assert (whole[0], whole[1]["count"]) == (0, 3)
     assert whole[1]["reasons"] == {"UndecodableError": 2, "InvalidEventError": 1}
@@ -66,14 +66,14 @@ async def test_dead_letters_are_counted_by_reason_and_filtered(ground: OperatorG
     assert (unknown[0], "there is no topic nothing" in unknown[1]["error"]) == (2, True)
 
 
-async def test_one_is_shown_whole_and_what_is_not_there_is_said(ground: OperatorGround) -> None:
+async def test_one_is_shown_whole_and_what_is_not_there_is_said(fixture: OperatorFixture) -> None:
     """The original key, value and headers, and ours behind them."""
     [place] = [
-        one["place"] for one in (await ground.segue("dlq", "list", "--job", "a"))[1]["letters"]
+        one["place"] for one in (await fixture.segue("dlq", "list", "--job", "a"))[1]["letters"]
     ]
-    shown = await ground.segue("dlq", "show", place)
-    gone = await ground.segue("dlq", "show", "segment.generated.dlq/0/99")
-    wrong = await ground.segue("dlq", "show", "somewhere")
+    shown = await fixture.segue("dlq", "show", place)
+    gone = await fixture.segue("dlq", "show", "segment.generated.dlq/0/99")
+    wrong = await fixture.segue("dlq", "show", "somewhere")
 
     assert shown[0] == 0
     assert (shown[1]["key"], shown[1]["value"]) == ("a", '{"half')

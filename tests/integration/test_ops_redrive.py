@@ -20,15 +20,15 @@ from shared.media.samples import SAMPLE_RATE_HZ
 from shared.pricing import PricingSettings
 from shared.storage import keys
 from shared.storage.filesystem import FolderStore
-from tests.e2e.pipeline_fixture import BASE, Line, running_line
+from tests.e2e.pipeline_fixture import BASE, Pipeline, running_pipeline
 from tests.integration.test_ops_replay import objects, rows
 from tests.support.api_fixture import NOWHERE, TWO_SCENES
 from tests.support.event_builders import a_segment
 from tests.support.film_clips import film_clips
-from tests.support.operator_commands import OperatorGround, operator_ground, segue
+from tests.support.operator_commands import OperatorFixture, operator_fixture, segue
 from tests.support.processes import records_of, value_of
 from tests.support.replicate_provider import a_fake, account_of
-from tests.support.run_builders import a_failure, the_line
+from tests.support.run_builders import a_complete_run, a_failure
 from tests.support.servers import Database, KafkaServer
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
@@ -48,15 +48,15 @@ async def replicate() -> AsyncIterator[ReplicateEmulator]:
 
 
 @pytest.fixture
-async def line(
+async def pipeline(
     kafka: KafkaServer,
     postgres: Database,
     topic_prefix: str,
     tmp_path: Path,
     replicate: ReplicateEmulator,
-) -> AsyncIterator[Line]:
+) -> AsyncIterator[Pipeline]:
     """Four services with a cache, the generator with the account of the fake."""
-    async with running_line(
+    async with running_pipeline(
         kafka,
         postgres,
         topic_prefix,
@@ -69,24 +69,24 @@ async def line(
 
 
 @pytest.fixture
-async def ground(
+async def fixture(
     kafka: KafkaServer, postgres: Database, topic_prefix: str, store_folder: Path
-) -> AsyncIterator[OperatorGround]:
+) -> AsyncIterator[OperatorFixture]:
     """The servers, and no service."""
-    async with operator_ground(kafka.bootstrap, postgres, topic_prefix, store_folder) as ground:
-        yield ground
+    async with operator_fixture(kafka.bootstrap, postgres, topic_prefix, store_folder) as fixture:
+        yield fixture
 
 
-async def redriven(line: Line, job_id: str, run: int, *words: str) -> dict[str, Any]:
+async def redriven(pipeline: Pipeline, job_id: str, run: int, *words: str) -> dict[str, Any]:
     """The status of the run that `words` began, once it has ended."""
-    code, told = await segue(line.services["api"].environment, "redrive", job_id, *words, *WHY)
+    code, told = await segue(pipeline.services["api"].environment, "redrive", job_id, *words, *WHY)
     assert (code, told.get("run")) == (0, run), told
-    return await line.ended(job_id, run=run)
+    return await pipeline.ended(job_id, run=run)
 
 
-async def clips(line: Line, job_id: str, run: int) -> list[str]:
+async def clips(pipeline: Pipeline, job_id: str, run: int) -> list[str]:
     """The hashes of a run's clips, which lie where the run says."""
-    store, found = FolderStore(line.folder / "store"), []
+    store, found = FolderStore(pipeline.folder / "store"), []
     for index in range(4):
         data = await store.get(keys.segment_key(job_id, run, index))
         segment = SegmentGenerated.model_validate_json(data)
@@ -97,30 +97,30 @@ async def clips(line: Line, job_id: str, run: int) -> list[str]:
 
 
 async def test_what_is_asked_for_is_made_again_and_the_rest_is_kept(
-    line: Line, replicate: ReplicateEmulator, tmp_path: Path
+    pipeline: Pipeline, replicate: ReplicateEmulator, tmp_path: Path
 ) -> None:
     """One scene: one charge. Two: two. A video: none, and the same track."""
-    environment = line.services["api"].environment
-    video = await line.upload(film_clips().bikes)
-    film = line.folder / "store" / video["object"]
-    await line.generate(
+    environment = pipeline.services["api"].environment
+    video = await pipeline.upload(film_clips().bikes)
+    film = pipeline.folder / "store" / video["object"]
+    await pipeline.generate(
         job_id="j", scenes=SCENES, video=video, audio_params={"merge_with_video": True}
     )
-    await line.ended("j")
-    before = await rows(line), objects(line), await _log(line)
-    first = await clips(line, "j", 1)
+    await pipeline.ended("j")
+    before = await rows(pipeline), objects(pipeline), await _log(pipeline)
+    first = await clips(pipeline, "j", 1)
 
     dry = await segue(environment, "redrive", "j", "--scene", "1")
     refused = await segue(environment, "redrive", "j", *WHY)
-    untouched = await rows(line), objects(line), await _log(line)
+    untouched = await rows(pipeline), objects(pipeline), await _log(pipeline)
 
     assert untouched == before
     assert (dry[0], dry[1]["applied"]) == (0, False)
     assert (dry[1]["made"], dry[1]["kept"], dry[1]["bridged"]) == ([1], [0, 2, 3], [2])
     assert (refused[0], "did not fail (completed)" in refused[1]["error"]) == (4, True)
 
-    told = await redriven(line, "j", 2, "--scene", "1")
-    second = await clips(line, "j", 2)
+    told = await redriven(pipeline, "j", 2, "--scene", "1")
+    second = await clips(pipeline, "j", 2)
 
     assert told["audio_status"]["status"] == "completed", told
     assert len(replicate.ledger.charged) == 5
@@ -132,23 +132,23 @@ async def test_what_is_asked_for_is_made_again_and_the_rest_is_kept(
     assert "scene 2 is kept, but the music before it was generated again" in told["warnings"][0]
     costs = [scene["cost_usd"] for scene in told["progress"]["scenes"]]
     assert costs[1] > costs[0] == costs[2] == costs[3] == 0
-    track = await line.save(f"{BASE}/j/download", tmp_path / "track.mp3")
+    track = await pipeline.save(f"{BASE}/j/download", tmp_path / "track.mp3")
     assert decode(track.read_bytes()).shape[1] == SAMPLES
 
-    await redriven(line, "j", 3, "--from", "2")
-    third = await clips(line, "j", 3)
+    await redriven(pipeline, "j", 3, "--from", "2")
+    third = await clips(pipeline, "j", 3)
 
     assert len(replicate.ledger.charged) == 7
     assert [a == b for a, b in zip(second, third, strict=True)] == [True, True, False, False]
 
-    hidden = film.rename(line.folder / "hidden")
-    failed = await redriven(line, "j", 4, "--stage", "mux")
+    hidden = film.rename(pipeline.folder / "hidden")
+    failed = await redriven(pipeline, "j", 4, "--stage", "mux")
     hidden.rename(film)
-    mended = await redriven(line, "j", 5)
+    mended = await redriven(pipeline, "j", 5)
 
     assert [one["audio_status"]["status"] for one in (failed, mended)] == ["failed", "completed"]
     assert len(replicate.ledger.charged) == 7
-    assert await _track(line, 3) == await _track(line, 4) == await _track(line, 5)
+    assert await _track(pipeline, 3) == await _track(pipeline, 4) == await _track(pipeline, 5)
     assert mended["video"] is not None
     story = (await segue(environment, "job", "j"))[1]
     assert [(one["of_run"], one["run"], one["made"]) for one in story["redrives"]] == [
@@ -160,17 +160,17 @@ async def test_what_is_asked_for_is_made_again_and_the_rest_is_kept(
 
 
 async def test_a_run_that_stopped_at_a_scene_goes_on_there(
-    line: Line, replicate: ReplicateEmulator
+    pipeline: Pipeline, replicate: ReplicateEmulator
 ) -> None:
     """What it had is kept; the rest is made, each scene once."""
-    await line.generate(job_id="other", scenes=SCENES[:1])
-    await line.ended("other")  # scene 0 is in the cache: the fault strikes scene 1
+    await pipeline.generate(job_id="other", scenes=SCENES[:1])
+    await pipeline.ended("other")  # scene 0 is in the cache: the fault strikes scene 1
     replicate.fault(FaultKind.FAIL_WITH, value="out of memory")
-    await line.generate(job_id="j", scenes=SCENES, audio_params={"error_strategy": "halt"})
-    stopped = await line.ended("j")
+    await pipeline.generate(job_id="j", scenes=SCENES, audio_params={"error_strategy": "halt"})
+    stopped = await pipeline.ended("j")
     charged = len(replicate.ledger.charged)
 
-    told = await redriven(line, "j", 2)
+    told = await redriven(pipeline, "j", 2)
 
     assert stopped["audio_status"]["status"] == "failed"
     assert told["audio_status"]["status"] == "completed", told
@@ -180,7 +180,9 @@ async def test_a_run_that_stopped_at_a_scene_goes_on_there(
     ] * 3
     requests = [
         value_of(record)
-        for record in await records_of(line.kafka.bootstrap, "scene.requested", prefix=line.prefix)
+        for record in await records_of(
+            pipeline.kafka.bootstrap, "scene.requested", prefix=pipeline.prefix
+        )
     ]
     kept = [one["kept"] for one in requests if (one["job_id"], one["run"]) == ("j", 2)]
     assert kept == [{"run": 1, "bridged": False, "track": False}, None, None, None]
@@ -201,55 +203,55 @@ REFUSED: list[tuple[tuple[str, ...], int, str]] = [
 
 
 async def test_what_cannot_be_made_again_is_refused_and_changes_nothing(
-    ground: OperatorGround,
+    fixture: OperatorFixture,
 ) -> None:
     """Each in its own words, to be applied or not."""
-    await ground.line.hear(*the_line())
-    await _stored(ground, a_segment(0, count=2), clip=True)
-    await _stored(ground, a_segment(1, count=2), clip=False)
+    await fixture.api.apply(*a_complete_run())
+    await _stored(fixture, a_segment(0, count=2), clip=True)
+    await _stored(fixture, a_segment(1, count=2), clip=False)
     stitched = VideoStitched.model_validate({"job_id": "unasked", "scenes": TWO_SCENES})
-    await ground.line.hear(stitched)
-    await ground.line.post(job_id="running", scenes=TWO_SCENES)
+    await fixture.api.apply(stitched)
+    await fixture.api.post(job_id="running", scenes=TWO_SCENES)
 
     for at in range(0, len(REFUSED), 3):  # as many at once as do not hinder one another
         some = REFUSED[at : at + 3]
         answers = await asyncio.gather(
             *(
-                ground.segue("redrive", *words, *(() if code == 2 else WHY))
+                fixture.segue("redrive", *words, *(() if code == 2 else WHY))
                 for words, code, _ in some
             )
         )
         for (words, code, told), answer in zip(some, answers, strict=True):
             assert (answer[0], told in answer[1]["error"]) == (code, True), (words, answer)
 
-    assert await ground.line.rows("SELECT * FROM operator_actions") == []
-    assert await ground.line.rows("SELECT * FROM runs WHERE run > 1") == []
-    assert await ground.log("scene.requested") == []
+    assert await fixture.api.rows("SELECT * FROM operator_actions") == []
+    assert await fixture.api.rows("SELECT * FROM runs WHERE run > 1") == []
+    assert await fixture.log("scene.requested") == []
 
 
 async def test_an_interrupted_redrive_goes_on_with_the_run_it_began(
-    ground: OperatorGround,
+    fixture: OperatorFixture,
 ) -> None:
     """Kafka was away when it was to be published; and whoever comes late is told so."""
-    await ground.line.hear(*the_line()[:-1], a_failure())
+    await fixture.api.apply(*a_complete_run()[:-1], a_failure())
     for index in range(2):
-        await _stored(ground, a_segment(index, count=2), clip=True)
+        await _stored(fixture, a_segment(index, count=2), clip=True)
     words = ("redrive", "job-1", "--scene", "1", *WHY)
 
-    away = await segue({**ground.environment, "KAFKA_BOOTSTRAP_SERVERS": NOWHERE}, *words)
-    waiting = await ground.log("scene.requested")
-    again = await ground.segue(*words)
-    requests = [value_of(record) for record in await ground.log("scene.requested")]
+    away = await segue({**fixture.environment, "KAFKA_BOOTSTRAP_SERVERS": NOWHERE}, *words)
+    waiting = await fixture.log("scene.requested")
+    again = await fixture.segue(*words)
+    requests = [value_of(record) for record in await fixture.log("scene.requested")]
 
     assert (away[0], waiting) == (3, [])
     assert (again[0], again[1]["run"]) == (0, 2), again
     assert [one["kept"] and one["kept"]["run"] for one in requests] == [1, None]
     assert [one["anew"] for one in requests] == [False, True]
-    [row] = await ground.line.rows("SELECT command, who, reason, state FROM operator_actions")
+    [row] = await fixture.api.rows("SELECT command, who, reason, state FROM operator_actions")
     assert list(row.values()) == ["redrive", "somebody", "to hear it", "done"]
-    [run] = await ground.line.rows("SELECT estimate FROM runs WHERE run = 2")
+    [run] = await fixture.api.rows("SELECT estimate FROM runs WHERE run = 2")
     assert '"music_s": 4' in run["estimate"]  # 2.5 s, whole, and the window
-    async with ground.line.edge.database.transaction() as connection:
+    async with fixture.api.edge.database.transaction() as connection:
         with pytest.raises(RedriveError, match="another run than 1 is the newest by now"):
             await start_redrive(
                 connection,
@@ -261,36 +263,36 @@ async def test_an_interrupted_redrive_goes_on_with_the_run_it_began(
             )
 
 
-async def test_what_a_run_keeps_is_known_when_the_log_began_anew(ground: OperatorGround) -> None:
+async def test_what_a_run_keeps_is_known_when_the_log_began_anew(fixture: OperatorFixture) -> None:
     """The rows alone ask for the same again; until then, nothing it takes may be swept."""
-    await ground.line.hear(*the_line())
+    await fixture.api.apply(*a_complete_run())
     for index in range(2):
-        await _stored(ground, a_segment(index, count=2), clip=True)
-    code, told = await ground.segue("redrive", "job-1", "--scene", "0", *WHY)
+        await _stored(fixture, a_segment(index, count=2), clip=True)
+    code, told = await fixture.segue("redrive", "job-1", "--scene", "0", *WHY)
     assert code == 0, told
-    asked = [value_of(record) for record in await ground.log("scene.requested")]
-    from_rows = await _unfinished(ground)
+    asked = [value_of(record) for record in await fixture.log("scene.requested")]
+    from_rows = await _unfinished(fixture)
     elsewhere = [{**one, "job_id": "other"} for one in asked]
-    await ground.line.hear(*(SceneRequested.model_validate(one) for one in elsewhere))
+    await fixture.api.apply(*(SceneRequested.model_validate(one) for one in elsewhere))
     specs = "SELECT spec FROM scenes WHERE job_id = $1 AND run = 2 ORDER BY scene_index"
 
-    async with ground.line.edge.database.connection() as connection:
+    async with fixture.api.edge.database.connection() as connection:
         needed = await retention.unfinished_runs(connection)
 
     assert from_rows == asked
     assert sorted(needed) == [(job, run) for job in ("job-1", "other") for run in (1, 2)]
-    assert await _unfinished(ground) == asked + elsewhere
-    assert await ground.line.rows(specs, "job-1") == await ground.line.rows(specs, "other")
+    assert await _unfinished(fixture) == asked + elsewhere
+    assert await fixture.api.rows(specs, "job-1") == await fixture.api.rows(specs, "other")
 
 
-async def _unfinished(ground: OperatorGround) -> list[dict[str, Any]]:
-    async with ground.line.edge.database.connection() as connection:
+async def _unfinished(fixture: OperatorFixture) -> list[dict[str, Any]]:
+    async with fixture.api.edge.database.connection() as connection:
         return [one.model_dump(mode="json") for one in await runs.unfinished_requests(connection)]
 
 
-async def _stored(ground: OperatorGround, segment: SegmentGenerated, *, clip: bool) -> None:
+async def _stored(fixture: OperatorFixture, segment: SegmentGenerated, *, clip: bool) -> None:
     """As the generator leaves it."""
-    store = ground.line.edge.store
+    store = fixture.api.edge.store
     key = keys.segment_key(segment.job_id, segment.run, segment.scene_index)
     await store.put(key, segment.model_dump_json().encode())
     if clip:
@@ -298,11 +300,11 @@ async def _stored(ground: OperatorGround, segment: SegmentGenerated, *, clip: bo
         await store.put(segment.object_key, b"music")
 
 
-async def _log(line: Line) -> list[Any]:
-    return await records_of(line.kafka.bootstrap, "scene.requested", prefix=line.prefix)
+async def _log(pipeline: Pipeline) -> list[Any]:
+    return await records_of(pipeline.kafka.bootstrap, "scene.requested", prefix=pipeline.prefix)
 
 
-async def _track(line: Line, run: int) -> str:
+async def _track(pipeline: Pipeline, run: int) -> str:
     """The hash of a run's track."""
-    data = await FolderStore(line.folder / "store").get(keys.track_key("j", run))
+    data = await FolderStore(pipeline.folder / "store").get(keys.track_key("j", run))
     return hashlib.sha256(data).hexdigest()

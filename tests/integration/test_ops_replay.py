@@ -18,13 +18,13 @@ from shared.kafka.client import connection_options
 from shared.kafka.log_reader import open_log_reader
 from shared.kafka.producer import Publisher
 from shared.settings import KafkaSettings
-from tests.e2e.pipeline_fixture import Line, running_line
+from tests.e2e.pipeline_fixture import Pipeline, running_pipeline
 from tests.support.api_fixture import TWO_SCENES
 from tests.support.event_builders import a_scene
 from tests.support.film_clips import film_clips
-from tests.support.operator_commands import OperatorGround, operator_ground, segue
+from tests.support.operator_commands import OperatorFixture, operator_fixture, segue
 from tests.support.processes import eventually, records_of
-from tests.support.run_builders import the_line
+from tests.support.run_builders import a_complete_run
 from tests.support.servers import Database, KafkaServer
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
@@ -45,27 +45,27 @@ UNREADABLE = b"{no event"
 
 
 @pytest.fixture
-async def ground(
+async def fixture(
     kafka: KafkaServer, postgres: Database, topic_prefix: str, store_folder: Path
-) -> AsyncIterator[OperatorGround]:
+) -> AsyncIterator[OperatorFixture]:
     """The servers, and no service."""
-    async with operator_ground(kafka.bootstrap, postgres, topic_prefix, store_folder) as ground:
-        yield ground
+    async with operator_fixture(kafka.bootstrap, postgres, topic_prefix, store_folder) as fixture:
+        yield fixture
 
 
 @pytest.fixture
-async def line(
+async def pipeline(
     kafka: KafkaServer, postgres: Database, topic_prefix: str, tmp_path: Path
-) -> AsyncIterator[Line]:
+) -> AsyncIterator[Pipeline]:
     """The four services."""
-    async with running_line(kafka, postgres, topic_prefix, tmp_path) as running:
+    async with running_pipeline(kafka, postgres, topic_prefix, tmp_path) as running:
         yield running
 
 
-async def everything_was_read(line: Line) -> None:
+async def everything_was_read(pipeline: Pipeline) -> None:
     """Wait until every service has worked off every record that is there."""
     kafka = KafkaSettings.from_environment(
-        bootstrap_servers=line.kafka.bootstrap, topic_prefix=line.prefix
+        bootstrap_servers=pipeline.kafka.bootstrap, topic_prefix=pipeline.prefix
     )
     admin = AIOKafkaAdminClient(**connection_options(kafka))
     await admin.start()
@@ -80,9 +80,9 @@ async def everything_was_read(line: Line) -> None:
                 }
                 assert len(ends) >= len(TOPICS), "every topic has a partition"
                 for group, topics in GROUPS.items():
-                    told = await admin.list_consumer_group_offsets(line.prefix + group)
+                    told = await admin.list_consumer_group_offsets(pipeline.prefix + group)
                     read = {
-                        (place.topic.removeprefix(line.prefix), place.partition): at.offset
+                        (place.topic.removeprefix(pipeline.prefix), place.partition): at.offset
                         for place, at in told.items()
                     }
                     for place, end in ends.items():
@@ -95,40 +95,42 @@ async def everything_was_read(line: Line) -> None:
         await admin.close()
 
 
-async def rows(line: Line) -> dict[str, list[str]]:
+async def rows(pipeline: Pipeline) -> dict[str, list[str]]:
     """Every row of every job, as text."""
-    database = await asyncpg.connect(line.services["api"].environment["DATABASE_URL"])
+    database = await asyncpg.connect(pipeline.services["api"].environment["DATABASE_URL"])
     try:
         return {name: [str(row) for row in await database.fetch(ROWS[name])] for name in ROWS}
     finally:
         await database.close()
 
 
-def objects(line: Line) -> dict[str, tuple[int, int]]:
+def objects(pipeline: Pipeline) -> dict[str, tuple[int, int]]:
     """Every object with its size and the moment it was written."""
-    files = [path for path in (line.folder / "store").rglob("*") if path.is_file()]
+    files = [path for path in (pipeline.folder / "store").rglob("*") if path.is_file()]
     return {str(path): (path.stat().st_size, path.stat().st_mtime_ns) for path in files}
 
 
-async def test_finished_work_said_again_changes_no_row_and_makes_nothing(line: Line) -> None:
+async def test_finished_work_said_again_changes_no_row_and_makes_nothing(
+    pipeline: Pipeline,
+) -> None:
     """Twice; the second takes the same records, not the copies of the first."""
-    environment = line.services["api"].environment
-    await line.generate(job_id="j", scenes=TWO_SCENES)
-    await line.generate(job_id="other", scenes=TWO_SCENES[:1])
-    await line.ended("j")
-    await line.ended("other")
-    await everything_was_read(line)
-    before, made = await rows(line), objects(line)
-    log = await records_of(line.kafka.bootstrap, *TOPICS, prefix=line.prefix)
+    environment = pipeline.services["api"].environment
+    await pipeline.generate(job_id="j", scenes=TWO_SCENES)
+    await pipeline.generate(job_id="other", scenes=TWO_SCENES[:1])
+    await pipeline.ended("j")
+    await pipeline.ended("other")
+    await everything_was_read(pipeline)
+    before, made = await rows(pipeline), objects(pipeline)
+    log = await records_of(pipeline.kafka.bootstrap, *TOPICS, prefix=pipeline.prefix)
 
     dry = await segue(environment, "replay", "--job", "j")
-    untouched = await records_of(line.kafka.bootstrap, *TOPICS, prefix=line.prefix)
+    untouched = await records_of(pipeline.kafka.bootstrap, *TOPICS, prefix=pipeline.prefix)
     once = await segue(environment, "replay", "--job", "j", *WHY)
-    await everything_was_read(line)
+    await everything_was_read(pipeline)
     twice = await segue(environment, "replay", "--job", "j", *WHY)
     whole = await segue(environment, "replay", SceneRequested.kind, *WHY)
-    await everything_was_read(line)
-    after = await records_of(line.kafka.bootstrap, *TOPICS, prefix=line.prefix)
+    await everything_was_read(pipeline)
+    after = await records_of(pipeline.kafka.bootstrap, *TOPICS, prefix=pipeline.prefix)
 
     assert dry[0] == once[0] == twice[0] == whole[0] == 0, (dry, once, twice, whole)
     assert dry[1]["topics"] == {
@@ -144,9 +146,9 @@ async def test_finished_work_said_again_changes_no_row_and_makes_nothing(line: L
     assert untouched == log
     assert once[1]["copied"] == twice[1]["copied"] == 5
     assert (whole[1]["copied"], whole[1]["left_out"]["copies"]) == (3, 4)
-    assert await rows(line) == before
-    assert {name: found for name, found in objects(line).items() if name in made} == made
-    assert set(objects(line)) == set(made)
+    assert await rows(pipeline) == before
+    assert {name: found for name, found in objects(pipeline).items() if name in made} == made
+    assert set(objects(pipeline)) == set(made)
     copies = [one for one in after if one.header("replay-id") is not None]
     origins = {f"{one.topic}/{one.partition}/{one.offset}": one for one in log}
     # what the services said of it is no copy: they repeat what they made
@@ -158,27 +160,29 @@ async def test_finished_work_said_again_changes_no_row_and_makes_nothing(line: L
         assert copy.headers[: len(origin.headers)] == origin.headers
 
 
-async def test_a_job_whose_mux_failed_is_completed_by_its_track_said_again(line: Line) -> None:
+async def test_a_job_whose_mux_failed_is_completed_by_its_track_said_again(
+    pipeline: Pipeline,
+) -> None:
     """The film was not there; it is now."""
-    environment = line.services["api"].environment
+    environment = pipeline.services["api"].environment
     film = film_clips().bikes
-    video = await line.upload(film)
-    place = line.folder / "store" / video["object"]
-    asked = await line.generate(
+    video = await pipeline.upload(film)
+    place = pipeline.folder / "store" / video["object"]
+    asked = await pipeline.generate(
         job_id="j", scenes=TWO_SCENES, video=video, audio_params={"merge_with_video": True}
     )
-    hidden = place.rename(line.folder / "hidden")
+    hidden = place.rename(pipeline.folder / "hidden")
     assert asked.status_code == 202, asked.text
-    failed = await line.ended("j")
-    await everything_was_read(line)
+    failed = await pipeline.ended("j")
+    await everything_was_read(pipeline)
     hidden.rename(place)
-    claims = [name for name in objects(line) if "claim" in name]
+    claims = [name for name in objects(pipeline) if "claim" in name]
 
     dry = await segue(environment, "replay", AudioMerged.kind, "--job", "j")
     done = await segue(environment, "replay", AudioMerged.kind, "--job", "j", *WHY)
 
     async def completed() -> bool | None:
-        told = await line.status("j")
+        told = await pipeline.status("j")
         return (told is not None and told["audio_status"]["status"] == "completed") or None
 
     await eventually(completed, within_s=60, what="the video")
@@ -189,7 +193,7 @@ async def test_a_job_whose_mux_failed_is_completed_by_its_track_said_again(line:
     assert failed["audio_status"]["status"] == "failed"
     assert (dry[1]["runs"], dry[1]["already_done"]) == ({"failed": 1}, 0)
     assert (done[0], done[1]["copied"]) == (0, 1)
-    assert [name for name in objects(line) if "claim" in name] == claims
+    assert [name for name in objects(pipeline) if "claim" in name] == claims
     assert (story[0], story[1]["runs"]) == (0, [{"run": 1, "status": "completed"}])
     told = [(one["topic"], one["replay"]) for one in story[1]["events"]]
     assert told[:2] == [(SceneRequested.kind, None)] * 2
@@ -225,38 +229,38 @@ REFUSED: list[tuple[tuple[str, ...], int, str]] = [
 
 
 async def test_what_cannot_be_said_again_is_refused_and_changes_nothing(
-    ground: OperatorGround,
+    fixture: OperatorFixture,
 ) -> None:
     """Each with its own word; to be applied or not makes no difference."""
-    await ground.say(records(4), partition=0)
-    await _cut_before(ground, "scene.requested", partition=0, offset=2)
-    await _say_raw(ground, "scene.requested", UNREADABLE, partition=1)
-    before = await ground.log("scene.requested", "video.muxed")
+    await fixture.publish(records(4), partition=0)
+    await _cut_before(fixture, "scene.requested", partition=0, offset=2)
+    await _say_raw(fixture, "scene.requested", UNREADABLE, partition=1)
+    before = await fixture.log("scene.requested", "video.muxed")
 
     for at in range(0, len(REFUSED), 4):  # as many at once as do not hinder one another
         some = REFUSED[at : at + 4]
-        answers = await asyncio.gather(*(ground.segue("replay", *words) for words, *_ in some))
+        answers = await asyncio.gather(*(fixture.segue("replay", *words) for words, *_ in some))
         for (words, code, told), answer in zip(some, answers, strict=True):
             assert (answer[0], told in answer[1]["error"]) == (code, True), (words, answer)
-    applied = await ground.segue("replay", *REFUSED[-2][0], *WHY)
+    applied = await fixture.segue("replay", *REFUSED[-2][0], *WHY)
 
     assert (applied[0], REFUSED[-2][2] in applied[1]["error"]) == (4, True)
-    assert await ground.log("scene.requested", "video.muxed") == before
-    assert await ground.line.rows("SELECT * FROM operator_actions") == []
+    assert await fixture.log("scene.requested", "video.muxed") == before
+    assert await fixture.api.rows("SELECT * FROM operator_actions") == []
 
 
 async def test_a_running_job_is_said_again_only_by_force_and_what_it_may_cost_is_said(
-    ground: OperatorGround,
+    fixture: OperatorFixture,
 ) -> None:
     """Two scenes nobody made yet: two calls at most; and no reason, no change."""
-    await ground.line.post(job_id="job-1", scenes=TWO_SCENES)
-    await ground.say(records(2))
+    await fixture.api.post(job_id="job-1", scenes=TWO_SCENES)
+    await fixture.publish(records(2))
 
-    dry = await ground.segue("replay", "scene.requested")
-    refused = await ground.segue("replay", "scene.requested", *WHY)
-    unsaid = await ground.segue("replay", "scene.requested", "--apply", "--force")
-    silent = await ground.log("scene.requested")
-    forced = await ground.segue("replay", "scene.requested", *WHY, "--force")
+    dry = await fixture.segue("replay", "scene.requested")
+    refused = await fixture.segue("replay", "scene.requested", *WHY)
+    unsaid = await fixture.segue("replay", "scene.requested", "--apply", "--force")
+    silent = await fixture.log("scene.requested")
+    forced = await fixture.segue("replay", "scene.requested", *WHY, "--force")
 
     assert (dry[0], dry[1]["running_jobs"], dry[1]["calls_at_most"]) == (0, ["job-1"], 2)
     assert dry[1]["cost_usd_at_most"] > 0
@@ -264,16 +268,16 @@ async def test_a_running_job_is_said_again_only_by_force_and_what_it_may_cost_is
     assert "still running: job-1" in refused[1]["error"]
     assert (unsaid[0], len(silent)) == (2, 2)
     assert (forced[0], forced[1]["copied"]) == (0, 2)
-    [row] = await ground.line.rows("SELECT who, reason, state, command FROM operator_actions")
+    [row] = await fixture.api.rows("SELECT who, reason, state, command FROM operator_actions")
     assert row == {"who": "somebody", "reason": "to see", "state": "done", "command": "replay"}
 
 
-async def test_who_is_behind_is_said_in_records_and_seconds(ground: OperatorGround) -> None:
+async def test_who_is_behind_is_said_in_records_and_seconds(fixture: OperatorFixture) -> None:
     """Nobody reads: everything is behind, and as old as it is."""
-    nothing = await ground.segue("lag")
-    await ground.say(records(3), partition=0)
+    nothing = await fixture.segue("lag")
+    await fixture.publish(records(3), partition=0)
     await asyncio.sleep(1)
-    code, told = await ground.segue("lag")
+    code, told = await fixture.segue("lag")
 
     assert (nothing[0], code) == (0, 0), (nothing, told)
     assert {one["records"] for one in nothing[1]["lag"]} == {0}
@@ -284,56 +288,56 @@ async def test_who_is_behind_is_said_in_records_and_seconds(ground: OperatorGrou
         assert 1 <= one["seconds"] < 60
 
 
-async def test_one_replay_at_a_time(ground: OperatorGround) -> None:
+async def test_one_replay_at_a_time(fixture: OperatorFixture) -> None:
     """The other is named; a dry run may look all the while."""
-    await ground.line.hear(*the_line())
-    await ground.say(records(2))
-    async with ground.line.edge.database.dedicated() as other:
+    await fixture.api.apply(*a_complete_run())
+    await fixture.publish(records(2))
+    async with fixture.api.edge.database.dedicated() as other:
         assert await run_state.try_replay_lock(other)
-        dry = await ground.segue("replay", "scene.requested")
-        refused = await ground.segue("replay", "scene.requested", *WHY)
+        dry = await fixture.segue("replay", "scene.requested")
+        refused = await fixture.segue("replay", "scene.requested", *WHY)
 
     assert (dry[0], dry[1]["already_done"]) == (0, 2)
     assert refused[0] == 4
     assert "one at a time" in refused[1]["error"]
-    assert len(await ground.log("scene.requested")) == 2
+    assert len(await fixture.log("scene.requested")) == 2
 
 
-async def test_bounds_of_offset_and_time_take_what_they_say(ground: OperatorGround) -> None:
+async def test_bounds_of_offset_and_time_take_what_they_say(fixture: OperatorFixture) -> None:
     """The end is not part of it."""
-    await ground.line.hear(*the_line())
-    await ground.say(records(4), partition=0)
+    await fixture.api.apply(*a_complete_run())
+    await fixture.publish(records(4), partition=0)
     await asyncio.sleep(0.05)
     middle = SystemClock().now()
     await asyncio.sleep(1.05)  # a moment is told in whole seconds
-    await ground.say(records(3), partition=0)
+    await fixture.publish(records(3), partition=0)
     cut = (middle + timedelta(seconds=1)).replace(microsecond=0).strftime("%Y-%m-%dT%H:%M:%S")
 
-    offsets = await _records(ground, "--partition", "0", "--from-offset", "1", "--to-offset", "3")
-    late = await _records(ground, "--since", cut)
-    early = await _records(ground, "--until", cut)
+    offsets = await _records(fixture, "--partition", "0", "--from-offset", "1", "--to-offset", "3")
+    late = await _records(fixture, "--since", cut)
+    early = await _records(fixture, "--until", cut)
 
     assert (offsets, late, early) == (2, 3, 4)
 
 
-async def _records(ground: OperatorGround, *words: str) -> Any:
-    code, told = await ground.segue("replay", "scene.requested", *words)
+async def _records(fixture: OperatorFixture, *words: str) -> Any:
+    code, told = await fixture.segue("replay", "scene.requested", *words)
     assert code == 0, told
     return told["records"]
 
 
-async def _cut_before(ground: OperatorGround, topic: str, *, partition: int, offset: int) -> None:
-    admin = AIOKafkaAdminClient(**connection_options(ground.kafka))
+async def _cut_before(fixture: OperatorFixture, topic: str, *, partition: int, offset: int) -> None:
+    admin = AIOKafkaAdminClient(**connection_options(fixture.kafka))
     await admin.start()
     try:
-        place = TopicPartition(ground.kafka.topic_prefix + topic, partition)
+        place = TopicPartition(fixture.kafka.topic_prefix + topic, partition)
         await admin.delete_records({place: RecordsToDelete(before_offset=offset)})
     finally:
         await admin.close()
 
 
-async def _say_raw(ground: OperatorGround, topic: str, value: bytes, *, partition: int) -> None:
-    publisher = Publisher(ground.kafka, source="test", clock=SystemClock())
+async def _say_raw(fixture: OperatorFixture, topic: str, value: bytes, *, partition: int) -> None:
+    publisher = Publisher(fixture.kafka, source="test", clock=SystemClock())
     await publisher.start()
     try:
         await publisher.send(

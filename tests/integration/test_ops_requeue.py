@@ -17,10 +17,10 @@ from shared.kafka.producer import Publisher
 from shared.kafka.router import ParkedBehindError
 from shared.storage.filesystem import FolderStore
 from shared.storage.keys import scene_prefix
-from tests.e2e.pipeline_fixture import Line, running_line
+from tests.e2e.pipeline_fixture import Pipeline, running_pipeline
 from tests.support.api_fixture import TWO_SCENES
 from tests.support.event_builders import a_scene
-from tests.support.operator_commands import OperatorGround, operator_ground, segue
+from tests.support.operator_commands import OperatorFixture, operator_fixture, segue
 from tests.support.processes import eventually, records_of, value_of
 from tests.support.servers import Database, KafkaServer
 
@@ -32,11 +32,11 @@ SCENES = [*TWO_SCENES, {"description": "a storm", "duration_s": 1.9}, TWO_SCENES
 
 
 @pytest.fixture
-async def line(
+async def pipeline(
     kafka: KafkaServer, postgres: Database, topic_prefix: str, tmp_path: Path
-) -> AsyncIterator[Line]:
+) -> AsyncIterator[Pipeline]:
     """The four services, soon at their wits' end."""
-    async with running_line(
+    async with running_pipeline(
         *(kafka, postgres, topic_prefix, tmp_path),
         SEGUE_ATTEMPTS_MAX="2",
         SEGUE_BACKOFF_FIRST_S="0.1",
@@ -44,52 +44,54 @@ async def line(
         yield running
 
 
-async def letters(line: Line) -> list[Record]:
+async def letters(pipeline: Pipeline) -> list[Record]:
     """The dead letters of scenes."""
-    return await records_of(line.kafka.bootstrap, LETTERS, prefix=line.prefix)
+    return await records_of(pipeline.kafka.bootstrap, LETTERS, prefix=pipeline.prefix)
 
 
-async def letters_are(line: Line, count: int) -> list[Record]:
+async def letters_are(pipeline: Pipeline, count: int) -> list[Record]:
     """Wait until there are so many."""
 
     async def look() -> list[Record] | None:
-        found = await letters(line)
+        found = await letters(pipeline)
         return found if len(found) >= count else None
 
     return await eventually(look, within_s=60, what=f"{count} dead letters")
 
 
-async def test_a_run_goes_on_where_it_died_and_what_fails_again_is_quarantined(line: Line) -> None:
+async def test_a_run_goes_on_where_it_died_and_what_fails_again_is_quarantined(
+    pipeline: Pipeline,
+) -> None:
     """A scene's place in the store is taken; three requeues later it is free."""
-    environment = line.services["api"].environment
-    place = line.folder / "store" / scene_prefix("j", 1, 1)
+    environment = pipeline.services["api"].environment
+    place = pipeline.folder / "store" / scene_prefix("j", 1, 1)
     place.parent.mkdir(parents=True)
     place.write_text("in the way")
-    await line.generate(job_id="j", scenes=SCENES)
-    await letters_are(line, 3)
-    failed = await line.ended("j")
+    await pipeline.generate(job_id="j", scenes=SCENES)
+    await letters_are(pipeline, 3)
+    failed = await pipeline.ended("j")
 
-    log = await records_of(line.kafka.bootstrap, TOPIC, prefix=line.prefix)
+    log = await records_of(pipeline.kafka.bootstrap, TOPIC, prefix=pipeline.prefix)
     dry = await segue(environment, "dlq", "requeue", "--job", "j")
-    untouched = await records_of(line.kafka.bootstrap, TOPIC, prefix=line.prefix)
+    untouched = await records_of(pipeline.kafka.bootstrap, TOPIC, prefix=pipeline.prefix)
     for number in (1, 2, 3):
         done = await segue(environment, "dlq", "requeue", "--job", "j", *WHY)
         assert (done[0], done[1]["copied"], done[1]["letters"]) == (0, 3, 3), done
-        await letters_are(line, 3 + 3 * number)
-    again = await letters(line)
+        await letters_are(pipeline, 3 + 3 * number)
+    again = await letters(pipeline)
     refused = await segue(environment, "dlq", "requeue", "--job", "j", *WHY)
     listed = await segue(environment, "dlq", "list", "--job", "j", "--all")
     place.unlink()
     mended = await segue(environment, "dlq", "requeue", "--job", "j", "--quarantined", *WHY)
 
     async def completed() -> dict[str, Any] | None:
-        told = await line.status("j")
+        told = await pipeline.status("j")
         return told if told and told["audio_status"]["status"] == "completed" else None
 
     await eventually(completed, within_s=60, what="the track")
     rows = await segue(environment, "dlq", "list", "--all")
     twice = await segue(environment, "dlq", "requeue", "--job", "j", *WHY)
-    settled = await records_of(line.kafka.bootstrap, TOPIC, prefix=line.prefix)
+    settled = await records_of(pipeline.kafka.bootstrap, TOPIC, prefix=pipeline.prefix)
     story = await segue(environment, "job", "j")
 
     assert failed["audio_status"]["status"] == "failed"
@@ -124,21 +126,21 @@ async def test_a_run_goes_on_where_it_died_and_what_fails_again_is_quarantined(l
         assert copy.headers[: len(origin.headers)] == origin.headers
         assert copy.header("dlq-first-origin") == f"{TOPIC}/{origin.partition}/{origin.offset}"
     assert len(settled) == len(log) + 4 * 3
-    assert await ParkedRuns(FolderStore(line.folder / "store")).state("j", 1, TOPIC) is None
+    assert await ParkedRuns(FolderStore(pipeline.folder / "store")).state("j", 1, TOPIC) is None
 
 
 @pytest.fixture
-async def ground(
+async def fixture(
     kafka: KafkaServer, postgres: Database, topic_prefix: str, store_folder: Path
-) -> AsyncIterator[OperatorGround]:
+) -> AsyncIterator[OperatorFixture]:
     """Two parked runs of three letters each in turns, and one letter that is no event."""
-    async with operator_ground(kafka.bootstrap, postgres, topic_prefix, store_folder) as ground:
+    async with operator_fixture(kafka.bootstrap, postgres, topic_prefix, store_folder) as fixture:
         records = [a_record(job, scene) for scene in (2, 0, 1) for job in ("a", "b")]
-        await put_aside(ground, [*records, a_record("a", 3, value=b'{"half')])
+        await put_aside(fixture, [*records, a_record("a", 3, value=b'{"half')])
         parked = ParkedRuns(FolderStore(store_folder))
         for job in ("a", "b"):
             await parked.park(job, 1, TOPIC, reason="wrong")
-        yield ground
+        yield fixture
 
 
 def a_record(job_id: str, scene: int, *, value: bytes | None = None) -> Record:
@@ -155,9 +157,9 @@ def a_record(job_id: str, scene: int, *, value: bytes | None = None) -> Record:
     )
 
 
-async def put_aside(ground: OperatorGround, records: list[Record]) -> None:
+async def put_aside(fixture: OperatorFixture, records: list[Record]) -> None:
     """Make them dead letters: of each run the first scene died, the others lie behind it."""
-    publisher = Publisher(ground.kafka, source="test", clock=SystemClock())
+    publisher = Publisher(fixture.kafka, source="test", clock=SystemClock())
     await publisher.start()
     dead = DeadLetters(publisher, service="generator", clock=SystemClock(), consecutive_max=99)
     try:
@@ -184,38 +186,38 @@ REFUSED: list[tuple[tuple[str, ...], int, str]] = [
 ]
 
 
-async def test_what_cannot_go_back_is_refused_and_changes_nothing(ground: OperatorGround) -> None:
+async def test_what_cannot_go_back_is_refused_and_changes_nothing(fixture: OperatorFixture) -> None:
     """Each with its own word, for both commands; without a reason nothing is done."""
-    before = await ground.log(TOPIC, LETTERS)
+    before = await fixture.log(TOPIC, LETTERS)
     asked = [("requeue", *one) for one in REFUSED] + [("discard", *one) for one in REFUSED[::3]]
     for at in range(0, len(asked), 4):  # as many at once as do not hinder one another
         some = asked[at : at + 4]
         answers = await asyncio.gather(
-            *(ground.segue("dlq", command, *words) for command, words, *_ in some)
+            *(fixture.segue("dlq", command, *words) for command, words, *_ in some)
         )
         for (command, words, code, told), answer in zip(some, answers, strict=True):
             assert (answer[0], told in answer[1]["error"]) == (code, True), (command, words, answer)
-    applied = await ground.segue("dlq", "requeue", *REFUSED[-1][0], *WHY)
-    unsaid = await ground.segue("dlq", "requeue", TOPIC, "--apply")
+    applied = await fixture.segue("dlq", "requeue", *REFUSED[-1][0], *WHY)
+    unsaid = await fixture.segue("dlq", "requeue", TOPIC, "--apply")
     assert (applied[0], unsaid[0], "--reason" in unsaid[1]["error"]) == (4, 2, True)
 
-    assert await ground.log(TOPIC, LETTERS) == before
-    assert await ground.line.rows("SELECT * FROM operator_actions") == []
-    assert await ground.line.rows("SELECT * FROM dead_letters") == []
+    assert await fixture.log(TOPIC, LETTERS) == before
+    assert await fixture.api.rows("SELECT * FROM operator_actions") == []
+    assert await fixture.api.rows("SELECT * FROM dead_letters") == []
 
 
 async def test_one_letter_takes_its_run_along_in_its_order_and_no_other(
-    ground: OperatorGround, store_folder: Path
+    fixture: OperatorFixture, store_folder: Path
 ) -> None:
     """The run waits for its records alone then; the other stays as it was."""
     place = f"{TOPIC}/1/4"  # scene 1 of a
-    dry = await ground.segue("dlq", "requeue", "--place", place)
-    silent = await ground.log(TOPIC)
-    done = await ground.segue("dlq", "requeue", "--place", place, *WHY)
-    twice = await ground.segue("dlq", "requeue", "--place", place, *WHY)
-    rest = await ground.segue("dlq", "requeue", TOPIC, *WHY)
-    shown = await ground.segue("dlq", "show", place)
-    log = await ground.log(TOPIC)
+    dry = await fixture.segue("dlq", "requeue", "--place", place)
+    silent = await fixture.log(TOPIC)
+    done = await fixture.segue("dlq", "requeue", "--place", place, *WHY)
+    twice = await fixture.segue("dlq", "requeue", "--place", place, *WHY)
+    rest = await fixture.segue("dlq", "requeue", TOPIC, *WHY)
+    shown = await fixture.segue("dlq", "show", place)
+    log = await fixture.log(TOPIC)
 
     assert (dry[0], dry[1]["letters"], dry[1]["taken_along"], silent) == (0, 3, 2, [])
     assert (done[0], done[1]["copied"]) == (0, 3)
@@ -233,39 +235,39 @@ async def test_one_letter_takes_its_run_along_in_its_order_and_no_other(
     assert [one.header("dlq-requeue-last") for one in log[:3]] == [None, None, "true"]
     parked = ParkedRuns(FolderStore(store_folder))
     assert await parked.state("a", 1, TOPIC) == ParkedLane(open_for=first)
-    [row] = await ground.line.rows(
+    [row] = await fixture.api.rows(
         "SELECT who, reason, state FROM operator_actions WHERE id = $1", done[1]["requeue"]
     )
     assert row == {"who": "somebody", "reason": "mended", "state": "done"}
 
 
 async def test_a_lane_whose_requeue_is_not_worked_off_yet_takes_no_other(
-    ground: OperatorGround,
+    fixture: OperatorFixture,
 ) -> None:
     """No service runs: what died meanwhile waits for its turn."""
-    await ground.segue("dlq", "requeue", "--job", "a", "--died-of", "wrong", *WHY)
-    await put_aside(ground, [a_record("a", 3)])
-    refused = await ground.segue("dlq", "requeue", "--job", "a", "--died-of", "behind", *WHY)
+    await fixture.segue("dlq", "requeue", "--job", "a", "--died-of", "wrong", *WHY)
+    await put_aside(fixture, [a_record("a", 3)])
+    refused = await fixture.segue("dlq", "requeue", "--job", "a", "--died-of", "behind", *WHY)
 
     assert (refused[0], "does the service run?" in refused[1]["error"]) == (4, True), refused
-    assert len(await ground.log(TOPIC)) == 3
+    assert len(await fixture.log(TOPIC)) == 3
 
 
 async def test_discarded_letters_wait_no_more_and_free_their_run_only_when_asked(
-    ground: OperatorGround, store_folder: Path
+    fixture: OperatorFixture, store_folder: Path
 ) -> None:
     """Nothing is said on any topic; a second time there is nothing left to put away."""
     parked = ParkedRuns(FolderStore(store_folder))
     one = ("dlq", "discard", "--place", f"{TOPIC}/1/2")
-    dry = await ground.segue(*one, "--release")
-    done = await ground.segue(*one, "--release", *WHY)
+    dry = await fixture.segue(*one, "--release")
+    done = await fixture.segue(*one, "--release", *WHY)
     stays = await parked.state("a", 1, TOPIC)
-    rest = await ground.segue("dlq", "discard", "--job", "a", *WHY)
+    rest = await fixture.segue("dlq", "discard", "--job", "a", *WHY)
     still = await parked.state("a", 1, TOPIC)
-    freed = await ground.segue("dlq", "discard", "--job", "a", "--release", *WHY)
-    twice = await ground.segue("dlq", "discard", "--job", "a", "--release", *WHY)
-    requeue = await ground.segue("dlq", "requeue", "--job", "a", *WHY)
-    listed = await ground.segue("dlq", "list", "--all")
+    freed = await fixture.segue("dlq", "discard", "--job", "a", "--release", *WHY)
+    twice = await fixture.segue("dlq", "discard", "--job", "a", "--release", *WHY)
+    requeue = await fixture.segue("dlq", "requeue", "--job", "a", *WHY)
+    listed = await fixture.segue("dlq", "list", "--all")
 
     assert (dry[0], dry[1]["letters"], dry[1]["released"]) == (0, 1, [])
     assert (done[0], len(done[1]["stay_parked"])) == (0, 1), "two of its letters wait"
@@ -281,4 +283,4 @@ async def test_discarded_letters_wait_no_more_and_free_their_run_only_when_asked
     assert "were discarded" in requeue[1]["error"]
     assert listed[1]["states"] == {"discarded": 4, "waiting": 3}
     assert listed[1]["count"] == 7
-    assert await ground.log(TOPIC) == []
+    assert await fixture.log(TOPIC) == []

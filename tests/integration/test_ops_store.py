@@ -25,10 +25,10 @@ from shared.contract.ids import job_uuid
 from shared.settings import StoreSettings
 from shared.storage import keys as k
 from shared.storage.factory import open_store
-from tests.support.api_fixture import TWO_SCENES, EdgeLine, api_settings, edge_line
+from tests.support.api_fixture import TWO_SCENES, ApiFixture, api_fixture, api_settings
 from tests.support.film_clips import film_clips
 from tests.support.processes import REPOSITORY
-from tests.support.run_builders import the_line
+from tests.support.run_builders import a_complete_run
 from tests.support.servers import Database
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
@@ -63,10 +63,10 @@ class LaterClock(SystemClock):
 
 
 @dataclass(kw_only=True)
-class House:
+class StoreFixture:
     """A database with one job that has ended and one that has not, and the place of a store."""
 
-    line: EdgeLine
+    api: ApiFixture
     folder: Path
     environment: dict[str, str] = field(default_factory=dict)
 
@@ -91,18 +91,18 @@ class House:
 
 
 @pytest.fixture
-async def house(postgres: Database, store_folder: Path) -> AsyncIterator[House]:
+async def fixture(postgres: Database, store_folder: Path) -> AsyncIterator[StoreFixture]:
     """Its store is a folder, and empty."""
-    async with edge_line(await postgres(), store_folder) as line:
-        await line.hear(*the_line())
-        await line.edge.store.put(NAMED, b"a film")
-        asked = await line.post(job_id=OPEN, scenes=TWO_SCENES, video={"object": NAMED})
+    async with api_fixture(await postgres(), store_folder) as fixture:
+        await fixture.apply(*a_complete_run())
+        await fixture.edge.store.put(NAMED, b"a film")
+        asked = await fixture.post(job_id=OPEN, scenes=TWO_SCENES, video={"object": NAMED})
         assert asked.status_code == 202, asked.text
-        yield House(
-            line=line,
+        yield StoreFixture(
+            api=fixture,
             folder=store_folder,
             environment={
-                "DATABASE_URL": line.url,
+                "DATABASE_URL": fixture.url,
                 "SEGUE_STORE_DIR": str(store_folder),
                 "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:9",
                 "SEGUE_OPERATOR": "somebody",
@@ -110,19 +110,19 @@ async def house(postgres: Database, store_folder: Path) -> AsyncIterator[House]:
         )
 
 
-async def filled(house: House) -> None:
+async def filled(fixture: StoreFixture) -> None:
     """Every object, and all of them old."""
     for key in EVERYTHING:
-        await house.line.edge.store.put(key, b"12345")
+        await fixture.api.edge.store.put(key, b"12345")
         then = time.time() - OLD_S  # noqa: TID251 - as files have it
-        os.utime(house.folder / key, (then, then))
+        os.utime(fixture.folder / key, (then, then))
 
 
-async def test_a_dry_run_says_what_would_go_and_leaves_it(house: House) -> None:
+async def test_a_dry_run_says_what_would_go_and_leaves_it(fixture: StoreFixture) -> None:
     """By kind, with sizes; no audit row, since nothing was done."""
-    await filled(house)
+    await filled(fixture)
 
-    code, said = await house.segue("store", "sweep", "--json")
+    code, said = await fixture.segue("store", "sweep", "--json")
 
     told: dict[str, Any] = json.loads(said)
     assert code == 0
@@ -131,24 +131,24 @@ async def test_a_dry_run_says_what_would_go_and_leaves_it(house: House) -> None:
     }
     assert told["needless"]["claims"]["size_bytes"] == 10
     assert (told["looked_at"], told["applied"]) == (len(EVERYTHING), False)
-    assert house.there() == EVERYTHING
-    assert await house.line.rows("SELECT * FROM operator_actions") == []
+    assert fixture.there() == EVERYTHING
+    assert await fixture.api.rows("SELECT * FROM operator_actions") == []
 
 
 async def test_applied_it_deletes_that_and_nothing_else_and_writes_down_who_did_it(
-    house: House,
+    fixture: StoreFixture,
 ) -> None:
     """A second time there is nothing left to do."""
-    await filled(house)
+    await filled(fixture)
 
-    code, said = await house.segue("store", "sweep", "--apply", "--reason", "the disk is full")
-    again, nothing = await house.segue("store", "sweep", "--json")
+    code, said = await fixture.segue("store", "sweep", "--apply", "--reason", "the disk is full")
+    again, nothing = await fixture.segue("store", "sweep", "--json")
 
     assert (code, again) == (0, 0)
     assert "deleted" in said
-    assert house.there() == sorted(NEEDED)
+    assert fixture.there() == sorted(NEEDED)
     assert not any(one["objects"] for one in json.loads(nothing)["needless"].values())
-    [row] = await house.line.rows("SELECT * FROM operator_actions")
+    [row] = await fixture.api.rows("SELECT * FROM operator_actions")
     assert (row["command"], row["who"], row["reason"], row["state"]) == (
         "store sweep",
         "somebody",
@@ -159,54 +159,56 @@ async def test_applied_it_deletes_that_and_nothing_else_and_writes_down_who_did_
     assert row["ended_at"] is not None
 
 
-async def test_without_a_reason_nothing_is_deleted(house: House) -> None:
+async def test_without_a_reason_nothing_is_deleted(fixture: StoreFixture) -> None:
     """And the way out is said."""
-    await filled(house)
+    await filled(fixture)
 
-    code, said = await house.segue("store", "sweep", "--apply")
+    code, said = await fixture.segue("store", "sweep", "--apply")
 
     assert code == 2
     assert "--reason" in said
-    assert house.there() == EVERYTHING
+    assert fixture.there() == EVERYTHING
 
 
-async def test_what_is_young_stays(house: House) -> None:
+async def test_what_is_young_stays(fixture: StoreFixture) -> None:
     """A service may be writing it at this moment."""
     for key in EVERYTHING:
-        await house.line.edge.store.put(key, b"12345")
+        await fixture.api.edge.store.put(key, b"12345")
 
-    code, _ = await house.segue("store", "sweep", "--apply", "--reason", "to see")
+    code, _ = await fixture.segue("store", "sweep", "--apply", "--reason", "to see")
 
     assert code == 0
-    assert house.there() == EVERYTHING
+    assert fixture.there() == EVERYTHING
 
 
-async def test_a_file_that_is_handed_in_again_is_young_again(house: House) -> None:
+async def test_a_file_that_is_handed_in_again_is_young_again(fixture: StoreFixture) -> None:
     """Between its hand-in and its job nobody names it."""
     film = film_clips().bikes.read_bytes()
-    first = await house.line.client.post("/api/v3/videos", content=film)
+    first = await fixture.api.client.post("/api/v3/videos", content=film)
     key = first.json()["video"]["object"]
     then = time.time() - OLD_S  # noqa: TID251 - as files have it
-    os.utime(house.folder / key, (then, then))
-    await house.line.client.post("/api/v3/videos", content=film)
+    os.utime(fixture.folder / key, (then, then))
+    await fixture.api.client.post("/api/v3/videos", content=film)
 
-    code, _ = await house.segue("store", "sweep", "--apply", "--reason", "to see")
+    code, _ = await fixture.segue("store", "sweep", "--apply", "--reason", "to see")
 
     assert code == 0
-    assert set(house.there()) == {NAMED, key}
+    assert set(fixture.there()) == {NAMED, key}
 
 
-async def test_a_bucket_is_swept_as_a_folder_is(house: House, minio: StoreSettings) -> None:
+async def test_a_bucket_is_swept_as_a_folder_is(
+    fixture: StoreFixture, minio: StoreSettings
+) -> None:
     """200 days from now."""
     store = open_store(minio.model_copy(update={"bucket": f"sweep-{secrets.token_hex(6)}"}))
     await store.prepare()
-    rows = Rows(house.line.edge.settings.database)
+    rows = Rows(fixture.api.edge.settings.database)
     await rows.open()
     try:
         for key in EVERYTHING:
             await store.put(key, b"12345")
         operator = Operator(
-            settings=api_settings(house.line.url, house.folder),
+            settings=api_settings(fixture.api.url, fixture.folder),
             database=rows,
             store=store,
             who="somebody",
@@ -228,30 +230,32 @@ async def test_a_bucket_is_swept_as_a_folder_is(house: House, minio: StoreSettin
     assert not set(left) & {key for some in NEEDLESS.values() for key in some}
 
 
-async def test_a_link_reads_the_object_from_anywhere(house: House, minio: StoreSettings) -> None:
+async def test_a_link_reads_the_object_from_anywhere(
+    fixture: StoreFixture, minio: StoreSettings
+) -> None:
     """A folder says where the file lies instead; a key that is none is told."""
     store = open_store(minio)
     await store.prepare()
     await store.put(k.track_key(ENDED, 1), b"music")
     await store.close()
     key = k.track_key(ENDED, 1)
-    await house.line.edge.store.put(key, b"music")
-    lies = await house.segue("store", "link", key)
-    house.environment |= {
+    await fixture.api.edge.store.put(key, b"music")
+    lies = await fixture.segue("store", "link", key)
+    fixture.environment |= {
         "SEGUE_STORE_DIR": "",
         "MINIO_ENDPOINT": minio.endpoint,
         "MINIO_ACCESS_KEY": minio.access_key.get_secret_value(),
         "MINIO_SECRET_KEY": minio.secret_key.get_secret_value(),
         "MINIO_BUCKET": minio.bucket,
     }
-    code, url = await house.segue("store", "link", key, "--ttl", "60")
-    missing = await house.segue("store", "link", f"jobs/{job_uuid(GONE)}/nothing")
-    wrong = await house.segue("store", "link", "../etc/passwd")
+    code, url = await fixture.segue("store", "link", key, "--ttl", "60")
+    missing = await fixture.segue("store", "link", f"jobs/{job_uuid(GONE)}/nothing")
+    wrong = await fixture.segue("store", "link", "../etc/passwd")
     async with httpx.AsyncClient(trust_env=False) as client:
         answer = await client.get(url.strip())
 
     assert (code, answer.content) == (0, b"music")
     assert lies[0] == 4
-    assert str(house.folder / key) in lies[1]
+    assert str(fixture.folder / key) in lies[1]
     assert (missing[0], "there is no object" in missing[1]) == (4, True)
     assert (wrong[0], "not an object key" in wrong[1]) == (2, True)

@@ -25,7 +25,7 @@ from shared.kafka.dead_letters import DeadLetters
 from shared.kafka.producer import Publisher
 from tests.support.api_fixture import NOWHERE, TWO_SCENES
 from tests.support.event_builders import a_segment
-from tests.support.operator_commands import OperatorGround, operator_ground
+from tests.support.operator_commands import OperatorFixture, operator_fixture
 from tests.support.run_builders import a_delay
 from tests.support.servers import Database, KafkaServer, PostgresServer
 
@@ -34,13 +34,13 @@ PAGE_S_MAX = 5.0  # 3 ms alone; the machine may be busy, and without an index it
 
 
 @pytest.fixture
-async def ground(
+async def fixture(
     kafka: KafkaServer, postgres: Database, topic_prefix: str, store_folder: Path
-) -> AsyncIterator[OperatorGround]:
+) -> AsyncIterator[OperatorFixture]:
     """Four jobs at different places, and no service."""
-    async with operator_ground(kafka.bootstrap, postgres, topic_prefix, store_folder) as ground:
+    async with operator_fixture(kafka.bootstrap, postgres, topic_prefix, store_folder) as fixture:
         for name in ("made", "waits", "failed"):
-            await ground.line.post(job_id=name, scenes=TWO_SCENES)
+            await fixture.api.post(job_id=name, scenes=TWO_SCENES)
         made = [
             a_segment(index, count=2).model_copy(update={"job_id": "made", "cost_usd": 0.25})
             for index in range(2)
@@ -49,15 +49,15 @@ async def ground(
         failed = JobFailed(
             job_id="failed", run=1, stage=Stage.MUX, code="c", message="no film", scene_index=None
         )
-        await ground.line.hear(*made, waits, failed)
-        await ground.line.rows("INSERT INTO jobs (job_id, created_at, updated_at) "
+        await fixture.api.apply(*made, waits, failed)
+        await fixture.api.rows("INSERT INTO jobs (job_id, created_at, updated_at) "
                                "VALUES ('known', now() - interval '1 h', now())")  # fmt: skip
-        yield ground
+        yield fixture
 
 
-async def a_dead_letter(ground: OperatorGround) -> None:
+async def a_dead_letter(fixture: OperatorFixture) -> None:
     """One record that a merger could not read."""
-    publisher = Publisher(ground.kafka, source="test", clock=SystemClock())
+    publisher = Publisher(fixture.kafka, source="test", clock=SystemClock())
     await publisher.start()
     letters = DeadLetters(publisher, service="merger", clock=SystemClock(), consecutive_max=9)
     record = Record(topic="segment.generated", partition=0, offset=3, key=b"made", value=b"{")
@@ -68,12 +68,12 @@ async def a_dead_letter(ground: OperatorGround) -> None:
 
 
 @asynccontextmanager
-async def a_member(ground: OperatorGround, service: str) -> AsyncIterator[None]:
+async def a_member(fixture: OperatorFixture, service: str) -> AsyncIterator[None]:
     """Somebody who follows the topics of a service, in its group."""
-    prefix = ground.kafka.topic_prefix
+    prefix = fixture.kafka.topic_prefix
     consumer = AIOKafkaConsumer(
         prefix + SceneRequested.kind,
-        bootstrap_servers=ground.kafka.bootstrap_servers,
+        bootstrap_servers=fixture.kafka.bootstrap_servers,
         group_id=f"{prefix}segue-{service}",
         auto_offset_reset="earliest",
         enable_auto_commit=False,
@@ -88,10 +88,10 @@ async def a_member(ground: OperatorGround, service: str) -> AsyncIterator[None]:
         await consumer.stop()
 
 
-async def text_of(ground: OperatorGround, *words: str, **environment: str) -> tuple[int, str]:
+async def text_of(fixture: OperatorFixture, *words: str, **environment: str) -> tuple[int, str]:
     """What a command prints for people, and its exit code."""
-    ground = replace(ground, environment={**ground.environment, **environment})
-    process = await ground.start_plain(*words)
+    fixture = replace(fixture, environment={**fixture.environment, **environment})
+    process = await fixture.start_plain(*words)
     async with asyncio.timeout(90):
         said, _ = await process.communicate()
     assert process.returncode is not None
@@ -99,19 +99,19 @@ async def text_of(ground: OperatorGround, *words: str, **environment: str) -> tu
 
 
 async def test_one_look_shows_who_lives_who_is_behind_and_what_waits(
-    ground: OperatorGround,
+    fixture: OperatorFixture,
 ) -> None:
     """Members by Kafka, lag by records and seconds, jobs by stage, money, dead letters."""
     requests = [
         SceneRequested(job_id=f"j{n}", scene_index=0, scene_count=1, duration_s=1.5)
         for n in range(3)
     ]
-    await ground.say(requests, partition=0)
-    await a_dead_letter(ground)
+    await fixture.publish(requests, partition=0)
+    await a_dead_letter(fixture)
 
-    async with a_member(ground, "generator"):
-        code, told = await ground.segue("watch", "--ask", f"generator=http://{NOWHERE}")
-        shown = await text_of(ground, "watch", "--once")
+    async with a_member(fixture, "generator"):
+        code, told = await fixture.segue("watch", "--ask", f"generator=http://{NOWHERE}")
+        shown = await text_of(fixture, "watch", "--once")
 
     services = {
         one["service"] if "service" in one else one["name"]: one for one in told["services"]
@@ -140,14 +140,14 @@ async def test_one_look_shows_who_lives_who_is_behind_and_what_waits(
 
 
 async def test_a_server_that_is_away_is_shown_and_found_again(
-    ground: OperatorGround, kafka: KafkaServer, postgres_server: PostgresServer
+    fixture: OperatorFixture, kafka: KafkaServer, postgres_server: PostgresServer
 ) -> None:
     """A look with Kafka away ends with 3 and the rest of the figures; watching goes on."""
     nowhere = {"KAFKA_BOOTSTRAP_SERVERS": NOWHERE}
-    away = await replace(ground, environment={**ground.environment, **nowhere}).segue("watch")
+    away = await replace(fixture, environment={**fixture.environment, **nowhere}).segue("watch")
     async with relay(kafka.bootstrap) as (address, switch):
         watching = replace(
-            ground, environment={**ground.environment, "KAFKA_BOOTSTRAP_SERVERS": address}
+            fixture, environment={**fixture.environment, "KAFKA_BOOTSTRAP_SERVERS": address}
         )
         process = await watching.start_plain("watch", "--every", "0.5", "--for", "60")
         assert process.stdout is not None
@@ -164,7 +164,7 @@ async def test_a_server_that_is_away_is_shown_and_found_again(
         finally:
             if process.returncode is None:
                 process.kill()
-    no_database = await ground_without(ground, postgres_server).segue("watch")
+    no_database = await ground_without(fixture, postgres_server).segue("watch")
 
     assert (away[0], away[1]["services"], away[1]["stages"]["submitted"]) == (3, None, 1)
     assert away[1]["kafka"]["problem"]
@@ -211,19 +211,19 @@ async def relay(target: str) -> AsyncIterator[tuple[str, Switch]]:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def ground_without(ground: OperatorGround, server: PostgresServer) -> OperatorGround:
+def ground_without(fixture: OperatorFixture, server: PostgresServer) -> OperatorFixture:
     """The same, where the database is one that nobody made."""
     url = server.url.replace("/segue", "/nobody_made_this", 1)
-    return replace(ground, environment={**ground.environment, "DATABASE_URL": url})
+    return replace(fixture, environment={**fixture.environment, "DATABASE_URL": url})
 
 
-async def test_jobs_are_listed_newest_first_and_filtered(ground: OperatorGround) -> None:
+async def test_jobs_are_listed_newest_first_and_filtered(fixture: OperatorFixture) -> None:
     """By status, by what they wait for, by time, a page at a time."""
-    whole = await ground.segue("jobs")
-    first = await ground.segue("jobs", "--limit", "2")
-    rest = await ground.segue("jobs", "--after", first[1]["next"], "--since", "2020-01-01")
-    some = await ground.segue("jobs", "--failed", "--status", "pending")
-    waiting = await ground.segue("jobs", "--waiting")
+    whole = await fixture.segue("jobs")
+    first = await fixture.segue("jobs", "--limit", "2")
+    rest = await fixture.segue("jobs", "--after", first[1]["next"], "--since", "2020-01-01")
+    some = await fixture.segue("jobs", "--failed", "--status", "pending")
+    waiting = await fixture.segue("jobs", "--waiting")
 
     def names(told: tuple[int, dict[str, Any]]) -> list[str]:
         assert told[0] == 0
@@ -239,24 +239,24 @@ async def test_jobs_are_listed_newest_first_and_filtered(ground: OperatorGround)
     assert made["cost_usd"] == 0.5
 
 
-async def test_what_jobs_cannot_list_is_said(ground: OperatorGround) -> None:
+async def test_what_jobs_cannot_list_is_said(fixture: OperatorFixture) -> None:
     """A status that is none, a job that nobody knows, tables that are not there."""
-    status = await ground.segue("jobs", "--status", "done")
-    after = await ground.segue("jobs", "--after", "nobody")
-    url = ground.environment["DATABASE_URL"]
+    status = await fixture.segue("jobs", "--status", "done")
+    after = await fixture.segue("jobs", "--after", "nobody")
+    url = fixture.environment["DATABASE_URL"]
     connection = await asyncpg.connect(url)
     await connection.execute("DROP TABLE operator_actions")
     await connection.close()
-    no_tables = await ground.segue("jobs")
+    no_tables = await fixture.segue("jobs")
 
     assert (status[0], "there is no status done" in status[1]["error"]) == (2, True)
     assert (after[0], "nobody knows a job nobody" in after[1]["error"]) == (4, True)
     assert (no_tables[0], "start the api of it once" in no_tables[1]["error"]) == (4, True)
 
 
-async def test_a_page_of_a_million_jobs_is_read_from_an_index(ground: OperatorGround) -> None:
+async def test_a_page_of_a_million_jobs_is_read_from_an_index(fixture: OperatorFixture) -> None:
     """Newest, failed ones, a page in the middle, and the figures of a look; times are reported."""
-    connection = await asyncpg.connect(ground.environment["DATABASE_URL"])
+    connection = await asyncpg.connect(fixture.environment["DATABASE_URL"])
     try:
         await a_million(connection)
         plan = "\n".join(row[0] for row in await connection.fetch(*explained(["failed"])))
@@ -264,7 +264,7 @@ async def test_a_page_of_a_million_jobs_is_read_from_an_index(ground: OperatorGr
         asked = {"job": ("job", "m500000"), "jobs": ("jobs", "--failed"), "watch": ("watch",)}
         for name, words in asked.items():
             began_s = time.monotonic()
-            code, told = await ground.segue(*words)
+            code, told = await fixture.segue(*words)
             took[f"segue {name}"] = round(time.monotonic() - began_s, 3)
             assert code == 0, told
         middle = await job_list.position_of(connection, "m500000")
@@ -319,16 +319,16 @@ async def a_million(connection: Any) -> None:
     )
 
 
-async def test_topics_are_made_and_raised_and_nothing_else(ground: OperatorGround) -> None:
+async def test_topics_are_made_and_raised_and_nothing_else(fixture: OperatorFixture) -> None:
     """Dry first; with a reason it is done, audited; what would move keys is refused."""
-    prefix = ground.kafka.topic_prefix + "other-"
-    other = replace(ground, environment={**ground.environment, "SEGUE_TOPIC_PREFIX": prefix})
+    prefix = fixture.kafka.topic_prefix + "other-"
+    other = replace(fixture, environment={**fixture.environment, "SEGUE_TOPIC_PREFIX": prefix})
     dry = await other.segue("topics")
     no_reason = await other.segue("topics", "--apply")
     done = await other.segue("topics", "--apply", "--reason", "a new cluster")
     again = await other.segue("topics")
 
-    settings = ground.kafka.model_copy(update={"topic_prefix": prefix})
+    settings = fixture.kafka.model_copy(update={"topic_prefix": prefix})
     name = f"{prefix}video.muxed"
     async with admin_client(settings) as admin:
         await set_topic_configs(
@@ -339,7 +339,7 @@ async def test_topics_are_made_and_raised_and_nothing_else(ground: OperatorGroun
     keys = ("retention.ms", "segment.bytes")
     async with admin_client(settings) as admin:
         [facts] = (await describe_topics(admin, [name], keys=keys)).values()
-    audit = await ground.line.rows("SELECT command, reason, state FROM operator_actions")
+    audit = await fixture.api.rows("SELECT command, reason, state FROM operator_actions")
 
     assert (dry[0], len(dry[1]["differences"]), dry[1]["applied"]) == (1, 19, False)
     assert (no_reason[0], "--reason" in no_reason[1]["error"]) == (2, True)
@@ -355,16 +355,16 @@ async def test_topics_are_made_and_raised_and_nothing_else(ground: OperatorGroun
     assert {row["state"] for row in audit} == {"done"}
 
 
-async def test_the_doctor_looks_at_the_servers_that_are_named(ground: OperatorGround) -> None:
+async def test_the_doctor_looks_at_the_servers_that_are_named(fixture: OperatorFixture) -> None:
     """All well; then one after the other away, with the way out."""
-    well = await ground.segue("doctor")
+    well = await fixture.segue("doctor")
     gone = {
         "KAFKA_BOOTSTRAP_SERVERS": NOWHERE,
         "DATABASE_URL": f"postgresql://nobody@{NOWHERE}/none",
         "SEGUE_STORE_DIR": "/proc/nowhere",
         "PUBLIC_BASE_URL": "http://127.0.0.1:4000",
     }
-    away = await replace(ground, environment={**ground.environment, **gone}).segue("doctor")
+    away = await replace(fixture, environment={**fixture.environment, **gone}).segue("doctor")
 
     found = {one["name"]: one for one in well[1]["checks"]}
     lost = {one["name"]: one for one in away[1]["checks"]}

@@ -18,8 +18,8 @@ from services.generator.providers.synth.voices import RATE_HZ
 from shared.errors import ProviderPausedError, ProviderRejectedError
 from shared.storage.filesystem import FolderStore
 from tests.support.audio_builders import music
-from tests.support.claims_fixture import House, say
-from tests.support.replicate_provider import FastClock, replicate_line
+from tests.support.claims_fixture import ClaimsFixture, say
+from tests.support.replicate_provider import FastClock, replicate_fixture
 
 pytestmark = pytest.mark.integration
 FACTOR = 40
@@ -27,18 +27,18 @@ CLIP = mp3.encode(music(np.arange(RATE_HZ), rate_hz=RATE_HZ))  # composing would
 
 
 @pytest.fixture
-async def house(tmp_path: Path) -> AsyncIterator[House]:
+async def fixture(tmp_path: Path) -> AsyncIterator[ClaimsFixture]:
     """A quick fake, and requests that wait for half a second at most."""
     store = FolderStore(tmp_path)
-    async with replicate_line(
+    async with replicate_fixture(
         store,
         clock=FastClock(FACTOR),
         compose=lambda *_: CLIP,
         request_timeout_s=0.5,
         download_timeout_s=1.0,
         starts_per_s=10,
-    ) as line:
-        yield House(line, store)
+    ) as replicate:
+        yield ClaimsFixture(replicate, store)
 
 
 @pytest.mark.parametrize(
@@ -63,41 +63,43 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
     ],
 )
 async def test_a_fault_on_the_way_costs_nothing_twice(
-    house: House, kind: str, place: str, posted: int, attempts: int
+    fixture: ClaimsFixture, kind: str, place: str, posted: int, attempts: int
 ) -> None:
     """One charge for the scene, whichever answer was lost, late, torn or wrong."""
-    calm_s = await house.undisturbed_s()
-    house.line.fake.fault(kind, place=place, value=1 if kind == "429" else None)  # type: ignore[arg-type]
+    calm_s = await fixture.undisturbed_s()
+    fixture.replicate.fake.fault(kind, place=place, value=1 if kind == "429" else None)  # type: ignore[arg-type]
 
-    made, took_s = await house.timed()
+    made, took_s = await fixture.timed()
 
     say(
         f"{kind} at {place}",
         finished=1,
         asked=1,
-        charged=house.charged,
+        charged=fixture.charged,
         added_s=took_s - calm_s,
     )
-    assert house.line.fake.struck[kind] == 1, "the fault never happened"
-    assert (house.charged, house.posted, made.attempt) == (1, posted, attempts)
+    assert fixture.replicate.fake.struck[kind] == 1, "the fault never happened"
+    assert (fixture.charged, fixture.posted, made.attempt) == (1, posted, attempts)
 
 
-async def test_a_lost_answer_with_a_list_that_fails_too_is_settled_later(house: House) -> None:
+async def test_a_lost_answer_with_a_list_that_fails_too_is_settled_later(
+    fixture: ClaimsFixture,
+) -> None:
     """What nobody can say is not paid for again: the claim finds it once the list answers."""
-    calm_s = await house.undisturbed_s()
-    house.line.fake.fault("lost_answer")
-    house.line.fake.fault("500_before", place="list", times=4)
+    calm_s = await fixture.undisturbed_s()
+    fixture.replicate.fake.fault("lost_answer")
+    fixture.replicate.fake.fault("500_before", place="list", times=4)
 
-    made, took_s = await house.timed()
+    made, took_s = await fixture.timed()
 
     say(
         "lost answer, then a list that fails four times",
         finished=1,
         asked=1,
-        charged=house.charged,
+        charged=fixture.charged,
         added_s=took_s - calm_s,
     )
-    assert (house.charged, house.posted, made.prediction.adopted) == (1, 1, True)
+    assert (fixture.charged, fixture.posted, made.prediction.adopted) == (1, 1, True)
 
 
 @pytest.mark.parametrize(
@@ -112,75 +114,75 @@ async def test_a_lost_answer_with_a_list_that_fails_too_is_settled_later(house: 
     ],
 )
 async def test_a_prediction_that_ended_badly_is_made_again(
-    house: House, kind: str, value: str | None, charged: int
+    fixture: ClaimsFixture, kind: str, value: str | None, charged: int
 ) -> None:
     """With a new seed; what the first one cost is the provider's to say."""
-    calm_s = await house.undisturbed_s()
-    house.line.fake.fault(kind, value=value)
+    calm_s = await fixture.undisturbed_s()
+    fixture.replicate.fake.fault(kind, value=value)
 
-    made, took_s = await house.timed()
+    made, took_s = await fixture.timed()
 
     say(
         f"{kind} {value or ''}".rstrip(),
         finished=1,
         asked=1,
-        charged=house.charged,
+        charged=fixture.charged,
         added_s=took_s - calm_s,
     )
-    assert house.line.fake.struck[kind] == 1
-    assert (made.attempt, len(made.failed), house.charged) == (2, 1, charged)
+    assert fixture.replicate.fake.struck[kind] == 1
+    assert (made.attempt, len(made.failed), fixture.charged) == (2, 1, charged)
 
 
 async def test_what_the_model_refuses_is_said_in_its_words_and_not_paid_again(
-    house: House,
+    fixture: ClaimsFixture,
 ) -> None:
     """A fault of the request does not go away by asking."""
-    house.line.fake.fault("fail_with", value="Prompt is longer than audio to generate")
+    fixture.replicate.fake.fault("fail_with", value="Prompt is longer than audio to generate")
 
     with pytest.raises(ProviderRejectedError, match="Prompt is longer than audio to generate"):
-        await house.scene()
+        await fixture.scene()
 
-    assert house.posted == 1
+    assert fixture.posted == 1
 
 
 @pytest.mark.parametrize("kind", ["down", "unavailable"])
 async def test_a_provider_that_is_down_for_ten_minutes_costs_time_alone(
-    house: House, kind: str
+    fixture: ClaimsFixture, kind: str
 ) -> None:
     """One scene is under way when it goes down, one is asked for while it is."""
-    clock, fake = house.line.clock, house.line.fake
+    clock, fake = fixture.replicate.clock, fixture.replicate.fake
     fake.fault("slow_work", value=20)
-    first = asyncio.create_task(house.scene("job-1"))
+    first = asyncio.create_task(fixture.scene("job-1"))
     async with asyncio.timeout(20):
         while not fake.predictions:  # noqa: ASYNC110 - the fake wakes nobody
             await asyncio.sleep(0.01)
     begun = clock.monotonic()
     fake.fault(kind, value=600, place="any")
 
-    made = await asyncio.gather(first, house.scene("job-2"))
+    made = await asyncio.gather(first, fixture.scene("job-2"))
 
     took_s = clock.monotonic() - begun
-    say(f"{kind} for 600 s", finished=2, asked=2, charged=house.charged, added_s=took_s)
+    say(f"{kind} for 600 s", finished=2, asked=2, charged=fixture.charged, added_s=took_s)
     assert {one.attempt for one in made[:1]} == {1}
-    assert house.charged == 2
+    assert fixture.charged == 2
     assert 600 <= took_s <= 720
 
 
 async def test_a_revoked_key_pauses_everyone_and_its_return_goes_on_by_itself(
-    house: House,
+    fixture: ClaimsFixture,
 ) -> None:
     """Said by name while it lasts; the running prediction is taken up, not paid again."""
-    clock, fake = house.line.clock, house.line.fake
+    clock, fake = fixture.replicate.clock, fixture.replicate.fake
     fake.fault("slow_work", value=20)
-    running = asyncio.create_task(house.scene("job-1"))
+    running = asyncio.create_task(fixture.scene("job-1"))
     async with asyncio.timeout(20):
         while not fake.predictions:  # noqa: ASYNC110 - the fake wakes nobody
             await asyncio.sleep(0.01)
     fake.revoke()
     await clock.sleep(45)
     with pytest.raises(ProviderPausedError, match="No Replicate API key configured"):
-        await house.line.provider.ready(within_s=1)
-    assert house.line.provider.paused is not None
+        await fixture.replicate.provider.ready(within_s=1)
+    assert fixture.replicate.provider.paused is not None
     fake.restore()
     restored = clock.monotonic()
 
@@ -189,26 +191,26 @@ async def test_a_revoked_key_pauses_everyone_and_its_return_goes_on_by_itself(
         "key revoked in the middle, from its return on",
         finished=1,
         asked=1,
-        charged=house.charged,
+        charged=fixture.charged,
         added_s=clock.monotonic() - restored,
     )
-    other = await house.scene("job-2")
+    other = await fixture.scene("job-2")
 
-    assert (made.attempt, other.attempt, house.charged) == (1, 1, 2)
-    assert house.line.provider.paused is None
+    assert (made.attempt, other.attempt, fixture.charged) == (1, 1, 2)
+    assert fixture.replicate.provider.paused is None
 
 
 async def test_an_empty_account_pauses_and_one_start_tells_that_it_is_filled(
-    house: House,
+    fixture: ClaimsFixture,
 ) -> None:
     """While it lasts, only one start in half a minute is tried."""
-    fake, clock = house.line.fake, house.line.clock
+    fake, clock = fixture.replicate.fake, fixture.replicate.clock
     fake.credit_usd = 0.0
-    scenes = [asyncio.create_task(house.scene(f"job-{n}")) for n in range(5)]
+    scenes = [asyncio.create_task(fixture.scene(f"job-{n}")) for n in range(5)]
     await clock.sleep(100)
     refused = fake.requests["create", 402]
-    assert house.line.provider.paused is not None
-    assert house.line.provider.paused.startswith("Replicate wants credit")
+    assert fixture.replicate.provider.paused is not None
+    assert fixture.replicate.provider.paused.startswith("Replicate wants credit")
     fake.credit_usd = None
     filled = clock.monotonic()
 
@@ -218,45 +220,50 @@ async def test_an_empty_account_pauses_and_one_start_tells_that_it_is_filled(
         "no credit, from its return on",
         finished=5,
         asked=5,
-        charged=house.charged,
+        charged=fixture.charged,
         added_s=clock.monotonic() - filled,
     )
 
     assert refused <= 5 + 4
-    assert house.charged == 5
+    assert fixture.charged == 5
 
 
 async def test_a_storm_of_429s_slows_every_lane_and_loses_nothing(tmp_path: Path) -> None:
     """A hundred jobs on a key with six starts a minute."""
     fake = EmulatorSettings(work_s=0.0, creations_per_min=6, creation_burst=1)
     clock, store = FastClock(50), FolderStore(tmp_path)
-    async with replicate_line(store, clock=clock, fake=fake, compose=lambda *_: CLIP) as line:
-        house, begun = House(line, store), clock.monotonic()
+    async with replicate_fixture(
+        store, clock=clock, fake=fake, compose=lambda *_: CLIP
+    ) as replicate:
+        fixture, begun = ClaimsFixture(replicate, store), clock.monotonic()
 
-        made = await asyncio.gather(*(house.scene(f"job-{number}") for number in range(100)))
+        made = await asyncio.gather(*(fixture.scene(f"job-{number}") for number in range(100)))
 
         took_s = clock.monotonic() - begun
-        throttled = line.fake.requests["create", 429]
+        throttled = replicate.fake.requests["create", 429]
         say(
             f"429 storm: {throttled} times told to wait; beyond the 990 s that the key imposes",
             finished=len(made),
             asked=100,
-            charged=house.charged,
+            charged=fixture.charged,
             added_s=took_s - 990,
         )
-        assert house.charged == 100
+        assert fixture.charged == 100
         assert throttled <= 25
         assert took_s <= 990 * 1.35  # the 99 waits that the key imposes, and a third
 
 
-async def test_a_prediction_that_hangs_is_cancelled_at_the_deadline(house: House) -> None:
+async def test_a_prediction_that_hangs_is_cancelled_at_the_deadline(fixture: ClaimsFixture) -> None:
     """Ten minutes of ours, then another seed."""
-    house.line.fake.fault("stuck")
+    fixture.replicate.fake.fault("stuck")
 
-    made, took_s = await house.timed()
+    made, took_s = await fixture.timed()
 
-    say("stuck, cancelled at 600 s", finished=1, asked=1, charged=house.charged, added_s=took_s)
+    say("stuck, cancelled at 600 s", finished=1, asked=1, charged=fixture.charged, added_s=took_s)
     assert made.attempt == 2
     assert made.failed[0].startswith("attempt 1: Audio generation timed out")
     assert 560 <= took_s <= 900  # its clock runs 40 times faster
-    assert [one["status"] for one in house.line.fake.predictions] == ["canceled", "succeeded"]
+    assert [one["status"] for one in fixture.replicate.fake.predictions] == [
+        "canceled",
+        "succeeded",
+    ]

@@ -13,7 +13,7 @@ import pytest
 from replicate_server import ReplicateEmulator
 from shared.storage import StandInWarning
 from tests.fakes.clock import FakeClock
-from tests.support.replicate_emulator import FRESH, VERSION, a_room
+from tests.support.replicate_emulator import FRESH, VERSION, emulator_fixture
 
 pytestmark = pytest.mark.integration
 FIELDS = {
@@ -24,8 +24,8 @@ FIELDS = {
 
 async def test_a_new_prediction_is_told_with_every_field() -> None:
     """201, `starting`, the input as it came, and the addresses for what comes next."""
-    async with a_room(queue_s=60) as room:
-        answer = await room.create()
+    async with emulator_fixture(queue_s=60) as fixture:
+        answer = await fixture.create()
 
         told = answer.json()
         assert answer.status_code == 201
@@ -34,7 +34,7 @@ async def test_a_new_prediction_is_told_with_every_field() -> None:
         assert (told["model"], told["version"]) == ("meta/musicgen", VERSION.split(":")[1])
         assert (told["status"], told["input"], told["output"]) == ("starting", FRESH, None)
         assert (told["error"], told["logs"], told["metrics"]) == (None, "", {})
-        url = f"{room.fake.base_url}/predictions/{told['id']}"
+        url = f"{fixture.fake.base_url}/predictions/{told['id']}"
         assert (told["urls"]["get"], told["urls"]["cancel"]) == (url, f"{url}/cancel")
         assert {"web", "stream"} < set(told["urls"])
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", told["created_at"])
@@ -43,19 +43,21 @@ async def test_a_new_prediction_is_told_with_every_field() -> None:
 async def test_a_prediction_starts_works_and_succeeds_in_the_time_that_was_set() -> None:
     """Two seconds of queue and five of cold start, then four and half a second per second."""
     clock = FakeClock()
-    async with a_room(clock=clock, queue_s=2, cold_start_s=5, work_s=4, work_s_per_s=0.5) as room:
-        made = (await room.create()).json()["id"]
+    async with emulator_fixture(
+        clock=clock, queue_s=2, cold_start_s=5, work_s=4, work_s_per_s=0.5
+    ) as fixture:
+        made = (await fixture.create()).json()["id"]
         seen = []
         for jump_s in (6.9, 0.2, 5.3, 0.2):
             clock.jump(jump_s)
-            seen.append((await room.get(made))["status"])
-        told = await room.get(made)
+            seen.append((await fixture.get(made))["status"])
+        told = await fixture.get(made)
 
         assert seen == ["starting", "processing", "processing", "succeeded"]
         assert told["metrics"] == {"predict_time": 5.5, "total_time": 12.5}
         assert "Loading model stereo-large" in told["logs"]
         assert "Using seed 7\n" in told["logs"]
-        assert told["output"].startswith(room.fake.base_url.removesuffix("/v1") + "/delivery/")
+        assert told["output"].startswith(fixture.fake.base_url.removesuffix("/v1") + "/delivery/")
         assert told["output"].endswith("/out.mp3")
         assert told["completed_at"] == "2026-01-01T00:00:12.500000Z"
 
@@ -63,15 +65,15 @@ async def test_a_prediction_starts_works_and_succeeds_in_the_time_that_was_set()
 async def test_a_warm_model_starts_at_once_and_a_cold_one_does_not() -> None:
     """It is cold again when nothing ran for so long as was set."""
     clock = FakeClock()
-    async with a_room(clock=clock, cold_start_s=30, idle_s=100) as room:
+    async with emulator_fixture(clock=clock, cold_start_s=30, idle_s=100) as fixture:
         statuses = []
         for idle_s in (0, 99, 101):
             clock.jump(idle_s)
-            made = (await room.create()).json()["id"]
-            statuses.append((await room.get(made))["status"])
+            made = (await fixture.create()).json()["id"]
+            statuses.append((await fixture.get(made))["status"])
             if statuses[-1] == "starting":
                 clock.jump(30)
-                await room.get(made)
+                await fixture.get(made)
 
         assert statuses == ["starting", "succeeded", "starting"]
 
@@ -79,10 +81,10 @@ async def test_a_warm_model_starts_at_once_and_a_cold_one_does_not() -> None:
 @pytest.mark.parametrize("header", [None, "Bearer wrong", "Basic x", "Bearer"])
 async def test_without_the_token_nothing_is_told(header: str | None) -> None:
     """401, in the API's own words."""
-    async with a_room() as room:
+    async with emulator_fixture() as fixture:
         headers = {"Authorization": header} if header else {}
-        answer = await room.http.send(
-            httpx.Request("GET", f"{room.fake.base_url}/account", headers=headers)
+        answer = await fixture.http.send(
+            httpx.Request("GET", f"{fixture.fake.base_url}/account", headers=headers)
         )
 
         assert answer.status_code == 401
@@ -96,15 +98,15 @@ async def test_without_the_token_nothing_is_told(header: str | None) -> None:
 
 async def test_a_revoked_token_is_refused_until_it_is_given_back() -> None:
     """Nothing that was made is lost in between."""
-    async with a_room() as room:
-        made = await room.made()
-        room.fake.revoke()
-        refused = await room.create()
-        room.fake.restore()
+    async with emulator_fixture() as fixture:
+        made = await fixture.made()
+        fixture.fake.revoke()
+        refused = await fixture.create()
+        fixture.fake.restore()
 
         assert refused.status_code == 401
-        assert (await room.get(made["id"]))["status"] == "succeeded"
-        assert len(room.fake.ledger.entries) == 1
+        assert (await fixture.get(made["id"]))["status"] == "succeeded"
+        assert len(fixture.fake.ledger.entries) == 1
 
 
 @pytest.mark.parametrize(
@@ -124,8 +126,8 @@ async def test_an_input_of_the_wrong_kind_is_named(
     change: dict[str, Any], field: str, kind: str, description: str
 ) -> None:
     """422 with the field, the kind and the words of the API's own checker; nothing is made."""
-    async with a_room() as room:
-        answer = await room.create(**change)
+    async with emulator_fixture() as fixture:
+        answer = await fixture.create(**change)
 
         told = answer.json()
         assert answer.status_code == told["status"] == 422
@@ -134,13 +136,13 @@ async def test_an_input_of_the_wrong_kind_is_named(
         assert (found["type"], found["field"]) == (kind, f"input.{field}")
         assert description in found["description"]
         assert told["detail"] == f"- input.{field}: {found['description']}\n"
-        assert room.fake.ledger.entries == []
+        assert fixture.fake.ledger.entries == []
 
 
 async def test_the_body_has_room_for_nothing_of_the_callers_own() -> None:
     """Missing and additional keys are named at the root, as was seen."""
-    async with a_room() as room:
-        answer = await room.http.post("predictions", json={"input": {}, "metadata": {"job": 1}})
+    async with emulator_fixture() as fixture:
+        answer = await fixture.http.post("predictions", json={"input": {}, "metadata": {"job": 1}})
 
         assert answer.status_code == 422
         assert answer.json()["detail"] == (
@@ -155,18 +157,18 @@ async def test_the_body_has_room_for_nothing_of_the_callers_own() -> None:
 @pytest.mark.parametrize("body", [b"{", b"[1]", b'"x"'])
 async def test_a_body_that_is_no_object_is_refused(body: bytes) -> None:
     """And the service goes on."""
-    async with a_room() as room:
-        answer = await room.http.post("predictions", content=body)
+    async with emulator_fixture() as fixture:
+        answer = await fixture.http.post("predictions", content=body)
 
         assert answer.status_code in {400, 422}
-        assert (await room.create()).status_code == 201
+        assert (await fixture.create()).status_code == 201
 
 
 async def test_only_the_pinned_version_is_permitted() -> None:
     """With its model's name, or alone."""
-    async with a_room() as room:
+    async with emulator_fixture() as fixture:
         versions = [VERSION, VERSION.split(":")[1], "meta/musicgen", "0" * 64]
-        answers = [await room.create(keys={"version": version}) for version in versions]
+        answers = [await fixture.create(keys={"version": version}) for version in versions]
 
         assert [answer.status_code for answer in answers] == [201, 201, 422, 422]
         assert answers[3].json()["title"] == "Invalid version or not permitted"
@@ -174,38 +176,38 @@ async def test_only_the_pinned_version_is_permitted() -> None:
 
 async def test_a_body_beyond_all_measure_is_refused() -> None:
     """It is not read to its end."""
-    async with a_room(body_bytes_max=1000) as room:
-        assert (await room.create(prompt="x" * 2000)).status_code == 413
+    async with emulator_fixture(body_bytes_max=1000) as fixture:
+        assert (await fixture.create(prompt="x" * 2000)).status_code == 413
 
 
 async def test_what_is_not_there_is_not_found() -> None:
     """Predictions and outputs alike."""
-    async with a_room() as room:
-        assert (await room.http.get("predictions/nobody")).status_code == 404
-        assert (await room.http.post("predictions/nobody/cancel")).status_code == 404
-        origin = room.fake.base_url.removesuffix("/v1")
-        assert (await room.http.get(f"{origin}/delivery/nothing/out.mp3")).status_code == 404
+    async with emulator_fixture() as fixture:
+        assert (await fixture.http.get("predictions/nobody")).status_code == 404
+        assert (await fixture.http.post("predictions/nobody/cancel")).status_code == 404
+        origin = fixture.fake.base_url.removesuffix("/v1")
+        assert (await fixture.http.get(f"{origin}/delivery/nothing/out.mp3")).status_code == 404
 
 
 async def test_secret_and_account_are_told() -> None:
     """The secret in the form that webhooks are signed with."""
-    async with a_room() as room:
-        secret = (await room.http.get("webhooks/default/secret")).json()
+    async with emulator_fixture() as fixture:
+        secret = (await fixture.http.get("webhooks/default/secret")).json()
 
-        assert secret == {"key": room.fake.webhook_secret}
+        assert secret == {"key": fixture.fake.webhook_secret}
         assert secret["key"].startswith("whsec_")
-        assert (await room.http.get("account")).json()["type"] == "user"
+        assert (await fixture.http.get("account")).json()["type"] == "user"
 
 
 async def test_the_list_is_paged_newest_first() -> None:
     """A page of three, and cursors that go on and back; nothing twice, nothing left out."""
-    async with a_room(page_size=3, queue_s=60) as room:
-        ids = [(await room.create(seed=seed)).json()["id"] for seed in range(1, 8)]
+    async with emulator_fixture(page_size=3, queue_s=60) as fixture:
+        ids = [(await fixture.create(seed=seed)).json()["id"] for seed in range(1, 8)]
         pages, url = [], "predictions"
         while url:
-            pages.append((await room.http.get(url)).json())
+            pages.append((await fixture.http.get(url)).json())
             url = pages[-1]["next"]
-        back = (await room.http.get(pages[2]["previous"])).json()
+        back = (await fixture.http.get(pages[2]["previous"])).json()
 
         assert [one["id"] for page in pages for one in page["results"]] == ids[::-1]
         assert [len(page["results"]) for page in pages] == [3, 3, 1]
@@ -217,34 +219,34 @@ async def test_the_list_is_paged_newest_first() -> None:
 async def test_the_list_can_be_cut_by_time() -> None:
     """From `created_after` on, and before `created_before`."""
     clock = FakeClock()
-    async with a_room(clock=clock, queue_s=6000) as room:
+    async with emulator_fixture(clock=clock, queue_s=6000) as fixture:
         for seed in (1, 2, 3):
-            await room.create(seed=seed)
+            await fixture.create(seed=seed)
             clock.jump(60)
         parameters = {
             "created_after": "2026-01-01T00:01:00Z",
             "created_before": "2026-01-01T00:02:00Z",
         }
-        told = (await room.http.get("predictions", params=parameters)).json()
+        told = (await fixture.http.get("predictions", params=parameters)).json()
 
         assert [one["input"]["seed"] for one in told["results"]] == [2]
-        wrong = await room.http.get("predictions", params={"created_after": "yesterday"})
+        wrong = await fixture.http.get("predictions", params={"created_after": "yesterday"})
         assert wrong.status_code == 400
 
 
 async def test_a_running_prediction_can_be_canceled_and_is_charged_for_its_time() -> None:
     """One that had not begun costs nothing."""
     clock = FakeClock()
-    async with a_room(clock=clock, queue_s=10, work_s=100) as room:
-        early, late = [(await room.create(seed=seed)).json()["id"] for seed in (1, 2)]
-        told = (await room.http.post(f"predictions/{early}/cancel")).json()
+    async with emulator_fixture(clock=clock, queue_s=10, work_s=100) as fixture:
+        early, late = [(await fixture.create(seed=seed)).json()["id"] for seed in (1, 2)]
+        told = (await fixture.http.post(f"predictions/{early}/cancel")).json()
         clock.jump(30)
-        await room.http.post(f"predictions/{late}/cancel")
-        again = (await room.http.post(f"predictions/{late}/cancel")).json()
+        await fixture.http.post(f"predictions/{late}/cancel")
+        again = (await fixture.http.post(f"predictions/{late}/cancel")).json()
 
         assert (told["status"], told["started_at"]) == ("canceled", None)
         assert (again["status"], again["metrics"]["predict_time"]) == ("canceled", 20.0)
-        (charged,) = room.fake.ledger.charged
+        (charged,) = fixture.fake.ledger.charged
         assert charged.id == late
         assert charged.cost_usd == pytest.approx(20 * 0.0014)
 
@@ -258,32 +260,32 @@ async def test_cancel_after_ends_a_prediction(
 ) -> None:
     """Before it began it is `aborted` and free; then `canceled`, and its time is charged."""
     clock = FakeClock()
-    async with a_room(clock=clock, queue_s=queue_s, work_s=200) as room:
-        made = (await room.create({"Cancel-After": header})).json()
+    async with emulator_fixture(clock=clock, queue_s=queue_s, work_s=200) as fixture:
+        made = (await fixture.create({"Cancel-After": header})).json()
         clock.jump(400)
-        told = await room.get(made["id"])
+        told = await fixture.get(made["id"])
 
         assert (told["status"], told["metrics"]["total_time"]) == (status, total_s)
         assert told["deadline"] == made["deadline"]
-        assert len(room.fake.ledger.charged) == (status != "aborted")
+        assert len(fixture.fake.ledger.charged) == (status != "aborted")
 
 
 @pytest.mark.parametrize("header", ["4", "soon", "0s", ""])
 async def test_a_deadline_of_less_than_five_seconds_is_refused(header: str) -> None:
     """As is one that nobody can read."""
-    async with a_room() as room:
-        assert (await room.create({"Cancel-After": header})).status_code == 422
+    async with emulator_fixture() as fixture:
+        assert (await fixture.create({"Cancel-After": header})).status_code == 422
 
 
 async def test_outputs_die_and_data_is_purged_after_their_time() -> None:
     """The URL is dead after an hour; so are input, output and logs."""
     clock = FakeClock()
-    async with a_room(clock=clock) as room:
-        made = await room.made()
-        alive = await room.http.get(made["output"])
+    async with emulator_fixture(clock=clock) as fixture:
+        made = await fixture.made()
+        alive = await fixture.http.get(made["output"])
         clock.jump(3601)
-        dead = await room.http.get(made["output"])
-        told = await room.get(made["id"])
+        dead = await fixture.http.get(made["output"])
+        told = await fixture.get(made["id"])
 
         assert (alive.status_code, alive.headers["content-type"]) == (200, "audio/mpeg")
         assert dead.status_code == 404
@@ -294,12 +296,12 @@ async def test_outputs_die_and_data_is_purged_after_their_time() -> None:
 async def test_creations_are_throttled_with_the_time_to_wait() -> None:
     """Six a minute, one at once; the body says when, the header only where it is switched on."""
     clock = FakeClock()
-    async with a_room(clock=clock, creations_per_min=6, creation_burst=1) as room:
-        first, second = await room.create(), await room.create()
+    async with emulator_fixture(clock=clock, creations_per_min=6, creation_burst=1) as fixture:
+        first, second = await fixture.create(), await fixture.create()
         clock.jump(10)
-        third = await room.create()
-        room.fake.tune(retry_after_header=True)
-        fourth = await room.create()
+        third = await fixture.create()
+        fixture.fake.tune(retry_after_header=True)
+        fourth = await fixture.create()
 
         assert [a.status_code for a in (first, second, third, fourth)] == [201, 429, 201, 429]
         assert second.json() == {
@@ -309,14 +311,14 @@ async def test_creations_are_throttled_with_the_time_to_wait() -> None:
         }
         assert "retry-after" not in second.headers
         assert fourth.headers["retry-after"] == "10"
-        assert len(room.fake.ledger.entries) == 2
+        assert len(fixture.fake.ledger.entries) == 2
 
 
 async def test_answers_say_what_is_left_of_the_limit() -> None:
     """600 creations and 3000 other requests a minute."""
-    async with a_room() as room:
-        created = await room.create()
-        told = await room.http.get("account")
+    async with emulator_fixture() as fixture:
+        created = await fixture.create()
+        told = await fixture.http.get("account")
 
         assert created.headers["ratelimit-remaining"] == "599"
         assert created.headers["ratelimit-reset"] == "1"
@@ -326,47 +328,47 @@ async def test_answers_say_what_is_left_of_the_limit() -> None:
 async def test_without_credit_nothing_is_made() -> None:
     """402 once it is used up, and on again when somebody paid."""
     clock = FakeClock()
-    async with a_room(clock=clock, work_s=10, credit_usd=0.01) as room:
-        made = (await room.create()).json()["id"]
+    async with emulator_fixture(clock=clock, work_s=10, credit_usd=0.01) as fixture:
+        made = (await fixture.create()).json()["id"]
         clock.jump(10)
-        await room.get(made)
-        refused = await room.create()
-        room.fake.credit_usd = 5.0
+        await fixture.get(made)
+        refused = await fixture.create()
+        fixture.fake.credit_usd = 5.0
 
         assert (refused.status_code, refused.json()["title"]) == (402, "Insufficient credit")
-        assert (await room.create()).status_code == 201
+        assert (await fixture.create()).status_code == 201
 
 
 async def test_a_caller_who_waits_is_answered_as_was_recorded() -> None:
     """`processing` although it is done, and the output as a data URL."""
-    async with a_room() as room:
-        answer = await room.create({"Prefer": "wait=5"})
+    async with emulator_fixture() as fixture:
+        answer = await fixture.create({"Prefer": "wait=5"})
 
         assert (answer.status_code, answer.json()["status"]) == (201, "processing")
         assert answer.json()["output"].startswith("data:audio/mpeg;base64,")
         assert answer.headers["preference-applied"] == "wait=5"
-        assert (await room.get(answer.json()["id"]))["status"] == "succeeded"
+        assert (await fixture.get(answer.json()["id"]))["status"] == "succeeded"
 
 
 async def test_the_oldest_predictions_are_forgotten_first() -> None:
     """Those that are over; the ledger keeps them."""
-    async with a_room(predictions_max=2) as room:
-        first = await room.made(seed=1)
+    async with emulator_fixture(predictions_max=2) as fixture:
+        first = await fixture.made(seed=1)
         for seed in (2, 3):
-            await room.made(seed=seed)
+            await fixture.made(seed=seed)
 
-        assert (await room.http.get(f"predictions/{first['id']}")).status_code == 404
-        assert [entry.seed for entry in room.fake.ledger.entries] == [1, 2, 3]
+        assert (await fixture.http.get(f"predictions/{first['id']}")).status_code == 404
+        assert [entry.seed for entry in fixture.fake.ledger.entries] == [1, 2, 3]
 
 
 async def test_the_fake_says_what_it_is() -> None:
     """A warning when it is built, and a header on every answer, refusals too."""
     with pytest.warns(StandInWarning, match="fake Replicate"):
         ReplicateEmulator()
-    async with a_room() as room:
-        origin = room.fake.base_url.removesuffix("/v1")
-        answers = [await room.create(), await room.http.get("predictions/nobody")]
-        answers.append(await room.http.get(f"{origin}/nowhere"))
+    async with emulator_fixture() as fixture:
+        origin = fixture.fake.base_url.removesuffix("/v1")
+        answers = [await fixture.create(), await fixture.http.get("predictions/nobody")]
+        answers.append(await fixture.http.get(f"{origin}/nowhere"))
 
         assert [answer.headers["x-fake-replicate"] for answer in answers] == ["1"] * 3
 
@@ -374,12 +376,12 @@ async def test_the_fake_says_what_it_is() -> None:
 async def test_the_ledger_is_told_over_http() -> None:
     """Who, which seed and prompt, how long, for how much."""
     clock = FakeClock()
-    async with a_room(clock=clock, work_s=10) as room:
-        made = (await room.create({"User-Agent": "generator-1"}, seed=0)).json()["id"]
+    async with emulator_fixture(clock=clock, work_s=10) as fixture:
+        made = (await fixture.create({"User-Agent": "generator-1"}, seed=0)).json()["id"]
         clock.jump(10)
-        told = await room.get(made)
-        origin = room.fake.base_url.removesuffix("/v1")
-        ledger = (await room.http.get(f"{origin}/_fake/ledger")).json()
+        told = await fixture.get(made)
+        origin = fixture.fake.base_url.removesuffix("/v1")
+        ledger = (await fixture.http.get(f"{origin}/_fake/ledger")).json()
 
         (entry,) = ledger["entries"]
         assert (ledger["created"], ledger["charged"]) == (1, 1)

@@ -16,7 +16,7 @@ from shared.errors import MediaError
 from shared.media.decode import decode
 from shared.media.samples import Audio, rms
 from tests.support.audio_builders import music
-from tests.support.replicate_emulator import Room, a_room
+from tests.support.replicate_emulator import EmulatorFixture, emulator_fixture
 
 pytestmark = pytest.mark.integration
 RATE_HZ = 32_000
@@ -39,18 +39,18 @@ def _click(audio: Audio, at: int) -> float:
     return float((bends.max(axis=1) / np.median(bends, axis=1)).max())
 
 
-async def _first(room: Room, **inputs: Any) -> tuple[str, Audio]:
+async def _first(fixture: EmulatorFixture, **inputs: Any) -> tuple[str, Audio]:
     """The address and the sound of a fresh clip."""
-    made = await room.made(**inputs)
-    return made["output"], _heard((await room.http.get(made["output"])).content)
+    made = await fixture.made(**inputs)
+    return made["output"], _heard((await fixture.http.get(made["output"])).content)
 
 
 async def test_a_continuation_begins_with_the_window_that_was_sent() -> None:
     """The same music, coded anew at a level of its own; then it goes on without a click."""
-    async with a_room(compose=compose) as room:
-        url, first = await _first(room)
+    async with emulator_fixture(compose=compose) as fixture:
+        url, first = await _first(fixture)
         window = {"input_audio": url, "continuation_start": 1, "continuation_end": 3}
-        second = _heard(await room.clip(**CONTINUED, **window))
+        second = _heard(await fixture.clip(**CONTINUED, **window))
 
         assert second.shape == (2, 4 * RATE_HZ)
         assert _alike(first[:, RATE_HZ:], second[:, : 2 * RATE_HZ]) > 0.9
@@ -58,7 +58,7 @@ async def test_a_continuation_begins_with_the_window_that_was_sent() -> None:
         assert _click(second, 2 * RATE_HZ) < 10
         assert loudness_lufs(second) == pytest.approx(-14, abs=1)
         assert rms(first[:, RATE_HZ:]) != pytest.approx(rms(second[:, : 2 * RATE_HZ]), rel=0.01)
-        entry = room.fake.ledger.entries[-1]
+        entry = fixture.fake.ledger.entries[-1]
         assert (entry.input_from, entry.window_s) == ("output", (1, 3))
 
 
@@ -71,21 +71,21 @@ async def test_a_window_may_come_as_a_data_url(mime: str, file_format: str, seco
     samples = int(seconds * RATE_HZ)
     theirs = music(np.arange(samples), rate_hz=RATE_HZ)
     data = base64.b64encode(encode(theirs, file_format=file_format)).decode()
-    async with a_room(compose=compose) as room:
-        clip = await room.clip(**CONTINUED, input_audio=f"data:{mime};base64,{data}")
+    async with emulator_fixture(compose=compose) as fixture:
+        clip = await fixture.clip(**CONTINUED, input_audio=f"data:{mime};base64,{data}")
 
         heard = _heard(clip)
         assert heard.shape == (2, 4 * RATE_HZ)
         assert _alike(theirs, heard[:, :samples]) > 0.9
-        assert room.fake.ledger.entries[-1].input_from == "data"
+        assert fixture.fake.ledger.entries[-1].input_from == "data"
 
 
 async def test_an_end_beyond_the_file_shortens_the_window_and_says_nothing() -> None:
     """Asked for 2 to 9 of a 3 s file, the clip begins with 2 to 3."""
-    async with a_room(compose=compose) as room:
-        url, first = await _first(room)
+    async with emulator_fixture(compose=compose) as fixture:
+        url, first = await _first(fixture)
         window = {"input_audio": url, "continuation_start": 2, "continuation_end": 9}
-        second = _heard(await room.clip(**CONTINUED, **window))
+        second = _heard(await fixture.clip(**CONTINUED, **window))
 
         assert second.shape == (2, 4 * RATE_HZ)
         assert _alike(first[:, 2 * RATE_HZ :], second[:, :RATE_HZ]) > 0.9
@@ -114,25 +114,25 @@ async def test_what_the_model_cannot_do_fails_with_its_own_words(
     inputs: dict[str, Any], error: str
 ) -> None:
     """The prediction is made, and charged; its `error` says as little as the model does."""
-    async with a_room() as room:
-        url = (await room.made())["output"]
-        told = await room.made(**{**CONTINUED, "input_audio": url, **inputs})
+    async with emulator_fixture() as fixture:
+        url = (await fixture.made())["output"]
+        told = await fixture.made(**{**CONTINUED, "input_audio": url, **inputs})
 
         assert (told["status"], told["output"]) == ("failed", None)
         assert told["error"].startswith(error)
         assert bool(told["error"]) == bool(error)
-        assert len(room.fake.ledger.charged) == 2
+        assert len(fixture.fake.ledger.charged) == 2
 
 
 async def test_without_prompt_or_audio_nothing_can_be_made() -> None:
     """And a continuation needs something to continue."""
-    async with a_room() as room:
+    async with emulator_fixture() as fixture:
         body = {"version": "671ac645ce5e552cc63a54a2bbff63fcf798043055d2dac5fc9e36a837eedcfb"}
         for inputs in ({}, {"continuation": True, "prompt": "calm"}):
-            await room.http.post("predictions", json={**body, "input": inputs})
-        await room.fake.settled()
+            await fixture.http.post("predictions", json={**body, "input": inputs})
+        await fixture.fake.settled()
 
-        assert [one["error"] for one in room.fake.predictions] == [
+        assert [one["error"] for one in fixture.fake.predictions] == [
             "Must provide either prompt or input_audio",
             "Must provide `input_audio` if continuation is `True`.",
         ]
@@ -140,32 +140,32 @@ async def test_without_prompt_or_audio_nothing_can_be_made() -> None:
 
 async def test_an_output_that_died_cannot_be_continued() -> None:
     """The model's runner asks once and finds nothing."""
-    async with a_room(delivery_ttl_s=0.0) as room:
-        url = (await room.made())["output"]
-        told = await room.made(**CONTINUED, input_audio=url)
+    async with emulator_fixture(delivery_ttl_s=0.0) as fixture:
+        url = (await fixture.made())["output"]
+        told = await fixture.made(**CONTINUED, input_audio=url)
 
         assert (told["status"], told["error"]) == ("failed", "HTTP Error 404: Not Found")
 
 
 async def test_an_input_elsewhere_is_fetched_unless_this_machine_counts_as_unreachable() -> None:
     """The real model cannot reach a laptop."""
-    async with a_room() as elsewhere, a_room() as room:
+    async with emulator_fixture() as elsewhere, emulator_fixture() as fixture:
         url = (await elsewhere.made())["output"]
-        reached = await room.made(**CONTINUED, input_audio=url, continuation_start=2)
-        room.fake.tune(reaches_loopback=False)
-        unreached = await room.made(**CONTINUED, input_audio=url, continuation_start=2)
-        own = await room.made(**CONTINUED, input_audio=reached["output"], continuation_start=3)
+        reached = await fixture.made(**CONTINUED, input_audio=url, continuation_start=2)
+        fixture.fake.tune(reaches_loopback=False)
+        unreached = await fixture.made(**CONTINUED, input_audio=url, continuation_start=2)
+        own = await fixture.made(**CONTINUED, input_audio=reached["output"], continuation_start=3)
 
         assert (reached["status"], unreached["status"]) == ("succeeded", "failed")
         assert own["status"] == "succeeded"
-        assert [e.input_from for e in room.fake.ledger.entries] == ["url", "url", "output"]
+        assert [e.input_from for e in fixture.fake.ledger.entries] == ["url", "url", "output"]
 
 
 @pytest.mark.parametrize("duration", [1, 5])
 async def test_a_clip_is_exactly_as_long_as_was_asked(duration: int) -> None:
     """Whole seconds at 32 kHz, as 96 kb/s MP3 and as 16-bit WAV."""
-    async with a_room() as room:
-        mp3, wav = [await room.clip(duration=duration, output_format=f) for f in ("mp3", "wav")]
+    async with emulator_fixture() as fixture:
+        mp3, wav = [await fixture.clip(duration=duration, output_format=f) for f in ("mp3", "wav")]
 
         assert _heard(mp3).shape == _heard(wav).shape == (2, duration * RATE_HZ)
         with av.open(io.BytesIO(mp3)) as file:
@@ -177,12 +177,12 @@ async def test_a_clip_is_exactly_as_long_as_was_asked(duration: int) -> None:
 
 async def test_equal_requests_make_equal_clips_unless_the_seed_is_drawn() -> None:
     """0, -1 and no seed are random; the logs tell which was used."""
-    async with a_room(compose=compose) as room:
-        same = [await room.clip(duration=1, seed=9) for _ in range(2)]
-        drawn = [await room.made(duration=1, seed=seed) for seed in (0, -1)]
+    async with emulator_fixture(compose=compose) as fixture:
+        same = [await fixture.clip(duration=1, seed=9) for _ in range(2)]
+        drawn = [await fixture.made(duration=1, seed=seed) for seed in (0, -1)]
 
         assert same[0] == same[1]
-        seeds = {entry.seed for entry in room.fake.ledger.entries[2:]}
+        seeds = {entry.seed for entry in fixture.fake.ledger.entries[2:]}
         assert len(seeds) == 2
         assert not seeds & {0, -1}
         assert {f"Using seed {seed}\n" for seed in seeds} == {one["logs"] for one in drawn}
@@ -191,9 +191,9 @@ async def test_equal_requests_make_equal_clips_unless_the_seed_is_drawn() -> Non
 @pytest.mark.parametrize(("strategy", "peak"), [("peak", -1.0), ("rms", None), ("clip", None)])
 async def test_other_normalisations_are_the_models(strategy: str, peak: float | None) -> None:
     """To a peak of -1 dBFS, an RMS of -18 dB, or no gain at all."""
-    async with a_room() as room:
+    async with emulator_fixture() as fixture:
         made = {"output_format": "wav", "normalization_strategy": strategy}
-        audio = _heard(await room.clip(**made))
+        audio = _heard(await fixture.clip(**made))
 
         if peak is not None:
             assert 20 * np.log10(np.abs(audio).max()) == pytest.approx(peak, abs=0.05)
@@ -205,19 +205,19 @@ async def test_other_normalisations_are_the_models(strategy: str, peak: float | 
 
 async def test_models_that_are_not_stereo_have_one_channel() -> None:
     """`large` and `melody-large`."""
-    async with a_room() as room:
-        clip = await room.clip(model_version="large")
+    async with emulator_fixture() as fixture:
+        clip = await fixture.clip(model_version="large")
 
         with av.open(io.BytesIO(clip)) as file:
             assert file.streams.audio[0].codec_context.channels == 1
 
 
-async def _shaped(room: Room, shape: str) -> tuple[Audio, bytes]:
+async def _shaped(fixture: EmulatorFixture, shape: str) -> tuple[Audio, bytes]:
     """A first clip of 3 s, and one of 4 s in this shape that continues its last second."""
-    url, first = await _first(room)
-    room.fake.fault("clip_shape", value=shape)
+    url, first = await _first(fixture)
+    fixture.fake.fault("clip_shape", value=shape)
     window = {"input_audio": url, "continuation_start": 2, "continuation_end": 3}
-    return first, await room.clip(**CONTINUED, **window)
+    return first, await fixture.clip(**CONTINUED, **window)
 
 
 @pytest.mark.parametrize(
@@ -226,8 +226,8 @@ async def _shaped(room: Room, shape: str) -> tuple[Audio, bytes]:
 )
 async def test_a_clip_can_have_another_length_than_it_should(shape: str, seconds: int) -> None:
     """With its window, without it, with all that was before it, or half."""
-    async with a_room(compose=compose) as room:
-        first, clip = await _shaped(room, shape)
+    async with emulator_fixture(compose=compose) as fixture:
+        first, clip = await _shaped(fixture, shape)
         heard, tail = _heard(clip), first[:, 2 * RATE_HZ :]
 
         assert heard.shape == (2, seconds * RATE_HZ)
@@ -240,9 +240,9 @@ async def test_a_clip_can_have_another_length_than_it_should(shape: str, seconds
 
 async def test_a_clip_can_be_silent_or_end_in_silence() -> None:
     """In the right length."""
-    async with a_room() as room:
-        _, silent = await _shaped(room, "silent")
-        _, tail = await _shaped(room, "silent_tail")
+    async with emulator_fixture() as fixture:
+        _, silent = await _shaped(fixture, "silent")
+        _, tail = await _shaped(fixture, "silent_tail")
 
         assert rms(_heard(silent)) < 1e-4
         assert rms(_heard(tail)[:, : 2 * RATE_HZ]) > 0.01
@@ -252,17 +252,19 @@ async def test_a_clip_can_be_silent_or_end_in_silence() -> None:
 
 async def test_a_clip_can_be_clipped() -> None:
     """Full scale, for much of the time."""
-    async with a_room() as room:
-        _, clip = await _shaped(room, "clipped")
+    async with emulator_fixture() as fixture:
+        _, clip = await _shaped(fixture, "clipped")
 
         assert np.mean(np.abs(_heard(clip)) > 0.98) > 0.01
 
 
 async def test_a_clip_can_have_another_form() -> None:
     """One channel, another rate, no header that tells the padding, or no sound at all."""
-    async with a_room() as room:
-        forms = {s: (await _shaped(room, s))[1] for s in ("mono", "wrong_rate", "no_delay_header")}
-        _, nothing = await _shaped(room, "not_audio")
+    async with emulator_fixture() as fixture:
+        forms = {
+            s: (await _shaped(fixture, s))[1] for s in ("mono", "wrong_rate", "no_delay_header")
+        }
+        _, nothing = await _shaped(fixture, "not_audio")
 
         def form(shape: str) -> tuple[int, int]:
             with av.open(io.BytesIO(forms[shape])) as file:

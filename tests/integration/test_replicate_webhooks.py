@@ -7,9 +7,9 @@ import pytest
 
 from replicate_server import EmulatorSettings
 from shared.storage.filesystem import FolderStore
-from tests.support.claims_fixture import House, say
-from tests.support.replicate_provider import replicate_line
-from tests.support.webhook_receiver import an_inbox
+from tests.support.claims_fixture import ClaimsFixture, say
+from tests.support.replicate_provider import replicate_fixture
+from tests.support.webhook_receiver import webhook_receiver
 
 pytestmark = pytest.mark.integration
 WORK_S = 0.5  # of a prediction
@@ -19,7 +19,7 @@ LATE_S = 5.0  # after the scene is made
 
 
 @pytest.mark.parametrize(
-    ("kind", "value", "heard", "poll_s"),
+    ("kind", "value", "outcomes", "poll_s"),
     [
         (None, None, ["new"], NEVER_S),
         ("webhook_doubled", None, ["again", "new"], NEVER_S),
@@ -34,29 +34,29 @@ async def test_a_webhook_shortens_the_wait_and_decides_nothing(
     tmp_path: Path,
     kind: str | None,
     value: float | None,
-    heard: list[str],
+    outcomes: list[str],
     poll_s: float,
 ) -> None:
     """One charge per scene; one look, at the news, where there is any, and none after the end."""
     store, fake = FolderStore(tmp_path), EmulatorSettings(work_s=WORK_S)
     async with (
-        replicate_line(store, fake=fake, poll_first_s=poll_s, poll_max_s=poll_s) as line,
-        an_inbox(line) as inbox,
+        replicate_fixture(store, fake=fake, poll_first_s=poll_s, poll_max_s=poll_s) as replicate,
+        webhook_receiver(replicate) as receiver,
     ):
-        house = House(line, store)
-        line.fake.tune(webhook_delays_s=())
+        fixture = ClaimsFixture(replicate, store)
+        replicate.fake.tune(webhook_delays_s=())
         if kind is not None:
-            line.fake.fault(kind, value=value)
+            replicate.fake.fault(kind, value=value)
         begun = time.monotonic()
 
-        made = await house.scene()
+        made = await fixture.scene()
 
         added_s = time.monotonic() - begun - WORK_S
-        looks = line.fake.requests["get", 200]
-        await line.fake.settled()  # late ones have come, too
-        assert sorted(inbox.heard) == heard
-        assert (house.charged, house.posted, made.attempt) == (1, 1, 1)
+        looks = replicate.fake.requests["get", 200]
+        await replicate.fake.settled()  # late ones have come, too
+        assert sorted(receiver.outcomes) == outcomes
+        assert (fixture.charged, fixture.posted, made.attempt) == (1, 1, 1)
         assert looks == 1 or poll_s == POLL_S  # a slow machine may need a poll more
-        assert line.fake.requests["get", 200] == looks
+        assert replicate.fake.requests["get", 200] == looks
         row = f"{kind or 'webhook told'}, polled every {poll_s:g} s"
-        say(row, finished=1, asked=1, charged=house.charged, added_s=added_s)
+        say(row, finished=1, asked=1, charged=fixture.charged, added_s=added_s)

@@ -19,8 +19,8 @@ from shared.contract.params import AudioParams, OnMaxCost
 from shared.media.ffmpeg import Ffmpeg
 from shared.settings import FfmpegSettings
 from tests.support.event_builders import a_scene
-from tests.support.replicate_provider import FastClock, replicate_line
-from tests.unit.services.generator.scene.handler_fixture import Bench
+from tests.support.replicate_provider import FastClock, replicate_fixture
+from tests.unit.services.generator.scene.handler_fixture import HandlerFixture
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 
@@ -28,10 +28,10 @@ LENGTHS_S = (2.5, 1.7, 2.2)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Room:
+class CacheFixture:
     """A generator with a fake Replicate, and a merger."""
 
-    bench: Bench
+    generator: HandlerFixture
     fake: ReplicateEmulator
 
     async def job(
@@ -43,7 +43,7 @@ class Room:
         params: AudioParams | None = None,
     ) -> list[SegmentGenerated]:
         """The segments of one run."""
-        before = len(self.bench.said)
+        before = len(self.generator.published)
         for index, length_s in enumerate(lengths_s):
             scene = a_scene(
                 index,
@@ -53,19 +53,21 @@ class Room:
                 duration_s=length_s,
                 params=params or AudioParams(),
             )
-            await self.bench.ask(scene)
-        return [one for one in self.bench.said[before:] if isinstance(one, SegmentGenerated)]
+            await self.generator.handle(scene)
+        return [
+            one for one in self.generator.published[before:] if isinstance(one, SegmentGenerated)
+        ]
 
     async def track(self, segments: list[SegmentGenerated]) -> AudioMerged:
         """What the merger makes of them."""
-        store, ffmpeg = self.bench.store, Ffmpeg(FfmpegSettings())
+        store, ffmpeg = self.generator.store, Ffmpeg(FfmpegSettings())
         return await Merge(store=store, ffmpeg=ffmpeg, settings=MergerSettings()).run(segments[-1])
 
     async def sweep(self) -> int:
         """Delete the whole cache; of how many objects."""
-        keys = [one.key async for one in self.bench.store.list_objects("cache")]
+        keys = [one.key async for one in self.generator.store.list_objects("cache")]
         for key in keys:
-            await self.bench.store.delete(key)
+            await self.generator.store.delete(key)
         return len(keys)
 
     @property
@@ -74,44 +76,46 @@ class Room:
         return len(self.fake.ledger.charged)
 
 
-Rooms = Callable[[CacheScope], AbstractAsyncContextManager[Room]]
+OpenFixture = Callable[[CacheScope], AbstractAsyncContextManager[CacheFixture]]
 
 
 @pytest.fixture
-def rooms(tmp_path: Path) -> Rooms:
+def open_fixture(tmp_path: Path) -> OpenFixture:
     """Opens rooms whose cache has a scope."""
 
     @asynccontextmanager
-    async def a_room(scope: CacheScope) -> AsyncIterator[Room]:
-        bench = Bench(tmp_path, scene_cache=scope)
+    async def opened(scope: CacheScope) -> AsyncIterator[CacheFixture]:
+        generator = HandlerFixture(tmp_path, scene_cache=scope)
         fake = EmulatorSettings(work_s=0.1, work_s_per_s=0.01)
-        async with replicate_line(
-            bench.store, clock=FastClock(20), fake=fake, starts_per_s=10
-        ) as line:
-            bench.provider = line.provider  # type: ignore[assignment]  # another of the same port
-            bench.work = bench.process()
-            yield Room(bench=bench, fake=line.fake)
+        async with replicate_fixture(
+            generator.store, clock=FastClock(20), fake=fake, starts_per_s=10
+        ) as replicate:
+            generator.provider = replicate.provider  # type: ignore[assignment]  # another of the same port
+            generator.work = generator.process()
+            yield CacheFixture(generator=generator, fake=replicate.fake)
 
-    return a_room
+    return opened
 
 
-async def test_the_same_film_again_costs_nothing_and_sounds_the_same(rooms: Rooms) -> None:
+async def test_the_same_film_again_costs_nothing_and_sounds_the_same(
+    open_fixture: OpenFixture,
+) -> None:
     """Not one request; each scene says what it saved; the track is the same to the last byte."""
-    async with rooms("all") as room:
-        first = await room.job("job-1")
-        requests, paid_usd = room.fake.requests.copy(), room.fake.ledger.total_usd
+    async with open_fixture("all") as fixture:
+        first = await fixture.job("job-1")
+        requests, paid_usd = fixture.fake.requests.copy(), fixture.fake.ledger.total_usd
 
-        second = await room.job("job-2")
+        second = await fixture.job("job-2")
 
         assert [s.origin.value for s in first] == ["fresh", "continued", "continued"]
         assert [s.origin.value for s in second] == ["cached"] * 3
-        assert room.fake.requests == requests
-        assert room.charged == 3
+        assert fixture.fake.requests == requests
+        assert fixture.charged == 3
         assert paid_usd > 0
         assert sum(s.saved_usd or 0 for s in second) == pytest.approx(paid_usd, abs=1e-5)
         assert {s.cost_usd for s in second} == {0.0}
-        assert await room.sweep() == 6, "what a job has survives a sweep of the cache"
-        ours, theirs = await room.track(second), await room.track(first)
+        assert await fixture.sweep() == 6, "what a job has survives a sweep of the cache"
+        ours, theirs = await fixture.track(second), await fixture.track(first)
     assert [seam.kind for seam in theirs.seams] == ["splice"] * 2
     assert ours.seams == theirs.seams
     assert (ours.sha256, ours.samples) == (theirs.sha256, theirs.samples)
@@ -121,60 +125,64 @@ async def test_the_same_film_again_costs_nothing_and_sounds_the_same(rooms: Room
     ("scope", "another_job", "another_run"), [("all", 0, 0), ("job", 2, 0), ("off", 2, 2)]
 )
 async def test_who_shares_is_a_setting(
-    rooms: Rooms, scope: CacheScope, another_job: int, another_run: int
+    open_fixture: OpenFixture, scope: CacheScope, another_job: int, another_run: int
 ) -> None:
     """With everybody, with the same job's runs, with nobody: so many predictions are charged."""
-    async with rooms(scope) as room:
-        await room.job("job-1", lengths_s=[1.0, 1.0])
-        assert room.charged == 2
+    async with open_fixture(scope) as fixture:
+        await fixture.job("job-1", lengths_s=[1.0, 1.0])
+        assert fixture.charged == 2
 
-        await room.job("job-2", lengths_s=[1.0, 1.0])
-        assert room.charged == 2 + another_job
+        await fixture.job("job-2", lengths_s=[1.0, 1.0])
+        assert fixture.charged == 2 + another_job
 
-        await room.job("job-1", run=2, lengths_s=[1.0, 1.0])
-        assert room.charged == 2 + another_job + another_run
+        await fixture.job("job-1", run=2, lengths_s=[1.0, 1.0])
+        assert fixture.charged == 2 + another_job + another_run
 
 
-async def test_a_last_scene_that_changed_is_all_that_is_paid_again(rooms: Rooms) -> None:
+async def test_a_last_scene_that_changed_is_all_that_is_paid_again(
+    open_fixture: OpenFixture,
+) -> None:
     """It continues cached music, which Replicate no longer has: ours is sent."""
-    async with rooms("all") as room:
-        await room.job("job-1")
+    async with open_fixture("all") as fixture:
+        await fixture.job("job-1")
 
-        said = await room.job("job-1", run=2, lengths_s=[2.5, 1.7, 3.6])
+        said = await fixture.job("job-1", run=2, lengths_s=[2.5, 1.7, 3.6])
 
         assert [s.origin.value for s in said] == ["cached", "cached", "continued"]
-        assert room.charged == 4
-        assert room.fake.ledger.charged[-1].input_from != "output"
-        merged = await room.track(said)
+        assert fixture.charged == 4
+        assert fixture.fake.ledger.charged[-1].input_from != "output"
+        merged = await fixture.track(said)
     assert [seam.kind for seam in merged.seams] == ["splice"] * 2
 
 
-async def test_spent_is_what_the_ledger_says_failed_attempts_included(rooms: Rooms) -> None:
+async def test_spent_is_what_the_ledger_says_failed_attempts_included(
+    open_fixture: OpenFixture,
+) -> None:
     """In the segments, and in the state that the cap is held against."""
-    async with rooms("off") as room:
-        room.fake.fault(
+    async with open_fixture("off") as fixture:
+        fixture.fake.fault(
             FaultKind.FAIL_WITH, times=1, value="Prediction interrupted; please retry (code: PA)"
         )
 
-        said = await room.job("job-1")
+        said = await fixture.job("job-1")
 
         assert [s.attempts for s in said] == [2, 1, 1]
-        assert room.charged == 4
-        paid_usd = room.fake.ledger.total_usd
+        assert fixture.charged == 4
+        paid_usd = fixture.fake.ledger.total_usd
     assert sum(s.cost_usd or 0 for s in said) == pytest.approx(paid_usd, abs=1e-5)
-    assert room.bench.memory.states["job-1"].spent_usd == pytest.approx(paid_usd, abs=1e-5)
+    assert fixture.generator.memory.states["job-1"].spent_usd == pytest.approx(paid_usd, abs=1e-5)
 
 
-async def test_a_cap_ends_the_spending_and_says_so(rooms: Rooms) -> None:
+async def test_a_cap_ends_the_spending_and_says_so(open_fixture: OpenFixture) -> None:
     """The estimate of the second scene does not fit: nothing more is asked of Replicate."""
-    async with rooms("all") as room:
+    async with open_fixture("all") as fixture:
         # 3 s of music are estimated at 0.0084, and cost a little
         params = AudioParams(max_cost=0.0085, on_max_cost=OnMaxCost.ERROR_STRATEGY)
-        said = await room.job("job-1", params=params)
+        said = await fixture.job("job-1", params=params)
 
         assert [s.origin.value for s in said] == ["fresh", "silence", "silence"]
-        assert room.charged == 1
+        assert fixture.charged == 1
         assert said[1].reason is not None
         assert said[1].reason.startswith("max_cost of $0.0085 is reached: $0.000")
-        merged = await room.track(said)
+        merged = await fixture.track(said)
     assert merged.silent_scenes == (1, 2)

@@ -31,7 +31,7 @@ Told = Callable[[str, object], None]  #: into the report
 WORKS_S = 60.0
 
 
-class Room:
+class ShutdownFixture:
     """A topic prefix, and what a service is told."""
 
     def __init__(self, kafka: KafkaServer, prefix: str, folder: Path) -> None:
@@ -49,7 +49,7 @@ class Room:
             "SEGUE_HEALTH_PORT": str(self.port),
         }
 
-    async def say(self, *events: Event) -> None:
+    async def publish(self, *events: Event) -> None:
         """As the services before it would."""
         await ensure_topics(self.kafka)
         publisher = Publisher(self.kafka, source="test", clock=SystemClock())
@@ -79,9 +79,9 @@ class Room:
 
 
 @pytest.fixture
-def room(kafka: KafkaServer, topic_prefix: str, tmp_path: Path) -> Room:
+def fixture(kafka: KafkaServer, topic_prefix: str, tmp_path: Path) -> ShutdownFixture:
     """One per test."""
-    return Room(kafka, topic_prefix, tmp_path)
+    return ShutdownFixture(kafka, topic_prefix, tmp_path)
 
 
 async def _stopped(service: Service, told: Told) -> float:
@@ -98,14 +98,14 @@ async def _stopped(service: Service, told: Told) -> float:
 
 
 async def test_a_generator_that_waits_for_a_prediction(
-    room: Room, record_testsuite_property: Told
+    fixture: ShutdownFixture, record_testsuite_property: Told
 ) -> None:
     """The prediction runs on at the provider; whoever comes next takes it up."""
     with pytest.warns(StandInWarning):
         fake = ReplicateEmulator(EmulatorSettings(work_s=300.0))
     async with fake:
-        await room.say(a_scene(0))
-        async with room.working(
+        await fixture.publish(a_scene(0))
+        async with fixture.working(
             "generator",
             MUSIC_PROVIDER="replicate",
             REPLICATE_API_KEY=fake.token,
@@ -121,7 +121,7 @@ async def test_a_generator_that_waits_for_a_prediction(
 
 
 async def test_a_merger_whose_ffmpeg_takes_its_time(
-    room: Room, tmp_path: Path, record_testsuite_property: Told
+    fixture: ShutdownFixture, tmp_path: Path, record_testsuite_property: Told
 ) -> None:
     """The program goes with it."""
     pid = tmp_path / "pid"
@@ -129,8 +129,8 @@ async def test_a_merger_whose_ffmpeg_takes_its_time(
     ffmpeg.write_text(f"#!/bin/sh\necho $$ >> {pid}\nexec sleep 300\n")
     ffmpeg.chmod(0o755)
     silent = a_segment(0, count=1, origin=Origin.SILENCE, object_key=None, clip_samples=0)
-    await room.say(silent)
-    async with room.working("merger", FFMPEG=str(ffmpeg)) as merger:
+    await fixture.publish(silent)
+    async with fixture.working("merger", FFMPEG=str(ffmpeg)) as merger:
 
         async def begun() -> bool | None:
             return (pid.exists() and bool(pid.read_text().strip())) or None
@@ -144,7 +144,7 @@ async def test_a_merger_whose_ffmpeg_takes_its_time(
 
 
 async def test_a_muxer_whose_video_does_not_come(
-    room: Room, record_testsuite_property: Told
+    fixture: ShutdownFixture, record_testsuite_property: Told
 ) -> None:
     """The other side took the request and says nothing."""
     async with upstream() as other:
@@ -152,8 +152,8 @@ async def test_a_muxer_whose_video_does_not_come(
         track = a_track(params=AudioParams(merge_with_video=True)).model_copy(
             update={"video": VideoRef(url=f"http://127.0.0.1:{other.port}/film.mp4")}
         )
-        await room.say(track)
-        async with room.working("muxer", SEGUE_FETCH_PRIVATE_HOSTS="127.0.0.1") as muxer:
+        await fixture.publish(track)
+        async with fixture.working("muxer", SEGUE_FETCH_PRIVATE_HOSTS="127.0.0.1") as muxer:
 
             async def asked() -> bool | None:
                 return bool(other.requests) or None
@@ -163,18 +163,18 @@ async def test_a_muxer_whose_video_does_not_come(
 
 
 async def test_an_api_with_a_follower_and_an_upload(
-    room: Room, postgres: Database, record_testsuite_property: Told
+    fixture: ShutdownFixture, postgres: Database, record_testsuite_property: Told
 ) -> None:
     """Both hear the end; nobody waits for either."""
     told = {
-        **room.environment,
+        **fixture.environment,
         "DATABASE_URL": await postgres(),
-        "SEGUE_API_PORT": str(room.port),
+        "SEGUE_API_PORT": str(fixture.port),
         "SEGUE_SEGMENT_KEYS": "a secret for tests alone",
     }
-    base = f"http://127.0.0.1:{room.port}"
+    base = f"http://127.0.0.1:{fixture.port}"
     async with (
-        services("api", environment=told, folder=room.folder) as started,
+        services("api", environment=told, folder=fixture.folder) as started,
         httpx.AsyncClient(base_url=base, timeout=30) as client,
     ):
 

@@ -32,9 +32,9 @@ from shared.telemetry.log import logger_of
 from tests.fakes.provider import LedgerProvider
 from tests.support.audio_builders import music
 from tests.support.event_builders import a_scene
-from tests.support.replicate_provider import replicate_line
+from tests.support.replicate_provider import replicate_fixture
 from tests.support.style_audio import Continuing, a_song, audio_file
-from tests.unit.services.generator.scene.handler_fixture import Bench
+from tests.unit.services.generator.scene.handler_fixture import HandlerFixture
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 
@@ -45,29 +45,29 @@ EDGE = SAMPLE_RATE_HZ // 200
 
 
 async def run_of(
-    bench: Bench, lengths: Sequence[float], *, transition: Transition = Transition.AUTO
+    fixture: HandlerFixture, lengths: Sequence[float], *, transition: Transition = Transition.AUTO
 ) -> tuple[AudioMerged, Audio]:
     """What came of a run that begins from the song."""
-    await bench.store.put("uploads/song", audio_file(a_song(SONG_S)))
+    await fixture.store.put("uploads/song", audio_file(a_song(SONG_S)))
     params = AudioParams(style_audio=AudioRef(object="uploads/song"), transition=transition)
     for index, length in enumerate(lengths):
-        await bench.ask(a_scene(index, count=len(lengths), duration_s=length, params=params))
-    merge = Merge(store=bench.store, ffmpeg=Ffmpeg(FfmpegSettings()), settings=MergerSettings())
-    merged = await merge.run(bench.segments()[-1])
-    return merged, decode(await bench.store.get(merged.object_key))
+        await fixture.handle(a_scene(index, count=len(lengths), duration_s=length, params=params))
+    merge = Merge(store=fixture.store, ffmpeg=Ffmpeg(FfmpegSettings()), settings=MergerSettings())
+    merged = await merge.run(fixture.segments()[-1])
+    return merged, decode(await fixture.store.get(merged.object_key))
 
 
-def a_bench(folder: Path, provider: MusicProvider, **settings: object) -> Bench:
+def handler_fixture(folder: Path, provider: MusicProvider, **settings: object) -> HandlerFixture:
     """A generator with this provider."""
-    bench = Bench(folder, **settings)
-    bench.provider = provider  # type: ignore[assignment]  # any of them will do
-    bench.work = bench.process()
-    return bench
+    fixture = HandlerFixture(folder, **settings)
+    fixture.provider = provider  # type: ignore[assignment]  # any of them will do
+    fixture.work = fixture.process()
+    return fixture
 
 
-async def style_heard(bench: Bench, track: Audio) -> float:
+async def style_heard(fixture: HandlerFixture, track: Audio) -> float:
     """How well any second of the style is heard anywhere in the track, 1.0 at most."""
-    style = decode(await bench.store.get(style_key("job-1", 1)))
+    style = decode(await fixture.store.get(style_key("job-1", 1)))
     whole = style.shape[1] // SAMPLE_RATE_HZ
     seconds = np.split(style[:, : whole * SAMPLE_RATE_HZ], whole, axis=1)
     late = track.shape[1] - SAMPLE_RATE_HZ
@@ -89,12 +89,14 @@ async def test_the_track_begins_where_the_style_ends(
 ) -> None:
     """Exact length, the piece from its first sample on, nothing of the style, and no click."""
     player = Continuing(folder=tmp_path, song=a_song(SONG_S))
-    bench = a_bench(tmp_path, LedgerProvider(clip_of=player.clip_of), style_window_s=style_s)
-    merged, track = await run_of(bench, LENGTHS, transition=transition)
+    fixture = handler_fixture(
+        tmp_path, LedgerProvider(clip_of=player.clip_of), style_window_s=style_s
+    )
+    merged, track = await run_of(fixture, LENGTHS, transition=transition)
 
     assert track.shape[1] == merged.samples == sum(map(samples_at, LENGTHS))
-    assert bench.segments()[0].window_samples == style_s * SAMPLE_RATE_HZ
-    assert await style_heard(bench, track) < HEARD_NOT
+    assert fixture.segments()[0].window_samples == style_s * SAMPLE_RATE_HZ
+    assert await style_heard(fixture, track) < HEARD_NOT
     assert piece_heard(track, SAMPLE_RATE_HZ // 2, at=SAMPLE_RATE_HZ // 2) > 0.97
     if transition is Transition.AUTO:  # else it fades there
         assert piece_heard(track, 2 * SAMPLE_RATE_HZ, at=2 * SAMPLE_RATE_HZ) > 0.97
@@ -117,26 +119,26 @@ async def test_music_that_begins_after_silence_begins_behind_its_style(tmp_path:
     player = Continuing(folder=tmp_path, song=a_song(SONG_S))
     provider = LedgerProvider(clip_of=player.clip_of)
     provider.reject = {1: ProviderRejectedError("no")}
-    merged, track = await run_of(a_bench(tmp_path, provider), LENGTHS)
+    merged, track = await run_of(handler_fixture(tmp_path, provider), LENGTHS)
     start = samples_at(LENGTHS[0])
 
     assert track.shape[1] == merged.samples
     assert rms(track[:, : start - 2000]) < 1e-4
     place = start + SAMPLE_RATE_HZ * 3 // 2
     assert piece_heard(track, place, at=place - start) > 0.9
-    bench = a_bench(tmp_path, provider)
-    assert await style_heard(bench, track) < HEARD_NOT
+    fixture = handler_fixture(tmp_path, provider)
+    assert await style_heard(fixture, track) < HEARD_NOT
 
 
 async def test_a_short_first_scene_does_not_let_the_style_in(tmp_path: Path) -> None:
     """The second window reaches back into the style; the joint does not."""
     player = Continuing(folder=tmp_path, song=a_song(SONG_S))
-    bench = a_bench(tmp_path, LedgerProvider(clip_of=player.clip_of), window_s=3)
+    fixture = handler_fixture(tmp_path, LedgerProvider(clip_of=player.clip_of), window_s=3)
     lengths = [0.3, 0.2, 3.1]
-    merged, track = await run_of(bench, lengths)
+    merged, track = await run_of(fixture, lengths)
 
     assert track.shape[1] == merged.samples == sum(map(samples_at, lengths))
-    assert await style_heard(bench, track) < HEARD_NOT
+    assert await style_heard(fixture, track) < HEARD_NOT
     assert piece_heard(track, 2 * SAMPLE_RATE_HZ, at=2 * SAMPLE_RATE_HZ) > 0.97
 
 
@@ -148,17 +150,17 @@ async def test_synth_continues_a_style(tmp_path: Path) -> None:
     with pytest.warns(StandInWarning):
         provider = build_provider(settings, store=store, clock=SystemClock(), log=log)
     try:
-        bench = a_bench(tmp_path, provider)
-        merged, track = await run_of(bench, LENGTHS[:2])
+        fixture = handler_fixture(tmp_path, provider)
+        merged, track = await run_of(fixture, LENGTHS[:2])
     finally:
         await provider.close()
 
-    first = bench.segments()[0]
+    first = fixture.segments()[0]
     assert (first.origin, first.reason) == (Origin.CONTINUED, "continues the style sample")
     assert abs(first.window_samples - 5 * SAMPLE_RATE_HZ) < SAMPLE_RATE_HZ // 100
     assert first.attempts == 1
     assert track.shape[1] == merged.samples == sum(map(samples_at, LENGTHS[:2]))
-    assert await style_heard(bench, track) < 0.5  # music by rule, in the song's own key
+    assert await style_heard(fixture, track) < 0.5  # music by rule, in the song's own key
 
 
 @pytest.mark.parametrize("style_s", [5, 20])
@@ -166,13 +168,13 @@ async def test_replicate_is_sent_the_style_as_the_window(tmp_path: Path, style_s
     """Integers, continuation, and the song's own end in the request."""
     store = FolderStore(tmp_path)
     song = a_song(SONG_S if style_s == 5 else 22.0)
-    async with replicate_line(store) as line:
-        bench = a_bench(tmp_path, line.provider, style_window_s=style_s)
+    async with replicate_fixture(store) as replicate:
+        fixture = handler_fixture(tmp_path, replicate.provider, style_window_s=style_s)
         await store.put("uploads/song", audio_file(song))
         params = AudioParams(style_audio=AudioRef(object="uploads/song"), fail_on_error=True)
-        await bench.ask(a_scene(0, count=1, duration_s=1.7, params=params))
-        (prediction,) = line.fake.predictions
-        (entry,) = line.fake.ledger.entries
+        await fixture.handle(a_scene(0, count=1, duration_s=1.7, params=params))
+        (prediction,) = replicate.fake.predictions
+        (entry,) = replicate.fake.ledger.entries
 
     asked = prediction["input"]
     assert asked["continuation"] is True
@@ -187,6 +189,6 @@ async def test_replicate_is_sent_the_style_as_the_window(tmp_path: Path, style_s
     assert sent.shape == meant.shape
     alike = float(np.vdot(sent, meant)) / np.linalg.norm(sent) / np.linalg.norm(meant)
     assert alike > 0.98
-    (segment,) = bench.segments()
+    (segment,) = fixture.segments()
     assert segment.origin is Origin.CONTINUED
     assert abs(segment.window_samples - style_s * SAMPLE_RATE_HZ) < SAMPLE_RATE_HZ // 100

@@ -24,7 +24,7 @@ from shared.settings import StoreSettings
 from shared.telemetry import trace
 from shared.telemetry.otel import OpenTelemetry
 from tests.support.api_fixture import TWO_SCENES, running_api
-from tests.support.api_service import Line, reached
+from tests.support.api_service import ApiServiceFixture, reached
 from tests.support.film_clips import film_clips
 from tests.support.processes import REPOSITORY, records_of
 from tests.support.servers import Database, KafkaServer
@@ -40,15 +40,20 @@ CALLER = f"00-{TRACE_ID}-b7ad6b7169203331-01"
 
 
 @pytest.fixture
-async def line(kafka: KafkaServer, topic_prefix: str, postgres: Database, tmp_path: Path) -> Line:
+async def fixture(
+    kafka: KafkaServer, topic_prefix: str, postgres: Database, tmp_path: Path
+) -> ApiServiceFixture:
     """Database, topics and store of one test."""
-    return Line(await postgres(), kafka, topic_prefix, tmp_path / "store")
+    return ApiServiceFixture(await postgres(), kafka, topic_prefix, tmp_path / "store")
 
 
 @asynccontextmanager
-async def all_services(line: Line) -> AsyncIterator[httpx.AsyncClient]:
+async def all_services(fixture: ApiServiceFixture) -> AsyncIterator[httpx.AsyncClient]:
     """Api, generator, merger and muxer in this process; a client of the api."""
-    told: dict[str, Any] = {"kafka": line.broker(), "store": StoreSettings(folder=line.folder)}
+    told: dict[str, Any] = {
+        "kafka": fixture.broker(),
+        "store": StoreSettings(folder=fixture.folder),
+    }
     doors: list[Any] = [
         (run_generator, GeneratorSettings(**told, scene_cache="off", wanted="synth")),
         (run_merger, MergerSettings(**told)),
@@ -56,7 +61,7 @@ async def all_services(line: Line) -> AsyncIterator[httpx.AsyncClient]:
     ]
     stop, ready = asyncio.Event(), [asyncio.Event() for _ in doors]
     async with AsyncExitStack() as stack:
-        client = await stack.enter_async_context(running_api(line.settings()))
+        client = await stack.enter_async_context(running_api(fixture.settings()))
         tasks = [
             asyncio.create_task(run(settings, stop=stop, ready=up))
             for (run, settings), up in zip(doors, ready, strict=True)
@@ -95,13 +100,13 @@ def told_by(spans: Sequence[ReadableSpan]) -> set[tuple[str, str]]:
 
 
 async def test_one_trace_goes_from_the_request_to_the_video(
-    line: Line, monkeypatch: pytest.MonkeyPatch
+    fixture: ApiServiceFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It continues the caller's, every parent is there, and every service has its part in it."""
     exporter = InMemorySpanExporter()
     monkeypatch.setattr(trace, "_tracer", None)
     trace.install(OpenTelemetry(SimpleSpanProcessor(exporter)))
-    async with all_services(line) as client:
+    async with all_services(fixture) as client:
         await a_scored_video(client, traceparent=CALLER, tracestate="vendor=x")
 
     spans = [
@@ -137,20 +142,22 @@ async def test_one_trace_goes_from_the_request_to_the_video(
     assert muxed.attributes is not None
     attributes = dict(muxed.attributes)
     assert attributes["messaging.system"] == "kafka"
-    assert attributes["messaging.destination.name"] == f"{line.prefix}video.muxed"
-    assert attributes["messaging.consumer.group.name"] == f"{line.prefix}segue-api"
+    assert attributes["messaging.destination.name"] == f"{fixture.prefix}video.muxed"
+    assert attributes["messaging.consumer.group.name"] == f"{fixture.prefix}segue-api"
     assert attributes["segue.job_id"] == "film"
-    records = await records_of(line.kafka.bootstrap, "video.muxed", prefix=line.prefix)
+    records = await records_of(fixture.kafka.bootstrap, "video.muxed", prefix=fixture.prefix)
     assert [record.header("tracestate") for record in records] == ["vendor=x"]
 
 
-async def test_with_tracing_off_the_callers_context_still_travels(line: Line) -> None:
+async def test_with_tracing_off_the_callers_context_still_travels(
+    fixture: ApiServiceFixture,
+) -> None:
     """The last event carries what the request came with, letter by letter."""
-    async with all_services(line) as client:
+    async with all_services(fixture) as client:
         await a_scored_video(client, traceparent=CALLER, tracestate="vendor=x")
 
     records = await records_of(
-        line.kafka.bootstrap, "scene.requested", "video.muxed", prefix=line.prefix
+        fixture.kafka.bootstrap, "scene.requested", "video.muxed", prefix=fixture.prefix
     )
     assert len(records) == 3
     assert {record.header("traceparent") for record in records} == {CALLER}

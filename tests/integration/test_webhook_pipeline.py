@@ -26,7 +26,7 @@ from shared.storage.filesystem import FolderStore
 from tests.support.api_fixture import KEYS, TWO_SCENES, api_settings, running_api
 from tests.support.claims_fixture import say
 from tests.support.processes import eventually, records_of
-from tests.support.replicate_provider import ReplicateLine, replicate_line
+from tests.support.replicate_provider import ReplicateFixture, replicate_fixture
 from tests.support.servers import Database, KafkaServer
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
@@ -36,11 +36,11 @@ DONE_S = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Room:
+class WebhookFixture:
     """Api, generator and provider, joined by Kafka and by webhooks."""
 
     client: httpx.AsyncClient
-    replicate: ReplicateLine
+    replicate: ReplicateFixture
 
     async def made(self, job_id: str) -> list[str]:
         """Ask for two scenes; how each was made, once both are."""
@@ -61,14 +61,14 @@ class Room:
 
 
 @asynccontextmanager
-async def a_room(
+async def webhook_fixture(
     kafka: KafkaServer, prefix: str, database: str, folder: Path, *, poll_s: float
-) -> AsyncIterator[Room]:
+) -> AsyncIterator[WebhookFixture]:
     """Everything that a webhook passes through."""
     told = KafkaSettings(bootstrap_servers=kafka.bootstrap, topic_prefix=prefix)
     links = LinkSettings(keys=KEYS)
     store = FolderStore(folder)
-    async with replicate_line(
+    async with replicate_fixture(
         store, fake=EmulatorSettings(work_s=WORK_S), poll_first_s=poll_s, poll_max_s=poll_s
     ) as line:
         account = ReplicateAccount(key=line.fake.token, base_url=line.fake.base_url)
@@ -93,7 +93,7 @@ async def a_room(
             try:
                 async with asyncio.timeout(DONE_S):
                     await ready.wait()
-                yield Room(client=client, replicate=line)
+                yield WebhookFixture(client=client, replicate=line)
             finally:
                 stop.set()
                 await generator
@@ -121,13 +121,13 @@ async def test_scenes_are_finished_by_news_and_paid_for_once(
 ) -> None:
     """Whatever becomes of the messages; with news, each prediction is looked at once."""
     place = (kafka, topic_prefix, await postgres(), tmp_path)
-    async with a_room(*place, poll_s=poll_s) as room:
-        fake = room.replicate.fake
+    async with webhook_fixture(*place, poll_s=poll_s) as fixture:
+        fake = fixture.replicate.fake
         if fault is not None:
             fake.fault(fault, times=2, value=value)
         begun = asyncio.get_running_loop().time()
 
-        origins = await room.made("film")
+        origins = await fixture.made("film")
 
         took_s = asyncio.get_running_loop().time() - begun
         await fake.settled()
@@ -150,5 +150,5 @@ async def test_scenes_are_finished_by_news_and_paid_for_once(
         if poll_s == NEVER_S:
             assert looks == 2
 
-        assert await room.made("next film") == ["fresh", "continued"]
+        assert await fixture.made("next film") == ["fresh", "continued"]
         assert len(fake.ledger.charged) == 4

@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 
 from services.generator.providers.synth.provider import compose
-from tests.support.replicate_emulator import a_room
+from tests.support.replicate_emulator import emulator_fixture
 
 FOLDER = Path(__file__).parent
 SHAPES = ("window", "no_window", "cumulative", "no_delay_header")
@@ -22,18 +22,18 @@ WINDOW = {"continuation_start": 1, "continuation_end": 2}
 
 async def record() -> None:
     """Write the clips and the answers."""
-    async with a_room(compose=compose) as room:
-        source = (await room.made(**FIRST))["output"]
-        clip = (await room.http.get(source)).content
+    async with emulator_fixture(compose=compose) as fixture:
+        source = (await fixture.made(**FIRST))["output"]
+        clip = (await fixture.http.get(source)).content
         (FOLDER / "source.mp3").write_bytes(clip)
         inputs = {**NEXT, **WINDOW, "input_audio": source}
         for shape in SHAPES:
-            room.fake.fault("clip_shape", value=shape)
-            (FOLDER / f"{shape}.mp3").write_bytes(await room.clip(**inputs))
+            fixture.fake.fault("clip_shape", value=shape)
+            (FOLDER / f"{shape}.mp3").write_bytes(await fixture.clip(**inputs))
         answers = {}
         for form in FORMS:
-            room.fake.fault("output_shape", value=form)
-            answers[form] = await room.made(**inputs)
+            fixture.fake.fault("output_shape", value=form)
+            answers[form] = await fixture.made(**inputs)
     (FOLDER / "predictions.json").write_text(json.dumps(answers, indent=1) + "\n")
 
 

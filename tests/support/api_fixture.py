@@ -52,7 +52,7 @@ def api_settings(url: str, folder: Path, **given: Any) -> ApiSettings:
 
 
 @dataclass(kw_only=True)
-class EdgeLine:
+class ApiFixture:
     """The HTTP edge in this process, its database, and events as if Kafka had brought them."""
 
     edge: ApiContext
@@ -71,13 +71,15 @@ class EdgeLine:
         told: dict[str, Any] = answer.json()
         return told
 
-    async def hear(self, *events: Event) -> None:
+    async def apply(self, *events: Event) -> None:
         """Apply events in their order, each as a batch of its own partition's log."""
         for event in events:
             record = encode(event, source="test", now=SystemClock().now())
-            await self.hear_raw(record.topic, record.value, key=record.key)
+            await self.apply_record(record.topic, record.value, key=record.key)
 
-    async def hear_raw(self, topic: str, value: bytes | None, *, key: bytes | None = None) -> None:
+    async def apply_record(
+        self, topic: str, value: bytes | None, *, key: bytes | None = None
+    ) -> None:
         """Apply one record, the next of partition 0 of the topic."""
         async with self.edge.database.transaction() as connection:
             start = await connection.fetchval(
@@ -103,9 +105,9 @@ class EdgeLine:
 
 
 @asynccontextmanager
-async def edge_line(
+async def api_fixture(
     url: str, folder: Path, *, clock: Clock | None = None, **given: Any
-) -> AsyncIterator[EdgeLine]:
+) -> AsyncIterator[ApiFixture]:
     """The edge on a migrated database, without Kafka and without a socket."""
     clock = clock or SystemClock()
     settings = api_settings(url, folder, **given)
@@ -143,7 +145,7 @@ async def edge_line(
         transport = httpx.ASGITransport(app=create_app(edge), raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://api") as client:
             applier = Applier(database=database, settings=settings, clock=clock, log=log)
-            yield EdgeLine(edge=edge, client=client, applier=applier, url=url)
+            yield ApiFixture(edge=edge, client=client, applier=applier, url=url)
     finally:
         stop.set()
         await listening

@@ -16,7 +16,7 @@ from tests.support.processes import eventually, records_of, value_of
 from tests.support.servers import KafkaServer
 
 
-class Line:
+class ApiServiceFixture:
     """One test's database, topics and store."""
 
     def __init__(self, url: str, kafka: KafkaServer, prefix: str, folder: Path) -> None:
@@ -39,7 +39,7 @@ class Line:
         """Settings of the api."""
         return api_settings(self.url, self.folder, **{"kafka": self.broker(), **given})
 
-    async def say(self, *events: Event) -> None:
+    async def publish(self, *events: Event) -> None:
         """Publish events as other services do."""
         publisher = Publisher(self.broker(), source="test", clock=SystemClock())
         await publisher.start()

@@ -17,7 +17,7 @@ from shared.errors import RetryableError
 from shared.processing.active_runs import ActiveRuns
 from shared.storage.filesystem import FolderStore
 from shared.telemetry.log import logger_of
-from tests.support.replicate_provider import ReplicateLine
+from tests.support.replicate_provider import ReplicateFixture
 
 FRESH = AskedFor(
     request=CompositionRequest(prompt="calm", duration_s=1, window=None, seed=1),
@@ -26,11 +26,11 @@ FRESH = AskedFor(
 )
 
 
-class House:
+class ClaimsFixture:
     """One generator's parts around the provider."""
 
-    def __init__(self, line: ReplicateLine, store: FolderStore) -> None:
-        self.line = line
+    def __init__(self, replicate: ReplicateFixture, store: FolderStore) -> None:
+        self.replicate = replicate
         self.store = store
         self.settings = GeneratorSettings(claim_settle_s=40, claim_lease_s=30)
         self.attempts = self.generator()
@@ -39,18 +39,18 @@ class House:
     def generator(self) -> Attempts:
         """A process that knows nothing but the store."""
         return Attempts(
-            provider=self.line.provider,
+            provider=self.replicate.provider,
             claims=Claims(
                 self.store,
-                self.line.provider,
-                clock=self.line.clock,
+                self.replicate.provider,
+                clock=self.replicate.clock,
                 lease_s=self.settings.claim_lease_s,
                 settle_s=self.settings.claim_settle_s,
             ),
             interrupts=Interrupts(ActiveRuns()),
             inspection=Inspection(store=self.store),
             settings=self.settings,
-            clock=self.line.clock,
+            clock=self.replicate.clock,
             log=logger_of("test"),
         )
 
@@ -62,14 +62,14 @@ class House:
                     SceneRef(job_id=job, run=1, scene_index=0), FRESH, before_paying=self.nothing
                 )
             except RetryableError as error:
-                await self.line.clock.sleep(error.retry_after_s or 1.0)
+                await self.replicate.clock.sleep(error.retry_after_s or 1.0)
         raise AssertionError("thirty tries were not enough")
 
     async def timed(self, job: str = "job-1") -> tuple[Made, float]:
         """One scene, and the seconds that it took by the line's clock."""
-        begun = self.line.clock.monotonic()
+        begun = self.replicate.clock.monotonic()
         made = await self.scene(job)
-        return made, self.line.clock.monotonic() - begun
+        return made, self.replicate.clock.monotonic() - begun
 
     async def undisturbed_s(self) -> float:
         """Seconds of a scene that nothing disturbs, before the one that counts."""
@@ -83,12 +83,12 @@ class House:
     @property
     def charged(self) -> int:
         """Predictions that were charged."""
-        return len(self.line.fake.ledger.charged) - self._charged_before
+        return len(self.replicate.fake.ledger.charged) - self._charged_before
 
     @property
     def posted(self) -> int:
         """Requests to create a prediction, whatever became of them."""
-        requests = self.line.fake.requests
+        requests = self.replicate.fake.requests
         posted = sum(count for (place, _), count in requests.items() if place == "create")
         return posted - self._posted_before
 

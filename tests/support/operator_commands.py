@@ -21,7 +21,7 @@ from shared.kafka.admin import ensure_topics
 from shared.kafka.codec import Record, encode
 from shared.kafka.producer import Publisher
 from shared.settings import KafkaSettings
-from tests.support.api_fixture import EdgeLine, edge_line
+from tests.support.api_fixture import ApiFixture, api_fixture
 from tests.support.processes import REPOSITORY, records_of
 from tests.support.servers import Database
 
@@ -29,10 +29,10 @@ ENDS_S = 90.0
 
 
 @dataclass(kw_only=True)
-class OperatorGround:
+class OperatorFixture:
     """A database with the tables, empty topics, and the environment that names them."""
 
-    line: EdgeLine
+    api: ApiFixture
     kafka: KafkaSettings
     environment: Mapping[str, str]
 
@@ -48,7 +48,7 @@ class OperatorGround:
         """Run the command with `--json`; its code, and what it said."""
         return await segue(self.environment, *words)
 
-    async def say(self, events: Iterable[Event], *, partition: int | None = None) -> None:
+    async def publish(self, events: Iterable[Event], *, partition: int | None = None) -> None:
         """Put events on their topics, in this order."""
         publisher = Publisher(self.kafka, source="test", clock=SystemClock())
         await publisher.start()
@@ -65,7 +65,7 @@ class OperatorGround:
         finally:
             await publisher.stop()
 
-    async def say_all(self, events: Iterable[Event]) -> None:
+    async def publish_all(self, events: Iterable[Event]) -> None:
         """Put very many events on their topics, all of a job on one partition."""
         publisher = Publisher(self.kafka, source="test", clock=SystemClock())
         await publisher.start()
@@ -96,15 +96,15 @@ class OperatorGround:
 
 
 @asynccontextmanager
-async def operator_ground(
+async def operator_fixture(
     bootstrap: str, postgres: Database, prefix: str, folder: Path
-) -> AsyncIterator[OperatorGround]:
+) -> AsyncIterator[OperatorFixture]:
     """Everything that a command needs, and nothing else."""
     kafka = KafkaSettings.from_environment(bootstrap_servers=bootstrap, topic_prefix=prefix)
     await ensure_topics(kafka)
-    async with edge_line(await postgres(), folder) as line:
+    async with api_fixture(await postgres(), folder) as api:
         environment = {
-            "DATABASE_URL": line.url,
+            "DATABASE_URL": api.url,
             "SEGUE_STORE_DIR": str(folder),
             "KAFKA_BOOTSTRAP_SERVERS": bootstrap,
             "SEGUE_TOPIC_PREFIX": prefix,
@@ -112,7 +112,7 @@ async def operator_ground(
             "MUSIC_PROVIDER": "replicate",
             "REPLICATE_API_KEY": "r8_nothing",
         }
-        yield OperatorGround(line=line, kafka=kafka, environment=environment)
+        yield OperatorFixture(api=api, kafka=kafka, environment=environment)
 
 
 async def started(

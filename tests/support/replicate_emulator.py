@@ -33,7 +33,7 @@ FRESH = {
 
 
 @dataclass
-class Room:
+class EmulatorFixture:
     """A fake that runs, and a client with its token."""
 
     fake: ReplicateEmulator
@@ -70,9 +70,9 @@ class Room:
 
 
 @asynccontextmanager
-async def a_room(
+async def emulator_fixture(
     *, clock: Clock | None = None, compose: Compose | None = None, **settings: Any
-) -> AsyncIterator[Room]:
+) -> AsyncIterator[EmulatorFixture]:
     """A fake with these settings, quick in everything that they do not name."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", StandInWarning)
@@ -83,7 +83,7 @@ async def a_room(
         async with httpx.AsyncClient(
             base_url=fake.base_url, headers=headers, timeout=20, verify=_tls()
         ) as http:
-            yield Room(fake, http)
+            yield EmulatorFixture(fake, http)
 
 
 @cache

@@ -65,7 +65,7 @@ def account_of(fake: ReplicateEmulator) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReplicateLine:
+class ReplicateFixture:
     """Both ends of the line."""
 
     fake: ReplicateEmulator
@@ -74,7 +74,7 @@ class ReplicateLine:
 
 
 @asynccontextmanager
-async def replicate_line(
+async def replicate_fixture(
     store: ObjectStore,
     *,
     clock: Clock | None = None,
@@ -82,7 +82,7 @@ async def replicate_line(
     compose: Compose = composed_by_synth,
     public_base_url: str | None = None,
     **settings: Any,
-) -> AsyncIterator[ReplicateLine]:
+) -> AsyncIterator[ReplicateFixture]:
     """A provider that talks to a fake of its own; `settings` are the provider's."""
     with warnings.catch_warnings(action="ignore", category=StandInWarning):
         server = ReplicateEmulator(
@@ -97,6 +97,6 @@ async def replicate_line(
             log=logger_of("test"),
         )
         try:
-            yield ReplicateLine(fake=server, provider=provider, clock=clock or SystemClock())
+            yield ReplicateFixture(fake=server, provider=provider, clock=clock or SystemClock())
         finally:
             await provider.close()

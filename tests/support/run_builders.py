@@ -63,7 +63,7 @@ def a_cancel(run: int = 1) -> JobCancelled:
     return JobCancelled(job_id="job-1", run=run, reason="enough")
 
 
-def the_line(run: int = 1) -> list[AnyRunEvent]:
+def a_complete_run(run: int = 1) -> list[AnyRunEvent]:
     """Everything that a good run with a video says, in the order of the line."""
     scenes = [a_scene(i, count=2, run=run, params=WITH_VIDEO) for i in range(2)]
     segments = [a_segment(i, count=2, run=run, params=WITH_VIDEO) for i in range(2)]

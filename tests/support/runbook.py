@@ -19,7 +19,7 @@ from functools import cache
 
 import httpx
 
-from tests.e2e.pipeline_fixture import Line
+from tests.e2e.pipeline_fixture import Pipeline
 from tests.support.processes import REPOSITORY
 
 PAGE = REPOSITORY / "docs" / "runbook.md"
@@ -90,15 +90,15 @@ def _uncommented(line: str) -> str:
     return shlex.join(shlex.split(line, comments=True))
 
 
-def addresses(line: Line) -> dict[str, str]:
+def addresses(pipeline: Pipeline) -> dict[str, str]:
     """What an operator's environment has: where the servers are, and no more."""
-    served = line.services["api"].environment
+    served = pipeline.services["api"].environment
     names = ("DATABASE_URL", "KAFKA_BOOTSTRAP_SERVERS", "SEGUE_STORE_DIR", "SEGUE_TOPIC_PREFIX")
     here = {name: served[name] for name in names}
-    return here | {"SEGUE_API_URL": str(line.client.base_url), "SEGUE_OPERATOR": "a new one"}
+    return here | {"SEGUE_API_URL": str(pipeline.client.base_url), "SEGUE_OPERATOR": "a new one"}
 
 
-class Hand:
+class RunbookOperator:
     """An operator who knows the page and the addresses, and nothing else."""
 
     def __init__(self, anchor: str, environment: Mapping[str, str], **fills: str) -> None:

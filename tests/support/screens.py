@@ -27,7 +27,7 @@ from shared.http.server import free_ports
 from shared.kafka.producer import Publisher
 from shared.settings import KafkaSettings
 from shared.storage import StandInWarning
-from tests.e2e.pipeline_fixture import Line, running_line
+from tests.e2e.pipeline_fixture import Pipeline, running_pipeline
 from tests.support.processes import REPOSITORY, eventually, records_of
 from tests.support.servers import NoServerError, Servers, fresh_databases
 
@@ -59,8 +59,8 @@ async def record(folder: Path) -> None:
             async def same() -> str:
                 return url
 
-            line = await stack.enter_async_context(
-                running_line(
+            pipeline = await stack.enter_async_context(
+                running_pipeline(
                     kafka,
                     same,
                     "",
@@ -75,7 +75,7 @@ async def record(folder: Path) -> None:
             )
             urls = (f"{name}=http://127.0.0.1:{port}" for name, port in ports.items())
             await _screens(
-                line,
+                pipeline,
                 {
                     "DATABASE_URL": url,
                     "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap,
@@ -87,16 +87,16 @@ async def record(folder: Path) -> None:
         servers.stop()
 
 
-async def _screens(line: Line, environment: Mapping[str, str]) -> None:
-    await line.generate(job_id="film-1", scenes=SCENES)
-    await line.ended("film-1")
-    await line.generate(job_id="film-2", scenes=SCENES[:2])
-    await line.ended("film-2")
-    await _dead_letter(line.kafka.bootstrap)
+async def _screens(pipeline: Pipeline, environment: Mapping[str, str]) -> None:
+    await pipeline.generate(job_id="film-1", scenes=SCENES)
+    await pipeline.ended("film-1")
+    await pipeline.generate(job_id="film-2", scenes=SCENES[:2])
+    await pipeline.ended("film-2")
+    await _dead_letter(pipeline.kafka.bootstrap)
     told = await _printed(environment, "job", "film-1")
     (PLACE / "job.txt").write_text(told)
     for name in ("film-3", "film-4"):
-        await line.generate(job_id=name, scenes=SCENES * 8)
+        await pipeline.generate(job_id=name, scenes=SCENES * 8)
     shown = await asyncio.to_thread(_on_terminal, environment, "watch", "--for", str(WATCH_S))
     (PLACE / "watch.txt").write_text(shown)
 

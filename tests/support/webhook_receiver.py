@@ -1,4 +1,4 @@
-"""Replicate inbox: takes webhooks of a `ReplicateLine` as the api does, and nudges its provider.
+"""Replicate receiver: takes webhooks of a `ReplicateLine` as the api does, and nudges its provider.
 
 There is no Kafka between them here; `tests/integration/test_webhook_pipeline.py` has all of it.
 """
@@ -14,43 +14,43 @@ from starlette.routing import Route
 
 from replicate_server.http.server import LoopbackServer
 from shared.security.webhook_signatures import Deliveries, WebhookRefusedError, verify
-from tests.support.replicate_provider import ReplicateLine
+from tests.support.replicate_provider import ReplicateFixture
 
 
 @dataclass
-class Inbox:
+class WebhookReceiver:
     """Takes webhooks as the api does, and nudges the provider."""
 
-    line: ReplicateLine
-    heard: list[str] = field(default_factory=list)
+    replicate: ReplicateFixture
+    outcomes: list[str] = field(default_factory=list)
     deliveries: Deliveries = field(default_factory=Deliveries)
 
     async def take(self, request: Request) -> Response:
         """One delivery."""
         body = await request.body()
-        now_s = self.line.clock.now().timestamp()
+        now_s = self.replicate.clock.now().timestamp()
         try:
-            keys = [self.line.fake.webhook_secret]
+            keys = [self.replicate.fake.webhook_secret]
             message_id = verify(request.headers, body, keys=keys, now_s=now_s)
         except WebhookRefusedError:
-            self.heard.append("refused")
+            self.outcomes.append("refused")
             return Response(status_code=400)
         if self.deliveries.is_new(message_id, now_s=now_s):
-            self.heard.append("new")
-            self.line.provider.nudge((await request.json())["id"])
+            self.outcomes.append("new")
+            self.replicate.provider.nudge((await request.json())["id"])
         else:
-            self.heard.append("again")
+            self.outcomes.append("again")
         return Response()
 
 
 @asynccontextmanager
-async def an_inbox(line: ReplicateLine) -> AsyncIterator[Inbox]:
-    """The provider's predictions are posted with this inbox as their webhook."""
-    inbox, serving = Inbox(line), LoopbackServer()
+async def webhook_receiver(replicate: ReplicateFixture) -> AsyncIterator[WebhookReceiver]:
+    """The provider's predictions are posted with this receiver as their webhook."""
+    receiver, serving = WebhookReceiver(replicate), LoopbackServer()
     address = serving.bind(0) + "/hook"
-    line.provider._webhook = lambda job_id: f"{address}?job={job_id}"
-    await serving.start(Starlette(routes=[Route("/hook", inbox.take, methods=["POST"])]))
+    replicate.provider._webhook = lambda job_id: f"{address}?job={job_id}"
+    await serving.start(Starlette(routes=[Route("/hook", receiver.take, methods=["POST"])]))
     try:
-        yield inbox
+        yield receiver
     finally:
         await serving.stop()

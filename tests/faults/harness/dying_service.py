@@ -26,7 +26,7 @@ import httpx
 from shared.service_process import main as start
 from tests.faults.harness.history import append
 from tests.faults.harness.removed_protections import PROTECTIONS, switch_off
-from tests.faults.harness.steps import Aim, Point, Step, place_of, step_named
+from tests.faults.harness.steps import Point, Step, Target, place_of, step_named
 
 SETTINGS = {
     "api": "ApiSettings",
@@ -41,10 +41,10 @@ class Trap:
     """Ends this process at one point. `end` does it; it returns when a frozen one was thawed."""
 
     def __init__(
-        self, service: str, point: Point, *, aim: Aim, end: Callable[[Point], None]
+        self, service: str, point: Point, *, target: Target, end: Callable[[Point], None]
     ) -> None:
         self._point = point
-        self._aim = aim
+        self._target = target
         self._end = end
         self._step = step_named(service, point.step)
         self._before: Step | None = None
@@ -65,9 +65,9 @@ class Trap:
 
         def met(moment: str, arguments: dict[str, Any]) -> None:
             if step is self._before:
-                self._armed |= moment == "after" and step.picks(arguments, self._aim)
+                self._armed |= moment == "after" and step.picks(arguments, self._target)
             elif self._armed and moment == self._point.moment:
-                if not step.picks(arguments, self._aim):
+                if not step.picks(arguments, self._target):
                     return
                 self._met += 1
                 if self._met == self._point.nth:
@@ -126,8 +126,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if told.without is not None:
         switch_off(told.without)
     if told.at is not None:
-        aim = Aim(job_id=told.job, scene=told.scene)
-        Trap(told.service, told.at, aim=aim, end=end).lay()
+        target = Target(job_id=told.job, scene=told.scene)
+        Trap(told.service, told.at, target=target, end=end).lay()
     app = importlib.import_module(f"services.{told.service}.app")
     settings = importlib.import_module(f"services.{told.service}.settings")
     start(told.service, getattr(settings, SETTINGS[told.service]).from_environment, app.run)

@@ -33,7 +33,7 @@ from shared.storage.factory import open_store
 from tests.faults.harness import checker, history
 from tests.faults.harness.forked_services import Forked
 from tests.faults.harness.history import Fact, Recorder
-from tests.faults.harness.steps import Aim, Point
+from tests.faults.harness.steps import Point, Target
 from tests.support.event_builders import a_scene
 from tests.support.processes import eventually, value_of
 from tests.support.servers import KafkaServer
@@ -61,7 +61,7 @@ def composed_once(request: CompositionRequest, source: bytes | None) -> bytes:
         return _clips[told]
 
 
-class Room:
+class FaultFixture:
     """What one case of the suite has to itself."""
 
     def __init__(
@@ -111,7 +111,7 @@ class Room:
         self._heard: dict[str, set[tuple[str, int, int]]] = {kind: set() for kind in RESULTS}
         self._asked: set[tuple[str, int, int]] = set()
 
-    async def ask(
+    async def request(
         self,
         jobs: Iterable[str],
         *,
@@ -132,14 +132,14 @@ class Room:
                 scene = a_scene(
                     index, count=scenes, job_id=job, run=run, duration_s=seconds, **fields
                 )
-                await self.say(scene)
+                await self.publish(scene)
 
     def service(
         self,
         name: str,
         *,
         at: Point | None = None,
-        aim: Aim | None = None,
+        target: Target | None = None,
         freeze: bool = False,
         number: int = 1,
         without: str | None = None,
@@ -151,18 +151,18 @@ class Room:
         arguments = [name, "--history", str(self.history.path)]
         if at is not None:
             arguments += ["--at", str(at), *(["--freeze"] * freeze)]
-        if aim is not None:
-            arguments += ["--scene", str(aim.scene)]
-            arguments += [] if aim.job_id is None else ["--job", aim.job_id]
+        if target is not None:
+            arguments += ["--scene", str(target.scene)]
+            arguments += [] if target.job_id is None else ["--job", target.job_id]
         arguments += [] if without is None else ["--without", without]
         log = self.folder / f"{name}-{number}{'' if at is None else '-dies'}.log"
         return Forked(name, self.environment, arguments=arguments, log=log)
 
-    async def say(self, event: Event) -> None:
+    async def publish(self, event: Event) -> None:
         """Publish."""
         await self.publisher.publish(event)
 
-    async def until_said(
+    async def until_published(
         self, count: int, *, kind: str = SegmentGenerated.kind, within_s: float = 90
     ) -> None:
         """Wait for `count` different events of a kind."""
@@ -228,7 +228,7 @@ class Room:
 
 
 @asynccontextmanager
-async def room(
+async def fault_fixture(
     kafka: KafkaServer,
     folder: Path,
     *,
@@ -236,14 +236,14 @@ async def room(
     settle_s: float = SETTLE_S,
     partitions: int = PARTITIONS,
     compose: Compose = composed_once,
-) -> AsyncIterator[Room]:
+) -> AsyncIterator[FaultFixture]:
     """A room, its topics made; `compose` is what its provider makes of a request."""
     prefix = f"f{secrets.token_hex(4)}-"
     with warnings.catch_warnings(action="ignore", category=StandInWarning):
         fake = ReplicateEmulator(EmulatorSettings(work_s=work_s), compose=compose)
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(fake)
-        made = Room(kafka, prefix, folder, fake, partitions=partitions)
+        made = FaultFixture(kafka, prefix, folder, fake, partitions=partitions)
         made.environment["SEGUE_CLAIM_SETTLE_S"] = str(settle_s)
         stack.push_async_callback(made.store.close)
         await ensure_topics(made.kafka)

@@ -18,7 +18,13 @@ from replicate_server.model.composer import Compose
 from shared.contract.events import AudioMerged, SceneRequested, SegmentGenerated, VideoMuxed
 from shared.contract.topics import GENERATOR_GROUP
 from shared.http.server import free_ports
-from tests.faults.harness.fault_fixture import SCENE_S, WORK_S, Room, composed_once, room
+from tests.faults.harness.fault_fixture import (
+    SCENE_S,
+    WORK_S,
+    FaultFixture,
+    composed_once,
+    fault_fixture,
+)
 from tests.faults.harness.forked_services import Forked
 from tests.faults.harness.history import Fact
 from tests.support.films import real_ffmpeg
@@ -58,12 +64,12 @@ class Job:
 class Client:
     """Somebody who asks, follows everything, and does not mind that the api goes away."""
 
-    def __init__(self, here: Room, http: httpx.AsyncClient) -> None:
-        self._here = here
+    def __init__(self, fixture: FaultFixture, http: httpx.AsyncClient) -> None:
+        self._here = fixture
         self._http = http
         self._open: list[Job] = []
 
-    async def ask(self, job: Job) -> int:
+    async def request(self, job: Job) -> int:
         """Ask until it is accepted; the key makes it one request. How often it took."""
         asked = 0
         self._here.history.wanted(job.name, scene_count=job.scene_count, events=job.events())
@@ -117,7 +123,7 @@ class Client:
 
 
 @asynccontextmanager
-async def whole_line(
+async def full_pipeline(
     kafka: KafkaServer,
     database: str,
     folder: Path,
@@ -126,17 +132,17 @@ async def whole_line(
     work_s: float = WORK_S,
     compose: Compose = composed_once,
     without: str | None = None,
-) -> AsyncIterator[tuple[Room, Client, list[Forked]]]:
+) -> AsyncIterator[tuple[FaultFixture, Client, list[Forked]]]:
     """All the processes, an api that answers, and a film to be scored.
 
     `without` names a protection that the generators lack.
     """
     (port,) = free_ports(1)
     async with (
-        room(kafka, folder, partitions=workers, work_s=work_s, compose=compose) as here,
+        fault_fixture(kafka, folder, partitions=workers, work_s=work_s, compose=compose) as fixture,
         httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=10) as http,
     ):
-        here.environment |= {
+        fixture.environment |= {
             "DATABASE_URL": database,
             "SEGUE_API_PORT": str(port),
             "SEGUE_SEGMENT_KEYS": "a secret for tests alone",
@@ -146,20 +152,20 @@ async def whole_line(
         await real_ffmpeg().run(
             ["-v", "error", "-f", "lavfi", "-i", source, "-pix_fmt", "yuv420p", film]
         )
-        await here.store.put_file(FILM, film)
+        await fixture.store.put_file(FILM, film)
         running = [
-            here.service("generator", number=number + 1, without=without)
+            fixture.service("generator", number=number + 1, without=without)
             for number in range(workers)
         ]
-        running += [here.service(name) for name in ("merger", "muxer", "api")]
-        client = Client(here, http)
+        running += [fixture.service(name) for name in ("merger", "muxer", "api")]
+        client = Client(fixture, http)
         following = asyncio.create_task(client.follow())
         try:
             for service in running:
                 await service.start()
             for service in running:
                 await service.ready()
-            yield here, client, running
+            yield fixture, client, running
         finally:
             following.cancel()
             for service in running:
@@ -167,11 +173,11 @@ async def whole_line(
 
 
 async def ended(
-    here: Room, client: Client, running: Sequence[Forked], *, within_s: float = END_S
+    fixture: FaultFixture, client: Client, running: Sequence[Forked], *, within_s: float = END_S
 ) -> list[Fact]:
     """Everything that happened, when all that was asked for is done and all services ended."""
     await client.until_done(within_s=within_s)
-    await here.until_committed(GENERATOR_GROUP, SceneRequested.kind)
+    await fixture.until_committed(GENERATOR_GROUP, SceneRequested.kind)
     for service in running:
         assert await service.stop() == 0, str(service.log)
-    return await here.judged()
+    return await fixture.judged()

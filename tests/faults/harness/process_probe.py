@@ -18,7 +18,7 @@ HEARD_S = 120.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Said:
+class ResultRecord:
     """One record of a result or a failure."""
 
     topic: str
@@ -27,38 +27,42 @@ class Said:
 
 
 @dataclass
-class Ear:
+class ResultConsumer:
     """Hears topics from their beginning."""
 
     consumer: AIOKafkaConsumer
     prefix: str
-    said: list[Said] = field(default_factory=list)
+    records: list[ResultRecord] = field(default_factory=list)
 
-    async def hear(self, job_id: str, run: int, *, within_s: float = HEARD_S) -> Said:
+    async def first(self, job_id: str, run: int, *, within_s: float = HEARD_S) -> ResultRecord:
         """What is said of a run, the first of it."""
 
-        async def look() -> Said | None:
+        async def look() -> ResultRecord | None:
             await self._listen()
             return next(iter(self.of(job_id, run)), None)
 
         return await eventually(look, within_s=within_s, what=f"news of {job_id}/{run}")
 
-    def of(self, job_id: str, run: int) -> list[Said]:
+    def of(self, job_id: str, run: int) -> list[ResultRecord]:
         """Everything heard of a run so far."""
-        return [s for s in self.said if (s.value["job_id"], s.value.get("run")) == (job_id, run)]
+        return [s for s in self.records if (s.value["job_id"], s.value.get("run")) == (job_id, run)]
 
     async def _listen(self) -> None:
         for polled in (await self.consumer.getmany(timeout_ms=200)).values():
             for raw in polled:
                 record = record_of(raw, prefix=self.prefix)
                 assert record.timestamp_ms is not None, "brokers stamp every record"
-                self.said.append(
-                    Said(topic=record.topic, value=value_of(record), at_ms=record.timestamp_ms)
+                self.records.append(
+                    ResultRecord(
+                        topic=record.topic, value=value_of(record), at_ms=record.timestamp_ms
+                    )
                 )
 
 
 @asynccontextmanager
-async def an_ear(bootstrap: str, topics: Sequence[str], *, prefix: str) -> AsyncIterator[Ear]:
+async def result_consumer(
+    bootstrap: str, topics: Sequence[str], *, prefix: str
+) -> AsyncIterator[ResultConsumer]:
     """An ear for these topics."""
     consumer = AIOKafkaConsumer(
         *(prefix + topic for topic in topics),
@@ -67,7 +71,7 @@ async def an_ear(bootstrap: str, topics: Sequence[str], *, prefix: str) -> Async
     )
     await consumer.start()
     try:
-        yield Ear(consumer, prefix)
+        yield ResultConsumer(consumer, prefix)
     finally:
         await consumer.stop()
 

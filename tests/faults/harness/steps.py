@@ -1,7 +1,7 @@
 """Steps: the named steps of each service, as data, and where in the product each one happens.
 
 A step is a call of a door of the product (`module:Class.method`) that its `picks` recognises by
-the arguments, for the job and scene that are aimed at. `before` it nothing of it was done;
+the arguments, for the job and scene that are targeted. `before` it nothing of it was done;
 `after` it everything was, and the process does not know yet. Where one call does two things that
 the world can tell apart, `sent` lies between them: the request is on its way, its answer is not
 there.
@@ -27,7 +27,7 @@ _STORES = ("shared.storage.filesystem:FolderStore", "shared.storage.s3.store:S3S
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Aim:
+class Target:
     """Whose step is meant."""
 
     job_id: str | None = None  #: None: any job's
@@ -43,7 +43,7 @@ class Aim:
         return self.job_id in {None, job_id}
 
 
-Picks = Callable[[Arguments, Aim], bool]
+Picks = Callable[[Arguments, Target], bool]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,54 +85,54 @@ def _store(method: str) -> tuple[str, ...]:
 def _scene(pattern: str) -> Picks:
     """Objects of the scene with `pattern` in their names, and something in them."""
 
-    def picks(arguments: Arguments, aim: Aim) -> bool:
+    def picks(arguments: Arguments, target: Target) -> bool:
         key = arguments["key"]
-        is_it = f"/scenes/{aim.scene:05d}/{pattern}" in key and bool(arguments["data"])
-        return is_it and aim.is_of(key)
+        is_it = f"/scenes/{target.scene:05d}/{pattern}" in key and bool(arguments["data"])
+        return is_it and target.is_of(key)
 
     return picks
 
 
 def _object(name: str) -> Picks:
     """Objects of the run that have this name."""
-    return lambda arguments, aim: (
-        arguments["key"].endswith(f"/{name}") and aim.is_of(arguments["key"])
+    return lambda arguments, target: (
+        arguments["key"].endswith(f"/{name}") and target.is_of(arguments["key"])
     )
 
 
 def _says(kind: str) -> Picks:
     """Events of this kind, of the job."""
-    return lambda arguments, aim: (
-        arguments["event"].kind == kind and aim.is_about(arguments["event"].job_id)
+    return lambda arguments, target: (
+        arguments["event"].kind == kind and target.is_about(arguments["event"].job_id)
     )
 
 
-def _any(_arguments: Arguments, _aim: Aim) -> bool:
+def _any(_arguments: Arguments, _target: Target) -> bool:
     return True
 
 
 def _some(name: str) -> Picks:
     """Calls that have something to do."""
-    return lambda arguments, _aim: bool(arguments[name])
+    return lambda arguments, _target: bool(arguments[name])
 
 
-def _pays(arguments: Arguments, aim: Aim) -> bool:
+def _pays(arguments: Arguments, target: Target) -> bool:
     """The request that costs, known by its seed."""
     request = arguments["request"]
     if request.method != "POST" or not request.url.path.endswith("/predictions"):
         return False
     seed = json.loads(request.content)["input"]["seed"]
-    return aim.job_id is None or seed == scene_seed(aim.job_id, aim.run, aim.scene, 1)
+    return target.job_id is None or seed == scene_seed(target.job_id, target.run, target.scene, 1)
 
 
-def _says_scene(arguments: Arguments, aim: Aim) -> bool:
-    is_it = _says("segment.generated")(arguments, aim)
-    return is_it and arguments["event"].scene_index == aim.scene
+def _says_scene(arguments: Arguments, target: Target) -> bool:
+    is_it = _says("segment.generated")(arguments, target)
+    return is_it and arguments["event"].scene_index == target.scene
 
 
-def _keeps_scene(arguments: Arguments, aim: Aim) -> bool:
-    is_it = arguments["state"].scene_done == aim.scene
-    return bool(is_it and aim.is_about(arguments["job_id"]))
+def _keeps_scene(arguments: Arguments, target: Target) -> bool:
+    is_it = arguments["state"].scene_done == target.scene
+    return bool(is_it and target.is_about(arguments["job_id"]))
 
 
 _PUBLISH = ("shared.kafka.producer:Publisher.publish",)

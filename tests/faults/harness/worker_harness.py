@@ -18,9 +18,14 @@ from shared.contract.params import AudioParams, VideoRef
 from shared.contract.topics import EVENT_TOPICS
 from shared.media.samples import samples_at
 from shared.storage import keys
-from tests.faults.harness.fault_fixture import Room, room
+from tests.faults.harness.fault_fixture import FaultFixture, fault_fixture
 from tests.faults.harness.forked_services import Forked
-from tests.faults.harness.process_probe import Ear, Said, an_ear, children
+from tests.faults.harness.process_probe import (
+    ResultConsumer,
+    ResultRecord,
+    children,
+    result_consumer,
+)
 from tests.support.audio_builders import Take, a_run_of_takes
 from tests.support.films import a_track, real_ffmpeg
 from tests.support.processes import eventually
@@ -46,37 +51,44 @@ MERGER = Stage(service="merger", takes=SegmentGenerated, makes=AudioMerged, enco
 MUXER = Stage(service="muxer", takes=AudioMerged, makes=VideoMuxed, encodes="+faststart")
 
 
-class Bench:
+class WorkerHarness:
     """The service, what it is given, and what is heard of it."""
 
-    def __init__(self, here: Room, stage: Stage, service: Forked, ear: Ear, scratch: Path) -> None:
-        self.here, self.stage, self.service = here, stage, service
-        self.ear, self.scratch = ear, scratch
+    def __init__(
+        self,
+        fixture: FaultFixture,
+        stage: Stage,
+        service: Forked,
+        results: ResultConsumer,
+        scratch: Path,
+    ) -> None:
+        self.fixture, self.stage, self.service = fixture, stage, service
+        self.results, self.scratch = results, scratch
 
-    async def ask(
+    async def request(
         self, job_id: str, run: int = 1, *, seconds: float = 1.5, film: str = FILM
     ) -> None:
         """Give it a run to work on; a muxer needs a film for it."""
         if self.stage is MERGER:
-            await self.here.say(await _merge_of(self.here, job_id, run, seconds))
+            await self.fixture.publish(await _merge_of(self.fixture, job_id, run, seconds))
         else:
-            await self.here.say(await _mux_of(self.here, job_id, run, seconds, film))
+            await self.fixture.publish(await _mux_of(self.fixture, job_id, run, seconds, film))
 
-    async def hear(self, job_id: str, run: int = 1) -> Said:
+    async def first_result(self, job_id: str, run: int = 1) -> ResultRecord:
         """How the run ended."""
-        return await self.ear.hear(job_id, run)
+        return await self.results.first(job_id, run)
 
-    async def done(self, job_id: str, run: int = 1) -> Said:
+    async def done(self, job_id: str, run: int = 1) -> ResultRecord:
         """Its result, whose object is in the store as the event says."""
-        said = await self.hear(job_id, run)
+        said = await self.first_result(job_id, run)
         assert said.topic == self.stage.makes.kind, said.value
-        data = await self.here.store.get(said.value["object_key"])
+        data = await self.fixture.store.get(said.value["object_key"])
         assert hashlib.sha256(data).hexdigest() == said.value["sha256"]
         return said
 
-    async def failed(self, job_id: str, run: int = 1) -> Said:
+    async def failed(self, job_id: str, run: int = 1) -> ResultRecord:
         """Its failure; there is nothing else of it."""
-        said = await self.hear(job_id, run)
+        said = await self.first_result(job_id, run)
         assert said.topic == JobFailed.kind, said.value
         return said
 
@@ -91,22 +103,22 @@ class Bench:
 
 
 @asynccontextmanager
-async def a_bench(
+async def worker_harness(
     kafka: KafkaServer, folder: Path, stage: Stage, *, scratch: Path, **settings: str
-) -> AsyncIterator[Bench]:
+) -> AsyncIterator[WorkerHarness]:
     """A running service; its temporary files lie in `scratch`."""
     scratch.mkdir(exist_ok=True)
-    async with room(kafka, folder) as here:
-        here.environment |= {"SEGUE_SCRATCH_DIR": str(scratch), **settings}
-        await here.store.put_file(FILM, await _film(folder / "film.mp4", _NOISE))
-        await here.store.put_file(SMALL_FILM, await _film(folder / "small.mp4", _TEAL))
-        service = here.service(stage.service)
+    async with fault_fixture(kafka, folder) as fixture:
+        fixture.environment |= {"SEGUE_SCRATCH_DIR": str(scratch), **settings}
+        await fixture.store.put_file(FILM, await _film(folder / "film.mp4", _NOISE))
+        await fixture.store.put_file(SMALL_FILM, await _film(folder / "small.mp4", _TEAL))
+        service = fixture.service(stage.service)
         topics = [stage.makes.kind, JobFailed.kind, *(t.dead_letters for t in EVENT_TOPICS)]
-        async with an_ear(kafka.bootstrap, topics, prefix=here.prefix) as ear:
+        async with result_consumer(kafka.bootstrap, topics, prefix=fixture.prefix) as results:
             try:
                 await service.start()
                 await service.ready()
-                yield Bench(here, stage, service, ear, scratch)
+                yield WorkerHarness(fixture, stage, service, results, scratch)
                 assert await service.stop() == 0, "it is alive, and ends when it is asked to"
             finally:
                 await service.kill()
@@ -117,24 +129,28 @@ def _takes(seconds: float) -> tuple[Take, ...]:
     return tuple(a_run_of_takes([seconds / 2, seconds / 2], as_mp3=True))
 
 
-async def _merge_of(here: Room, job_id: str, run: int, seconds: float) -> SegmentGenerated:
+async def _merge_of(
+    fixture: FaultFixture, job_id: str, run: int, seconds: float
+) -> SegmentGenerated:
     segments = []
     for index, take in enumerate(_takes(seconds)):
         key = keys.clip_key(job_id, run, index, 1)
         whose = {"job_id": job_id, "run": run, "object_key": key}
         segment = take.segment.model_copy(update=whose)
         assert take.file is not None
-        await here.store.put(key, take.file)
+        await fixture.store.put(key, take.file)
         said = segment.model_dump_json().encode()
-        await here.store.put(keys.segment_key(job_id, run, index), said)
+        await fixture.store.put(keys.segment_key(job_id, run, index), said)
         segments.append(segment)
     return segments[-1]
 
 
-async def _mux_of(here: Room, job_id: str, run: int, seconds: float, film: str) -> AudioMerged:
-    track = await a_track(here.folder / "track.mp3", samples=samples_at(seconds))
+async def _mux_of(
+    fixture: FaultFixture, job_id: str, run: int, seconds: float, film: str
+) -> AudioMerged:
+    track = await a_track(fixture.folder / "track.mp3", samples=samples_at(seconds))
     key = keys.track_key(job_id, run)
-    await here.store.put_file(key, track)
+    await fixture.store.put_file(key, track)
     return AudioMerged(
         job_id=job_id,
         run=run,

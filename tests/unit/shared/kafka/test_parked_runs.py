@@ -8,19 +8,19 @@ from shared.errors import InvalidEventError, JobError
 from shared.kafka.codec import Envelope, Record, Unreadable, try_decode
 from shared.kafka.parked_runs import REQUEUE_ID, REQUEUE_LAST, ParkedLane, ParkedRuns
 from shared.storage.filesystem import FolderStore
-from tests.unit.shared.kafka.test_router import Line, a_record
+from tests.unit.shared.kafka.test_router import RouterFixture, a_record
 
 LANE = ("job-1", 1, "scene.requested")
 
 
 @pytest.fixture
-async def line(tmp_path: Path) -> Line:
+async def fixture(tmp_path: Path) -> RouterFixture:
     """A line whose run died at its scene 0, scene 1 behind it; a requeue has opened its lane."""
-    line = Line(FolderStore(tmp_path))
-    await line.run(try_decode(a_record(0)), InvalidEventError("wrong"))
-    await line.run(try_decode(a_record(1)))
-    await line.router.parked.open_for(*LANE, requeue="5")
-    return line
+    fixture = RouterFixture(FolderStore(tmp_path))
+    await fixture.run(try_decode(a_record(0)), InvalidEventError("wrong"))
+    await fixture.run(try_decode(a_record(1)))
+    await fixture.router.parked.open_for(*LANE, requeue="5")
+    return fixture
 
 
 def again(index: int, *, last: bool = False, requeue: int = 5) -> Envelope | Unreadable:
@@ -39,71 +39,75 @@ def again(index: int, *, last: bool = False, requeue: int = 5) -> Envelope | Unr
     )
 
 
-async def test_the_last_record_of_a_requeue_releases_the_lane(line: Line) -> None:
+async def test_the_last_record_of_a_requeue_releases_the_lane(fixture: RouterFixture) -> None:
     """Until then it is parked; afterwards it is as if nothing had been."""
-    await line.run(again(0))
-    between = await line.router.parked.state(*LANE)
-    await line.run(again(1, last=True))
-    await line.run(try_decode(a_record(2)))
+    await fixture.run(again(0))
+    between = await fixture.router.parked.state(*LANE)
+    await fixture.run(again(1, last=True))
+    await fixture.run(try_decode(a_record(2)))
 
     assert between == ParkedLane(open_for="5")
-    assert await line.router.parked.state(*LANE) is None
-    assert (len(line.handled), len(line.dead)) == (4, 2)
+    assert await fixture.router.parked.state(*LANE) is None
+    assert (len(fixture.handled), len(fixture.dead)) == (4, 2)
 
 
-async def test_a_last_record_that_fails_its_job_releases_the_lane_too(line: Line) -> None:
+async def test_a_last_record_that_fails_its_job_releases_the_lane_too(
+    fixture: RouterFixture,
+) -> None:
     """It was worked off: the job says why it failed, and no letter is left behind."""
-    await line.run(again(0, last=True), JobError("cannot be made"))
+    await fixture.run(again(0, last=True), JobError("cannot be made"))
 
-    assert await line.router.parked.state(*LANE) is None
+    assert await fixture.router.parked.state(*LANE) is None
 
 
-async def test_what_comes_meanwhile_is_parked_and_holds_the_lane(line: Line) -> None:
+async def test_what_comes_meanwhile_is_parked_and_holds_the_lane(fixture: RouterFixture) -> None:
     """It belongs behind what is put back, and nobody put it there yet."""
-    await line.run(again(0))
-    await line.run(try_decode(a_record(2)))
-    held = await line.router.parked.state(*LANE)
-    await line.run(again(1, last=True))
-    await line.run(try_decode(a_record(3)))
+    await fixture.run(again(0))
+    await fixture.run(try_decode(a_record(2)))
+    held = await fixture.router.parked.state(*LANE)
+    await fixture.run(again(1, last=True))
+    await fixture.run(try_decode(a_record(3)))
 
     assert held == ParkedLane(open_for="5", is_held=True)
-    assert await line.router.parked.state(*LANE) == ParkedLane()
-    assert (len(line.handled), len(line.dead)) == (3, 4)
+    assert await fixture.router.parked.state(*LANE) == ParkedLane()
+    assert (len(fixture.handled), len(fixture.dead)) == (3, 4)
 
 
-async def test_a_record_that_fails_again_closes_the_lane_for_those_behind_it(line: Line) -> None:
+async def test_a_record_that_fails_again_closes_the_lane_for_those_behind_it(
+    fixture: RouterFixture,
+) -> None:
     """They are of the same requeue, and must not overtake it."""
-    await line.run(again(0), InvalidEventError("still wrong"))
-    await line.run(again(1, last=True))
+    await fixture.run(again(0), InvalidEventError("still wrong"))
+    await fixture.run(again(1, last=True))
 
-    assert len(line.handled) == 2
-    assert await line.router.parked.state(*LANE) == ParkedLane()
-    assert [one.header(REQUEUE_ID) for one in line.dead[2:]] == ["5", "5"]
+    assert len(fixture.handled) == 2
+    assert await fixture.router.parked.state(*LANE) == ParkedLane()
+    assert [one.header(REQUEUE_ID) for one in fixture.dead[2:]] == ["5", "5"]
 
 
-async def test_records_of_another_requeue_do_not_pass(line: Line) -> None:
+async def test_records_of_another_requeue_do_not_pass(fixture: RouterFixture) -> None:
     """Nor does a later requeue take over a lane that is open for an earlier one."""
-    await line.run(again(0, requeue=4, last=True))
-    await line.router.parked.open_for(*LANE, requeue="6")
+    await fixture.run(again(0, requeue=4, last=True))
+    await fixture.router.parked.open_for(*LANE, requeue="6")
 
-    assert len(line.handled) == 1
-    assert await line.router.parked.state(*LANE) == ParkedLane(open_for="5", is_held=True)
+    assert len(fixture.handled) == 1
+    assert await fixture.router.parked.state(*LANE) == ParkedLane(open_for="5", is_held=True)
 
 
-async def test_a_lane_that_is_opened_again_is_held_no_longer(line: Line) -> None:
+async def test_a_lane_that_is_opened_again_is_held_no_longer(fixture: RouterFixture) -> None:
     """The same requeue goes on: it takes along what was parked until now."""
-    await line.run(try_decode(a_record(2)))
-    await line.router.parked.open_for(*LANE, requeue="5")
+    await fixture.run(try_decode(a_record(2)))
+    await fixture.router.parked.open_for(*LANE, requeue="5")
 
-    assert await line.router.parked.state(*LANE) == ParkedLane(open_for="5")
+    assert await fixture.router.parked.state(*LANE) == ParkedLane(open_for="5")
 
 
-async def test_a_free_lane_takes_requeued_records_and_stays_free(line: Line) -> None:
+async def test_a_free_lane_takes_requeued_records_and_stays_free(fixture: RouterFixture) -> None:
     """Its marker was taken away by hand, or it never had one."""
-    parked = ParkedRuns(line.store)
+    parked = ParkedRuns(fixture.store)
     await parked.release(*LANE)
     await parked.open_for(*LANE, requeue="5")
-    await line.run(again(0))
+    await fixture.run(again(0))
 
-    assert len(line.handled) == 2
+    assert len(fixture.handled) == 2
     assert await parked.state(*LANE) is None

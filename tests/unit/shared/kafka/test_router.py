@@ -41,7 +41,7 @@ async def partitions_owned() -> None:
 
 
 @dataclass
-class Line:
+class RouterFixture:
     """A router with everything behind it, and a handler that does as it is told."""
 
     store: FolderStore
@@ -98,9 +98,9 @@ class Line:
 
 
 @pytest.fixture
-def line(tmp_path: Path) -> Line:
+def fixture(tmp_path: Path) -> RouterFixture:
     """A fresh line on an empty store."""
-    return Line(FolderStore(tmp_path))
+    return RouterFixture(FolderStore(tmp_path))
 
 
 def a_record(index: int = 0, *, offset: int = 0, **scene: Any) -> Record:
@@ -122,15 +122,15 @@ def told(record: Record) -> dict[str, str]:
     return {name: value.decode() for name, value in record.headers}
 
 
-async def test_a_record_that_goes_well_says_nothing(line: Line) -> None:
+async def test_a_record_that_goes_well_says_nothing(fixture: RouterFixture) -> None:
     """Its handler publishes what there is to say."""
-    await line.run(try_decode(a_record()))
+    await fixture.run(try_decode(a_record()))
 
-    assert line.handled == ["job-1"]
-    assert line.publisher.records == []
+    assert fixture.handled == ["job-1"]
+    assert fixture.publisher.records == []
 
 
-async def test_what_became_of_a_record_is_counted(line: Line) -> None:
+async def test_what_became_of_a_record_is_counted(fixture: RouterFixture) -> None:
     """How it ended, how often it was tried, how long it took, why a job failed."""
     topic = {"service": "generator", "topic": "scene.requested"}
     row = {"service": "generator"}
@@ -148,8 +148,8 @@ async def test_what_became_of_a_record_is_counted(line: Line) -> None:
         return [REGISTRY.get_sample_value(name, labels) or 0.0 for name, labels in names]
 
     before = figures()
-    await line.run(try_decode(a_record(job_id="well")), ProviderBusyError("", retry_after_s=20))
-    await line.run(try_decode(a_record(job_id="ill")), ValueError("bug"))
+    await fixture.run(try_decode(a_record(job_id="well")), ProviderBusyError("", retry_after_s=20))
+    await fixture.run(try_decode(a_record(job_id="ill")), ValueError("bug"))
 
     moved = [now - then for now, then in zip(figures(), before, strict=True)]
     assert moved == [1, 1, 1, pytest.approx(20, abs=2), 1, 1, 1]
@@ -157,54 +157,58 @@ async def test_what_became_of_a_record_is_counted(line: Line) -> None:
     assert REGISTRY.get_sample_value("segue_dead_letters_in_row_max", row) == DEAD_LETTERS_MAX
 
 
-async def test_a_busy_world_is_tried_again_in_place(line: Line) -> None:
+async def test_a_busy_world_is_tried_again_in_place(fixture: RouterFixture) -> None:
     """With a wait that grows, and never shorter than asked for."""
-    await line.run(
+    await fixture.run(
         try_decode(a_record()), RetryableError("busy"), ProviderBusyError("", retry_after_s=20)
     )
 
-    assert len(line.handled) == 3
-    assert line.publisher.records == []
-    first, second = line.clock.slept
+    assert len(fixture.handled) == 3
+    assert fixture.publisher.records == []
+    first, second = fixture.clock.slept
     assert 0.5 <= first <= 1.0
     assert 20.0 <= second <= 20.5
 
 
-async def test_every_try_waits_at_the_gate(line: Line) -> None:
+async def test_every_try_waits_at_the_gate(fixture: RouterFixture) -> None:
     """A retry after a rebalance must not run while the partition may be somebody else's."""
     passed: list[int] = []
 
     async def wait_until_owned() -> None:
-        passed.append(len(line.handled))
+        passed.append(len(fixture.handled))
 
-    await line.run(
+    await fixture.run(
         try_decode(a_record()), RetryableError("busy"), wait_until_owned=wait_until_owned
     )
 
     assert passed == [0, 1]
 
 
-async def test_a_world_that_stays_busy_ends_in_failure_and_dead_letter(line: Line) -> None:
+async def test_a_world_that_stays_busy_ends_in_failure_and_dead_letter(
+    fixture: RouterFixture,
+) -> None:
     """The job says that asking again can help; the record is kept with its tries."""
-    await line.run(try_decode(a_record()), *[RetryableError("store is away")] * ATTEMPTS_MAX)
+    await fixture.run(try_decode(a_record()), *[RetryableError("store is away")] * ATTEMPTS_MAX)
 
-    assert len(line.handled) == ATTEMPTS_MAX
-    failure = line.failures[0]
+    assert len(fixture.handled) == ATTEMPTS_MAX
+    failure = fixture.failures[0]
     assert (failure.code, failure.message, failure.retryable) == ("gave_up", "store is away", True)
     assert failure.scene_index == 0
-    headers = told(line.dead[0])
+    headers = told(fixture.dead[0])
     assert headers["dlq-attempts"] == "3"
     assert headers["dlq-first-failed-at"] == FakeClock().now().isoformat(), "no time had passed"
-    assert headers["dlq-failed-at"] == line.clock.now().isoformat()
-    assert line.clock.elapsed_s > 0
+    assert headers["dlq-failed-at"] == fixture.clock.now().isoformat()
+    assert fixture.clock.elapsed_s > 0
 
 
-async def test_a_job_that_cannot_succeed_fails_and_its_record_is_done(line: Line) -> None:
+async def test_a_job_that_cannot_succeed_fails_and_its_record_is_done(
+    fixture: RouterFixture,
+) -> None:
     """No dead letter: the record was right, the job was not."""
-    await line.run(try_decode(a_record(1)), MediaError("no picture in it"))
+    await fixture.run(try_decode(a_record(1)), MediaError("no picture in it"))
 
-    assert line.dead == []
-    assert line.failures == [
+    assert fixture.dead == []
+    assert fixture.failures == [
         JobFailed(
             job_id="job-1",
             run=1,
@@ -214,25 +218,25 @@ async def test_a_job_that_cannot_succeed_fails_and_its_record_is_done(line: Line
             scene_index=1,
         )
     ]
-    await line.run(try_decode(a_record(2)))
-    assert len(line.handled) == 2, "its lane is not parked"
+    await fixture.run(try_decode(a_record(2)))
+    assert len(fixture.handled) == 2, "its lane is not parked"
 
 
 async def test_only_the_generator_speaks_of_scenes(tmp_path: Path) -> None:
     """At merge and mux the whole job failed, whichever scene brought it about."""
-    line = Line(FolderStore(tmp_path), stage=Stage.MERGE)
-    await line.run(try_decode(a_record(1)), JobError("cannot be joined"))
+    fixture = RouterFixture(FolderStore(tmp_path), stage=Stage.MERGE)
+    await fixture.run(try_decode(a_record(1)), JobError("cannot be joined"))
 
-    assert line.failures[0].scene_index is None
-    assert line.failures[0].stage is Stage.MERGE
+    assert fixture.failures[0].scene_index is None
+    assert fixture.failures[0].stage is Stage.MERGE
 
 
-async def test_a_wrong_record_is_a_dead_letter_kept_whole(line: Line) -> None:
+async def test_a_wrong_record_is_a_dead_letter_kept_whole(fixture: RouterFixture) -> None:
     """Key, value and headers as they were; beside them where it was and why it is here."""
     record = a_record(3, offset=17)
-    await line.run(try_decode(record), SceneGapError("scene 3 came too early"))
+    await fixture.run(try_decode(record), SceneGapError("scene 3 came too early"))
 
-    dead = line.dead[0]
+    dead = fixture.dead[0]
     assert (dead.topic, dead.key, dead.value) == ("scene.requested.dlq", record.key, record.value)
     assert dead.partition == record.partition
     assert dead.headers[: len(record.headers)] == record.headers
@@ -246,48 +250,48 @@ async def test_a_wrong_record_is_a_dead_letter_kept_whole(line: Line) -> None:
     assert headers["dlq-attempts"] == "1"
     assert headers["dlq-service"] == "generator"
     assert headers["dlq-service-version"]
-    assert headers["dlq-failed-at"] == line.clock.now().isoformat()
+    assert headers["dlq-failed-at"] == fixture.clock.now().isoformat()
     assert headers["dlq-first-failed-at"] == headers["dlq-failed-at"]
-    assert line.failures[0].code == "gave_up"
+    assert fixture.failures[0].code == "gave_up"
 
 
 async def test_a_record_that_cannot_be_read_is_a_dead_letter_and_no_jobs_failure(
-    line: Line,
+    fixture: RouterFixture,
 ) -> None:
     """Nobody knows whose it was, or which run."""
     record = Record(topic="scene.requested", partition=0, offset=0, key=None, value=b"junk")
-    await line.run(try_decode(record))
+    await fixture.run(try_decode(record))
 
-    assert line.dead[0].value == b"junk"
-    assert "JSON" in told(line.dead[0])["dlq-reason"]
-    assert line.failures == []
-    assert line.handled == []
+    assert fixture.dead[0].value == b"junk"
+    assert "JSON" in told(fixture.dead[0])["dlq-reason"]
+    assert fixture.failures == []
+    assert fixture.handled == []
 
 
-async def test_a_bug_is_a_dead_letter_with_its_traceback(line: Line) -> None:
+async def test_a_bug_is_a_dead_letter_with_its_traceback(fixture: RouterFixture) -> None:
     """It stops its job, never the partition; the job does not blame the client."""
-    await line.run(try_decode(a_record()), ZeroDivisionError("division by zero"))
+    await fixture.run(try_decode(a_record()), ZeroDivisionError("division by zero"))
 
-    failure = line.failures[0]
+    failure = fixture.failures[0]
     assert failure.code == "internal_error"
     assert failure.message == "internal error: ZeroDivisionError: division by zero"
     assert failure.retryable
-    stack = told(line.dead[0])["dlq-stack"]
+    stack = told(fixture.dead[0])["dlq-stack"]
     assert "test_router.py" in stack
     assert len(stack) <= STACK_CHARS_MAX
 
 
-async def test_an_endless_traceback_is_cut_to_its_end(line: Line) -> None:
+async def test_an_endless_traceback_is_cut_to_its_end(fixture: RouterFixture) -> None:
     """A header has a bound, and the last lines say most."""
-    await line.run(try_decode(a_record()), ValueError("x" * 2 * STACK_CHARS_MAX + " the end"))
+    await fixture.run(try_decode(a_record()), ValueError("x" * 2 * STACK_CHARS_MAX + " the end"))
 
-    stack = told(line.dead[0])["dlq-stack"]
+    stack = told(fixture.dead[0])["dlq-stack"]
     assert len(stack) == STACK_CHARS_MAX
     assert stack.rstrip().endswith("the end")
 
 
 async def test_of_many_lanes_that_fail_at_once_no_more_are_given_up_than_the_limit(
-    line: Line,
+    fixture: RouterFixture,
 ) -> None:
     """Whose fault came after the limit keeps its record, its run, and its good name."""
 
@@ -297,7 +301,7 @@ async def test_of_many_lanes_that_fail_at_once_no_more_are_given_up_than_the_lim
     count = 5 * DEAD_LETTERS_MAX
     ends = await asyncio.gather(
         *(
-            line.router.run(
+            fixture.router.run(
                 try_decode(a_record(job_id=f"job-{number}")),
                 fails,
                 wait_until_owned=partitions_owned,
@@ -306,111 +310,117 @@ async def test_of_many_lanes_that_fail_at_once_no_more_are_given_up_than_the_lim
         ),
         return_exceptions=True,
     )
-    parked = [found.key async for found in line.store.list_objects("")]
+    parked = [found.key async for found in fixture.store.list_objects("")]
 
     assert {type(end) for end in ends} <= {DeadLetterLimitError, type(None)}
-    assert len(line.dead) == len(line.failures) == len(parked) == DEAD_LETTERS_MAX
-    line.router.dead_letters.record_success()
+    assert len(fixture.dead) == len(fixture.failures) == len(parked) == DEAD_LETTERS_MAX
+    fixture.router.dead_letters.record_success()
     with pytest.raises(DeadLetterLimitError):
-        await line.run(try_decode(a_record(job_id="one more")), ValueError("bug"))
-    assert len(line.dead) == DEAD_LETTERS_MAX
+        await fixture.run(try_decode(a_record(job_id="one more")), ValueError("bug"))
+    assert len(fixture.dead) == DEAD_LETTERS_MAX
 
 
-async def test_later_records_of_the_run_are_parked_behind_its_dead_letter(line: Line) -> None:
+async def test_later_records_of_the_run_are_parked_behind_its_dead_letter(
+    fixture: RouterFixture,
+) -> None:
     """Other runs and other jobs go on."""
-    await line.run(try_decode(a_record(0)), InvalidEventError("wrong"))
-    await line.run(try_decode(a_record(1)))
-    assert len(line.handled) == 1
-    assert told(line.dead[1])["dlq-attempts"] == "0"
-    assert "behind" in told(line.dead[1])["dlq-reason"]
-    assert len(line.failures) == 1, "said once"
+    await fixture.run(try_decode(a_record(0)), InvalidEventError("wrong"))
+    await fixture.run(try_decode(a_record(1)))
+    assert len(fixture.handled) == 1
+    assert told(fixture.dead[1])["dlq-attempts"] == "0"
+    assert "behind" in told(fixture.dead[1])["dlq-reason"]
+    assert len(fixture.failures) == 1, "said once"
 
-    await line.run(try_decode(a_record(1, run=2)))
-    await line.run(try_decode(a_record(1, job_id="other")))
-    assert line.handled == ["job-1", "job-1", "other"]
+    await fixture.run(try_decode(a_record(1, run=2)))
+    await fixture.run(try_decode(a_record(1, job_id="other")))
+    assert fixture.handled == ["job-1", "job-1", "other"]
 
 
-async def test_a_parked_run_is_parked_for_the_next_process_too(line: Line) -> None:
+async def test_a_parked_run_is_parked_for_the_next_process_too(fixture: RouterFixture) -> None:
     """The store says so, not the memory."""
-    await line.run(try_decode(a_record(0)), InvalidEventError("wrong"))
-    restarted = Line(line.store)
+    await fixture.run(try_decode(a_record(0)), InvalidEventError("wrong"))
+    restarted = RouterFixture(fixture.store)
     await restarted.run(try_decode(a_record(1)))
 
     assert restarted.handled == []
 
 
-async def test_a_released_run_goes_on_in_every_process(line: Line) -> None:
+async def test_a_released_run_goes_on_in_every_process(fixture: RouterFixture) -> None:
     """An operator releases it from a process of his own."""
-    await line.run(try_decode(a_record(0)), InvalidEventError("wrong"))
-    await line.run(try_decode(a_record(1)))
-    await ParkedRuns(line.store).release("job-1", 1, "scene.requested")
-    await line.run(try_decode(a_record(0)))
+    await fixture.run(try_decode(a_record(0)), InvalidEventError("wrong"))
+    await fixture.run(try_decode(a_record(1)))
+    await ParkedRuns(fixture.store).release("job-1", 1, "scene.requested")
+    await fixture.run(try_decode(a_record(0)))
 
-    assert len(line.handled) == 2
+    assert len(fixture.handled) == 2
 
 
-async def test_a_row_of_dead_letters_stops_the_consumer(line: Line) -> None:
+async def test_a_row_of_dead_letters_stops_the_consumer(fixture: RouterFixture) -> None:
     """Then the fault is ours; the topic keeps what is left. The last one is kept, too."""
     for number in range(DEAD_LETTERS_MAX - 1):
-        await line.run(try_decode(a_record(job_id=f"job-{number}")), ValueError("bug"))
+        await fixture.run(try_decode(a_record(job_id=f"job-{number}")), ValueError("bug"))
     with pytest.raises(DeadLetterLimitError, match="4 dead letters in a row, the last: bug"):
-        await line.run(try_decode(a_record(job_id="one-more")), ValueError("bug"))
+        await fixture.run(try_decode(a_record(job_id="one-more")), ValueError("bug"))
 
-    assert len(line.dead) == DEAD_LETTERS_MAX
+    assert len(fixture.dead) == DEAD_LETTERS_MAX
 
 
-async def test_one_success_breaks_the_row(line: Line) -> None:
+async def test_one_success_breaks_the_row(fixture: RouterFixture) -> None:
     """The fault is theirs, then."""
     for number in range(3 * DEAD_LETTERS_MAX):
-        await line.run(try_decode(a_record(job_id=f"job-{number}")), ValueError("bug"))
-        await line.run(try_decode(a_record(job_id=f"well-{number}")))
+        await fixture.run(try_decode(a_record(job_id=f"job-{number}")), ValueError("bug"))
+        await fixture.run(try_decode(a_record(job_id=f"well-{number}")))
 
-    assert len(line.dead) == 3 * DEAD_LETTERS_MAX
+    assert len(fixture.dead) == 3 * DEAD_LETTERS_MAX
 
 
-async def test_what_is_parked_behind_a_dead_letter_is_not_another_fault(line: Line) -> None:
+async def test_what_is_parked_behind_a_dead_letter_is_not_another_fault(
+    fixture: RouterFixture,
+) -> None:
     """A job of a thousand scenes must not stop the consumer."""
-    await line.run(try_decode(a_record(0)), ValueError("bug"))
+    await fixture.run(try_decode(a_record(0)), ValueError("bug"))
     for _ in range(3 * DEAD_LETTERS_MAX):
-        await line.run(try_decode(a_record(1)))
+        await fixture.run(try_decode(a_record(1)))
 
-    assert len(line.dead) == 1 + 3 * DEAD_LETTERS_MAX
+    assert len(fixture.dead) == 1 + 3 * DEAD_LETTERS_MAX
 
 
 @pytest.mark.parametrize("fault", [JobError("cannot be made"), ValueError("bug")])
-async def test_what_must_be_said_is_said_when_kafka_is_back(line: Line, fault: Exception) -> None:
+async def test_what_must_be_said_is_said_when_kafka_is_back(
+    fixture: RouterFixture, fault: Exception
+) -> None:
     """Nothing is let go before: without a broker there is nothing else to do."""
-    line.publisher.busy = 50
-    await line.run(try_decode(a_record()), fault)
+    fixture.publisher.busy = 50
+    await fixture.run(try_decode(a_record()), fault)
 
-    assert len(line.failures) == 1
-    assert len(line.clock.slept) == 50
-    assert max(line.clock.slept) <= 8.0
+    assert len(fixture.failures) == 1
+    assert len(fixture.clock.slept) == 50
+    assert max(fixture.clock.slept) <= 8.0
 
 
-async def test_the_failure_is_said_before_the_dead_letter_is_kept(line: Line) -> None:
+async def test_the_failure_is_said_before_the_dead_letter_is_kept(fixture: RouterFixture) -> None:
     """A crash between the two repeats both; the other way round the job would hang for ever."""
-    await line.run(try_decode(a_record()), ValueError("bug"))
+    await fixture.run(try_decode(a_record()), ValueError("bug"))
 
-    assert [record.topic for record in line.publisher.records] == [
+    assert [record.topic for record in fixture.publisher.records] == [
         "job.failed",
         "scene.requested.dlq",
     ]
 
 
-async def test_upstreams_video_has_no_run_that_could_fail(line: Line) -> None:
+async def test_upstreams_video_has_no_run_that_could_fail(fixture: RouterFixture) -> None:
     """Its dead letter is all there is to say."""
     value = json.dumps({"job_id": "v", "scenes": [{"duration_s": 1}]}).encode()
     record = Record(topic="video.stitched", partition=0, offset=0, key=b"v", value=value)
-    await line.run(try_decode(record), ValueError("bug"))
+    await fixture.run(try_decode(record), ValueError("bug"))
 
-    assert line.failures == []
-    assert line.dead[0].topic == "video.stitched.dlq"
+    assert fixture.failures == []
+    assert fixture.dead[0].topic == "video.stitched.dlq"
 
 
-async def test_a_cancelled_lane_leaves_nothing_behind(line: Line) -> None:
+async def test_a_cancelled_lane_leaves_nothing_behind(fixture: RouterFixture) -> None:
     """Its record is somebody else's: no failure, no dead letter."""
     with pytest.raises(asyncio.CancelledError):
-        await line.run(try_decode(a_record()), asyncio.CancelledError())  # type: ignore[arg-type]
+        await fixture.run(try_decode(a_record()), asyncio.CancelledError())  # type: ignore[arg-type]
 
-    assert line.publisher.records == []
+    assert fixture.publisher.records == []

@@ -19,7 +19,7 @@ class Partition(NamedTuple):
 ZERO, ONE = Partition("t-scenes", 0), Partition("t-scenes", 1)
 
 
-class Room:
+class MetricsFixture:
     """A consumer that is told how it stands."""
 
     def __init__(self) -> None:
@@ -46,72 +46,76 @@ class Room:
 
 def test_lag_is_the_age_of_the_oldest_record_that_is_not_finished() -> None:
     """Over all partitions of the topic, and of no other topic."""
-    room = Room()
-    room.positions = {
+    fixture = MetricsFixture()
+    fixture.positions = {
         ZERO: PartitionPosition(
             next_offset=9,
-            last_timestamp_s=room.ago(1),
+            last_timestamp_s=fixture.ago(1),
             oldest_offset=4,
-            oldest_timestamp_s=room.ago(30),
+            oldest_timestamp_s=fixture.ago(30),
         ),
-        ONE: PartitionPosition(next_offset=5, last_timestamp_s=room.ago(500)),
+        ONE: PartitionPosition(next_offset=5, last_timestamp_s=fixture.ago(500)),
     }
-    room.ends = {ZERO: 12, ONE: 5}
+    fixture.ends = {ZERO: 12, ONE: 5}
 
-    assert round(room.told.lag_s("scenes")) == 30
-    assert room.told.lag_records("scenes") == 12 - 4
-    assert room.told.lag_s("other") == 0
-    assert room.told.lag_records("other") == 0
+    assert round(fixture.told.lag_s("scenes")) == 30
+    assert fixture.told.lag_records("scenes") == 12 - 4
+    assert fixture.told.lag_s("other") == 0
+    assert fixture.told.lag_records("other") == 0
 
 
 def test_a_record_that_comes_after_hours_of_silence_is_no_lag_of_hours() -> None:
     """It lies there for the moment in which it is looked at; if it stays, it ages from then."""
-    room = Room()
-    room.positions = {ZERO: PartitionPosition(next_offset=5, last_timestamp_s=room.ago(9000))}
-    room.ends = {ZERO: 6}
+    fixture = MetricsFixture()
+    fixture.positions = {ZERO: PartitionPosition(next_offset=5, last_timestamp_s=fixture.ago(9000))}
+    fixture.ends = {ZERO: 6}
 
-    assert room.told.lag_s("scenes") == 0
-    room.clock.jump(15)
-    assert round(room.told.lag_s("scenes")) == 15
-    assert room.told.lag_records("scenes") == 1
+    assert fixture.told.lag_s("scenes") == 0
+    fixture.clock.jump(15)
+    assert round(fixture.told.lag_s("scenes")) == 15
+    assert fixture.told.lag_records("scenes") == 1
 
 
 def test_who_reads_through_a_backlog_is_as_far_behind_as_what_it_read_last() -> None:
     """Between two batches nothing is unfinished, and yet it is behind."""
-    room = Room()
-    room.ends = {ZERO: 9000}
-    room.positions = {ZERO: PartitionPosition(next_offset=1000, last_timestamp_s=room.ago(3600))}
-    room.told.lag_s("scenes")
-    room.positions = {ZERO: PartitionPosition(next_offset=2000, last_timestamp_s=room.ago(3000))}
+    fixture = MetricsFixture()
+    fixture.ends = {ZERO: 9000}
+    fixture.positions = {
+        ZERO: PartitionPosition(next_offset=1000, last_timestamp_s=fixture.ago(3600))
+    }
+    fixture.told.lag_s("scenes")
+    fixture.positions = {
+        ZERO: PartitionPosition(next_offset=2000, last_timestamp_s=fixture.ago(3000))
+    }
 
-    assert round(room.told.lag_s("scenes")) == 3000
-    room.positions = {ZERO: PartitionPosition(next_offset=9000, last_timestamp_s=room.ago(1))}
-    assert room.told.lag_s("scenes") == 0
+    assert round(fixture.told.lag_s("scenes")) == 3000
+    fixture.positions = {ZERO: PartitionPosition(next_offset=9000, last_timestamp_s=fixture.ago(1))}
+    assert fixture.told.lag_s("scenes") == 0
 
 
 def test_a_commit_is_due_from_the_first_record_let_go_until_it_is_confirmed() -> None:
     """What is let go meanwhile does not begin the time anew; a failure does not end it."""
-    room = Room()
-    assert room.told.commit_due_s() == 0
-    room.told.commit_due()
-    room.clock.jump(20)
-    room.told.commit_due()
-    room.told.commit_failed()
-    assert room.told.commit_due_s() == 20
+    fixture = MetricsFixture()
+    assert fixture.told.commit_due_s() == 0
+    fixture.told.commit_due()
+    fixture.clock.jump(20)
+    fixture.told.commit_due()
+    fixture.told.commit_failed()
+    assert fixture.told.commit_due_s() == 20
 
-    room.told.commit_confirmed(nothing_due=False)
-    room.clock.jump(5)
-    assert room.told.commit_due_s() == 5
+    fixture.told.commit_confirmed(nothing_due=False)
+    fixture.clock.jump(5)
+    assert fixture.told.commit_due_s() == 5
 
-    room.told.commit_confirmed(nothing_due=True)
-    assert room.told.commit_due_s() == 0
+    fixture.told.commit_confirmed(nothing_due=True)
+    assert fixture.told.commit_due_s() == 0
 
 
 def test_it_is_told_while_it_consumes_and_not_after() -> None:
     """A figure that nobody keeps up would be a lie."""
-    room = Room()
+    fixture = MetricsFixture()
     labels = {"service": "test", "topic": "scenes"}
-    with room.told.exported():
+    with fixture.told.exported():
         assert REGISTRY.get_sample_value("segue_consuming", {"service": "test"}) == 1
         assert REGISTRY.get_sample_value("segue_lag_seconds", labels) == 0
         assert REGISTRY.get_sample_value("segue_dead_letters_total", labels) == 0

@@ -15,11 +15,11 @@ from tests.support.event_builders import a_scene, a_segment
 from tests.support.run_builders import (
     WITH_VIDEO,
     a_cancel,
+    a_complete_run,
     a_delay,
     a_failure,
     a_track,
     a_video,
-    the_line,
 )
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -37,7 +37,7 @@ def fold(events: list[AnyRunEvent], view: RunView | None = None) -> RunView:
 ANY_EVENT: st.SearchStrategy[AnyRunEvent] = st.integers(1, 3).flatmap(
     lambda run: st.sampled_from(
         [
-            *the_line(run),
+            *a_complete_run(run),
             a_failure(run),
             a_failure(run, Stage.GENERATION, 1),
             a_cancel(run),
@@ -59,7 +59,7 @@ def test_a_run_passes_through_its_states_in_the_order_of_the_line() -> None:
     """Asked, first segment, all segments, track, video."""
     view: RunView | None = None
     seen = []
-    for event in the_line():
+    for event in a_complete_run():
         view = project(view, event, at=AT).view
         seen.append(view.status.value)
 
@@ -102,15 +102,17 @@ def test_a_duplicate_changes_nothing(events: list[AnyRunEvent], data: st.DataObj
     assert change.scene is None or isinstance(change.scene, JobFailed)
 
 
-@given(st.permutations([*the_line(), a_failure(), a_failure(stage=Stage.MERGE)]))
+@given(st.permutations([*a_complete_run(), a_failure(), a_failure(stage=Stage.MERGE)]))
 def test_the_order_of_reading_decides_nothing_about_a_run(events: list[AnyRunEvent]) -> None:
     """Topics are read side by side: every order of the same facts is the same view."""
-    assert fold(events) == fold([*the_line(), a_failure(), a_failure(stage=Stage.MERGE)])
+    assert fold(events) == fold([*a_complete_run(), a_failure(), a_failure(stage=Stage.MERGE)])
 
 
 @given(
     st.lists(st.builds(a_delay, st.integers(0, 2), over=st.booleans()), max_size=8),
-    st.permutations([*the_line()[:3], a_failure(stage=Stage.GENERATION, scene=1), a_cancel()]),
+    st.permutations(
+        [*a_complete_run()[:3], a_failure(stage=Stage.GENERATION, scene=1), a_cancel()]
+    ),
     st.data(),
 )
 def test_topics_read_in_any_order_beside_the_delays_end_in_the_same_view(
@@ -163,7 +165,7 @@ def test_a_wait_begins_once_whatever_it_waits_for_next() -> None:
     assert gone.delays == {}
 
 
-@given(st.sampled_from(the_line()), st.integers(2, 3))
+@given(st.sampled_from(a_complete_run()), st.integers(2, 3))
 def test_what_is_told_of_a_superseded_run_is_kept_and_only_its_end_shows(
     late: AnyRunEvent, newest: int
 ) -> None:
@@ -199,14 +201,14 @@ def test_of_what_contradicts_itself_one_word_counts_whichever_came_first(
 
 def test_a_completed_run_is_not_undone_by_a_late_failure_or_cancel() -> None:
     """The result is there; nothing takes it away."""
-    view = fold([*the_line(), a_failure(), a_cancel()])
+    view = fold([*a_complete_run(), a_failure(), a_cancel()])
 
     assert view.status is RunStatus.COMPLETED
 
 
 def test_a_failed_run_is_completed_by_the_result_of_a_later_stage() -> None:
     """An operator ran it again."""
-    failed = fold([*the_line()[:4], a_failure(stage=Stage.MERGE)])
+    failed = fold([*a_complete_run()[:4], a_failure(stage=Stage.MERGE)])
     assert failed.status is RunStatus.FAILED
 
     assert fold([a_track(), a_video()], failed).status is RunStatus.COMPLETED
@@ -214,7 +216,7 @@ def test_a_failed_run_is_completed_by_the_result_of_a_later_stage() -> None:
 
 def test_a_failed_mux_leaves_the_track_in_the_view() -> None:
     """The track stays downloadable."""
-    view = fold([*the_line()[:5], a_failure()])
+    view = fold([*a_complete_run()[:5], a_failure()])
 
     assert view.status is RunStatus.FAILED
     assert view.track is not None
@@ -229,7 +231,7 @@ def test_of_two_failures_the_later_stage_counts_whichever_is_read_first() -> Non
 
 def test_a_newer_run_begins_with_nothing_of_the_older() -> None:
     """Runs are never mixed."""
-    view = fold([*the_line(1), a_segment(1, count=2, run=2)])
+    view = fold([*a_complete_run(1), a_segment(1, count=2, run=2)])
 
     assert (view.run, view.done, view.track) == (2, frozenset({1}), None)
 

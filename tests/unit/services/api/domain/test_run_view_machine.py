@@ -9,7 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from services.api.domain.run_view import ALLOWED, RANK, AnyRunEvent, RunStatus, RunView, project
 from shared.contract.events import Stage
-from tests.support.run_builders import a_cancel, a_failure, the_line
+from tests.support.run_builders import a_cancel, a_complete_run, a_failure
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 RUNS = (1, 2, 3)
@@ -18,7 +18,7 @@ RUNS = (1, 2, 3)
 def everything_of(run: int) -> list[AnyRunEvent]:
     """What can be told of a run."""
     failures = [a_failure(run), a_failure(run, Stage.GENERATION, 1), a_failure(run, Stage.MUX)]
-    return [*the_line(run), *failures, a_cancel(run)]
+    return [*a_complete_run(run), *failures, a_cancel(run)]
 
 
 class ProjectionLife(RuleBasedStateMachine):

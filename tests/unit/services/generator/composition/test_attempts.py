@@ -25,7 +25,7 @@ from tests.unit.services.generator.scene.handler_fixture import clip_of
 HOUR_S = 3600.0  # three times what a scene may wait for a busy provider
 
 
-class Room:
+class AttemptsFixture:
     """Attempts with one slot at a provider that does what the test says."""
 
     def __init__(self, folder: Path) -> None:
@@ -59,9 +59,9 @@ class Room:
 
 
 @pytest.fixture
-def room(tmp_path: Path) -> Room:
+def fixture(tmp_path: Path) -> AttemptsFixture:
     """A room of its own for each test."""
-    return Room(tmp_path)
+    return AttemptsFixture(tmp_path)
 
 
 def says(*errors: ProviderBusyError | None) -> Callable[[], None]:
@@ -75,36 +75,38 @@ def says(*errors: ProviderBusyError | None) -> Callable[[], None]:
     return next_one
 
 
-async def test_standing_in_our_own_line_is_not_waiting_for_the_provider(room: Room) -> None:
+async def test_standing_in_our_own_line_is_not_waiting_for_the_provider(
+    fixture: AttemptsFixture,
+) -> None:
     """The second scene comes to the slot after an hour, and finds the provider busy once."""
 
     def takes_an_hour(request: CompositionRequest) -> bytes:
-        room.clock.jump(HOUR_S)
+        fixture.clock.jump(HOUR_S)
         return clip_of(request)
 
-    room.provider.clip_of = takes_an_hour
-    room.provider.before_submit = says(None, ProviderBusyError("busy", retry_after_s=10))
+    fixture.provider.clip_of = takes_an_hour
+    fixture.provider.before_submit = says(None, ProviderBusyError("busy", retry_after_s=10))
 
-    assert await room.made("job-1", "job-2") == [(), ()]
-    assert len(room.provider.charged) == 2
+    assert await fixture.made("job-1", "job-2") == [(), ()]
+    assert len(fixture.provider.charged) == 2
 
 
-async def test_a_pause_leaves_as_much_time_as_there_was(room: Room) -> None:
+async def test_a_pause_leaves_as_much_time_as_there_was(fixture: AttemptsFixture) -> None:
     """When the key works again everyone comes at once, and is told to wait for a turn."""
     paused = ProviderPausedError("No Replicate API key configured", retry_after_s=HOUR_S)
-    room.provider.before_submit = says(paused, ProviderBusyError("no turn", retry_after_s=10))
+    fixture.provider.before_submit = says(paused, ProviderBusyError("no turn", retry_after_s=10))
 
-    assert await room.made("job-1") == [()]
-    assert len(room.provider.charged) == 1
+    assert await fixture.made("job-1") == [()]
+    assert len(fixture.provider.charged) == 1
 
 
 async def test_a_provider_that_is_busy_for_longer_than_a_scene_may_wait_ends_it(
-    room: Room,
+    fixture: AttemptsFixture,
 ) -> None:
     """In its own words, and nothing is charged."""
-    room.provider.before_submit = says(*[ProviderBusyError("busy", retry_after_s=300)] * 5)
+    fixture.provider.before_submit = says(*[ProviderBusyError("busy", retry_after_s=300)] * 5)
 
     with pytest.raises(ProviderRejectedError, match="busy"):
-        await room.made("job-1")
+        await fixture.made("job-1")
 
-    assert room.provider.charged == []
+    assert fixture.provider.charged == []

@@ -21,7 +21,7 @@ class DiedError(BaseException):
     """The process ends here."""
 
 
-class House:
+class ClaimsFixture:
     """One store, one provider and one clock, seen by several processes."""
 
     def __init__(self, folder: Path) -> None:
@@ -33,7 +33,7 @@ class House:
         """A process that knows nothing but the store."""
         return Claims(self.store, self.provider, clock=self.clock, lease_s=5, settle_s=40)
 
-    async def ask(self, claims: Claims, attempt: int = 1) -> Prediction | None:
+    async def prediction(self, claims: Claims, attempt: int = 1) -> Prediction | None:
         """Ask for the prediction of an attempt, with nothing between claim and payment."""
         return await claims.prediction(REF, attempt, REQUEST, before_paying=self.nothing)
 
@@ -42,111 +42,117 @@ class House:
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> House:
+def fixture(tmp_path: Path) -> ClaimsFixture:
     """A fresh one."""
-    return House(tmp_path)
+    return ClaimsFixture(tmp_path)
 
 
-async def test_a_second_process_takes_up_the_prediction_of_the_first(house: House) -> None:
+async def test_a_second_process_takes_up_the_prediction_of_the_first(
+    fixture: ClaimsFixture,
+) -> None:
     """A redelivered scene is not paid for twice."""
-    first = await house.ask(house.process())
-    second = await house.ask(house.process())
+    first = await fixture.prediction(fixture.process())
+    second = await fixture.prediction(fixture.process())
 
     assert first is not None
     assert second is not None
     assert first.id == second.id
     assert (first.adopted, second.adopted) == (False, True)
-    assert len(house.provider.charged) == 1
+    assert len(fixture.provider.charged) == 1
 
 
-async def test_a_prediction_whose_id_was_never_written_is_found_by_its_seed(house: House) -> None:
+async def test_a_prediction_whose_id_was_never_written_is_found_by_its_seed(
+    fixture: ClaimsFixture,
+) -> None:
     """The process died between the provider's answer and writing it down."""
 
     def die() -> None:
         raise DiedError
 
-    house.provider.after_submit = die
+    fixture.provider.after_submit = die
     with pytest.raises(DiedError):
-        await house.ask(house.process())
-    house.provider.after_submit = None
+        await fixture.prediction(fixture.process())
+    fixture.provider.after_submit = None
 
-    found = await house.ask(house.process())
+    found = await fixture.prediction(fixture.process())
 
     assert found is not None
     assert found.adopted
-    assert len(house.provider.charged) == 1
+    assert len(fixture.provider.charged) == 1
 
 
-async def test_a_claim_that_led_to_nothing_is_given_up_only_after_it_settled(house: House) -> None:
+async def test_a_claim_that_led_to_nothing_is_given_up_only_after_it_settled(
+    fixture: ClaimsFixture,
+) -> None:
     """The claimant died before it asked; nobody pays while it could still be about to ask."""
 
     def die() -> None:
         raise DiedError
 
-    house.provider.before_submit = die
+    fixture.provider.before_submit = die
     with pytest.raises(DiedError):
-        await house.ask(house.process())
-    house.provider.before_submit = None
-    successor = house.process()
+        await fixture.prediction(fixture.process())
+    fixture.provider.before_submit = None
+    successor = fixture.process()
 
-    assert await house.ask(successor, attempt=1) is None
-    assert house.clock.elapsed_s >= 40
-    paid = await house.ask(successor, attempt=2)
+    assert await fixture.prediction(successor, attempt=1) is None
+    assert fixture.clock.elapsed_s >= 40
+    paid = await fixture.prediction(successor, attempt=2)
 
     assert paid is not None
-    assert len(house.provider.charged) == 1
+    assert len(fixture.provider.charged) == 1
 
 
-async def test_a_process_that_thaws_after_its_claim_does_not_pay(house: House) -> None:
+async def test_a_process_that_thaws_after_its_claim_does_not_pay(fixture: ClaimsFixture) -> None:
     """Frozen between claim and request for longer than its lease: the claim is void."""
 
     async def freeze() -> None:
-        house.clock.jump(20)
+        fixture.clock.jump(20)
 
-    frozen = await house.process().prediction(REF, 1, REQUEST, before_paying=freeze)
+    frozen = await fixture.process().prediction(REF, 1, REQUEST, before_paying=freeze)
 
     assert frozen is None
-    assert house.provider.charged == []
-    assert await house.ask(house.process(), attempt=1) is None
-    assert house.clock.elapsed_s == 20, "a void claim is known at once"
+    assert fixture.provider.charged == []
+    assert await fixture.prediction(fixture.process(), attempt=1) is None
+    assert fixture.clock.elapsed_s == 20, "a void claim is known at once"
 
 
-async def test_the_successor_of_a_frozen_process_pays_once(house: House) -> None:
+async def test_the_successor_of_a_frozen_process_pays_once(fixture: ClaimsFixture) -> None:
     """While one is frozen another settles, claims the next attempt and pays; the first thaws."""
-    successor = house.process()
+    successor = fixture.process()
 
     async def meanwhile() -> None:
-        house.clock.jump(6)
-        assert await house.ask(successor, attempt=1) is None
-        assert await house.ask(successor, attempt=2) is not None
+        fixture.clock.jump(6)
+        assert await fixture.prediction(successor, attempt=1) is None
+        assert await fixture.prediction(successor, attempt=2) is not None
 
-    thawed = house.process()
+    thawed = fixture.process()
     assert await thawed.prediction(REF, 1, REQUEST, before_paying=meanwhile) is None
-    again = await house.ask(thawed, attempt=2)
+    again = await fixture.prediction(thawed, attempt=2)
 
     assert again is not None
     assert again.adopted
-    assert len(house.provider.charged) == 1
+    assert len(fixture.provider.charged) == 1
 
 
-async def test_a_busy_provider_voids_the_claim(house: House) -> None:
+async def test_a_busy_provider_voids_the_claim(fixture: ClaimsFixture) -> None:
     """Nothing was started, and everyone may know it at once."""
 
     def busy() -> None:
         raise ProviderBusyError("throttled", retry_after_s=10)
 
-    house.provider.before_submit = busy
+    fixture.provider.before_submit = busy
     with pytest.raises(ProviderBusyError):
-        await house.ask(house.process())
-    house.provider.before_submit = None
+        await fixture.prediction(fixture.process())
+    fixture.provider.before_submit = None
 
-    assert await house.ask(house.process(), attempt=1) is None
-    assert await house.ask(house.process(), attempt=2) is not None
-    assert house.clock.elapsed_s == 0
-    assert len(house.provider.charged) == 1
+    assert await fixture.prediction(fixture.process(), attempt=1) is None
+    assert await fixture.prediction(fixture.process(), attempt=2) is not None
+    assert fixture.clock.elapsed_s == 0
+    assert len(fixture.provider.charged) == 1
 
 
-async def test_a_run_that_is_no_longer_wanted_is_not_paid_for(house: House) -> None:
+async def test_a_run_that_is_no_longer_wanted_is_not_paid_for(fixture: ClaimsFixture) -> None:
     """The gate between claim and payment may refuse."""
 
     class NotWantedError(Exception):
@@ -156,23 +162,25 @@ async def test_a_run_that_is_no_longer_wanted_is_not_paid_for(house: House) -> N
         raise NotWantedError
 
     with pytest.raises(NotWantedError):
-        await house.process().prediction(REF, 1, REQUEST, before_paying=refuse)
+        await fixture.process().prediction(REF, 1, REQUEST, before_paying=refuse)
 
-    assert house.provider.charged == []
+    assert fixture.provider.charged == []
 
 
-async def test_each_attempt_has_a_seed_of_its_own(house: House) -> None:
+async def test_each_attempt_has_a_seed_of_its_own(fixture: ClaimsFixture) -> None:
     """Lost predictions are found by seed, so no two attempts may share one."""
-    claims = house.process()
+    claims = fixture.process()
     for attempt in range(1, 6):
-        await house.ask(claims, attempt=attempt)
+        await fixture.prediction(claims, attempt=attempt)
 
-    seeds = [request.seed for request in house.provider.charged]
+    seeds = [request.seed for request in fixture.provider.charged]
     assert len(set(seeds)) == 5
     assert all(0 < seed < 2**32 for seed in seeds)
 
 
-async def test_a_claim_that_is_cancelled_before_payment_is_void_at_once(house: House) -> None:
+async def test_a_claim_that_is_cancelled_before_payment_is_void_at_once(
+    fixture: ClaimsFixture,
+) -> None:
     """A service that stops leaves nothing for its successor to wait for."""
     waits = asyncio.Event()
 
@@ -180,11 +188,11 @@ async def test_a_claim_that_is_cancelled_before_payment_is_void_at_once(house: H
         waits.set()
         await asyncio.Event().wait()
 
-    task = asyncio.create_task(house.process().prediction(REF, 1, REQUEST, before_paying=wait))
+    task = asyncio.create_task(fixture.process().prediction(REF, 1, REQUEST, before_paying=wait))
     await waits.wait()
     task.cancel()
     await asyncio.wait([task])
 
-    assert await house.ask(house.process(), attempt=1) is None
-    assert house.clock.elapsed_s == 0
-    assert house.provider.charged == []
+    assert await fixture.prediction(fixture.process(), attempt=1) is None
+    assert fixture.clock.elapsed_s == 0
+    assert fixture.provider.charged == []

@@ -39,7 +39,7 @@ class Memory:
         self.states[job_id] = state
 
 
-class Bench:
+class HandlerFixture:
     """A generator without Kafka: what it said lies in `said`."""
 
     def __init__(self, folder: Path, **settings: Any) -> None:
@@ -47,7 +47,7 @@ class Bench:
         self.store = FolderStore(folder)
         self.provider = LedgerProvider(clip_of=clip_of)
         self.memory = Memory()
-        self.said: list[Event] = []
+        self.published: list[Event] = []
         self.work = self.process()
 
     def process(self) -> SceneWork:
@@ -65,12 +65,12 @@ class Bench:
 
     async def publish(self, event: Event, *, traceparent: str | None = None) -> None:
         """As the publisher does."""
-        self.said.append(event)
+        self.published.append(event)
 
     async def _open(self) -> None:
         """A gate that stands open."""
 
-    async def ask(self, scene: SceneRequested) -> None:
+    async def handle(self, scene: SceneRequested) -> None:
         """As if a record had come."""
         record = Record(topic=scene.kind, partition=0, offset=0, key=None, value=None)
         envelope = Envelope(event=scene, event_id="", traceparent=None, record=record)
@@ -79,4 +79,4 @@ class Bench:
 
     def segments(self) -> list[SegmentGenerated]:
         """What was said, segments alone."""
-        return [event for event in self.said if isinstance(event, SegmentGenerated)]
+        return [event for event in self.published if isinstance(event, SegmentGenerated)]

@@ -19,13 +19,13 @@ from shared.storage.filesystem import FolderStore
 from shared.storage.keys import cache_key, cached_facts_key, claim_key
 from tests.fakes.player import Form, Player
 from tests.support.event_builders import a_scene
-from tests.unit.services.generator.scene.handler_fixture import Bench, clip_of
+from tests.unit.services.generator.scene.handler_fixture import HandlerFixture, clip_of
 
 
 @pytest.fixture
-async def bench(tmp_path: Path) -> Bench:
+async def fixture(tmp_path: Path) -> HandlerFixture:
     """A generator whose cache anybody may use."""
-    return Bench(tmp_path, scene_cache="all")
+    return HandlerFixture(tmp_path, scene_cache="all")
 
 
 def what_the_merger_reads(segment: SegmentGenerated) -> dict[str, object]:
@@ -38,79 +38,81 @@ def what_the_merger_reads(segment: SegmentGenerated) -> dict[str, object]:
     return told
 
 
-async def entries_of(bench: Bench) -> list[str]:
+async def entries_of(fixture: HandlerFixture) -> list[str]:
     """The keys of what is known of cached clips."""
-    return [one.key async for one in bench.store.list_objects("cache") if "facts" in one.key]
+    return [one.key async for one in fixture.store.list_objects("cache") if "facts" in one.key]
 
 
-async def a_job(bench: Bench, job_id: str, **given: object) -> list[SegmentGenerated]:
+async def a_job(fixture: HandlerFixture, job_id: str, **given: object) -> list[SegmentGenerated]:
     """The segments of a job of three scenes."""
     for index in range(3):
-        await bench.ask(a_scene(index, job_id=job_id, count=3, duration_s=1.7, **given))
-    return [segment for segment in bench.segments() if segment.job_id == job_id]
+        await fixture.handle(a_scene(index, job_id=job_id, count=3, duration_s=1.7, **given))
+    return [segment for segment in fixture.segments() if segment.job_id == job_id]
 
 
-async def test_the_same_scenes_of_another_job_cost_nothing(bench: Bench) -> None:
+async def test_the_same_scenes_of_another_job_cost_nothing(fixture: HandlerFixture) -> None:
     """Each is `cached`, sounds the same, lies under its own job, and says what it saved."""
-    first = await a_job(bench, "job-1")
-    charged = len(bench.provider.charged)
+    first = await a_job(fixture, "job-1")
+    charged = len(fixture.provider.charged)
 
-    second = await a_job(bench, "job-2")
+    second = await a_job(fixture, "job-2")
 
-    assert len(bench.provider.charged) == charged == 3
+    assert len(fixture.provider.charged) == charged == 3
     assert [s.origin for s in second] == [Origin.CACHED] * 3
     for ours, theirs in zip(second, first, strict=True):
         assert what_the_merger_reads(ours) == what_the_merger_reads(theirs)
     assert [s.saved_usd for s in second] == [s.cost_usd for s in first]
     assert {s.cost_usd for s in second} == {0.0}
     assert all(s.reason and s.reason.startswith("the same was composed at 2026") for s in second)
-    assert [one.key async for one in bench.store.list_objects("jobs") if "claim" in one.key] == [
+    assert [one.key async for one in fixture.store.list_objects("jobs") if "claim" in one.key] == [
         claim_key("job-1", 1, index, 1) for index in range(3)
     ]
     for ours, theirs in zip(second, first, strict=True):
         assert ours.object_key is not None
         assert theirs.object_key is not None
         assert ours.object_key.split("/")[1] != theirs.object_key.split("/")[1]
-        assert await bench.store.get(ours.object_key) == await bench.store.get(theirs.object_key)
+        assert await fixture.store.get(ours.object_key) == await fixture.store.get(
+            theirs.object_key
+        )
 
 
 async def test_without_a_cache_everything_is_paid_again(tmp_path: Path) -> None:
     """The setting."""
-    bench = Bench(tmp_path, scene_cache="off")
+    fixture = HandlerFixture(tmp_path, scene_cache="off")
 
-    await a_job(bench, "job-1")
-    await a_job(bench, "job-2")
+    await a_job(fixture, "job-1")
+    await a_job(fixture, "job-2")
 
-    assert len(bench.provider.charged) == 6
-    assert [one.key async for one in bench.store.list_objects("cache")] == []
+    assert len(fixture.provider.charged) == 6
+    assert [one.key async for one in fixture.store.list_objects("cache")] == []
 
 
 async def test_a_job_alone_shares_with_its_own_runs_only(tmp_path: Path) -> None:
     """Scope `job`."""
-    bench = Bench(tmp_path, scene_cache="job")
+    fixture = HandlerFixture(tmp_path, scene_cache="job")
 
-    await bench.ask(a_scene(0))
-    await bench.ask(a_scene(0, job_id="job-2"))
-    await bench.ask(a_scene(0, run=2))
+    await fixture.handle(a_scene(0))
+    await fixture.handle(a_scene(0, job_id="job-2"))
+    await fixture.handle(a_scene(0, run=2))
 
-    assert [s.origin for s in bench.segments()] == [Origin.FRESH, Origin.FRESH, Origin.CACHED]
+    assert [s.origin for s in fixture.segments()] == [Origin.FRESH, Origin.FRESH, Origin.CACHED]
 
 
 async def test_what_a_stand_in_made_is_not_taken_for_the_real_one(tmp_path: Path) -> None:
     """Whoever tried the fake Replicate and then names the real one hears the real one."""
     for number, address in enumerate(["http://127.0.0.1:5050/v1", "https://api.replicate.com/v1"]):
         account = ReplicateSettings(base_url=address)
-        bench = Bench(tmp_path, scene_cache="all", replicate=account)
-        (said,) = await _scenes(bench, a_scene(0, job_id=f"job-{number}"))
+        fixture = HandlerFixture(tmp_path, scene_cache="all", replicate=account)
+        (said,) = await _scenes(fixture, a_scene(0, job_id=f"job-{number}"))
         assert said.origin is Origin.FRESH
 
 
-async def test_a_run_may_ask_for_new_music_which_then_counts(bench: Bench) -> None:
+async def test_a_run_may_ask_for_new_music_which_then_counts(fixture: HandlerFixture) -> None:
     """`use_cache: false` pays, and its clip takes the older one's place."""
-    (first,) = await _scenes(bench, a_scene(0))
+    (first,) = await _scenes(fixture, a_scene(0))
     anew = a_scene(0, job_id="job-2", params=AudioParams(use_cache=False))
-    (second,) = await _scenes(bench, anew)
-    (third,) = await _scenes(bench, a_scene(0, job_id="job-3"))
+    (second,) = await _scenes(fixture, anew)
+    (third,) = await _scenes(fixture, a_scene(0, job_id="job-3"))
 
     assert [s.origin for s in (first, second, third)] == [
         Origin.FRESH,
@@ -121,54 +123,58 @@ async def test_a_run_may_ask_for_new_music_which_then_counts(bench: Bench) -> No
 
 
 @pytest.mark.parametrize("harm", ["other bytes", "no clip", "no facts", "half facts", "format"])
-async def test_an_entry_that_cannot_be_trusted_is_none(bench: Bench, harm: str) -> None:
+async def test_an_entry_that_cannot_be_trusted_is_none(fixture: HandlerFixture, harm: str) -> None:
     """Wrong bytes are never handed on; the scene is composed as if nothing were there."""
-    await bench.ask(a_scene(0))
-    (facts_key,) = await entries_of(bench)
+    await fixture.handle(a_scene(0))
+    (facts_key,) = await entries_of(fixture)
     digest = facts_key.split("/")[1]
     assert facts_key == cached_facts_key(digest)
     match harm:
         case "other bytes":
-            await bench.store.put(cache_key(digest), _other_clip())
+            await fixture.store.put(cache_key(digest), _other_clip())
         case "no clip":
-            await bench.store.delete(cache_key(digest))
+            await fixture.store.delete(cache_key(digest))
         case "no facts":
-            await bench.store.delete(facts_key)
+            await fixture.store.delete(facts_key)
         case "half facts":
-            await bench.store.put(facts_key, b'{"sha256": "')
+            await fixture.store.put(facts_key, b'{"sha256": "')
         case _:
-            facts = json.loads(await bench.store.get(facts_key))
-            await bench.store.put(facts_key, json.dumps({**facts, "format": 99}).encode())
+            facts = json.loads(await fixture.store.get(facts_key))
+            await fixture.store.put(facts_key, json.dumps({**facts, "format": 99}).encode())
 
-    (second,) = await _scenes(bench, a_scene(0, job_id="job-2"))
+    (second,) = await _scenes(fixture, a_scene(0, job_id="job-2"))
 
     assert second.origin is Origin.FRESH
-    assert len(bench.provider.charged) == 2
-    (third,) = await _scenes(bench, a_scene(0, job_id="job-3"))
+    assert len(fixture.provider.charged) == 2
+    (third,) = await _scenes(fixture, a_scene(0, job_id="job-3"))
     assert third.origin is Origin.CACHED, "the entry was made whole again"
 
 
-async def test_a_scene_that_was_claimed_goes_on_with_its_own_prediction(bench: Bench) -> None:
+async def test_a_scene_that_was_claimed_goes_on_with_its_own_prediction(
+    fixture: HandlerFixture,
+) -> None:
     """It may be paid for: what another job made meanwhile must not hide that."""
 
     def dies() -> None:
         raise asyncio.CancelledError
 
-    bench.provider.after_submit = dies
+    fixture.provider.after_submit = dies
     with pytest.raises(asyncio.CancelledError):
-        await bench.ask(a_scene(0))
-    bench.provider.after_submit = None
-    await bench.ask(a_scene(0, job_id="job-2"))
+        await fixture.handle(a_scene(0))
+    fixture.provider.after_submit = None
+    await fixture.handle(a_scene(0, job_id="job-2"))
 
-    bench.work = bench.process()
-    (again,) = await _scenes(bench, a_scene(0))
+    fixture.work = fixture.process()
+    (again,) = await _scenes(fixture, a_scene(0))
 
     assert again.origin is Origin.FRESH
     assert again.cost_usd == 0.01
-    assert len(bench.provider.charged) == 2
+    assert len(fixture.provider.charged) == 2
 
 
-async def test_a_process_that_dies_before_it_is_cached_says_the_same_segment(bench: Bench) -> None:
+async def test_a_process_that_dies_before_it_is_cached_says_the_same_segment(
+    fixture: HandlerFixture,
+) -> None:
     """The entry is the last thing written, and nobody's business but later jobs'."""
     keep = SceneCache.keep
 
@@ -178,55 +184,59 @@ async def test_a_process_that_dies_before_it_is_cached_says_the_same_segment(ben
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(SceneCache, "keep", dies)
         with pytest.raises(asyncio.CancelledError):
-            await bench.ask(a_scene(0))
+            await fixture.handle(a_scene(0))
     assert SceneCache.keep is keep
 
-    (again,) = await _scenes(bench, a_scene(0))
+    (again,) = await _scenes(fixture, a_scene(0))
 
     assert again.origin is Origin.FRESH
-    assert len(bench.provider.charged) == 1
+    assert len(fixture.provider.charged) == 1
 
 
-async def test_music_that_was_not_made_as_asked_is_not_kept(bench: Bench) -> None:
+async def test_music_that_was_not_made_as_asked_is_not_kept(fixture: HandlerFixture) -> None:
     """A clip that could not continue would be taken for one that does."""
-    await bench.ask(a_scene(0, count=2))
-    collect = bench.provider.collect
+    await fixture.handle(a_scene(0, count=2))
+    collect = fixture.provider.collect
 
     async def without_window(prediction_id: str, request: CompositionRequest) -> Clip:
         clip = await collect(prediction_id, request)
         return replace(clip, continued=False, warnings=("made without continuation",))
 
-    bench.provider.collect = without_window  # type: ignore[method-assign]  # the script
-    await bench.ask(a_scene(1, count=2))
+    fixture.provider.collect = without_window  # type: ignore[method-assign]  # the script
+    await fixture.handle(a_scene(1, count=2))
 
-    assert len(await entries_of(bench)) == 1
+    assert len(await entries_of(fixture)) == 1
 
 
 @pytest.mark.parametrize("shape", ["clip_so_far", "track_so_far"])
-async def test_a_whole_track_is_not_kept(bench: Bench, tmp_path: Path, shape: str) -> None:
+async def test_a_whole_track_is_not_kept(
+    fixture: HandlerFixture, tmp_path: Path, shape: str
+) -> None:
     """It holds another job's music before the window, which is not in the question."""
     forms = [Form(), Form(shape=shape)]  # type: ignore[arg-type]  # one of the shapes
-    bench.provider.clip_of = Player(folder=tmp_path, forms=forms).clip_of
+    fixture.provider.clip_of = Player(folder=tmp_path, forms=forms).clip_of
 
-    first, second = await _scenes(bench, *(a_scene(index, count=2) for index in range(2)))
+    first, second = await _scenes(fixture, *(a_scene(index, count=2) for index in range(2)))
 
     assert (first.replaces, second.replaces) == (False, True)
-    assert len(await entries_of(bench)) == 1
+    assert len(await entries_of(fixture)) == 1
 
 
-async def test_a_scene_that_needs_more_of_the_same_length_is_composed(bench: Bench) -> None:
+async def test_a_scene_that_needs_more_of_the_same_length_is_composed(
+    fixture: HandlerFixture,
+) -> None:
     """Of 3 s, 2.1 were inspected; once 2.9 were, both are answered."""
     lengths = [2.1, 2.9, 2.9, 2.1]
 
     said = await _scenes(
-        bench, *(a_scene(0, job_id=f"job-{i}", duration_s=s) for i, s in enumerate(lengths))
+        fixture, *(a_scene(0, job_id=f"job-{i}", duration_s=s) for i, s in enumerate(lengths))
     )
 
-    assert {request.duration_s for request in bench.provider.charged} == {3}
+    assert {request.duration_s for request in fixture.provider.charged} == {3}
     assert [s.origin.value for s in said] == ["fresh", "fresh", "cached", "cached"]
 
 
-async def test_hits_misses_and_money_saved_are_counted(bench: Bench) -> None:
+async def test_hits_misses_and_money_saved_are_counted(fixture: HandlerFixture) -> None:
     """Saved is counted with its segment, so a scene that is read again saves once."""
 
     def counted() -> list[float]:
@@ -243,13 +253,13 @@ async def test_hits_misses_and_money_saved_are_counted(bench: Bench) -> None:
     before = counted()
 
     for job_id in ("job-1", "job-2", "job-2"):
-        await bench.ask(a_scene(0, job_id=job_id))
+        await fixture.handle(a_scene(0, job_id=job_id))
 
     grown = [now - then for now, then in zip(counted(), before, strict=True)]
     assert grown == pytest.approx([1, 1, 0.01, 0.01])
 
 
-async def test_a_store_that_is_away_is_no_miss(bench: Bench, tmp_path: Path) -> None:
+async def test_a_store_that_is_away_is_no_miss(fixture: HandlerFixture, tmp_path: Path) -> None:
     """Not knowing is not a reason to pay."""
 
     class Away(FolderStore):
@@ -257,13 +267,15 @@ async def test_a_store_that_is_away_is_no_miss(bench: Bench, tmp_path: Path) -> 
         async def get(self, key: str) -> bytes:
             raise StoreUnavailableError(f"no answer for {key}")
 
-    bench.store = Away(tmp_path)
+    fixture.store = Away(tmp_path)
 
     with pytest.raises(StoreUnavailableError):
-        await bench.process().generate.cache.find("0" * 64, needed_samples=1)
+        await fixture.process().generate.cache.find("0" * 64, needed_samples=1)
 
 
-async def test_an_entry_that_cannot_be_written_harms_nobody(bench: Bench, tmp_path: Path) -> None:
+async def test_an_entry_that_cannot_be_written_harms_nobody(
+    fixture: HandlerFixture, tmp_path: Path
+) -> None:
     """The segment is stored and said; the next job pays."""
 
     class Full(FolderStore):
@@ -273,10 +285,10 @@ async def test_an_entry_that_cannot_be_written_harms_nobody(bench: Bench, tmp_pa
                 raise StoreUnavailableError("no room")
             await super().put(key, data, content_type=content_type)
 
-    bench.store = Full(tmp_path)
-    bench.work = bench.process()
+    fixture.store = Full(tmp_path)
+    fixture.work = fixture.process()
 
-    said = await _scenes(bench, a_scene(0), a_scene(0, job_id="job-2"))
+    said = await _scenes(fixture, a_scene(0), a_scene(0, job_id="job-2"))
 
     assert [s.origin for s in said] == [Origin.FRESH] * 2
 
@@ -285,9 +297,9 @@ def _other_clip() -> bytes:
     return clip_of(CompositionRequest(prompt="", duration_s=9, window=None, seed=1))
 
 
-async def _scenes(bench: Bench, *scenes: object) -> list[SegmentGenerated]:
+async def _scenes(fixture: HandlerFixture, *scenes: object) -> list[SegmentGenerated]:
     """What is said of these scenes."""
-    before = len(bench.segments())
+    before = len(fixture.segments())
     for scene in scenes:
-        await bench.ask(scene)  # type: ignore[arg-type]  # builders make requests
-    return bench.segments()[before:]
+        await fixture.handle(scene)  # type: ignore[arg-type]  # builders make requests
+    return fixture.segments()[before:]

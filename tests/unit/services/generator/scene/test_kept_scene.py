@@ -10,38 +10,38 @@ from shared.contract.ids import scene_seed
 from shared.contract.params import Kept
 from shared.storage.keys import clip_key
 from tests.support.event_builders import a_scene
-from tests.unit.services.generator.scene.handler_fixture import Bench
+from tests.unit.services.generator.scene.handler_fixture import HandlerFixture
 
 OF_RUN_1 = Kept(run=1)
 BRIDGED = Kept(run=1, bridged=True)
 
 
 @pytest.fixture
-async def bench(tmp_path: Path) -> Bench:
+async def fixture(tmp_path: Path) -> HandlerFixture:
     """A generator whose first run of three scenes is done."""
-    bench = Bench(tmp_path, scene_cache="all")
+    fixture = HandlerFixture(tmp_path, scene_cache="all")
     for index in range(3):
-        await bench.ask(a_scene(index, count=3, description=f"scene {index}"))
-    return bench
+        await fixture.handle(a_scene(index, count=3, description=f"scene {index}"))
+    return fixture
 
 
-async def redriven(bench: Bench, run: int, *kept: Kept | None) -> list[SegmentGenerated]:
+async def redriven(fixture: HandlerFixture, run: int, *kept: Kept | None) -> list[SegmentGenerated]:
     """The segments of a run that keeps what is named."""
-    bench.said.clear()
+    fixture.published.clear()
     for index, one in enumerate(kept):
         scene = a_scene(index, count=3, run=run, description=f"scene {index}", kept=one)
-        await bench.ask(scene.model_copy(update={"anew": one is None}))
-    return bench.segments()
+        await fixture.handle(scene.model_copy(update={"anew": one is None}))
+    return fixture.segments()
 
 
-async def test_one_scene_is_made_anew_and_its_neighbours_are_kept(bench: Bench) -> None:
+async def test_one_scene_is_made_anew_and_its_neighbours_are_kept(fixture: HandlerFixture) -> None:
     """One charge, another seed though the cache knows the question; copies, at no cost."""
-    before = bench.segments()
+    before = fixture.segments()
 
-    first, second, third = await redriven(bench, 2, OF_RUN_1, None, BRIDGED)
+    first, second, third = await redriven(fixture, 2, OF_RUN_1, None, BRIDGED)
 
-    assert len(bench.provider.charged) == 4
-    asked = bench.provider.charged[3]
+    assert len(fixture.provider.charged) == 4
+    asked = fixture.provider.charged[3]
     assert asked.seed == scene_seed("job-1", 2, 1, 1) != before[1].seed
     assert asked.window is not None
     assert asked.window.clip_key == first.object_key == clip_key("job-1", 2, 0, 0)
@@ -50,7 +50,7 @@ async def test_one_scene_is_made_anew_and_its_neighbours_are_kept(bench: Bench) 
     for old, new in ((before[0], first), (before[2], third)):
         assert old.object_key is not None
         assert new.object_key is not None
-        assert await bench.store.get(new.object_key) == await bench.store.get(old.object_key)
+        assert await fixture.store.get(new.object_key) == await fixture.store.get(old.object_key)
         assert (new.origin, new.sha256, new.join_samples) == (
             old.origin,
             old.sha256,
@@ -61,36 +61,38 @@ async def test_one_scene_is_made_anew_and_its_neighbours_are_kept(bench: Bench) 
     assert third.warnings == ("kept from run 1, bridged: the music before it was made anew",)
 
 
-async def test_what_was_bridged_once_stays_bridged(bench: Bench) -> None:
+async def test_what_was_bridged_once_stays_bridged(fixture: HandlerFixture) -> None:
     """Its window repeats music of the first run, whatever is kept since."""
-    await redriven(bench, 2, OF_RUN_1, None, BRIDGED)
+    await redriven(fixture, 2, OF_RUN_1, None, BRIDGED)
 
-    *_, third = await redriven(bench, 3, *[Kept(run=2)] * 3)
+    *_, third = await redriven(fixture, 3, *[Kept(run=2)] * 3)
 
     assert third.kept == Kept(run=2, bridged=True)
     assert third.warnings == ("kept from run 2, bridged: the music before it was made anew",)
 
 
-async def test_what_was_kept_stays_when_the_earlier_run_is_swept(bench: Bench) -> None:
+async def test_what_was_kept_stays_when_the_earlier_run_is_swept(fixture: HandlerFixture) -> None:
     """Copied, never referred to; and said again, never copied twice."""
-    first, *_ = await redriven(bench, 2, OF_RUN_1, OF_RUN_1, OF_RUN_1)
+    first, *_ = await redriven(fixture, 2, OF_RUN_1, OF_RUN_1, OF_RUN_1)
     for index in range(3):
-        await bench.store.delete(clip_key("job-1", 1, index, 1))
+        await fixture.store.delete(clip_key("job-1", 1, index, 1))
 
-    again, *_ = await redriven(bench, 2, OF_RUN_1, OF_RUN_1, OF_RUN_1)
+    again, *_ = await redriven(fixture, 2, OF_RUN_1, OF_RUN_1, OF_RUN_1)
 
     assert again == first
     assert first.object_key is not None
-    assert await bench.store.stat(first.object_key) is not None
-    assert len(bench.provider.charged) == 3
+    assert await fixture.store.stat(first.object_key) is not None
+    assert len(fixture.provider.charged) == 3
 
 
-async def test_a_kept_scene_that_is_gone_ends_the_run_and_is_not_paid_for(bench: Bench) -> None:
+async def test_a_kept_scene_that_is_gone_ends_the_run_and_is_not_paid_for(
+    fixture: HandlerFixture,
+) -> None:
     """Nobody asked for silence there, nor for other music; the way out is said."""
-    await bench.store.delete(clip_key("job-1", 1, 0, 1))
+    await fixture.store.delete(clip_key("job-1", 1, 0, 1))
 
     with pytest.raises(KeptMissingError, match=r"kept from run 1.*redrive --from 0"):
-        await redriven(bench, 2, OF_RUN_1, None, BRIDGED)
+        await redriven(fixture, 2, OF_RUN_1, None, BRIDGED)
 
-    assert bench.segments() == []
-    assert len(bench.provider.charged) == 3
+    assert fixture.segments() == []
+    assert len(fixture.provider.charged) == 3

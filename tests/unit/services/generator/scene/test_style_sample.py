@@ -22,7 +22,7 @@ from shared.storage.keys import style_facts_key, style_key
 from tests.fakes.provider import LedgerProvider
 from tests.support.event_builders import a_scene, a_segment
 from tests.support.style_audio import Continuing, a_song, audio_file, quiet
-from tests.unit.services.generator.scene.handler_fixture import Bench
+from tests.unit.services.generator.scene.handler_fixture import HandlerFixture
 from tests.unit.shared.http.upstream_server import Answer, upstream
 
 SONG = audio_file(a_song(7.4))
@@ -97,43 +97,43 @@ def test_a_scene_is_asked_for_its_own_seconds_and_the_styles() -> None:
     assert plan.window_samples == 5 * SAMPLE_RATE_HZ
 
 
-def a_bench(folder: Path, **settings: Any) -> Bench:
+def handler_fixture(folder: Path, **settings: Any) -> HandlerFixture:
     """A generator that may fetch from this machine."""
-    bench = Bench(folder, **{"style": PRIVATE, **settings})
-    bench.provider = LedgerProvider(clip_of=Continuing(folder=folder, song=a_song(7.4)).clip_of)
-    bench.work = bench.process()
-    return bench
+    fixture = HandlerFixture(folder, **{"style": PRIVATE, **settings})
+    fixture.provider = LedgerProvider(clip_of=Continuing(folder=folder, song=a_song(7.4)).clip_of)
+    fixture.work = fixture.process()
+    return fixture
 
 
-async def _styled(bench: Bench, index: int = 0, *, ref: AudioRef, **params: Any) -> None:
+async def _styled(fixture: HandlerFixture, index: int = 0, *, ref: AudioRef, **params: Any) -> None:
     params = {"style_audio": ref, **params}
-    await bench.ask(a_scene(index, duration_s=1.7, params=AudioParams(**params)))
+    await fixture.handle(a_scene(index, duration_s=1.7, params=AudioParams(**params)))
 
 
-async def in_store(bench: Bench, data: bytes = SONG) -> AudioRef:
+async def in_store(fixture: HandlerFixture, data: bytes = SONG) -> AudioRef:
     """A sample as the api keeps it."""
-    await bench.store.put("uploads/song", data)
+    await fixture.store.put("uploads/song", data)
     return AudioRef(object="uploads/song")
 
 
 async def test_scene_0_continues_the_end_of_the_sample(tmp_path: Path) -> None:
     """Its last five seconds, as a clip of our own; the next scene continues the first."""
-    bench = a_bench(tmp_path)
-    ref = await in_store(bench)
+    fixture = handler_fixture(tmp_path)
+    ref = await in_store(fixture)
     for index in range(2):
-        await _styled(bench, index, ref=ref)
+        await _styled(fixture, index, ref=ref)
 
-    first, second = bench.segments()
+    first, second = fixture.segments()
     assert (first.origin, first.reason) == (Origin.CONTINUED, "continues the style sample")
     assert first.window_samples == 5 * SAMPLE_RATE_HZ
     assert first.join_samples == first.start_samples == 0
     assert first.warnings == ()
     assert (second.origin, second.reason) == (Origin.CONTINUED, None)
-    asked = [(one.duration_s, one.window) for one in bench.provider.charged]
+    asked = [(one.duration_s, one.window) for one in fixture.provider.charged]
     assert asked[0][0] == 2 + 5
     window = asked[0][1]
     assert window is not None
-    clip = await bench.store.get(style_key("job-1", 1))
+    clip = await fixture.store.get(style_key("job-1", 1))
     assert window.clip_key == style_key("job-1", 1)
     assert window.clip_sha256 == hashlib.sha256(clip).hexdigest()
     assert asked[1][1] is not None
@@ -149,25 +149,25 @@ async def test_the_window_is_the_setting_or_what_the_sample_has(
     tmp_path: Path, seconds: float, setting: int, window_s: int
 ) -> None:
     """Whole seconds."""
-    bench = a_bench(tmp_path, style_window_s=setting)
+    fixture = handler_fixture(tmp_path, style_window_s=setting)
     song = a_song(7.4)[:, -round(seconds * 32_000) :]
-    await _styled(bench, ref=await in_store(bench, audio_file(song)))
+    await _styled(fixture, ref=await in_store(fixture, audio_file(song)))
 
-    assert bench.segments()[0].window_samples == window_s * SAMPLE_RATE_HZ
-    assert bench.provider.charged[0].duration_s == 2 + window_s
+    assert fixture.segments()[0].window_samples == window_s * SAMPLE_RATE_HZ
+    assert fixture.provider.charged[0].duration_s == 2 + window_s
 
 
 async def test_the_first_music_continues_the_style_though_silence_came_before(
     tmp_path: Path,
 ) -> None:
     """Scene 0 failed for good: scene 1 is where the music begins."""
-    bench = a_bench(tmp_path)
-    ref = await in_store(bench)
-    bench.provider.reject = {1: ProviderRejectedError("no")}
+    fixture = handler_fixture(tmp_path)
+    ref = await in_store(fixture)
+    fixture.provider.reject = {1: ProviderRejectedError("no")}
     for index in range(3):
-        await _styled(bench, index, ref=ref)
+        await _styled(fixture, index, ref=ref)
 
-    silent, opening, after = bench.segments()
+    silent, opening, after = fixture.segments()
     assert silent.origin is Origin.SILENCE
     assert opening.reason == "continues the style sample"
     assert opening.window_samples == 5 * SAMPLE_RATE_HZ
@@ -177,37 +177,37 @@ async def test_the_first_music_continues_the_style_though_silence_came_before(
 
 async def test_a_style_by_its_address_is_fetched_once_for_a_run(tmp_path: Path) -> None:
     """Whoever makes the scene again plans the same, whatever the address gives by then."""
-    bench = a_bench(tmp_path)
-    bench.provider.reject = {1: ProviderRejectedError("no")}
+    fixture = handler_fixture(tmp_path)
+    fixture.provider.reject = {1: ProviderRejectedError("no")}
     async with upstream() as server:
         server.answers["/song"] = Answer(body=SONG)
         ref = AudioRef(url=f"http://127.0.0.1:{server.port}/song")
-        await _styled(bench, 0, ref=ref)
+        await _styled(fixture, 0, ref=ref)
         server.answers["/song"] = Answer(body=audio_file(a_song(3.0, root_hz=300)))
-        bench.memory.states.clear()
-        bench.work = bench.process()
-        await _styled(bench, 1, ref=ref)
+        fixture.memory.states.clear()
+        fixture.work = fixture.process()
+        await _styled(fixture, 1, ref=ref)
 
         assert len(server.requests) == 1
-    windows = [one.window for one in bench.provider.charged]
+    windows = [one.window for one in fixture.provider.charged]
     assert windows[0] is not None
     assert windows[0] == windows[1]
 
 
 async def test_two_processes_that_read_different_songs_continue_the_same(tmp_path: Path) -> None:
     """The one whose clip was stored first is continued by both."""
-    bench = a_bench(tmp_path)
-    other = a_bench(tmp_path)
+    fixture = handler_fixture(tmp_path)
+    other = handler_fixture(tmp_path)
     ref = await in_store(other, audio_file(a_song(3.9, root_hz=300)))
     await _styled(other, ref=ref)
-    await bench.store.delete(style_facts_key("job-1", 1))  # as if both decided at once
-    await bench.store.delete(other.segments()[0].object_key or "")
-    for found in [o.key async for o in bench.store.list_objects("jobs/") if "scenes" in o.key]:
-        await bench.store.delete(found)
+    await fixture.store.delete(style_facts_key("job-1", 1))  # as if both decided at once
+    await fixture.store.delete(other.segments()[0].object_key or "")
+    for found in [o.key async for o in fixture.store.list_objects("jobs/") if "scenes" in o.key]:
+        await fixture.store.delete(found)
 
-    await _styled(bench, ref=await in_store(bench))
+    await _styled(fixture, ref=await in_store(fixture))
 
-    assert bench.provider.charged[0].window == other.provider.charged[0].window
+    assert fixture.provider.charged[0].window == other.provider.charged[0].window
 
 
 BAD = {
@@ -230,22 +230,22 @@ async def test_a_style_that_cannot_be_used_is_told_and_the_scene_begins_anew(
 ) -> None:
     """Status and log say why; a second look does not ask again."""
     answer, told = BAD[name]
-    bench = a_bench(
+    fixture = handler_fixture(
         tmp_path, style=StyleSettings(allowed_private_hosts="127.0.0.1", bytes_max=1_000_000)
     )
     async with upstream() as server:
         server.answers["/song"] = answer
-        await _styled(bench, ref=AudioRef(url=f"http://127.0.0.1:{server.port}/song"))
+        await _styled(fixture, ref=AudioRef(url=f"http://127.0.0.1:{server.port}/song"))
         asked = len(server.requests)
 
-    (segment,) = bench.segments()
+    (segment,) = fixture.segments()
     assert segment.origin is Origin.FRESH
     assert segment.reason is not None
     assert segment.reason.startswith(FIELD)
     assert told in segment.reason
     assert segment.warnings == (segment.reason,)
-    assert bench.provider.charged[0].window is None
-    assert bench.provider.charged[0].duration_s == 2
+    assert fixture.provider.charged[0].window is None
+    assert fixture.provider.charged[0].duration_s == 2
     assert asked == (3 if name == "away" else 1)
 
 
@@ -261,37 +261,37 @@ async def test_a_run_that_wants_all_or_nothing_ends_before_it_pays(
     tmp_path: Path, params: dict[str, Any], ref: AudioRef
 ) -> None:
     """With a code of its own."""
-    bench = a_bench(tmp_path)
+    fixture = handler_fixture(tmp_path)
 
     for _ in range(2):  # read again, it says the same
         with pytest.raises(JobError, match=FIELD) as caught:
-            await _styled(bench, ref=ref, **params)
+            await _styled(fixture, ref=ref, **params)
         assert caught.value.code == "style_unusable"
-    assert bench.provider.charged == []
-    assert bench.said == []
+    assert fixture.provider.charged == []
+    assert fixture.published == []
 
 
 async def test_a_provider_of_silence_asks_for_no_style(tmp_path: Path) -> None:
     """There is nothing to continue, so nothing is fetched and nothing can go wrong."""
-    bench = a_bench(tmp_path)
-    bench.provider.makes_silence = True
+    fixture = handler_fixture(tmp_path)
+    fixture.provider.makes_silence = True
 
-    await _styled(bench, ref=AudioRef(object="uploads/none"), fail_on_error=True)
+    await _styled(fixture, ref=AudioRef(object="uploads/none"), fail_on_error=True)
 
-    assert bench.segments()[0].warnings == ()
-    assert bench.provider.charged[0].window is None
+    assert fixture.segments()[0].warnings == ()
+    assert fixture.provider.charged[0].window is None
 
 
 async def test_the_same_style_again_is_answered_from_the_cache(tmp_path: Path) -> None:
     """The window's music is part of the question, the run that asks is not."""
-    bench = a_bench(tmp_path, scene_cache="all")
-    ref = await in_store(bench)
+    fixture = handler_fixture(tmp_path, scene_cache="all")
+    ref = await in_store(fixture)
     params = AudioParams(style_audio=ref)
-    await bench.ask(a_scene(0, job_id="one", duration_s=1.7, params=params))
-    await bench.ask(a_scene(0, job_id="two", duration_s=1.7, params=params))
-    await bench.store.put("uploads/song", audio_file(a_song(6.0, root_hz=300)))
-    await bench.ask(a_scene(0, job_id="three", duration_s=1.7, params=params))
+    await fixture.handle(a_scene(0, job_id="one", duration_s=1.7, params=params))
+    await fixture.handle(a_scene(0, job_id="two", duration_s=1.7, params=params))
+    await fixture.store.put("uploads/song", audio_file(a_song(6.0, root_hz=300)))
+    await fixture.handle(a_scene(0, job_id="three", duration_s=1.7, params=params))
 
-    origins = [segment.origin for segment in bench.segments()]
+    origins = [segment.origin for segment in fixture.segments()]
     assert origins == [Origin.CONTINUED, Origin.CACHED, Origin.CONTINUED]
-    assert bench.segments()[1].window_samples == 5 * SAMPLE_RATE_HZ
+    assert fixture.segments()[1].window_samples == 5 * SAMPLE_RATE_HZ

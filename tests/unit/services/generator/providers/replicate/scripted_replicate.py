@@ -53,7 +53,7 @@ def succeeded(**fields: Any) -> httpx.Response:
 
 
 @dataclass
-class Room:
+class ScriptedReplicate:
     """The provider, its clock and store, and what the other side was asked and answers.
 
     `script` maps a place (`create`, `get`, `list`, `cancel`, `account`, `file`, `head`) to its

@@ -27,7 +27,7 @@ from shared.telemetry.log import logger_of
 from tests.fakes.clock import FakeClock
 from tests.unit.services.generator.providers.replicate.scripted_replicate import (
     OUTPUT,
-    Room,
+    ScriptedReplicate,
     a_clip,
     a_prediction,
     succeeded,
@@ -42,21 +42,23 @@ WINDOW = ContinuationWindow(
 CONTINUED = CompositionRequest(prompt="calm", duration_s=2 + 2, window=WINDOW, seed=7)
 
 
-async def _sent(room: Room, request: CompositionRequest = CONTINUED) -> dict[str, object]:
+async def _sent(
+    fixture: ScriptedReplicate, request: CompositionRequest = CONTINUED
+) -> dict[str, object]:
     """The input of the prediction that was asked for."""
-    room.tells("create", httpx.Response(201, json=a_prediction()))
-    await room.provider.submit(request)
-    told: dict[str, object] = room.body["input"]
+    fixture.tells("create", httpx.Response(201, json=a_prediction()))
+    await fixture.provider.submit(request)
+    told: dict[str, object] = fixture.body["input"]
     return told
 
 
 async def test_an_output_that_is_alive_is_used_first(tmp_path: Path) -> None:
     """Asked for before use, which is free."""
-    room = Room(tmp_path, public_base_url=PUBLIC)
-    room.tells("head", httpx.Response(200))
-    await room.store.put(KEY, a_clip(4))
+    fixture = ScriptedReplicate(tmp_path, public_base_url=PUBLIC)
+    fixture.tells("head", httpx.Response(200))
+    await fixture.store.put(KEY, a_clip(4))
 
-    told = await _sent(room)
+    told = await _sent(fixture)
 
     assert (told["input_audio"], told["continuation_start"], told["continuation_end"]) == (
         (OUTPUT, 2, 4)
@@ -80,17 +82,17 @@ async def test_an_output_that_may_be_dead_is_replaced_by_a_sealed_link(
     tmp_path: Path, url: str | None, born_at: float | None, head: httpx.Response | Exception
 ) -> None:
     """To the clip in our own store, which the api opens with the same key."""
-    room = Room(tmp_path, public_base_url=PUBLIC)
-    room.tells("head", head)
-    await room.store.put(KEY, a_clip(4))
+    fixture = ScriptedReplicate(tmp_path, public_base_url=PUBLIC)
+    fixture.tells("head", head)
+    await fixture.store.put(KEY, a_clip(4))
     window = replace(WINDOW, clip_url=url, clip_url_born_at=born_at)
 
     with structlog.testing.capture_logs() as lines:
-        told = await _sent(room, replace(CONTINUED, window=window))
+        told = await _sent(fixture, replace(CONTINUED, window=window))
 
     link = str(told["input_audio"])
     token = link.removeprefix(f"{PUBLIC}/api/v3/audio/segments/")
-    links = SegmentLinks(LinkSettings(keys="k" * 16), clock=room.clock)
+    links = SegmentLinks(LinkSettings(keys="k" * 16), clock=fixture.clock)
     assert links.open(token) == KEY
     assert (told["continuation_start"], told["continuation_end"]) == (2, 4)
     (said,) = [line for line in lines if line["action"] == "continuation.stored"]
@@ -105,11 +107,11 @@ async def test_without_a_public_address_the_window_travels_inside(
     tmp_path: Path, base_url: str | None
 ) -> None:
     """Cut out, coded once more, and long enough to the sample."""
-    room = Room(tmp_path, public_base_url=base_url)
+    fixture = ScriptedReplicate(tmp_path, public_base_url=base_url)
     clip = a_clip(4)
-    await room.store.put(KEY, clip)
+    await fixture.store.put(KEY, clip)
 
-    told = await _sent(room, replace(CONTINUED, window=replace(WINDOW, clip_url=None)))
+    told = await _sent(fixture, replace(CONTINUED, window=replace(WINDOW, clip_url=None)))
 
     url = str(told["input_audio"])
     assert url.startswith("data:audio/mpeg;base64,")
@@ -151,26 +153,26 @@ async def test_that_nobody_can_fetch_from_us_is_found_out_at_start(
 
 async def test_a_long_window_is_coded_more_thriftily(tmp_path: Path) -> None:
     """Twenty seconds still fit into the request."""
-    room = Room(tmp_path)
-    await room.store.put(KEY, a_clip(20))
+    fixture = ScriptedReplicate(tmp_path)
+    await fixture.store.put(KEY, a_clip(20))
     window = replace(WINDOW, clip_url=None, start_s=0, end_s=20)
 
-    told = await _sent(room, replace(CONTINUED, window=window, duration_s=22))
+    told = await _sent(fixture, replace(CONTINUED, window=window, duration_s=22))
 
     assert 150_000 < len(str(told["input_audio"])) <= 256_000
 
 
 async def test_without_any_source_the_clip_begins_anew_and_says_so(tmp_path: Path) -> None:
     """In the log, and in what comes back."""
-    room = Room(tmp_path, public_base_url=PUBLIC)
-    room.tells("head", httpx.Response(404))
+    fixture = ScriptedReplicate(tmp_path, public_base_url=PUBLIC)
+    fixture.tells("head", httpx.Response(404))
     asked = {"prompt": "calm", "duration": 4, "seed": 7}
-    room.tells("get", succeeded(input=asked))
-    room.tells("file", httpx.Response(200, content=a_clip(4)))
+    fixture.tells("get", succeeded(input=asked))
+    fixture.tells("file", httpx.Response(200, content=a_clip(4)))
 
     with structlog.testing.capture_logs() as lines:
-        told = await _sent(room)
-    clip = await room.provider.collect("p1", CONTINUED)
+        told = await _sent(fixture)
+    clip = await fixture.provider.collect("p1", CONTINUED)
 
     assert "input_audio" not in told
     assert told["duration"] == 4
@@ -185,25 +187,25 @@ async def test_whoever_found_it_again_still_knows_that_it_was_not_continued(
     tmp_path: Path,
 ) -> None:
     """The prediction itself says what it was given."""
-    room = Room(tmp_path)
-    room.tells("get", succeeded(input={"prompt": "calm", "duration": 4, "seed": 7}))
-    room.tells("file", httpx.Response(200, content=a_clip(4)))
+    fixture = ScriptedReplicate(tmp_path)
+    fixture.tells("get", succeeded(input={"prompt": "calm", "duration": 4, "seed": 7}))
+    fixture.tells("file", httpx.Response(200, content=a_clip(4)))
 
-    clip = await room.provider.collect("p1", CONTINUED)
+    clip = await fixture.provider.collect("p1", CONTINUED)
 
     assert (clip.continued, clip.warnings) == (False, ("made without continuation",))
 
 
 async def test_a_run_that_must_continue_is_refused_before_it_is_paid(tmp_path: Path) -> None:
     """It asked to stop instead."""
-    room = Room(tmp_path)
+    fixture = ScriptedReplicate(tmp_path)
 
     with pytest.raises(NoSourceError, match="cannot continue"):
-        await room.provider.submit(
+        await fixture.provider.submit(
             replace(CONTINUED, must_continue=True, window=replace(WINDOW, clip_url=None))
         )
 
-    assert not room.at("create")
+    assert not fixture.at("create")
 
 
 @pytest.mark.parametrize(

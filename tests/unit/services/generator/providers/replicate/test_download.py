@@ -12,7 +12,7 @@ from tests.unit.services.generator.providers.replicate.scripted_replicate import
     FRESH,
     KEY,
     OUTPUT,
-    Room,
+    ScriptedReplicate,
     a_clip,
     succeeded,
 )
@@ -22,12 +22,12 @@ INSIDE = "data:audio/mpeg;base64," + base64.b64encode(CLIP).decode()
 
 
 @pytest.fixture
-async def room(tmp_path: Path) -> Room:
+async def fixture(tmp_path: Path) -> ScriptedReplicate:
     """A prediction that is done."""
-    room = Room(tmp_path, settings={"download_bytes_max": 200_000})
-    room.tells("get", succeeded())
-    room.tells("file", httpx.Response(200, content=CLIP, headers={"Content-Type": "audio/mpeg"}))
-    return room
+    fixture = ScriptedReplicate(tmp_path, settings={"download_bytes_max": 200_000})
+    fixture.tells("get", succeeded())
+    fixture.tells("file", httpx.Response(200, content=CLIP, headers={"Content-Type": "audio/mpeg"}))
+    return fixture
 
 
 @pytest.mark.parametrize(
@@ -35,11 +35,13 @@ async def room(tmp_path: Path) -> Room:
     [OUTPUT, [OUTPUT], [OUTPUT, "https://x.replicate.delivery/other"], {"audio": OUTPUT}, INSIDE],
     ids=["text", "list", "longer list", "object", "data URL"],
 )
-async def test_every_known_form_of_an_output_is_the_clip(room: Room, output: Any) -> None:
+async def test_every_known_form_of_an_output_is_the_clip(
+    fixture: ScriptedReplicate, output: Any
+) -> None:
     """A text, a list, an object, or the sound itself."""
-    room.tells("get", succeeded(output=output))
+    fixture.tells("get", succeeded(output=output))
 
-    clip = await room.provider.collect("p1", FRESH)
+    clip = await fixture.provider.collect("p1", FRESH)
 
     assert (clip.data, clip.content_type) == (CLIP, "audio/mpeg")
 
@@ -56,43 +58,49 @@ async def test_every_known_form_of_an_output_is_the_clip(room: Room, output: Any
         {"output": "file:///etc/passwd"},
     ],
 )
-async def test_what_is_no_output_is_named_as_such(room: Room, fields: dict[str, Any]) -> None:
+async def test_what_is_no_output_is_named_as_such(
+    fixture: ScriptedReplicate, fields: dict[str, Any]
+) -> None:
     """In the contract's words."""
-    room.tells("get", succeeded(**fields))
+    fixture.tells("get", succeeded(**fields))
 
     with pytest.raises(ProviderRejectedError, match="Invalid audio output format"):
-        await room.provider.collect("p1", FRESH)
+        await fixture.provider.collect("p1", FRESH)
 
-    assert not room.at("file")
+    assert not fixture.at("file")
 
 
-async def test_an_output_that_comes_a_moment_after_its_success_is_waited_for(room: Room) -> None:
+async def test_an_output_that_comes_a_moment_after_its_success_is_waited_for(
+    fixture: ScriptedReplicate,
+) -> None:
     """A look that shows none yet is not the last."""
-    room.tells("get", succeeded(output=None), succeeded())
+    fixture.tells("get", succeeded(output=None), succeeded())
 
-    assert (await room.provider.collect("p1", FRESH)).data == CLIP
+    assert (await fixture.provider.collect("p1", FRESH)).data == CLIP
 
 
-async def test_what_the_provider_says_of_the_clip_is_kept(room: Room) -> None:
+async def test_what_the_provider_says_of_the_clip_is_kept(fixture: ScriptedReplicate) -> None:
     """Seconds of work, their price, where it lies and since when."""
-    room.tells(
+    fixture.tells(
         "get",
         succeeded(metrics={"predict_time": 20.0}, completed_at="2026-01-01T00:00:30.5Z"),
     )
 
-    clip = await room.provider.collect("p1", FRESH)
+    clip = await fixture.provider.collect("p1", FRESH)
 
     assert (clip.generation_s, clip.cost_usd, clip.output_url) == (20.0, 0.028, OUTPUT)
     assert clip.output_url_born_at == 1_767_225_630.5
     assert (clip.continued, clip.warnings) == (True, ())
 
 
-async def test_seconds_that_were_not_counted_are_those_between_start_and_end(room: Room) -> None:
+async def test_seconds_that_were_not_counted_are_those_between_start_and_end(
+    fixture: ScriptedReplicate,
+) -> None:
     """Some answers lack the metrics."""
     times = {"started_at": "2026-01-01T00:00:10Z", "completed_at": "2026-01-01T00:00:15Z"}
-    room.tells("get", succeeded(metrics=None, **times))
+    fixture.tells("get", succeeded(metrics=None, **times))
 
-    assert (await room.provider.collect("p1", FRESH)).generation_s == 5.0
+    assert (await fixture.provider.collect("p1", FRESH)).generation_s == 5.0
 
 
 @pytest.mark.parametrize(
@@ -106,14 +114,14 @@ async def test_seconds_that_were_not_counted_are_those_between_start_and_end(roo
     ],
 )
 async def test_a_download_that_failed_is_made_again(
-    room: Room, first: httpx.Response | Exception
+    fixture: ScriptedReplicate, first: httpx.Response | Exception
 ) -> None:
     """It is free; the prediction was not."""
-    room.tells("file", first, httpx.Response(200, content=CLIP))
+    fixture.tells("file", first, httpx.Response(200, content=CLIP))
 
-    assert (await room.provider.collect("p1", FRESH)).data == CLIP
+    assert (await fixture.provider.collect("p1", FRESH)).data == CLIP
 
-    assert len(room.at("file")) == 2
+    assert len(fixture.at("file")) == 2
 
 
 @pytest.mark.parametrize(
@@ -126,15 +134,15 @@ async def test_a_download_that_failed_is_made_again(
     ids=["gone", "down", "too large"],
 )
 async def test_a_download_that_never_works_is_given_up_by_its_kind(
-    room: Room, answer: httpx.Response, error: type[Exception]
+    fixture: ScriptedReplicate, answer: httpx.Response, error: type[Exception]
 ) -> None:
     """What is gone is made again; what may still be there is fetched later."""
-    room.tells("file", answer)
+    fixture.tells("file", answer)
 
     with pytest.raises(error):
-        await room.provider.collect("p1", FRESH)
+        await fixture.provider.collect("p1", FRESH)
 
-    assert len(room.at("file")) == 5
+    assert len(fixture.at("file")) == 5
 
 
 @pytest.mark.parametrize(
@@ -151,13 +159,13 @@ async def test_a_download_that_never_works_is_given_up_by_its_kind(
     ],
 )
 async def test_the_key_goes_to_replicates_hosts_alone(
-    room: Room, url: str, *, is_told: bool
+    fixture: ScriptedReplicate, url: str, *, is_told: bool
 ) -> None:
     """An output that lies elsewhere is fetched like anything else, and not offered again."""
-    room.tells("get", succeeded(output=url))
+    fixture.tells("get", succeeded(output=url))
 
-    clip = await room.provider.collect("p1", FRESH)
+    clip = await fixture.provider.collect("p1", FRESH)
 
-    (request,) = room.at("file")
+    (request,) = fixture.at("file")
     assert (request.headers.get("authorization") == f"Bearer {KEY}") is is_told
     assert (clip.output_url == url) is is_told

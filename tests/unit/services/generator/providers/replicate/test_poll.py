@@ -12,7 +12,7 @@ from shared.errors import ProviderBusyError, ProviderPausedError, ProviderReject
 from tests.fakes.clock import FakeClock
 from tests.unit.services.generator.providers.replicate.scripted_replicate import (
     FRESH,
-    Room,
+    ScriptedReplicate,
     a_clip,
     a_prediction,
     succeeded,
@@ -22,55 +22,55 @@ RUNNING = httpx.Response(200, json=a_prediction(status="processing"))
 
 
 @pytest.fixture
-async def room(tmp_path: Path) -> Room:
+async def fixture(tmp_path: Path) -> ScriptedReplicate:
     """Prediction "p1" has just been submitted."""
-    room = Room(tmp_path)
-    room.tells("create", httpx.Response(201, json=a_prediction()))
-    room.tells("file", httpx.Response(200, content=a_clip()))
-    room.tells("cancel", httpx.Response(200, json=a_prediction(status="canceled")))
-    await room.provider.submit(FRESH)
-    room.clock.slept.clear()
-    return room
+    fixture = ScriptedReplicate(tmp_path)
+    fixture.tells("create", httpx.Response(201, json=a_prediction()))
+    fixture.tells("file", httpx.Response(200, content=a_clip()))
+    fixture.tells("cancel", httpx.Response(200, json=a_prediction(status="canceled")))
+    await fixture.provider.submit(FRESH)
+    fixture.clock.slept.clear()
+    return fixture
 
 
-async def test_looks_come_after_1_2_4_8_and_then_every_10_s(room: Room) -> None:
+async def test_looks_come_after_1_2_4_8_and_then_every_10_s(fixture: ScriptedReplicate) -> None:
     """The waits before each look at a prediction that was just made."""
-    room.tells("get", *[RUNNING] * 6, succeeded())
+    fixture.tells("get", *[RUNNING] * 6, succeeded())
 
-    await room.provider.collect("p1", FRESH)
+    await fixture.provider.collect("p1", FRESH)
 
-    assert room.clock.slept == [1, 2, 4, 8, 10, 10, 10]
+    assert fixture.clock.slept == [1, 2, 4, 8, 10, 10, 10]
 
 
-async def test_what_was_found_again_is_looked_at_at_once(room: Room) -> None:
+async def test_what_was_found_again_is_looked_at_at_once(fixture: ScriptedReplicate) -> None:
     """It may have ended while nobody looked."""
-    room.tells("get", succeeded())
-    await room.provider.collect("p1", FRESH)
-    room.clock.slept.clear()
+    fixture.tells("get", succeeded())
+    await fixture.provider.collect("p1", FRESH)
+    fixture.clock.slept.clear()
 
-    await room.provider.collect("p1", FRESH)
+    await fixture.provider.collect("p1", FRESH)
 
-    assert not room.clock.slept
+    assert not fixture.clock.slept
 
 
-async def test_after_sixty_looks_the_prediction_is_cancelled(room: Room) -> None:
+async def test_after_sixty_looks_the_prediction_is_cancelled(fixture: ScriptedReplicate) -> None:
     """At most ten minutes, in the contract's words; another try may succeed."""
-    room.tells("get", RUNNING)
+    fixture.tells("get", RUNNING)
 
     with pytest.raises(PredictionEndedError, match=r"^Audio generation timed out") as caught:
-        await room.provider.collect("p1", FRESH)
+        await fixture.provider.collect("p1", FRESH)
 
     assert caught.value.retryable
-    assert len(room.at("get")) == 60 + 1
-    assert len(room.at("cancel")) == 1
-    assert room.clock.elapsed_s <= 600
+    assert len(fixture.at("get")) == 60 + 1
+    assert len(fixture.at("cancel")) == 1
+    assert fixture.clock.elapsed_s <= 600
 
 
-async def test_what_was_done_in_the_last_moment_is_taken(room: Room) -> None:
+async def test_what_was_done_in_the_last_moment_is_taken(fixture: ScriptedReplicate) -> None:
     """It was paid for, and cancelling came too late."""
-    room.tells("get", *[RUNNING] * 60, succeeded())
+    fixture.tells("get", *[RUNNING] * 60, succeeded())
 
-    clip = await room.provider.collect("p1", FRESH)
+    clip = await fixture.provider.collect("p1", FRESH)
 
     assert clip.data == a_clip()
 
@@ -88,46 +88,50 @@ async def test_what_was_done_in_the_last_moment_is_taken(room: Room) -> None:
     ],
 )
 async def test_a_failed_look_is_not_a_failed_scene(
-    room: Room, answer: httpx.Response | Exception
+    fixture: ScriptedReplicate, answer: httpx.Response | Exception
 ) -> None:
     """The next one may tell."""
-    room.tells("get", answer, answer, succeeded())
+    fixture.tells("get", answer, answer, succeeded())
 
-    clip = await room.provider.collect("p1", FRESH)
+    clip = await fixture.provider.collect("p1", FRESH)
 
     assert clip.data == a_clip()
-    assert not room.at("cancel")
+    assert not fixture.at("cancel")
 
 
-async def test_a_provider_that_is_silent_to_the_end_keeps_the_prediction(room: Room) -> None:
+async def test_a_provider_that_is_silent_to_the_end_keeps_the_prediction(
+    fixture: ScriptedReplicate,
+) -> None:
     """It may be done: it is looked at again, not cancelled and not paid for again."""
-    room.tells("get", RUNNING, httpx.Response(503))
+    fixture.tells("get", RUNNING, httpx.Response(503))
 
     with pytest.raises(ProviderBusyError):
-        await room.provider.collect("p1", FRESH)
+        await fixture.provider.collect("p1", FRESH)
 
-    assert not room.at("cancel")
+    assert not fixture.at("cancel")
 
 
-async def test_a_revoked_key_ends_the_wait_by_name(room: Room) -> None:
+async def test_a_revoked_key_ends_the_wait_by_name(fixture: ScriptedReplicate) -> None:
     """There is no use in looking on."""
-    room.tells("get", httpx.Response(401))
+    fixture.tells("get", httpx.Response(401))
 
     with pytest.raises(ProviderPausedError, match="No Replicate API key configured"):
-        await room.provider.collect("p1", FRESH)
+        await fixture.provider.collect("p1", FRESH)
 
-    assert len(room.at("get")) == 1
+    assert len(fixture.at("get")) == 1
 
 
-async def test_a_prediction_nobody_knows_is_given_up_after_five_looks(room: Room) -> None:
+async def test_a_prediction_nobody_knows_is_given_up_after_five_looks(
+    fixture: ScriptedReplicate,
+) -> None:
     """One look that knows nothing may be a lagging copy; five are not."""
-    room.tells("get", httpx.Response(404))
+    fixture.tells("get", httpx.Response(404))
 
     with pytest.raises(ProviderRejectedError, match="knows no prediction p1") as caught:
-        await room.provider.collect("p1", FRESH)
+        await fixture.provider.collect("p1", FRESH)
 
     assert caught.value.retryable
-    assert len(room.at("get")) == 5
+    assert len(fixture.at("get")) == 5
 
 
 @pytest.mark.parametrize(
@@ -155,13 +159,15 @@ async def test_a_prediction_nobody_knows_is_given_up_after_five_looks(room: Room
     ],
 )
 async def test_every_bad_end_is_told_apart(
-    room: Room, told: dict[str, object], reason: str, *, retryable: bool
+    fixture: ScriptedReplicate, told: dict[str, object], reason: str, *, retryable: bool
 ) -> None:
     """The provider's own troubles pass; what the model says of the request does not."""
-    room.tells("get", httpx.Response(200, json=a_prediction(metrics={"predict_time": 10}, **told)))
+    fixture.tells(
+        "get", httpx.Response(200, json=a_prediction(metrics={"predict_time": 10}, **told))
+    )
 
     with pytest.raises(PredictionEndedError) as caught:
-        await room.provider.collect("p1", FRESH)
+        await fixture.provider.collect("p1", FRESH)
 
     assert reason in caught.value.reason
     assert caught.value.retryable is retryable
@@ -184,44 +190,44 @@ class Patient(FakeClock):
 async def test_a_nudge_looks_at_once(tmp_path: Path) -> None:
     """A webhook came: the wait is over, and the prediction is read before it is believed."""
     patient = Patient()
-    room = Room(tmp_path, clock=patient)
-    room.tells("create", httpx.Response(201, json=a_prediction()))
-    room.tells("file", httpx.Response(200, content=a_clip()))
-    room.tells("get", RUNNING, succeeded())
-    await room.provider.submit(FRESH)
-    waiting = asyncio.create_task(room.provider.collect("p1", FRESH))
+    fixture = ScriptedReplicate(tmp_path, clock=patient)
+    fixture.tells("create", httpx.Response(201, json=a_prediction()))
+    fixture.tells("file", httpx.Response(200, content=a_clip()))
+    fixture.tells("get", RUNNING, succeeded())
+    await fixture.provider.submit(FRESH)
+    waiting = asyncio.create_task(fixture.provider.collect("p1", FRESH))
     async with asyncio.timeout(10):
         waits = [await patient.waits.get()]
-        room.provider.nudge("p1")  # too early, or forged: it still runs
+        fixture.provider.nudge("p1")  # too early, or forged: it still runs
         waits.append(await patient.waits.get())
-        room.provider.nudge("somebody else's")
-        room.provider.nudge("p1")
-        room.provider.nudge("p1")
+        fixture.provider.nudge("somebody else's")
+        fixture.provider.nudge("p1")
+        fixture.provider.nudge("p1")
         clip = await waiting
 
     assert clip.data == a_clip()
-    assert len(room.at("get")) == 2
+    assert len(fixture.at("get")) == 2
     assert waits == [1, 1]  # a nudged look does not make the next wait longer
 
 
 async def test_who_stops_waiting_gives_its_place_at_the_provider_back(tmp_path: Path) -> None:
     """A lane that moved to another process: the prediction counts there, and here no more."""
-    room = Room(tmp_path, settings={"in_flight_max": 1})
-    room.tells("create", httpx.Response(201, json=a_prediction()))
+    fixture = ScriptedReplicate(tmp_path, settings={"in_flight_max": 1})
+    fixture.tells("create", httpx.Response(201, json=a_prediction()))
     looked = asyncio.Event()
 
     def running(_request: httpx.Request) -> httpx.Response:
         looked.set()
         return RUNNING
 
-    room.tells("get", running)
-    prediction = await room.provider.submit(FRESH)
-    waiting = asyncio.create_task(room.provider.collect(prediction, FRESH))
+    fixture.tells("get", running)
+    prediction = await fixture.provider.submit(FRESH)
+    waiting = asyncio.create_task(fixture.provider.collect(prediction, FRESH))
     await looked.wait()
     with pytest.raises(ProviderBusyError):
-        await room.provider.ready(within_s=0.5)
+        await fixture.provider.ready(within_s=0.5)
 
     waiting.cancel()
     await asyncio.wait([waiting])
 
-    await room.provider.ready(within_s=0.5)
+    await fixture.provider.ready(within_s=0.5)

@@ -18,7 +18,7 @@ from services.generator.providers import CompositionRequest, ContinuationWindow
 from shared.errors import ProviderRejectedError
 from shared.media.samples import SAMPLE_RATE_HZ
 from tests import recorded
-from tests.unit.services.generator.providers.replicate.scripted_replicate import Room
+from tests.unit.services.generator.providers.replicate.scripted_replicate import ScriptedReplicate
 
 FOLDER = Path(recorded.__file__).parent
 ANSWERS: dict[str, dict[str, Any]] = json.loads((FOLDER / "predictions.json").read_text())
@@ -41,18 +41,18 @@ WANTED = {
 
 async def understood(folder: Path, *, form: str, clip: str) -> tuple[int, Recognised]:
     """What the generator makes of a clip that comes in this form."""
-    room, answer = Room(folder), dict(ANSWERS[form])
+    fixture, answer = ScriptedReplicate(folder), dict(ANSWERS[form])
     data = (FOLDER / f"{clip}.mp3").read_bytes()
     if form == "data_url":
         head, _, _ = answer["output"].partition(",")
         answer["output"] = f"{head},{base64.b64encode(data).decode()}"
-    room.tells("get", httpx.Response(200, json=answer))
-    room.tells("file", httpx.Response(200, content=data, headers={"Content-Type": "audio/mpeg"}))
-    await room.store.put(SOURCE, (FOLDER / "source.mp3").read_bytes())
-    got = await room.provider.collect(answer["id"], REQUEST)
+    fixture.tells("get", httpx.Response(200, json=answer))
+    fixture.tells("file", httpx.Response(200, content=data, headers={"Content-Type": "audio/mpeg"}))
+    await fixture.store.put(SOURCE, (FOLDER / "source.mp3").read_bytes())
+    got = await fixture.provider.collect(answer["id"], REQUEST)
     assert got.data == data
     asked = AskedFor(request=REQUEST, so_far_samples=2 * RATE, needed_samples=RATE)
-    return await Inspection(store=room.store).passed(got, asked, musical=True)
+    return await Inspection(store=fixture.store).passed(got, asked, musical=True)
 
 
 @pytest.mark.parametrize("form", ["string", "list", "data_url"])

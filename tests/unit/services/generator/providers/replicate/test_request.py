@@ -13,7 +13,7 @@ from shared.errors import ProviderRejectedError
 from tests.unit.services.generator.providers.replicate.scripted_replicate import (
     FRESH,
     KEY,
-    Room,
+    ScriptedReplicate,
     a_clip,
     a_prediction,
 )
@@ -24,12 +24,12 @@ CONTINUED = CompositionRequest(prompt="calm", duration_s=4, window=WINDOW, seed=
 
 async def test_a_first_scene_is_asked_for_in_exactly_these_words(tmp_path: Path) -> None:
     """Nothing more: the API refuses what it does not know."""
-    room = Room(tmp_path)
-    room.tells("create", httpx.Response(201, json=a_prediction()))
+    fixture = ScriptedReplicate(tmp_path)
+    fixture.tells("create", httpx.Response(201, json=a_prediction()))
 
-    await room.provider.submit(FRESH)
+    await fixture.provider.submit(FRESH)
 
-    assert room.body == {
+    assert fixture.body == {
         "version": MUSICGEN,
         "input": {
             "prompt": "calm",
@@ -40,7 +40,7 @@ async def test_a_first_scene_is_asked_for_in_exactly_these_words(tmp_path: Path)
             "seed": 7,
         },
     }
-    (request,) = room.asked
+    (request,) = fixture.asked
     assert request.headers["authorization"] == f"Bearer {KEY}"
     assert request.headers["cancel-after"] == "630s"
     assert "prefer" not in request.headers
@@ -48,19 +48,21 @@ async def test_a_first_scene_is_asked_for_in_exactly_these_words(tmp_path: Path)
 
 async def test_a_continuation_names_its_window_in_whole_seconds(tmp_path: Path) -> None:
     """With a public address, and with the webhook that it makes possible."""
-    room = Room(tmp_path, public_base_url="https://segue.example.com/")
-    room.tells("create", httpx.Response(201, json=a_prediction()))
-    await room.store.put(WINDOW.clip_key, a_clip(2))
+    fixture = ScriptedReplicate(tmp_path, public_base_url="https://segue.example.com/")
+    fixture.tells("create", httpx.Response(201, json=a_prediction()))
+    await fixture.store.put(WINDOW.clip_key, a_clip(2))
 
-    await room.provider.submit(CONTINUED)
+    await fixture.provider.submit(CONTINUED)
 
-    told = room.body["input"]
+    told = fixture.body["input"]
     assert told["continuation"] is True
     assert (told["continuation_start"], told["continuation_end"], told["duration"]) == (1, 2, 4)
     assert {type(told[f"continuation_{end}"]) for end in ("start", "end")} == {int}
     assert told["input_audio"].startswith("https://segue.example.com/api/v3/audio/segments/")
-    assert room.body["webhook"].startswith("https://segue.example.com/api/v3/webhooks/replicate/")
-    assert room.body["webhook_events_filter"] == ["completed"]
+    assert fixture.body["webhook"].startswith(
+        "https://segue.example.com/api/v3/webhooks/replicate/"
+    )
+    assert fixture.body["webhook_events_filter"] == ["completed"]
 
 
 @pytest.mark.parametrize(
@@ -91,22 +93,22 @@ def test_what_the_model_would_choke_on_is_never_sent(
 
 async def test_a_window_past_the_end_of_the_measured_clip_is_never_sent(tmp_path: Path) -> None:
     """The model would silently shorten it."""
-    room = Room(tmp_path)
-    await room.store.put(WINDOW.clip_key, a_clip(1))
+    fixture = ScriptedReplicate(tmp_path)
+    await fixture.store.put(WINDOW.clip_key, a_clip(1))
 
     with pytest.raises(ProviderRejectedError, match=r"lasts 1.00 s, its window would end at 2 s"):
-        await room.provider.submit(CONTINUED)
+        await fixture.provider.submit(CONTINUED)
 
-    assert not room.asked
+    assert not fixture.asked
 
 
 async def test_a_scene_longer_than_the_models_window_is_one_prediction(tmp_path: Path) -> None:
     """The model slides its own window beyond thirty seconds."""
-    room = Room(tmp_path)
-    room.tells("create", httpx.Response(201, json=a_prediction()))
+    fixture = ScriptedReplicate(tmp_path)
+    fixture.tells("create", httpx.Response(201, json=a_prediction()))
 
-    await room.provider.submit(
+    await fixture.provider.submit(
         CompositionRequest(prompt="calm", duration_s=95, window=None, seed=7)
     )
 
-    assert room.body["input"]["duration"] == 95
+    assert fixture.body["input"]["duration"] == 95
