@@ -1,11 +1,11 @@
-"""App: the generator's wiring."""
+"""Wires the generator's parts together and runs them until it is stopped."""
 
 import asyncio
 
 from services.generator.faust_app.stream import SceneStream
 from services.generator.provider_factory import build_provider
 from services.generator.providers import MusicProvider
-from services.generator.providers.health import ProviderStanding
+from services.generator.providers.health import ProviderHealth
 from services.generator.scene.handler import build_work
 from services.generator.settings import GeneratorSettings
 from shared.clock import Clock, SystemClock
@@ -30,20 +30,20 @@ async def run(
     clock: Clock | None = None,
     provider: MusicProvider | None = None,
 ) -> None:
-    """Generate until `stop`; the one way up, for `__main__`, the embedded stack and the tests.
+    """Run the generator until `stop`; used by `__main__`, the embedded stack and the tests.
 
-    A `provider` given here is used in place of the one that the settings name.
+    A `provider` passed here replaces the one that the settings name.
 
     Raises:
-        SegueError: it could not start, or had to stop.
+        SegueError: the generator could not start, or failed.
     """
     clock = clock or SystemClock()
     trace.serves("generator", topic_prefix=settings.kafka.topic_prefix)
     log = logger_of("generator")
-    log.info("generator starts", action="service.starting", provider=settings.provider)
+    log.info("generator starting", action="service.starting", provider=settings.provider)
     store = InstrumentedStore(open_store(settings.store), log=log)
     provider = provider or build_provider(settings, store=store, clock=clock, log=log)
-    standing = ProviderStanding(provider)
+    provider_health = ProviderHealth(provider)
     publisher = Publisher(settings.kafka, source="generator", clock=clock)
     stream = _stream(settings, store, provider, publisher, clock=clock, log=log)
     health = Health(
@@ -53,7 +53,10 @@ async def run(
         ready=ready or asyncio.Event(),
         clock=clock,
         log=log,
-        probes=[*server_probes(settings.kafka, store, clock=clock), _probe(standing, clock=clock)],
+        probes=[
+            *server_probes(settings.kafka, store, clock=clock),
+            Probe(name="provider", call=provider_health.check, clock=clock),
+        ],
         figures=stream.figures,
     )
     async with health.serve(settings.health):
@@ -62,18 +65,14 @@ async def run(
             if await health.wait_for("Kafka", lambda: connect_publisher(publisher, settings.kafka)):
                 await stream.serve(stop, ready=health.ready)
         finally:
-            # 1. finish what runs, commit and leave; 2. flush; 3. let go of the rest
-            log.info("generator stops", action="service.stopping")
+            # 1. drain the lanes, commit, leave the group; 2. flush; 3. close the rest
+            log.info("generator stopping", action="service.stopping")
             await stream.stop()
             await publisher.stop()
-            await standing.close()
+            await provider_health.close()
             await provider.close()
             await store.close()
             log.info("generator stopped", action="service.stopped")
-
-
-def _probe(standing: ProviderStanding, *, clock: Clock) -> Probe:
-    return Probe(name="provider", call=standing.ask, clock=clock)
 
 
 def _stream(
@@ -85,7 +84,7 @@ def _stream(
     clock: Clock,
     log: Logger,
 ) -> SceneStream:
-    """The stream with its work attached."""
+    """Return the stream with its handlers attached."""
     stream = SceneStream(settings, clock=clock, log=log)
     work = build_work(
         settings,

@@ -1,60 +1,60 @@
-"""Music providers: one request in, one clip out, paid for once.
+"""Defines the `MusicProvider` port: one request in, one clip out, paid for once.
 
-Adapters: `synth` (offline, repeatable, audible), `silence` (the right length of nothing) and
-`replicate` (MusicGen over HTTP). All pass `tests/contract/test_music_provider.py` and
-keep MusicGen's contract: whole seconds only; `duration_s` counts the window; what comes back
-begins with a re-synthesis of the window at a level of its own; 32 kHz stereo MP3, normalised
-per clip. Whoever joins clips measures; nobody assumes.
+Adapters: `synth` (offline, repeatable, audible), `silence` (silence of the right length) and
+`replicate` (MusicGen over HTTP). All pass `tests/contract/test_music_provider.py` and follow
+MusicGen's contract: whole seconds only; `duration_s` includes the window; the clip begins with a
+re-synthesis of the window at its own level; 32 kHz stereo MP3, normalised per clip. The caller
+measures where the new music begins and never assumes it.
 
-The paid step stands alone: `submit` costs money, everything else is free, so that a claim can
-be made before it and an id written down after it (`services/generator/composition/claims.py`).
+Only `submit` costs money. It is separate from the other steps so that a claim can be created
+before it and an id stored after it (`services/generator/composition/claims.py`).
 """
 
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-WINDOW_S_MAX = 30  #: longer windows MusicGen refuses (its training length)
+WINDOW_S_MAX = 30  #: MusicGen rejects longer windows (its training length)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContinuationWindow:
-    """The stretch of an earlier clip that the new one continues: `[start_s, end_s)` of it."""
+    """The part `[start_s, end_s)` of an earlier clip that the new clip continues."""
 
-    clip_key: str  #: the clip in our store, as the provider sent it
-    clip_url: str | None  #: where the provider may still have it; dies after an hour
+    clip_key: str  #: key of the clip in our store, as the provider sent it
+    clip_url: str | None  #: the provider's own URL of the clip; expires after an hour
     start_s: int  #: whole seconds into the clip
     end_s: int  #: whole seconds; at most the clip's measured length
-    #: since when the provider has it, seconds of Unix time; None: unknown, so ask before use
+    #: when `clip_url` was created, Unix seconds; None: unknown, so check before use
     clip_url_born_at: float | None = None
-    clip_sha256: str | None = None  #: of the clip's bytes; None: not written down
+    clip_sha256: str | None = None  #: hash of the clip's bytes; None: not recorded
 
     @property
     def length_s(self) -> int:
-        """Seconds of old music at the head of what will come back."""
+        """Return the seconds of old music at the head of the clip to come."""
         return self.end_s - self.start_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompositionRequest:
-    """What one clip is asked for. Equal requests may be answered by equal clips."""
+    """A request for one clip. Equal requests may get equal clips."""
 
-    prompt: str  #: text; the audio a clip continues is the window, never "prompt"
-    duration_s: int  #: whole seconds of what comes back, window included
-    window: ContinuationWindow | None  #: None: begin anew
-    seed: int  #: 1 to 2**32 - 1, unique to this try: a lost prediction is found by it
-    #: refuse rather than begin anew where the window's clip cannot be sent
+    prompt: str  #: text; the audio to continue is the window
+    duration_s: int  #: whole seconds of the clip, window included
+    window: ContinuationWindow | None  #: None: nothing is continued
+    seed: int  #: 1 to 2**32 - 1, unique per attempt: identifies a prediction whose id was lost
+    #: reject the request if the window's clip cannot be sent
     must_continue: bool = False
-    job_id: str = ""  #: whose it is, for news of it; says nothing about the music
+    job_id: str = ""  #: for webhooks only; has no influence on the music
 
     def __post_init__(self) -> None:
-        """Refuse what the model would answer with an obscure fault, before it costs anything."""
+        """Reject values for which the model fails after it was paid."""
         window_s = 0
         if self.window is not None:
             window_s = self.window.length_s
             start, end = self.window.start_s, self.window.end_s
             if start < 0 or not 0 < window_s <= WINDOW_S_MAX:
-                raise ValueError(f"window [{start}, {end}) s is empty, long or negative")
+                raise ValueError(f"window [{start}, {end}) s is empty, too long or negative")
         if self.duration_s <= window_s:
             raise ValueError(
                 f"duration {self.duration_s} s leaves nothing after a {window_s} s window"
@@ -63,51 +63,51 @@ class CompositionRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clip:
-    """What a provider sent: the bytes, and what it said of them."""
+    """A clip as the provider returned it, with the provider's metadata."""
 
     data: bytes
     content_type: str
-    output_url: str | None  #: where the provider keeps it for a while; None: nowhere
-    generation_s: float | None  #: seconds of work the provider counted
-    cost_usd: float | None  #: what it charged, as far as known
-    #: since when it lies at `output_url`, seconds of Unix time; None: unknown
+    output_url: str | None  #: the provider's temporary URL of the clip; None: there is none
+    generation_s: float | None  #: compute seconds the provider reported
+    cost_usd: float | None  #: what the provider charged; None: unknown
+    #: when `output_url` was created, Unix seconds; None: unknown
     output_url_born_at: float | None = None
-    #: False: the window could not be sent, so nothing in front is a repeat; `warnings` say why
+    #: False: the window could not be sent, so the clip repeats nothing; see `warnings`
     continued: bool = True
-    warnings: tuple[str, ...] = ()  #: for the status: what was done otherwise than asked
+    warnings: tuple[str, ...] = ()  #: deviations from the request, for the job's status
 
 
 class MusicProvider(Protocol):
-    """Makes music. Safe to call from many lanes at once."""
+    """Composes clips. Safe to call from many lanes at once."""
 
-    name: str  #: as it stands in events and settings
-    model: str | None  #: which model answers, for the record
-    makes_silence: bool  #: its clips are nothing to continue from
+    name: str  #: as in events and settings
+    model: str | None  #: the model's version, as in events
+    makes_silence: bool  #: its clips are silent: they are not continued and need no music check
 
     @property
     def paused(self) -> str | None:
-        """Why everyone is refused until a person acts; None: nobody is, as far as is known."""
+        """Return why the provider rejects all requests (no key, no credit); None if it does not."""
         ...
 
     async def check(self) -> None:
-        """Ask whether a refusal still holds, if there is one and it is time to ask; free.
+        """Check whether a pause is over, if there is one and the check is due; free of charge.
 
         Raises:
-            ProviderPausedError: it does.
-            ProviderBusyError: nobody answered.
+            ProviderPausedError: it is not over.
+            ProviderBusyError: the provider did not answer.
         """
         ...
 
     async def ready(self, *, within_s: float) -> None:
-        """Wait for a turn to submit; free, and before the claim, so that no claim grows old.
+        """Wait for a permit to submit; free of charge. Called before the claim is created.
 
         Raises:
-            ProviderBusyError: no turn came in time, or everyone is refused.
+            ProviderBusyError: no permit in time, or the provider is paused.
         """
         ...
 
     async def submit(self, request: CompositionRequest) -> str:
-        """Start the composition; the id of the prediction. This is what costs.
+        """Start the composition and return the prediction's id. This step costs money.
 
         Raises:
             ProviderBusyError: retryable; nothing was started.
@@ -118,29 +118,29 @@ class MusicProvider(Protocol):
     async def find(
         self, request: CompositionRequest, *, since: datetime | None = None
     ) -> str | None:
-        """The id of a prediction that was submitted for exactly this request; None: there is none.
+        """Return the id of the prediction submitted for this request; None if there is none.
 
-        For the case that the answer to `submit` was lost; `since` is when it was claimed.
+        Used when the response to `submit` was lost; `since` is when the claim was created.
         """
         ...
 
     async def collect(self, prediction_id: str, request: CompositionRequest) -> Clip:
-        """Wait for the prediction and fetch its clip; may be repeated, costs nothing.
+        """Wait for the prediction and return its clip; free of charge, may be repeated.
 
         Raises:
-            ProviderBusyError: retryable; the prediction is still running or still there.
+            ProviderBusyError: retryable; the prediction still runs or its output still exists.
             ProviderRejectedError: the prediction failed, timed out, or its output is gone.
         """
         ...
 
     async def cancel(self, prediction_id: str) -> None:
-        """Stop a running prediction; nothing happens when it ended already."""
+        """Cancel a running prediction; do nothing if it ended already."""
         ...
 
     def nudge(self, prediction_id: str) -> None:
-        """Somebody says that it ended: whoever waits for it looks now. Believed in nothing else."""
+        """Poll the prediction now: a webhook reported its end. The report is not trusted."""
         ...
 
     async def close(self) -> None:
-        """Let go of connections and threads."""
+        """Close connections and threads."""
         ...

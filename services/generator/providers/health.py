@@ -1,8 +1,9 @@
-"""Standing: whether the provider serves us, as `readyz` tells it.
+"""Reports the provider's availability to `readyz`.
 
-While everyone is refused (no key, no credit) the generator is not ready, in the provider's own
-words; its lanes go on asking. A question that takes longer than `readyz` may is not given up: it
-is the one question in half a minute, and its answer counts for everyone.
+While the provider rejects all requests (no key, no credit), the generator is not ready and
+reports the provider's own reason; its lanes keep retrying. A check that takes longer than a probe
+may take is not cancelled: the provider is checked at most every half minute, and the result
+counts for every lane.
 
 I/O: the provider.
 """
@@ -13,35 +14,36 @@ from services.generator.providers import MusicProvider
 from shared.errors import ProviderPausedError
 from shared.telemetry.metrics import PROVIDER_PAUSED
 
-ASK_S = 2.0  # below what a probe may take
+CHECK_TIMEOUT_S = 2.0  # shorter than a probe's timeout
 
 
-class ProviderStanding:
-    """Asks one provider."""
+class ProviderHealth:
+    """Checks one provider."""
 
-    def __init__(self, provider: MusicProvider) -> None:
+    def __init__(self, provider: MusicProvider, *, timeout_s: float = CHECK_TIMEOUT_S) -> None:
         self._provider = provider
-        self._asking: asyncio.Task[None] | None = None
+        self._timeout_s = timeout_s
+        self._check_task: asyncio.Task[None] | None = None
         paused = PROVIDER_PAUSED.labels(provider.name)
         paused.set_function(lambda: provider.paused is not None)
 
-    async def ask(self) -> None:
-        """Return if the provider serves us, as far as is known.
+    async def check(self) -> None:
+        """Return if the provider accepts requests, as far as is known.
 
         Raises:
-            ProviderPausedError: it refuses everyone.
-            ProviderBusyError: it was asked whether it still does, and did not answer.
+            ProviderPausedError: it rejects all requests.
+            ProviderBusyError: it did not answer the check whether it still does.
         """
-        if self._asking is None or self._asking.done():
-            self._asking = asyncio.create_task(self._provider.check())
-        await asyncio.wait({self._asking}, timeout=ASK_S)
-        if self._asking.done():
-            self._asking.result()
+        if self._check_task is None or self._check_task.done():
+            self._check_task = asyncio.create_task(self._provider.check())
+        await asyncio.wait({self._check_task}, timeout=self._timeout_s)
+        if self._check_task.done():
+            self._check_task.result()
         if self._provider.paused is not None:
             raise ProviderPausedError(f"paused: {self._provider.paused}")
 
     async def close(self) -> None:
-        """Give up the question that is under way."""
-        if self._asking is not None:
-            self._asking.cancel()
-            await asyncio.wait({self._asking})
+        """Cancel a check that is in progress."""
+        if self._check_task is not None:
+            self._check_task.cancel()
+            await asyncio.wait({self._check_task})

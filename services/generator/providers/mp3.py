@@ -1,10 +1,10 @@
-"""Clips: sound as the MP3 files that the offline providers send, and the ids they have.
+"""Encodes audio as MP3 files like the model's, and derives prediction ids.
 
-As the model's: 32 kHz stereo at a constant 96 kb/s, with the header that tells a decoder what
-padding to cut, so that a clip of whole seconds decodes to a whole number of samples. A comment
-in the file carries what its maker wants to find again.
+32 kHz stereo at a constant 96 kb/s, with the header from which a decoder knows how much padding
+to cut, so that a clip of whole seconds decodes to a whole number of samples. A comment in the
+file carries the provider's own metadata.
 
-Shapes: float32 `(channels, samples)`. Units: samples at 32 kHz. I/O: memory only, but coding
+Shapes: float32 `(channels, samples)`. Units: samples at 32 kHz. I/O: memory only, but encoding
 blocks: call it in a thread.
 """
 
@@ -23,14 +23,14 @@ from shared.media.samples import Audio
 
 CONTENT_TYPE = "audio/mpeg"
 _BIT_RATE = 96_000
-_FRAME_SAMPLES = 1152  # of MP3 at this rate: the encoder takes no other length but at the end
+_FRAME_SAMPLES = 1152  # of MP3 at this rate; only the last frame may be shorter
 _COMMENT = "comment"
 
 
 def encode(audio: Audio, *, comment: str = "", bit_rate: int = _BIT_RATE) -> bytes:
-    """`audio` as an MP3 file, clamped to full scale; equal sound gives equal bytes."""
+    """Return `audio` as an MP3 file, clamped to full scale; equal audio gives equal bytes."""
     clamped = np.ascontiguousarray(np.clip(audio, -1.0, 1.0))
-    buffer = io.BytesIO()  # can be sought in: the header with the padding is written last
+    buffer = io.BytesIO()  # seekable: the header with the padding is written last
     with av.open(buffer, "w", format="mp3") as container:
         if comment:
             container.metadata[_COMMENT] = comment
@@ -50,7 +50,7 @@ def encode(audio: Audio, *, comment: str = "", bit_rate: int = _BIT_RATE) -> byt
 
 
 def comment_of(data: bytes) -> str:
-    """The comment in an audio file; "" when it has none or cannot be read."""
+    """Return the comment of an audio file; "" if it has none or cannot be read."""
     try:
         with av.open(io.BytesIO(data), "r") as container:
             return str(container.metadata.get(_COMMENT, ""))
@@ -59,9 +59,9 @@ def comment_of(data: bytes) -> str:
 
 
 def recoded(audio: Audio) -> Audio:
-    """`audio` as a model's coder gives it back: the same music, no longer the same samples.
+    """Return `audio` as a model's codec returns it: the same music, other samples.
 
-    A slight tilt of the highs and one pass through the coder; nothing moves in time.
+    A slight tilt of the highs and one pass through the codec; nothing moves in time.
     """
     count = audio.shape[1]
     hz = np.fft.rfftfreq(count, 1 / RATE_HZ)
@@ -71,8 +71,8 @@ def recoded(audio: Audio) -> Audio:
 
 
 def prediction_id(provider: str, request: CompositionRequest) -> str:
-    """An id that only this request has; where else its window may be found plays no part."""
+    """Return an id unique to this request; other URLs of its window do not change it."""
     window = request.window
-    place = [window.clip_key, window.start_s, window.end_s] if window else None
-    fields = json.dumps([request.prompt, request.duration_s, request.seed, place])
+    span = [window.clip_key, window.start_s, window.end_s] if window else None
+    fields = json.dumps([request.prompt, request.duration_s, request.seed, span])
     return f"{provider}-{hashlib.sha256(fields.encode()).hexdigest()[:32]}"

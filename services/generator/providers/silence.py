@@ -1,6 +1,6 @@
-"""Silence: the right length of nothing, for runs without a music provider and for tests.
+"""Returns silence of the requested length, for runs without a music provider and for tests.
 
-I/O: none; coding runs in a thread.
+I/O: none; encoding runs in a thread.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from shared.storage import StandInWarning
 
 
 class SilenceProvider:
-    """A `MusicProvider` whose clips are nothing to listen to, and nothing to continue from."""
+    """A `MusicProvider` whose clips are silent and are not continued."""
 
     name = "silence"
     model: str | None = None
@@ -26,35 +26,37 @@ class SilenceProvider:
 
     @property
     def paused(self) -> str | None:
-        """Nobody is ever refused."""
+        """Return None: this provider is never paused."""
         return None
 
     async def check(self) -> None:
-        """There is nobody to ask."""
+        """Do nothing: there is no remote service."""
 
     async def ready(self, *, within_s: float) -> None:
-        """It is always one's turn."""
+        """Return at once: there is no rate limit."""
 
     async def submit(self, request: CompositionRequest) -> str:
-        """The id that the request's own fields make."""
+        """Return the id derived from the request."""
         return mp3.prediction_id(self.name, request)
 
     async def find(
         self,
         request: CompositionRequest,
         *,
-        since: datetime | None = None,  # noqa: ARG002 - it is computed, not looked up
+        since: datetime | None = None,  # noqa: ARG002 - the id is derived, not searched
     ) -> str | None:
-        """The same id as from `submit`."""
+        """Return the same id as `submit`."""
         return mp3.prediction_id(self.name, request)
 
     async def collect(self, prediction_id: str, request: CompositionRequest) -> Clip:
-        """`duration_s` seconds of silence; what the window sounded like plays no part."""
+        """Return `duration_s` seconds of silence, whatever the window contains."""
         if prediction_id != await self.submit(request):
-            raise ProviderRejectedError(f"prediction {prediction_id} is not of this request")
-        nothing = silence(request.duration_s * RATE_HZ)
+            raise ProviderRejectedError(
+                f"prediction {prediction_id} does not belong to this request"
+            )
+        audio = silence(request.duration_s * RATE_HZ)
         return Clip(
-            data=await asyncio.to_thread(mp3.encode, nothing),
+            data=await asyncio.to_thread(mp3.encode, audio),
             content_type=mp3.CONTENT_TYPE,
             output_url=None,
             generation_s=0.0,
@@ -62,10 +64,10 @@ class SilenceProvider:
         )
 
     async def cancel(self, prediction_id: str) -> None:
-        """Nothing runs that is not being collected."""
+        """Do nothing: a prediction only runs while it is collected."""
 
     def nudge(self, prediction_id: str) -> None:
-        """Nobody waits for news here."""
+        """Do nothing: nothing is polled."""
 
     async def close(self) -> None:
-        """Nothing is held open."""
+        """Do nothing: no resource is held open."""

@@ -1,4 +1,4 @@
-"""Listening: what the synth provider hears in music that is not its own.
+"""Detects the key of music from elsewhere, and how well two signals agree.
 
 Shapes: float32 `(channels, samples)`. Units: samples at 32 kHz. Pure.
 """
@@ -16,12 +16,12 @@ _MINOR = (6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 2.69, 3.34, 3.17
 
 
 def tonic_of(audio: Audio) -> int:
-    """The pitch class of the major key whose tones the music has, relative to a minor one."""
+    """Return the tonic of the best-fitting key; of a minor key, its relative major's."""
     power = np.abs(np.fft.rfft(audio.mean(axis=0, dtype=np.float64))) ** 2
     hz = np.fft.rfftfreq(audio.shape[1], 1 / RATE_HZ)
-    sung = (hz >= _LOWEST_HZ) & (hz <= _HIGHEST_HZ)
-    classes = np.round(69 + 12 * np.log2(hz[sung] / 440)).astype(int) % 12
-    chroma = np.sqrt(np.bincount(classes, weights=power[sung], minlength=12))
+    in_range = (hz >= _LOWEST_HZ) & (hz <= _HIGHEST_HZ)
+    classes = np.round(69 + 12 * np.log2(hz[in_range] / 440)).astype(int) % 12
+    chroma = np.sqrt(np.bincount(classes, weights=power[in_range], minlength=12))
     chroma -= chroma.mean()
 
     def fits(profile: tuple[float, ...], tonic: int) -> float:
@@ -33,12 +33,12 @@ def tonic_of(audio: Audio) -> int:
 
 
 def agreement(one: Audio, other: Audio) -> tuple[float, float]:
-    """Their correlation, and the gain that brings `other` to the level of `one` where they agree.
+    """Return the correlation, and the gain that brings `other` to the level of `one`.
 
-    Two silences agree in nothing: 0.0, at a gain of 1.0.
+    If either is silent: 0.0, at a gain of 1.0.
     """
-    together = float(np.vdot(one.astype(np.float64), other))
-    ours, theirs = (float(np.vdot(a.astype(np.float64), a)) for a in (one, other))
-    if ours <= 0 or theirs <= 0:
+    product = float(np.vdot(one.astype(np.float64), other))
+    one_power, other_power = (float(np.vdot(a.astype(np.float64), a)) for a in (one, other))
+    if one_power <= 0 or other_power <= 0:
         return 0.0, 1.0
-    return together / float(np.sqrt(ours * theirs)), together / theirs
+    return product / float(np.sqrt(one_power * other_power)), product / other_power

@@ -1,8 +1,9 @@
-"""Mixing: notes to sound, and sound to the level the model would send it at.
+"""Renders a piece's notes as audio, and normalises audio to the model's loudness.
 
-Every stretch of a piece is mixed with what rang before it, a room and a soft ceiling, none of
-which looks ahead: the same moment of the same piece has the same samples in every clip, so a
-clip can be continued where its sound stands. Loudness is ITU-R BS.1770, gated, as the model's.
+Every section is mixed with the notes that still ring from before it, a reverb and a soft limiter.
+None of them is anticipatory, so the same moment of the same piece has the same samples in every
+clip, and a clip can be continued from any whole second. Loudness is gated ITU-R BS.1770, as the
+model's.
 
 Shapes: float32 `(channels, samples)`. Units: samples at 32 kHz, timeline in whole seconds. Pure.
 """
@@ -18,51 +19,51 @@ from services.generator.providers.synth.voices import RATE_HZ, RING_S_MAX, rever
 from shared.media.samples import CHANNELS, Audio, silence
 
 LOUDNESS_LUFS = -14.0  # the model's "loudness" normalisation
-QUIET_RMS = 2e-3  # below, the model leaves a clip as it is
+QUIET_RMS = 2e-3  # below it, the model does not normalise
 _ROOM_S = 1.8
 _ROOM_DELAY_S = 0.016
-_PREROLL_S = int(RING_S_MAX) + 2  # what may still ring, and the room with it
+_PREROLL_S = int(RING_S_MAX) + 2  # longest ring of a note, with its reverb
 _CEILING = 0.9
 _LEVEL = np.float32(0.55)
-_AIR = np.float32(6e-4)  # breath of the room, some 50 dB down: nothing stands before dead silence
+_AIR = np.float32(6e-4)  # room noise, some 50 dB down, so that no pause is digital silence
 _BLOCK_S = 0.4  # BS.1770's gating block; a new one begins every quarter of it
 
 
 def render(piece: Piece, *, start_s: int, stop_s: int) -> Audio:
-    """`[start_s, stop_s)` of a piece, before any gain."""
+    """Return `[start_s, stop_s)` of a piece, before any gain."""
     from_s = max(start_s - _PREROLL_S, 0)
     count = (stop_s - from_s) * RATE_HZ
     dry, sent = silence(count), silence(count)
     sounds: dict[tuple[str, int, float], Audio] = {}
     for note in score.notes(piece, start_s=from_s, stop_s=stop_s):
-        what = (note.voice, note.pitch, round(note.length_s, 4))
-        if what not in sounds:
-            sounds[what] = sound(note.voice, note.pitch, note.length_s)
+        key = (note.voice, note.pitch, round(note.length_s, 4))
+        if key not in sounds:
+            sounds[key] = sound(note.voice, note.pitch, note.length_s)
         at = round((note.start_s - from_s) * RATE_HZ)
-        wave = sounds[what][:, : count - at]
+        wave = sounds[key][:, : count - at]
         angle = (note.pan + 1) * np.pi / 4
         sides = np.array([[np.cos(angle)], [np.sin(angle)]], dtype=np.float32)
         placed = wave * (sides * np.float32(note.velocity))
         dry[:, at : at + wave.shape[1]] += placed
         sent[:, at : at + wave.shape[1]] += placed * np.float32(reverb_of(note.voice))
-    mix = _LEVEL * (dry + in_room(sent)) + _air(from_s, stop_s)
+    mix = _LEVEL * (dry + reverberate(sent)) + _air(from_s, stop_s)
     soft = np.tanh(mix / np.float32(_CEILING)) * np.float32(_CEILING)
     return np.ascontiguousarray(soft[:, (start_s - from_s) * RATE_HZ :])
 
 
 def _air(start_s: int, stop_s: int) -> Audio:
-    """Quiet noise that belongs to the timeline: every second of it is always the same."""
+    """Return quiet noise; each second of the timeline always has the same noise."""
     seconds = [
         np.random.default_rng([2, second]).standard_normal((CHANNELS, RATE_HZ), dtype=np.float32)
         for second in range(start_s, stop_s)
     ]
     white = np.concatenate(seconds, axis=1)
-    white[:, 1:] = white[:, 1:] + white[:, :-1]  # its highs would be all that one hears
+    white[:, 1:] = white[:, 1:] + white[:, :-1]  # low-pass: the highs would dominate
     return white * _AIR
 
 
-def in_room(audio: Audio) -> Audio:
-    """What a room answers to `audio`, as long as it."""
+def reverberate(audio: Audio) -> Audio:
+    """Return the reverb of `audio`, of the same length."""
     room = _room()
     size = 1 << (audio.shape[1] + room.shape[1] - 1).bit_length()
     wet = np.fft.irfft(np.fft.rfft(audio, size) * np.fft.rfft(room, size), size)
@@ -71,7 +72,7 @@ def in_room(audio: Audio) -> Audio:
 
 @cache
 def _room() -> Audio:
-    """The impulse response: noise that dies away, its highs first, different on either side."""
+    """Return the impulse response: decaying noise, highs first, different on either side."""
     count = int(_ROOM_S * RATE_HZ)
     at_s = np.arange(count) / RATE_HZ
     white = np.random.default_rng(1).standard_normal((CHANNELS, count))
@@ -88,7 +89,7 @@ def _room() -> Audio:
 
 
 def loudness_lufs(audio: Audio) -> float:
-    """Integrated loudness; minus infinity of silence and of less than one block."""
+    """Return the integrated loudness; minus infinity for silence and less than one block."""
     weighted = np.fft.rfft(audio) * _weighting(audio.shape[1])
     power = np.fft.irfft(weighted, audio.shape[1]).astype(np.float64) ** 2
     hop = int(_BLOCK_S / 4 * RATE_HZ)
@@ -104,11 +105,11 @@ def loudness_lufs(audio: Audio) -> float:
 
 
 def normalising_gain(audio: Audio) -> float:
-    """The one gain that brings a clip to the model's loudness; 1.0 for what is all but silent."""
+    """Return the gain that brings a clip to the model's loudness; 1.0 if nearly silent."""
     if np.sqrt(np.mean(audio**2)) < QUIET_RMS:
         return 1.0
-    found = loudness_lufs(audio)
-    return float(10 ** ((LOUDNESS_LUFS - found) / 20)) if np.isfinite(found) else 1.0
+    lufs = loudness_lufs(audio)
+    return float(10 ** ((LOUDNESS_LUFS - lufs) / 20)) if np.isfinite(lufs) else 1.0
 
 
 def _lufs(power: NDArray[np.float64] | np.float64) -> NDArray[np.float64]:
@@ -116,7 +117,7 @@ def _lufs(power: NDArray[np.float64] | np.float64) -> NDArray[np.float64]:
 
 
 def _weighting(count: int) -> NDArray[np.float64]:
-    """BS.1770's two filters as what they do to each frequency; their phase measures nothing."""
+    """Return the magnitude response of BS.1770's two filters; their phase does not matter."""
     unit = np.exp(-2j * np.pi * np.fft.rfftfreq(count, 1 / RATE_HZ) / 48_000)
     shelf = _response((1.53512485958697, -2.69169618940638, 1.19839281085285),
                       (1.0, -1.69065929318241, 0.73248077421585), unit)  # fmt: skip

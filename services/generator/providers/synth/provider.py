@@ -1,13 +1,13 @@
-"""Synth: music made here, offline and repeatable, in the shape in which the model sends it.
+"""Composes clips offline and repeatably, in the form in which the model returns them.
 
-A clip is one more stretch of a piece. The piece (key, sections, place on its timeline) travels
-as a comment in the clip, so that whoever sends a window of it back hears it go on from there:
-same bars, same chords, and another character from the joint on where the prompt asks for
-another mood. The comment is believed only where the sound agrees with it; after anybody else's
-music a new piece begins, in the key that is heard, while the old music dies away in the room.
+A clip is a section of a piece. The piece (key, sections, position on its timeline) is stored as a
+comment in the clip, so a request with a window of that clip continues the piece: same bars, same
+chords, and another character from the joint on if the prompt asks for another mood. The comment
+is used only if the audio agrees with it; after music from elsewhere a new piece begins in the
+detected key while the old music fades in the reverb.
 
-As the model's, a clip begins with the window, coded once more, and is brought to -14 LUFS as
-a whole, so the window comes back at a level of its own.
+Like the model's, a clip begins with the window, encoded once more, and is normalised to -14 LUFS
+as a whole, so the window returns at another level.
 
 Shapes: float32 `(channels, samples)` at 32 kHz. I/O: the store; the work runs in threads.
 """
@@ -32,21 +32,23 @@ from shared.media.decode import decode
 from shared.media.samples import Audio, rms, silence
 from shared.storage import ObjectStore, StandInWarning
 
-DURATION_S_MAX = 300  # a clip is made in memory whole
+DURATION_S_MAX = 300  # a whole clip is held in memory
 _SIGNATURE = "segue-synth-1 "
-_JOINT_S = 0.04  # window and new music overlap so long before the joint: no click, no dip
-_SHORT_S_MAX = 0.02  # a decoder may miss a frame's rest at the end; more is not the window
-_AGREEMENT_MIN = 0.6  # the piece in the comment is what sounds; coding costs a few hundredths
-_OWN_RMS = 0.13  # about the level of our own mixes, for music from elsewhere
-_THROW = np.float32(0.5)  # of music from elsewhere into the room, to ring past the joint
+_JOINT_S = 0.04  # overlap of window and new music before the joint: no click, no dip
+_SHORT_S_MAX = 0.02  # a decoder may drop the rest of the last frame; more is an error
+_AGREEMENT_MIN = 0.6  # the audio matches the piece in the comment; encoding costs a few hundredths
+_OWN_RMS = 0.13  # about the level of our own mixes; music from elsewhere is scaled to it
+_THROW = np.float32(
+    0.5
+)  # share of music from elsewhere that is sent to the reverb, to ring past the joint
 
 
 class _Comment(BaseModel):
-    """What a clip says of itself."""
+    """The metadata that a clip carries."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    origin_s: Annotated[int, Field(ge=0, le=TIMELINE_S_MAX)]  #: where in the piece it begins
+    origin_s: Annotated[int, Field(ge=0, le=TIMELINE_S_MAX)]  #: where in the piece the clip begins
     piece: Piece
 
 
@@ -67,21 +69,20 @@ class SynthProvider:
 
     @property
     def paused(self) -> str | None:
-        """Nobody is ever refused."""
+        """Return None: this provider is never paused."""
         return None
 
     async def check(self) -> None:
-        """There is nobody to ask."""
+        """Do nothing: there is no remote service."""
 
     async def ready(self, *, within_s: float) -> None:
-        """It is always one's turn."""
+        """Return at once: there is no rate limit."""
 
     async def submit(self, request: CompositionRequest) -> str:
-        """The id that the request's own fields make; nothing runs before it is collected."""
+        """Return the id derived from the request; nothing runs before `collect`."""
         if request.duration_s > DURATION_S_MAX:
             raise ProviderRejectedError(
-                f"a clip of {request.duration_s} s was asked for, at most {DURATION_S_MAX} s"
-                " can be made"
+                f"clip too long: {request.duration_s} s; the maximum is {DURATION_S_MAX} s"
             )
         return mp3.prediction_id(self.name, request)
 
@@ -89,35 +90,37 @@ class SynthProvider:
         self,
         request: CompositionRequest,
         *,
-        since: datetime | None = None,  # noqa: ARG002 - it is computed, not looked up
+        since: datetime | None = None,  # noqa: ARG002 - the id is derived, not searched
     ) -> str | None:
-        """The same id as from `submit`: nothing that was submitted can be lost."""
+        """Return the same id as `submit`: a submitted request cannot be lost."""
         return mp3.prediction_id(self.name, request)
 
     async def collect(self, prediction_id: str, request: CompositionRequest) -> Clip:
-        """Compose the clip."""
+        """Compose and return the clip."""
         if prediction_id != await self.submit(request):
-            raise ProviderRejectedError(f"prediction {prediction_id} is not of this request")
+            raise ProviderRejectedError(
+                f"prediction {prediction_id} does not belong to this request"
+            )
         source = await self._source(request)
         async with self._slots:
-            begun_s = time.perf_counter()
+            started_s = time.perf_counter()
             data = await asyncio.to_thread(compose, request, source)
         return Clip(
             data=data,
             content_type=mp3.CONTENT_TYPE,
             output_url=None,
-            generation_s=time.perf_counter() - begun_s,
+            generation_s=time.perf_counter() - started_s,
             cost_usd=0.0,
         )
 
     async def cancel(self, prediction_id: str) -> None:
-        """Nothing runs that is not being collected."""
+        """Do nothing: a prediction only runs while it is collected."""
 
     def nudge(self, prediction_id: str) -> None:
-        """Nobody waits for news here."""
+        """Do nothing: nothing is polled."""
 
     async def close(self) -> None:
-        """Nothing is held open."""
+        """Do nothing: no resource is held open."""
 
     async def _source(self, request: CompositionRequest) -> bytes | None:
         if request.window is None:
@@ -126,15 +129,15 @@ class SynthProvider:
             return await self._store.get(request.window.clip_key)
         except NotFoundError as error:
             raise ProviderRejectedError(
-                f"there is no clip {request.window.clip_key} to continue from"
+                f"clip to continue not found: {request.window.clip_key}"
             ) from error
 
 
 def compose(request: CompositionRequest, source: bytes | None) -> bytes:
-    """The clip for a request; `source` is the clip that its window lies in.
+    """Return the clip for a request; `source` is the clip that contains its window.
 
     Raises:
-        ProviderRejectedError: the window is not in `source`, or that is no sound.
+        ProviderRejectedError: the window is not in `source`, or `source` is no audio.
     """
     if source is None:
         comment = _added(request, Piece(tonic=request.seed % 12), origin_s=0, joint_s=0)
@@ -146,10 +149,10 @@ def compose(request: CompositionRequest, source: bytes | None) -> bytes:
 
 
 def _continued(request: CompositionRequest, source: bytes) -> tuple[Audio, _Comment]:
-    """The window again, and what follows it."""
+    """Return the repeated window with the music after it, and the clip's metadata."""
     window = request.window
-    assert window is not None, "there is a source only where there is a window"
-    heard = mp3.recoded(_cut(source, window.start_s, window.end_s, key=window.clip_key))
+    assert window is not None, "a source implies a window"
+    window_audio = mp3.recoded(_cut(source, window.start_s, window.end_s, key=window.clip_key))
     before = _comment_in(source)
     if before is not None:
         origin_s = before.origin_s + window.start_s
@@ -159,37 +162,37 @@ def _continued(request: CompositionRequest, source: bytes) -> tuple[Audio, _Comm
         played = mixing.render(
             comment.piece, start_s=origin_s, stop_s=origin_s + request.duration_s
         )
-        last = slice(heard.shape[1] - RATE_HZ, heard.shape[1])
-        alike, level = key_detection.agreement(played[:, last], heard[:, last])
-        if alike >= _AGREEMENT_MIN:
-            return _joined(heard * np.float32(level), played), comment
-    piece = Piece(tonic=key_detection.tonic_of(heard))
+        last = slice(window_audio.shape[1] - RATE_HZ, window_audio.shape[1])
+        correlation, level = key_detection.agreement(played[:, last], window_audio[:, last])
+        if correlation >= _AGREEMENT_MIN:
+            return _joined(window_audio * np.float32(level), played), comment
+    piece = Piece(tonic=key_detection.tonic_of(window_audio))
     comment = _added(request, piece, origin_s=0, joint_s=window.length_s)
     played = mixing.render(comment.piece, start_s=0, stop_s=request.duration_s)
-    if (loud := rms(heard)) > mixing.QUIET_RMS:
-        heard = heard * np.float32(_OWN_RMS / loud)
+    if (loud := rms(window_audio)) > mixing.QUIET_RMS:
+        window_audio = window_audio * np.float32(_OWN_RMS / loud)
     ringing = silence(played.shape[1])
-    ringing[:, : heard.shape[1]] = heard * _THROW
-    return _joined(heard, played + mixing.in_room(ringing)), comment
+    ringing[:, : window_audio.shape[1]] = window_audio * _THROW
+    return _joined(window_audio, played + mixing.reverberate(ringing)), comment
 
 
 def _added(request: CompositionRequest, piece: Piece, *, origin_s: int, joint_s: int) -> _Comment:
-    """The piece with the section that this request adds."""
+    """Return the piece with the section that this request adds."""
     fingerprint = hashlib.sha256(f"{request.seed}\n{request.prompt}".encode()).digest()
     seed = int.from_bytes(fingerprint[:8])
     mood = mood_of(request.prompt)
     return _Comment(origin_s=origin_s, piece=piece.followed_by(mood, seed=seed, start_s=joint_s))
 
 
-def _joined(heard: Audio, played: Audio) -> Audio:
-    """`heard` in place of the head of `played`, blended over the last moment before the joint."""
-    joint, blend = heard.shape[1], int(_JOINT_S * RATE_HZ)
+def _joined(window_audio: Audio, played: Audio) -> Audio:
+    """Return `played` with its head replaced by `window_audio`, blended before the joint."""
+    joint, blend = window_audio.shape[1], int(_JOINT_S * RATE_HZ)
     rise = np.linspace(0, 1, blend, endpoint=False, dtype=np.float32)
     rise = rise * rise * (3 - 2 * rise)
     audio = played.copy()
-    audio[:, : joint - blend] = heard[:, : joint - blend]
+    audio[:, : joint - blend] = window_audio[:, : joint - blend]
     edge = slice(joint - blend, joint)
-    audio[:, edge] = heard[:, edge] * (1 - rise) + played[:, edge] * rise
+    audio[:, edge] = window_audio[:, edge] * (1 - rise) + played[:, edge] * rise
     return audio
 
 
@@ -201,7 +204,7 @@ def _cut(source: bytes, start_s: int, end_s: int, *, key: str) -> Audio:
     missing = end_s * RATE_HZ - audio.shape[1]
     if missing > _SHORT_S_MAX * RATE_HZ:
         raise ProviderRejectedError(
-            f"clip {key} lasts {audio.shape[1] / RATE_HZ:.2f} s, its window would end at {end_s} s"
+            f"window ends at {end_s} s, but clip {key} lasts {audio.shape[1] / RATE_HZ:.2f} s"
         )
     if missing > 0:
         audio = np.concatenate([audio, silence(missing)], axis=1)
@@ -209,7 +212,7 @@ def _cut(source: bytes, start_s: int, end_s: int, *, key: str) -> Audio:
 
 
 def _comment_in(source: bytes) -> _Comment | None:
-    """What one of our clips says of itself; None for music from elsewhere."""
+    """Return the metadata of a clip of this provider; None for other music."""
     text = mp3.comment_of(source)
     if not text.startswith(_SIGNATURE):
         return None

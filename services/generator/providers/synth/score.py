@@ -1,9 +1,9 @@
-"""Score: which notes a piece of the synth provider has in a stretch of time.
+"""Generates the notes of a piece of the synth provider for an interval of time.
 
-A piece is a list of sections on one timeline; a section is what one clip added. Sections of the
-same mood share a theme and a bar grid, so the music goes on in mid-bar; their seeds vary the
-melody. A section of another mood begins its first bar where it begins. Every note is a function
-of its section and its bar alone, so any stretch can be written out again later, to the sample.
+A piece is a list of sections on one timeline; each clip added one section. Sections of the same
+mood share a theme and a bar grid, so the music continues in mid-bar; their seeds vary the melody.
+A section of another mood starts its own bar grid. Every note is a function of its section and its
+bar alone, so any interval can be generated again later, to the sample.
 
 Units: seconds on the piece's timeline, pitch in MIDI semitones, velocity full scale 1.0. Pure.
 """
@@ -20,7 +20,7 @@ from services.generator.providers.synth.theory import BAR_S, Harmony
 from services.generator.providers.synth.voices import Note, Voice
 from shared.contract.prompt import Mood
 
-TIMELINE_S_MAX = 10_000_000  # a piece of months: what a clip's tag may claim
+TIMELINE_S_MAX = 10_000_000  # a piece of months: the most that a clip's comment may contain
 _SECTIONS_MAX = 8
 _PHRASE_BARS = 4
 _MELODY_CENTRE = 76
@@ -31,19 +31,19 @@ _Figures = Sequence[Sequence[tuple[float, float]]]  #: rhythms: (beat, beats) of
 
 
 class Section(BaseModel):
-    """What one clip added to a piece."""
+    """The part of a piece that one clip added."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     start_s: _Second
-    grid_s: _Second  #: where its first bar began: before `start_s` when it goes on with a mood
+    grid_s: _Second  #: start of its first bar; before `start_s` if it continues a mood
     mood: Mood
     theme: _Seed  #: chooses the progression; kept as long as the mood lasts
     seed: _Seed  #: varies melody and figures
 
 
 class Piece(BaseModel):
-    """All that is needed to play on: a key and the sections that can still be heard."""
+    """A key and the latest sections: enough to continue the music."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -51,7 +51,7 @@ class Piece(BaseModel):
     sections: Annotated[tuple[Section, ...], Field(max_length=_SECTIONS_MAX)] = ()
 
     def followed_by(self, mood: Mood, *, seed: int, start_s: int) -> "Piece":
-        """The piece with a section from `start_s` on, in place of all that it had from there."""
+        """Return the piece with a new section that replaces everything from `start_s` on."""
         earlier = tuple(s for s in self.sections if s.start_s < start_s)[1 - _SECTIONS_MAX :]
         last = earlier[-1] if earlier else None
         same = last is not None and last.mood is mood
@@ -66,7 +66,7 @@ class Piece(BaseModel):
 
 
 class _Bar:
-    """One bar to be filled: when, with which harmony, and the chance that is its own."""
+    """One bar: its start, its harmony and its own random generators."""
 
     def __init__(self, section: Section, index: int, tonic: int) -> None:
         self.start_s = section.grid_s + index * BAR_S
@@ -78,14 +78,14 @@ class _Bar:
         self.phrase = np.random.default_rng([section.seed, index // _PHRASE_BARS, 1])
         style = theory.STYLES[section.mood]
         self.step_s = BAR_S / style.beats
-        # Scenes differ in force, and a phrase grows: a clip's own level is never its neighbour's.
+        # Scenes differ in loudness, and a phrase grows: neighbouring clips differ in level.
         force = np.random.default_rng([section.seed, 2]).uniform(0.82, 1.18)
         self.level = style.level * float(force) * (1 + 0.05 * (index % _PHRASE_BARS))
 
     def note(
         self, voice: Voice, beat: float, pitch: int, beats: float, level: float, pan: float = 0.0
     ) -> Note:
-        """A note `beat` beats into the bar."""
+        """Return a note `beat` beats into the bar."""
         return Note(
             voice=voice,
             start_s=self.start_s + beat * self.step_s,
@@ -96,7 +96,7 @@ class _Bar:
         )
 
     def melody(self, voice: Voice, figures: _Figures, level: float) -> Iterator[Note]:
-        """A line over the bar: a figure of (beat, beats) a phrase, led through the chord."""
+        """Yield a melody over the bar: one rhythm per phrase, its pitches led through the chord."""
         figure = figures[int(self.phrase.integers(len(figures)))]
         arch = (0, 3, 5, -2)[self.index % _PHRASE_BARS]
         at = theory.nearest(self.harmony.chord, _MELODY_CENTRE + arch)
@@ -113,15 +113,15 @@ class _Pattern(Protocol):
 
 
 def notes(piece: Piece, *, start_s: int, stop_s: int) -> Iterator[Note]:
-    """The notes that begin in `[start_s, stop_s)`."""
+    """Yield the notes that begin in `[start_s, stop_s)`."""
     sections = piece.sections
     for section, following in pairwise([*sections, None]):
         assert section is not None, "only the last has no follower"
         until_s = following.start_s if following else stop_s
-        goes_on = following is None or following.grid_s == section.grid_s
+        continues = following is None or following.grid_s == section.grid_s
         for note in _section_notes(section, piece.tonic, max(start_s, section.start_s), stop_s):
             if note.start_s < until_s:
-                yield note if goes_on else note.ending_by(until_s)
+                yield note if continues else note.ending_by(until_s)
 
 
 def _section_notes(section: Section, tonic: int, start_s: int, stop_s: int) -> Iterator[Note]:

@@ -1,9 +1,9 @@
-"""Theory: what each mood means in harmony, key and time for the synth provider.
+"""Defines each mood's harmony, key and metre for the synth provider.
 
 One bar lasts two seconds in every mood; a mood divides it into 2, 3, 4, 6 or 8 beats. So a
 change of tempo is a change of division, beats of neighbours meet on every whole second, and a
 clip, which begins and ends on whole seconds, always joins on a beat. The keys of all moods are
-neighbours of one tonic on the circle of fifths, so what still rings fits what begins.
+neighbours of one tonic on the circle of fifths, so notes that still ring fit the new section.
 
 Units: pitch in MIDI semitones (60 is middle C), time in seconds. Pure.
 """
@@ -14,7 +14,7 @@ from functools import cache
 
 from shared.contract.prompt import Mood
 
-BAR_S = 2  # whole seconds: what makes every joint a beat
+BAR_S = 2  # whole seconds: every joint falls on a beat
 _VOICES = 4  # of a chord, beside the bass
 _CENTRE = 62  # a choir's middle: voicings gather around it
 _MAJOR = (0, 2, 4, 5, 7, 9, 11)
@@ -31,17 +31,17 @@ class Chord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Style:
-    """A mood as a musician would write it down."""
+    """The musical parameters of a mood."""
 
     beats: int  #: in a bar
-    level: float  #: how loud it is played; what is normalised is the clip, not the mood
+    level: float  #: relative loudness; the clip is normalised, not the mood
     shift: int  #: semitones from the piece's tonic to the mood's own
     scale: tuple[int, ...]  #: semitones above the mood's tonic, for melodies
     progressions: tuple[tuple[Chord, ...], ...]  #: one chord a bar; a theme chooses one
 
 
 def _chords(text: str) -> tuple[Chord, ...]:
-    """Chords from "root:quality" words."""
+    """Parse chords from "root:quality" words."""
     pairs = (word.split(":") for word in text.split())
     return tuple(Chord(int(root), _QUALITIES[quality]) for root, quality in pairs)
 
@@ -131,14 +131,14 @@ class Harmony:
 
 
 def harmony(mood: Mood, *, tonic: int, theme: int, bar: int) -> Harmony:
-    """What sounds in the `bar`-th bar of a mood's progression."""
+    """Return the harmony of the `bar`-th bar of a mood's progression."""
     cycle = _voiced(mood, tonic, theme % len(STYLES[mood].progressions))
     return cycle[bar % len(cycle)]
 
 
 @cache
 def _voiced(mood: Mood, tonic: int, theme: int) -> tuple[Harmony, ...]:
-    """A progression with its voices led: each takes the nearest tone of the next chord."""
+    """Return a progression with voice leading: each voice takes the nearest next tone."""
     style = STYLES[mood]
     key = tonic + style.shift
     scale = frozenset((key + step) % 12 for step in style.scale)
@@ -159,22 +159,22 @@ def _voiced(mood: Mood, tonic: int, theme: int) -> tuple[Harmony, ...]:
 
 
 def _without_clashes(scale: frozenset[int], chord: frozenset[int]) -> frozenset[int]:
-    """The scale less what would stand a semitone from a tone of the chord."""
+    """Return the scale without tones a semitone from a chord tone."""
     beside = {(tone + step) % 12 for tone in chord for step in (-1, 1)}
     return chord | (scale - beside)
 
 
 def _lead(before: tuple[int, ...], classes: list[int]) -> tuple[int, ...]:
-    """The voicing of `classes` that lies nearest to the chord before and to the centre."""
+    """Return the voicing of `classes` nearest to the previous chord and the centre."""
     distinct = list(dict.fromkeys(classes))
-    # a triad doubles one of its tones, whichever lets the voices move least
+    # a triad doubles the tone that lets the voices move least
     doubled = [[*distinct, tone] for tone in distinct] if len(distinct) < _VOICES else [distinct]
     voicings = [_stacked(low, left) for left in doubled for low in range(_CENTRE - 12, _CENTRE)]
     return min(voicings, key=lambda voicing: (_moved(before, voicing), voicing))
 
 
 def _stacked(low: int, classes: list[int]) -> tuple[int, ...]:
-    """The pitch classes stacked from `low` upwards, each as close as it comes."""
+    """Return the pitch classes stacked closely from `low` upwards."""
     left, pitches, at = list(classes), list[int](), low
     while left:
         distance, chosen = min(((tone - at) % 12, tone) for tone in left)
@@ -185,13 +185,13 @@ def _stacked(low: int, classes: list[int]) -> tuple[int, ...]:
 
 
 def _moved(before: tuple[int, ...], after: tuple[int, ...]) -> float:
-    """What it costs to sing: leaps more than steps, and drifting away from the centre."""
+    """Return the cost of a voice change: squared steps, and distance from the centre."""
     steps = sum((a - b) ** 2 for a, b in zip(before, after, strict=True))
     return steps + 2 * abs(sum(after) / len(after) - _CENTRE)
 
 
 def nearest(classes: Iterable[int], pitch: int) -> int:
-    """The pitch of one of the pitch classes that lies nearest to `pitch`, the lower at a tie."""
+    """Return the nearest pitch to `pitch` of these pitch classes; the lower one at a tie."""
     return _nearest(list(classes), pitch)
 
 

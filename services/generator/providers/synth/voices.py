@@ -1,7 +1,7 @@
-"""Voices: the instruments of the synth provider, each note a sum of partials or shaped noise.
+"""Synthesizes the synth provider's instruments: sums of partials, or shaped noise.
 
-No note has a hard edge: attacks take milliseconds and partials end below 9 kHz, so that whoever
-looks for clicks finds only joints, and whoever listens is spared.
+No note has a hard edge: attacks take milliseconds and partials end below 9 kHz, so that click
+detection finds only joints.
 
 Shapes: float32 `(channels, samples)`, two channels. Units: samples at 32 kHz. Pure.
 """
@@ -50,35 +50,35 @@ class Note:
 
     voice: Voice
     start_s: float
-    pitch: int  #: MIDI; drums do not listen to it
-    length_s: float  #: until it is let go; it rings on for its voice's release
+    pitch: int  #: MIDI; ignored by drums
+    length_s: float  #: until its release begins
     velocity: float
     pan: float  #: -1.0 left to 1.0 right
 
     def ending_by(self, moment_s: float) -> "Note":
-        """This note, let go at `moment_s` at the latest."""
+        """Return this note, released at `moment_s` at the latest."""
         left_s = max(moment_s - self.start_s, _SHORTEST_S)
         return replace(self, length_s=min(self.length_s, left_s))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Timbre:
-    """How a pitched voice sounds."""
+    """The synthesis parameters of a pitched voice."""
 
     partials: tuple[float, ...]  #: amplitudes of harmonics 1, 2, 3 …
     attack_s: float
     release_s: float
-    decay_s: float | None = None  #: the fundamental falls by 1/e in this; None: it is held
+    decay_s: float | None = None  #: the fundamental falls by 1/e in this time; None: sustained
     damping: float = 0.0  #: how much faster each higher partial falls
     swell_s: float = 0.0  #: how much later each higher partial has risen: brass opens up
     vibrato_cents: float = 0.0
     spread_cents: float = 0.0  #: left and right are this far apart: width
     gain: float = 1.0
-    reverb: float = 0.2  #: share that is sent to the room
+    reverb: float = 0.2  #: share that is sent to the reverb
 
 
 def _slope(count: int, power: float, *, even: float = 1.0) -> tuple[float, ...]:
-    """Harmonics that fall with `k ** -power`, the even ones weaker by `even`."""
+    """Return harmonics that fall with `k ** -power`, the even ones scaled by `even`."""
     return tuple((even if k % 2 == 0 else 1.0) * k**-power for k in range(1, count + 1))
 
 
@@ -136,13 +136,13 @@ _DRUM_REVERB: Mapping[Voice, float] = {
 
 
 def reverb_of(voice: Voice) -> float:
-    """The share of a voice that is sent to the room."""
+    """Return the share of a voice that is sent to the reverb."""
     timbre = _TIMBRES.get(voice)
     return timbre.reverb if timbre else _DRUM_REVERB[voice]
 
 
 def sound(voice: Voice, pitch: int, length_s: float) -> Audio:
-    """One note at velocity 1.0 from the middle of the stage, release included."""
+    """Return one note at velocity 1.0, centred, release included."""
     timbre = _TIMBRES.get(voice)
     if timbre is None:
         return _drum(voice)
@@ -159,11 +159,11 @@ def sound(voice: Voice, pitch: int, length_s: float) -> Audio:
 
 
 def _partials(timbre: _Timbre, at_s: Mono, hz: float) -> Mono:
-    """The harmonics, each with its own rise and fall, as powers of one rotating phasor."""
+    """Return the sum of the harmonics, as powers of one rotating phasor."""
     cycles = hz * np.arange(at_s.size, dtype=np.float64) / RATE_HZ
     if timbre.vibrato_cents:
         depth = hz * (2 ** (timbre.vibrato_cents / 1200) - 1) / (2 * np.pi * 5.2)
-        # it sets in after the note has spoken, as a player's does
+        # vibrato fades in after the attack, as a player's does
         cycles -= depth * np.cos(2 * np.pi * 5.2 * at_s) * np.minimum(at_s / 0.4, 1.0)
     turn = np.exp(2j * np.pi * (cycles % 1.0)).astype(np.complex64)
     turning = turn.copy()
@@ -174,7 +174,7 @@ def _partials(timbre: _Timbre, at_s: Mono, hz: float) -> Mono:
             break
         if amplitude:
             fade = 1.0 - max(0.0, k * hz / _TOP_HZ - 0.5)  # no edge where the partials stop
-            # Schroeder's phases: in step, the harmonics would add up to a train of spikes
+            # Schroeder's phases: in phase, the harmonics would add up to a train of spikes
             start = np.complex64(amplitude * fade * np.exp(-1j * np.pi * k * k / count))
             wave += (turning * start).imag * _course(timbre, at_s, k)
         turning = turning * turn
@@ -182,7 +182,7 @@ def _partials(timbre: _Timbre, at_s: Mono, hz: float) -> Mono:
 
 
 def _course(timbre: _Timbre, at_s: Mono, k: int) -> Mono | np.float32:
-    """How the k-th harmonic rises and falls within the note."""
+    """Return the amplitude of the k-th harmonic over the note."""
     if timbre.decay_s:
         speed = np.float32((1 + timbre.damping * (k - 1)) / timbre.decay_s)
         return np.asarray(np.exp(-at_s * speed))
@@ -192,7 +192,7 @@ def _course(timbre: _Timbre, at_s: Mono, k: int) -> Mono | np.float32:
 
 
 def _envelope(timbre: _Timbre, at_s: Mono, length_s: float) -> Mono:
-    """Rise, hold and release, each a half cosine: no corner anywhere."""
+    """Return attack, hold and release with half-cosine edges."""
     rise = np.clip(at_s / timbre.attack_s, 0, 1)
     fall = np.clip((at_s - length_s) / timbre.release_s, 0, 1)
     shape = (0.5 - 0.5 * np.cos(np.pi * rise)) * (0.5 + 0.5 * np.cos(np.pi * fall))
@@ -201,7 +201,7 @@ def _envelope(timbre: _Timbre, at_s: Mono, length_s: float) -> Mono:
 
 @cache
 def _drum(voice: Voice) -> Audio:
-    """A drum stroke; the same every time."""
+    """Return a drum stroke, always the same."""
     if voice is Voice.KICK:
         wave = _skin(low_hz=46, sweep_hz=60, sweep_s=0.035, decay_s=0.16, attack_s=0.005)
     elif voice is Voice.TAIKO:
@@ -229,10 +229,10 @@ def _skin(
 
 
 def _noise(low_hz: float, high_hz: float, *, decay_s: float, attack_s: float) -> Audio:
-    """A burst of noise in a band with soft edges; left and right differ a little."""
+    """Return a burst of band-limited noise; left and right differ a little."""
     count = int(7 * decay_s * RATE_HZ)
-    chance = np.random.default_rng(round(low_hz))
-    white = chance.standard_normal((2, count))
+    rng = np.random.default_rng(round(low_hz))
+    white = rng.standard_normal((2, count))
     white[1] = 0.6 * white[0] + 0.8 * white[1]
     hz = np.fft.rfftfreq(count, 1 / RATE_HZ)
     band = 1 / (1 + (low_hz / np.maximum(hz, 1)) ** 4) / (1 + (hz / high_hz) ** 8)

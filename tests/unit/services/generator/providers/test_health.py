@@ -1,84 +1,82 @@
-"""What `readyz` hears of the provider."""
+"""Checks that `ProviderHealth` reports the provider's availability to `readyz`."""
 
 import asyncio
 from dataclasses import dataclass
 
 import pytest
 
-from services.generator.providers.health import ProviderStanding
+from services.generator.providers.health import ProviderHealth
 from services.generator.providers.silence import SilenceProvider
 from shared.errors import ProviderBusyError, ProviderPausedError
 from shared.storage import StandInWarning
 
 
 @dataclass
-class Refuser:
-    """A provider that refuses everyone, and whose questions take their time."""
+class PausedProvider:
+    """A provider that rejects all requests, and whose check can be slow."""
 
     paused: str | None = "Replicate wants credit: 402"
-    name: str = "refuser"
-    asked: int = 0
+    name: str = "paused"
+    checks: int = 0
     answer: asyncio.Event | None = None
     error: Exception | None = None
 
     async def check(self) -> None:
-        """Be asked."""
-        self.asked += 1
+        """Count the check, wait for `answer` and raise `error`."""
+        self.checks += 1
         if self.answer is not None:
             await self.answer.wait()
         if self.error is not None:
             raise self.error
 
 
-def _standing(provider: Refuser) -> ProviderStanding:
-    return ProviderStanding(provider)  # type: ignore[arg-type]  # the part of the port it uses
+def _health(provider: PausedProvider, *, timeout_s: float = 2.0) -> ProviderHealth:
+    # the part of the port that it uses
+    return ProviderHealth(provider, timeout_s=timeout_s)  # type: ignore[arg-type]
 
 
-async def test_a_provider_that_serves_passes() -> None:
-    """Nothing is said."""
+async def test_an_available_provider_passes() -> None:
+    """The check raises nothing."""
     with pytest.warns(StandInWarning):
-        await ProviderStanding(SilenceProvider()).ask()
+        await ProviderHealth(SilenceProvider()).check()
 
 
-async def test_a_refusal_is_told_in_the_providers_words_although_it_is_not_time_to_ask() -> None:
-    """The question is asked now and then, the answer holds meanwhile."""
+async def test_a_paused_provider_is_reported_with_its_own_reason() -> None:
+    """Also between two checks: the last result counts until then."""
     with pytest.raises(ProviderPausedError, match=r"^paused: Replicate wants credit: 402$"):
-        await _standing(Refuser()).ask()
+        await _health(PausedProvider()).check()
 
 
-async def test_a_provider_that_does_not_answer_is_not_ready_either() -> None:
-    """In the words of the question."""
+async def test_a_provider_that_does_not_answer_is_not_ready() -> None:
+    """The check raises the provider's error."""
     with pytest.raises(ProviderBusyError, match=r"^503$"):
-        await _standing(Refuser(error=ProviderBusyError("503"))).ask()
+        await _health(PausedProvider(error=ProviderBusyError("503"))).check()
 
 
-async def test_a_slow_question_is_neither_given_up_nor_asked_twice(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Its answer ends the pause for everyone; cut off each time, it never would."""
-    monkeypatch.setattr("services.generator.providers.health.ASK_S", 0.02)
-    provider = Refuser(answer=asyncio.Event())
-    standing = _standing(provider)
+async def test_a_slow_check_is_neither_cancelled_nor_repeated() -> None:
+    """Its result ends the pause; cancelled at each probe, it never would."""
+    provider = PausedProvider(answer=asyncio.Event())
+    health = _health(provider, timeout_s=0.02)
     for _ in range(3):
         with pytest.raises(ProviderPausedError):
-            await standing.ask()
+            await health.check()
     assert provider.answer is not None
     provider.answer.set()
     provider.paused = None
-    await standing.ask()
+    await health.check()
 
-    assert provider.asked == 1
-    await standing.close()
+    assert provider.checks == 1
+    await health.close()
 
 
-async def test_a_question_under_way_ends_with_the_service() -> None:
-    """Nothing is left behind."""
-    provider = Refuser(answer=asyncio.Event())
-    standing = _standing(provider)
-    asking = asyncio.create_task(standing.ask())
+async def test_close_cancels_a_check_in_progress() -> None:
+    """No task remains."""
+    provider = PausedProvider(answer=asyncio.Event())
+    health = _health(provider)
+    checking = asyncio.create_task(health.check())
     await asyncio.sleep(0)
-    asking.cancel()
+    checking.cancel()
     await asyncio.sleep(0)
-    await standing.close()
+    await health.close()
 
-    assert provider.asked == 1
+    assert provider.checks == 1
