@@ -53,7 +53,7 @@ async def run(
         SegueError: it could not start, or had to stop.
     """
     clock = clock or SystemClock()
-    trace.serves("api", topic_prefix=settings.kafka.topic_prefix)
+    trace.set_service("api", topic_prefix=settings.kafka.topic_prefix)
     log = logger_of("api")
     log.info("api starts", action="service.starting", host=settings.host, port=settings.port)
     health = Health(

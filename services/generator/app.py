@@ -38,7 +38,7 @@ async def run(
         SegueError: the generator could not start, or failed.
     """
     clock = clock or SystemClock()
-    trace.serves("generator", topic_prefix=settings.kafka.topic_prefix)
+    trace.set_service("generator", topic_prefix=settings.kafka.topic_prefix)
     log = logger_of("generator")
     log.info("generator starting", action="service.starting", provider=settings.provider)
     store = InstrumentedStore(open_store(settings.store), log=log)

@@ -172,7 +172,7 @@ class Router:
         )
 
     async def _fail(self, event: Event, error: JobError) -> None:
-        trace.failed(error)
+        trace.record_error(error)
         if not isinstance(event, RunEvent):
             return  # upstream's video.stitched: there is no run yet that could fail
         scene_index = getattr(event, "scene_index", None)
@@ -206,7 +206,7 @@ class Router:
         first_failed_at: datetime | None = None,
         behind: bool = False,
     ) -> None:
-        trace.failed(error)
+        trace.record_error(error)
         DEAD_LETTERS_TOTAL.labels(self.service, record.topic).inc()
         self._count(record.topic, "dead_lettered")
         self.log.error(

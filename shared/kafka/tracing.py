@@ -1,10 +1,10 @@
-"""Tracing: records and the traces they belong to, by OpenTelemetry's messaging conventions.
+"""Trace context of Kafka records, by OpenTelemetry's messaging conventions.
 
-A record carries the context of whoever sent it (`traceparent`, `tracestate`). Working it off is a
-`process` span inside that trace, saying something a `send` span, and what is sent carries the
-latter; so a trace goes from the request to the last event whatever lies between, the outbox
-included. Context does not follow by itself into lanes: `handling` attaches it there, and binds
-job, run and scene to every log line. Dead letters keep the headers they came with.
+A record carries the trace context of its producer (`traceparent`, `tracestate`). Processing it is
+a `process` span in that trace, publishing is a `send` span, and a published record carries the
+latter; so one trace covers a request up to its last event, the outbox included. Context does
+not follow into lanes: `process_span` attaches it there, and binds job, run and scene to log lines.
+Dead letters keep the headers they came with.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,51 +16,52 @@ from shared.contract.topics import DLQ_SUFFIX
 from shared.kafka.codec import Headers, Record
 from shared.telemetry import trace
 from shared.telemetry.log import log_context
-from shared.telemetry.trace import Attributes, Carried, Span
+from shared.telemetry.trace import Attributes, Span, TraceContext
 
 _CONTEXT = frozenset({"traceparent", "tracestate"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sending:
-    """A record on its way."""
+    """A record that is being published."""
 
     headers: Headers
     span: Span
 
     def confirmed(self, partition: int, offset: int) -> None:
-        """Where the broker has it."""
-        self.span.set(
-            {"messaging.destination.partition.id": str(partition), "messaging.kafka.offset": offset}
+        """Note where the broker stored the record."""
+        trace.set_attributes(
+            {
+                "messaging.destination.partition.id": str(partition),
+                "messaging.kafka.offset": offset,
+            },
+            self.span,
         )
 
 
-def trace_context_of(record: Record) -> Carried | None:
-    """The context of whoever sent `record`."""
-    return Carried.of(record.header("traceparent"), record.header("tracestate"))
+def trace_context_of(record: Record) -> TraceContext:
+    """Return the trace context of the record's producer; an empty one without."""
+    return trace.extract(record.header("traceparent"), record.header("tracestate"))
 
 
 def with_trace_context(headers: Headers) -> Headers:
-    """`headers` with the context of what goes on now; as they are where there is none."""
-    carried = trace.outgoing()
-    if carried is None:
+    """Return `headers` with the current trace context; unchanged without one."""
+    context = trace.current_headers()
+    if not context:
         return headers
     others = tuple(pair for pair in headers if pair[0] not in _CONTEXT)
-    told = [("traceparent", carried.traceparent.encode())]
-    if carried.tracestate:
-        told.append(("tracestate", carried.tracestate.encode()))
-    return (*others, *told)
+    return (*others, *((name, value.encode()) for name, value in context.items()))
 
 
 @contextmanager
 def process_span(record: Record, event: Event | None = None) -> Iterator[Span]:
-    """While `record` is worked off: its trace goes on, and log lines name its job."""
-    told = _subject(event)
-    bound = told or {"topic": record.topic, "partition": record.partition, "offset": record.offset}
-    attributes = _processing(record, told) if trace.is_on() else None
+    """Run a block in the record's trace, with its job bound to log lines."""
+    subject = _subject(event)
+    place = {"topic": record.topic, "partition": record.partition, "offset": record.offset}
+    attributes = _processing(record, subject) if trace.is_on() else None
     with (
-        log_context(**bound),
-        trace.continuing(
+        log_context(**(subject or place)),
+        trace.continue_trace(
             trace_context_of(record), f"process {record.topic}", attributes, kind="consumer"
         ) as span,
     ):
@@ -69,12 +70,12 @@ def process_span(record: Record, event: Event | None = None) -> Iterator[Span]:
 
 @contextmanager
 def process_spans(records: Sequence[Record]) -> Iterator[None]:
-    """While a batch is worked off: a span in the trace of each of its records."""
+    """Run a block with a span in the trace of each record of a batch."""
     if not trace.is_on():
         yield
         return
     spans = [
-        trace.begin(
+        trace.start_span(
             f"process {record.topic}",
             _processing(record, {}),
             kind="consumer",
@@ -86,7 +87,7 @@ def process_spans(records: Sequence[Record]) -> Iterator[None]:
         yield
     except BaseException as error:
         for span in spans:
-            span.failed(error)
+            trace.record_error(error, span)
         raise
     finally:
         for span in spans:
@@ -95,35 +96,32 @@ def process_spans(records: Sequence[Record]) -> Iterator[None]:
 
 @contextmanager
 def send_span(topic: str, *, key: bytes | None, headers: Headers) -> Iterator[Sending]:
-    """While a record is sent: the headers to send it with."""
-    if not trace.is_on():
-        yield Sending(
-            headers=headers if _is_kept(topic) else with_trace_context(headers), span=trace.NO_SPAN
-        )
-        return
-    known = Record(topic=topic, partition=0, offset=0, key=key, value=None, headers=headers)
-    parent = None if trace.outgoing() else trace_context_of(known)
-    name = f"send {topic}"
-    with trace.span(name, _sending(known), kind="producer", parent=parent) as span:
+    """Run a block that publishes a record; yields the headers to publish it with."""
+    attributes, parent = None, None
+    if trace.is_on():
+        known = Record(topic=topic, partition=0, offset=0, key=key, value=None, headers=headers)
+        attributes = _sending(known)
+        parent = None if trace.current_headers() else trace_context_of(known)
+    with trace.span(f"send {topic}", attributes, kind="producer", parent=parent) as span:
         yield Sending(
             headers=headers if _is_kept(topic) else with_trace_context(headers), span=span
         )
 
 
 def _is_kept(topic: str) -> bool:
-    """Dead letters are kept whole: who requeues one goes on in the trace it came with."""
+    """Return whether records keep their headers: a requeue continues a dead letter's trace."""
     return topic.endswith(DLQ_SUFFIX)
 
 
 def _subject(event: Event | None) -> dict[str, str | int]:
     if event is None:
         return {}
-    told: dict[str, str | int] = {"job_id": event.job_id}
+    subject: dict[str, str | int] = {"job_id": event.job_id}
     for name in ("run", "scene_index"):
         value = getattr(event, name, None)
         if isinstance(value, int):
-            told[name] = value
-    return told
+            subject[name] = value
+    return subject
 
 
 def _sending(record: Record) -> Attributes:
@@ -131,7 +129,7 @@ def _sending(record: Record) -> Attributes:
         "messaging.system": "kafka",
         "messaging.operation.name": "send",
         "messaging.operation.type": "send",
-        "messaging.destination.name": trace.serving().topic_prefix + record.topic,
+        "messaging.destination.name": trace.current_service().topic_prefix + record.topic,
         "messaging.kafka.message.key": _key(record),
         "messaging.message.id": record.header("ce_id"),
         "segue.job_id": _key(record),
@@ -139,16 +137,16 @@ def _sending(record: Record) -> Attributes:
 
 
 def _processing(record: Record, subject: dict[str, str | int]) -> Attributes:
-    serving = trace.serving()
+    service = trace.current_service()
     return {
         "messaging.system": "kafka",
         "messaging.operation.name": "process",
         "messaging.operation.type": "process",
-        "messaging.destination.name": serving.topic_prefix + record.topic,
+        "messaging.destination.name": service.topic_prefix + record.topic,
         "messaging.destination.partition.id": str(record.partition),
         "messaging.kafka.offset": record.offset,
         "messaging.kafka.message.key": _key(record),
-        "messaging.consumer.group.name": f"{serving.topic_prefix}segue-{serving.service}",
+        "messaging.consumer.group.name": f"{service.topic_prefix}segue-{service.name}",
         "messaging.message.id": record.header("ce_id"),
         "segue.job_id": _key(record),
         **{f"segue.{name}": value for name, value in subject.items()},

@@ -138,7 +138,7 @@ async def worker_service(
         SegueError: a server was not there in time.
     """
     clock = clock or SystemClock()
-    trace.serves(name, topic_prefix=settings.kafka.topic_prefix)
+    trace.set_service(name, topic_prefix=settings.kafka.topic_prefix)
     log = logger_of(name)
     log.info("service starts", action="service.starting")
     store = InstrumentedStore(open_store(settings.store), log=log)

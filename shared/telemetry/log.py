@@ -146,9 +146,9 @@ def bind(**fields: object) -> None:
 
 
 def _traced(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
-    carried = trace.outgoing()
-    if carried is not None:
-        line["trace_id"] = carried.trace_id
+    trace_id = trace.current_trace_id()
+    if trace_id is not None:
+        line["trace_id"] = trace_id
     return line
 
 

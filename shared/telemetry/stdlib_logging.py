@@ -22,7 +22,7 @@ class StdlibLogHandler(logging.Handler):
     @override
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            self._logger_of(trace.serving().service).log(
+            self._logger_of(trace.current_service().name).log(
                 record.levelno,
                 "a library says something",
                 action="library.logged",

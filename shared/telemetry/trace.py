@@ -1,233 +1,237 @@
-"""Trace: which request a piece of work belongs to, and, where it is wanted, how long it took.
+"""Trace context and spans, by OpenTelemetry's API; the SDK is imported only if tracing is on.
 
-The W3C context of a request travels on whether tracing is on or not: what came in goes out, in
-the headers of records (`shared/kafka/tracing.py`). With tracing on, spans are made and each
-record carries the span that sent it. `otel.py` alone knows OpenTelemetry, and is imported when
-tracing is on; off, a span costs a fraction of a microsecond. See ADR-0019.
+A caller's W3C context (`traceparent`, `tracestate`) is passed on whether tracing is on or not.
+With tracing on, spans are exported by OTLP over HTTP, one `TracerProvider` per service, because
+several services may share a process. The SDK reads its own variables: `OTEL_EXPORTER_OTLP_…`,
+sampler, batches, resource. See ADR-0019.
 
-Spans have no payloads and no addresses: names are constant, job, run and scene are attributes.
+Spans hold no payloads and no addresses: names are constant; job, run and scene are attributes.
+Exceptions are not recorded: their messages and stacks quote addresses.
+
+Only this module imports OpenTelemetry. I/O: HTTP, from a thread of the SDK.
 """
 
-import importlib
-import re
+import asyncio
+import threading
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
-from dataclasses import dataclass
-from types import TracebackType
-from typing import Literal, Protocol, Self
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
 
+from opentelemetry import context as otel_context
+from opentelemetry import trace as otel
+from opentelemetry.trace import SpanKind, Status, StatusCode, Tracer
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from shared.errors import NotFoundError
 from shared.settings import TelemetrySettings
+from shared.telemetry import service_version
+from shared.telemetry.redaction import redacted
 
-CLOSE_S = 1.5  # for what was not exported yet; a stop is over within ten seconds all the same
-TRACESTATE_CHARS_MAX = 512  # what W3C asks everyone to hand on
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import SpanProcessor
+
+CLOSE_S = 1.5  # for the last export: a stop ends within ten seconds
+REASON_CHARS_MAX = 300
+SEMANTIC_CONVENTIONS = "https://opentelemetry.io/schemas/1.44.0"  # of the attributes' names
+Span = otel.Span
+TraceContext = otel_context.Context  #: a W3C trace context, among the values of a task
+NO_SPAN: Span = otel.INVALID_SPAN  #: the span while tracing is off
 Kind = Literal["internal", "server", "client", "producer", "consumer"]
-Value = str | int | float | bool | None  #: None: left out
-Attributes = Mapping[str, Value]
-_TRACEPARENT = re.compile(
-    r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?"
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Carried:
-    """A W3C trace context as it travels."""
-
-    traceparent: str
-    tracestate: str | None = None
-
-    @classmethod
-    def of(cls, traceparent: str | None, tracestate: str | None = None) -> Self | None:
-        """What these headers carry; None: nothing that W3C would have continued."""
-        if traceparent is None or not _TRACEPARENT.fullmatch(traceparent):
-            return None
-        fits = tracestate and len(tracestate) <= TRACESTATE_CHARS_MAX and tracestate.isprintable()
-        return cls(traceparent, tracestate if fits else None)
-
-    @property
-    def trace_id(self) -> str:
-        """32 hexadecimal digits."""
-        return self.traceparent.split("-")[1]
+Attributes = Mapping[str, str | int | float | bool | None]  #: None: left out
+_W3C = TraceContextTextMapPropagator()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Serving:
-    """Whose work this is."""
+class Service:
+    """The service that a task works for."""
 
-    service: str = "segue"
+    name: str = "segue"
     topic_prefix: str = ""
 
 
-class Span(Protocol):
-    """A piece of work with a beginning and an end."""
+@dataclass(frozen=True, slots=True)
+class _Sdk:
+    """The SDK's span processor and a tracer per service."""
 
-    def name(self, name: str) -> None:
-        """What it turned out to be."""
-        ...
+    processor: "SpanProcessor"
+    tracers: dict[str, Tracer] = field(default_factory=dict)
 
-    def set(self, attributes: Attributes) -> None:
-        """What became known of it."""
-        ...
-
-    def failed(self, error: BaseException | str) -> None:
-        """It did not do what it was to do."""
-        ...
-
-    def end(self) -> None:
-        """It is over; only of those that `begin` began."""
-        ...
+    def tracer(self, service: str) -> Tracer:
+        if service not in self.tracers:
+            self.tracers[service] = _new_tracer(service, self.processor)
+        return self.tracers[service]
 
 
-class Tracer(Protocol):
-    """Makes spans: `otel.py`."""
-
-    def span(
-        self, serving: Serving, name: str, *, kind: Kind, parent: Carried | None, about: Attributes
-    ) -> AbstractContextManager[Span]:
-        """A span that everything inside belongs to."""
-        ...
-
-    def begin(
-        self, serving: Serving, name: str, *, kind: Kind, parent: Carried | None, about: Attributes
-    ) -> Span:
-        """A span that stands beside what goes on; `end` it."""
-        ...
-
-    def current(self) -> Span | None:
-        """The span that goes on."""
-        ...
-
-    def carried(self) -> Carried | None:
-        """Its context."""
-        ...
-
-    def close(self, *, within_s: float) -> None:
-        """Export what is left, for as long as that."""
-        ...
-
-
-class _NoSpan:
-    """Tracing is off."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Whatever it was goes on."""
-
-    def name(self, name: str) -> None:
-        """Nobody asks."""
-
-    def set(self, attributes: Attributes) -> None:
-        """Nobody asks."""
-
-    def failed(self, error: BaseException | str) -> None:
-        """Nobody asks."""
-
-    def end(self) -> None:
-        """Nobody asks."""
-
-
-NO_SPAN = _NoSpan()
-_tracer: Tracer | None = None
-_process = Serving()
-_serving: ContextVar[Serving | None] = ContextVar("serving", default=None)
-_came_in: ContextVar[Carried | None] = ContextVar("came_in", default=None)
+_sdk: _Sdk | None = None
+_process = Service()
+_service: ContextVar[Service | None] = ContextVar("service", default=None)
 
 
 def configure(settings: TelemetrySettings, *, service: str) -> None:
     """Turn tracing on if the environment asks for it; once per process.
 
-    `service`: whose work it is where nobody said (`serves`), as in threads of libraries.
+    `service`: the default where no task called `set_service`, as in threads of libraries.
     """
     global _process  # noqa: PLW0603 - one per process
-    _process = Serving(service=service)
+    _process = Service(name=service)
     if settings.traces_wanted:
-        otel = importlib.import_module("shared.telemetry.otel")
-        install(otel.OpenTelemetry())
+        install(_otlp_processor())
 
 
-def install(tracer: Tracer | None) -> None:
-    """Have `tracer` make spans from here on; None: nobody."""
-    global _tracer  # noqa: PLW0603 - one per process, as the log is
-    _tracer = tracer
+def install(processor: "SpanProcessor | None") -> None:
+    """Give spans to `processor` from now on; None turns tracing off."""
+    global _sdk  # noqa: PLW0603 - one per process, as the log is
+    _sdk = None if processor is None else _Sdk(processor)
 
 
 def close(*, within_s: float = CLOSE_S) -> None:
-    """Export what is left and end tracing; returns in time, whatever the collector does."""
-    tracer = _tracer
+    """Export the remaining spans and turn tracing off, in `within_s` at most.
+
+    The SDK's own shutdown waits for up to 30 s.
+    """
+    sdk = _sdk
     install(None)
-    if tracer is not None:
-        tracer.close(within_s=within_s)
+    if sdk is not None:
+        closing = threading.Thread(target=sdk.processor.shutdown, daemon=True)
+        closing.start()
+        closing.join(within_s)
 
 
 def is_on() -> bool:
-    """Whether spans are made."""
-    return _tracer is not None
+    """Return whether spans are made."""
+    return _sdk is not None
 
 
-def serves(service: str, *, topic_prefix: str = "") -> None:
-    """What this task and those that it starts do is the work of `service`."""
-    _serving.set(Serving(service=service, topic_prefix=topic_prefix))
+def set_service(name: str, *, topic_prefix: str = "") -> None:
+    """Set the service of this task and of the tasks that it starts."""
+    _service.set(Service(name=name, topic_prefix=topic_prefix))
 
 
-def serving() -> Serving:
-    """Whose work this is."""
-    return _serving.get() or _process
+def current_service() -> Service:
+    """Return the service of this task."""
+    return _service.get() or _process
+
+
+def extract(traceparent: str | None, tracestate: str | None = None) -> TraceContext:
+    """Return the W3C context in these headers; an empty one if they are missing or invalid."""
+    headers = {"traceparent": traceparent or ""}
+    if tracestate and tracestate.isprintable():
+        headers["tracestate"] = tracestate
+    return _W3C.extract(headers, context=TraceContext())
+
+
+def current_headers() -> dict[str, str]:
+    """Return the headers that carry the current context: of the current span, or the caller's."""
+    headers: dict[str, str] = {}
+    _W3C.inject(headers)
+    return headers
+
+
+def current_trace_id() -> str | None:
+    """Return the current trace's id, 32 hexadecimal digits; None without a trace."""
+    span_context = otel.get_current_span().get_span_context()
+    return otel.format_trace_id(span_context.trace_id) if span_context.is_valid else None
 
 
 def span(
     name: str,
-    about: Attributes | None = None,
+    attributes: Attributes | None = None,
     *,
     kind: Kind = "internal",
-    parent: Carried | None = None,
+    parent: TraceContext | None = None,
 ) -> AbstractContextManager[Span]:
-    """A span that everything inside belongs to; `parent` None: inside the one that goes on."""
-    if _tracer is None:
-        return NO_SPAN
-    return _tracer.span(serving(), name, kind=kind, parent=parent, about=about or {})
+    """Run a block in a span; `parent` None: a child of the current span."""
+    if _sdk is None:
+        return nullcontext(NO_SPAN)
+    return _current_span(start_span(name, attributes or {}, kind=kind, parent=parent))
 
 
-def begin(name: str, about: Attributes, *, kind: Kind, parent: Carried | None) -> Span:
-    """A span that stands beside what goes on; `end` it."""
-    if _tracer is None:
+def start_span(
+    name: str, attributes: Attributes, *, kind: Kind, parent: TraceContext | None
+) -> Span:
+    """Start a span without making it the current one; the caller ends it."""
+    if _sdk is None:
         return NO_SPAN
-    return _tracer.begin(serving(), name, kind=kind, parent=parent, about=about)
+    tracer = _sdk.tracer(current_service().name)
+    return tracer.start_span(
+        name, context=parent, kind=SpanKind[kind.upper()], attributes=_clean(attributes)
+    )
 
 
 @contextmanager
-def continuing(
-    carried: Carried | None, name: str, about: Attributes | None = None, *, kind: Kind
+def continue_trace(
+    parent: TraceContext, name: str, attributes: Attributes | None = None, *, kind: Kind
 ) -> Iterator[Span]:
-    """Work on what came in with `carried`: it belongs to that trace, or begins one of its own."""
-    token = _came_in.set(carried)
+    """Run a block in the trace of `parent`, or in a new one if it is empty."""
+    token = otel_context.attach(parent)
     try:
-        with span(name, about, kind=kind, parent=carried) as made:
-            yield made
+        with span(name, attributes, kind=kind) as current:
+            yield current
     finally:
-        _came_in.reset(token)
+        otel_context.detach(token)
 
 
-def outgoing() -> Carried | None:
-    """What goes out from here carries this; with tracing off, what came in."""
-    if _tracer is not None and (carried := _tracer.carried()) is not None:
-        return carried
-    return _came_in.get()
+def set_attributes(attributes: Attributes, on: Span | None = None) -> None:
+    """Set attributes of the span `on`, redacted; None: the current span."""
+    target = on or otel.get_current_span()
+    if target.is_recording():
+        target.set_attributes(_clean(attributes))
 
 
-def note(attributes: Attributes) -> None:
-    """The span that goes on is about this."""
-    if _tracer is not None and (current := _tracer.current()) is not None:
-        current.set(attributes)
+def record_error(error: BaseException | str, on: Span | None = None) -> None:
+    """Mark the span `on` as failed, with the redacted reason; None: the current span.
+
+    A cancellation and a missing object are results, not failures.
+    """
+    target = on or otel.get_current_span()
+    if not target.is_recording():
+        return
+    if isinstance(error, asyncio.CancelledError | GeneratorExit | NotFoundError):
+        return
+    kind = error if isinstance(error, str) else type(error).__name__
+    target.set_attribute("error.type", redacted(kind)[:REASON_CHARS_MAX])
+    target.set_status(Status(StatusCode.ERROR, redacted(str(error))[:REASON_CHARS_MAX]))
 
 
-def failed(error: BaseException | str) -> None:
-    """The span that goes on did not do what it was to do."""
-    if _tracer is not None and (current := _tracer.current()) is not None:
-        current.failed(error)
+@contextmanager
+def _current_span(started: Span) -> Iterator[Span]:
+    with otel.use_span(
+        started, end_on_exit=True, record_exception=False, set_status_on_exception=False
+    ):
+        try:
+            yield started
+        except BaseException as error:
+            record_error(error, started)
+            raise
+
+
+def _otlp_processor() -> "SpanProcessor":
+    # the SDK takes half a second to import
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import (  # noqa: PLC0415
+        OTLPSpanExporter,
+    )
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
+
+    return BatchSpanProcessor(OTLPSpanExporter())
+
+
+def _new_tracer(service: str, processor: "SpanProcessor") -> Tracer:
+    from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
+    from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
+
+    resource = Resource.create(
+        {
+            "service.name": f"segue-{service}",
+            "service.namespace": "segue",
+            "service.version": service_version(),
+        }
+    )
+    provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+    provider.add_span_processor(processor)
+    return provider.get_tracer("segue", service_version(), schema_url=SEMANTIC_CONVENTIONS)
+
+
+def _clean(attributes: Attributes) -> dict[str, str | int | float | bool]:
+    return {name: redacted(value) for name, value in attributes.items() if value is not None}

@@ -22,7 +22,6 @@ from services.muxer.app import run as run_muxer
 from services.muxer.settings import MuxerSettings
 from shared.settings import StoreSettings
 from shared.telemetry import trace
-from shared.telemetry.otel import OpenTelemetry
 from tests.support.api_fixture import TWO_SCENES, running_api
 from tests.support.api_service import ApiServiceFixture, reached
 from tests.support.film_clips import film_clips
@@ -104,8 +103,8 @@ async def test_one_trace_goes_from_the_request_to_the_video(
 ) -> None:
     """It continues the caller's, every parent is there, and every service has its part in it."""
     exporter = InMemorySpanExporter()
-    monkeypatch.setattr(trace, "_tracer", None)
-    trace.install(OpenTelemetry(SimpleSpanProcessor(exporter)))
+    monkeypatch.setattr(trace, "_sdk", None)
+    trace.install(SimpleSpanProcessor(exporter))
     async with all_services(fixture) as client:
         await a_scored_video(client, traceparent=CALLER, tracestate="vendor=x")
 

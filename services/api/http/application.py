@@ -52,7 +52,7 @@ def create_app(context: ApiContext) -> FastAPI:
         redoc_url=None,
     )
     app.state.context = context
-    app.add_middleware(TracingMiddleware, log=context.log, serving=trace.serving())
+    app.add_middleware(TracingMiddleware, log=context.log, service=trace.current_service())
     problems.install(app, context.log)
     for routes in (generate, cancel, status_stream, media, videos, styles, webhooks, health):
         app.include_router(routes.router)

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared.telemetry import trace
 from shared.telemetry.log import Logger, bind
-from shared.telemetry.trace import Carried, Serving
+from shared.telemetry.trace import Service
 
 _QUIET = frozenset({"/livez", "/readyz", "/metrics"})
 
@@ -22,26 +22,26 @@ _QUIET = frozenset({"/livez", "/readyz", "/metrics"})
 def bind_job(job_id: str) -> None:
     """The request that is answered here is about this job: its lines and its span say so."""
     bind(job_id=job_id)
-    trace.note({"segue.job_id": job_id})
+    trace.set_attributes({"segue.job_id": job_id})
 
 
 class TracingMiddleware:
     """An application whose requests belong to traces."""
 
-    def __init__(self, app: ASGIApp, *, log: Logger, serving: Serving) -> None:
-        """`serving`: each request runs in a context of its own, which knows nothing."""
+    def __init__(self, app: ASGIApp, *, log: Logger, service: Service) -> None:
+        """`service`: each request runs in an empty context of its own."""
         self._app = app
         self._log = log
-        self._serving = serving
+        self._service = service
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] != "http" or scope["path"] in _QUIET:
             await self._app(scope, receive, send)
             return
-        trace.serves(self._serving.service, topic_prefix=self._serving.topic_prefix)
+        trace.set_service(self._service.name, topic_prefix=self._service.topic_prefix)
         headers, method = Headers(scope=scope), scope["method"]
-        carried = Carried.of(headers.get("traceparent"), headers.get("tracestate"))
+        caller = trace.extract(headers.get("traceparent"), headers.get("tracestate"))
         begun_s, status = asyncio.get_running_loop().time(), 0
 
         async def answer(message: Message) -> None:
@@ -51,15 +51,15 @@ class TracingMiddleware:
             await send(message)
 
         about = {"http.request.method": method, "url.scheme": scope.get("scheme")}
-        with trace.continuing(carried, method, about, kind="server") as span:
+        with trace.continue_trace(caller, method, about, kind="server") as span:
             await self._app(scope, receive, answer)
             route = getattr(scope.get("route"), "path", None)
             if job_id := scope.get("path_params", {}).get("job_id"):
                 bind_job(job_id)
-            span.name(f"{method} {route}" if route else method)
-            span.set({"http.route": route, "http.response.status_code": status})
+            span.update_name(f"{method} {route}" if route else method)
+            trace.set_attributes({"http.route": route, "http.response.status_code": status}, span)
             if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-                span.failed(str(status))
+                trace.record_error(str(status), span)
             seconds = round(asyncio.get_running_loop().time() - begun_s, 4)
             self._log.debug(
                 "request completed",

@@ -19,7 +19,6 @@ from shared.telemetry import redaction, trace
 from shared.telemetry.log import configure, log_context, logger_of
 from shared.telemetry.redaction import CHARS_MAX, hide, redacted
 from shared.telemetry.stdlib_logging import StdlibLogHandler
-from shared.telemetry.trace import Carried
 
 TOKEN = SegmentLinks(LinkSettings(keys="a secret that tests alone know"), clock=SystemClock()).seal(
     "jobs/x/run-1/clip"
@@ -48,10 +47,10 @@ def lines(stream: io.StringIO) -> list[dict[str, Any]]:
 
 def test_a_line_says_who_what_when_about_which_scene(said: io.StringIO) -> None:
     """The scene is bound once; the trace it came with stands beside it."""
-    carried = Carried.of("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+    caller = trace.extract("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
     with (
         log_context(job_id="film", run=2, scene_index=0),
-        trace.continuing(carried, "process", kind="consumer"),
+        trace.continue_trace(caller, "process", kind="consumer"),
     ):
         logger_of("merger").debug("clips are joined", action="clips.joined", samples=7)
 

@@ -13,8 +13,7 @@ from shared.kafka.codec import Record
 from shared.kafka.tracing import process_span, send_span, with_trace_context
 from shared.settings import TelemetrySettings
 from shared.telemetry import trace
-from shared.telemetry.otel import OpenTelemetry
-from shared.telemetry.trace import Carried
+from shared.telemetry.trace import TraceContext
 from tests.support.trace_collector import collector
 
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
@@ -25,9 +24,10 @@ SENT = (("ce_id", b"1"), ("traceparent", CALLER.encode()), ("tracestate", b"a=1"
 @pytest.fixture
 def exporter(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
     """Where spans go while tracing is on."""
-    made = InMemorySpanExporter()
-    monkeypatch.setattr(trace, "_tracer", OpenTelemetry(SimpleSpanProcessor(made)))
-    return made
+    spans = InMemorySpanExporter()
+    monkeypatch.setattr(trace, "_sdk", None)  # undone at the end of the test
+    trace.install(SimpleSpanProcessor(spans))
+    return spans
 
 
 @pytest.mark.parametrize(
@@ -74,12 +74,13 @@ def test_a_protocol_that_nobody_speaks_stops_the_start(monkeypatch: pytest.Monke
 )
 def test_what_is_no_context_begins_nothing(text: str | None) -> None:
     """A client may write what it likes into a header."""
-    assert Carried.of(text) is None
+    assert trace.extract(text) == TraceContext()
 
 
 def test_a_state_that_is_too_long_is_left_out() -> None:
     """The trace itself goes on."""
-    assert Carried.of(CALLER, "a=" + "1" * 600) == Carried(CALLER)
+    with trace.continue_trace(trace.extract(CALLER, "a=" + "1" * 600), "work", kind="consumer"):
+        assert trace.current_headers() == {"traceparent": CALLER}
 
 
 @pytest.mark.parametrize("is_on", [False, True])
@@ -88,7 +89,7 @@ def test_what_is_said_while_a_record_is_worked_off_belongs_to_its_trace(
 ) -> None:
     """Off: letter by letter what came in. On: the span that sends, in the same trace."""
     if not is_on:
-        monkeypatch.setattr(trace, "_tracer", None)
+        trace.install(None)
     record = Record(
         topic="scene.requested", partition=0, offset=7, key=b"film", value=b"{}", headers=SENT
     )
@@ -97,7 +98,7 @@ def test_what_is_said_while_a_record_is_worked_off_belongs_to_its_trace(
         told = dict(said.headers)
 
     assert told["tracestate"] == b"a=1"
-    assert Carried.of(told["traceparent"].decode()) is not None
+    assert trace.extract(told["traceparent"].decode()) != TraceContext()
     assert told["traceparent"].decode().split("-")[1] == TRACE_ID
     assert (told["traceparent"].decode() == CALLER) is not is_on
     assert with_trace_context(()) == ()
@@ -135,7 +136,9 @@ async def test_a_collector_that_never_answers_is_not_waited_for(
     async with collector() as traces:
         traces.silent.set()
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", traces.endpoint)
-        monkeypatch.setattr(trace, "_tracer", OpenTelemetry())
+        monkeypatch.setattr(trace, "_sdk", None)
+        monkeypatch.setattr(trace, "_process", trace.current_service())
+        trace.configure(TelemetrySettings.from_environment(), service="test")
         with trace.span("work"):
             pass
         begun = time.monotonic()
