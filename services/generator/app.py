@@ -6,10 +6,10 @@ from services.generator.faust_app.stream import SceneStream
 from services.generator.provider_factory import build_provider
 from services.generator.providers import MusicProvider
 from services.generator.providers.health import ProviderHealth
-from services.generator.scene.handler import build_work
+from services.generator.scene.handler import build_scene_handler
 from services.generator.settings import GeneratorSettings
 from shared.clock import Clock, SystemClock
-from shared.contract.events import JobCancelled, PredictionEnded, SceneRequested, Stage
+from shared.contract.events import Stage
 from shared.http.health import Health
 from shared.http.probes import Probe
 from shared.kafka.probes import connect_publisher, server_probes
@@ -84,9 +84,9 @@ def _stream(
     clock: Clock,
     log: Logger,
 ) -> SceneStream:
-    """Return the stream with its handlers attached."""
+    """Return the stream with the scene handler attached."""
     stream = SceneStream(settings, clock=clock, log=log)
-    work = build_work(
+    handler = build_scene_handler(
         settings,
         store=store,
         provider=provider,
@@ -105,10 +105,5 @@ def _stream(
         clock=clock,
         log=log,
     )
-    handlers = {
-        SceneRequested.kind: work.requested,
-        JobCancelled.kind: work.noted,
-        PredictionEnded.kind: work.noted,
-    }
-    stream.attach(handlers, router, on_received=work.seen, slots=work.generate.attempts.slots)
+    stream.attach(handler, router, slots=handler.generate.attempts.slots)
     return stream

@@ -1,14 +1,51 @@
-"""Runs the merger: the last segment of a run triggers its merge."""
+"""Wires up the merger: the last segment of a run triggers the merge of its track."""
 
 import asyncio
+from typing import ClassVar
 
 from services.merger.merge import Merge
 from services.merger.settings import MergerSettings
 from shared.clock import Clock
-from shared.contract.events import Event, SegmentGenerated, Stage
-from shared.kafka.worker_service import worker_service
+from shared.contract.events import JobCancelled, SegmentGenerated, Stage
+from shared.kafka.codec import Envelope
+from shared.kafka.worker_service import WorkerService, worker_service
 from shared.media.ffmpeg import Ffmpeg
 from shared.telemetry.metrics import MERGE_SECONDS
+
+
+class MergeHandler:
+    """Merges the track of a run when its last segment arrives (`shared.kafka.handler.Handler`)."""
+
+    topics: ClassVar = (SegmentGenerated.kind, JobCancelled.kind)
+
+    def __init__(self, service: WorkerService, merge: Merge) -> None:
+        self._service = service
+        self._merge = merge
+
+    def on_received(self, envelope: Envelope) -> None:
+        """Track the newest run of the job."""
+        self._service.observe_run(envelope.event)
+
+    async def handle(self, envelope: Envelope) -> None:
+        """Merge and publish `audio.merged` for a run's last segment; ignore other events."""
+        segment = envelope.event
+        if not isinstance(segment, SegmentGenerated):
+            return  # job.cancelled: on_received has applied it
+        if self._service.skips(segment):
+            return
+        if segment.scene_index + 1 < segment.scene_count:
+            return  # scenes arrive in order: the last one implies all the others
+        with MERGE_SECONDS.time():
+            track = await self._merge.run(segment)
+        self._service.log.info(
+            "track merged",
+            action="track.merged",
+            job_id=track.job_id,
+            run=track.run,
+            seconds=track.duration_s,
+            loudness_lufs=track.loudness_lufs,
+        )
+        await self._service.publisher.publish(track, traceparent=envelope.traceparent)
 
 
 async def run(
@@ -18,30 +55,13 @@ async def run(
     ready: asyncio.Event | None = None,
     clock: Clock | None = None,
 ) -> None:
-    """Run the merger until `stop` is set.
+    """Merge until `stop`; the entry point for `__main__`, the embedded stack and the tests.
 
     Raises:
-        SegueError: the merger could not start, or failed.
+        SegueError: the service could not start, or had to stop.
     """
     async with worker_service(
         "merger", Stage.MERGE, settings, stop=stop, ready=ready, clock=clock
     ) as service:
         merge = Merge(store=service.store, ffmpeg=Ffmpeg(settings.ffmpeg), settings=settings)
-
-        async def segment(event: Event) -> Event | None:
-            assert isinstance(event, SegmentGenerated), "the topic's decoder returns only this type"
-            if event.scene_index + 1 < event.scene_count:
-                return None  # scenes arrive in order: the last one implies all others
-            with MERGE_SECONDS.time():
-                track = await merge.run(event)
-            service.log.info(
-                "track merged",
-                action="track.merged",
-                job_id=track.job_id,
-                run=track.run,
-                seconds=track.duration_s,
-                loudness_lufs=track.loudness_lufs,
-            )
-            return track
-
-        await service.consume(SegmentGenerated.kind, segment, slots=merge.slots)
+        await service.consume(MergeHandler(service, merge), slots=merge.slots)

@@ -63,7 +63,7 @@ class DeadLetters:
         *,
         attempts: int,
         first_failed_at: datetime | None = None,
-        behind: bool = False,
+        is_parked: bool = False,
     ) -> None:
         """Publish `record` on its dead-letter topic; returns when the broker has it.
 
@@ -88,7 +88,7 @@ class DeadLetters:
             ),
             partition=record.partition,
         )
-        if self._is_full and not behind:
+        if self._is_full and not is_parked:
             raise self._limit_error()
 
     @property

@@ -1,12 +1,14 @@
-"""Routing: one record worked to its end; the kind of error decides where it goes.
+"""Processes one record to its end; the type of error decides what happens to it.
 
-    RetryableError     again, in place: the lane waits, order is kept
-    InvalidEventError  dead letter, and the run is parked behind it
-    JobError           job.failed with the reason; the record is done
-    anything else      a bug: dead letter with its traceback, job.failed, the run is parked
+    RetryableError     retried in place: the lane waits, order is kept
+    InvalidEventError  dead letter; later records of the run are parked behind it
+    JobError           job.failed with the reason; the record is committed
+    other exceptions   a bug: dead letter with its traceback, job.failed, the run is parked
 
-Whatever happens, a job says why it stopped. What cannot be published is tried until it can:
-without a broker there is nothing else to do, and nothing may be let go.
+Every job that stops publishes its reason. What cannot be published is retried until it can be:
+without a broker there is nothing else to do, and nothing may be committed.
+
+I/O: Kafka, the store.
 """
 
 import random
@@ -19,6 +21,7 @@ from shared.contract.events import Event, JobFailed, RunEvent, Stage, run_of
 from shared.errors import DeadLetterLimitError, InvalidEventError, JobError, RetryableError
 from shared.kafka.codec import Envelope, Record, Unreadable
 from shared.kafka.dead_letters import DeadLetters
+from shared.kafka.handler import Handler
 from shared.kafka.parked_runs import REQUEUE_ID, ParkedRuns
 from shared.kafka.producer import EventPublisher, Publisher
 from shared.kafka.tracing import process_span
@@ -39,17 +42,16 @@ from shared.telemetry.metrics import (
 from shared.telemetry.redaction import redacted
 
 WaitUntilOwned = Callable[[], Awaitable[None]]
-Handle = Callable[[Envelope], Awaitable[None]]
 INTERNAL_ERROR = "internal_error"
 
 
 class ParkedBehindError(InvalidEventError):
-    """Not wrong itself: an earlier record of its run is a dead letter."""
+    """A valid record, parked because an earlier record of its run is a dead letter."""
 
 
 @dataclass(kw_only=True)
 class Router:
-    """Routes the records of one service."""
+    """Processes the records of one service."""
 
     service: str
     stage: Stage
@@ -63,24 +65,31 @@ class Router:
     active_records: ActiveRecords = field(init=False)
 
     def __post_init__(self) -> None:
-        """Tell Prometheus what is worked on."""
+        """Register the metric of the oldest record in work."""
         self.active_records = ActiveRecords(self.service, self.clock)
 
     async def run(
-        self, received: Envelope | Unreadable, handle: Handle, *, wait_until_owned: WaitUntilOwned
+        self,
+        received: Envelope | Unreadable,
+        handler: Handler,
+        *,
+        wait_until_owned: WaitUntilOwned,
     ) -> None:
-        """Work a record off; returns when it may be let go.
+        """Process a record; return when it is safe to commit.
 
         Raises:
-            DeadLetterLimitError: too many dead letters in a row: stop the consumer.
+            DeadLetterLimitError: too many consecutive dead letters: stop the consumer.
         """
         event = received.event if isinstance(received, Envelope) else None
         with process_span(received.record, event):
-            self.log.debug("record received", action="record.received", **_place(received.record))
-            await self._routed(received, handle, wait_until_owned)
+            self.log.debug("processing record", action="record.received", **_place(received.record))
+            await self._route(received, handler, wait_until_owned)
 
-    async def _routed(
-        self, received: Envelope | Unreadable, handle: Handle, wait_until_owned: WaitUntilOwned
+    async def _route(
+        self,
+        received: Envelope | Unreadable,
+        handler: Handler,
+        wait_until_owned: WaitUntilOwned,
     ) -> None:
         if isinstance(received, Unreadable):
             self.dead_letters.record_failure(received.error)
@@ -90,28 +99,28 @@ class Router:
         run = run_of(envelope.event)
         job_id = envelope.event.job_id
         requeue = record.header(REQUEUE_ID)
-        if await self._insist(
+        if await self._until_available(
             lambda: self.parked.is_parked(job_id, run, record.topic, requeue=requeue)
         ):
             reason = ParkedBehindError("parked behind an earlier dead letter of its run")
-            await self._dead_letter(record, reason, attempts=0, behind=True)
-            # after the letter: a requeue that did not see it must not release the lane
-            await self._insist(lambda: self.parked.hold(job_id, run, record.topic))
+            await self._dead_letter(record, reason, attempts=0, is_parked=True)
+            # after the dead letter: a requeue that did not read it must not release the lane
+            await self._until_available(lambda: self.parked.hold(job_id, run, record.topic))
             return
-        with self.active_records.timed() as for_s:
-            if await self._attempts(envelope, handle, wait_until_owned):
-                WORK_SECONDS.labels(self.service, record.topic).observe(for_s())
+        with self.active_records.timed() as elapsed_s:
+            if await self._attempt(envelope, handler, wait_until_owned):
+                WORK_SECONDS.labels(self.service, record.topic).observe(elapsed_s())
 
-    async def _attempts(
-        self, envelope: Envelope, handle: Handle, wait_until_owned: WaitUntilOwned
+    async def _attempt(
+        self, envelope: Envelope, handler: Handler, wait_until_owned: WaitUntilOwned
     ) -> bool:
-        """Whether it was done, and not given up."""
+        """Retry until the handler succeeds; return False if the record was given up."""
         attempt = 1
         first_failed_at: datetime | None = None
         while True:
             await wait_until_owned()
             try:
-                await handle(envelope)
+                await handler.handle(envelope)
             except RetryableError as error:
                 first_failed_at = first_failed_at or self.clock.now()
                 if attempt >= self.policy.attempts_max:
@@ -121,13 +130,13 @@ class Router:
                     attempt, asked_s=error.retry_after_s, chance=self.chance
                 )
                 RETRIES_TOTAL.labels(self.service, envelope.record.topic).inc()
-                self._tell(envelope, "trying again", error, delay_s=round(delay_s, 2))
+                self._log_retry(envelope, error, delay_s=round(delay_s, 2))
                 await self.clock.sleep(delay_s)
                 attempt += 1
             except JobError as error:
                 await self._fail(envelope.event, error)
                 self._count(envelope.record.topic, "job_failed")
-                await self._pass(envelope)
+                await self._on_processed(envelope)
                 return False
             except DeadLetterLimitError:
                 raise
@@ -136,35 +145,39 @@ class Router:
                 return False
             else:
                 self.dead_letters.record_success()
-                self._done(envelope.record)
+                self._count_done(envelope.record)
                 self.log.debug("record processed", action="record.processed", attempt=attempt)
-                await self._pass(envelope)
+                await self._on_processed(envelope)
                 return True
 
-    async def _pass(self, envelope: Envelope) -> None:
-        """Release a lane behind the last record of its requeue."""
+    async def _on_processed(self, envelope: Envelope) -> None:
+        """Release the lane if this was the last record of its requeue."""
         job_id, run = envelope.event.job_id, run_of(envelope.event)
         record = envelope.record
-        await self._insist(lambda: self.parked.on_processed(record, job_id=job_id, run=run))
+        await self._until_available(
+            lambda: self.parked.on_processed(record, job_id=job_id, run=run)
+        )
 
     async def _give_up(
         self, envelope: Envelope, error: Exception, attempts: int, first_failed_at: datetime | None
     ) -> None:
-        """Say why the job stops, close its lane, keep the record; in this order.
+        """Publish job.failed, park the run, publish the dead letter; in this order.
 
-        Not if too many were given up already: then the fault is ours, and no job's.
+        Not above the limit of consecutive dead letters: then the fault is the service's.
         """
         self.dead_letters.record_failure(error)
         event, topic = envelope.event, envelope.record.topic
-        known = isinstance(error, RetryableError | InvalidEventError)
+        is_known = isinstance(error, RetryableError | InvalidEventError)
         failure = JobError(
-            redacted(str(error) if known else f"internal error: {type(error).__name__}: {error}"),
-            code="gave_up" if known else INTERNAL_ERROR,
+            redacted(
+                str(error) if is_known else f"internal error: {type(error).__name__}: {error}"
+            ),
+            code="gave_up" if is_known else INTERNAL_ERROR,
             retryable=True,
         )
         await self._fail(event, failure)
         run = run_of(event)
-        await self._insist(
+        await self._until_available(
             lambda: self.parked.park(event.job_id, run, topic, reason=failure.reason)
         )
         await self._dead_letter(
@@ -174,7 +187,7 @@ class Router:
     async def _fail(self, event: Event, error: JobError) -> None:
         trace.record_error(error)
         if not isinstance(event, RunEvent):
-            return  # upstream's video.stitched: there is no run yet that could fail
+            return  # upstream's video.stitched: it has no run yet that could fail
         scene_index = getattr(event, "scene_index", None)
         failed = JobFailed(
             job_id=event.job_id,
@@ -186,7 +199,7 @@ class Router:
             retryable=error.retryable,
             cost_usd=error.cost_usd,
         )
-        await self._insist(lambda: self.publisher.publish(failed))
+        await self._until_available(lambda: self.publisher.publish(failed))
         FAILURES_TOTAL.labels(self.service, error.code).inc()
         self.log.warning(
             "job failed",
@@ -204,49 +217,55 @@ class Router:
         *,
         attempts: int,
         first_failed_at: datetime | None = None,
-        behind: bool = False,
+        is_parked: bool = False,
     ) -> None:
         trace.record_error(error)
         DEAD_LETTERS_TOTAL.labels(self.service, record.topic).inc()
         self._count(record.topic, "dead_lettered")
         self.log.error(
-            "record is a dead letter",
+            "record dead-lettered",
             action="record.dead_lettered",
             **_place(record),
             reason=str(error),
             attempts=attempts,
         )
-        await self._insist(
+        await self._until_available(
             lambda: self.dead_letters.publish(
-                record, error, attempts=attempts, first_failed_at=first_failed_at, behind=behind
+                record,
+                error,
+                attempts=attempts,
+                first_failed_at=first_failed_at,
+                is_parked=is_parked,
             )
         )
 
-    async def _insist(self, call: Callable[[], Awaitable[object]]) -> object:
-        """`call` until it answers; only the end of the process ends the waiting."""
+    async def _until_available(self, call: Callable[[], Awaitable[object]]) -> object:
+        """Retry `call` until Kafka or the store answers; only cancellation ends the wait."""
         attempt = 1
         while True:
             try:
                 return await call()
             except RetryableError as error:
                 self.log.warning(
-                    "Kafka or store unavailable", action="dependency.unavailable", reason=str(error)
+                    "Kafka or store unavailable",
+                    action="dependency.unavailable",
+                    reason=str(error),
                 )
                 await self.clock.sleep(self.policy.delay_s(attempt, chance=self.chance))
                 attempt += 1
 
-    def _tell(self, envelope: Envelope, what: str, error: Exception, **fields: object) -> None:
+    def _log_retry(self, envelope: Envelope, error: Exception, *, delay_s: float) -> None:
         self.log.warning(
-            what,
+            "retrying record",
             action="record.retried",
             job_id=envelope.event.job_id,
             topic=envelope.record.topic,
             offset=envelope.record.offset,
             reason=str(error),
-            **fields,
+            delay_s=delay_s,
         )
 
-    def _done(self, record: Record) -> None:
+    def _count_done(self, record: Record) -> None:
         self._count(record.topic, "done")
         if record.timestamp_s is not None:
             age_s = self.clock.now().timestamp() - record.timestamp_s
@@ -270,7 +289,7 @@ def build_router(
     clock: Clock,
     log: Logger,
 ) -> Router:
-    """The router of one service, from its settings."""
+    """Return the router of a service, built from its settings."""
     return Router(
         service=service,
         stage=stage,

@@ -1,11 +1,13 @@
-"""Stage: what merger and muxer have in common: one verb, fed by one topic.
+"""Runs a service that turns the events of one topic into others: merger and muxer.
 
-Builds the parts from the settings, consumes until told to stop, and takes everything down in
-order. The verb itself knows nothing of Kafka.
+`worker_service` builds the parts from the settings, connects them and shuts them down in order;
+`WorkerService.consume` runs the consumer with the service's `Handler`.
+
+I/O: Kafka, the store, HTTP (health).
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -13,8 +15,8 @@ from typing import Protocol
 from shared.clock import Clock, SystemClock
 from shared.contract.events import Event, JobCancelled, Stage, run_of
 from shared.http.health import Health
-from shared.kafka.codec import Envelope
 from shared.kafka.consumer import LaneConsumer
+from shared.kafka.handler import Handler
 from shared.kafka.probes import connect_publisher, server_probes
 from shared.kafka.producer import Publisher
 from shared.kafka.router import Router, build_router
@@ -30,30 +32,27 @@ from shared.telemetry.metrics import SKIPPED_TOTAL
 
 
 class WorkerSettings(Protocol):
-    """What the settings of such a service have."""
+    """The settings groups that such a service needs."""
 
     @property
     def kafka(self) -> KafkaSettings:
-        """Where Kafka is."""
+        """Connection to Kafka."""
         ...
 
     @property
     def store(self) -> StoreSettings:
-        """Where media lies."""
+        """Object store for media."""
         ...
 
     @property
     def lanes(self) -> LaneSettings:
-        """How much at once."""
+        """Limits of concurrency, retries and dead letters."""
         ...
 
     @property
     def health(self) -> HealthSettings:
-        """Where it says how it is."""
+        """Address of the health endpoints."""
         ...
-
-
-Work = Callable[[Event], Awaitable[Event | None]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,55 +68,47 @@ class WorkerService:
     health: Health
     log: Logger
 
-    async def consume(self, topic: str, work: Work, *, slots: Slots) -> None:
-        """Give every wanted event of `topic` to `work` until the stop; publish what it returns.
+    async def consume(self, handler: Handler, *, slots: Slots) -> None:
+        """Process the topics of `handler` until the stop; return at once if already stopped.
+
+        `slots` bound the handler's work; they are reported in `readyz`.
 
         Raises:
-            DeadLetterLimitError: too many dead letters in a row.
-            RetryableError: no broker answers at start.
+            DeadLetterLimitError: too many consecutive dead letters.
+            RetryableError: no broker is available at start.
         """
-
-        async def handle(envelope: Envelope) -> None:
-            event = envelope.event
-            if not self.active_runs.is_current(event.job_id, run_of(event)):
-                self._skip(event)
-                return
-            said = await work(event)
-            if said is not None:
-                await self.publisher.publish(said, traceparent=envelope.traceparent)
-
-        async def cancelled(_envelope: Envelope) -> None:
-            """`_on_received` has done what there is to do."""
-
         consumer = LaneConsumer(
             group=f"segue-{self.name}",
-            handlers={topic: handle, JobCancelled.kind: cancelled},
-            on_received=self._on_received,
+            handler=handler,
             router=self.router,
             kafka=self.settings.kafka,
             lanes=self.settings.lanes,
             log=self.log,
         )
         if self.health.stop.is_set():
-            return  # the start was given up
+            return
         self.health.figures = lambda: {**consumer.figures(), **slots.figures()}
         await consumer.run(self.health.stop, ready=self.health.ready)
 
-    def _on_received(self, envelope: Envelope) -> None:
-        event = envelope.event
+    def observe_run(self, event: Event) -> None:
+        """Track the newest run of each job from a received event; apply `job.cancelled`."""
         if isinstance(event, JobCancelled):
             self.active_runs.cancel(event.job_id, event.run)
         else:
             self.active_runs.observe(event.job_id, run_of(event))
 
-    def _skip(self, event: Event) -> None:
+    def skips(self, event: Event) -> bool:
+        """Return True, and log it, if the event's run was superseded or cancelled."""
+        if self.active_runs.is_current(event.job_id, run_of(event)):
+            return False
         SKIPPED_TOTAL.labels(self.name, event.kind).inc()
         self.log.info(
-            "event of a run that ended",
+            "event skipped: its run was superseded or cancelled",
             action="record.skipped",
             job_id=event.job_id,
             run=run_of(event),
         )
+        return True
 
 
 @asynccontextmanager
@@ -130,17 +121,17 @@ async def worker_service(
     ready: asyncio.Event | None = None,
     clock: Clock | None = None,
 ) -> AsyncIterator[WorkerService]:
-    """The parts of a service, connected; taken down in order at the end.
+    """Yield the connected parts of a service; shut them down in order afterwards.
 
-    Where `stop` comes before its servers do, they are not connected, and `consume` returns.
+    If `stop` is set before its servers are available, they are not connected.
 
     Raises:
-        SegueError: a server was not there in time.
+        SegueError: a server was not available in time.
     """
     clock = clock or SystemClock()
     trace.set_service(name, topic_prefix=settings.kafka.topic_prefix)
     log = logger_of(name)
-    log.info("service starts", action="service.starting")
+    log.info("service starting", action="service.starting")
     store = InstrumentedStore(open_store(settings.store), log=log)
     publisher = Publisher(settings.kafka, source=name, clock=clock)
     health = Health(
@@ -161,38 +152,22 @@ async def worker_service(
                 settings=settings,
                 store=store,
                 publisher=publisher,
-                router=_router(name, stage, settings, publisher, store, clock=clock),
+                router=build_router(
+                    service=name,
+                    stage=stage,
+                    publisher=publisher,
+                    store=store,
+                    settings=settings.lanes,
+                    clock=clock,
+                    log=log,
+                ),
                 active_runs=ActiveRuns(),
                 health=health,
                 log=log,
             )
         finally:
-            await _taken_down(publisher, store, log=log)
-
-
-def _router(
-    name: str,
-    stage: Stage,
-    settings: WorkerSettings,
-    publisher: Publisher,
-    store: ObjectStore,
-    *,
-    clock: Clock,
-) -> Router:
-    return build_router(
-        service=name,
-        stage=stage,
-        publisher=publisher,
-        store=store,
-        settings=settings.lanes,
-        clock=clock,
-        log=logger_of(name),
-    )
-
-
-async def _taken_down(publisher: Publisher, store: ObjectStore, *, log: Logger) -> None:
-    """After the consumer has finished what ran, committed and left: flush, then let go."""
-    log.info("service stops", action="service.stopping")
-    await publisher.stop()
-    await store.close()
-    log.info("service stopped", action="service.stopped")
+            # the consumer has finished its lanes, committed and left: 1. flush; 2. close the store
+            log.info("service stopping", action="service.stopping")
+            await publisher.stop()
+            await store.close()
+            log.info("service stopped", action="service.stopped")

@@ -40,6 +40,8 @@ LogAction = Literal[
     "record.dead_lettered",
     "consumer.stopped",
     "commit.failed",
+    "kafka.poll_failed",
+    "faust.stop_timed_out",
     "event.published",
     "event.not_published",
     "outbox.published",

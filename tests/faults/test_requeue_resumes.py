@@ -7,7 +7,9 @@ import sys
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -92,6 +94,21 @@ async def copied(fixture: OperatorFixture) -> int:
     return rows[0]["copied"] or 0 if rows else 0
 
 
+@dataclass
+class Recorder:
+    """Collects the events of the topic in the order in which they are processed."""
+
+    processed: list[Envelope]
+    topics: ClassVar = (TOPIC,)
+
+    def on_received(self, envelope: Envelope) -> None:
+        """Do nothing before the record's turn."""
+
+    async def handle(self, envelope: Envelope) -> None:
+        """Collect the event."""
+        self.processed.append(envelope)
+
+
 @asynccontextmanager
 async def a_service(fixture: OperatorFixture, store: FolderStore) -> AsyncIterator[list[Envelope]]:
     """Somebody who reads the topic all the while, as services do; what it worked off, in order."""
@@ -101,13 +118,9 @@ async def a_service(fixture: OperatorFixture, store: FolderStore) -> AsyncIterat
     publisher = Publisher(fixture.kafka, source="generator", clock=clock)
     await publisher.start()
 
-    async def work(envelope: Envelope) -> None:
-        worked.append(envelope)
-
     consumer = LaneConsumer(
         group="a-service",
-        handlers={TOPIC: work},
-        on_received=lambda _: None,
+        handler=Recorder(processed=worked),
         router=build_router(
             service="generator",
             stage=Stage.GENERATION,

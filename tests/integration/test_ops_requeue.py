@@ -170,7 +170,7 @@ async def put_aside(fixture: OperatorFixture, records: list[Record]) -> None:
                 await dead.publish(record, InvalidEventError("wrong"), attempts=1)
             else:
                 await dead.publish(
-                    record, ParkedBehindError("parked behind"), attempts=0, behind=True
+                    record, ParkedBehindError("parked behind"), attempts=0, is_parked=True
                 )
     finally:
         await publisher.stop()

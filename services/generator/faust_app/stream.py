@@ -11,7 +11,7 @@ Faust serves keyed state: two agents, and one table with its changelog. Three ha
 """
 
 import asyncio
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import faust
@@ -24,7 +24,8 @@ from shared.contract.events import SceneRequested
 from shared.contract.topics import CONTINUATIONS_TABLE
 from shared.errors import RetryableError, SegueError
 from shared.kafka.codec import Envelope, Record, lane_key, try_decode
-from shared.kafka.router import Handle, Router
+from shared.kafka.handler import Handler
+from shared.kafka.router import Router
 from shared.processing.lanes import Lanes
 from shared.processing.slots import Slots
 from shared.telemetry.consumer_metrics import ConsumerMetrics, export_lane_metrics
@@ -94,20 +95,16 @@ class SceneStream:
 
     def attach(
         self,
-        handlers: Mapping[str, Handle],
+        handler: Handler,
         router: Router,
         *,
-        on_received: Callable[[Envelope], None],
         slots: Slots,
     ) -> None:
-        """Give each topic (no prefix) its handler; `on_received` hears of records as they arrive.
-
-        `slots` are those of what the handlers do.
-        """
+        """Consume the topics of `handler`; `slots` bound its work and are reported in `readyz`."""
         self._slots = slots
-        self._metrics.topics = list(handlers)
-        for name, handle in handlers.items():
-            self._agent(name, handle, router, on_received)
+        self._metrics.topics = list(handler.topics)
+        for topic in handler.topics:
+            self._agent(topic, handler, router)
 
         async def on_revoked(*_: Any, **__: Any) -> None:
             self.lanes.suspend()
@@ -187,9 +184,7 @@ class SceneStream:
         finally:
             crashed.cancel()
 
-    def _agent(
-        self, name: str, handle: Handle, router: Router, on_received: Callable[[Envelope], None]
-    ) -> None:
+    def _agent(self, name: str, handler: Handler, router: Router) -> None:
         prefix = self._settings.kafka.topic_prefix
         topic = self._app.topic(
             prefix + name,
@@ -210,14 +205,14 @@ class SceneStream:
                 message = event.message
                 received = try_decode(_record_of(message, prefix=prefix))
                 if isinstance(received, Envelope):
-                    on_received(received)
+                    handler.on_received(received)
                 is_new = self.lanes.submit(
                     partition=message.tp,
                     offset=message.offset,
                     key=lane_key(received),
                     handle=event,
                     work=lambda received=received: router.run(  # type: ignore[misc]
-                        received, handle, wait_until_owned=self.lanes.wait_until_owned
+                        received, handler, wait_until_owned=self.lanes.wait_until_owned
                     ),
                     timestamp_s=message.timestamp or None,
                 )

@@ -6,7 +6,7 @@ file holds the rules between them: which run counts, which scene is next, what i
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from services.generator.clip.inspection import Inspection
 from services.generator.composition.attempts import Attempts
@@ -53,8 +53,10 @@ class Memory(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SceneWork:
-    """Works scenes off, strictly in the order of their job."""
+class SceneHandler:
+    """Generates scenes in the order of their job (`shared.kafka.handler.Handler`)."""
+
+    topics: ClassVar = (SceneRequested.kind, JobCancelled.kind, PredictionEnded.kind)
 
     generate: Generate
     memory: Memory
@@ -65,8 +67,8 @@ class SceneWork:
     gate: Gate
     log: Logger
 
-    def seen(self, envelope: Envelope) -> None:
-        """A record arrived: note its run, so that an older one stops spending at once."""
+    def on_received(self, envelope: Envelope) -> None:
+        """Observe the event's run, so that an older run stops spending at once."""
         event = envelope.event
         if isinstance(event, PredictionEnded):
             self.nudge(event.prediction_id)
@@ -78,18 +80,16 @@ class SceneWork:
             active_runs.observe(event.job_id, event.run)
         self.interrupts.look(event.job_id)
 
-    async def noted(self, envelope: Envelope) -> None:
-        """`seen` has done what there is to do."""
-
-    async def requested(self, envelope: Envelope) -> None:
-        """One `scene.requested`.
+    async def handle(self, envelope: Envelope) -> None:
+        """Generate the scene of a `scene.requested`; ignore other events.
 
         Raises:
             SceneGapError: an earlier scene of the run was never finished.
             JobError: the scene failed, and the run asks to stop then.
         """
         scene = envelope.event
-        assert isinstance(scene, SceneRequested), "the topic's decoder promises it"
+        if not isinstance(scene, SceneRequested):
+            return  # on_received has applied it
         state = self.memory.recall(scene.job_id)
         if not self._wanted(scene, state):
             self._skip(scene)
@@ -193,7 +193,7 @@ def _again(failure: JobFailed) -> JobError:
     )
 
 
-def build_work(
+def build_scene_handler(
     settings: GeneratorSettings,
     *,
     store: ObjectStore,
@@ -203,8 +203,8 @@ def build_work(
     gate: Gate,
     clock: Clock,
     log: Logger,
-) -> SceneWork:
-    """The work of one generator, from its settings."""
+) -> SceneHandler:
+    """Return the scene handler, built from the settings."""
     interrupts = Interrupts(ActiveRuns())
     delays = Delays(
         publisher, gate=gate, said_after_s=settings.delay_said_after_s, clock=clock, log=log
@@ -212,7 +212,7 @@ def build_work(
     generate = _build_generate(
         settings, interrupts, delays, store=store, provider=provider, clock=clock, log=log
     )
-    return SceneWork(
+    return SceneHandler(
         generate=generate,
         memory=memory,
         publisher=publisher,

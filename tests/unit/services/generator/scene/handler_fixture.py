@@ -7,7 +7,7 @@ import numpy as np
 
 from services.generator.providers import CompositionRequest
 from services.generator.providers.mp3 import encode
-from services.generator.scene.handler import SceneWork, build_work
+from services.generator.scene.handler import SceneHandler, build_scene_handler
 from services.generator.scene.plan import Continuation
 from services.generator.settings import GeneratorSettings
 from shared.contract.events import Event, SceneRequested, SegmentGenerated
@@ -50,9 +50,9 @@ class HandlerFixture:
         self.published: list[Event] = []
         self.work = self.process()
 
-    def process(self) -> SceneWork:
+    def process(self) -> SceneHandler:
         """A process with nothing in its head but what store and table have."""
-        return build_work(
+        return build_scene_handler(
             self.settings,
             store=self.store,
             provider=self.provider,
@@ -74,8 +74,8 @@ class HandlerFixture:
         """As if a record had come."""
         record = Record(topic=scene.kind, partition=0, offset=0, key=None, value=None)
         envelope = Envelope(event=scene, event_id="", traceparent=None, record=record)
-        self.work.seen(envelope)
-        await self.work.requested(envelope)
+        self.work.on_received(envelope)
+        await self.work.handle(envelope)
 
     def segments(self) -> list[SegmentGenerated]:
         """What was said, segments alone."""

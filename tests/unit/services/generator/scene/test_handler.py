@@ -137,7 +137,9 @@ async def test_a_cancelled_run_spends_nothing_more(fixture: HandlerFixture) -> N
     await fixture.handle(a_scene(0))
     cancelled = JobCancelled(job_id="job-1", run=1)
     record = Record(topic=cancelled.kind, partition=0, offset=1, key=None, value=None)
-    fixture.work.seen(Envelope(event=cancelled, event_id="", traceparent=None, record=record))
+    fixture.work.on_received(
+        Envelope(event=cancelled, event_id="", traceparent=None, record=record)
+    )
 
     await fixture.handle(a_scene(1))
 
@@ -152,10 +154,10 @@ async def test_news_of_a_prediction_is_heard_before_its_turn_and_decides_nothing
     record = Record(topic=news.kind, partition=0, offset=0, key=None, value=None)
     envelope = Envelope(event=news, event_id="", traceparent=None, record=record)
 
-    fixture.work.seen(envelope)
+    fixture.work.on_received(envelope)
 
     assert fixture.provider.nudged == ["p1"]
-    await fixture.work.noted(envelope)
+    await fixture.work.handle(envelope)
     assert (fixture.provider.nudged, fixture.provider.charged, fixture.published) == (
         ["p1"],
         [],
@@ -260,7 +262,9 @@ async def test_a_run_that_is_cancelled_while_its_prediction_runs_cancels_it(
     await asked.wait()
     cancelled = JobCancelled(job_id="job-1", run=1)
     record = Record(topic=cancelled.kind, partition=0, offset=1, key=None, value=None)
-    fixture.work.seen(Envelope(event=cancelled, event_id="", traceparent=None, record=record))
+    fixture.work.on_received(
+        Envelope(event=cancelled, event_id="", traceparent=None, record=record)
+    )
     await scene
 
     assert len(fixture.provider.cancelled) == 1
