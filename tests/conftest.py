@@ -16,6 +16,7 @@ import pytest
 
 from shared.settings import StoreSettings
 from tests.support import external_tools, servers
+from tests.support.fork_server import stop_fork_server
 from tests.support.servers import (
     Database,
     KafkaServer,
@@ -82,6 +83,7 @@ def pytest_terminal_summary(
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Stop the servers, however the run ended."""
+    stop_fork_server()
     if (chosen := config.stash.get(_servers_key, None)) is not None:
         chosen.stop()
 

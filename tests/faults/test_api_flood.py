@@ -37,8 +37,7 @@ class Observed:
     """What an api in a process of its own holds."""
 
     def __init__(self, service: Service) -> None:
-        assert service._process is not None, "it was started"
-        self._folder = Path("/proc") / str(service._process.pid)  # type: ignore[attr-defined]
+        self._folder = Path("/proc") / str(service.pid)
 
     def rss_mib(self) -> float:
         """Resident memory."""

@@ -26,7 +26,8 @@ from tests.faults.harness.durations import SEED, long_or
 from tests.support.api_fixture import TWO_SCENES, ApiFixture, api_fixture, running_api
 from tests.support.api_service import ApiServiceFixture
 from tests.support.event_builders import a_scene, a_segment
-from tests.support.processes import REPOSITORY, eventually
+from tests.support.fork_server import start_forked
+from tests.support.processes import eventually
 from tests.support.run_builders import (
     a_cancel,
     a_complete_run,
@@ -148,12 +149,8 @@ async def test_any_order_in_which_topics_are_read_ends_in_the_same_rows(api: Api
 
 async def _segue(fixture: ApiServiceFixture, *arguments: str) -> tuple[int, dict[str, Any]]:
     """`segue rebuild --json` with the addresses, and the test's own prefix."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *("-m", "ops", "rebuild", "--json", *arguments),
-        cwd=REPOSITORY,
-        env=_environment(fixture),
-        stdout=asyncio.subprocess.PIPE,
+    process = await start_forked(
+        "ops", "rebuild", "--json", *arguments, environment=_environment(fixture)
     )
     async with asyncio.timeout(60):
         out, _ = await process.communicate()
@@ -253,11 +250,7 @@ async def test_a_rebuild_that_dies_leaves_the_rows_and_the_next_one_goes_through
         holding = await asyncpg.connect(fixture.url)
         async with holding.transaction():
             await holding.execute("SELECT FROM projection_offsets FOR UPDATE")
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "ops", "rebuild", *WHY),
-                cwd=REPOSITORY,
-                env=_environment(fixture),
-            )
+            process = await start_forked("ops", "rebuild", *WHY, environment=_environment(fixture))
 
             async def look() -> bool | None:
                 return (

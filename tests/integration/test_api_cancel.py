@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,8 @@ from replicate_server import ReplicateEmulator
 from shared.contract.events import JobCancelled
 from tests.e2e.pipeline_fixture import BASE, Pipeline, running_pipeline
 from tests.support.api_fixture import TWO_SCENES, ApiFixture, api_fixture
-from tests.support.processes import REPOSITORY, eventually, records_of, value_of
+from tests.support.fork_server import start_forked
+from tests.support.processes import eventually, records_of, value_of
 from tests.support.replicate_provider import a_fake, account_of
 from tests.support.run_builders import a_complete_run
 from tests.support.servers import Database, KafkaServer
@@ -149,12 +149,8 @@ async def _at_work(replicate: ReplicateEmulator, count: int) -> None:
 
 async def _segue(pipeline: Pipeline, *words: str) -> tuple[int, dict[str, Any]]:
     """Run the command with the settings of the api."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "ops", *words, "--json"),
-        cwd=REPOSITORY,
-        env={**os.environ, **pipeline.services["api"].environment},  # noqa: TID251 - the child's
-        stdout=asyncio.subprocess.PIPE,
-    )
+    environment = {**os.environ, **pipeline.services["api"].environment}  # noqa: TID251 - the child's
+    process = await start_forked("ops", *words, "--json", environment=environment)
     async with asyncio.timeout(60):
         said, _ = await process.communicate()
     assert process.returncode is not None

@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import secrets
-import sys
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -27,7 +26,7 @@ from shared.storage import keys as k
 from shared.storage.factory import open_store
 from tests.support.api_fixture import TWO_SCENES, ApiFixture, api_fixture, api_settings
 from tests.support.film_clips import film_clips
-from tests.support.processes import REPOSITORY
+from tests.support.fork_server import start_forked
 from tests.support.run_builders import a_complete_run
 from tests.support.servers import Database
 
@@ -72,13 +71,8 @@ class StoreFixture:
 
     async def segue(self, *words: str) -> tuple[int, str]:
         """Run the command; its code, and what it said."""
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "ops", *words),
-            cwd=REPOSITORY,
-            env={**os.environ, **self.environment},  # noqa: TID251 - the child's
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-        )
+        environment = {**os.environ, **self.environment}  # noqa: TID251 - the child's
+        process = await start_forked("ops", *words, environment=environment, merge_stderr=True)
         async with asyncio.timeout(60):
             said, _ = await process.communicate()
         assert process.returncode is not None

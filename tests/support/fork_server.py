@@ -13,6 +13,7 @@ I/O: processes, pipes.
 
 import asyncio
 import contextlib
+import gc
 import json
 import os
 import runpy
@@ -56,6 +57,7 @@ class ForkedProcess:
         self.returncode: int | None = None
         self._status = status
         self._stdout = stdout
+        self._waiting = asyncio.Lock()
         self.stdout: asyncio.StreamReader | None = None
 
     def send_signal(self, number: int) -> None:
@@ -78,9 +80,10 @@ class ForkedProcess:
 
     async def wait(self) -> int:
         """Wait for the end; return the exit code, or minus the signal's number."""
-        if self.returncode is None:
-            self.returncode = int(await _read_line(self._status))
-            os.close(self._status)
+        async with self._waiting:
+            if self.returncode is None:
+                self.returncode = int(await _read_line(self._status))
+                os.close(self._status)
         return self.returncode
 
     async def communicate(self) -> tuple[bytes, None]:
@@ -118,11 +121,10 @@ async def start_forked(
         error = target if merge_stderr else sys.stderr.fileno()
     else:
         target = error = output
-    with open(os.devnull, "rb") as null:  # noqa: PTH123 - a device
-        _server().request(
-            {"module": module, "arguments": arguments, "environment": dict(environment)},
-            [null.fileno(), target, error, status_end],
-        )
+    _server().request(
+        {"module": module, "arguments": arguments, "environment": dict(environment)},
+        [target, error, status_end],
+    )
     os.close(status_end)
     if output is None:
         os.close(target)
@@ -140,8 +142,13 @@ async def _read_line(descriptor: int) -> bytes:
         EOFError: the server has ended.
     """
     loop = asyncio.get_running_loop()
-    readable = loop.create_future()
-    loop.add_reader(descriptor, lambda: readable.done() or readable.set_result(None))
+    readable: asyncio.Future[None] = loop.create_future()
+
+    def report() -> None:
+        if not readable.done():
+            readable.set_result(None)
+
+    loop.add_reader(descriptor, report)
     try:
         await readable
     finally:
@@ -159,6 +166,7 @@ class ForkServer:
     """The server process of this test process."""
 
     def __init__(self) -> None:
+        self._null = os.open(os.devnull, os.O_RDONLY)
         self._control, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with other:
             self._process = subprocess.Popen(
@@ -175,12 +183,15 @@ class ForkServer:
             )
 
     def request(self, request: Mapping[str, Any], descriptors: Sequence[int]) -> None:
-        """Send a request with its descriptors."""
-        socket.send_fds(self._control, [json.dumps(request).encode()], descriptors)
+        """Send a request with its descriptors: standard output, standard error, status."""
+        data = json.dumps(request).encode()
+        assert len(data) < _REQUEST_BYTES, "one packet"
+        socket.send_fds(self._control, [data], [self._null, *descriptors])
 
     def stop(self) -> None:
         """End the server; programs that still run end with it."""
         self._control.close()
+        os.close(self._null)
         self._process.wait(_START_S)
 
 
@@ -279,6 +290,7 @@ def main(descriptor: str, *modules: str) -> None:
         import_module(module)
         if module.endswith("__main__"):
             del sys.modules[module]  # it runs as `__main__`
+    gc.freeze()  # what is imported is never collected, so children share its pages
     served = _Server(socket.socket(fileno=int(descriptor))).run()
     if served is not None:
         request, descriptors = served

@@ -8,7 +8,6 @@ I/O: processes, Kafka, PostgreSQL.
 import asyncio
 import json
 import os
-import sys
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -22,7 +21,8 @@ from shared.kafka.codec import Record, encode
 from shared.kafka.producer import Publisher
 from shared.settings import KafkaSettings
 from tests.support.api_fixture import ApiFixture, api_fixture
-from tests.support.processes import REPOSITORY, records_of
+from tests.support.fork_server import ForkedProcess, start_forked
+from tests.support.processes import records_of
 from tests.support.servers import Database
 
 ENDS_S = 90.0
@@ -36,11 +36,11 @@ class OperatorFixture:
     kafka: KafkaSettings
     environment: Mapping[str, str]
 
-    async def start(self, *words: str) -> asyncio.subprocess.Process:
+    async def start(self, *words: str) -> ForkedProcess:
         """The command, started."""
         return await started(self.environment, *words)
 
-    async def start_plain(self, *words: str) -> asyncio.subprocess.Process:
+    async def start_plain(self, *words: str) -> ForkedProcess:
         """The command as people run it, started."""
         return await started(self.environment, *words, as_json=False)
 
@@ -117,14 +117,11 @@ async def operator_fixture(
 
 async def started(
     environment: Mapping[str, str], *words: str, as_json: bool = True
-) -> asyncio.subprocess.Process:
+) -> ForkedProcess:
     """`segue`, with `--json` unless it is not wanted, started."""
-    return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-u", "-m", "ops", *words, *(["--json"] if as_json else [])),
-        cwd=REPOSITORY,
-        env={**os.environ, **environment},  # noqa: TID251 - the child's
-        stdout=asyncio.subprocess.PIPE,
-    )
+    options = ["--json"] if as_json else []
+    environment = {**os.environ, **environment}  # noqa: TID251 - the child's
+    return await start_forked("ops", *words, *options, environment=environment)
 
 
 async def segue(environment: Mapping[str, str], *words: str) -> tuple[int, dict[str, Any]]:

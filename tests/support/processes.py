@@ -4,41 +4,24 @@ import asyncio
 import contextlib
 import json
 import signal
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from aiokafka import AIOKafkaConsumer
 
 from shared.kafka.codec import Record
 from shared.kafka.consumer import record_of
-from tests.support.parent_death import MORTAL
+from tests.support.fork_server import ForkedProcess, start_forked
 
 REPOSITORY = Path(__file__).parents[2]
 STOP_S = 15.0
 T = TypeVar("T")
 
 
-class Process(Protocol):
-    """A process that was started; asyncio's is one."""
-
-    def send_signal(self, signal: int) -> None:
-        """Send a signal."""
-        ...
-
-    def kill(self) -> None:
-        """End it."""
-        ...
-
-    async def wait(self) -> int:
-        """Wait for its end; the exit code, or minus the signal's number."""
-        ...
-
-
 class Service:
-    """One `python -m services.<name>`; its log lies in `log`."""
+    """One `python -m services.<name>`, forked; its log is the file `log`."""
 
     def __init__(self, name: str, environment: Mapping[str, str], *, log: Path) -> None:
         self.name = name
@@ -50,26 +33,25 @@ class Service:
             "SEGUE_SCENE_CACHE": "off",
             **environment,
         }
-        self._process: Process | None = None
+        self._process: ForkedProcess | None = None
 
     async def start(self) -> None:
         """Start it; it is on its way, not ready."""
+        module, *arguments = self.command()
         with self.log.open("ab") as log:
-            self._process = await asyncio.create_subprocess_exec(
-                *MORTAL,
-                sys.executable,
-                "-m",
-                *self.command(),
-                cwd=REPOSITORY,
-                env=self.environment,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
+            self._process = await start_forked(
+                module, *arguments, environment=self.environment, output=log.fileno()
             )
 
     def command(self) -> Sequence[str]:
         """The module to run, and its arguments."""
         return (f"services.{self.name}",)
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        assert self._process is not None, "start() comes first"
+        return self._process.pid
 
     async def wait(self) -> int:
         """Wait until it has ended by itself; the exit code, or minus the signal's number."""
@@ -105,7 +87,8 @@ class Service:
             async with asyncio.timeout(STOP_S):
                 return await process.wait()
         except TimeoutError:
-            process.kill()
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
             await process.wait()
             raise AssertionError(
                 f"{self.name} did not stop:\n{self.log.read_text()[-2000:]}"

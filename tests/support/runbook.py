@@ -12,7 +12,6 @@ import asyncio
 import os
 import re
 import shlex
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -20,7 +19,7 @@ from functools import cache
 import httpx
 
 from tests.e2e.pipeline_fixture import Pipeline
-from tests.support.processes import REPOSITORY
+from tests.support.fork_server import REPOSITORY, start_forked
 
 PAGE = REPOSITORY / "docs" / "runbook.md"
 ENDS_S = 120.0
@@ -143,12 +142,8 @@ class RunbookOperator:
             async with httpx.AsyncClient(timeout=20) as client:
                 return (await client.get(words[-1])).text + "\n"
         assert program == "segue", f"an operator has no {program}"
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "ops", *words),
-            cwd=REPOSITORY,
-            env=self._environment,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
+        process = await start_forked(
+            "ops", *words, environment=self._environment, merge_stderr=True
         )
         async with asyncio.timeout(ENDS_S):
             said, _ = await process.communicate()
