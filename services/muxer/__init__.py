@@ -1,1 +1,1 @@
-"""muxer: the track under the picture."""
+"""The muxer: muxes a track with its video."""

@@ -1,9 +1,9 @@
-"""Plan: how the track is fitted to the picture, as ffmpeg's arguments.
+"""Plans how the track is fitted to the picture, as ffmpeg arguments.
 
-The picture decides the length and is copied; the sound is fitted to it exactly: a tempo where
-the sync mode asks for one, then silence or a cut to the sample. `-shortest` is never used, so
-the music neither cuts the picture nor outlasts it; streams are mapped by name, so the video's
-own sound never wins over the music.
+The picture decides the length and is copied. The track is fitted to it to the sample: a tempo if
+the sync mode asks for one, then padding or a cut. `-shortest` is never used, so the music neither
+cuts the picture nor outlasts it; streams are mapped explicitly, so the video's own sound is never
+chosen over the music.
 
 Units: lengths are samples at 48 kHz. Pure.
 """
@@ -20,30 +20,30 @@ from shared.media.samples import SAMPLE_RATE_HZ, samples_at, seconds_at
 
 COMPRESS_TEMPO_MIN, COMPRESS_TEMPO_MAX = 0.5, 2.0
 AAC_FRAME_SAMPLES = 1024
-_WORTH_A_WARNING = samples_at(0.5)  # a difference people hear as missing or added music
-_ALLOC_BYTES_MAX = 512 * 1024 * 1024  # of one allocation; a frame of 8K takes a tenth
+_WARNING_SAMPLES = samples_at(0.5)  # a larger difference is audible as missing or added music
+_ALLOC_BYTES_MAX = 512 * 1024 * 1024  # of one allocation; an 8K frame takes a tenth
 
 
 class TempoFilter(StrEnum):
-    """The filters that change tempo and keep pitch, the better one first."""
+    """Filters that change the tempo and keep the pitch, the better one first."""
 
     RUBBERBAND = "rubberband"
     ATEMPO = "atempo"
 
 
-#: the tempi one stage of a filter does well; others take several stages
+#: tempo range of one stage of a filter; other tempos take several stages
 _STAGE = {TempoFilter.RUBBERBAND: (0.1, 10.0), TempoFilter.ATEMPO: (0.5, 2.0)}
-#: "crisp", the default, warbles: a held chord came back at 0 dB over its own artefacts, "mixed"
-#: at 8 to 28 dB, with bursts as much in time (tempo 0.5 to 2)
+#: "crisp", the default, warbles: a held chord measures 0 dB over its artefacts, with "mixed" 8 to
+#: 28 dB, and bursts are as exact in time (tempo 0.5 to 2)
 _OPTIONS = {TempoFilter.RUBBERBAND: ":transients=mixed:channels=together", TempoFilter.ATEMPO: ""}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MuxPlan:
-    """The track's way to the picture's length."""
+    """How the track reaches the picture's length."""
 
-    samples: int  #: of the result's sound: the picture's length
-    tempo: float  #: above 1: faster than it was made
+    samples: int  #: length of the resulting sound, equal to the picture's
+    tempo: float  #: above 1: faster than the track
     filters: str  #: ffmpeg's audio filter chain
     warnings: tuple[str, ...] = ()
 
@@ -51,16 +51,16 @@ class MuxPlan:
 def plan(
     *, picture_samples: int, track_samples: int, mode: SyncMode, tempo_filter: TempoFilter
 ) -> MuxPlan:
-    """Fit `track_samples` of music to `picture_samples` of picture.
+    """Return the plan that fits `track_samples` of music to `picture_samples` of picture.
 
     Raises:
         MediaError: `compress` would need a tempo outside its range.
     """
-    assert picture_samples > 0, "the probe refuses a picture without length"
-    assert track_samples > 0, "the merger makes no empty track"
+    assert picture_samples > 0, "the probe rejects a picture without length"
+    assert track_samples > 0, "the merger never makes an empty track"
     tempo = _tempo(picture_samples, track_samples, mode)
     stages = _stages(tempo, tempo_filter)
-    fit = (
+    filters = (
         f"aresample={SAMPLE_RATE_HZ}",
         "aformat=sample_fmts=fltp:channel_layouts=stereo",
         *stages,
@@ -70,7 +70,7 @@ def plan(
     return MuxPlan(
         samples=picture_samples,
         tempo=tempo,
-        filters=",".join(fit),
+        filters=",".join(filters),
         warnings=_warnings(picture_samples, track_samples, mode, tempo),
     )
 
@@ -78,12 +78,12 @@ def plan(
 def ffmpeg_args(
     plan: MuxPlan, *, demuxer: str, guard: Sequence[str], video: Path, track: Path, target: Path
 ) -> list[str]:
-    """The arguments that put `track` under the picture of `video`; `guard` before each input."""
+    """Return the ffmpeg arguments that mux `track` with `video`; `guard` is before each input."""
     inputs = (
         *(*guard, "-f", demuxer, "-i", str(video)),
         *(*guard, "-f", "mp3", "-i", str(track)),
     )
-    picture = ("-map", "0:V:0", "-c:v", "copy")  # V: a picture that moves, not cover art
+    picture = ("-map", "0:V:0", "-c:v", "copy")  # V: excludes cover art
     sound = ("-map", "1:a:0", "-af", plan.filters, "-c:a", "aac", "-b:a", "192k")
     nothing_else = ("-map_metadata", "-1", "-map_chapters", "-1", "-sn", "-dn", "-bitexact")
     file = ("-movflags", "+faststart", "-f", "mp4", str(target))
@@ -93,14 +93,14 @@ def ffmpeg_args(
 
 def _tempo(picture_samples: int, track_samples: int, mode: SyncMode) -> float:
     if mode is SyncMode.TRIM or abs(track_samples - picture_samples) <= AAC_FRAME_SAMPLES:
-        return 1.0  # below a frame of AAC nobody hears the end, but everybody a stretch
+        return 1.0  # a stretch is audible, less than one AAC frame at the end is not
     tempo = track_samples / picture_samples
     if mode is SyncMode.COMPRESS and not COMPRESS_TEMPO_MIN <= tempo <= COMPRESS_TEMPO_MAX:
         raise MediaError(
-            f"sync_mode compress: the scenes are {_seconds(track_samples)} and the video "
-            f"{_seconds(picture_samples)}, a ratio of {tempo:.2f}; compress reaches "
-            f"{COMPRESS_TEMPO_MIN} to {COMPRESS_TEMPO_MAX}. Ask for sync_mode stretch or trim, "
-            "or for scenes that add up to the video's length",
+            f"sync_mode compress: the scenes last {_seconds(track_samples)} and the video "
+            f"{_seconds(picture_samples)}, a ratio of {tempo:.2f}; compress allows "
+            f"{COMPRESS_TEMPO_MIN} to {COMPRESS_TEMPO_MAX}. Use sync_mode stretch or trim, "
+            "or scenes that add up to the video's length",
             code="tempo_out_of_range",
         )
     return tempo
@@ -110,8 +110,8 @@ def _stages(tempo: float, tempo_filter: TempoFilter) -> list[str]:
     if tempo == 1.0:
         return []
     slowest, fastest = _STAGE[tempo_filter]
-    reach = math.log(fastest) if tempo > 1 else -math.log(slowest)
-    count = math.ceil(abs(math.log(tempo)) / reach - 1e-9)  # 2.0 is one stage of 2.0
+    stage_range = math.log(fastest) if tempo > 1 else -math.log(slowest)
+    count = math.ceil(abs(math.log(tempo)) / stage_range - 1e-9)  # 2.0 is one stage of 2.0
     each = min(max(tempo ** (1 / count), slowest), fastest)
     return [f"{tempo_filter}=tempo={each:.9f}{_OPTIONS[tempo_filter]}"] * count
 
@@ -119,7 +119,7 @@ def _stages(tempo: float, tempo_filter: TempoFilter) -> list[str]:
 def _warnings(
     picture_samples: int, track_samples: int, mode: SyncMode, tempo: float
 ) -> tuple[str, ...]:
-    if abs(track_samples - picture_samples) <= _WORTH_A_WARNING:
+    if abs(track_samples - picture_samples) <= _WARNING_SAMPLES:
         return ()
     if mode is not SyncMode.TRIM:
         done = f"played at {tempo:.3f} times its tempo"
@@ -127,7 +127,7 @@ def _warnings(
         done = "trimmed"
     else:
         done = "the rest is silent"
-    lengths = f"the scenes are {_seconds(track_samples)}, the video {_seconds(picture_samples)}"
+    lengths = f"the scenes last {_seconds(track_samples)}, the video {_seconds(picture_samples)}"
     return (f"{lengths}: {done}",)
 
 

@@ -1,15 +1,16 @@
-"""Mux: put the track of a run under the picture of its video.
+"""Muxes the track of a run with its video.
 
-A function of (job, run): what was stored before is said again and nothing is made twice. The
-result is looked at before it is stored, and the event's object is written last, so whoever
-finds it finds the video, too. A failure touches neither the track nor the video.
+The result depends only on (job, run): a stored result is returned, not made again. The result is
+checked before it is stored, and its event is stored last, so an event in the store always has its
+video. A failure changes neither the track nor the source video.
 
-I/O: the store, the network (`fetch`), a scratch folder that is gone afterwards, one ffmpeg.
+I/O: the store, the network (fetching the video), a temporary folder, one ffmpeg process.
 """
 
 import asyncio
 import hashlib
 import re
+import ssl
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,11 +18,11 @@ from pathlib import Path
 
 from services.muxer.ffmpeg_plan import MuxPlan, TempoFilter, ffmpeg_args, plan
 from services.muxer.probe import check_result, probe_source
-from services.muxer.settings import MuxerSettings
-from services.muxer.video_fetcher import VideoFetcher
+from services.muxer.settings import FetchSettings, MuxerSettings
 from shared.contract.events import AudioMerged, VideoMuxed
 from shared.contract.params import VideoRef
 from shared.errors import MediaError, NotFoundError, RetryableError
+from shared.http.fetcher import Fetcher, FetchSpec, Resolve, resolve
 from shared.media.ffmpeg import INPUT_GUARD, Ffmpeg, FfmpegError
 from shared.media.samples import VIDEO_CONTENT_TYPE, seconds_at
 from shared.processing.slots import Slots
@@ -32,8 +33,27 @@ from shared.telemetry.log import logger_of
 from shared.telemetry.metrics import REDONE_TOTAL
 
 
+def video_fetcher(
+    store: ObjectStore,
+    settings: FetchSettings,
+    *,
+    resolve: Resolve = resolve,
+    verify: ssl.SSLContext | None = None,
+) -> Fetcher:
+    """Return a fetcher for videos; `verify` None: the default certificate authorities."""
+    spec = FetchSpec(
+        noun="video",
+        field="video",
+        code="video_unavailable",
+        bytes_max=settings.bytes_max,
+        bytes_max_setting="SEGUE_FETCH_BYTES_MAX",
+        timeout_s=settings.timeout_s,
+    )
+    return Fetcher(store, spec, private=settings.private_hosts, resolve=resolve, verify=verify)
+
+
 class Mux:
-    """The verb: `AudioMerged` in, `VideoMuxed` out. Safe to call from many lanes at once."""
+    """Muxes tracks with their videos. Safe to call from many lanes at once."""
 
     def __init__(self, *, store: ObjectStore, ffmpeg: Ffmpeg, settings: MuxerSettings) -> None:
         self._store = store
@@ -41,52 +61,52 @@ class Mux:
         self._scratch_dir = settings.scratch_dir
         self.slots = Slots(settings.slots)
         self._log = logger_of("muxer")
-        self._fetcher = VideoFetcher(store, settings.fetch)
+        self._fetcher = video_fetcher(store, settings.fetch)
         self._tempo_filter: TempoFilter | None = None
 
     async def run(self, merged: AudioMerged) -> VideoMuxed:
-        """The video with its music, stored; the event says where.
+        """Return the event of the stored video with its music.
 
         Raises:
-            MediaError: the video cannot be had or scored, or the sync mode cannot be met.
-            FfmpegError: ffmpeg failed, or took too long.
-            RetryableError: the store, the other side or the disk is busy.
+            MediaError: the video is unavailable or unsuitable, or the tempo is out of range.
+            FfmpegError: ffmpeg failed or timed out.
+            RetryableError: the store, the video's server or the scratch folder is unavailable.
         """
         if merged.video is None:
             raise MediaError(
-                "video: the music was to be put under the video, but the job names none; give "
-                "video.url or video.object, or ask without merge_with_video"
+                "video: the job has no video to mux the track with; set video.url or "
+                "video.object, or start a run without merge_with_video"
             )
         key = keys.muxed_key(merged.job_id, merged.run)
         done = await stored_result(self._store, key, VideoMuxed)
         if done is not None:
             REDONE_TOTAL.labels("muxer", "found").inc()
             return done
-        async with self.slots, self._workshop() as folder:
+        async with self.slots, self._scratch_folder() as folder:
             result = folder / "result.mp4"
-            planned = await self._make(merged, merged.video, folder, result)
+            planned = await self._make_result(merged, merged.video, folder, result)
             return await self._store_result(merged, planned, result)
 
     @asynccontextmanager
-    async def _workshop(self) -> AsyncIterator[Path]:
-        """A folder of one's own, removed whatever happens."""
+    async def _scratch_folder(self) -> AsyncIterator[Path]:
+        """Create a temporary folder; it is always removed."""
         try:
             with tempfile.TemporaryDirectory(prefix="segue-mux-", dir=self._scratch_dir) as name:
                 yield Path(name)
         except OSError as error:
-            raise RetryableError(f"scratch folder: {error.strerror or error}") from error
+            raise RetryableError(f"the scratch folder: {error.strerror or error}") from error
 
-    async def _make(
+    async def _make_result(
         self, merged: AudioMerged, ref: VideoRef, folder: Path, result: Path
     ) -> MuxPlan:
-        """Fetch, measure, plan, run, look: `result` is written and found right."""
+        """Fetch, probe, plan and mux the video; write and check `result`."""
         video_path, track_path = folder / "video", folder / "track.mp3"
         with trace.span("fetch video"):
             await self._fetcher.fetch(ref, video_path)
         name = "video.url" if ref.object is None else "video.object"
         video = await asyncio.to_thread(probe_source, video_path, name=name)
         self._log.debug(
-            "video is here and probed",
+            "video fetched and probed",
             action="video.fetched",
             container=video.demuxer,
             codec=video.video_codec,
@@ -99,7 +119,7 @@ class Mux:
             tempo_filter=await self._best_tempo_filter(),
         )
         self._log.debug(
-            "mux is planned",
+            "mux planned",
             action="video.planned",
             mode=merged.params.sync_mode.value,
             samples=planned.samples,
@@ -117,7 +137,7 @@ class Mux:
         with trace.span("mux video"):
             await self._ffmpeg.run(args, media_s=max(video.duration_s, merged.duration_s))
         await asyncio.to_thread(check_result, result, source=video, samples=planned.samples)
-        self._log.debug("result is as planned", action="video.checked", samples=planned.samples)
+        self._log.debug("result checked", action="video.checked", samples=planned.samples)
         return planned
 
     async def _fetch_track(self, merged: AudioMerged, path: Path) -> None:
@@ -125,20 +145,20 @@ class Mux:
             await self._store.get_file(merged.object_key, path)
         except NotFoundError as error:
             raise MediaError(
-                f"the track of run {merged.run} is not in the store any more; start a new run",
+                f"the track of run {merged.run} is no longer in the store; start a new run",
                 code="track_missing",
                 retryable=True,
             ) from error
 
     async def _best_tempo_filter(self) -> TempoFilter:
-        """The best tempo filter this ffmpeg has, as it says itself."""
+        """Return the best tempo filter that this ffmpeg lists."""
         if self._tempo_filter is None:
-            listed = (await self._ffmpeg.run(["-filters"])).stdout.decode(errors="replace")
-            has = {word for line in listed.splitlines() for word in re.findall(r"\S+", line)[1:2]}
-            found = next((f for f in TempoFilter if f in has), None)
-            if found is None:  # every build has one of them; not to be remembered
+            listing = (await self._ffmpeg.run(["-filters"])).stdout.decode(errors="replace")
+            names = {name for row in listing.splitlines() for name in re.findall(r"\S+", row)[1:2]}
+            best = next((f for f in TempoFilter if f in names), None)
+            if best is None:  # every build has one; a failed listing is not cached
                 raise FfmpegError((self._ffmpeg.binary, "-filters"), 0, "it lists no tempo filter")
-            self._tempo_filter = found
+            self._tempo_filter = best
         return self._tempo_filter
 
     async def _store_result(
@@ -158,9 +178,9 @@ class Mux:
             warnings=planned.warnings,
         )
         await self._store.put_file(event.object_key, result, content_type=VIDEO_CONTENT_TYPE)
-        said = event.model_dump_json().encode()
         key = keys.muxed_key(merged.job_id, merged.run)
-        await self._store.put(key, said, content_type="application/json")
+        data = event.model_dump_json().encode()
+        await self._store.put(key, data, content_type="application/json")
         return event
 
 

@@ -1,8 +1,9 @@
-"""Probe: what went in and what came out, measured with PyAV.
+"""Probes the source video and checks the muxed result with PyAV.
 
-The result is believed only when it was looked at: the picture's packets are the input's, to the
-bit, and there is one stereo sound as long as the picture, to a frame of AAC. I/O: reads local
-files, blocking: call it in a thread.
+The result is accepted only if its picture packets are identical to the source's and it has one
+stereo stream as long as the picture, within one AAC frame.
+
+I/O: reads local files and blocks; call it in a thread.
 """
 
 import io
@@ -16,11 +17,11 @@ from shared.errors import JobError, MediaError
 from shared.media.samples import CHANNELS, SAMPLE_RATE_HZ, samples_at
 from shared.media.video import VideoInfo, probe_video
 
-_CONTAINERS_ROUND = samples_at(0.1)  # Matroska knows milliseconds, and few last frames' length
+_LENGTH_TOLERANCE = samples_at(0.1)  # Matroska has milliseconds, and often no last frame length
 
 
 class MuxCheckError(JobError):
-    """FFmpeg said it succeeded, but the result is not what was promised."""
+    """FFmpeg exited with 0, but the result is wrong."""
 
     code = "mux_check_failed"
 
@@ -30,20 +31,20 @@ class MuxCheckError(JobError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SoundInfo:
-    """The sound of a file, as players will present it."""
+    """One audio stream as players present it."""
 
     codec: str
     rate_hz: int
     channels: int
-    start_samples: int  #: where on the file's timeline it begins, at 48 kHz
-    samples: int  #: presented, at 48 kHz: without the encoder's priming and padding
+    start_samples: int  #: start on the file's timeline, at 48 kHz
+    samples: int  #: presented length at 48 kHz, without the encoder's priming and padding
 
 
 def probe_source(path: Path, *, name: str) -> VideoInfo:
-    """What the video at `path` holds; errors call it by the field `name`.
+    """Return the properties of the video at `path`; errors name the request field `name`.
 
     Raises:
-        MediaError: it cannot be scored, or MP4 cannot hold its picture.
+        MediaError: the file is not a usable video, or MP4 cannot hold its codec.
     """
     try:
         video = probe_video(path)
@@ -52,7 +53,7 @@ def probe_source(path: Path, *, name: str) -> VideoInfo:
     if video.video_codec not in _mp4_codecs():
         raise MediaError(
             f"{name}: MP4 cannot hold a picture in {video.video_codec}, and Segue copies the "
-            "picture as it is; hand it in as H.264, HEVC, VP9 or AV1, "
+            "picture unchanged; convert the video to H.264, HEVC, VP9 or AV1, "
             "e.g. ffmpeg -i IN -c:v libx264 OUT.mp4",
             code="picture_not_for_mp4",
         )
@@ -60,7 +61,7 @@ def probe_source(path: Path, *, name: str) -> VideoInfo:
 
 
 def probe_sound(path: Path) -> tuple[SoundInfo, ...]:
-    """Every sound stream of the MP4 at `path`, by its header and edit list."""
+    """Return the audio streams of the MP4 at `path`, from its header and edit list."""
     with av.open(str(path), format="mov", options={"protocol_whitelist": "file"}) as container:
         return tuple(
             SoundInfo(
@@ -76,38 +77,40 @@ def probe_sound(path: Path) -> tuple[SoundInfo, ...]:
 
 
 def check_result(path: Path, *, source: VideoInfo, samples: int) -> None:
-    """Return if the file at `path` is the picture of `source` with `samples` of sound.
+    """Check that the file at `path` has the picture of `source` and `samples` of sound.
 
     Raises:
-        MuxCheckError: it is not, and in what.
+        MuxCheckError: the result is wrong; the message says how.
     """
     try:
         result, sounds = probe_video(path), probe_sound(path)
     except MediaError as error:
-        raise MuxCheckError(f"of the result, {error.reason}") from error
+        raise MuxCheckError(f"the result: {error.reason}") from error
     except FileNotFoundError as error:
-        raise MuxCheckError("it left no result") from error
+        raise MuxCheckError("ffmpeg wrote no result") from error
     except av.FFmpegError as error:
         raise MuxCheckError(f"the result cannot be read: {error.strerror}") from error
     if result.picture_sha256 != source.picture_sha256:
         raise MuxCheckError(
-            f"the picture did not come through unchanged ({source.packet_count} packets in, "
+            f"the picture was not copied unchanged ({source.packet_count} packets in, "
             f"{result.packet_count} out)"
         )
     frame_samples = source.samples // source.packet_count
-    if abs(result.samples - source.samples) > max(frame_samples, _CONTAINERS_ROUND):
+    if abs(result.samples - source.samples) > max(frame_samples, _LENGTH_TOLERANCE):
         raise MuxCheckError(
             f"the picture lasts {result.duration_s:.2f} s instead of {source.duration_s:.2f} s"
         )
     wanted = ("aac", SAMPLE_RATE_HZ, CHANNELS)
     if [(s.codec, s.rate_hz, s.channels) for s in sounds] != [wanted]:
         raise MuxCheckError(f"the sound of the result is {sounds}")
-    off = abs(sounds[0].start_samples + sounds[0].samples - samples)
-    if off > AAC_FRAME_SAMPLES:
-        raise MuxCheckError(f"the sound is {off} samples off the picture's {samples}")
+    difference = abs(sounds[0].start_samples + sounds[0].samples - samples)
+    if difference > AAC_FRAME_SAMPLES:
+        raise MuxCheckError(
+            f"the sound differs by {difference} samples from the picture's {samples}"
+        )
 
 
 def _mp4_codecs() -> set[str]:
-    """What FFmpeg's MP4 writer takes, as it says itself."""
+    """Return the codecs that FFmpeg's MP4 muxer supports."""
     with av.open(io.BytesIO(), "w", format="mp4") as container:
         return set(container.supported_codecs)

@@ -1,4 +1,4 @@
-"""Settings: everything the environment may say to the muxer."""
+"""Settings of the muxer."""
 
 from pathlib import Path
 
@@ -17,20 +17,20 @@ from shared.settings import (
 
 
 class FetchSettings(GuardSettings):
-    """How a video that lies elsewhere is fetched."""
+    """Limits of fetching a video from a URL or the store."""
 
-    #: a video of more bytes is refused
+    #: a larger video is rejected
     bytes_max: int = Field(4 * 1024**3, ge=1, validation_alias="SEGUE_FETCH_BYTES_MAX")
-    #: a whole download, redirects included, may take so long
+    #: limit of a whole download, redirects included
     timeout_s: float = Field(600, gt=0, le=86_400, validation_alias="SEGUE_FETCH_TIMEOUT_S")
 
 
 class MuxerSettings(SettingsGroup):
-    """What the muxer reads from the environment."""
+    """Settings of the muxer and the groups it shares."""
 
-    #: videos muxed at once, their fetching included; each lies in the scratch folder
+    #: videos muxed at once, from fetching to storing; each is in the scratch folder
     slots: int = Field(8, ge=1, le=256, validation_alias="SEGUE_MUX_SLOTS")
-    #: folder for the video while it is muxed, three times its size; None: the system's own
+    #: folder for a video while it is muxed, three times its size; None: the system's own
     scratch_dir: Path | None = Field(None, validation_alias="SEGUE_SCRATCH_DIR")
 
     kafka: KafkaSettings = Field(default_factory=KafkaSettings.from_environment)

@@ -36,7 +36,7 @@ class Fault:
 
 FAULTS = (
     Fault(name="writes nothing", words="No such file", of=(MERGER,)),
-    Fault(name="writes nothing", words="it left no result", of=(MUXER,)),
+    Fault(name="writes nothing", words="ffmpeg wrote no result", of=(MUXER,)),
     Fault(name="writes an empty file", words="FFmpeg merge failed"),
     Fault(name="writes garbage", words="FFmpeg merge failed"),
     Fault(name="writes half", words="the track decodes to", of=(MERGER,)),

@@ -1,4 +1,4 @@
-"""A muxer to try: its store, its scratch folder, and jobs for it."""
+"""A muxer with its own store and scratch folder, and jobs for it."""
 
 import hashlib
 from pathlib import Path
@@ -20,7 +20,7 @@ UPLOAD = "uploads/film"
 
 
 class MuxFixture:
-    """A muxer with a store of its own, whose scratch folder can be looked into."""
+    """A muxer with its own store and a visible scratch folder."""
 
     def __init__(self, folder: Path, ffmpeg: Ffmpeg | None = None) -> None:
         self.folder = folder
@@ -32,7 +32,7 @@ class MuxFixture:
         )
         self.mux = Mux(store=self.store, ffmpeg=ffmpeg or real_ffmpeg(), settings=settings)
 
-    async def merged(
+    async def store_track(
         self,
         *,
         video: Path | VideoRef | None,
@@ -40,7 +40,7 @@ class MuxFixture:
         mode: SyncMode = SyncMode.TRIM,
         bursts_s: tuple[float, ...] = (),
     ) -> AudioMerged:
-        """A merged track of `track_s` and its video, both stored."""
+        """Store a track of `track_s` and its video; return the track's event."""
         if isinstance(video, Path):
             await self.store.put_file(UPLOAD, video)
             video = VideoRef(object=UPLOAD)
@@ -64,7 +64,7 @@ class MuxFixture:
         )
 
     async def result(self, event: VideoMuxed) -> Path:
-        """The stored video, as a file; nothing of the work is left."""
+        """Return the stored video as a file; check that the scratch folder is empty."""
         path = self.folder / "result.mp4"
         await self.store.get_file(event.object_key, path)
         assert hashlib.sha256(path.read_bytes()).hexdigest() == event.sha256
@@ -72,8 +72,8 @@ class MuxFixture:
         assert not list(self.scratch.iterdir())
         return path
 
-    async def assert_nothing_made(self) -> None:
-        """The track is there, a video is not, and nothing lies around."""
+    async def assert_no_video(self) -> None:
+        """Check that the track is stored, no video is, and the scratch folder is empty."""
         assert await self.store.stat(keys.track_key("job-1", 1)) is not None
         assert await self.store.stat(keys.video_key("job-1", 1)) is None
         assert await self.store.stat(keys.muxed_key("job-1", 1)) is None

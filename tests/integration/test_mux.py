@@ -1,4 +1,4 @@
-"""Mux: real clips get their music, the picture untouched, the sound as long as the picture."""
+"""Mux: the picture is copied unchanged, and the sound is as long as the picture."""
 
 from pathlib import Path
 
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.integration
 
 @pytest.fixture
 def fixture(tmp_path: Path) -> MuxFixture:
-    """A muxer with the real ffmpeg."""
+    """Return a muxer with the real ffmpeg."""
     return MuxFixture(tmp_path)
 
 
@@ -43,80 +43,82 @@ CASES = [
 
 
 @pytest.mark.parametrize(("clip", "mode", "track_s"), CASES)
-async def test_the_picture_is_the_same_to_the_bit_and_the_sound_as_long_as_it(
+async def test_the_muxer_copies_the_picture_and_fits_the_sound_to_it(
     fixture: MuxFixture, clip: str, mode: SyncMode, track_s: float
 ) -> None:
-    """With and without own sound, shorter and longer tracks, in every mode."""
+    """Videos with and without sound, shorter and longer tracks, every mode."""
     source: Path = getattr(film_clips(), clip)
-    event = await fixture.mux.run(await fixture.merged(video=source, track_s=track_s, mode=mode))
+    event = await fixture.mux.run(
+        await fixture.store_track(video=source, track_s=track_s, mode=mode)
+    )
     result = await fixture.result(event)
 
     assert picture_packets(result) == picture_packets(source)
-    presented, heard = presented_sound(result)
+    presented, sound = presented_sound(result)
     assert presented == samples_at(event.duration_s)
-    assert 0 <= heard.shape[1] - presented < AAC_FRAME_SAMPLES
+    assert 0 <= sound.shape[1] - presented < AAC_FRAME_SAMPLES
     with av.open(str(result)) as container:
-        (sound,) = container.streams.audio
-        assert (sound.codec_context.name, sound.codec_context.layout.name) == ("aac", "stereo")
+        (stream,) = container.streams.audio
+        assert (stream.codec_context.name, stream.codec_context.layout.name) == ("aac", "stereo")
         assert container.duration == pytest.approx(event.duration_s * 1e6, abs=1000)
         assert "creation_time" not in container.metadata
-    as_it_was = mode is SyncMode.TRIM or track_s in {5.28, 4.0}  # 4.0 is a frame from 4.004
-    assert event.tempo == (1.0 if as_it_was else pytest.approx(track_s / event.duration_s))
+    is_unchanged = mode is SyncMode.TRIM or track_s in {5.28, 4.0}  # 4.0 is a frame from 4.004
+    assert event.tempo == (1.0 if is_unchanged else pytest.approx(track_s / event.duration_s))
     assert bool(event.warnings) is (abs(track_s - event.duration_s) > 0.5)
 
 
-async def test_the_music_replaces_the_own_sound_of_the_video(fixture: MuxFixture) -> None:
-    """The 5.1 sound of the film would win over the music, were streams not named."""
+async def test_the_music_replaces_the_sound_of_the_video(fixture: MuxFixture) -> None:
+    """Without explicit mapping, ffmpeg would choose the film's 5.1 sound."""
     event = await fixture.mux.run(
-        await fixture.merged(video=film_clips().bigbuckbunny, track_s=5.28)
+        await fixture.store_track(video=film_clips().bigbuckbunny, track_s=5.28)
     )
     with av.open(str(await fixture.result(event))) as container:
         assert [s.type for s in container.streams] == ["video", "audio"]
-    _, heard = presented_sound(fixture.folder / "result.mp4")
+    _, sound = presented_sound(fixture.folder / "result.mp4")
 
-    assert pitch_hz(heard) == pytest.approx(TONE_HZ, abs=1)
-    assert purity_db(heard) > 30  # the tone, and nothing of the film beside it
+    assert pitch_hz(sound) == pytest.approx(TONE_HZ, abs=1)
+    assert purity_db(sound) > 30  # the tone alone, without the sound of the film
 
 
-async def test_trim_keeps_every_moment_of_the_music_at_its_place(fixture: MuxFixture) -> None:
-    """Scene changes of the music meet those of the picture; what is missing is silent."""
+async def test_trim_keeps_the_music_in_sync_with_the_picture(fixture: MuxFixture) -> None:
+    """Bursts stay at their times; the end without music is silent."""
     moments = (0.5, 1.7, 3.4, 5.1)
-    merged = await fixture.merged(video=film_clips().bikes, track_s=6.3, bursts_s=moments)
+    merged = await fixture.store_track(video=film_clips().bikes, track_s=6.3, bursts_s=moments)
     event = await fixture.mux.run(merged)
-    _, heard = presented_sound(await fixture.result(event))
+    _, sound = presented_sound(await fixture.result(event))
 
     for moment in moments:
         place = samples_at(moment)
-        assert abs(burst_at(heard, near=place) - place) <= 48  # a millisecond
-    assert abs(heard[:, samples_at(6.35) :]).max() < 1e-3
-    assert event.warnings == ("the scenes are 6.3 s, the video 10.0 s: the rest is silent",)
+        assert abs(burst_at(sound, near=place) - place) <= 48  # a millisecond
+    assert abs(sound[:, samples_at(6.35) :]).max() < 1e-3
+    assert event.warnings == ("the scenes last 6.3 s, the video 10.0 s: the rest is silent",)
 
 
 @pytest.mark.parametrize("mode", [SyncMode.STRETCH, SyncMode.COMPRESS])
 @pytest.mark.parametrize("track_s", [6.3, 14.3])
 @pytest.mark.parametrize("old", [False, True], ids=["rubberband", "atempo"])
-async def test_a_changed_tempo_keeps_the_pitch_and_the_proportions(
+async def test_a_changed_tempo_keeps_pitch_and_proportions(
     tmp_path: Path, mode: SyncMode, track_s: float, *, old: bool
 ) -> None:
-    """Also with an ffmpeg that has no rubberband: the one at hand is asked what it has."""
+    """With rubberband and, where ffmpeg does not have it, with atempo."""
     fixture = MuxFixture(tmp_path, an_ffmpeg_without_rubberband(tmp_path) if old else None)
     moments = tuple(track_s * part for part in (0.1, 0.3, 0.5, 0.7, 0.9))
-    merged = await fixture.merged(
+    merged = await fixture.store_track(
         video=film_clips().bikes, track_s=track_s, mode=mode, bursts_s=moments
     )
     event = await fixture.mux.run(merged)
-    presented, heard = presented_sound(await fixture.result(event))
+    presented, sound = presented_sound(await fixture.result(event))
 
     assert presented == 10 * SAMPLE_RATE_HZ
     assert event.tempo == pytest.approx(track_s / 10.0)
-    assert pitch_hz(heard) == pytest.approx(TONE_HZ, abs=2)
+    assert pitch_hz(sound) == pytest.approx(TONE_HZ, abs=2)
     for moment in moments:
         place = samples_at(moment / event.tempo)
-        assert abs(burst_at(heard, near=place) - place) < samples_at(0.05)
+        assert abs(burst_at(sound, near=place) - place) < samples_at(0.05)
 
 
 def an_ffmpeg_without_rubberband(folder: Path) -> Ffmpeg:
-    """The real one, which keeps quiet about its best filter and refuses to use it."""
+    """Return a script that runs ffmpeg but neither lists nor accepts rubberband."""
     script = folder / "ffmpeg"
     script.write_text(
         "#!/bin/sh\n"
@@ -130,12 +132,12 @@ def an_ffmpeg_without_rubberband(folder: Path) -> Ffmpeg:
     return Ffmpeg(FfmpegSettings(binary=str(script)))
 
 
-async def test_shape_and_rotation_of_the_picture_survive(fixture: MuxFixture) -> None:
-    """Non-square pixels and a phone's turned picture are shown as before."""
+async def test_the_muxer_keeps_aspect_ratio_and_rotation(fixture: MuxFixture) -> None:
+    """Non-square pixels and a rotated phone video."""
     turned = await remux(
         film_clips().carphone, fixture.folder / "turned.mp4", before=("-display_rotation", "90")
     )
-    event = await fixture.mux.run(await fixture.merged(video=turned, track_s=4.0))
+    event = await fixture.mux.run(await fixture.store_track(video=turned, track_s=4.0))
     with av.open(str(await fixture.result(event))) as after, av.open(str(turned)) as before:
         old, new = before.streams.video[0], after.streams.video[0]
         assert new.sample_aspect_ratio == old.sample_aspect_ratio
@@ -154,31 +156,31 @@ CONTAINERS = {
 
 
 @pytest.mark.parametrize("made", CONTAINERS)
-async def test_what_mp4_can_hold_is_copied_from_any_container(
+async def test_the_muxer_copies_the_picture_from_any_container(
     fixture: MuxFixture, made: str
 ) -> None:
-    """Matroska, WebM, QuickTime, fragments and cut films come out as MP4, picture unchanged."""
+    """Matroska, WebM, QuickTime, fragmented and trimmed files become MP4."""
     name, args = CONTAINERS[made]
     coded, cut = made in {"vp9", "hevc"}, made == "cut by edit list"
     clip = film_clips().carphone if coded else film_clips().bikes
     before = ("-ss", "2.1") if cut else ()
     source = await remux(clip, fixture.folder / name, *args, before=before)
-    event = await fixture.mux.run(await fixture.merged(video=source, track_s=2.5))
+    event = await fixture.mux.run(await fixture.store_track(video=source, track_s=2.5))
     result = await fixture.result(event)
 
     assert picture_packets(result) == picture_packets(source)
     assert presented_sound(result)[0] == samples_at(event.duration_s)
 
 
-async def test_a_film_that_its_edit_list_ends_early_stays_that_long(fixture: MuxFixture) -> None:
-    """Half of the packets are never shown: the sound is as long as what is shown."""
+async def test_an_edit_list_that_ends_early_decides_the_length(fixture: MuxFixture) -> None:
+    """Half of the packets are never shown; the sound is as long as the shown half."""
     data = bytearray(film_clips().bikes.read_bytes())
     place = data.index(b"elst") + 12  # the first entry's duration, in milliseconds
     assert data[place : place + 4] == (10_000).to_bytes(4)
     data[place : place + 4] = (5_000).to_bytes(4)
     source = fixture.folder / "cut.mp4"
     source.write_bytes(data)
-    event = await fixture.mux.run(await fixture.merged(video=source, track_s=6.0))
+    event = await fixture.mux.run(await fixture.store_track(video=source, track_s=6.0))
     result = await fixture.result(event)
 
     assert event.duration_s == 5.0
@@ -186,8 +188,8 @@ async def test_a_film_that_its_edit_list_ends_early_stays_that_long(fixture: Mux
     assert presented_sound(result)[0] == 5 * SAMPLE_RATE_HZ
 
 
-async def test_a_video_behind_a_url_is_fetched(fixture: MuxFixture) -> None:
-    """The whole way: address, redirect, file, picture."""
+async def test_the_muxer_fetches_a_video_from_a_url(fixture: MuxFixture) -> None:
+    """Including a redirect."""
     clip = film_clips().carphone
     async with upstream() as server:
         server.answers = {
@@ -195,6 +197,6 @@ async def test_a_video_behind_a_url_is_fetched(fixture: MuxFixture) -> None:
             "/film.mp4": Answer(body=clip.read_bytes()),
         }
         ref = VideoRef(url=f"http://127.0.0.1:{server.port}/film")
-        event = await fixture.mux.run(await fixture.merged(video=ref, track_s=4.0))
+        event = await fixture.mux.run(await fixture.store_track(video=ref, track_s=4.0))
 
     assert picture_packets(await fixture.result(event)) == picture_packets(clip)

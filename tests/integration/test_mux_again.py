@@ -1,4 +1,4 @@
-"""Mux: asked again, cancelled, or let down by ffmpeg: nothing is doubled, lost or left over."""
+"""Mux: replays, cancellations and ffmpeg failures duplicate, lose and leave nothing."""
 
 import asyncio
 import os
@@ -17,8 +17,8 @@ from tests.support.films import real_ffmpeg
 pytestmark = pytest.mark.integration
 
 
-def an_ffmpeg_that(folder: Path, *lines: str) -> Ffmpeg:
-    """A program in ffmpeg's place; it still lists its filters."""
+def an_ffmpeg_script(folder: Path, *lines: str) -> Ffmpeg:
+    """Return a script in place of ffmpeg that still lists ffmpeg's filters."""
     script = folder / "ffmpeg"
     listing = f'case "$*" in *-filters) exec {real_ffmpeg().binary} "$@";; esac'
     script.write_text("\n".join(["#!/bin/sh", listing, *lines]) + "\n")
@@ -26,26 +26,26 @@ def an_ffmpeg_that(folder: Path, *lines: str) -> Ffmpeg:
     return Ffmpeg(FfmpegSettings(binary=str(script)))
 
 
-async def test_what_was_muxed_is_said_again_and_not_made_again(tmp_path: Path) -> None:
-    """Track and video may be gone by then: the stored result is enough."""
+async def test_a_replayed_record_returns_the_stored_event(tmp_path: Path) -> None:
+    """The stored result is enough; track and source video may be deleted."""
     fixture = MuxFixture(tmp_path)
-    merged = await fixture.merged(video=film_clips().carphone, track_s=4.0)
+    merged = await fixture.store_track(video=film_clips().carphone, track_s=4.0)
     first = await fixture.mux.run(merged)
-    made = await fixture.store.stat(first.object_key)
+    before = await fixture.store.stat(first.object_key)
     await fixture.store.delete(merged.object_key)
     await fixture.store.delete(UPLOAD)
 
     assert await fixture.mux.run(merged) == first
-    assert await fixture.store.stat(first.object_key) == made
+    assert await fixture.store.stat(first.object_key) == before
 
 
 @pytest.mark.parametrize("lost", ["video", "event", "half of the video", "a readable event"])
-async def test_a_result_that_is_not_whole_is_made_again_with_the_same_bytes(
+async def test_an_incomplete_result_is_muxed_again_with_the_same_bytes(
     tmp_path: Path, lost: str
 ) -> None:
-    """A death between the two objects leaves no run without its video."""
+    """Also after a crash between storing the two objects."""
     fixture = MuxFixture(tmp_path)
-    merged = await fixture.merged(video=film_clips().carphone, track_s=4.0)
+    merged = await fixture.store_track(video=film_clips().carphone, track_s=4.0)
     first = await fixture.mux.run(merged)
     if lost == "video":
         await fixture.store.delete(first.object_key)
@@ -60,14 +60,14 @@ async def test_a_result_that_is_not_whole_is_made_again_with_the_same_bytes(
     await fixture.result(first)
 
 
-async def test_a_cancelled_mux_ends_its_ffmpeg_and_leaves_nothing(tmp_path: Path) -> None:
-    """A job that was cancelled holds neither a core nor the disk."""
+async def test_a_cancelled_mux_stops_ffmpeg_and_removes_its_files(tmp_path: Path) -> None:
+    """A cancelled job uses neither CPU nor disk."""
     started = tmp_path / "started"
     os.mkfifo(started)
     fixture = MuxFixture(
-        tmp_path, an_ffmpeg_that(tmp_path, f"echo $$ > {started}", "exec sleep 600")
+        tmp_path, an_ffmpeg_script(tmp_path, f"echo $$ > {started}", "exec sleep 600")
     )
-    merged = await fixture.merged(video=film_clips().carphone, track_s=4.0)
+    merged = await fixture.store_track(video=film_clips().carphone, track_s=4.0)
 
     running = asyncio.create_task(fixture.mux.run(merged))
     pid = int(await asyncio.to_thread(started.read_text))
@@ -78,18 +78,18 @@ async def test_a_cancelled_mux_ends_its_ffmpeg_and_leaves_nothing(tmp_path: Path
 
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
-    await fixture.assert_nothing_made()
+    await fixture.assert_no_video()
 
 
-async def test_an_ffmpeg_that_fails_says_why_and_the_track_stays(tmp_path: Path) -> None:
-    """The message begins as users of the earlier system know it."""
+async def test_an_ffmpeg_failure_is_reported_and_the_track_stays(tmp_path: Path) -> None:
+    """The message begins as in the previous system."""
     fixture = MuxFixture(
-        tmp_path, an_ffmpeg_that(tmp_path, "echo no space left on device >&2", "exit 1")
+        tmp_path, an_ffmpeg_script(tmp_path, "echo no space left on device >&2", "exit 1")
     )
 
     with pytest.raises(FfmpegError, match=r"^FFmpeg merge failed: no space left on device"):
-        await fixture.mux.run(await fixture.merged(video=film_clips().carphone, track_s=4.0))
-    await fixture.assert_nothing_made()
+        await fixture.mux.run(await fixture.store_track(video=film_clips().carphone, track_s=4.0))
+    await fixture.assert_no_video()
 
 
 @pytest.mark.parametrize(
@@ -103,24 +103,22 @@ async def test_an_ffmpeg_that_fails_says_why_and_the_track_stays(tmp_path: Path)
         ),
         (
             "-i {film} -i {track} -map 0:v -map 1:a -c:v copy -af atrim=0:3 -ar 48000 -f mp4",
-            "samples off the picture's",
+            "samples from the picture's",
         ),
         (
             "-i {film} -i {track} -map 0:v -map 1:a -c:v copy -ac 1 -ar 48000 -f mp4",
             "the sound of the result is",
         ),
         ("-i {film} -an -c copy -f mp4", "the sound of the result is"),
-        ("-i {track} -c copy -f mp3", "of the result, not a video"),
+        ("-i {track} -c copy -f mp3", "the result: not a video"),
     ],
 )
-async def test_a_result_that_breaks_a_promise_is_never_stored(
-    tmp_path: Path, wrong: str, words: str
-) -> None:
-    """FFmpeg's exit code is not believed; the file is looked at."""
+async def test_a_wrong_result_is_never_stored(tmp_path: Path, wrong: str, words: str) -> None:
+    """The file is checked even if ffmpeg exits with 0."""
     film = film_clips().bigbuckbunny
     fixture = MuxFixture(
         tmp_path,
-        an_ffmpeg_that(
+        an_ffmpeg_script(
             tmp_path,
             'for last in "$@"; do :; done',
             f"exec {real_ffmpeg().binary} -v error -y "
@@ -130,5 +128,5 @@ async def test_a_result_that_breaks_a_promise_is_never_stored(
     )
 
     with pytest.raises(MuxCheckError, match=f"^FFmpeg merge failed: .*{words}"):
-        await fixture.mux.run(await fixture.merged(video=film, track_s=5.28))
-    await fixture.assert_nothing_made()
+        await fixture.mux.run(await fixture.store_track(video=film, track_s=5.28))
+    await fixture.assert_no_video()

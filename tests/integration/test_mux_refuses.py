@@ -1,4 +1,4 @@
-"""Mux: what cannot be scored is refused in words for a person, and the track stays."""
+"""Mux: an unsuitable video is rejected with a clear message, and the track stays."""
 
 from pathlib import Path
 
@@ -8,9 +8,7 @@ from shared.contract.params import SyncMode, VideoRef
 from shared.errors import MediaError
 from tests.integration.mux_fixture import MuxFixture
 from tests.support.film_clips import film_clips
-from tests.support.films import (
-    remux,
-)
+from tests.support.films import remux
 from tests.unit.shared.http.upstream_server import upstream
 
 pytestmark = pytest.mark.integration
@@ -18,31 +16,33 @@ pytestmark = pytest.mark.integration
 
 @pytest.fixture
 def fixture(tmp_path: Path) -> MuxFixture:
-    """A muxer with the real ffmpeg."""
+    """Return a muxer with the real ffmpeg."""
     return MuxFixture(tmp_path)
 
 
 @pytest.mark.parametrize("track_s", [4.9, 20.1])
-async def test_compress_outside_its_range_makes_nothing_and_keeps_the_track(
+async def test_the_muxer_rejects_a_compress_ratio_out_of_range(
     fixture: MuxFixture, track_s: float
 ) -> None:
-    """The message names the ratio; the track stays for download."""
-    merged = await fixture.merged(video=film_clips().bikes, track_s=track_s, mode=SyncMode.COMPRESS)
+    """The message names the ratio; the track can still be downloaded."""
+    merged = await fixture.store_track(
+        video=film_clips().bikes, track_s=track_s, mode=SyncMode.COMPRESS
+    )
 
     with pytest.raises(MediaError, match=rf"a ratio of {track_s / 10:.2f}"):
         await fixture.mux.run(merged)
-    await fixture.assert_nothing_made()
+    await fixture.assert_no_video()
 
 
-async def test_a_picture_that_mp4_cannot_hold_is_refused_by_its_codec(fixture: MuxFixture) -> None:
-    """The person learns which codec it is and how to change it."""
+async def test_the_muxer_rejects_a_codec_that_mp4_cannot_hold(fixture: MuxFixture) -> None:
+    """The message names the codec and how to convert the video."""
     vp8 = ("-c:v", "libvpx", "-deadline", "realtime")
     source = await remux(film_clips().carphone, fixture.folder / "v.webm", *vp8)
 
     with pytest.raises(MediaError, match=r"^video\.object: MP4 cannot hold a picture in vp8") as e:
-        await fixture.mux.run(await fixture.merged(video=source, track_s=2.5))
+        await fixture.mux.run(await fixture.store_track(video=source, track_s=2.5))
     assert "libx264" in e.value.reason
-    await fixture.assert_nothing_made()
+    await fixture.assert_no_video()
 
 
 @pytest.mark.parametrize(
@@ -57,23 +57,25 @@ async def test_a_picture_that_mp4_cannot_hold_is_refused_by_its_codec(fixture: M
         (b"<MPD><BaseURL>{url}</BaseURL></MPD>", "not a video: the file is text"),
     ],
 )
-async def test_a_file_that_only_has_a_videos_name_is_refused_and_asks_nobody(
+async def test_the_muxer_rejects_a_playlist_and_opens_no_url_in_it(
     fixture: MuxFixture, data: bytes, words: str
 ) -> None:
-    """No address in a file's bytes is ever opened."""
+    """No connection is made to an address in the file."""
     async with upstream() as sentinel:
         url = f"http://127.0.0.1:{sentinel.port}/a.ts"
         path = fixture.folder / "film.mp4"
         path.write_bytes(data.replace(b"{url}", url.encode()))
 
         with pytest.raises(MediaError, match=rf"^video\.object: .*({words})"):
-            await fixture.mux.run(await fixture.merged(video=path, track_s=2.0))
+            await fixture.mux.run(await fixture.store_track(video=path, track_s=2.0))
         assert sentinel.connections == 0
-    await fixture.assert_nothing_made()
+    await fixture.assert_no_video()
 
 
-async def test_a_video_without_picture_or_without_its_end_is_refused(fixture: MuxFixture) -> None:
-    """Sound alone is no video, and half of one would get music it does not fit."""
+async def test_the_muxer_rejects_a_video_without_a_picture_or_without_its_end(
+    fixture: MuxFixture,
+) -> None:
+    """An audio file and a truncated video."""
     clip = film_clips().bigbuckbunny
     sound = await remux(clip, fixture.folder / "sound.mp4", "-vn", "-c", "copy")
     half = fixture.folder / "half.mp4"
@@ -81,8 +83,8 @@ async def test_a_video_without_picture_or_without_its_end_is_refused(fixture: Mu
 
     for path, words in ((sound, "has no picture"), (half, "ends early")):
         with pytest.raises(MediaError, match=words):
-            await fixture.mux.run(await fixture.merged(video=path, track_s=2.0))
-    await fixture.assert_nothing_made()
+            await fixture.mux.run(await fixture.store_track(video=path, track_s=2.0))
+    await fixture.assert_no_video()
 
 
 @pytest.mark.parametrize(
@@ -90,23 +92,23 @@ async def test_a_video_without_picture_or_without_its_end_is_refused(fixture: Mu
     [
         (VideoRef(object="uploads/none"), r"^video\.object: there is no object"),
         (VideoRef(url="http://169.254.169.254/latest"), r"^video\.url: 169"),
-        (None, "^video: .*the job names none"),
+        (None, "^video: the job has no video"),
     ],
 )
-async def test_a_video_that_cannot_be_had_is_named_by_its_field(
+async def test_an_unavailable_video_is_named_by_its_field(
     fixture: MuxFixture, ref: VideoRef | None, words: str
 ) -> None:
-    """Nothing is made, and the track stays."""
+    """No video is stored, and the track stays."""
     with pytest.raises(MediaError, match=words):
-        await fixture.mux.run(await fixture.merged(video=ref, track_s=2.0))
-    await fixture.assert_nothing_made()
+        await fixture.mux.run(await fixture.store_track(video=ref, track_s=2.0))
+    await fixture.assert_no_video()
 
 
-async def test_a_track_that_is_gone_is_told(fixture: MuxFixture) -> None:
-    """An operator may have cleaned up; a new run helps."""
-    merged = await fixture.merged(video=film_clips().carphone, track_s=2.0)
+async def test_a_missing_track_is_retryable(fixture: MuxFixture) -> None:
+    """Retention may have deleted it; a new run makes it again."""
+    merged = await fixture.store_track(video=film_clips().carphone, track_s=2.0)
     await fixture.store.delete(merged.object_key)
 
-    with pytest.raises(MediaError, match="track of run 1 is not in the store") as caught:
+    with pytest.raises(MediaError, match="track of run 1 is no longer in the store") as caught:
         await fixture.mux.run(merged)
     assert caught.value.retryable

@@ -1,47 +1,56 @@
-"""Slots of the muxer: how many videos lie in its scratch folder at once."""
+"""Tests of the muxer's slots: how many videos are in its scratch folder at once."""
 
 import asyncio
 from pathlib import Path
 from typing import Any
 
-import pytest
+from typing_extensions import override
 
 from services.muxer.mux import Mux
 from services.muxer.settings import MuxerSettings
 from shared.contract.params import VideoRef
+from shared.errors import MediaError
 from shared.media.ffmpeg import Ffmpeg
 from shared.settings import FfmpegSettings
+from shared.storage import ObjectStat
 from shared.storage.filesystem import FolderStore
 from tests.support.run_builders import a_track
 
 SLOTS = 2
+FILM = "uploads/film"
 
 
-async def test_no_more_videos_are_muxed_at_once_than_there_are_slots(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Fetching included: the others wait with nothing."""
+class ScratchCountingStore(FolderStore):
+    """Counts the scratch folders that exist whenever a video is fetched; has no video."""
+
+    def __init__(self, root: Path, scratch: Path) -> None:
+        super().__init__(root)
+        self._scratch = scratch
+        self.counts: list[int] = []
+
+    @override
+    async def stat(self, key: str) -> ObjectStat | None:
+        if key == FILM:
+            await asyncio.sleep(0.01)
+            self.counts.append(len(list(self._scratch.iterdir())))
+        return await super().stat(key)
+
+
+async def test_the_muxer_runs_at_most_as_many_muxes_as_slots(tmp_path: Path) -> None:
+    """Fetching included; the others wait without a file."""
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    mux = Mux(
-        store=FolderStore(tmp_path / "store"),
-        ffmpeg=Ffmpeg(FfmpegSettings()),
-        settings=MuxerSettings(scratch_dir=scratch, slots=SLOTS),
+    store = ScratchCountingStore(tmp_path / "store", scratch)
+    settings = MuxerSettings(scratch_dir=scratch, slots=SLOTS)
+    mux = Mux(store=store, ffmpeg=Ffmpeg(FfmpegSettings()), settings=settings)
+    film = VideoRef(object=FILM)
+    tracks = [a_track(run).model_copy(update={"video": film}) for run in range(1, 6)]
+
+    results: list[Any] = await asyncio.gather(
+        *(mux.run(track) for track in tracks), return_exceptions=True
     )
-    at_once: list[int] = []
 
-    async def make(*_: Any) -> None:
-        at_once.append(len(list(scratch.iterdir())))
-        await asyncio.sleep(0.01)
-
-    async def result(merged: Any, *_: Any) -> Any:
-        return merged
-
-    monkeypatch.setattr(mux, "_make", make)
-    monkeypatch.setattr(mux, "_store_result", result)
-    film = VideoRef(object="uploads/film")
-    tracks: list[Any] = [a_track(run).model_copy(update={"video": film}) for run in range(1, 6)]
-
-    assert await asyncio.gather(*(mux.run(track) for track in tracks)) == tracks
-    assert max(at_once) == SLOTS
+    assert [type(result) for result in results] == [MediaError] * len(tracks)
+    assert len(store.counts) == len(tracks)
+    assert max(store.counts) == SLOTS
     assert list(scratch.iterdir()) == []

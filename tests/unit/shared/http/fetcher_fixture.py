@@ -4,10 +4,10 @@ import ssl
 from collections.abc import Sequence
 from pathlib import Path
 
+from services.muxer.mux import video_fetcher
 from services.muxer.settings import FetchSettings
-from services.muxer.video_fetcher import VideoFetcher
 from shared.contract.params import VideoRef
-from shared.http.fetcher import Resolve, resolve
+from shared.http.fetcher import Fetcher, Resolve, resolve
 from shared.storage.filesystem import FolderStore
 from tests.unit.shared.http.upstream_server import Upstream
 
@@ -21,14 +21,14 @@ def a_fetcher(
     resolver: Resolve = resolve,
     verify: ssl.SSLContext | None = None,
     **limits: float,
-) -> VideoFetcher:
+) -> Fetcher:
     """A fetcher that may ask 127.0.0.1, with limits a test can reach."""
     settings = FetchSettings(allowed_private_hosts=private, **{"timeout_s": 20, **limits})  # type: ignore[arg-type]
-    return VideoFetcher(FolderStore(folder / "store"), settings, resolve=resolver, verify=verify)
+    return video_fetcher(FolderStore(folder / "store"), settings, resolve=resolver, verify=verify)
 
 
 async def fetched(
-    fetcher: VideoFetcher, server: Upstream, path: str, folder: Path, *, host: str = "127.0.0.1"
+    fetcher: Fetcher, server: Upstream, path: str, folder: Path, *, host: str = "127.0.0.1"
 ) -> bytes:
     """What came from `path` of `server`."""
     target = folder / "video"
