@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any
 
+from shared.contract.topics import DAY_MS
+
 RETENTION, POLICY, LARGEST, COPIES = (
     "retention.ms",
     "cleanup.policy",
@@ -21,7 +23,6 @@ RETENTION, POLICY, LARGEST, COPIES = (
 #: what is compared of every topic
 KEYS = (POLICY, RETENTION, LARGEST, COPIES)
 _FOR_EVER = -1  # of retention.ms
-_DAY_MS = 86_400_000
 _DELETE, _COMPACT = "delete", "compact"
 
 
@@ -182,4 +183,4 @@ def shown(key: str, value: str) -> str:
         return value
     if int(value) == _FOR_EVER:
         return "for ever"
-    return f"{int(value) / _DAY_MS:g} days" if int(value) >= _DAY_MS else f"{value} ms"
+    return f"{int(value) / DAY_MS:g} days" if int(value) >= DAY_MS else f"{value} ms"

@@ -25,7 +25,7 @@ from services.api.operators import Database, DatabaseSettings, migrations
 from services.generator.settings import GeneratorSettings
 from shared.clock import Clock, SystemClock
 from shared.errors import RetryableError, SegueError
-from shared.http.address_policy import is_public
+from shared.http.address_policy import is_public_address
 from shared.kafka.admin import admin_client
 from shared.settings import KafkaSettings, StoreSettings, TelemetrySettings
 from shared.storage.factory import open_store
@@ -183,7 +183,7 @@ async def _public_address() -> Check:
         found, public = f"{url}: {host} has no address ({error.strerror})", False
     else:
         addresses = sorted({str(info[4][0]) for info in infos})
-        public = all(is_public(one) for one in addresses)
+        public = all(is_public_address(one) for one in addresses)
         found = f"{url} is {'public' if public else 'not public'} ({', '.join(addresses)})"
     return Check(
         name="PUBLIC_BASE_URL",

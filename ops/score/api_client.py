@@ -21,6 +21,7 @@ from pydantic import BaseModel, ValidationError
 
 from ops.cli.exit_codes import CommandError, Exit
 from services.api.http.schemas import GenerateAnswer, StatusAnswer, StyleBody, UploadAnswer
+from shared.http.retry_after import parse_retry_after
 
 M = TypeVar("M", bound=BaseModel)
 RESPONSE_S = 30.0
@@ -161,11 +162,8 @@ def _blocks(path: Path) -> Iterator[bytes]:
 
 
 def _retry_after_s(response: httpx.Response) -> float:
-    try:
-        seconds = float(response.headers.get("Retry-After", ""))
-    except ValueError:
-        seconds = _PAUSE_S
-    return min(max(seconds, 0.0), _PAUSE_S_MAX)
+    seconds = parse_retry_after(response.headers.get("Retry-After"), now=None)
+    return min(_PAUSE_S if seconds is None else seconds, _PAUSE_S_MAX)
 
 
 def _to_error(response: httpx.Response) -> CommandError:

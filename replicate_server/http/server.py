@@ -55,7 +55,7 @@ class LoopbackServer:
     async def stop(self) -> None:
         """Close every connection and the socket."""
         if self._server is not None:
-            self._server.end()
+            self._server.request_stop()
             for transport in list(self.connections.values()):
                 transport.abort()
             await self._server.stop()

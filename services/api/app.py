@@ -98,7 +98,7 @@ async def _serve(
         # 1. no new requests, answers under way are finished; followers hear the end
         context.log.info("api stops", action="service.stopping")
         context.stop.set()
-        server.end()
+        server.request_stop()
         # 2. projection, relay and listening finish their batch and leave
         await _ended({serving, stopped, *work})
     for task in (serving, *work):

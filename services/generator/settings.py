@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import Field
 
 from services.generator.providers.replicate.settings import ReplicateSettings
-from shared.http.fetcher import GuardSettings
+from shared.http.fetcher import FetchGuardSettings
 from shared.pricing import PricingSettings
 from shared.security.signed_links import LinkSettings
 from shared.settings import (
@@ -23,7 +23,7 @@ from shared.settings import (
 CacheScope = Literal["all", "job", "off"]
 
 
-class StyleSettings(GuardSettings):
+class StyleSettings(FetchGuardSettings):
     """How a style sample is fetched."""
 
     #: a sample of more bytes is refused

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from shared.http.fetcher import GuardSettings
+from shared.http.fetcher import FetchGuardSettings
 from shared.settings import (
     FfmpegSettings,
     HealthSettings,
@@ -16,7 +16,7 @@ from shared.settings import (
 )
 
 
-class FetchSettings(GuardSettings):
+class FetchSettings(FetchGuardSettings):
     """Limits of fetching a video from a URL or the store."""
 
     #: a larger video is rejected

@@ -22,7 +22,7 @@ DLQ_SUFFIX = ".dlq"
 CONTINUATIONS_TABLE = "continuations"
 GENERATOR_GROUP = "segue-generator"
 RETENTION_DAYS = 14  # how far back an operator can replay
-_DAY_MS = 86_400_000
+DAY_MS = 86_400_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +33,7 @@ class Topic:
     event: type[Event] | None  #: None for Faust's changelog
     written_by: tuple[str, ...]
     read_by: tuple[str, ...]
-    config: tuple[tuple[str, str], ...] = (("retention.ms", str(RETENTION_DAYS * _DAY_MS)),)
+    config: tuple[tuple[str, str], ...] = (("retention.ms", str(RETENTION_DAYS * DAY_MS)),)
 
     @property
     def dead_letters(self) -> str:

@@ -1,19 +1,20 @@
-"""Health: what a service says of itself on a port of its own, and the start that waits.
+"""Health endpoints of a service, and a start that waits for its servers.
 
-A service waits for its servers at start, within one deadline and saying for which; meanwhile
-`livez` answers. `readyz` names every server and how much is under way, `metrics` has the
-figures for Prometheus. The port is off unless `SEGUE_HEALTH_PORT` is set: several services may
-share a machine.
+A service waits for its servers at start, within one deadline, and logs which one is missing;
+meanwhile `livez` answers. `readyz` reports every server and the current workload, `metrics` serves
+Prometheus. The port is closed unless `SEGUE_HEALTH_PORT` is set: several services may share a
+machine.
 
-I/O: a listening socket, and whatever the probes ask.
+I/O: a listening socket, and whatever the probes call.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
 
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -21,75 +22,74 @@ from starlette.routing import Route
 
 from shared.clock import Clock
 from shared.errors import RetryableError, SegueError
-from shared.http.metrics_endpoint import scraped
 from shared.http.probes import Check, Probe, Ready, readiness
 from shared.http.server import HttpServer, listen
 from shared.settings import HealthSettings
 from shared.telemetry import service_version
 from shared.telemetry.log import Logger
-from shared.telemetry.metrics import BUILD_INFO
+from shared.telemetry.metrics import BUILD_INFO, SERVER_UP
 
-AGAIN_S = 1.0  # between two tries to reach a server
+RETRY_S = 1.0  # between two attempts to reach a server
 HTTP_STOP_S = 1
 
 
 @dataclass(kw_only=True)
 class Health:
-    """Of one service."""
+    """State and checks of one service."""
 
     service: str
-    start_s: float  #: how long the start may wait for servers, all of them together
+    start_s: float  #: how long the start may wait for all servers together
     stop: asyncio.Event
     ready: asyncio.Event
     clock: Clock
     log: Logger
     probes: list[Probe] = field(default_factory=list)
     figures: Callable[[], Mapping[str, int]] = dict
-    _waits_for: str | None = None
+    _waiting: str | None = None
 
     def __post_init__(self) -> None:
-        """The time for the start runs from here."""
+        """Start the deadline of the start."""
         self._until = self.clock.monotonic() + self.start_s
         BUILD_INFO.labels(self.service, service_version()).set(1)
 
     async def wait_for(self, server: str, call: Callable[[], Awaitable[object]]) -> bool:
-        """Call until it succeeds; False: the service is to stop.
+        """Retry `call` until it succeeds; return False if the service is to stop.
 
         Raises:
-            SegueError: the time for the start is over.
+            SegueError: the deadline of the start passed.
         """
-        self._waits_for = f"waits for {server}"
+        self._waiting = f"waiting for {server}"
         while not self.stop.is_set():
             try:
                 reached = await self._unless_stopped(call)
             except (RetryableError, TimeoutError) as error:
                 reason = str(error) or "no answer"
-                self._waits_for = f"waits for {server}: {reason}"
+                self._waiting = f"waiting for {server}: {reason}"
                 self.log.warning(
-                    "waits for a server", action="service.waiting", server=server, reason=reason
+                    "waiting for a server", action="service.waiting", server=server, reason=reason
                 )
-                if self._left_s <= AGAIN_S:
+                if self._left_s <= RETRY_S:
                     raise SegueError(
-                        f"{server} was not there within {self.start_s:g} s"
+                        f"{server} unavailable for {self.start_s:g} s"
                         f" (SEGUE_START_DEADLINE_S): {reason}"
                     ) from error
                 await self._pause()
             else:
-                self._waits_for = None
+                self._waiting = None
                 return reached
         return False
 
     async def readiness(self) -> Ready:
-        """Every check, and what is under way."""
-        known = {"service": self._standing()}
+        """Return every check and the current workload."""
+        known = {"service": self._service_check()}
         return await readiness(self.probes, known=known, figures=self.figures())
 
     @asynccontextmanager
     async def serve(self, settings: HealthSettings) -> AsyncIterator[None]:
-        """Answer on the health port, where there is one.
+        """Serve the health port while the block runs, if one is set.
 
         Raises:
-            SettingsError: the port cannot be had.
+            SettingsError: the port is not available.
         """
         if settings.port is None:
             yield
@@ -103,20 +103,20 @@ class Health:
         finally:
             await server.stop()
 
-    def _standing(self) -> Check:
+    def _service_check(self) -> Check:
         if self.stop.is_set():
-            return Check(ok=False, detail="stops")
-        if self._waits_for is not None:
-            return Check(ok=False, detail=self._waits_for)
-        works = self.ready.is_set()
-        return Check(ok=works, detail="works" if works else "starts")
+            return Check(ok=False, detail="stopping")
+        if self._waiting is not None:
+            return Check(ok=False, detail=self._waiting)
+        is_running = self.ready.is_set()
+        return Check(ok=is_running, detail="running" if is_running else "starting")
 
     @property
     def _left_s(self) -> float:
         return self._until - self.clock.monotonic()
 
     async def _unless_stopped(self, call: Callable[[], Awaitable[object]]) -> bool:
-        """Whether `call` came to its end before the service was told to stop."""
+        """Return whether `call` finished before the service was stopped."""
         task = asyncio.ensure_future(call())
         stopped = asyncio.ensure_future(self.stop.wait())
         try:
@@ -131,35 +131,43 @@ class Health:
             raise TimeoutError
         finally:
             stopped.cancel()
-            task.cancel()  # nothing happens where it ended
+            task.cancel()  # no effect if it finished
             await asyncio.wait({task})
 
     async def _pause(self) -> None:
         try:
-            async with asyncio.timeout(AGAIN_S):
+            async with asyncio.timeout(RETRY_S):
                 await self.stop.wait()
         except TimeoutError:
             return
 
 
 def health_app(health: Health) -> Starlette:
-    """The application that answers for `health`."""
+    """Return the application that serves `livez`, `readyz` and `metrics`."""
 
-    async def alive(_request: Request) -> Response:
+    async def livez(_request: Request) -> Response:
         return JSONResponse({"status": "alive"})
 
-    async def ready(_request: Request) -> Response:
-        told = await health.readiness()
-        status = HTTPStatus.OK if told.ready else HTTPStatus.SERVICE_UNAVAILABLE
-        return JSONResponse(told.model_dump(), status_code=status)
+    async def readyz(_request: Request) -> Response:
+        result = await health.readiness()
+        status = HTTPStatus.OK if result.ready else HTTPStatus.SERVICE_UNAVAILABLE
+        return JSONResponse(result.model_dump(), status_code=status)
 
     async def metrics(_request: Request) -> Response:
-        return await scraped(health.service, health.probes)
+        return await metrics_response(health.service, health.probes)
 
     return Starlette(
         routes=[
-            Route("/livez", alive),
-            Route("/readyz", ready),
+            Route("/livez", livez),
+            Route("/readyz", readyz),
             Route("/metrics", metrics),
         ]
     )
+
+
+async def metrics_response(service: str, probes: Sequence[Probe]) -> Response:
+    """Return every metric of this process, with the state of its servers."""
+    problems = await asyncio.gather(*(probe.problem() for probe in probes))
+    for probe, problem in zip(probes, problems, strict=True):
+        SERVER_UP.labels(service, probe.name).set(problem is None)
+    return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)

@@ -1,6 +1,6 @@
-"""Probing: whether a server we need answers, asked at most once in a while.
+"""Probes: check whether a required server answers, at most every two seconds.
 
-I/O: whatever the probe asks.
+I/O: whatever the probe calls.
 """
 
 import asyncio
@@ -13,54 +13,54 @@ from shared.clock import Clock
 from shared.errors import RetryableError
 
 ANSWER_S = 3.0
-AGAIN_S = 2.0  # however often readyz is asked
+CACHE_S = 2.0  # a result is reused for this long
 
 
 class Check(BaseModel):
-    """One thing that was looked at."""
+    """The result of one check."""
 
     ok: bool
     detail: str
     required: bool = Field(
-        default=True, description="False: worth knowing, but this service works without it."
+        default=True, description="False: informational; the service works without it."
     )
 
 
 class Ready(BaseModel):
-    """Whether everything that is required is there."""
+    """Whether every required check passes."""
 
     ready: bool
     checks: dict[str, Check]
-    figures: dict[str, int] = Field(default={}, description="How much is under way.")
+    figures: dict[str, int] = Field(default={}, description="Current workload.")
 
 
 @dataclass(kw_only=True)
 class Probe:
-    """Asks one server."""
+    """Calls one server and caches the result."""
 
     name: str
     call: Callable[[], Awaitable[None]]
     clock: Clock
     required: bool = True
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    _asked_at: float | None = None
-    _found: str | None = None
+    _called_at: float | None = None
+    _problem: str | None = None
 
     async def problem(self) -> str | None:
-        """What is wrong with the server; None: it answers."""
+        """Return why the server is unavailable; None if it answers."""
         async with self._lock:
             now = self.clock.monotonic()
-            if self._asked_at is None or now - self._asked_at >= AGAIN_S:
-                self._found = await self._ask()
-                self._asked_at = self.clock.monotonic()
-            return self._found
+            if self._called_at is None or now - self._called_at >= CACHE_S:
+                self._problem = await self._call()
+                self._called_at = self.clock.monotonic()
+            return self._problem
 
     async def check(self) -> Check:
-        """The same, as it is told."""
+        """Return the result as a check."""
         problem = await self.problem()
         return Check(ok=problem is None, detail=problem or "answers", required=self.required)
 
-    async def _ask(self) -> str | None:
+    async def _call(self) -> str | None:
         try:
             async with asyncio.timeout(ANSWER_S):
                 await self.call()
@@ -77,9 +77,9 @@ async def readiness(
     known: Mapping[str, Check] | None = None,
     figures: Mapping[str, int] | None = None,
 ) -> Ready:
-    """Everything asked, side by side, beside what is `known` already."""
-    found = await asyncio.gather(*(probe.check() for probe in probes))
-    named = zip((probe.name for probe in probes), found, strict=True)
+    """Return the results of all probes, run concurrently, and the `known` checks."""
+    results = await asyncio.gather(*(probe.check() for probe in probes))
+    named = zip((probe.name for probe in probes), results, strict=True)
     checks = {**(known or {}), **dict(named)}
     return Ready(
         ready=all(check.ok for check in checks.values() if check.required),

@@ -1,6 +1,4 @@
-"""Serving: one HTTP server inside the loop that runs already.
-
-Whoever starts it owns its end: it takes no signals, and stops when it is asked to.
+"""HTTP server inside the running event loop; handles no signals, its owner stops it.
 
 Units: seconds. I/O: a listening socket.
 """
@@ -20,30 +18,30 @@ from typing_extensions import override
 from shared.errors import SettingsError
 
 BACKLOG = 2048
-# Longer than clients and balancers keep an idle connection (60 s at most, as a rule): who reuses
-# one in the moment in which we close it sees a request fail that we never read.
+# Longer than clients and load balancers keep an idle connection (usually 60 s at most): a client
+# that reuses one at the moment the server closes it gets an error for a request never read.
 KEEP_ALIVE_S = 75
 _LOGGER = logging.getLogger("uvicorn.error")
 
 
 def bind_socket(host: str, port: int, *, backlog: int = BACKLOG) -> socket.socket:
-    """A listening socket; port 0 takes any free one.
+    """Return a listening socket; port 0 takes any free port.
 
     Raises:
-        OSError: it cannot be had.
+        OSError: the address is not available.
     """
     listening = socket.create_server((host, port), backlog=backlog)
-    # Inherited by every connection: without it head and body of an answer wait 40 ms for each
-    # other, because asyncio sets it only on sockets that it made itself.
+    # Inherited by every connection: without it head and body of a response are sent 40 ms apart,
+    # because asyncio sets it only on sockets that it created.
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listening
 
 
 def listen(host: str, port: int, *, setting: str) -> socket.socket:
-    """A listening socket on what the variable `setting` names.
+    """Return a listening socket; errors name the variable `setting`.
 
     Raises:
-        SettingsError: it cannot be had, and why.
+        SettingsError: the address is not available.
     """
     try:
         return bind_socket(host, port)
@@ -68,7 +66,7 @@ class HttpServer:
     def __init__(
         self, app: ASGIApp, listening: socket.socket, *, stop_s: int, **options: Any
     ) -> None:
-        """`stop_s`: what answers under way may still take; `options` are uvicorn's own."""
+        """`stop_s`: time for open responses at a stop; `options` are passed to uvicorn."""
         logging.getLogger("uvicorn").setLevel(logging.ERROR)
         _LOGGER.addFilter(_is_fault)
         config = uvicorn.Config(
@@ -78,7 +76,7 @@ class HttpServer:
             lifespan="off",
             timeout_graceful_shutdown=stop_s,
             server_header=False,
-            # Else a request that held its connection back hands its context on to the next one
+            # Else a request that paused its connection passes its context to the next request
             # there: asyncio keeps the context in which reading was resumed.
             reset_contextvars=True,
             **{"timeout_keep_alive": KEEP_ALIVE_S, **options},
@@ -90,12 +88,12 @@ class HttpServer:
 
     @property
     def port(self) -> int:
-        """Where it listens."""
+        """Return the port that it listens on."""
         port: int = self._listening.getsockname()[1]
         return port
 
     async def start(self) -> asyncio.Task[None]:
-        """Serve from here on; the task that ends when the server does."""
+        """Start serving; return the task that ends with the server."""
         serving = self._server.serve(sockets=[self._listening])
         self._task = asyncio.create_task(serving, name="http")
         up = asyncio.create_task(self._server.up.wait())
@@ -103,13 +101,13 @@ class HttpServer:
         up.cancel()
         return self._task
 
-    def end(self) -> None:
-        """Take no more connections; the task ends when the answers under way are given."""
+    def request_stop(self) -> None:
+        """Accept no more connections; the task ends once open responses are sent."""
         self._server.should_exit = True
 
     async def stop(self) -> None:
-        """End it, by force where it takes too long, and close the socket."""
-        self.end()
+        """Stop the server, cancelling it past `stop_s`, and close the socket."""
+        self.request_stop()
         if self._task is not None:
             _, late = await asyncio.wait({self._task}, timeout=self._stop_s + 1.0)
             for task in late:
@@ -119,13 +117,13 @@ class HttpServer:
 
 
 def _is_fault(record: logging.LogRecord) -> bool:
-    """A request that the end of the server cuts off is none."""
+    """Return False for a request that was cancelled by the server's stop."""
     error = record.exc_info[1] if record.exc_info else None
     return not isinstance(error, asyncio.CancelledError)
 
 
 class _Server(uvicorn.Server):
-    """Uvicorn in a loop that is ours: signals are handled where the process starts."""
+    """Uvicorn without signal handlers: the process entry point has them."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)

@@ -21,17 +21,16 @@ from aiokafka.errors import (
     for_code,
 )
 
-from shared.contract.topics import CHANGELOG, EVENT_TOPICS
+from shared.contract.topics import CHANGELOG, DAY_MS, EVENT_TOPICS
 from shared.errors import RetryableError
 from shared.kafka.alter_configs import SetConfigs
 from shared.kafka.client import connection_options
 from shared.settings import KafkaSettings
 
 ADMIN_S = 30.0
-_DAY_MS = 86_400_000
 _SAFE_COPIES = 3  # from here on a record counts as written once two brokers have it
 _DLQ_CONFIG = {
-    "retention.ms": str(90 * _DAY_MS),  # it waits for a person
+    "retention.ms": str(90 * DAY_MS),  # it waits for a person
     "max.message.bytes": "2097152",  # the largest record there is, and our headers beside it
 }
 

@@ -56,7 +56,7 @@ async def test_a_song_that_is_handed_in_opens_the_music_and_a_bad_one_is_told(
     assert bad["audio_status"]["status"] == "completed", bad
     scene = bad["progress"]["scenes"][0]
     assert scene["origin"] == "fresh"
-    assert "is inside this network" in scene["reason"]
+    assert "resolves to a private address" in scene["reason"]
     assert scene["warnings"] == [scene["reason"]]
     assert pipeline.services["generator"].said("style.rejected")
 

@@ -71,11 +71,11 @@ async def test_kafka_that_comes_late_is_waited_for(
         SEGUE_HEALTH_PORT=str(port),
     )
     async with services(name, environment=told, folder=tmp_path) as started:
-        waits = await said(port, "waits for Kafka")
+        waits = await said(port, "waiting for Kafka")
         alive = await answered(port, "/livez")
         figures = await answered(port, "/metrics")
         async with forwarded(late, kafka.bootstrap):
-            works = await said(port, "works")
+            works = await said(port, "running")
             kafka_found = await said(port, "answers", check="kafka")
         logged = started[name].said("service.waiting")
 
@@ -111,7 +111,7 @@ async def test_kafka_that_never_comes_ends_the_start_with_its_reason(
         await service.kill()
 
     assert code == 1
-    assert "Kafka was not there within 3 s (SEGUE_START_DEADLINE_S)" in service.log.read_text()
+    assert "Kafka unavailable for 3 s (SEGUE_START_DEADLINE_S)" in service.log.read_text()
 
 
 async def test_a_stop_during_the_wait_is_obeyed(
@@ -129,7 +129,7 @@ async def test_a_stop_during_the_wait_is_obeyed(
     codes = {}
     for name in STAGES:
         async with services(name, environment=told, folder=tmp_path) as started:
-            await said(port, "waits for Kafka")
+            await said(port, "waiting for Kafka")
             codes[name] = await started[name].stop()
 
     assert codes == dict.fromkeys(STAGES, 0)
@@ -152,9 +152,9 @@ async def test_a_store_that_comes_late_is_waited_for(
         SEGUE_HEALTH_PORT=str(port),
     )
     async with services("merger", environment=told, folder=tmp_path):
-        waits = await said(port, "waits for the store")
+        waits = await said(port, "waiting for the store")
         async with forwarded(late, minio.endpoint.removeprefix("http://")):
-            works = await said(port, "works")
+            works = await said(port, "running")
 
     assert waits["ready"] is False
     assert works["checks"]["service"]["ok"] is True
@@ -179,7 +179,7 @@ async def test_an_api_without_its_database_is_alive_and_refuses_politely(
         SEGUE_SEGMENT_KEYS="a secret for tests alone",
     )
     async with services("api", environment=told, folder=tmp_path):
-        waits = await said(port, "waits for PostgreSQL")
+        waits = await said(port, "waiting for PostgreSQL")
         alive = await answered(port, "/livez")
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
             ask = {"job_id": "j", "scenes": TWO_SCENES}

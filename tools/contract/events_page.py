@@ -7,13 +7,12 @@ import json
 from typing import Any
 
 from shared.contract.events import Event
-from shared.contract.topics import EVENT_TOPICS, Topic
+from shared.contract.topics import DAY_MS, EVENT_TOPICS, Topic
 from shared.kafka.admin import required_topics
 from shared.settings import KafkaSettings
 from tools.contract.asyncapi import example_headers, example_of, summary_of
 
 Schema = dict[str, Any]
-_DAY_MS = 86_400_000
 _HEAD = """\
 # Events
 
@@ -97,7 +96,7 @@ def _about(event: type[Event]) -> str:
 def _kept(topic: Topic) -> str:
     made = {new.name: new for new in required_topics(KafkaSettings.model_construct())}
     config = made[topic.name].topic_configs
-    return f"{int(config['retention.ms']) // _DAY_MS} days"
+    return f"{int(config['retention.ms']) // DAY_MS} days"
 
 
 def _part(name: str, schema: Schema) -> str:

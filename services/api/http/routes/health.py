@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from services.api.http.context import ContextDep
-from shared.http.metrics_endpoint import scraped
+from shared.http.health import metrics_response
 from shared.http.probes import Ready, readiness
 
 router = APIRouter(tags=["health"])
@@ -52,4 +52,4 @@ async def ready(context: ContextDep) -> Response:
 )
 async def metrics(context: ContextDep) -> Response:
     """Every metric of this process."""
-    return await scraped("api", context.probes)
+    return await metrics_response("api", context.probes)

@@ -70,7 +70,7 @@ class Sources:
             )
         if stored is None or music is None:
             return f"there is no clip {window.clip_key} that can be continued"
-        if self.links is not None and is_public(self.public_base_url):
+        if self.links is not None and is_public_url(self.public_base_url):
             return self._linked(window)
         return await self._inside(music, window)
 
@@ -114,7 +114,7 @@ def data_url(music: Audio, *, bytes_max: int) -> str | None:
     return None
 
 
-def is_public(base_url: str | None) -> bool:
+def is_public_url(base_url: str | None) -> bool:
     """Whether the world can reach this address, as far as its name tells."""
     host = (urlsplit(base_url).hostname or "") if base_url else ""
     try:

@@ -5,7 +5,7 @@ I/O: none; connections are made when they are needed.
 
 import httpx
 
-from services.generator.providers.replicate.audio_source import Sources, is_public
+from services.generator.providers.replicate.audio_source import Sources, is_public_url
 from services.generator.providers.replicate.client import ReplicateApi
 from services.generator.providers.replicate.provider import ReplicateProvider, Webhook
 from services.generator.providers.replicate.settings import ReplicateSettings
@@ -54,7 +54,7 @@ def build_replicate(
 
 def _why_inside(links: LinkSettings) -> str | None:
     """Why the provider cannot fetch from us; None: it can."""
-    if not is_public(links.public_base_url):
+    if not is_public_url(links.public_base_url):
         return "PUBLIC_BASE_URL names no public address"
     if not links.keys.get_secret_value():
         return "SEGUE_SEGMENT_KEYS is not set, so no link can be sealed"
@@ -64,7 +64,7 @@ def _why_inside(links: LinkSettings) -> str | None:
 def webhooks(links: LinkSettings, *, clock: Clock) -> Webhook | None:
     """Where the provider may tell us that a prediction ended; None: nowhere, so it is polled."""
     base_url = links.public_base_url
-    if base_url is None or not is_public(base_url) or not links.keys.get_secret_value():
+    if base_url is None or not is_public_url(base_url) or not links.keys.get_secret_value():
         return None
     if not base_url.lower().startswith("https://"):
         return None  # it calls nothing else

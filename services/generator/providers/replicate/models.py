@@ -8,7 +8,6 @@ Pure.
 
 import base64
 import binascii
-import email.utils
 import json
 import math
 import re
@@ -17,9 +16,10 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from shared.http.retry_after import parse_retry_after
+
 RUNNING = frozenset({"starting", "processing"})
 TERMINAL = frozenset({"succeeded", "failed", "canceled", "aborted"})
-_RETRY_AFTER_S_MAX = 3600.0
 _WORDS_MAX = 500
 _SECONDS = re.compile(r"~?\s*(\d{1,5}(?:\.\d{1,3})?)\s*s(?:ec(?:ond)?s?)?\b")
 
@@ -105,10 +105,10 @@ def retry_after_s(body: bytes, header: str | None, *, now: datetime) -> float | 
     """How long to wait: from the body's field, the header, or the words; None: it does not say."""
     told = _object(body)
     for value in (told.get("retry_after"), header):
-        if (seconds := _seconds(value, now=now)) is not None:
+        if (seconds := parse_retry_after(value, now=now)) is not None:
             return seconds
     found = _SECONDS.search(str(told.get("detail", "")))
-    return _seconds(found.group(1), now=now) if found else None
+    return parse_retry_after(found.group(1), now=now) if found else None
 
 
 def data_of(url: str) -> tuple[bytes, str] | None:
@@ -127,16 +127,3 @@ def _object(body: bytes) -> dict[str, Any]:
         return _table(json.loads(body))
     except ValueError:
         return {}
-
-
-def _seconds(value: Any, *, now: datetime) -> float | None:
-    if isinstance(value, bool) or value is None:
-        return None
-    try:
-        seconds = float(value)
-    except (TypeError, ValueError):
-        try:
-            seconds = (email.utils.parsedate_to_datetime(str(value)) - now).total_seconds()
-        except (TypeError, ValueError):
-            return None
-    return min(max(seconds, 0.0), _RETRY_AFTER_S_MAX) if math.isfinite(seconds) else None

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from services.muxer.settings import FetchSettings
 from shared.errors import SettingsError
-from shared.http.address_policy import PrivateHosts, is_public
+from shared.http.address_policy import PrivateHosts, is_public_address
 
 PUBLIC = ("8.8.8.8", "93.184.215.14", "172.32.0.1", "100.128.0.1", "2606:4700::1111")
 INSIDE = (
@@ -24,16 +24,16 @@ INSIDE = (
 @pytest.mark.parametrize("address", PUBLIC)
 def test_a_public_address_is_public_plain_and_wrapped(address: str) -> None:
     """An IPv4 address inside an IPv6 one is judged as itself."""
-    assert is_public(address)
+    assert is_public_address(address)
     if ":" not in address:
-        assert is_public(f"::ffff:{address}")
-        assert is_public(f"64:ff9b::{address}")
+        assert is_public_address(f"::ffff:{address}")
+        assert is_public_address(f"64:ff9b::{address}")
 
 
 @pytest.mark.parametrize("address", INSIDE)
 def test_an_address_inside_is_not_public(address: str) -> None:
     """Loopback, private, shared, link-local, metadata, multicast, reserved, documentation."""
-    assert not is_public(address)
+    assert not is_public_address(address)
 
 
 @given(st.sampled_from([a for a in INSIDE if ":" not in a]))
@@ -47,7 +47,7 @@ def test_no_wrapping_makes_an_inside_address_public(address: str) -> None:
         IPv6Address((0x2002 << 112) | (number << 80)),
     )
 
-    assert not any(is_public(str(form)) for form in wrapped)
+    assert not any(is_public_address(str(form)) for form in wrapped)
 
 
 def test_the_operator_may_list_names_addresses_and_ranges() -> None:

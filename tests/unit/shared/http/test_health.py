@@ -64,7 +64,11 @@ async def test_the_port_tells_life_readiness_and_figures() -> None:
 
     assert alive.status_code == 200
     assert before.status_code == 503
-    assert before.json()["checks"]["service"] == {"ok": False, "detail": "starts", "required": True}
+    assert before.json()["checks"]["service"] == {
+        "ok": False,
+        "detail": "starting",
+        "required": True,
+    }
     assert after.status_code == 200
     assert after.json()["figures"] == {"lanes": 3}
     assert "segue_records_total" in figures.text
@@ -87,7 +91,7 @@ async def test_a_start_waits_for_its_server_and_says_so_meanwhile() -> None:
         assert await health.wait_for("Kafka", late) is True
 
     assert [answer.status_code for answer in seen] == [503, 200]
-    assert seen[0].json()["checks"]["service"]["detail"] == "waits for Kafka: connection refused"
+    assert seen[0].json()["checks"]["service"]["detail"] == "waiting for Kafka: connection refused"
 
 
 async def test_a_server_that_does_not_come_ends_the_start_with_its_name_and_the_setting() -> None:
@@ -123,7 +127,7 @@ async def test_a_stop_ends_the_waiting_at_once(call: Any) -> None:
 
     async with asyncio.timeout(5):
         assert await waiting is False
-    assert (await health.readiness()).checks["service"].detail == "stops"
+    assert (await health.readiness()).checks["service"].detail == "stopping"
 
 
 async def test_a_port_that_is_taken_names_its_setting() -> None:

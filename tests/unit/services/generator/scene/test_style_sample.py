@@ -211,15 +211,15 @@ async def test_two_processes_that_read_different_songs_continue_the_same(tmp_pat
 
 
 BAD = {
-    "404": (Answer(status="404 Not Found"), "answered 404"),
+    "404": (Answer(status="404 Not Found"), "returned 404"),
     "not audio": (Answer(body=b"<html>no</html>"), "no audio"),
     "silent": (Answer(body=audio_file(quiet(3.0))), "is silent"),
     "too short": (Answer(body=audio_file(a_song(0.5))), "at least 1 s"),
     "too large": (Answer(body=bytes(2_000_000)), "SEGUE_STYLE_BYTES_MAX"),
-    "away": (Answer(status="503 Busy"), "answered 503; asked 3 times"),
+    "away": (Answer(status="503 Busy"), "returned 503; asked 3 times"),
     "a redirect inside": (
         Answer(status="302 Found", headers={"Location": "http://127.0.0.2/x"}),
-        "127.0.0.2 is inside this network",
+        "127.0.0.2 resolves to a private address",
     ),
 }
 

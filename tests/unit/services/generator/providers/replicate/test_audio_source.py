@@ -10,7 +10,7 @@ import pytest
 import structlog
 
 from services.generator.providers import CompositionRequest, ContinuationWindow
-from services.generator.providers.replicate.audio_source import NoSourceError, is_public
+from services.generator.providers.replicate.audio_source import NoSourceError, is_public_url
 from services.generator.providers.replicate.factory import build_replicate, webhooks
 from services.generator.providers.replicate.provider import Webhook
 from services.generator.providers.replicate.settings import ReplicateSettings
@@ -234,7 +234,7 @@ def test_an_address_is_public_only_if_the_world_could_reach_it(
     url: str | None, *, public: bool
 ) -> None:
     """As far as its name tells."""
-    assert is_public(url) is public
+    assert is_public_url(url) is public
 
 
 def test_webhooks_go_to_public_https_addresses_alone() -> None:
