@@ -52,6 +52,7 @@ NO_STACK = (
     "KAFKA_BOOTSTRAP_SERVERS."
 )
 Report = Callable[[str], None]
+Connect = Callable[..., AbstractAsyncContextManager["Operator"]]
 T = TypeVar("T")
 _UNAUTHORIZED = (TopicAuthorizationFailedError, ClusterAuthorizationFailedError)
 
@@ -155,6 +156,7 @@ def run_with_operator(
     data_dir: Path | None = None,
     apply: bool = False,
     reason: str | None = None,
+    connect: Connect | None = None,
 ) -> T:
     """Connect the servers, run `body` and return its result.
 
@@ -166,7 +168,7 @@ def run_with_operator(
     report = Console(quiet=as_json, soft_wrap=True, stderr=True).print
 
     async def work() -> T:
-        async with _operator(
+        async with (connect or _operator)(
             settings, who=who, report=report, apply=apply, reason=reason or ""
         ) as operator:
             return await body(operator)

@@ -17,10 +17,12 @@ from shared.errors import MediaError
 from shared.media.samples import CHANNELS, SAMPLE_RATE_HZ, Audio
 
 INVALID_OUTPUT = "Invalid audio output format"
-_SECONDS_MAX = 3600  # a clip is seconds long; an hour is a bomb
+LENGTH_S_MAX = 3600  # a clip is seconds long; an hour is a bomb
 
 
-def decode(data: bytes, *, rate_hz: int = SAMPLE_RATE_HZ) -> Audio:
+def decode(
+    data: bytes, *, rate_hz: int = SAMPLE_RATE_HZ, length_s_max: int = LENGTH_S_MAX
+) -> Audio:
     """The first audio stream of `data` as stereo at `rate_hz`.
 
     Raises:
@@ -38,8 +40,8 @@ def decode(data: bytes, *, rate_hz: int = SAMPLE_RATE_HZ) -> Audio:
                 for block in resampler.resample(frame):
                     blocks.append(_samples(block))
                     total += block.samples
-                if total > _SECONDS_MAX * rate_hz:
-                    raise MediaError(f"{INVALID_OUTPUT}: longer than {_SECONDS_MAX} s")
+                if total > length_s_max * rate_hz:
+                    raise MediaError(f"{INVALID_OUTPUT}: longer than {length_s_max} s")
             blocks.extend(_samples(block) for block in resampler.resample(None))
     except av.FFmpegError as error:
         raise MediaError(f"{INVALID_OUTPUT}: {error.strerror}") from error

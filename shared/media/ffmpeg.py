@@ -37,6 +37,14 @@ _OF_THE_MACHINE = frozenset({256 - errno.ENOSPC, 256 - errno.ENOMEM, 256 - errno
 INPUT_GUARD = ("-protocol_whitelist", "file,pipe")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputLimits:
+    """Limits of what a run may write to each of its pipes."""
+
+    kept_bytes: int = _KEPT_BYTES  #: the last bytes that are returned
+    bytes_max: int = _FLOOD_BYTES  #: a run that writes more is killed
+
+
 class FfmpegError(JobError):
     """FFmpeg ended with a fault, or did not end in time."""
 
@@ -63,9 +71,16 @@ class FfmpegResult:
 class Ffmpeg:
     """Runs one ffmpeg binary; `slots` at once, one per core by default."""
 
-    def __init__(self, settings: FfmpegSettings, *, slots: int | None = None) -> None:
+    def __init__(
+        self,
+        settings: FfmpegSettings,
+        *,
+        slots: int | None = None,
+        output: OutputLimits = OutputLimits(),
+    ) -> None:
         self.binary = find_binary(settings)
         self._timeout_s = settings.timeout_s
+        self._output = output
         self._slots = asyncio.Semaphore(slots or os.cpu_count() or 1)
 
     async def run(
@@ -82,12 +97,13 @@ class Ffmpeg:
             with trace.span("ffmpeg", {"segue.media_s": media_s}):
                 return await self._ended(argv, self._timeout_s + 2 * media_s, stdin)
 
-    @staticmethod
-    async def _ended(argv: Sequence[str], within_s: float, stdin: bytes | None) -> FfmpegResult:
+    async def _ended(
+        self, argv: Sequence[str], within_s: float, stdin: bytes | None
+    ) -> FfmpegResult:
         process = await _started(argv, with_stdin=stdin is not None)
         try:
             async with asyncio.timeout(within_s):
-                stdout, stderr = await _said(process, stdin)
+                stdout, stderr = await _said(process, stdin, self._output)
         except TimeoutError as error:
             raise FfmpegError(argv, None, "") from error
         except _FloodError as error:
@@ -135,13 +151,15 @@ async def _started(argv: Sequence[str], *, with_stdin: bool) -> asyncio.subproce
         raise RetryableError(f"ffmpeg cannot be started: {error.strerror}") from error
 
 
-async def _said(process: asyncio.subprocess.Process, stdin: bytes | None) -> tuple[bytes, bytes]:
+async def _said(
+    process: asyncio.subprocess.Process, stdin: bytes | None, limits: OutputLimits
+) -> tuple[bytes, bytes]:
     """What it left on its pipes, once it ended; however this ends, nothing of it runs on."""
     assert process.stdout is not None, "it was started with pipes"
     assert process.stderr is not None, "as above"
     reading = [
-        asyncio.ensure_future(_read(process.stdout)),
-        asyncio.ensure_future(_read(process.stderr)),
+        asyncio.ensure_future(_read(process.stdout, limits)),
+        asyncio.ensure_future(_read(process.stderr, limits)),
     ]
     try:
         await _fed(process, stdin)
@@ -172,18 +190,18 @@ async def _fed(process: asyncio.subprocess.Process, stdin: bytes | None) -> None
     process.stdin.close()
 
 
-async def _read(pipe: asyncio.StreamReader) -> bytes:
+async def _read(pipe: asyncio.StreamReader, limits: OutputLimits) -> bytes:
     """The end of what it says."""
     kept: deque[bytes] = deque()
     kept_bytes, told_bytes = 0, 0
     while chunk := await pipe.read(_READ_BYTES):
         kept.append(chunk)
         kept_bytes, told_bytes = kept_bytes + len(chunk), told_bytes + len(chunk)
-        while kept_bytes - len(kept[0]) >= _KEPT_BYTES:
+        while kept_bytes - len(kept[0]) >= limits.kept_bytes:
             kept_bytes -= len(kept.popleft())
-        if told_bytes > _FLOOD_BYTES:
+        if told_bytes > limits.bytes_max:
             raise _FloodError(f"it does not stop talking, {told_bytes // 1024**2} MiB so far")
-    return b"".join(kept)[-_KEPT_BYTES:]
+    return b"".join(kept)[-limits.kept_bytes :]
 
 
 def _why(exit_code: int | None, stderr: str) -> str:

@@ -80,14 +80,14 @@ class Style:
         return int(self.window.shape[1]) // STYLE_RATE_HZ
 
 
-def read_style(path: Path, *, window_s: int) -> Style:
+def read_style(path: Path, *, window_s: int, length_s_max: int = LENGTH_S_MAX) -> Style:
     """The sample at `path`, with a window of `window_s`, or of what it has.
 
     Raises:
         MediaError: no audio, silent, too short, too long or damaged; in words for a person.
     """
     demuxer = _demuxer_of(path)
-    tail = _Tail(window_s * STYLE_RATE_HZ)
+    tail = _Tail(window_s * STYLE_RATE_HZ, length_s_max=length_s_max)
     try:
         with av.open(
             str(path), format=demuxer, options=_ONLY_FILES, metadata_errors="replace"
@@ -115,7 +115,8 @@ def read_style(path: Path, *, window_s: int) -> Style:
 class _Tail:
     """The last samples up to the last sound, of whatever comes."""
 
-    def __init__(self, samples_max: int) -> None:
+    def __init__(self, samples_max: int, *, length_s_max: int) -> None:
+        self._length_s_max = length_s_max
         self._kept = _Blocks(samples_max + STYLE_RATE_HZ)  # its last block ends in silence
         self._silent = _Blocks(samples_max)  # since the last sound
         self.samples = 0
@@ -123,8 +124,10 @@ class _Tail:
     def add(self, block: Audio) -> None:
         """Hear on."""
         self.samples += block.shape[1]
-        if self.samples > LENGTH_S_MAX * STYLE_RATE_HZ:
-            raise MediaError(f"plays for more than {LENGTH_S_MAX} s: cut out the part that counts")
+        if self.samples > self._length_s_max * STYLE_RATE_HZ:
+            raise MediaError(
+                f"plays for more than {self._length_s_max} s: cut out the part that counts"
+            )
         if not np.isfinite(block).all():
             raise MediaError(f"holds samples that are no numbers; {_WAY_OUT}")
         if np.abs(block).max(initial=0.0) > SAMPLE_MAX:

@@ -1,10 +1,11 @@
-"""A log that began anew is noticed once: what is unfinished is asked for then, or never."""
+"""A log that was created again is detected once; the unfinished runs are requested then."""
 
-from collections.abc import AsyncIterator, Mapping
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
-from aiokafka import TopicPartition
+from aiokafka import ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import IllegalStateError
 
 from services.api.database import Connection, offsets
@@ -13,100 +14,144 @@ from services.api.runs.resume import resume
 from tests.support.api_fixture import TWO_SCENES, ApiFixture, api_fixture
 from tests.support.servers import Database
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(60)]
 
-PLACE = TopicPartition("scene.requested", 0)
+PARTITION = TopicPartition("scene.requested", 0)
 OTHER = TopicPartition("scene.requested", 1)
 
 
-class Regrouped:
-    """A consumer whose group regroups while it is asked where the log ends."""
+class RebalancedConsumer:
+    """A Kafka consumer of an empty log; while it is asked for end offsets, it loses partitions.
 
-    def __init__(self, *, left: set[TopicPartition]) -> None:
-        self._mine, self._left = {PLACE, OTHER}, left
-        self.sought: dict[TopicPartition, int] = {}
+    After its second poll it sets `stop`.
+    """
+
+    def __init__(self, *, left: set[TopicPartition], stop: asyncio.Event) -> None:
+        self._owned: set[TopicPartition] = set()
+        self._left = left
+        self._stop = stop
+        self._listener: ConsumerRebalanceListener | None = None
+        self.positions: dict[TopicPartition, int] = {}
+        self.resumed: set[TopicPartition] = set()
+
+    async def start(self) -> None:
+        """Do nothing."""
+
+    async def stop(self) -> None:
+        """End the projection, too: it would start the consumer again."""
+        self._stop.set()
+
+    def subscribe(self, _topics: Sequence[str], *, listener: ConsumerRebalanceListener) -> None:
+        """Keep the listener for the first poll."""
+        self._listener = listener
+
+    async def getmany(self, **_: int) -> Mapping[TopicPartition, list[object]]:
+        """Assign both partitions at the first call; end at the second."""
+        if self._listener is None:
+            self._stop.set()
+        else:
+            listener, self._listener = self._listener, None
+            self._owned = {PARTITION, OTHER}
+            await listener.on_partitions_assigned(sorted(self._owned))
+        return {}
 
     def assignment(self) -> frozenset[TopicPartition]:
-        """What it has."""
-        return frozenset(self._mine)
+        """Return the assigned partitions."""
+        return frozenset(self._owned)
 
-    async def end_offsets(self, places: list[TopicPartition]) -> Mapping[TopicPartition, int]:
-        """The log is empty; and now some of it is somebody else's."""
-        self._mine = self._left
-        return dict.fromkeys(places, 0)
+    async def end_offsets(self, partitions: list[TopicPartition]) -> Mapping[TopicPartition, int]:
+        """Return 0 for each partition, and lose all but `left`."""
+        self._owned = self._left
+        return dict.fromkeys(partitions, 0)
 
-    def seek(self, place: TopicPartition, offset: int) -> None:
-        """As aiokafka does it."""
-        if place not in self._mine:
-            raise IllegalStateError(f"No current assignment for partition {place}")
-        self.sought[place] = offset
+    def pause(self, *partitions: TopicPartition) -> None:
+        """Raise for a partition that is not assigned."""
+        self._check(partitions)
 
-    def resume(self, *places: TopicPartition) -> None:
-        """As aiokafka does it."""
-        if not set(places) <= self._mine:
-            raise IllegalStateError(f"No current assignment for some of {places}")
+    def seek(self, partition: TopicPartition, offset: int) -> None:
+        """Record the position; raise for a partition that is not assigned."""
+        self._check([partition])
+        self.positions[partition] = offset
+
+    def resume(self, *partitions: TopicPartition) -> None:
+        """Record the partitions; raise for one that is not assigned."""
+        self._check(partitions)
+        self.resumed |= set(partitions)
+
+    async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """Raise for a partition that is not assigned."""
+        self._check(list(offsets))
+
+    def highwater(self, _partition: TopicPartition) -> int:
+        """Return 0: the log is empty."""
+        return 0
+
+    def _check(self, partitions: Sequence[TopicPartition]) -> None:
+        if not set(partitions) <= self._owned:
+            raise IllegalStateError(f"No current assignment for some of {partitions}")
 
 
 @pytest.fixture
 async def fixture(postgres: Database, store_folder: Path) -> AsyncIterator[ApiFixture]:
-    """The edge on a new database."""
+    """The api's HTTP application on a new database, with offset 2 stored for one partition."""
     async with api_fixture(await postgres(), store_folder) as fixture:
+        async with fixture.edge.database.transaction() as connection:
+            await offsets.stored(connection, "1", [tuple(PARTITION)])
+            await offsets.advance(connection, "1", tuple(PARTITION), start=0, end=2)
         yield fixture
 
 
-@pytest.mark.parametrize("left", [{PLACE, OTHER}, {PLACE}, set()], ids=["all", "one", "none"])
-async def test_unfinished_runs_are_asked_for_again_though_the_group_regroups_meanwhile(
+async def _project(
+    fixture: ApiFixture,
+    left: set[TopicPartition],
+    log_is_new: Callable[[Connection], Awaitable[None]],
+) -> RebalancedConsumer:
+    """Run the projection on a `RebalancedConsumer` until it stops; return the consumer."""
+    stop = asyncio.Event()
+    consumer = RebalancedConsumer(left=left, stop=stop)
+    settings = fixture.edge.settings
+    kafka = settings.kafka.model_copy(update={"create_topics": False})
+    projection = ProjectionConsumer(
+        database=fixture.edge.database,
+        applier=fixture.applier,
+        settings=settings.model_copy(update={"kafka": kafka}),
+        log_is_new=log_is_new,
+        log=fixture.edge.log,
+        build=lambda _: consumer,
+    )
+    await projection.run(stop)
+    return consumer
+
+
+@pytest.mark.parametrize("left", [{PARTITION, OTHER}, {PARTITION}, set()], ids=["all", "one", "no"])
+async def test_the_api_requests_unfinished_runs_again_during_a_rebalance(
     fixture: ApiFixture, left: set[TopicPartition]
 ) -> None:
-    """The offset is set back and the requests are in the outbox, in one transaction."""
+    """The offset is reset and the requests are added to the outbox in one transaction."""
     await fixture.post(job_id="open", scenes=TWO_SCENES)
-    await fixture.rows("DELETE FROM outbox")  # published, on a log that is gone
-    async with fixture.edge.database.transaction() as connection:
-        await offsets.stored(connection, "1", [tuple(PLACE)])
-        await offsets.advance(connection, "1", tuple(PLACE), start=0, end=2)
+    await fixture.rows("DELETE FROM outbox")  # published to the log that was deleted
 
     async def log_is_new(connection: Connection) -> None:
         await resume(connection, clock=fixture.edge.clock, log=fixture.edge.log)
 
-    projector = ProjectionConsumer(
-        database=fixture.edge.database,
-        applier=fixture.applier,
-        settings=fixture.edge.settings,
-        log_is_new=log_is_new,
-        log=fixture.edge.log,
-    )
-    consumer = Regrouped(left=left)
-    projector._consumer = consumer
-    projector._unsought = {PLACE, OTHER}
-    await projector._seek()
+    consumer = await _project(fixture, left, log_is_new)
 
-    stood = await fixture.rows("SELECT next_offset FROM projection_offsets WHERE partition = 0")
-    waiting = await fixture.rows("SELECT key FROM outbox")
-    assert stood == [{"next_offset": 0}]
-    assert waiting == [{"key": b"open"}] * 2
-    assert consumer.sought == dict.fromkeys(left, 0)
+    stored = await fixture.rows("SELECT next_offset FROM projection_offsets WHERE partition = 0")
+    outbox = await fixture.rows("SELECT key FROM outbox")
+    assert stored == [{"next_offset": 0}]
+    assert outbox == [{"key": b"open"}] * 2
+    assert consumer.positions == dict.fromkeys(left, 0)
+    assert consumer.resumed == left
 
 
-async def test_a_reset_that_cannot_be_followed_by_the_requests_is_none(fixture: ApiFixture) -> None:
-    """It dies in between, or PostgreSQL goes away: the next look finds the log new again."""
-    async with fixture.edge.database.transaction() as connection:
-        await offsets.stored(connection, "1", [tuple(PLACE)])
-        await offsets.advance(connection, "1", tuple(PLACE), start=0, end=2)
+async def test_the_api_keeps_the_offset_if_the_requests_fail(fixture: ApiFixture) -> None:
+    """After a crash or a PostgreSQL error the next check detects the new log again."""
 
-    async def dies(_connection: Connection) -> None:
-        raise RuntimeError("as if killed")
+    async def fails(_connection: Connection) -> None:
+        raise RuntimeError("crash")
 
-    projector = ProjectionConsumer(
-        database=fixture.edge.database,
-        applier=fixture.applier,
-        settings=fixture.edge.settings,
-        log_is_new=dies,
-        log=fixture.edge.log,
-    )
-    projector._consumer = Regrouped(left={PLACE, OTHER})
-    projector._unsought = {PLACE, OTHER}
-    with pytest.raises(RuntimeError):
-        await projector._seek()
+    with pytest.raises(RuntimeError, match="crash"):
+        await _project(fixture, {PARTITION, OTHER}, fails)
 
-    stood = await fixture.rows("SELECT next_offset FROM projection_offsets WHERE partition = 0")
-    assert stood == [{"next_offset": 2}]
+    stored = await fixture.rows("SELECT next_offset FROM projection_offsets WHERE partition = 0")
+    assert stored == [{"next_offset": 2}]

@@ -1,14 +1,17 @@
 """Many thousands of schedules of a consumer group, each in a moment: no rule is ever broken."""
 
+import asyncio
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
 import pytest
+from typing_extensions import override
 
+from shared.processing.lanes import Commit, Lanes, Work
 from shared.processing.offset_tracker import OffsetTracker
 from tests.faults.harness.durations import SEED, long_or
 from tests.faults.harness.simulation import BrokenRuleError, VirtualLoop, simulate
@@ -73,33 +76,55 @@ def test_a_seed_brings_the_same_schedule_again(loop: VirtualLoop) -> None:
     assert traces[0] != traces[1]
 
 
-@pytest.mark.parametrize("broken", ["watermark", "order", "suspension"])
-def test_the_rules_are_seen_when_they_are_broken(
-    loop: VirtualLoop, monkeypatch: pytest.MonkeyPatch, broken: str
+class UnorderedTracker(OffsetTracker[int]):
+    """A tracker that releases a record when it is complete, whatever precedes it."""
+
+    @override
+    def complete(self, partition: Hashable, offset: int) -> list[int]:
+        entry = self._partitions[partition].pop(offset, None)
+        return [entry.handle] if entry else []
+
+
+class EarlyCommitLanes(Lanes[int]):
+    """Lanes that commit past unfinished records."""
+
+    def __init__(self, commit: Commit[int]) -> None:
+        super().__init__(commit)
+        self._tracker = UnorderedTracker()
+
+
+class ParallelLanes(Lanes[int]):
+    """Lanes that run the records of a job at once."""
+
+    @override
+    async def _run_after(
+        self,
+        previous: asyncio.Task[None] | None,
+        partition: Hashable,
+        offset: int,
+        work: Work,
+    ) -> None:
+        await work()
+        self._commit_records(partition, self._tracker.complete(partition, offset))
+
+
+class UncancelledLanes(Lanes[int]):
+    """Lanes that keep the records of a lost partition running."""
+
+    @override
+    def _cancel_partition(self, partition: Hashable) -> int:
+        return 0
+
+
+@pytest.mark.parametrize("lanes_class", [EarlyCommitLanes, ParallelLanes, UncancelledLanes])
+def test_the_simulation_detects_broken_lanes(
+    loop: VirtualLoop, lanes_class: type[Lanes[int]]
 ) -> None:
-    """A simulation that cannot fail would prove nothing."""
-    if broken == "watermark":
-
-        def finish(tracker: OffsetTracker[int], slot: int, offset: int) -> list[int]:
-            entry = tracker._partitions[slot].pop(offset, None)
-            return [entry.handle] if entry else []
-
-        monkeypatch.setattr("shared.processing.offset_tracker.OffsetTracker.complete", finish)
-    elif broken == "order":
-        monkeypatch.setattr("shared.processing.lanes.Lanes._run_after", _unchained)
-    else:
-        monkeypatch.setattr("shared.processing.lanes.Lanes._cancel_partition", lambda *_: 0)
-
+    """Each defect breaks a rule within 300 schedules."""
     with pytest.raises(BrokenRuleError):
-        _simulate_all(range(300), loop)
+        _simulate_all(range(300), loop, lanes_class)
 
 
-def _simulate_all(seeds: Iterable[int], loop: VirtualLoop) -> None:
+def _simulate_all(seeds: Iterable[int], loop: VirtualLoop, lanes_class: type[Lanes[int]]) -> None:
     for seed in seeds:
-        simulate(seed, loop)
-
-
-async def _unchained(lanes, _previous, slot, offset, work) -> None:  # type: ignore[no-untyped-def] # noqa: ANN001
-    """A lane that runs everything at once."""
-    await work()
-    lanes._commit_records(slot, lanes._tracker.complete(slot, offset))
+        simulate(seed, loop, lanes_class=lanes_class)

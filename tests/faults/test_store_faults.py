@@ -18,7 +18,7 @@ from shared.errors import StoreUnavailableError
 from shared.settings import StoreSettings
 from shared.storage import CHUNK_BYTES
 from shared.storage.keys import track_key
-from shared.storage.s3.store import S3Store
+from shared.storage.s3.store import READ_S, S3Store
 from tests.e2e.pipeline_fixture import Pipeline, running_pipeline
 from tests.faults.harness.durations import SEED, long_or
 from tests.faults.harness.flaky_wire import Fault, Wire, flaky
@@ -46,12 +46,16 @@ def through(wire: Wire, minio: StoreSettings) -> StoreSettings:
 
 @asynccontextmanager
 async def a_store(
-    minio: StoreSettings, weights: Mapping[Fault, float], *, seed: int = SEED
+    minio: StoreSettings,
+    weights: Mapping[Fault, float],
+    *,
+    seed: int = SEED,
+    read_timeout_s: float = READ_S,
 ) -> AsyncIterator[tuple[S3Store, Wire]]:
     """A client whose every request has a connection of its own, so that every one is drawn."""
     async with flaky(minio.endpoint.removeprefix("http://"), weights, seed=seed) as wire:
         wire.calm = True
-        store = S3Store(through(wire, minio))
+        store = S3Store(through(wire, minio), read_timeout_s=read_timeout_s)
         await store.prepare()
         _drop_connections(store)
         wire.calm = False
@@ -167,11 +171,10 @@ def _drop_connections(store: S3Store) -> None:
 
 
 async def test_a_server_that_never_answers_is_given_up_in_time(
-    minio: StoreSettings, monkeypatch: pytest.MonkeyPatch
+    minio: StoreSettings,
 ) -> None:
     """The stock client would wait for half an hour; ours says so within its deadline."""
-    monkeypatch.setattr("shared.storage.s3.store._READ_S", 0.5)
-    async with a_store(minio, {Fault.SILENT: 1.0}) as (store, wire):
+    async with a_store(minio, {Fault.SILENT: 1.0}, read_timeout_s=0.5) as (store, wire):
         begun = time.monotonic()
         ends = await asyncio.gather(
             store.get("a/b"),

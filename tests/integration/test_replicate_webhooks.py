@@ -40,9 +40,12 @@ async def test_a_webhook_shortens_the_wait_and_decides_nothing(
     """One charge per scene; one look, at the news, where there is any, and none after the end."""
     store, fake = FolderStore(tmp_path), EmulatorSettings(work_s=WORK_S)
     async with (
-        replicate_fixture(store, fake=fake, poll_first_s=poll_s, poll_max_s=poll_s) as replicate,
-        webhook_receiver(replicate) as receiver,
+        webhook_receiver() as receiver,
+        replicate_fixture(
+            store, fake=fake, webhook=receiver.url, poll_first_s=poll_s, poll_max_s=poll_s
+        ) as replicate,
     ):
+        receiver.replicate = replicate
         fixture = ClaimsFixture(replicate, store)
         replicate.fake.tune(webhook_delays_s=())
         if kind is not None:

@@ -68,17 +68,23 @@ async def webhook_fixture(
     told = KafkaSettings(bootstrap_servers=kafka.bootstrap, topic_prefix=prefix)
     links = LinkSettings(keys=KEYS)
     store = FolderStore(folder)
+    sealed = WebhookLinks(links, clock=SystemClock())
+
+    def webhook(job_id: str) -> str:
+        return sealed.url(str(client.base_url), job_id)  # the api has no public URL here
+
     async with replicate_fixture(
-        store, fake=EmulatorSettings(work_s=WORK_S), poll_first_s=poll_s, poll_max_s=poll_s
-    ) as line:
-        account = ReplicateAccount(key=line.fake.token, base_url=line.fake.base_url)
+        store,
+        fake=EmulatorSettings(work_s=WORK_S),
+        webhook=webhook,
+        poll_first_s=poll_s,
+        poll_max_s=poll_s,
+    ) as replicate:
+        account = ReplicateAccount(key=replicate.fake.token, base_url=replicate.fake.base_url)
         settings = api_settings(
             database, folder, kafka=told, pricing=PricingSettings(replicate=account)
         )
         async with running_api(settings) as client:
-            sealed = WebhookLinks(links, clock=SystemClock())
-            base_url = str(client.base_url)  # no public one, so it is handed in
-            line.provider._webhook = lambda job_id: sealed.url(base_url, job_id)
             stop, ready = asyncio.Event(), asyncio.Event()
             generator = asyncio.create_task(
                 run_generator(
@@ -87,13 +93,13 @@ async def webhook_fixture(
                     ),
                     stop=stop,
                     ready=ready,
-                    provider=line.provider,
+                    provider=replicate.provider,
                 )
             )
             try:
                 async with asyncio.timeout(DONE_S):
                     await ready.wait()
-                yield WebhookFixture(client=client, replicate=line)
+                yield WebhookFixture(client=client, replicate=replicate)
             finally:
                 stop.set()
                 await generator

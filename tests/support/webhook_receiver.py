@@ -1,6 +1,7 @@
-"""Replicate receiver: takes webhooks of a `ReplicateLine` as the api does, and nudges its provider.
+"""A receiver of the Replicate emulator's webhooks; verifies them as the api does.
 
-There is no Kafka between them here; `tests/integration/test_webhook_pipeline.py` has all of it.
+It wakes the provider directly, without Kafka between them;
+`tests/integration/test_webhook_pipeline.py` tests the whole path.
 """
 
 from collections.abc import AsyncIterator
@@ -19,14 +20,20 @@ from tests.support.replicate_provider import ReplicateFixture
 
 @dataclass
 class WebhookReceiver:
-    """Takes webhooks as the api does, and nudges the provider."""
+    """Verifies deliveries and wakes the provider of `replicate`, which is set before the first."""
 
-    replicate: ReplicateFixture
-    outcomes: list[str] = field(default_factory=list)
+    base_url: str
+    replicate: ReplicateFixture | None = None
+    outcomes: list[str] = field(default_factory=list)  #: `new`, `again` or `refused`, in order
     deliveries: Deliveries = field(default_factory=Deliveries)
 
+    def url(self, job_id: str) -> str:
+        """Return the webhook URL of a job's predictions."""
+        return f"{self.base_url}?job={job_id}"
+
     async def take(self, request: Request) -> Response:
-        """One delivery."""
+        """Handle one delivery."""
+        assert self.replicate is not None, "set before the first delivery"
         body = await request.body()
         now_s = self.replicate.clock.now().timestamp()
         try:
@@ -44,11 +51,10 @@ class WebhookReceiver:
 
 
 @asynccontextmanager
-async def webhook_receiver(replicate: ReplicateFixture) -> AsyncIterator[WebhookReceiver]:
-    """The provider's predictions are posted with this receiver as their webhook."""
-    receiver, serving = WebhookReceiver(replicate), LoopbackServer()
-    address = serving.bind(0) + "/hook"
-    replicate.provider._webhook = lambda job_id: f"{address}?job={job_id}"
+async def webhook_receiver() -> AsyncIterator[WebhookReceiver]:
+    """Serve a receiver on a free port; the provider is built with `webhook=receiver.url`."""
+    serving = LoopbackServer()
+    receiver = WebhookReceiver(serving.bind(0) + "/hook")
     await serving.start(Starlette(routes=[Route("/hook", receiver.take, methods=["POST"])]))
     try:
         yield receiver

@@ -25,6 +25,7 @@ from shared.kafka.client import connection_options
 from shared.kafka.codec import Record
 from shared.kafka.consumer import record_of
 from shared.processing.offset_tracker import PartitionPosition
+from shared.settings import KafkaSettings
 from shared.telemetry.consumer_metrics import ConsumerMetrics
 from shared.telemetry.log import Logger
 
@@ -51,6 +52,7 @@ class ProjectionConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # ai
         settings: ApiSettings,
         log_is_new: Callable[[Connection], Awaitable[None]],
         log: Logger,
+        build: Callable[[KafkaSettings], AIOKafkaConsumer] | None = None,
     ) -> None:
         self._database = database
         self._applier = applier
@@ -59,6 +61,7 @@ class ProjectionConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # ai
         #: nobody would notice a second time
         self._log_is_new = log_is_new
         self._log = log
+        self._build = build or build_consumer
         self._next: dict[TopicPartition, int] = {}  #: where each partition stands in PostgreSQL
         self._unsought: set[TopicPartition] = set()
         self._hinted_at = 0.0
@@ -83,7 +86,7 @@ class ProjectionConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # ai
     async def _run(self, stop: asyncio.Event) -> None:
         wait_s = AGAIN_S
         while not stop.is_set():
-            consumer = self._build()
+            consumer = self._consumer = self._build(self._kafka)
             try:
                 await ensure_topics(self._kafka)
                 await consumer.start()
@@ -104,22 +107,6 @@ class ProjectionConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # ai
                         await consumer.stop()
             await pause(stop, wait_s)
             wait_s = min(wait_s * 2, AGAIN_S_MAX)
-
-    def _build(self) -> AIOKafkaConsumer:
-        kafka = self._kafka
-        self._consumer = AIOKafkaConsumer(
-            **connection_options(kafka),
-            group_id=kafka.topic_prefix + GROUP,
-            client_id=GROUP,
-            enable_auto_commit=False,
-            auto_offset_reset="earliest",
-            session_timeout_ms=int(kafka.session_timeout_s * 1000),
-            heartbeat_interval_ms=int(kafka.heartbeat_s * 1000),
-            max_poll_interval_ms=MAX_POLL_INTERVAL_MS,
-            fetch_max_wait_ms=kafka.fetch_max_wait_ms,
-            metadata_max_age_ms=METADATA_MS,
-        )
-        return self._consumer
 
     async def _follow(self, consumer: AIOKafkaConsumer, stop: asyncio.Event) -> None:
         topics = [self._kafka.topic_prefix + topic.name for topic in EVENT_TOPICS]
@@ -249,6 +236,22 @@ class ProjectionConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # ai
         self._unsought = set(assigned)
         self._consumer.pause(*assigned)
         self._log.info("partitions assigned", action="partitions.assigned", count=len(assigned))
+
+
+def build_consumer(kafka: KafkaSettings) -> AIOKafkaConsumer:
+    """Return the consumer of the api's group, not started."""
+    return AIOKafkaConsumer(
+        **connection_options(kafka),
+        group_id=kafka.topic_prefix + GROUP,
+        client_id=GROUP,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        session_timeout_ms=int(kafka.session_timeout_s * 1000),
+        heartbeat_interval_ms=int(kafka.heartbeat_s * 1000),
+        max_poll_interval_ms=MAX_POLL_INTERVAL_MS,
+        fetch_max_wait_ms=kafka.fetch_max_wait_ms,
+        metadata_max_age_ms=METADATA_MS,
+    )
 
 
 async def pause(stop: asyncio.Event, seconds: float) -> None:

@@ -43,7 +43,7 @@ from shared.storage.s3.responses import (
 )
 
 T = TypeVar("T")
-_CONNECT_S, _READ_S, _RETRIES = 2.0, 10.0, 2  # of one try; the vendor's own are 300 s and 5
+_CONNECT_S, READ_S, _RETRIES = 2.0, 10.0, 2  # of one try; the vendor's own are 300 s and 5
 # CALL_S has room for (2 + 10) * 3 tries with their backoff, and a wait for a thread
 _PART_BYTES = 8 * 1024 * 1024  # a larger file goes up in parts; one part a thread lies in memory
 _PAGE_OBJECTS = 500
@@ -54,7 +54,9 @@ _BUSY = frozenset({500, 502, 503, 504})
 class S3Store:
     """An `ObjectStore` in a bucket. The bucket must be there: `prepare` makes it."""
 
-    def __init__(self, settings: StoreSettings) -> None:
+    def __init__(
+        self, settings: StoreSettings, *, read_timeout_s: float = READ_S, retries: int = _RETRIES
+    ) -> None:
         access_key, secret_key = settings.access_key, settings.secret_key
         if not access_key.get_secret_value() or not secret_key.get_secret_value():
             raise SettingsError(
@@ -67,8 +69,8 @@ class S3Store:
         self._bucket = settings.bucket
         self._http = pool_manager(
             connections=settings.threads,
-            timeout=urllib3.Timeout(connect=_CONNECT_S, read=_READ_S),
-            retries=urllib3.Retry(_RETRIES, backoff_factor=0.2, status_forcelist=_BUSY),
+            timeout=urllib3.Timeout(connect=_CONNECT_S, read=read_timeout_s),
+            retries=urllib3.Retry(retries, backoff_factor=0.2, status_forcelist=_BUSY),
         )
         self._client = Minio(
             url.netloc,
@@ -80,7 +82,7 @@ class S3Store:
         )
         self._threads = ThreadPoolExecutor(settings.threads, thread_name_prefix="store")
         self._presigned = Presigned(
-            self._client, self._bucket, timeout=httpx.Timeout(_READ_S, connect=_CONNECT_S)
+            self._client, self._bucket, timeout=httpx.Timeout(read_timeout_s, connect=_CONNECT_S)
         )
 
     async def prepare(self) -> None:

@@ -12,7 +12,8 @@ I/O: reads the released schemas.
 import json
 import runpy
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -58,11 +59,12 @@ def known(value: Any, schema: Mapping[str, Any], root: Mapping[str, Any] | None 
     return value
 
 
-def become_previous() -> None:
-    """From here on this process speaks and reads as the release did."""
+@contextmanager
+def previous_release() -> Iterator[None]:
+    """Write and read events as the release did, in this process."""
     dump, validate = Event.model_dump_json, Event.model_validate_json.__func__  # type: ignore[attr-defined]
 
-    def said(event: Event, **given: Any) -> str:
+    def write(event: Event, **given: Any) -> str:
         schema = released(event.kind)
         told = dump(event, **given)
         return told if schema is None else json.dumps(known(json.loads(told), schema))
@@ -77,11 +79,17 @@ def become_previous() -> None:
         heard: Event = validate(event, data, **given)
         return heard
 
-    Event.model_dump_json = said  # type: ignore[method-assign,assignment]
+    assert {event.kind for event in EVENTS if released(event.kind)}, "nothing was released"
+    current = {name: vars(Event).get(name) for name in ("model_dump_json", "model_validate_json")}
+    Event.model_dump_json = write  # type: ignore[method-assign,assignment]
     Event.model_validate_json = classmethod(read)  # type: ignore[method-assign,assignment]
-    assert {event.kind for event in EVENTS if released(event.kind)}, "something was released"
+    try:
+        yield
+    finally:
+        for name, method in current.items():
+            delattr(Event, name) if method is None else setattr(Event, name, method)
 
 
 if __name__ == "__main__":
-    become_previous()
-    runpy.run_module(f"services.{sys.argv[1]}", run_name="__main__")
+    with previous_release():
+        runpy.run_module(f"services.{sys.argv[1]}", run_name="__main__")

@@ -147,7 +147,7 @@ class Member:
 
     def __init__(self, group: "Group", number: int) -> None:
         self.number = number
-        self.lanes: Lanes[int] = Lanes(self._release)
+        self.lanes = group.lanes_class(self._release)
         self.owned: frozenset[int] = frozenset()
         self.regroups = True
         self._group = group
@@ -241,8 +241,9 @@ class Member:
 class Group:
     """Who is in it, and whose partitions are whose."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, lanes_class: type[Lanes[int]]) -> None:
         self.world = world
+        self.lanes_class = lanes_class
         self.owner: dict[int, Member] = {}
         self.members: list[Member] = []
         self._joined = 0
@@ -286,9 +287,9 @@ class Group:
             await member.die()
 
 
-async def _live(world: World) -> World:
+async def _live(world: World, lanes_class: type[Lanes[int]]) -> World:
     world.write()
-    group = Group(world)
+    group = Group(world, lanes_class)
     try:
         for _ in range(world.draws.randint(1, MEMBERS_MAX)):
             group.join()
@@ -324,10 +325,10 @@ async def _recover(world: World, group: Group) -> None:
     group.check()
 
 
-def simulate(seed: int, loop: VirtualLoop) -> World:
-    """One schedule, to its end.
+def simulate(seed: int, loop: VirtualLoop, *, lanes_class: type[Lanes[int]] = Lanes) -> World:
+    """Run one schedule to its end, with members that use `lanes_class`.
 
     Raises:
         BrokenRuleError: a rule was broken.
     """
-    return loop.run(_live(World(random.Random(seed))))
+    return loop.run(_live(World(random.Random(seed)), lanes_class))

@@ -23,6 +23,7 @@ def build_replicate(
     clock: Clock,
     log: Logger,
     transport: httpx.AsyncBaseTransport | None = None,
+    webhook: Webhook | None = None,
 ) -> ReplicateProvider:
     """The provider; what the outside address allows is said once, here."""
     api = ReplicateApi(settings, clock=clock, transport=transport)
@@ -48,7 +49,7 @@ def build_replicate(
         sources=sources,
         clock=clock,
         log=log,
-        webhook=webhooks(links, clock=clock),
+        webhook=webhook or webhooks(links, clock=clock),
     )
 
 

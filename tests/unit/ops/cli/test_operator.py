@@ -2,14 +2,17 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
 from aiokafka.errors import KafkaConnectionError, KafkaError, TopicAuthorizationFailedError
 
-from ops.cli import operator
 from ops.cli.exit_codes import CommandError, Exit
+from ops.cli.operator import Operator, run_with_operator
+from services.api.operators import ApiSettings, Database
 from shared.errors import RetryableError
+from shared.storage.filesystem import FolderStore
 
 
 def wrapped(cause: KafkaError) -> RetryableError:
@@ -30,21 +33,26 @@ def wrapped(cause: KafkaError) -> RetryableError:
     ],
 )
 def test_no_answer_can_be_tried_again_and_no_right_cannot(
-    monkeypatch: pytest.MonkeyPatch, error: Exception, code: Exit, told: str
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: Exception, code: Exit, told: str
 ) -> None:
     """The exit code tells them apart, and the words the way out."""
 
     @asynccontextmanager
-    async def no_servers(*_: Any, **__: Any) -> AsyncIterator[None]:
-        yield None
+    async def no_servers(settings: ApiSettings, **options: Any) -> AsyncIterator[Operator]:
+        yield Operator(
+            settings=settings,
+            database=Database(settings.database),
+            store=FolderStore(tmp_path),
+            **options,
+        )
 
-    async def body(_: operator.Operator) -> NoReturn:
+    async def body(_: Operator) -> NoReturn:
         raise error
 
-    monkeypatch.setattr(operator, "_settings", lambda _: (None, "an operator", True))
-    monkeypatch.setattr(operator, "_operator", no_servers)
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:9")
+    monkeypatch.setenv("DATABASE_URL", "postgresql://127.0.0.1:9/segue")
 
     with pytest.raises(CommandError, match=told) as raised:
-        operator.run_with_operator(body, as_json=True)
+        run_with_operator(body, as_json=True, connect=no_servers)
 
     assert raised.value.code is code

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from shared.errors import JobError, RetryableError, SettingsError
-from shared.media.ffmpeg import INPUT_GUARD, Ffmpeg, FfmpegError, find_binary
+from shared.media.ffmpeg import INPUT_GUARD, Ffmpeg, FfmpegError, OutputLimits, find_binary
 from shared.media.samples import silence
 from shared.settings import FfmpegSettings
 from tests.support.audio_builders import mp3
@@ -75,25 +75,19 @@ async def test_a_child_that_outlives_it_is_killed_at_the_deadline(tmp_path: Path
 
 
 @pytest.mark.parametrize("pipe", [1, 2])
-async def test_one_that_never_stops_talking_is_killed(
-    tmp_path: Path, pipe: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_one_that_never_stops_talking_is_killed(tmp_path: Path, pipe: int) -> None:
     """Whatever it says, it does not fill our memory."""
-    monkeypatch.setattr("shared.media.ffmpeg._FLOOD_BYTES", 1_000_000)
     settings = a_program(tmp_path, f"echo $$ > {tmp_path}/self; exec yes >&{pipe}")
     with pytest.raises(FfmpegError, match="does not stop talking"):
-        await Ffmpeg(settings).run([], media_s=30)
+        await Ffmpeg(settings, output=OutputLimits(bytes_max=1_000_000)).run([], media_s=30)
 
     await _gone(int((tmp_path / "self").read_text()))
 
 
-async def test_of_much_that_is_said_the_end_is_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_of_much_that_is_said_the_end_is_kept(tmp_path: Path) -> None:
     """A meter's last words are the ones that count."""
-    monkeypatch.setattr("shared.media.ffmpeg._KEPT_BYTES", 10_000)
     settings = a_program(tmp_path, "head -c 3000000 /dev/zero; printf 'the end'")
-    result = await Ffmpeg(settings).run([], media_s=30)
+    result = await Ffmpeg(settings, output=OutputLimits(kept_bytes=10_000)).run([], media_s=30)
 
     assert len(result.stdout) == 10_000
     assert result.stdout.endswith(b"\0the end")

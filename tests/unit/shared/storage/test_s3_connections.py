@@ -47,7 +47,8 @@ async def _cutting(answer: bytes) -> AsyncIterator[tuple[S3Store, list[int]]]:
             endpoint=f"http://127.0.0.1:{port}",
             access_key=SecretStr("somebody"),
             secret_key=SecretStr("a secret"),
-        )
+        ),
+        retries=0,  # what is cut once is cut again
     )
     try:
         yield store, at
@@ -55,12 +56,6 @@ async def _cutting(answer: bytes) -> AsyncIterator[tuple[S3Store, list[int]]]:
         await store.close()
         server.close()
         await server.wait_closed()
-
-
-@pytest.fixture(autouse=True)
-def _ask_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is cut once is cut again."""
-    monkeypatch.setattr("shared.storage.s3.store._RETRIES", 0)
 
 
 async def _cut_everywhere(answer: bytes, ask: Callable[[S3Store], Awaitable[T]]) -> T:
