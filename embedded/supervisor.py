@@ -15,6 +15,7 @@ from typing import Protocol
 from shared.clock import Clock
 from shared.errors import SegueError, SettingsError
 from shared.processing.retry import RetryPolicy
+from shared.processing.wait import wait_or_stop
 from shared.telemetry.log import Logger
 
 STEADY_S = 60.0  # after so long without a failure, the next one is the first
@@ -72,9 +73,9 @@ async def keep_running(
             reason=repr(problem),
             exc_info=None if isinstance(problem, SegueError) else problem,
         )
-        if failures >= policy.attempts_max:
+        if policy.is_last(failures):
             raise ServiceFailedError(service.name, failures, problem) from problem
-        await _rest(policy.delay_s(failures, chance=chance), service.stop, clock)
+        await wait_or_stop(service.stop, policy.delay_s(failures, chance=chance), clock=clock)
 
 
 async def _problem_of_a_run(service: Service) -> Exception | None:
@@ -86,13 +87,3 @@ async def _problem_of_a_run(service: Service) -> Exception | None:
     except Exception as error:  # noqa: BLE001 - whatever it is, a restart may cure it
         return error
     return None if service.stop.is_set() else SegueError("it ended by itself")
-
-
-async def _rest(seconds: float, stop: asyncio.Event, clock: Clock) -> None:
-    """Wait, but not beyond `stop`."""
-    ends = [asyncio.ensure_future(clock.sleep(seconds)), asyncio.ensure_future(stop.wait())]
-    try:
-        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for end in ends:
-            end.cancel()

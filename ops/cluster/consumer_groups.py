@@ -7,13 +7,14 @@ asked; it is a part of the process in which the services run.
 I/O: Kafka.
 """
 
-import asyncio
 from collections.abc import Sequence
 
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import IncompatibleBrokerVersion, for_code
 
-from shared.kafka.log_reader import COORDINATOR_STARTING, RETRY_S
+from shared.clock import SystemClock
+from shared.kafka.log_reader import COORDINATOR_RETRY, COORDINATOR_STARTING
+from shared.processing.retry import retrying
 from shared.settings import KafkaSettings
 
 SERVICES = ("api", "generator", "merger", "muxer")
@@ -41,12 +42,14 @@ async def members(
 
 async def _members(admin: AIOKafkaAdminClient, name: str) -> int:
     """Of one group. Asked for two at once, aiokafka 0.14 reads the second wrongly."""
-    while True:
-        try:
-            [answer] = await admin.describe_consumer_groups([name])
-            [group] = answer.groups
-            if group[_CODE]:
-                raise for_code(group[_CODE])(f"group {name}")
-            return len(group[_MEMBERS])
-        except COORDINATOR_STARTING:
-            await asyncio.sleep(RETRY_S)
+
+    async def describe() -> int:
+        [answer] = await admin.describe_consumer_groups([name])
+        [group] = answer.groups
+        if group[_CODE]:
+            raise for_code(group[_CODE])(f"group {name}")
+        return len(group[_MEMBERS])
+
+    return await retrying(
+        describe, policy=COORDINATOR_RETRY, clock=SystemClock(), errors=COORDINATOR_STARTING
+    )

@@ -25,6 +25,7 @@ from ops.cluster.consumer_groups import SERVICES
 from ops.watch.collect import Watcher
 from ops.watch.render import screen
 from ops.watch.snapshot import Snapshot, told_of
+from shared.processing.wait import completes_first, wait_or_stop
 
 Ask = Annotated[
     list[str] | None,
@@ -101,12 +102,7 @@ async def _watch(watcher: Watcher, pace: Pace) -> Snapshot:
     with _drawn(shown) as draw:
         while not await _is_time(stop, pace, ends_s):
             looking = asyncio.ensure_future(watcher.look())
-            stopped = asyncio.ensure_future(stop.wait())
-            await asyncio.wait({looking, stopped}, return_when=asyncio.FIRST_COMPLETED)
-            stopped.cancel()
-            if not looking.done():
-                looking.cancel()
-                await asyncio.wait({looking})
+            if not await completes_first(looking, stop.wait()):
                 break
             shown = shown.after(looking.result())
             draw(shown)
@@ -138,9 +134,5 @@ async def _is_time(stop: asyncio.Event, pace: Pace, ends_s: float | None) -> boo
     """Wait for the next look; whether there is none any more."""
     loop = asyncio.get_running_loop()
     left_s = pace.every_s if ends_s is None else min(pace.every_s, max(ends_s - loop.time(), 0.0))
-    try:
-        async with asyncio.timeout(left_s):
-            await stop.wait()
-    except TimeoutError:
-        return ends_s is not None and loop.time() >= ends_s
-    return True
+    is_stopped = await wait_or_stop(stop, left_s)
+    return is_stopped or (ends_s is not None and loop.time() >= ends_s)

@@ -24,6 +24,7 @@ from shared.clock import Clock
 from shared.errors import RetryableError, SegueError
 from shared.http.probes import Check, Probe, Ready, readiness
 from shared.http.server import HttpServer, listen
+from shared.processing.wait import completes_first, wait_or_stop
 from shared.settings import HealthSettings
 from shared.telemetry import service_version
 from shared.telemetry.log import Logger
@@ -73,7 +74,7 @@ class Health:
                         f"{server} unavailable for {self.start_s:g} s"
                         f" (SEGUE_START_DEADLINE_S): {reason}"
                     ) from error
-                await self._pause()
+                await wait_or_stop(self.stop, RETRY_S)
             else:
                 self._waiting = None
                 return reached
@@ -116,30 +117,13 @@ class Health:
         return self._until - self.clock.monotonic()
 
     async def _unless_stopped(self, call: Callable[[], Awaitable[object]]) -> bool:
-        """Return whether `call` finished before the service was stopped."""
+        """Run `call` within the time left; return False if the service stops before it ends."""
         task = asyncio.ensure_future(call())
-        stopped = asyncio.ensure_future(self.stop.wait())
-        try:
-            left_s = max(self._left_s, 0.0)
-            ends = {task, stopped}
-            await asyncio.wait(ends, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
-            if task.done():
-                task.result()
-                return True
-            if stopped.done():
+        async with asyncio.timeout(max(self._left_s, 0.0)):
+            if not await completes_first(task, self.stop.wait()):
                 return False
-            raise TimeoutError
-        finally:
-            stopped.cancel()
-            task.cancel()  # no effect if it finished
-            await asyncio.wait({task})
-
-    async def _pause(self) -> None:
-        try:
-            async with asyncio.timeout(RETRY_S):
-                await self.stop.wait()
-        except TimeoutError:
-            return
+        task.result()
+        return True
 
 
 def health_app(health: Health) -> Starlette:

@@ -17,20 +17,22 @@ from aiokafka.errors import (
     KafkaError,
 )
 
+from shared.clock import SystemClock
 from shared.errors import RetryableError
 from shared.kafka.client import connection_options
 from shared.kafka.codec import Record
 from shared.kafka.consumer import record_of
+from shared.processing.retry import RetryPolicy, retrying
 from shared.settings import KafkaSettings
 
 RESPONSE_TIMEOUT_S = 30.0  # for the broker's next response
 CLOSE_TIMEOUT_S = 3.0
 # At the end of one partition a fetch waits this long, and the next partition with it.
 FETCH_WAIT_MS = 20
-RETRY_S = 0.2
 POLL_MS = 1000
 BATCH_RECORDS = 2000
 COORDINATOR_STARTING = (GroupCoordinatorNotAvailableError, GroupLoadInProgressError)
+COORDINATOR_RETRY = RetryPolicy(first_s=0.2, max_s=0.2, attempts_max=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
@@ -132,18 +134,18 @@ class LogReader:
             TopicPartition(self._full(offsets.topic), offsets.partition) for offsets in ranges
         ]
         async with _response_timeout():
-            while True:
-                try:
-                    committed = await self.admin.list_consumer_group_offsets(
-                        self.settings.topic_prefix + group, partitions=partitions
-                    )
-                except COORDINATOR_STARTING:
-                    await asyncio.sleep(RETRY_S)
-                else:
-                    return {
-                        (partition.topic, partition.partition): max(at.offset, 0)
-                        for partition, at in committed.items()
-                    }
+            committed = await retrying(
+                lambda: self.admin.list_consumer_group_offsets(
+                    self.settings.topic_prefix + group, partitions=partitions
+                ),
+                policy=COORDINATOR_RETRY,
+                clock=SystemClock(),
+                errors=COORDINATOR_STARTING,
+            )
+        return {
+            (partition.topic, partition.partition): max(at.offset, 0)
+            for partition, at in committed.items()
+        }
 
     async def read(self, offsets: OffsetRange) -> AsyncIterator[Sequence[Record]]:
         """Yield every record of the range in order, in batches.

@@ -13,7 +13,7 @@ I/O: Kafka, the store.
 
 import random
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from shared.clock import Clock
@@ -25,7 +25,7 @@ from shared.kafka.handler import Handler
 from shared.kafka.parked_runs import REQUEUE_ID, ParkedRuns
 from shared.kafka.producer import EventPublisher, Publisher
 from shared.kafka.tracing import process_span
-from shared.processing.retry import RetryPolicy
+from shared.processing.retry import RetryPolicy, retrying
 from shared.settings import LaneSettings
 from shared.storage import ObjectStore
 from shared.telemetry import trace
@@ -123,7 +123,7 @@ class Router:
                 await handler.handle(envelope)
             except RetryableError as error:
                 first_failed_at = first_failed_at or self.clock.now()
-                if attempt >= self.policy.attempts_max:
+                if self.policy.is_last(attempt):
                     await self._give_up(envelope, error, attempt, first_failed_at)
                     return False
                 delay_s = self.policy.delay_s(
@@ -241,18 +241,19 @@ class Router:
 
     async def _until_available(self, call: Callable[[], Awaitable[object]]) -> object:
         """Retry `call` until Kafka or the store answers; only cancellation ends the wait."""
-        attempt = 1
-        while True:
-            try:
-                return await call()
-            except RetryableError as error:
-                self.log.warning(
-                    "Kafka or store unavailable",
-                    action="dependency.unavailable",
-                    reason=str(error),
-                )
-                await self.clock.sleep(self.policy.delay_s(attempt, chance=self.chance))
-                attempt += 1
+
+        def log_retry(error: Exception, _delay_s: float) -> None:
+            self.log.warning(
+                "Kafka or store unavailable", action="dependency.unavailable", reason=str(error)
+            )
+
+        return await retrying(
+            call,
+            policy=replace(self.policy, attempts_max=None),
+            clock=self.clock,
+            on_retry=log_retry,
+            chance=self.chance,
+        )
 
     def _log_retry(self, envelope: Envelope, error: Exception, *, delay_s: float) -> None:
         self.log.warning(

@@ -12,9 +12,9 @@ from datetime import datetime
 
 from services.api.database import Database, gauges
 from services.api.domain.run_view import UNFINISHED, RunStatus
-from services.api.projection.consumer import pause
 from shared.clock import Clock
 from shared.errors import RetryableError
+from shared.processing.wait import wait_or_stop
 from shared.telemetry.metrics import (
     JOB_SECONDS,
     OUTBOX_OLDEST_SECONDS,
@@ -40,7 +40,7 @@ class GaugeUpdater:
             JOB_SECONDS.labels(status.value)  # 0 is a figure, too: the first failure is an increase
         while not stop.is_set():
             await self.look()
-            await pause(stop, EVERY_S)
+            await wait_or_stop(stop, EVERY_S)
 
     async def look(self) -> None:
         """Look once."""

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from services.api.database import JOBS_CHANNEL, Database
-from services.api.projection.consumer import pause
 from shared.errors import RetryableError
+from shared.processing.wait import wait_or_stop
 from shared.telemetry.log import Logger
 
 AGAIN_S = 1.0
@@ -42,7 +42,7 @@ class JobNotifications:
                     self._wake_all()
                     while not stop.is_set():
                         await connection.execute("SELECT 1")  # says if the connection is lost
-                        await pause(stop, CHECK_S)
+                        await wait_or_stop(stop, CHECK_S)
             except RetryableError as error:
                 self.log.warning(
                     "PostgreSQL unavailable; status streams wait",
@@ -50,7 +50,7 @@ class JobNotifications:
                     dependency="postgres",
                     reason=str(error),
                 )
-                await pause(stop, AGAIN_S)
+                await wait_or_stop(stop, AGAIN_S)
         self._wake_all()
 
     def check_room(self) -> None:

@@ -14,19 +14,18 @@ from collections.abc import AsyncIterator, Sequence
 
 from services.api.database import OUTBOX_CHANNEL, Database, OwnConnection, outbox
 from services.api.database.outbox import Waiting
-from services.api.projection.consumer import pause
 from shared.clock import Clock
-from shared.errors import RetryableError
 from shared.kafka.admin import ensure_topics
 from shared.kafka.producer import Publisher
+from shared.processing.retry import RetryPolicy, restarting
+from shared.processing.wait import completes_first, wait_or_stop
 from shared.settings import KafkaSettings
 from shared.telemetry.log import Logger
 
 POLL_S = 1.0
 BATCH = 500
 KEYS_AT_ONCE = 100
-AGAIN_S = 1.0
-AGAIN_S_MAX = 10.0
+RETRY = RetryPolicy(first_s=1.0, max_s=10.0, attempts_max=None)
 STOP_S = 3.0
 
 
@@ -44,18 +43,17 @@ class OutboxRelay:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Relay until `stop`; Kafka and PostgreSQL may come and go."""
-        wait_s = AGAIN_S
-        while not stop.is_set():
-            try:
-                async with self._publisher() as publisher:
-                    wait_s = AGAIN_S
-                    await self._hold(publisher, stop)
-            except RetryableError as error:
-                self._log.warning(
-                    "outbox not published", action="outbox.publish_failed", reason=str(error)
-                )
-                await pause(stop, wait_s)
-                wait_s = min(wait_s * 2, AGAIN_S_MAX)
+
+        async def relay() -> None:
+            async with self._publisher() as publisher:
+                await self._hold(publisher, stop)
+
+        def log_retry(error: Exception, _delay_s: float) -> None:
+            self._log.warning(
+                "outbox not published", action="outbox.publish_failed", reason=str(error)
+            )
+
+        await restarting(relay, stop=stop, policy=RETRY, clock=self._clock, on_retry=log_retry)
 
     @contextlib.asynccontextmanager
     async def _publisher(self) -> AsyncIterator[Publisher]:
@@ -73,8 +71,7 @@ class OutboxRelay:
         """Be the relay once nobody else is."""
         async with self._database.dedicated() as connection:
             while not await outbox.try_relay_lock(connection):
-                await pause(stop, POLL_S)
-                if stop.is_set():
+                if await wait_or_stop(stop, POLL_S):
                     return
             await connection.add_listener(OUTBOX_CHANNEL, self._wake)
             while not stop.is_set():
@@ -108,11 +105,9 @@ class OutboxRelay:
         return len(sent)
 
     async def _wait(self, stop: asyncio.Event) -> None:
-        stopped = asyncio.create_task(stop.wait())
-        woken = asyncio.create_task(self._woken.wait())
-        await asyncio.wait({stopped, woken}, timeout=POLL_S, return_when=asyncio.FIRST_COMPLETED)
-        for task in (stopped, woken):
-            task.cancel()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(POLL_S):
+                await completes_first(self._woken.wait(), stop.wait())
 
     def _wake(self, *_notification: object) -> None:
         self._woken.set()

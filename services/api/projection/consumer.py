@@ -25,6 +25,8 @@ from shared.kafka.client import connection_options
 from shared.kafka.codec import Record
 from shared.kafka.consumer import record_of
 from shared.processing.offset_tracker import PartitionPosition
+from shared.processing.retry import RetryPolicy, restarting
+from shared.processing.wait import wait_or_stop
 from shared.settings import KafkaSettings
 from shared.telemetry.consumer_metrics import ConsumerMetrics
 from shared.telemetry.log import Logger
@@ -33,7 +35,7 @@ GROUP = "segue-api"
 POLL_MS = 200
 POLL_RECORDS = 2000
 AGAIN_S = 1.0
-AGAIN_S_MAX = 10.0
+RETRY = RetryPolicy(first_s=1.0, max_s=10.0, attempts_max=None)
 COMMIT_S = 5.0
 HINT_EVERY_S = 5.0
 MAX_POLL_INTERVAL_MS = 600_000  # PostgreSQL may be away for minutes; nobody else could go on either
@@ -84,29 +86,35 @@ class ProjectionConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # ai
         self._log.info("projection stopped", action="consumer.stopped")
 
     async def _run(self, stop: asyncio.Event) -> None:
-        wait_s = AGAIN_S
-        while not stop.is_set():
+        async def consume() -> None:
             consumer = self._consumer = self._build(self._kafka)
             try:
                 await ensure_topics(self._kafka)
                 await consumer.start()
-                wait_s = AGAIN_S
                 await self._follow(consumer, stop)
-            except (RetryableError, KafkaError, OSError, TimeoutError) as error:
-                self._log.warning(
-                    "Kafka unavailable; the projection waits",
-                    action="dependency.unavailable",
-                    dependency="kafka",
-                    reason=str(error),
-                )
             finally:
                 self.following.clear()
                 self._metrics.is_consuming = False
                 with contextlib.suppress(KafkaError, OSError, TimeoutError):
                     async with asyncio.timeout(COMMIT_S):
                         await consumer.stop()
-            await pause(stop, wait_s)
-            wait_s = min(wait_s * 2, AGAIN_S_MAX)
+
+        def log_retry(error: Exception, _delay_s: float) -> None:
+            self._log.warning(
+                "Kafka unavailable; the projection waits",
+                action="dependency.unavailable",
+                dependency="kafka",
+                reason=str(error),
+            )
+
+        await restarting(
+            consume,
+            stop=stop,
+            policy=RETRY,
+            clock=self._applier.clock,
+            on_retry=log_retry,
+            errors=(RetryableError, KafkaError, OSError, TimeoutError),
+        )
 
     async def _follow(self, consumer: AIOKafkaConsumer, stop: asyncio.Event) -> None:
         topics = [self._kafka.topic_prefix + topic.name for topic in EVENT_TOPICS]
@@ -128,7 +136,7 @@ class ProjectionConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # ai
                 )
                 self._metrics.is_consuming = False
                 self._seek_again(*self._next)
-                await pause(stop, AGAIN_S)
+                await wait_or_stop(stop, AGAIN_S)
 
     async def _apply(self, partition: TopicPartition, records: list[ConsumerRecord]) -> None:
         if partition in self._unsought or partition not in self._next:
@@ -252,10 +260,3 @@ def build_consumer(kafka: KafkaSettings) -> AIOKafkaConsumer:
         fetch_max_wait_ms=kafka.fetch_max_wait_ms,
         metadata_max_age_ms=METADATA_MS,
     )
-
-
-async def pause(stop: asyncio.Event, seconds: float) -> None:
-    """Wait, but not beyond `stop`."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await stop.wait()

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from shared.errors import SegueError
 from shared.processing.active_runs import ActiveRuns
+from shared.processing.wait import completes_first
 
 T = TypeVar("T")
 
@@ -43,16 +44,8 @@ class Interrupts:
         """
         task = asyncio.ensure_future(work)
         with self._listening(job_id, run) as ended:
-            waits = asyncio.create_task(ended.wait())
-            try:
-                await asyncio.wait([task, waits], return_when=asyncio.FIRST_COMPLETED)
-                if task.done():
-                    return task.result()
-            finally:
-                waits.cancel()
-                if not task.done():
-                    task.cancel()
-                    await asyncio.wait([task])
+            if await completes_first(task, ended.wait()):
+                return task.result()
         await on_end()
         raise RunEndedError(f"run {run} is no longer wanted")
 

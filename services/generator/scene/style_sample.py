@@ -36,13 +36,13 @@ from shared.http.fetcher import Fetcher, FetchSpec
 from shared.media.decode import decode
 from shared.media.samples import Audio
 from shared.media.style_sample import STYLE_RATE_HZ, Style, read_style
-from shared.processing.retry import RetryPolicy
+from shared.processing.retry import RetryPolicy, retrying
 from shared.storage import ObjectStore
 from shared.storage.keys import style_facts_key, style_key
 from shared.telemetry.log import Logger
 
 FIELD = "audio_params.style_audio"
-AWAY = RetryPolicy(first_s=2.0, max_s=20.0, attempts_max=3)
+AWAY = RetryPolicy(first_s=2.0, max_s=20.0, attempts_max=3, asked_max_s=20.0)
 READ_S = 120.0  # an hour of sound, on a busy machine
 AT_ONCE_MAX = 2  # each may hold a whole file in the temporary folder, and the end of one in memory
 _BIT_RATE = 320_000  # the best that MP3 has: the provider codes the music once more
@@ -165,18 +165,19 @@ class Styles:
             MediaError: it cannot be used, in words for a person.
             RetryableError: the store or the disk is busy.
         """
-        for attempt in range(1, AWAY.attempts_max + 1):
-            try:
-                return await self._read(ref)
-            except (StoreUnavailableError, _FolderError):
-                raise  # ours, and no fault of the sample
-            except RetryableError as error:
-                if attempt == AWAY.attempts_max:
-                    raise MediaError(f"{error}; asked {attempt} times") from error
-                asked_s = error.retry_after_s
-                wait_s = AWAY.delay_s(attempt, asked_s=asked_s, chance=self.chance)
-            await self.clock.sleep(min(wait_s, AWAY.max_s))
-        raise AssertionError("the last attempt returns or raises")
+        ours = (StoreUnavailableError, _FolderError)  # no fault of the sample
+        try:
+            return await retrying(
+                lambda: self._read(ref),
+                policy=AWAY,
+                clock=self.clock,
+                never=ours,
+                chance=self.chance,
+            )
+        except ours:
+            raise
+        except RetryableError as error:
+            raise MediaError(f"{error}; asked {AWAY.attempts_max} times") from error
 
     async def _read(self, ref: AudioRef) -> Style:
         async with self._slots:

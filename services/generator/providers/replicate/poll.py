@@ -15,7 +15,6 @@ from http import HTTPStatus
 from services.generator.providers import CompositionRequest
 from services.generator.providers.replicate.client import AnswerError, ApiError, ReplicateApi
 from services.generator.providers.replicate.models import TERMINAL, PredictionAnswer
-from services.generator.providers.replicate.rate_limiter import ended_within
 from services.generator.providers.replicate.request import (
     TIMED_OUT,
     PredictionEndedError,
@@ -27,6 +26,7 @@ from services.generator.providers.replicate.submit import Payments
 from shared.clock import Clock
 from shared.cost_estimate import cost_usd
 from shared.errors import ProviderPausedError, ProviderRejectedError
+from shared.processing.wait import completes_first
 from shared.telemetry.log import logger_of
 
 UNKNOWN_MAX = 5  # looks in a row that know no such prediction
@@ -111,7 +111,7 @@ class _Wait:
         if self._nudges >= NUDGES_MAX:
             await self._clock.sleep(seconds)
             return False
-        woken = await ended_within(self._nudged.wait(), seconds, self._clock)
+        woken = await completes_first(self._nudged.wait(), self._clock.sleep(seconds))
         self._nudged.clear()
         self._nudges += woken
         return woken

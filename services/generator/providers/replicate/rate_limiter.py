@@ -15,12 +15,11 @@ Units: seconds. I/O: the clock.
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable
 from dataclasses import dataclass
-from typing import Any
 
 from shared.clock import Clock
 from shared.errors import ProviderBusyError, ProviderPausedError
+from shared.processing.wait import completes_first
 
 _TURN_S = 15.0  # from having a turn to using it: a claim is made in between
 _INTERVAL_S_MAX = 60.0
@@ -94,7 +93,7 @@ class Limiter:
         if self._line.locked():
             in_line = asyncio.ensure_future(self._line.acquire())
             try:
-                if not await ended_within(in_line, within_s, self._clock):
+                if not await completes_first(in_line, self._clock.sleep(within_s)):
                     raise self._busy(within_s)
             except asyncio.CancelledError:
                 if in_line.done() and not in_line.cancelled():
@@ -108,7 +107,7 @@ class Limiter:
                 if self._clock.monotonic() + wait_s > deadline:
                     raise self._busy(wait_s)
                 self._changed.clear()
-                await ended_within(self._changed.wait(), wait_s, self._clock)
+                await completes_first(self._changed.wait(), self._clock.sleep(wait_s))
             self._stand_back()
             now = self._clock.monotonic()
             self._next_start = now + self._interval_s
@@ -219,16 +218,3 @@ class Limiter:
 
     def _busy(self, wait_s: float) -> ProviderBusyError:
         return ProviderBusyError("no turn at Replicate came in time", retry_after_s=wait_s)
-
-
-async def ended_within(work: Awaitable[Any], seconds: float, clock: Clock) -> bool:
-    """Whether `work` ends before `seconds` by `clock` are over; it is cancelled otherwise."""
-    task = asyncio.ensure_future(work)
-    timer = asyncio.ensure_future(clock.sleep(seconds))
-    try:
-        await asyncio.wait([task, timer], return_when=asyncio.FIRST_COMPLETED)
-        return task.done()
-    finally:
-        for one in (task, timer):
-            one.cancel()
-        await asyncio.gather(task, timer, return_exceptions=True)
