@@ -12,7 +12,7 @@ from typing import Any
 from replicate_server import EmulatorSettings, ReplicateEmulator
 from replicate_server.model.composer import Compose
 from services.generator.providers.replicate.factory import build_replicate
-from services.generator.providers.replicate.provider import ReplicateProvider, Webhook
+from services.generator.providers.replicate.provider import ReplicateProvider, WebhookUrl
 from services.generator.providers.replicate.settings import ReplicateSettings
 from services.generator.providers.synth.provider import compose as composed_by_synth
 from shared.clock import Clock, SystemClock
@@ -81,7 +81,7 @@ async def replicate_fixture(
     fake: EmulatorSettings | None = None,
     compose: Compose = composed_by_synth,
     public_base_url: str | None = None,
-    webhook: Webhook | None = None,
+    webhook: WebhookUrl | None = None,
     **settings: Any,
 ) -> AsyncIterator[ReplicateFixture]:
     """A provider that talks to a fake of its own; `settings` are the provider's."""

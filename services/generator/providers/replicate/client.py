@@ -1,9 +1,10 @@
-"""Replicate's HTTP API: create, get, list, cancel, and the download of an output.
+"""Client of Replicate's HTTP API: create, get, list, cancel, and download an output.
 
-What may have cost money is told apart from what cannot have: an answer (`AnswerError`), a
-request that never left (`NotSentError`), and silence after it left (`LostError`). A creation is
-never repeated here: the API knows no idempotency key, so whoever lost an answer looks through
-the list first. The key goes to the API and to Replicate's own file hosts, to nobody else.
+Three errors separate requests that may have cost money from those that cannot have: an error
+response (`AnswerError`), a request that was never sent (`NotSentError`), and a lost response
+(`LostError`). A creation is never retried here: the API has no idempotency key, so after a lost
+response the caller reads the list of predictions first. The key is sent to the API and to
+Replicate's own file hosts only.
 
 I/O: HTTP; every request has a deadline and a limit of bytes.
 """
@@ -21,8 +22,8 @@ from pydantic import ValidationError
 from services.generator.providers.replicate.models import (
     Page,
     PredictionAnswer,
+    error_message,
     retry_after_s,
-    words_of,
 )
 from services.generator.providers.replicate.settings import ReplicateSettings
 from shared.clock import Clock
@@ -33,9 +34,9 @@ M = TypeVar("M", Page, PredictionAnswer)
 
 _BODY_BYTES_MAX = 64_000_000  # a page of a hundred predictions that each repeat a data URL
 _DELIVERY = "replicate.delivery"
-_CONNECT_S = 5.0
-_HEAD_S = 2.0  # it comes between claim and payment
-# Nothing of these requests has reached the other side.
+_CONNECT_TIMEOUT_S = 5.0
+_HEAD_TIMEOUT_S = 2.0  # runs between claim and payment
+# Errors after which nothing has reached the server.
 _UNSENT = (
     httpx.ConnectError,
     httpx.ConnectTimeout,
@@ -46,29 +47,29 @@ _UNSENT = (
 
 
 class ApiError(SegueError):
-    """A request did not lead to what it was made for."""
+    """A request failed."""
 
 
 class AnswerError(ApiError):
-    """The API answered, and not with success."""
+    """The API returned an error response."""
 
-    def __init__(self, status: int, words: str, *, retry_after_s: float | None = None) -> None:
-        super().__init__(f"{words} (HTTP {status})")
+    def __init__(self, status: int, message: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(f"{message} (HTTP {status})")
         self.status = status
-        self.words = words  #: the provider's
+        self.message = message  #: the provider's own message
         self.retry_after_s = retry_after_s
 
 
 class NotSentError(ApiError):
-    """The request never reached the provider."""
+    """The request was not sent."""
 
 
 class LostError(ApiError):
-    """The request left, and no answer that can be read came back."""
+    """The request was sent, and no readable response came back."""
 
 
 class ReplicateApi:
-    """Typed calls on one connection pool."""
+    """Typed calls over one connection pool."""
 
     def __init__(
         self,
@@ -81,157 +82,165 @@ class ReplicateApi:
         self._clock = clock
         self._base = httpx.URL(settings.base_url.rstrip("/") + "/")
         self._client = httpx.AsyncClient(
-            timeout=httpx.Timeout(settings.request_timeout_s, connect=_CONNECT_S, pool=_CONNECT_S),
+            timeout=httpx.Timeout(
+                settings.request_timeout_s, connect=_CONNECT_TIMEOUT_S, pool=_CONNECT_TIMEOUT_S
+            ),
             follow_redirects=False,
             headers={"User-Agent": "segue-generator"},
             transport=transport,
         )
 
     async def create(self, body: Mapping[str, Any], *, cancel_after_s: float) -> PredictionAnswer:
-        """The paid step.
+        """Create a prediction. This step costs money.
 
         Raises:
             NotSentError: nothing was created.
-            AnswerError: refused; below 500 nothing was created.
-            LostError: it may have been.
+            AnswerError: rejected; below status 500 nothing was created.
+            LostError: a prediction may have been created.
         """
-        told = await self._call(
+        body_bytes = await self._call(
             "POST",
             "predictions",
             json=body,
             headers={"Cancel-After": f"{max(5, int(cancel_after_s))}s"},
         )
-        return _read(PredictionAnswer, told)
+        return _parse(PredictionAnswer, body_bytes)
 
     async def get(self, prediction_id: str) -> PredictionAnswer:
-        """The prediction as it stands."""
-        return _read(PredictionAnswer, await self._call("GET", _path(prediction_id)))
+        """Return the prediction's current state."""
+        return _parse(PredictionAnswer, await self._call("GET", _path(prediction_id)))
 
     async def cancel(self, prediction_id: str) -> PredictionAnswer:
-        """Ask for the prediction to stop; how it stands after that."""
-        told = await self._call("POST", f"{_path(prediction_id)}/cancel")
-        return _read(PredictionAnswer, told)
+        """Request the prediction's cancellation; return its state afterwards."""
+        body_bytes = await self._call("POST", f"{_path(prediction_id)}/cancel")
+        return _parse(PredictionAnswer, body_bytes)
 
     async def account(self) -> None:
-        """Return if the key works."""
+        """Return if the key is accepted."""
         await self._call("GET", "account")
 
-    async def since(self, moment: datetime, *, pages_max: int) -> AsyncIterator[PredictionAnswer]:
-        """The predictions created since, newest first; what cannot be read is passed over.
+    async def list_since(
+        self, moment: datetime, *, pages_max: int
+    ) -> AsyncIterator[PredictionAnswer]:
+        """Yield the predictions created since `moment`, newest first; skip unreadable ones.
 
         Raises:
-            LostError: there are more than `pages_max` pages of them.
+            LostError: there are more than `pages_max` pages.
         """
         params = {"created_after": moment.astimezone(UTC).isoformat().replace("+00:00", "Z")}
         for _ in range(pages_max):
-            page = _read(Page, await self._call("GET", "predictions", params=params))
-            for told in page.results:
+            page = _parse(Page, await self._call("GET", "predictions", params=params))
+            for fields in page.results:
                 try:
-                    found = PredictionAnswer.model_validate(told)
+                    prediction = PredictionAnswer.model_validate(fields)
                 except ValidationError:
                     continue
-                if found.created_at is not None and found.created_at < moment:
+                if prediction.created_at is not None and prediction.created_at < moment:
                     return
-                yield found
+                yield prediction
             if page.next is None:
                 return
-            # only its query counts: the key must not follow a URL to wherever it leads
-            following = dict(httpx.URL(page.next).params)
-            if not following or following == params:
+            # only its query is used: the key must not be sent to another host
+            next_params = dict(httpx.URL(page.next).params)
+            if not next_params or next_params == params:
                 return
-            params = following
-        raise LostError(f"more than {pages_max} pages of predictions")
+            params = next_params
+        raise LostError(f"the list of predictions has more than {pages_max} pages")
 
     async def is_alive(self, url: str) -> bool:
-        """Whether an output can still be fetched; no answer in time counts as no."""
+        """Return whether an output can still be fetched; False if there is no timely response."""
         try:
-            async with asyncio.timeout(_HEAD_S):
-                answer = await self._client.head(url, headers=self._key_for(httpx.URL(url)))
+            async with asyncio.timeout(_HEAD_TIMEOUT_S):
+                response = await self._client.head(url, headers=self._key_for(httpx.URL(url)))
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError):
             return False
-        return answer.status_code == HTTPStatus.OK
+        return response.status_code == HTTPStatus.OK
 
-    def is_ours(self, url: str) -> bool:
-        """Whether `url` lies on a file host of the provider."""
+    def is_provider_host(self, url: str) -> bool:
+        """Return whether `url` is on one of the provider's file hosts."""
         try:
-            place = httpx.URL(url)
+            parsed = httpx.URL(url)
         except httpx.InvalidURL:
             return False
-        if place.scheme == "https" and (
-            place.host == _DELIVERY or place.host.endswith(f".{_DELIVERY}")
+        if parsed.scheme == "https" and (
+            parsed.host == _DELIVERY or parsed.host.endswith(f".{_DELIVERY}")
         ):
             return True
-        return _origin(place) == _origin(self._base)
+        return _origin(parsed) == _origin(self._base)
 
     async def download(self, url: str) -> tuple[bytes, str | None]:
-        """The bytes at `url` and their declared type.
+        """Return the bytes at `url` and their declared media type.
 
         Raises:
-            ApiError: not all of it came, or too much.
+            ApiError: the download was incomplete or too large.
         """
         limit = self._settings.download_bytes_max
         seconds = self._settings.download_timeout_s
         headers = {"Accept-Encoding": "identity", **self._key_for(httpx.URL(url))}
-        with trace.span("GET output", _about("GET", httpx.URL(url)), kind="client"):
-            async with self._answer("GET", url, seconds=seconds, headers=headers) as answer:
-                data = await _bytes_of(answer, limit)
-                if not answer.is_success:
-                    raise self._refusal(answer, data)
-                told = answer.headers.get("content-type", "").split(";")[0].strip().lower()
-                return data, told or None
+        with trace.span("GET output", _span_attributes("GET", httpx.URL(url)), kind="client"):
+            async with self._request("GET", url, seconds=seconds, headers=headers) as response:
+                data = await _read_bytes(response, limit)
+                if not response.is_success:
+                    raise self._error_of(response, data)
+                media_type = response.headers.get("content-type", "").split(";")[0].strip()
+                return data, media_type.lower() or None
 
     async def close(self) -> None:
-        """Let go of the connections."""
+        """Close the connections."""
         await self._client.aclose()
 
     async def _call(self, method: str, path: str, **more: Any) -> bytes:
-        """The body of a successful answer; the key is sent, redirects are not followed."""
+        """Return the body of a successful response; send the key, follow no redirect."""
         url = self._base.join(path)
         headers = {**self._key_for(url), **more.pop("headers", {})}
         seconds = self._settings.request_timeout_s
         with trace.span(
-            f"{method} {path.split('/', maxsplit=1)[0]}", _about(method, url), kind="client"
+            f"{method} {path.split('/', maxsplit=1)[0]}",
+            _span_attributes(method, url),
+            kind="client",
         ):
-            async with self._answer(method, url, seconds=seconds, headers=headers, **more) as told:
-                data = await _bytes_of(told, _BODY_BYTES_MAX)
-                if not told.is_success:
-                    raise self._refusal(told, data)
+            async with self._request(
+                method, url, seconds=seconds, headers=headers, **more
+            ) as response:
+                data = await _read_bytes(response, _BODY_BYTES_MAX)
+                if not response.is_success:
+                    raise self._error_of(response, data)
                 return data
 
     @asynccontextmanager
-    async def _answer(
+    async def _request(
         self, method: str, url: httpx.URL | str, *, seconds: float, **more: Any
     ) -> AsyncIterator[httpx.Response]:
-        """The answer, open for reading; what goes wrong becomes ours."""
+        """Yield the open response; raise an `ApiError` for every transport error."""
         try:
             async with (
                 asyncio.timeout(seconds),
-                self._client.stream(method, url, **more) as answer,
+                self._client.stream(method, url, **more) as response,
             ):
-                yield answer
+                yield response
         except (*_UNSENT, httpx.InvalidURL) as error:
-            raise NotSentError(f"Replicate cannot be reached: {error!r}") from error
+            raise NotSentError(f"Replicate is unreachable: {error!r}") from error
         except (httpx.HTTPError, TimeoutError) as error:
-            raise LostError(f"no answer from Replicate: {error!r}") from error
+            raise LostError(f"no response from Replicate: {error!r}") from error
 
-    def _refusal(self, answer: httpx.Response, body: bytes) -> AnswerError:
-        asked_s = retry_after_s(body, answer.headers.get("retry-after"), now=self._clock.now())
-        words = words_of(answer.status_code, body)
-        return AnswerError(answer.status_code, words, retry_after_s=asked_s)
+    def _error_of(self, response: httpx.Response, body: bytes) -> AnswerError:
+        wait_s = retry_after_s(body, response.headers.get("retry-after"), now=self._clock.now())
+        message = error_message(response.status_code, body)
+        return AnswerError(response.status_code, message, retry_after_s=wait_s)
 
     def _key_for(self, url: httpx.URL) -> dict[str, str]:
         key = self._settings.key.get_secret_value()
-        return {"Authorization": f"Bearer {key}"} if key and self.is_ours(str(url)) else {}
+        return {"Authorization": f"Bearer {key}"} if key and self.is_provider_host(str(url)) else {}
 
 
-def _about(method: str, url: httpx.URL) -> dict[str, str | int | None]:
-    """Of a request, for traces: never its path, which may be a right to read."""
+def _span_attributes(method: str, url: httpx.URL) -> dict[str, str | int | None]:
+    """Return the attributes of a request's span; the path may be a credential and is left out."""
     return {"http.request.method": method, "server.address": url.host, "server.port": url.port}
 
 
 def _path(prediction_id: str) -> str:
     if not prediction_id.replace("-", "").replace("_", "").isalnum():
-        raise AnswerError(HTTPStatus.NOT_FOUND, "this is no prediction's id")
+        raise AnswerError(HTTPStatus.NOT_FOUND, "invalid prediction id")
     return f"predictions/{prediction_id}"
 
 
@@ -239,19 +248,19 @@ def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
     return url.scheme, url.host, url.port
 
 
-async def _bytes_of(answer: httpx.Response, limit: int) -> bytes:
+async def _read_bytes(response: httpx.Response, limit: int) -> bytes:
     chunks: list[bytes] = []
     size = 0
-    async for chunk in answer.aiter_bytes():
+    async for chunk in response.aiter_bytes():
         size += len(chunk)
         if size > limit:
-            raise LostError(f"an answer of more than {limit} bytes")
+            raise LostError(f"response larger than {limit} bytes")
         chunks.append(chunk)
     return b"".join(chunks)
 
 
-def _read(model: type[M], data: bytes) -> M:
+def _parse(model: type[M], data: bytes) -> M:
     try:
         return model.model_validate_json(data)
     except ValidationError as error:
-        raise LostError(f"an answer that cannot be read: {data[:100]!r}") from error
+        raise LostError(f"unreadable response: {data[:100]!r}") from error

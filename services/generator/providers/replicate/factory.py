@@ -1,13 +1,13 @@
-"""Building: the Replicate provider with everything it needs, from the settings.
+"""Builds the Replicate provider from the settings.
 
-I/O: none; connections are made when they are needed.
+I/O: none; connections are opened on first use.
 """
 
 import httpx
 
-from services.generator.providers.replicate.audio_source import Sources, is_public_url
+from services.generator.providers.replicate.audio_source import AudioSources, is_public_url
 from services.generator.providers.replicate.client import ReplicateApi
-from services.generator.providers.replicate.provider import ReplicateProvider, Webhook
+from services.generator.providers.replicate.provider import ReplicateProvider, WebhookUrl
 from services.generator.providers.replicate.settings import ReplicateSettings
 from shared.clock import Clock
 from shared.security.signed_links import LinkSettings, SegmentLinks, WebhookLinks
@@ -23,18 +23,18 @@ def build_replicate(
     clock: Clock,
     log: Logger,
     transport: httpx.AsyncBaseTransport | None = None,
-    webhook: Webhook | None = None,
+    webhook: WebhookUrl | None = None,
 ) -> ReplicateProvider:
-    """The provider; what the outside address allows is said once, here."""
+    """Return the provider; log once what the public address does not allow."""
     api = ReplicateApi(settings, clock=clock, transport=transport)
-    if (why := _why_inside(links)) is not None:
+    if (reason := _why_no_links(links)) is not None:
         log.info(
-            "windows travel inside the requests, and predictions are polled",
+            "windows are sent inline, and predictions are polled without webhooks",
             action="continuation.unavailable",
-            reason=why,
+            reason=reason,
             public_base_url=links.public_base_url,
         )
-    sources = Sources(
+    sources = AudioSources(
         store=store,
         api=api,
         links=SegmentLinks(links, clock=clock) if links.keys.get_secret_value() else None,
@@ -49,25 +49,25 @@ def build_replicate(
         sources=sources,
         clock=clock,
         log=log,
-        webhook=webhook or webhooks(links, clock=clock),
+        webhook=webhook or build_webhook(links, clock=clock),
     )
 
 
-def _why_inside(links: LinkSettings) -> str | None:
-    """Why the provider cannot fetch from us; None: it can."""
+def _why_no_links(links: LinkSettings) -> str | None:
+    """Return why the provider cannot fetch clips from us; None if it can."""
     if not is_public_url(links.public_base_url):
-        return "PUBLIC_BASE_URL names no public address"
+        return "PUBLIC_BASE_URL is not a public address"
     if not links.keys.get_secret_value():
-        return "SEGUE_SEGMENT_KEYS is not set, so no link can be sealed"
+        return "SEGUE_SEGMENT_KEYS is not set; links cannot be sealed"
     return None
 
 
-def webhooks(links: LinkSettings, *, clock: Clock) -> Webhook | None:
-    """Where the provider may tell us that a prediction ended; None: nowhere, so it is polled."""
+def build_webhook(links: LinkSettings, *, clock: Clock) -> WebhookUrl | None:
+    """Return the webhook URL of a job as a function; None if no webhook is possible."""
     base_url = links.public_base_url
     if base_url is None or not is_public_url(base_url) or not links.keys.get_secret_value():
         return None
     if not base_url.lower().startswith("https://"):
-        return None  # it calls nothing else
+        return None  # the provider calls https URLs only
     sealed = WebhookLinks(links, clock=clock)
     return lambda job_id: sealed.url(base_url, job_id)

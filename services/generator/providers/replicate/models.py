@@ -1,7 +1,7 @@
-"""Replicate's answers, read tolerantly: what is missing is None, what is new is ignored.
+"""Parses Replicate's responses tolerantly: missing fields are None, unknown ones ignored.
 
-Recorded answers differ by model and by year (`output` alone is a text, a list, a `data:` URL,
-an object or null), so nothing but the id is asked for.
+Recorded responses differ by model and by year (`output` alone is a string, a list, a `data:` URL,
+an object or null), so only the id is required.
 
 Pure.
 """
@@ -20,28 +20,28 @@ from shared.http.retry_after import parse_retry_after
 
 RUNNING = frozenset({"starting", "processing"})
 TERMINAL = frozenset({"succeeded", "failed", "canceled", "aborted"})
-_WORDS_MAX = 500
+_MESSAGE_CHARS_MAX = 500
 _SECONDS = re.compile(r"~?\s*(\d{1,5}(?:\.\d{1,3})?)\s*s(?:ec(?:ond)?s?)?\b")
 
 
 def _moment(value: Any) -> datetime | None:
-    """An ISO moment, in UTC where no zone is said; None for anything else."""
+    """Return an ISO 8601 time, in UTC if it has no zone; None for anything else."""
     try:
-        read = datetime.fromisoformat(value) if isinstance(value, str) else None
+        moment = datetime.fromisoformat(value) if isinstance(value, str) else None
     except ValueError:
         return None
-    return read.replace(tzinfo=UTC) if read is not None and read.tzinfo is None else read
+    return moment.replace(tzinfo=UTC) if moment is not None and moment.tzinfo is None else moment
 
 
 def _table(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _words(value: Any) -> str | None:
-    """An error as text, whatever it came as."""
+def _text(value: Any) -> str | None:
+    """Return an error of any JSON type as text."""
     if value is None or isinstance(value, str):
         return value
-    return json.dumps(value)[:_WORDS_MAX]
+    return json.dumps(value)[:_MESSAGE_CHARS_MAX]
 
 
 Moment = Annotated[datetime | None, BeforeValidator(_moment)]
@@ -49,7 +49,7 @@ Table = Annotated[dict[str, Any], BeforeValidator(_table)]
 
 
 class PredictionAnswer(BaseModel):
-    """A prediction as the API tells it."""
+    """A prediction as the API returns it."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -57,7 +57,7 @@ class PredictionAnswer(BaseModel):
     status: Annotated[str, BeforeValidator(lambda v: v if isinstance(v, str) else "")] = ""
     input: Table = {}
     output: Any = None
-    error: Annotated[str | None, BeforeValidator(_words)] = None
+    error: Annotated[str | None, BeforeValidator(_text)] = None
     created_at: Moment = None
     started_at: Moment = None
     completed_at: Moment = None
@@ -66,17 +66,21 @@ class PredictionAnswer(BaseModel):
 
     @property
     def work_s(self) -> float | None:
-        """Seconds that were counted; else those between start and end."""
-        told = self.metrics.get("predict_time")
-        if isinstance(told, int | float) and not isinstance(told, bool) and 0 <= told < math.inf:
-            return float(told)
+        """Return the reported compute seconds; otherwise those between start and end."""
+        seconds = self.metrics.get("predict_time")
+        if (
+            isinstance(seconds, int | float)
+            and not isinstance(seconds, bool)
+            and 0 <= seconds < math.inf
+        ):
+            return float(seconds)
         if self.started_at is None or self.completed_at is None:
             return None
         return max(0.0, (self.completed_at - self.started_at).total_seconds())
 
     @property
     def output_url(self) -> str | None:
-        """Where the output lies: an `https:`, `http:` or `data:` URL; None: nowhere usable."""
+        """Return the output's `https:`, `http:` or `data:` URL; None if there is none."""
         output = self.output[0] if isinstance(self.output, list) and self.output else self.output
         if isinstance(output, dict):
             output = next((v for v in output.values() if isinstance(v, str)), None)
@@ -94,25 +98,25 @@ class Page(BaseModel):
     next: str | None = None
 
 
-def words_of(status: int, body: bytes) -> str:
-    """What the provider says of a refusal, in its own words, and short."""
-    told = _object(body)
-    parts = [str(told[key]) for key in ("title", "detail") if told.get(key)]
-    return (": ".join(parts) or f"HTTP {status}")[:_WORDS_MAX]
+def error_message(status: int, body: bytes) -> str:
+    """Return the provider's own error message, shortened; its status if there is none."""
+    fields = _object(body)
+    parts = [str(fields[key]) for key in ("title", "detail") if fields.get(key)]
+    return (": ".join(parts) or f"HTTP {status}")[:_MESSAGE_CHARS_MAX]
 
 
 def retry_after_s(body: bytes, header: str | None, *, now: datetime) -> float | None:
-    """How long to wait: from the body's field, the header, or the words; None: it does not say."""
-    told = _object(body)
-    for value in (told.get("retry_after"), header):
+    """Return the requested wait from the body's field, the header or the message; None if none."""
+    fields = _object(body)
+    for value in (fields.get("retry_after"), header):
         if (seconds := parse_retry_after(value, now=now)) is not None:
             return seconds
-    found = _SECONDS.search(str(told.get("detail", "")))
-    return parse_retry_after(found.group(1), now=now) if found else None
+    match = _SECONDS.search(str(fields.get("detail", "")))
+    return parse_retry_after(match.group(1), now=now) if match else None
 
 
-def data_of(url: str) -> tuple[bytes, str] | None:
-    """Bytes and media type of a `data:` URL; None if it is none that can be read."""
+def parse_data_url(url: str) -> tuple[bytes, str] | None:
+    """Return the bytes and media type of a base64 `data:` URL; None if it is invalid."""
     head, comma, body = url[len("data:") :].partition(",")
     if not comma or not head.endswith(";base64"):
         return None

@@ -1,9 +1,8 @@
-"""Waiting: until a prediction ends, for as long as it may take, whatever happens on the way.
+"""Polls a prediction until it ends or its deadline passes.
 
-Looks come after 1, 2, 4, 8, then every 10 s. A look that failed says nothing of the prediction;
-when the time is over and the provider does not answer, the prediction is left as it is, to be
-looked at again: what was paid for is given up only when the provider itself says that it is
-not done.
+Polls come after 1, 2, 4, 8, then every 10 s. A failed poll does not fail the prediction. If the
+provider does not respond at the deadline, the prediction is not cancelled and can be polled
+again: a paid prediction is abandoned only if the provider reports that it has not succeeded.
 
 I/O: HTTP, the clock.
 """
@@ -18,8 +17,8 @@ from services.generator.providers.replicate.models import TERMINAL, PredictionAn
 from services.generator.providers.replicate.request import (
     TIMED_OUT,
     PredictionEndedError,
-    is_of,
-    poll_s,
+    matches_request,
+    poll_delay_s,
 )
 from services.generator.providers.replicate.settings import ReplicateSettings
 from services.generator.providers.replicate.submit import Payments
@@ -29,13 +28,13 @@ from shared.errors import ProviderPausedError, ProviderRejectedError
 from shared.processing.wait import completes_first
 from shared.telemetry.log import logger_of
 
-UNKNOWN_MAX = 5  # looks in a row that know no such prediction
-NULL_MAX = 3  # looks in a row at a success that has no output yet
-NUDGES_MAX = 5  # of one wait: each is a look of its own
+NOT_FOUND_MAX = 5  # polls in a row that do not find the prediction
+NO_OUTPUT_MAX = 3  # polls in a row that report success without an output
+NUDGES_MAX = 5  # per wait: each causes an additional poll
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Waiting:
+class PredictionPoller:
     """Waits for predictions, any number at once."""
 
     settings: ReplicateSettings
@@ -45,22 +44,22 @@ class Waiting:
     nudges: dict[str, asyncio.Event] = field(default_factory=dict)
 
     def nudge(self, prediction_id: str) -> None:
-        """Whoever waits for it looks now."""
-        if (nudged := self.nudges.get(prediction_id)) is not None:
-            nudged.set()
+        """Poll the prediction now if a lane waits for it."""
+        if (nudge := self.nudges.get(prediction_id)) is not None:
+            nudge.set()
 
-    async def ended(
-        self, prediction_id: str, request: CompositionRequest, *, look_first: bool
+    async def wait(
+        self, prediction_id: str, request: CompositionRequest, *, poll_first: bool
     ) -> PredictionAnswer:
-        """The prediction in a terminal status; with `look_first` it may have ended long ago.
+        """Return the prediction once it ended; `poll_first` if it may have ended long ago.
 
         Raises:
-            ProviderBusyError: the provider does not answer.
-            ProviderRejectedError: it is not done in time, unknown, or of another request.
+            ProviderBusyError: the provider does not respond.
+            ProviderRejectedError: it timed out, is not found, or belongs to another request.
         """
-        nudged = self.nudges.setdefault(prediction_id, asyncio.Event())
+        nudge = self.nudges.setdefault(prediction_id, asyncio.Event())
         try:
-            return await _Wait(self, prediction_id, request, nudged).through(look_first=look_first)
+            return await _Wait(self, prediction_id, request, nudge).run(poll_first=poll_first)
         finally:
             self.nudges.pop(prediction_id, None)
 
@@ -70,92 +69,93 @@ class _Wait:
 
     def __init__(
         self,
-        waiting: Waiting,
+        poller: PredictionPoller,
         prediction_id: str,
         request: CompositionRequest,
-        nudged: asyncio.Event,
+        nudge: asyncio.Event,
     ) -> None:
-        self._settings = waiting.settings
-        self._api = waiting.api
-        self._payments = waiting.payments
-        self._clock = waiting.clock
+        self._settings = poller.settings
+        self._api = poller.api
+        self._payments = poller.payments
+        self._clock = poller.clock
         self._id = prediction_id
         self._request = request
-        self._nudged = nudged
+        self._nudge = nudge
         self._log = logger_of("generator")
-        self._trouble: ApiError | None = None
-        self._unknown = self._nulls = self._nudges = 0
+        self._error: ApiError | None = None
+        self._not_found = self._no_output = self._nudges = 0
 
-    async def through(self, *, look_first: bool) -> PredictionAnswer:
-        begun = self._clock.monotonic()
-        if look_first and (answer := await self._look()) is not None:
+    async def run(self, *, poll_first: bool) -> PredictionAnswer:
+        started = self._clock.monotonic()
+        if poll_first and (answer := await self._poll()) is not None:
             return answer
         polls = 0
         while polls < self._settings.polls_max:
-            left_s = self._settings.deadline_s - (self._clock.monotonic() - begun)
+            left_s = self._settings.deadline_s - (self._clock.monotonic() - started)
             if left_s <= 0:
                 break
             polls += not await self._pause(min(left_s, self._delay_s(polls)))
-            if (answer := await self._look()) is not None:
+            if (answer := await self._poll()) is not None:
                 return answer
-        if self._trouble is not None:
-            raise self._payments.kind_of(self._trouble)
-        return await self._given_up(self._clock.monotonic() - begun)
+        if self._error is not None:
+            raise self._payments.to_domain_error(self._error)
+        return await self._cancel(self._clock.monotonic() - started)
 
     def _delay_s(self, polls: int) -> float:
-        asked_s = self._trouble.retry_after_s if isinstance(self._trouble, AnswerError) else None
-        return max(poll_s(polls, self._settings), asked_s or 0.0)
+        error = self._error
+        retry_after_s = error.retry_after_s if isinstance(error, AnswerError) else None
+        return max(poll_delay_s(polls, self._settings), retry_after_s or 0.0)
 
     async def _pause(self, seconds: float) -> bool:
-        """Wait; whether a nudge cut it short."""
+        """Wait; return whether a nudge ended the wait."""
         if self._nudges >= NUDGES_MAX:
             await self._clock.sleep(seconds)
             return False
-        woken = await completes_first(self._nudged.wait(), self._clock.sleep(seconds))
-        self._nudged.clear()
+        woken = await completes_first(self._nudge.wait(), self._clock.sleep(seconds))
+        self._nudge.clear()
         self._nudges += woken
         return woken
 
-    async def _look(self) -> PredictionAnswer | None:
-        """The prediction if it has ended; None: not yet, or nobody says."""
+    async def _poll(self) -> PredictionAnswer | None:
+        """Return the prediction if it has ended; None if not, or if the poll failed."""
         try:
             answer = await self._api.get(self._id)
         except ApiError as error:
-            self._not_seen(error)
+            self._record_failed_poll(error)
             return None
-        self._trouble, self._unknown = None, 0
+        self._error, self._not_found = None, 0
         self._log.debug("prediction polled", action="prediction.polled", status=answer.status)
-        self._payments.limiter.answered()
-        if answer.input and not is_of(answer, self._request):
-            raise ProviderRejectedError(f"prediction {self._id} is not of this request")
+        self._payments.limiter.record_response()
+        if answer.input and not matches_request(answer, self._request):
+            raise ProviderRejectedError(f"prediction {self._id} does not belong to this request")
         if answer.status not in TERMINAL:
             return None
         if answer.status == "succeeded" and answer.output is None and not answer.data_removed:
-            self._nulls += 1
-            return answer if self._nulls >= NULL_MAX else None
+            self._no_output += 1
+            return answer if self._no_output >= NO_OUTPUT_MAX else None
         return answer
 
-    def _not_seen(self, error: ApiError) -> None:
-        self._trouble = error
+    def _record_failed_poll(self, error: ApiError) -> None:
+        self._error = error
         if not isinstance(error, AnswerError):
             return
         if error.status == HTTPStatus.NOT_FOUND:
-            self._unknown += 1
-            if self._unknown >= UNKNOWN_MAX:
+            self._not_found += 1
+            if self._not_found >= NOT_FOUND_MAX:
                 raise ProviderRejectedError(
-                    f"Replicate knows no prediction {self._id}", retryable=True
+                    f"prediction not found at Replicate: {self._id}", retryable=True
                 ) from error
-        elif isinstance(kind := self._payments.kind_of(error), ProviderPausedError):
-            raise kind from error
+        elif isinstance(raised := self._payments.to_domain_error(error), ProviderPausedError):
+            raise raised from error
 
-    async def _given_up(self, waited_s: float) -> PredictionAnswer:
-        """Cancel; if it was done in the last moment, it is taken all the same."""
+    async def _cancel(self, waited_s: float) -> PredictionAnswer:
+        """Cancel the prediction; return it if it succeeded in the last moment."""
         answer: PredictionAnswer | None = None
         try:
             answer = await self._api.cancel(self._id)
             answer = await self._api.get(self._id)
         except ApiError:
-            pass  # the provider's own deadline follows ours
+            pass  # the provider's own deadline ends it
         if answer is not None and answer.status == "succeeded":
             return answer
         work_s = answer.work_s if answer is not None else None

@@ -1,13 +1,13 @@
-"""Replicate: MusicGen as a service, judged like a payment client.
+"""Implements `MusicProvider` with MusicGen on Replicate.
 
-What costs is one request, made once. When its answer is lost the provider's list is looked
-through for the seed before anything else happens: found, it is ours; not found, `submit` says
+Only one request costs money, and it is sent once. If its response is lost, the provider's list of
+predictions is searched for the seed: a match is used; without a match, `submit` raises
 `ProviderBusyError` only if nothing can have been started, and otherwise leaves the claim to be
-settled by `find`. Everything after that is free and may be repeated.
+settled by `find`. Every later step is free and may be repeated.
 
-Polling is the truth; a webhook (`nudge`) only shortens the wait. One limiter per key holds the
-pace of all lanes. Scenes longer than the model's 30 s are one prediction all the same, see
-`replicate_rules.py`.
+Only polling decides how a prediction ended; a webhook (`nudge`) shortens the wait. One rate
+limiter per key serves all lanes. A scene longer than the model's 30 s is one prediction, too
+(see `request.py`).
 
 I/O: HTTP, the store, the clock.
 """
@@ -18,12 +18,12 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from services.generator.providers import Clip, CompositionRequest
-from services.generator.providers.replicate.audio_source import NoSourceError, Sources
+from services.generator.providers.replicate.audio_source import AudioSources, NoSourceError
 from services.generator.providers.replicate.client import ApiError, ReplicateApi
-from services.generator.providers.replicate.download import OutputGoneError, fetched
-from services.generator.providers.replicate.poll import Waiting
-from services.generator.providers.replicate.rate_limiter import Limiter
-from services.generator.providers.replicate.request import Source, body_for, ending
+from services.generator.providers.replicate.download import OutputGoneError, fetch_output
+from services.generator.providers.replicate.poll import PredictionPoller
+from services.generator.providers.replicate.rate_limiter import RateLimiter
+from services.generator.providers.replicate.request import AudioSource, build_body, ended_error
 from services.generator.providers.replicate.settings import ReplicateSettings
 from services.generator.providers.replicate.submit import Payments
 from shared.clock import Clock
@@ -31,16 +31,16 @@ from shared.cost_estimate import cost_usd
 from shared.errors import JobError, ProviderBusyError, StoreUnavailableError
 from shared.telemetry.log import Logger
 
-SUBMIT_WAIT_S = 2.0  # a turn is had before the claim; without one we do not wait long
-START_WITHIN_S = 10.0  # from being asked to asking: who was frozen meanwhile must not ask any more
-FORGET_EXTRA_S = 60.0  # after our deadline and the provider's, nothing of ours is under way
-FIND_BACK_S = 3600.0 + 300.0  # older predictions have lost their input, and their output
-_KEPT_MAX = 10_000
-Webhook = Callable[[str], str]  #: where news of a job's prediction is taken
+SUBMIT_WAIT_S = 2.0  # a permit is acquired before the claim; without one the wait is short
+START_WITHIN_S = 10.0  # from `submit` to the request: a process that was suspended must not send it
+FORGET_EXTRA_S = 60.0  # after both deadlines the prediction has ended
+FIND_BACK_S = 3600.0 + 300.0  # older predictions have lost their input and output
+_WARNINGS_MAX = 10_000
+WebhookUrl = Callable[[str], str]  #: job id to webhook URL
 
 
 class ReplicateProvider:
-    """A `MusicProvider` that costs money."""
+    """A `MusicProvider` that charges for predictions."""
 
     name = "replicate"
     makes_silence = False
@@ -50,10 +50,10 @@ class ReplicateProvider:
         settings: ReplicateSettings,
         *,
         api: ReplicateApi,
-        sources: Sources,
+        sources: AudioSources,
         clock: Clock,
         log: Logger,
-        webhook: Webhook | None = None,
+        webhook: WebhookUrl | None = None,
     ) -> None:
         self.model: str | None = settings.version
         self._settings = settings
@@ -62,7 +62,7 @@ class ReplicateProvider:
         self._clock = clock
         self._log = log
         self._webhook = webhook
-        self._limiter = Limiter(
+        self._limiter = RateLimiter(
             clock=clock,
             starts_per_s=settings.starts_per_s,
             in_flight_max=settings.in_flight_max,
@@ -70,120 +70,125 @@ class ReplicateProvider:
             probe_s=settings.probe_s,
         )
         self._payments = Payments(settings, api=api, limiter=self._limiter, clock=clock)
-        self._waiting = Waiting(settings=settings, api=api, payments=self._payments, clock=clock)
-        # what was done otherwise than asked, of predictions that are not collected yet
+        self._poller = PredictionPoller(
+            settings=settings, api=api, payments=self._payments, clock=clock
+        )
+        # deviations from the request, of predictions that are not collected yet
         self._warnings: OrderedDict[str, tuple[str, ...]] = OrderedDict()
 
     @property
     def paused(self) -> str | None:
-        """Why nobody is served; None: all is well. For `readyz`."""
+        """Return why all requests are rejected; None if they are not."""
         return self._limiter.refusal
 
     async def ready(self, *, within_s: float) -> None:
-        """Wait for a turn to submit; before the claim is made, so that it does not grow old.
+        """Wait for a permit to submit; called before the claim is created.
 
         Raises:
-            ProviderPausedError: everyone is refused.
-            ProviderBusyError: no turn came in time.
+            ProviderPausedError: all requests are rejected.
+            ProviderBusyError: no permit in time.
         """
         await self.check()
-        await self._limiter.turn(within_s=within_s)
+        await self._limiter.acquire(within_s=within_s)
 
     async def check(self) -> None:
-        """Ask whether a refused key works again, if that is due; free.
+        """Probe whether a refused key works again, if a probe is due; free of charge.
 
         Raises:
             ProviderPausedError: it does not.
         """
         self._payments.require_key()
-        if not self._limiter.question_due():
+        if not self._limiter.take_probe():
             return
         try:
             await self._api.account()
         except ApiError as error:
-            raise self._payments.kind_of(error) from error
-        self._limiter.answered()
-        self._log.info("provider serves again", action="provider.resumed")
+            raise self._payments.to_domain_error(error) from error
+        self._limiter.record_response()
+        self._log.info("provider accepts the key again", action="provider.resumed")
 
     async def submit(self, request: CompositionRequest) -> str:
-        """Start the composition; the id of the prediction. This is what costs.
+        """Start the composition and return the prediction's id. This step costs money.
 
         Raises:
             ProviderBusyError: nothing was started.
-            RetryableError: something may have been: `find` will tell, later.
+            RetryableError: unknown whether a prediction was started; use `find` later.
             ProviderRejectedError: this request can never succeed; nothing was started.
         """
-        asked_at = self._clock.monotonic()
+        called_at = self._clock.monotonic()
         self._payments.require_key()
-        if not self._limiter.use_turn():
+        if not self._limiter.consume_permit():
             await self.ready(within_s=SUBMIT_WAIT_S)
-            self._limiter.use_turn()
-        place = f"posting-{request.seed}"
-        self._limiter.started(place)
+            self._limiter.consume_permit()
+        placeholder = f"posting-{request.seed}"
+        self._limiter.add_in_flight(placeholder)
         try:
             source, warnings = await self._source(request)
             webhook = self._webhook(request.job_id) if self._webhook is not None else None
-            body = body_for(request, source, version=self._settings.version, webhook=webhook)
-            if self._clock.monotonic() - asked_at > START_WITHIN_S:
-                raise ProviderBusyError("too long between claim and request", retry_after_s=0.0)
+            body = build_body(request, source, version=self._settings.version, webhook=webhook)
+            if self._clock.monotonic() - called_at > START_WITHIN_S:
+                raise ProviderBusyError(
+                    "too long between claim and request; nothing was sent", retry_after_s=0.0
+                )
             answer = await self._payments.create(request, body)
         finally:
-            self._limiter.ended(place)
-        self._limiter.started(answer.id)
+            self._limiter.remove_in_flight(placeholder)
+        self._limiter.add_in_flight(answer.id)
         self._warnings[answer.id] = warnings
-        while len(self._warnings) > _KEPT_MAX:
+        while len(self._warnings) > _WARNINGS_MAX:
             self._warnings.popitem(last=False)
         return answer.id
 
     async def find(
         self, request: CompositionRequest, *, since: datetime | None = None
     ) -> str | None:
-        """The id of the prediction for this request, made after `since` (an hour ago, if None).
+        """Return the id of this request's prediction created after `since` (default: an hour ago).
 
         Raises:
-            RetryableError: the list could not be read to its end, so nothing is known.
+            RetryableError: the list could not be read completely.
         """
         self._payments.require_key()
         since = since or self._clock.now() - timedelta(seconds=FIND_BACK_S)
         try:
-            found = await self._payments.listed(request, since=since)
+            prediction = await self._payments.find_created(request, since=since)
         except ApiError as error:
-            raise self._payments.kind_of(error) from error
-        return found.id if found is not None else None
+            raise self._payments.to_domain_error(error) from error
+        return prediction.id if prediction is not None else None
 
     async def collect(self, prediction_id: str, request: CompositionRequest) -> Clip:
-        """Wait for the prediction and fetch its clip.
+        """Wait for the prediction and return its clip.
 
         Raises:
-            ProviderBusyError: it is still running or still there, but the provider is not.
-            ProviderRejectedError: it failed, timed out, or its output is gone.
+            ProviderBusyError: the provider does not respond; the prediction may still succeed.
+            ProviderRejectedError: the prediction failed, timed out, or its output is gone.
         """
         self._payments.require_key()
-        self._limiter.started(prediction_id)
+        self._limiter.add_in_flight(prediction_id)
         fresh = prediction_id in self._warnings
         try:
-            answer = await self._waiting.ended(prediction_id, request, look_first=not fresh)
-        except (JobError, asyncio.CancelledError):  # whoever has its lane now counts it
-            self._limiter.ended(prediction_id)
+            answer = await self._poller.wait(prediction_id, request, poll_first=not fresh)
+        except (JobError, asyncio.CancelledError):  # the process that collects it next counts it
+            self._limiter.remove_in_flight(prediction_id)
             raise
-        self._limiter.ended(prediction_id)
+        self._limiter.remove_in_flight(prediction_id)
         cost = cost_usd(answer.work_s, usd_per_s=self._settings.usd_per_s)
         if answer.status != "succeeded":
-            raise ending(answer, cost_usd=cost, deadline_s=self._settings.deadline_s)
+            raise ended_error(answer, cost_usd=cost, deadline_s=self._settings.deadline_s)
         url = answer.output_url
         if url is None:
             gone = answer.data_removed
             raise OutputGoneError("deleted by the provider" if gone else f"{answer.output!r:.80}")
-        data, content_type = await fetched(url, request, api=self._api, clock=self._clock)
-        self._log.debug("clip is fetched", action="clip.fetched", size_bytes=len(data))
+        data, content_type = await fetch_output(url, request, api=self._api, clock=self._clock)
+        self._log.debug("clip downloaded", action="clip.fetched", size_bytes=len(data))
         continued = request.window is None or bool(answer.input.get("continuation"))
         warnings = self._warnings.pop(prediction_id, ())
-        kept, born = self._api.is_ours(url), answer.completed_at or answer.created_at
+        is_hosted = self._api.is_provider_host(url)
+        created_at = answer.completed_at or answer.created_at
         return Clip(
             data=data,
             content_type=content_type,
-            output_url=url if kept else None,
-            output_url_born_at=born.timestamp() if kept and born else None,
+            output_url=url if is_hosted else None,
+            output_url_born_at=created_at.timestamp() if is_hosted and created_at else None,
             generation_s=answer.work_s,
             cost_usd=cost,
             continued=continued,
@@ -191,11 +196,11 @@ class ReplicateProvider:
         )
 
     async def cancel(self, prediction_id: str) -> None:
-        """Stop a running prediction; nothing happens when it ended already.
+        """Cancel a running prediction; do nothing if it ended already.
 
-        If nobody answers, the provider's own deadline (Cancel-After) ends it.
+        If the provider does not respond, its own deadline (Cancel-After) ends the prediction.
         """
-        self._limiter.ended(prediction_id)
+        self._limiter.remove_in_flight(prediction_id)
         try:
             await self._api.cancel(prediction_id)
         except ApiError as error:
@@ -207,24 +212,26 @@ class ReplicateProvider:
             )
 
     def nudge(self, prediction_id: str) -> None:
-        """A webhook says that it ended: look now. Believed in nothing else."""
-        self._waiting.nudge(prediction_id)
+        """Poll the prediction now: a webhook reported its end. The report is not trusted."""
+        self._poller.nudge(prediction_id)
 
     async def close(self) -> None:
-        """Let go of the connections."""
+        """Close the connections."""
         await self._api.close()
 
-    async def _source(self, request: CompositionRequest) -> tuple[Source | None, tuple[str, ...]]:
-        """What to continue from, and what must be said if there is nothing."""
+    async def _source(
+        self, request: CompositionRequest
+    ) -> tuple[AudioSource | None, tuple[str, ...]]:
+        """Return the source to continue from, and the warnings if there is none."""
         if request.window is None:
             return None, ()
         try:
-            source = await self._sources.of(request.window)
+            source = await self._sources.select(request.window)
         except StoreUnavailableError as error:
             raise ProviderBusyError(f"nothing was started: {error}") from error
-        if isinstance(source, Source):
+        if isinstance(source, AudioSource):
             self._log.debug(
-                "continuation is chosen", action="continuation.chosen", kind=source.kind
+                "continuation source selected", action="continuation.chosen", kind=source.kind
             )
             return source, ()
         self._log.warning(

@@ -1,13 +1,13 @@
-"""Settings of MusicGen on Replicate: the pace, the patience; key and price with the account's.
+"""Settings of MusicGen on Replicate: rates and timeouts; key and price are in the account's.
 
-The defaults are what is known of the service; the waits add up to ten minutes a prediction.
+The defaults follow the service's documented limits; one prediction takes ten minutes at most.
 """
 
 from pydantic import Field
 
 from shared.pricing import ReplicateAccount
 
-#: the model, pinned: another version may answer otherwise, and every switch reloads weights
+#: the pinned model: another version may behave differently, and every switch reloads weights
 MUSICGEN = "meta/musicgen:671ac645ce5e552cc63a54a2bbff63fcf798043055d2dac5fc9e36a837eedcfb"
 
 
@@ -21,15 +21,15 @@ class ReplicateSettings(ReplicateAccount):
     )
     #: predictions started per second, over all lanes of this process
     starts_per_s: float = Field(1.0, gt=0, le=10, validation_alias="SEGUE_REPLICATE_STARTS_PER_S")
-    #: predictions under way at once: four in the same moment made starting time out (E6716)
+    #: predictions in flight at once: four simultaneous starts timed out (E6716)
     in_flight_max: int = Field(4, ge=1, le=500, validation_alias="SEGUE_REPLICATE_IN_FLIGHT_MAX")
-    #: looks at a prediction come after so long, then twice as long each time
+    #: first poll of a prediction after so long, then twice as long each time
     poll_first_s: float = Field(1.0, gt=0, validation_alias="SEGUE_REPLICATE_POLL_FIRST_S")
     poll_max_s: float = Field(10.0, gt=0, validation_alias="SEGUE_REPLICATE_POLL_MAX_S")
     polls_max: int = Field(60, ge=1, validation_alias="SEGUE_REPLICATE_POLLS_MAX")
-    #: of one prediction, cold start included; beyond it we cancel
+    #: of one prediction, cold start included; then it is cancelled
     deadline_s: float = Field(600.0, ge=5, validation_alias="SEGUE_REPLICATE_DEADLINE_S")
-    #: of one request to the API; with the claim's lease well below the claim's settling time
+    #: of one request to the API; with SEGUE_CLAIM_LEASE_S well below SEGUE_CLAIM_SETTLE_S
     request_timeout_s: float = Field(
         20.0, gt=0, le=60, validation_alias="SEGUE_REPLICATE_REQUEST_TIMEOUT_S"
     )
@@ -40,9 +40,9 @@ class ReplicateSettings(ReplicateAccount):
     download_bytes_max: int = Field(
         50_000_000, ge=1, validation_alias="SEGUE_REPLICATE_DOWNLOAD_BYTES_MAX"
     )
-    #: a window travels inside the request up to this size, where nobody can fetch it from us
+    #: largest window sent inline, if the provider cannot fetch it from a public address
     data_url_bytes_max: int = Field(
         256_000, ge=1000, le=1_000_000, validation_alias="SEGUE_REPLICATE_DATA_URL_BYTES_MAX"
     )
-    #: between two questions whether a refused key, or an empty account, works again
+    #: between two probes whether a refused key, or an empty account, works again
     probe_s: float = Field(30.0, gt=0, validation_alias="SEGUE_REPLICATE_PROBE_S")

@@ -1,14 +1,14 @@
-"""Paying: the one request that costs, and what is made of every way in which it can end.
+"""Creates predictions (the paid request) and maps every outcome to a domain error.
 
-| what happened                          | what it is                                      |
-|----------------------------------------|-------------------------------------------------|
-| 2xx with an id                         | started                                         |
-| never sent, 429                        | busy: nothing was started, everyone slows down  |
-| 401, 403, 402                          | paused: everyone is refused until a person acts |
-| other 4xx                              | rejected, in the provider's words               |
-| 5xx, no answer, one that says nothing  | looked up by seed; found: started               |
-| … not found, the API itself failed     | busy: nothing was started                       |
-| … not found, nobody or a gateway spoke | unknown: the claim is settled by `find`, later  |
+| response                                | outcome                                         |
+|-----------------------------------------|-------------------------------------------------|
+| 2xx with an id                          | started                                         |
+| not sent, 429                           | busy: nothing was started, all lanes slow down  |
+| 401, 403, 402                           | paused: all requests wait until a person acts   |
+| other 4xx                               | rejected, with the provider's message           |
+| 5xx, no response, unreadable response   | searched by seed; found: started                |
+| … not found, the API itself failed      | busy: nothing was started                       |
+| … not found, no response or a gateway's | unknown: `find` settles the claim later         |
 
 I/O: HTTP, the clock.
 """
@@ -26,31 +26,31 @@ from services.generator.providers.replicate.client import (
     ReplicateApi,
 )
 from services.generator.providers.replicate.models import PredictionAnswer
-from services.generator.providers.replicate.rate_limiter import Limiter
-from services.generator.providers.replicate.request import is_of
+from services.generator.providers.replicate.rate_limiter import RateLimiter
+from services.generator.providers.replicate.request import matches_request
 from services.generator.providers.replicate.settings import ReplicateSettings
 from shared.clock import Clock
 from shared.errors import ProviderBusyError, ProviderRejectedError, RetryableError, SegueError
 from shared.telemetry.metrics import THROTTLED_TOTAL
 
 NO_KEY = "No Replicate API key configured"
-LOOKS_S = (0.0, 1.0, 2.0, 4.0)  # before each look at the list: it may lag behind what was made
-#: by which theirs may be behind ours: an hour, should ours jump; the seed decides, not the time
-CLOCKS_DIFFER_S = 3600.0 + 300.0
+LIST_DELAYS_S = (0.0, 1.0, 2.0, 4.0)  # before each read of the list, which may lag
+#: how far the provider's clock may be behind ours; the seed decides, not the time
+CLOCK_SKEW_S = 3600.0 + 300.0
 PAGES_MAX = 100
-_CANCEL_AFTER_EXTRA_S = 30.0  # the provider's own deadline comes after ours
+_CANCEL_AFTER_EXTRA_S = 30.0  # the provider's own deadline is after ours
 _NO_KEY = {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}
-# A gateway's own answers: what is behind it may be at work all the same.
+# Responses of a gateway: the server behind it may still process the request.
 _GATEWAY = {502, 504, 520, 522, 524}
 _SERVER_FAULT = 500
-_ENDED_BADLY = {"failed", "canceled", "aborted"}
+_FAILED = {"failed", "canceled", "aborted"}
 
 
 class Payments:
-    """Creates predictions and finds those that were created."""
+    """Creates predictions, and finds predictions that were created."""
 
     def __init__(
-        self, settings: ReplicateSettings, *, api: ReplicateApi, limiter: Limiter, clock: Clock
+        self, settings: ReplicateSettings, *, api: ReplicateApi, limiter: RateLimiter, clock: Clock
     ) -> None:
         self._settings = settings
         self._api = api
@@ -58,107 +58,112 @@ class Payments:
         self.limiter = limiter
 
     def require_key(self) -> None:
-        """Raise if there is no key at all: nothing needs to be asked then."""
+        """Raise if no key is configured."""
         if not self._settings.key.get_secret_value():
-            raise self.limiter.refused(NO_KEY)
+            raise self.limiter.record_refusal(NO_KEY)
 
     async def create(
         self, request: CompositionRequest, body: Mapping[str, Any]
     ) -> PredictionAnswer:
-        """The prediction that was started, whatever became of the answer.
+        """Start a prediction and return it, even if the response was lost.
 
         Raises:
             ProviderBusyError: nothing was started.
-            RetryableError: it is not known.
-            ProviderRejectedError: refused for good; nothing was started.
+            RetryableError: it is unknown whether a prediction was started.
+            ProviderRejectedError: rejected permanently; nothing was started.
         """
-        asked_at = self._clock.now()
+        requested_at = self._clock.now()
         cancel_after_s = self._settings.deadline_s + _CANCEL_AFTER_EXTRA_S
         try:
             answer = await self._api.create(body, cancel_after_s=cancel_after_s)
         except NotSentError as error:
-            raise self.kind_of(error) from error
+            raise self.to_domain_error(error) from error
         except AnswerError as error:
             if error.status == HTTPStatus.TOO_MANY_REQUESTS:
                 THROTTLED_TOTAL.labels("replicate").inc()
-                wait_s = self.limiter.throttled(error.retry_after_s)
+                wait_s = self.limiter.record_throttled(error.retry_after_s)
                 raise ProviderBusyError(str(error), retry_after_s=wait_s) from error
-            if not _is_unclear(error.status):
-                raise self.kind_of(error) from error
-            answer = await self._reconciled(request, error, since=asked_at)
+            if not _is_ambiguous(error.status):
+                raise self.to_domain_error(error) from error
+            answer = await self._reconcile(request, error, since=requested_at)
         except ApiError as error:
-            answer = await self._reconciled(request, error, since=asked_at)
-        self.limiter.accepted()
+            answer = await self._reconcile(request, error, since=requested_at)
+        self.limiter.record_accepted()
         return answer
 
-    async def listed(
+    async def find_created(
         self, request: CompositionRequest, *, since: datetime
     ) -> PredictionAnswer | None:
-        """The prediction that was made for this request after `since`; a good one if it has two.
+        """Return the prediction created for this request after `since`; prefer one not failed.
 
         Raises:
-            ApiError: the list was not read to its end.
+            ApiError: the list could not be read completely.
         """
-        from_then = since - timedelta(seconds=CLOCKS_DIFFER_S)
-        spoilt: PredictionAnswer | None = None
-        async for found in self._api.since(from_then, pages_max=PAGES_MAX):
-            if not is_of(found, request):
+        oldest = since - timedelta(seconds=CLOCK_SKEW_S)
+        failed: PredictionAnswer | None = None
+        async for prediction in self._api.list_since(oldest, pages_max=PAGES_MAX):
+            if not matches_request(prediction, request):
                 continue
-            if found.status not in _ENDED_BADLY:
-                return found
-            spoilt = spoilt or found
-        return spoilt
+            if prediction.status not in _FAILED:
+                return prediction
+            failed = failed or prediction
+        return failed
 
-    def kind_of(self, error: ApiError) -> SegueError:
-        """What an unsuccessful request is to a lane; everyone else is told to wait as well."""
+    def to_domain_error(self, error: ApiError) -> SegueError:
+        """Return the domain error for a failed request, and make the other lanes wait too."""
         if isinstance(error, AnswerError):
             if error.status in _NO_KEY:
-                return self.limiter.refused(f"{NO_KEY} that is accepted: {error}")
+                return self.limiter.record_refusal(f"{NO_KEY} that is accepted: {error}")
             if error.status == HTTPStatus.PAYMENT_REQUIRED:
-                return self.limiter.refused(f"Replicate wants credit: {error}", for_money=True)
+                return self.limiter.record_refusal(
+                    f"Replicate wants credit: {error}", for_credit=True
+                )
             if error.status == HTTPStatus.TOO_MANY_REQUESTS:
                 THROTTLED_TOTAL.labels("replicate").inc()
-                asked_s = error.retry_after_s
-                wait_s = self.limiter.troubled() if asked_s is None else self.limiter.pause(asked_s)
+                wait_s = (
+                    self.limiter.record_error()
+                    if error.retry_after_s is None
+                    else self.limiter.pause(error.retry_after_s)
+                )
                 return ProviderBusyError(str(error), retry_after_s=wait_s)
-            if not _is_unclear(error.status):
-                return ProviderRejectedError(f"Replicate refused: {error}")
-        asked_s = error.retry_after_s if isinstance(error, AnswerError) else None
-        return ProviderBusyError(str(error), retry_after_s=self.limiter.troubled(asked_s))
+            if not _is_ambiguous(error.status):
+                return ProviderRejectedError(f"Replicate rejected the request: {error}")
+        retry_after_s = error.retry_after_s if isinstance(error, AnswerError) else None
+        return ProviderBusyError(str(error), retry_after_s=self.limiter.record_error(retry_after_s))
 
-    async def _reconciled(
+    async def _reconcile(
         self, request: CompositionRequest, error: ApiError, *, since: datetime
     ) -> PredictionAnswer:
-        """The prediction whose answer was lost.
+        """Return the prediction whose response was lost.
 
         Raises:
-            ProviderBusyError: there is none, and can be none.
-            RetryableError: there is none yet, or nobody says.
+            ProviderBusyError: none was started.
+            RetryableError: it is unknown whether one was started.
         """
-        was_told = False
-        for pause_s in LOOKS_S:
+        list_is_complete = False
+        for pause_s in LIST_DELAYS_S:
             await self._clock.sleep(pause_s)
             try:
-                found = await self.listed(request, since=since)
+                prediction = await self.find_created(request, since=since)
             except ApiError:
-                was_told = False
+                list_is_complete = False
                 continue
-            if found is not None:
-                return found
-            was_told = True
-        wait_s = self.limiter.troubled()
-        spoke = isinstance(error, AnswerError) and error.status not in _GATEWAY
-        if was_told and spoke:
+            if prediction is not None:
+                return prediction
+            list_is_complete = True
+        wait_s = self.limiter.record_error()
+        api_failed = isinstance(error, AnswerError) and error.status not in _GATEWAY
+        if list_is_complete and api_failed:
             raise ProviderBusyError(
                 f"nothing was started: {error}", retry_after_s=wait_s
             ) from error
         raise RetryableError(
-            f"it is not known yet whether a prediction was started: {error}", retry_after_s=wait_s
+            f"unknown whether a prediction was started: {error}", retry_after_s=wait_s
         ) from error
 
 
-def _is_unclear(status: int) -> bool:
-    """Whether such an answer leaves open what was done."""
+def _is_ambiguous(status: int) -> bool:
+    """Return whether the status leaves open if the request was processed."""
     return (
         status >= _SERVER_FAULT
         or status < HTTPStatus.BAD_REQUEST

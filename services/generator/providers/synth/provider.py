@@ -204,7 +204,7 @@ def _cut(source: bytes, start_s: int, end_s: int, *, key: str) -> Audio:
     missing = end_s * RATE_HZ - audio.shape[1]
     if missing > _SHORT_S_MAX * RATE_HZ:
         raise ProviderRejectedError(
-            f"window ends at {end_s} s, but clip {key} lasts {audio.shape[1] / RATE_HZ:.2f} s"
+            f"clip {key} lasts {audio.shape[1] / RATE_HZ:.2f} s, but its window ends at {end_s} s"
         )
     if missing > 0:
         audio = np.concatenate([audio, silence(missing)], axis=1)

@@ -1,4 +1,4 @@
-"""A Replicate that answers from a script, in memory, and the provider in front of it."""
+"""Serves scripted Replicate responses in memory to a `ReplicateProvider`."""
 
 import json
 from collections.abc import Callable
@@ -23,16 +23,16 @@ from tests.support.audio_builders import music
 KEY = "r8_of_the_test"
 OUTPUT = "https://x.replicate.delivery/abc/out.mp3"
 FRESH = CompositionRequest(prompt="calm", duration_s=2, window=None, seed=7)
-Told = httpx.Response | Exception | Callable[[httpx.Request], httpx.Response]
+ScriptedResponse = httpx.Response | Exception | Callable[[httpx.Request], httpx.Response]
 
 
 def a_clip(seconds: int = 2) -> bytes:
-    """Music as the model would send it."""
+    """Return music as the model would send it."""
     return mp3.encode(music(np.arange(seconds * RATE_HZ), rate_hz=RATE_HZ))
 
 
 def a_prediction(**fields: Any) -> dict[str, Any]:
-    """Prediction "p1" for `FRESH`, made when the clocks of these tests begin."""
+    """Return prediction "p1" of `FRESH`, created when the tests' clocks start."""
     return {
         "id": "p1",
         "version": MUSICGEN.split(":")[1],
@@ -46,7 +46,7 @@ def a_prediction(**fields: Any) -> dict[str, Any]:
 
 
 def succeeded(**fields: Any) -> httpx.Response:
-    """The answer to a look at "p1", done."""
+    """Return the response to a poll of "p1" after it succeeded."""
     return httpx.Response(
         200, json=a_prediction(**{"status": "succeeded", "output": OUTPUT} | fields)
     )
@@ -54,17 +54,17 @@ def succeeded(**fields: Any) -> httpx.Response:
 
 @dataclass
 class ScriptedReplicate:
-    """The provider, its clock and store, and what the other side was asked and answers.
+    """The provider, its clock and store, and the scripted responses with the requests received.
 
-    `script` maps a place (`create`, `get`, `list`, `cancel`, `account`, `file`, `head`) to its
-    next answers; the last one stays.
+    `script` maps an endpoint (`create`, `get`, `list`, `cancel`, `account`, `file`, `head`) to its
+    next responses; the last one is repeated.
     """
 
     folder: Path
     public_base_url: str | None = None
     settings: dict[str, Any] = field(default_factory=dict)
-    script: dict[str, list[Told]] = field(default_factory=dict)
-    asked: list[httpx.Request] = field(default_factory=list)
+    script: dict[str, list[ScriptedResponse]] = field(default_factory=dict)
+    requests: list[httpx.Request] = field(default_factory=list)
     clock: FakeClock = field(default_factory=FakeClock)
 
     def __post_init__(self) -> None:
@@ -75,33 +75,33 @@ class ScriptedReplicate:
             store=self.store,
             clock=self.clock,
             log=logger_of("test"),
-            transport=httpx.MockTransport(self._answer),
+            transport=httpx.MockTransport(self._respond_to),
         )
 
-    def tells(self, place: str, *answers: Told) -> None:
-        """Let `place` answer so, one after the other; the last one stays."""
-        self.script[place] = list(answers)
+    def respond(self, endpoint: str, *responses: ScriptedResponse) -> None:
+        """Set the responses of `endpoint`, in order; the last one is repeated."""
+        self.script[endpoint] = list(responses)
 
-    def at(self, place: str) -> list[httpx.Request]:
-        """The requests that came to `place`."""
-        return [one for one in self.asked if _place(one) == place]
+    def requests_to(self, endpoint: str) -> list[httpx.Request]:
+        """Return the requests received by `endpoint`."""
+        return [request for request in self.requests if _endpoint(request) == endpoint]
 
     @property
     def body(self) -> dict[str, Any]:
-        """What the last creation was told."""
-        told: dict[str, Any] = json.loads(self.at("create")[-1].content)
-        return told
+        """Return the body of the last creation."""
+        body: dict[str, Any] = json.loads(self.requests_to("create")[-1].content)
+        return body
 
-    def _answer(self, request: httpx.Request) -> httpx.Response:
-        self.asked.append(request)
-        answers = self.script[_place(request)]
-        answer = answers.pop(0) if len(answers) > 1 else answers[0]
-        if isinstance(answer, Exception):
-            raise answer
-        return answer if isinstance(answer, httpx.Response) else answer(request)
+    def _respond_to(self, request: httpx.Request) -> httpx.Response:
+        self.requests.append(request)
+        responses = self.script[_endpoint(request)]
+        response = responses.pop(0) if len(responses) > 1 else responses[0]
+        if isinstance(response, Exception):
+            raise response
+        return response if isinstance(response, httpx.Response) else response(request)
 
 
-def _place(request: httpx.Request) -> str:
+def _endpoint(request: httpx.Request) -> str:
     if request.method == "HEAD":
         return "head"
     path = request.url.path

@@ -1,4 +1,4 @@
-"""Replicate's sources: where a continuation's music comes from, step by step."""
+"""Checks from which URL the model reads the music to continue."""
 
 import base64
 from dataclasses import replace
@@ -11,8 +11,8 @@ import structlog
 
 from services.generator.providers import CompositionRequest, ContinuationWindow
 from services.generator.providers.replicate.audio_source import NoSourceError, is_public_url
-from services.generator.providers.replicate.factory import build_replicate, webhooks
-from services.generator.providers.replicate.provider import Webhook
+from services.generator.providers.replicate.factory import build_replicate, build_webhook
+from services.generator.providers.replicate.provider import WebhookUrl
 from services.generator.providers.replicate.settings import ReplicateSettings
 from services.generator.providers.synth.voices import RATE_HZ
 from shared.media.decode import decode
@@ -42,25 +42,25 @@ WINDOW = ContinuationWindow(
 CONTINUED = CompositionRequest(prompt="calm", duration_s=2 + 2, window=WINDOW, seed=7)
 
 
-async def _sent(
+async def _submitted_input(
     fixture: ScriptedReplicate, request: CompositionRequest = CONTINUED
 ) -> dict[str, object]:
-    """The input of the prediction that was asked for."""
-    fixture.tells("create", httpx.Response(201, json=a_prediction()))
+    """Submit the request; return the input that was sent."""
+    fixture.respond("create", httpx.Response(201, json=a_prediction()))
     await fixture.provider.submit(request)
-    told: dict[str, object] = fixture.body["input"]
-    return told
+    fields: dict[str, object] = fixture.body["input"]
+    return fields
 
 
-async def test_an_output_that_is_alive_is_used_first(tmp_path: Path) -> None:
-    """Asked for before use, which is free."""
+async def test_an_existing_output_is_used_first(tmp_path: Path) -> None:
+    """It is checked before use, free of charge."""
     fixture = ScriptedReplicate(tmp_path, public_base_url=PUBLIC)
-    fixture.tells("head", httpx.Response(200))
+    fixture.respond("head", httpx.Response(200))
     await fixture.store.put(KEY, a_clip(4))
 
-    told = await _sent(fixture)
+    fields = await _submitted_input(fixture)
 
-    assert (told["input_audio"], told["continuation_start"], told["continuation_end"]) == (
+    assert (fields["input_audio"], fields["continuation_start"], fields["continuation_end"]) == (
         (OUTPUT, 2, 4)
     )
 
@@ -78,63 +78,65 @@ async def test_an_output_that_is_alive_is_used_first(tmp_path: Path) -> None:
     ],
     ids=["old", "dead", "gone", "silent", "moved", "elsewhere", "none"],
 )
-async def test_an_output_that_may_be_dead_is_replaced_by_a_sealed_link(
+async def test_an_output_that_may_be_gone_is_replaced_by_a_sealed_link(
     tmp_path: Path, url: str | None, born_at: float | None, head: httpx.Response | Exception
 ) -> None:
-    """To the clip in our own store, which the api opens with the same key."""
+    """The link names the clip in our store; the api opens it with the same key."""
     fixture = ScriptedReplicate(tmp_path, public_base_url=PUBLIC)
-    fixture.tells("head", head)
+    fixture.respond("head", head)
     await fixture.store.put(KEY, a_clip(4))
     window = replace(WINDOW, clip_url=url, clip_url_born_at=born_at)
 
     with structlog.testing.capture_logs() as lines:
-        told = await _sent(fixture, replace(CONTINUED, window=window))
+        fields = await _submitted_input(fixture, replace(CONTINUED, window=window))
 
-    link = str(told["input_audio"])
+    link = str(fields["input_audio"])
     token = link.removeprefix(f"{PUBLIC}/api/v3/audio/segments/")
     links = SegmentLinks(LinkSettings(keys="k" * 16), clock=fixture.clock)
     assert links.open(token) == KEY
-    assert (told["continuation_start"], told["continuation_end"]) == (2, 4)
-    (said,) = [line for line in lines if line["action"] == "continuation.stored"]
-    assert said["event"] % said.get("positional_args", ()) == (
+    assert (fields["continuation_start"], fields["continuation_end"]) == (2, 4)
+    (record,) = [line for line in lines if line["action"] == "continuation.stored"]
+    assert record["event"] % record.get("positional_args", ()) == (
         f"Stored continuation segment at {PUBLIC}/api/v3/audio/segments/…"
     )
     assert token not in str(lines)
 
 
 @pytest.mark.parametrize("base_url", [None, "http://localhost:4000", "http://192.168.1.7:4000"])
-async def test_without_a_public_address_the_window_travels_inside(
+async def test_without_a_public_address_the_window_is_sent_inline(
     tmp_path: Path, base_url: str | None
 ) -> None:
-    """Cut out, coded once more, and long enough to the sample."""
+    """It is cut out, encoded once more, and has the exact length."""
     fixture = ScriptedReplicate(tmp_path, public_base_url=base_url)
     clip = a_clip(4)
     await fixture.store.put(KEY, clip)
 
-    told = await _sent(fixture, replace(CONTINUED, window=replace(WINDOW, clip_url=None)))
+    fields = await _submitted_input(
+        fixture, replace(CONTINUED, window=replace(WINDOW, clip_url=None))
+    )
 
-    url = str(told["input_audio"])
+    url = str(fields["input_audio"])
     assert url.startswith("data:audio/mpeg;base64,")
     assert len(url) <= 256_000
-    assert (told["continuation_start"], told["continuation_end"]) == (0, 2)
+    assert (fields["continuation_start"], fields["continuation_end"]) == (0, 2)
     sent = decode(base64.b64decode(url.partition(",")[2]), rate_hz=RATE_HZ)
-    meant = decode(clip, rate_hz=RATE_HZ)[:, 2 * RATE_HZ : 4 * RATE_HZ]
-    assert sent.shape == meant.shape
-    error = sent - meant
-    assert np.vdot(error, error) < 1e-3 * np.vdot(meant, meant)
+    expected = decode(clip, rate_hz=RATE_HZ)[:, 2 * RATE_HZ : 4 * RATE_HZ]
+    assert sent.shape == expected.shape
+    error = sent - expected
+    assert np.vdot(error, error) < 1e-3 * np.vdot(expected, expected)
 
 
 @pytest.mark.parametrize(
-    ("base_url", "keys", "said"),
+    ("base_url", "keys", "reason"),
     [
-        (None, "k" * 16, "PUBLIC_BASE_URL names no public address"),
-        ("http://localhost:4000", "k" * 16, "PUBLIC_BASE_URL names no public address"),
+        (None, "k" * 16, "PUBLIC_BASE_URL is not a public address"),
+        ("http://localhost:4000", "k" * 16, "PUBLIC_BASE_URL is not a public address"),
         (PUBLIC, "", "SEGUE_SEGMENT_KEYS is not set"),
         (PUBLIC, "k" * 16, None),
     ],
 )
-async def test_that_nobody_can_fetch_from_us_is_found_out_at_start(
-    tmp_path: Path, base_url: str | None, keys: str, said: str | None
+async def test_a_missing_public_address_is_logged_at_start(
+    tmp_path: Path, base_url: str | None, keys: str, reason: str | None
 ) -> None:
     """Once, with the setting that would change it."""
     with structlog.testing.capture_logs() as lines:
@@ -147,57 +149,57 @@ async def test_that_nobody_can_fetch_from_us_is_found_out_at_start(
         )
         await provider.close()
 
-    found = [line["reason"] for line in lines if line["action"] == "continuation.unavailable"]
-    assert [one.startswith(said or "-") for one in found] == ([True] if said else [])
+    reasons = [line["reason"] for line in lines if line["action"] == "continuation.unavailable"]
+    assert [text.startswith(reason or "-") for text in reasons] == ([True] if reason else [])
 
 
-async def test_a_long_window_is_coded_more_thriftily(tmp_path: Path) -> None:
+async def test_a_long_window_is_encoded_at_a_lower_bit_rate(tmp_path: Path) -> None:
     """Twenty seconds still fit into the request."""
     fixture = ScriptedReplicate(tmp_path)
     await fixture.store.put(KEY, a_clip(20))
     window = replace(WINDOW, clip_url=None, start_s=0, end_s=20)
 
-    told = await _sent(fixture, replace(CONTINUED, window=window, duration_s=22))
+    fields = await _submitted_input(fixture, replace(CONTINUED, window=window, duration_s=22))
 
-    assert 150_000 < len(str(told["input_audio"])) <= 256_000
+    assert 150_000 < len(str(fields["input_audio"])) <= 256_000
 
 
-async def test_without_any_source_the_clip_begins_anew_and_says_so(tmp_path: Path) -> None:
-    """In the log, and in what comes back."""
+async def test_without_a_source_the_clip_continues_nothing_and_warns(tmp_path: Path) -> None:
+    """In the log, and in the clip's warnings."""
     fixture = ScriptedReplicate(tmp_path, public_base_url=PUBLIC)
-    fixture.tells("head", httpx.Response(404))
-    asked = {"prompt": "calm", "duration": 4, "seed": 7}
-    fixture.tells("get", succeeded(input=asked))
-    fixture.tells("file", httpx.Response(200, content=a_clip(4)))
+    fixture.respond("head", httpx.Response(404))
+    sent = {"prompt": "calm", "duration": 4, "seed": 7}
+    fixture.respond("get", succeeded(input=sent))
+    fixture.respond("file", httpx.Response(200, content=a_clip(4)))
 
     with structlog.testing.capture_logs() as lines:
-        told = await _sent(fixture)
+        fields = await _submitted_input(fixture)
     clip = await fixture.provider.collect("p1", CONTINUED)
 
-    assert "input_audio" not in told
-    assert told["duration"] == 4
+    assert "input_audio" not in fields
+    assert fields["duration"] == 4
     assert [line["action"] for line in lines] == ["continuation.unavailable"]
     assert not clip.continued
     assert clip.warnings == (
-        f"made without continuation: there is no clip {KEY} that can be continued",
+        f"made without continuation: clip to continue not found or unreadable: {KEY}",
     )
 
 
-async def test_whoever_found_it_again_still_knows_that_it_was_not_continued(
+async def test_an_adopted_prediction_is_known_not_to_continue(
     tmp_path: Path,
 ) -> None:
-    """The prediction itself says what it was given."""
+    """The prediction's own input shows it."""
     fixture = ScriptedReplicate(tmp_path)
-    fixture.tells("get", succeeded(input={"prompt": "calm", "duration": 4, "seed": 7}))
-    fixture.tells("file", httpx.Response(200, content=a_clip(4)))
+    fixture.respond("get", succeeded(input={"prompt": "calm", "duration": 4, "seed": 7}))
+    fixture.respond("file", httpx.Response(200, content=a_clip(4)))
 
     clip = await fixture.provider.collect("p1", CONTINUED)
 
     assert (clip.continued, clip.warnings) == (False, ("made without continuation",))
 
 
-async def test_a_run_that_must_continue_is_refused_before_it_is_paid(tmp_path: Path) -> None:
-    """It asked to stop instead."""
+async def test_a_request_that_must_continue_is_rejected_before_payment(tmp_path: Path) -> None:
+    """Nothing is created."""
     fixture = ScriptedReplicate(tmp_path)
 
     with pytest.raises(NoSourceError, match="cannot continue"):
@@ -205,7 +207,7 @@ async def test_a_run_that_must_continue_is_refused_before_it_is_paid(tmp_path: P
             replace(CONTINUED, must_continue=True, window=replace(WINDOW, clip_url=None))
         )
 
-    assert not fixture.at("create")
+    assert not fixture.requests_to("create")
 
 
 @pytest.mark.parametrize(
@@ -230,24 +232,22 @@ async def test_a_run_that_must_continue_is_refused_before_it_is_paid(tmp_path: P
         (None, False),
     ],
 )
-def test_an_address_is_public_only_if_the_world_could_reach_it(
-    url: str | None, *, public: bool
-) -> None:
-    """As far as its name tells."""
+def test_an_address_is_public_only_if_it_looks_reachable(url: str | None, *, public: bool) -> None:
+    """Judged by host name or IP address."""
     assert is_public_url(url) is public
 
 
-def test_webhooks_go_to_public_https_addresses_alone() -> None:
-    """The provider calls nothing else; and the address names no job to it."""
+def test_webhooks_need_a_public_https_address() -> None:
+    """The provider calls https only; the URL does not reveal the job."""
 
-    def at(public_base_url: str | None, keys: str = "k" * 16) -> Webhook | None:
+    def at(public_base_url: str | None, keys: str = "k" * 16) -> WebhookUrl | None:
         links = LinkSettings(keys=keys, public_base_url=public_base_url)
-        return webhooks(links, clock=FakeClock())
+        return build_webhook(links, clock=FakeClock())
 
     webhook = at("https://segue.example.com/")
     assert webhook is not None
-    place, _, token = webhook("job-1").rpartition("/")
-    assert place == "https://segue.example.com/api/v3/webhooks/replicate"
+    base, _, token = webhook("job-1").rpartition("/")
+    assert base == "https://segue.example.com/api/v3/webhooks/replicate"
     assert "job-1" not in token
     opener = WebhookLinks(LinkSettings(keys="k" * 16), clock=FakeClock())
     assert opener.open(token) == "job-1"
@@ -257,8 +257,8 @@ def test_webhooks_go_to_public_https_addresses_alone() -> None:
     assert at("https://segue.example.com", keys="") is None
 
 
-def test_a_link_of_one_kind_means_nothing_to_the_other() -> None:
-    """Whoever may fetch a segment may not say that a prediction ended, nor the reverse."""
+def test_a_segment_link_is_no_webhook_link() -> None:
+    """A link to fetch a segment cannot report a prediction's end, nor the reverse."""
     settings = LinkSettings(keys="k" * 16)
     segments = SegmentLinks(settings, clock=FakeClock())
     hooks = WebhookLinks(settings, clock=FakeClock())

@@ -1,4 +1,4 @@
-"""Replicate's outputs: whatever form they come in, whole, and without giving the key away."""
+"""Checks the download of outputs: every form, complete, without leaking the key."""
 
 import base64
 from pathlib import Path
@@ -18,28 +18,30 @@ from tests.unit.services.generator.providers.replicate.scripted_replicate import
 )
 
 CLIP = a_clip()
-INSIDE = "data:audio/mpeg;base64," + base64.b64encode(CLIP).decode()
+DATA_URL = "data:audio/mpeg;base64," + base64.b64encode(CLIP).decode()
 
 
 @pytest.fixture
 async def fixture(tmp_path: Path) -> ScriptedReplicate:
-    """A prediction that is done."""
+    """Yield a prediction that succeeded."""
     fixture = ScriptedReplicate(tmp_path, settings={"download_bytes_max": 200_000})
-    fixture.tells("get", succeeded())
-    fixture.tells("file", httpx.Response(200, content=CLIP, headers={"Content-Type": "audio/mpeg"}))
+    fixture.respond("get", succeeded())
+    fixture.respond(
+        "file", httpx.Response(200, content=CLIP, headers={"Content-Type": "audio/mpeg"})
+    )
     return fixture
 
 
 @pytest.mark.parametrize(
     "output",
-    [OUTPUT, [OUTPUT], [OUTPUT, "https://x.replicate.delivery/other"], {"audio": OUTPUT}, INSIDE],
+    [OUTPUT, [OUTPUT], [OUTPUT, "https://x.replicate.delivery/other"], {"audio": OUTPUT}, DATA_URL],
     ids=["text", "list", "longer list", "object", "data URL"],
 )
-async def test_every_known_form_of_an_output_is_the_clip(
+async def test_every_form_of_output_returns_the_clip(
     fixture: ScriptedReplicate, output: Any
 ) -> None:
-    """A text, a list, an object, or the sound itself."""
-    fixture.tells("get", succeeded(output=output))
+    """A string, a list, an object or a data URL."""
+    fixture.respond("get", succeeded(output=output))
 
     clip = await fixture.provider.collect("p1", FRESH)
 
@@ -58,30 +60,30 @@ async def test_every_known_form_of_an_output_is_the_clip(
         {"output": "file:///etc/passwd"},
     ],
 )
-async def test_what_is_no_output_is_named_as_such(
+async def test_an_unusable_output_is_rejected(
     fixture: ScriptedReplicate, fields: dict[str, Any]
 ) -> None:
-    """In the contract's words."""
-    fixture.tells("get", succeeded(**fields))
+    """With the contract's message, without a download."""
+    fixture.respond("get", succeeded(**fields))
 
     with pytest.raises(ProviderRejectedError, match="Invalid audio output format"):
         await fixture.provider.collect("p1", FRESH)
 
-    assert not fixture.at("file")
+    assert not fixture.requests_to("file")
 
 
-async def test_an_output_that_comes_a_moment_after_its_success_is_waited_for(
+async def test_an_output_that_appears_after_the_success_is_awaited(
     fixture: ScriptedReplicate,
 ) -> None:
-    """A look that shows none yet is not the last."""
-    fixture.tells("get", succeeded(output=None), succeeded())
+    """A success without an output is polled again."""
+    fixture.respond("get", succeeded(output=None), succeeded())
 
     assert (await fixture.provider.collect("p1", FRESH)).data == CLIP
 
 
-async def test_what_the_provider_says_of_the_clip_is_kept(fixture: ScriptedReplicate) -> None:
-    """Seconds of work, their price, where it lies and since when."""
-    fixture.tells(
+async def test_the_clip_carries_the_providers_metadata(fixture: ScriptedReplicate) -> None:
+    """Compute seconds, cost, URL and creation time."""
+    fixture.respond(
         "get",
         succeeded(metrics={"predict_time": 20.0}, completed_at="2026-01-01T00:00:30.5Z"),
     )
@@ -93,12 +95,12 @@ async def test_what_the_provider_says_of_the_clip_is_kept(fixture: ScriptedRepli
     assert (clip.continued, clip.warnings) == (True, ())
 
 
-async def test_seconds_that_were_not_counted_are_those_between_start_and_end(
+async def test_missing_compute_seconds_are_derived_from_start_and_end(
     fixture: ScriptedReplicate,
 ) -> None:
-    """Some answers lack the metrics."""
+    """Some responses lack the metrics."""
     times = {"started_at": "2026-01-01T00:00:10Z", "completed_at": "2026-01-01T00:00:15Z"}
-    fixture.tells("get", succeeded(metrics=None, **times))
+    fixture.respond("get", succeeded(metrics=None, **times))
 
     assert (await fixture.provider.collect("p1", FRESH)).generation_s == 5.0
 
@@ -113,15 +115,15 @@ async def test_seconds_that_were_not_counted_are_those_between_start_and_end(
         httpx.Response(404),
     ],
 )
-async def test_a_download_that_failed_is_made_again(
+async def test_a_failed_download_is_retried(
     fixture: ScriptedReplicate, first: httpx.Response | Exception
 ) -> None:
-    """It is free; the prediction was not."""
-    fixture.tells("file", first, httpx.Response(200, content=CLIP))
+    """A download is free; the prediction was not."""
+    fixture.respond("file", first, httpx.Response(200, content=CLIP))
 
     assert (await fixture.provider.collect("p1", FRESH)).data == CLIP
 
-    assert len(fixture.at("file")) == 2
+    assert len(fixture.requests_to("file")) == 2
 
 
 @pytest.mark.parametrize(
@@ -133,20 +135,20 @@ async def test_a_download_that_failed_is_made_again(
     ],
     ids=["gone", "down", "too large"],
 )
-async def test_a_download_that_never_works_is_given_up_by_its_kind(
+async def test_a_download_that_always_fails_raises_by_cause(
     fixture: ScriptedReplicate, answer: httpx.Response, error: type[Exception]
 ) -> None:
-    """What is gone is made again; what may still be there is fetched later."""
-    fixture.tells("file", answer)
+    """A missing output is composed again; an unavailable one is downloaded later."""
+    fixture.respond("file", answer)
 
     with pytest.raises(error):
         await fixture.provider.collect("p1", FRESH)
 
-    assert len(fixture.at("file")) == 5
+    assert len(fixture.requests_to("file")) == 5
 
 
 @pytest.mark.parametrize(
-    ("url", "is_told"),
+    ("url", "sends_key"),
     [
         (OUTPUT, True),
         ("https://replicate.delivery/out.mp3", True),
@@ -158,14 +160,14 @@ async def test_a_download_that_never_works_is_given_up_by_its_kind(
         ("http://api.replicate.com/out.mp3", False),
     ],
 )
-async def test_the_key_goes_to_replicates_hosts_alone(
-    fixture: ScriptedReplicate, url: str, *, is_told: bool
+async def test_the_key_is_sent_to_replicates_hosts_only(
+    fixture: ScriptedReplicate, url: str, *, sends_key: bool
 ) -> None:
-    """An output that lies elsewhere is fetched like anything else, and not offered again."""
-    fixture.tells("get", succeeded(output=url))
+    """An output on another host is downloaded without the key, and not reused."""
+    fixture.respond("get", succeeded(output=url))
 
     clip = await fixture.provider.collect("p1", FRESH)
 
-    (request,) = fixture.at("file")
-    assert (request.headers.get("authorization") == f"Bearer {KEY}") is is_told
-    assert (clip.output_url == url) is is_told
+    (request,) = fixture.requests_to("file")
+    assert (request.headers.get("authorization") == f"Bearer {KEY}") is sends_key
+    assert (clip.output_url == url) is sends_key

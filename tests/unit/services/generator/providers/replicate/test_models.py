@@ -1,4 +1,4 @@
-"""Replicate's answers: read tolerantly, so that no surprise in them costs a clip."""
+"""Checks that Replicate's responses are parsed tolerantly."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -8,16 +8,16 @@ from pydantic import ValidationError
 
 from services.generator.providers.replicate.models import (
     PredictionAnswer,
-    data_of,
+    error_message,
+    parse_data_url,
     retry_after_s,
-    words_of,
 )
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(
-    "told",
+    "fields",
     [
         {},
         {"status": None, "input": None, "metrics": None, "error": None, "data_removed": None},
@@ -25,25 +25,27 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
         {"a_field_of_tomorrow": {"x": 1}, "status": 7},
     ],
 )
-def test_nothing_but_the_id_is_needed(told: dict[str, Any]) -> None:
-    """What is missing, null or of another kind is not there."""
-    answer = PredictionAnswer.model_validate({"id": "p1", **told})
+def test_only_the_id_is_required(fields: dict[str, Any]) -> None:
+    """A missing, null or mistyped field counts as absent."""
+    answer = PredictionAnswer.model_validate({"id": "p1", **fields})
 
     assert (answer.status, answer.input, answer.work_s, answer.output_url) == ("", {}, None, None)
     assert (answer.created_at, answer.data_removed) == (None, False)
 
 
 @pytest.mark.parametrize("name", [None, "", 7, "a/b", "../x", "a" * 200, "p?x"])
-def test_an_id_that_could_not_be_part_of_a_path_is_none(name: object) -> None:
-    """It comes from elsewhere and goes into a URL."""
+def test_an_id_that_is_unsafe_in_a_path_is_rejected(name: object) -> None:
+    """The id is remote input and becomes part of a URL."""
     with pytest.raises(ValidationError):
         PredictionAnswer.model_validate({"id": name})
 
 
-@pytest.mark.parametrize("told", [True, "12", -1, float("inf"), float("nan"), None])
-def test_a_time_that_is_no_number_of_seconds_was_not_counted(told: object) -> None:
-    """Nothing is charged by it."""
-    answer = PredictionAnswer.model_validate({"id": "p1", "metrics": {"predict_time": told}})
+@pytest.mark.parametrize("predict_time", [True, "12", -1, float("inf"), float("nan"), None])
+def test_an_invalid_predict_time_is_ignored(predict_time: object) -> None:
+    """No cost is derived from it."""
+    answer = PredictionAnswer.model_validate(
+        {"id": "p1", "metrics": {"predict_time": predict_time}}
+    )
 
     assert answer.work_s is None
 
@@ -65,24 +67,24 @@ def test_a_time_that_is_no_number_of_seconds_was_not_counted(told: object) -> No
         (b"", None, None),
     ],
 )
-def test_the_wait_is_the_bodys_or_the_headers_or_the_words(
+def test_the_retry_delay_comes_from_the_body_the_header_or_the_message(
     body: bytes, header: str | None, seconds: float | None
 ) -> None:
-    """In this order, and never absurd."""
+    """In this order, limited to an hour."""
     assert retry_after_s(body, header, now=NOW) == seconds
 
 
-def test_a_refusal_is_told_in_its_own_words() -> None:
-    """Or by its number."""
-    assert words_of(402, b'{"title": "Insufficient credit", "detail": "Buy some"}') == (
+def test_an_error_keeps_the_providers_message() -> None:
+    """Without a message, its status is the message."""
+    assert error_message(402, b'{"title": "Insufficient credit", "detail": "Buy some"}') == (
         "Insufficient credit: Buy some"
     )
-    assert words_of(502, b"<html>") == "HTTP 502"
-    assert len(words_of(500, b'{"detail": "' + b"x" * 5000 + b'"}')) == 500
+    assert error_message(502, b"<html>") == "HTTP 502"
+    assert len(error_message(500, b'{"detail": "' + b"x" * 5000 + b'"}')) == 500
 
 
 @pytest.mark.parametrize(
-    ("url", "read"),
+    ("url", "parsed"),
     [
         ("data:audio/mpeg;base64,QUJD", (b"ABC", "audio/mpeg")),
         ("data:audio/mpeg;codecs=mp3;base64,QUJD", (b"ABC", "audio/mpeg")),
@@ -92,6 +94,6 @@ def test_a_refusal_is_told_in_its_own_words() -> None:
         ("data:", None),
     ],
 )
-def test_a_data_url_is_read_or_is_none(url: str, read: tuple[bytes, str] | None) -> None:
-    """Only base64: nothing else was ever seen."""
-    assert data_of(url) == read
+def test_a_data_url_is_parsed_or_none(url: str, parsed: tuple[bytes, str] | None) -> None:
+    """Only base64 is supported."""
+    assert parse_data_url(url) == parsed

@@ -1,4 +1,4 @@
-"""Replicate's waits: how often is looked, what ends them, and what does not."""
+"""Checks when a prediction is polled, and what ends the wait."""
 
 import asyncio
 from pathlib import Path
@@ -23,28 +23,28 @@ RUNNING = httpx.Response(200, json=a_prediction(status="processing"))
 
 @pytest.fixture
 async def fixture(tmp_path: Path) -> ScriptedReplicate:
-    """Prediction "p1" has just been submitted."""
+    """Yield a provider that has just submitted prediction "p1"."""
     fixture = ScriptedReplicate(tmp_path)
-    fixture.tells("create", httpx.Response(201, json=a_prediction()))
-    fixture.tells("file", httpx.Response(200, content=a_clip()))
-    fixture.tells("cancel", httpx.Response(200, json=a_prediction(status="canceled")))
+    fixture.respond("create", httpx.Response(201, json=a_prediction()))
+    fixture.respond("file", httpx.Response(200, content=a_clip()))
+    fixture.respond("cancel", httpx.Response(200, json=a_prediction(status="canceled")))
     await fixture.provider.submit(FRESH)
     fixture.clock.slept.clear()
     return fixture
 
 
-async def test_looks_come_after_1_2_4_8_and_then_every_10_s(fixture: ScriptedReplicate) -> None:
-    """The waits before each look at a prediction that was just made."""
-    fixture.tells("get", *[RUNNING] * 6, succeeded())
+async def test_polls_come_after_1_2_4_8_and_then_every_10_s(fixture: ScriptedReplicate) -> None:
+    """Checks the wait before each poll of a new prediction."""
+    fixture.respond("get", *[RUNNING] * 6, succeeded())
 
     await fixture.provider.collect("p1", FRESH)
 
     assert fixture.clock.slept == [1, 2, 4, 8, 10, 10, 10]
 
 
-async def test_what_was_found_again_is_looked_at_at_once(fixture: ScriptedReplicate) -> None:
-    """It may have ended while nobody looked."""
-    fixture.tells("get", succeeded())
+async def test_an_adopted_prediction_is_polled_at_once(fixture: ScriptedReplicate) -> None:
+    """It may have ended already."""
+    fixture.respond("get", succeeded())
     await fixture.provider.collect("p1", FRESH)
     fixture.clock.slept.clear()
 
@@ -53,22 +53,24 @@ async def test_what_was_found_again_is_looked_at_at_once(fixture: ScriptedReplic
     assert not fixture.clock.slept
 
 
-async def test_after_sixty_looks_the_prediction_is_cancelled(fixture: ScriptedReplicate) -> None:
-    """At most ten minutes, in the contract's words; another try may succeed."""
-    fixture.tells("get", RUNNING)
+async def test_after_sixty_polls_the_prediction_is_cancelled(fixture: ScriptedReplicate) -> None:
+    """After ten minutes at most, with the contract's message; a retry may succeed."""
+    fixture.respond("get", RUNNING)
 
     with pytest.raises(PredictionEndedError, match=r"^Audio generation timed out") as caught:
         await fixture.provider.collect("p1", FRESH)
 
     assert caught.value.retryable
-    assert len(fixture.at("get")) == 60 + 1
-    assert len(fixture.at("cancel")) == 1
+    assert len(fixture.requests_to("get")) == 60 + 1
+    assert len(fixture.requests_to("cancel")) == 1
     assert fixture.clock.elapsed_s <= 600
 
 
-async def test_what_was_done_in_the_last_moment_is_taken(fixture: ScriptedReplicate) -> None:
-    """It was paid for, and cancelling came too late."""
-    fixture.tells("get", *[RUNNING] * 60, succeeded())
+async def test_a_prediction_that_succeeded_before_the_cancel_is_used(
+    fixture: ScriptedReplicate,
+) -> None:
+    """It was paid for, and the cancel came too late."""
+    fixture.respond("get", *[RUNNING] * 60, succeeded())
 
     clip = await fixture.provider.collect("p1", FRESH)
 
@@ -87,55 +89,57 @@ async def test_what_was_done_in_the_last_moment_is_taken(fixture: ScriptedReplic
         httpx.Response(200, json=a_prediction(status="a status of tomorrow")),
     ],
 )
-async def test_a_failed_look_is_not_a_failed_scene(
+async def test_a_failed_poll_does_not_fail_the_scene(
     fixture: ScriptedReplicate, answer: httpx.Response | Exception
 ) -> None:
-    """The next one may tell."""
-    fixture.tells("get", answer, answer, succeeded())
+    """The next poll may succeed."""
+    fixture.respond("get", answer, answer, succeeded())
 
     clip = await fixture.provider.collect("p1", FRESH)
 
     assert clip.data == a_clip()
-    assert not fixture.at("cancel")
+    assert not fixture.requests_to("cancel")
 
 
-async def test_a_provider_that_is_silent_to_the_end_keeps_the_prediction(
+async def test_an_unavailable_provider_keeps_the_prediction(
     fixture: ScriptedReplicate,
 ) -> None:
-    """It may be done: it is looked at again, not cancelled and not paid for again."""
-    fixture.tells("get", RUNNING, httpx.Response(503))
+    """It may have succeeded: it is polled again, not cancelled and not paid for again."""
+    fixture.respond("get", RUNNING, httpx.Response(503))
 
     with pytest.raises(ProviderBusyError):
         await fixture.provider.collect("p1", FRESH)
 
-    assert not fixture.at("cancel")
+    assert not fixture.requests_to("cancel")
 
 
-async def test_a_revoked_key_ends_the_wait_by_name(fixture: ScriptedReplicate) -> None:
-    """There is no use in looking on."""
-    fixture.tells("get", httpx.Response(401))
+async def test_a_revoked_key_ends_the_wait(fixture: ScriptedReplicate) -> None:
+    """Further polls would fail, too."""
+    fixture.respond("get", httpx.Response(401))
 
     with pytest.raises(ProviderPausedError, match="No Replicate API key configured"):
         await fixture.provider.collect("p1", FRESH)
 
-    assert len(fixture.at("get")) == 1
+    assert len(fixture.requests_to("get")) == 1
 
 
-async def test_a_prediction_nobody_knows_is_given_up_after_five_looks(
+async def test_a_prediction_that_is_not_found_fails_after_five_polls(
     fixture: ScriptedReplicate,
 ) -> None:
-    """One look that knows nothing may be a lagging copy; five are not."""
-    fixture.tells("get", httpx.Response(404))
+    """One 404 may come from a lagging replica; five do not."""
+    fixture.respond("get", httpx.Response(404))
 
-    with pytest.raises(ProviderRejectedError, match="knows no prediction p1") as caught:
+    with pytest.raises(
+        ProviderRejectedError, match="prediction not found at Replicate: p1"
+    ) as caught:
         await fixture.provider.collect("p1", FRESH)
 
     assert caught.value.retryable
-    assert len(fixture.at("get")) == 5
+    assert len(fixture.requests_to("get")) == 5
 
 
 @pytest.mark.parametrize(
-    ("told", "reason", "retryable"),
+    ("fields", "reason", "retryable"),
     [
         ({"status": "failed", "error": "Prompt is longer than audio"}, "longer than audio", False),
         ({"status": "failed", "error": "integer division or modulo by zero"}, "modulo", False),
@@ -158,12 +162,12 @@ async def test_a_prediction_nobody_knows_is_given_up_after_five_looks(
         ),
     ],
 )
-async def test_every_bad_end_is_told_apart(
-    fixture: ScriptedReplicate, told: dict[str, object], reason: str, *, retryable: bool
+async def test_every_failure_is_classified(
+    fixture: ScriptedReplicate, fields: dict[str, object], reason: str, *, retryable: bool
 ) -> None:
-    """The provider's own troubles pass; what the model says of the request does not."""
-    fixture.tells(
-        "get", httpx.Response(200, json=a_prediction(metrics={"predict_time": 10}, **told))
+    """A fault of the platform is retryable; the model's error about the request is not."""
+    fixture.respond(
+        "get", httpx.Response(200, json=a_prediction(metrics={"predict_time": 10}, **fields))
     )
 
     with pytest.raises(PredictionEndedError) as caught:
@@ -174,8 +178,8 @@ async def test_every_bad_end_is_told_apart(
     assert caught.value.cost_usd == pytest.approx(0.014)
 
 
-class Patient(FakeClock):
-    """A clock on which nothing but a nudge ends a wait."""
+class BlockingClock(FakeClock):
+    """A clock whose sleeps never end."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -187,43 +191,43 @@ class Patient(FakeClock):
         await asyncio.Event().wait()
 
 
-async def test_a_nudge_looks_at_once(tmp_path: Path) -> None:
-    """A webhook came: the wait is over, and the prediction is read before it is believed."""
-    patient = Patient()
-    fixture = ScriptedReplicate(tmp_path, clock=patient)
-    fixture.tells("create", httpx.Response(201, json=a_prediction()))
-    fixture.tells("file", httpx.Response(200, content=a_clip()))
-    fixture.tells("get", RUNNING, succeeded())
+async def test_a_nudge_polls_at_once(tmp_path: Path) -> None:
+    """A webhook ends the wait; the prediction is polled before it is trusted."""
+    clock = BlockingClock()
+    fixture = ScriptedReplicate(tmp_path, clock=clock)
+    fixture.respond("create", httpx.Response(201, json=a_prediction()))
+    fixture.respond("file", httpx.Response(200, content=a_clip()))
+    fixture.respond("get", RUNNING, succeeded())
     await fixture.provider.submit(FRESH)
     waiting = asyncio.create_task(fixture.provider.collect("p1", FRESH))
     async with asyncio.timeout(10):
-        waits = [await patient.waits.get()]
+        waits = [await clock.waits.get()]
         fixture.provider.nudge("p1")  # too early, or forged: it still runs
-        waits.append(await patient.waits.get())
-        fixture.provider.nudge("somebody else's")
+        waits.append(await clock.waits.get())
+        fixture.provider.nudge("another prediction")
         fixture.provider.nudge("p1")
         fixture.provider.nudge("p1")
         clip = await waiting
 
     assert clip.data == a_clip()
-    assert len(fixture.at("get")) == 2
-    assert waits == [1, 1]  # a nudged look does not make the next wait longer
+    assert len(fixture.requests_to("get")) == 2
+    assert waits == [1, 1]  # a nudged poll does not make the next wait longer
 
 
-async def test_who_stops_waiting_gives_its_place_at_the_provider_back(tmp_path: Path) -> None:
-    """A lane that moved to another process: the prediction counts there, and here no more."""
+async def test_a_cancelled_wait_frees_its_slot_at_the_provider(tmp_path: Path) -> None:
+    """The lane moved to another process, which counts the prediction."""
     fixture = ScriptedReplicate(tmp_path, settings={"in_flight_max": 1})
-    fixture.tells("create", httpx.Response(201, json=a_prediction()))
-    looked = asyncio.Event()
+    fixture.respond("create", httpx.Response(201, json=a_prediction()))
+    polled = asyncio.Event()
 
     def running(_request: httpx.Request) -> httpx.Response:
-        looked.set()
+        polled.set()
         return RUNNING
 
-    fixture.tells("get", running)
+    fixture.respond("get", running)
     prediction = await fixture.provider.submit(FRESH)
     waiting = asyncio.create_task(fixture.provider.collect(prediction, FRESH))
-    await looked.wait()
+    await polled.wait()
     with pytest.raises(ProviderBusyError):
         await fixture.provider.ready(within_s=0.5)
 

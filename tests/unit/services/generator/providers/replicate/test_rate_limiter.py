@@ -1,4 +1,4 @@
-"""Limiter: one pace for one key, whoever asks."""
+"""Checks the rate limit that all lanes of one key share."""
 
 import asyncio
 import heapq
@@ -9,16 +9,16 @@ from typing import TypeVar
 import pytest
 from typing_extensions import override
 
-from services.generator.providers.replicate.rate_limiter import Limiter
+from services.generator.providers.replicate.rate_limiter import RateLimiter
 from shared.errors import ProviderBusyError, ProviderPausedError
 from tests.fakes.clock import FakeClock
 
 T = TypeVar("T")
-_ROUNDS = 30  # of the loop, until everyone who can do something has done it
+_ROUNDS = 30  # of the loop, until no task can make progress
 
 
 class QueuedClock(FakeClock):
-    """A clock whose time goes to the next sleeper as soon as nobody has anything to do."""
+    """A clock that advances to the next sleeper when no task can make progress."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class QueuedClock(FakeClock):
         await woken
 
     async def run(self, work: Awaitable[T]) -> T:
-        """Let time pass until `work` is done."""
+        """Advance the time until `work` is done; return its result."""
         task = asyncio.ensure_future(work)
         while True:
             for _ in range(_ROUNDS):
@@ -49,66 +49,66 @@ class QueuedClock(FakeClock):
 
 @pytest.fixture
 def clock() -> QueuedClock:
-    """Time that passes by itself."""
+    """Return a clock that advances by itself."""
     return QueuedClock()
 
 
 @pytest.fixture
-def limiter(clock: QueuedClock) -> Limiter:
-    """One start a second, three under way."""
-    return Limiter(clock=clock, starts_per_s=1, in_flight_max=3, forget_s=600, probe_s=30)
+def limiter(clock: QueuedClock) -> RateLimiter:
+    """Return a limiter for one start per second and three predictions in flight."""
+    return RateLimiter(clock=clock, starts_per_s=1, in_flight_max=3, forget_s=600, probe_s=30)
 
 
 async def _starts(
-    limiter: Limiter,
+    limiter: RateLimiter,
     clock: QueuedClock,
     count: int,
     *,
     lasts_s: float = 0.0,
     refuse: Callable[[float], float | None] = lambda _: None,
 ) -> list[tuple[float, str]]:
-    """`count` lanes that start one prediction each; when each start was tried, and how it went."""
+    """Start `count` predictions in as many lanes; return each try's time and outcome."""
     tried: list[tuple[float, str]] = []
 
     async def lane(name: str) -> None:
-        await limiter.turn(within_s=10_000)
-        while (asked_s := refuse(clock.elapsed_s)) is not None:
-            assert limiter.use_turn()
+        await limiter.acquire(within_s=10_000)
+        while (retry_after_s := refuse(clock.elapsed_s)) is not None:
+            assert limiter.consume_permit()
             tried.append((clock.elapsed_s, "refused"))
-            await clock.sleep(limiter.throttled(asked_s))
-            await limiter.turn(within_s=10_000)
-        assert limiter.use_turn()
-        limiter.started(name)
-        limiter.accepted()
+            await clock.sleep(limiter.record_throttled(retry_after_s))
+            await limiter.acquire(within_s=10_000)
+        assert limiter.consume_permit()
+        limiter.add_in_flight(name)
+        limiter.record_accepted()
         tried.append((clock.elapsed_s, name))
         await clock.sleep(lasts_s)
-        limiter.ended(name)
+        limiter.remove_in_flight(name)
 
     await clock.run(asyncio.gather(*(lane(f"p{n}") for n in range(count))))
     return tried
 
 
-async def test_starts_come_one_by_one_in_the_order_in_which_they_were_asked_for(
-    limiter: Limiter, clock: QueuedClock
+async def test_starts_come_one_by_one_in_request_order(
+    limiter: RateLimiter, clock: QueuedClock
 ) -> None:
-    """A second lies between two of them."""
+    """One second apart."""
     assert await _starts(limiter, clock, 5) == [(n, f"p{n}") for n in range(5)]
 
 
-async def test_no_more_than_the_allowed_number_is_under_way(
-    limiter: Limiter, clock: QueuedClock
+async def test_no_more_than_the_maximum_is_in_flight(
+    limiter: RateLimiter, clock: QueuedClock
 ) -> None:
-    """The fourth begins when the first has ended."""
+    """The fourth starts when the first has ended."""
     tried = await _starts(limiter, clock, 6, lasts_s=20)
 
     assert [at for at, _ in tried] == [0, 1, 2, 20, 21, 22]
 
 
-async def test_a_pause_holds_for_everyone(limiter: Limiter, clock: QueuedClock) -> None:
-    """Those who stand in line wait it out as well, and come one by one after it."""
-    asked = iter([7.0])
+async def test_a_pause_holds_for_every_lane(limiter: RateLimiter, clock: QueuedClock) -> None:
+    """Queued lanes wait until it is over, and then start one by one."""
+    retry_after_s = iter([7.0])
     tried = await _starts(
-        limiter, clock, 4, refuse=lambda now: next(asked, None) if now >= 1 else None
+        limiter, clock, 4, refuse=lambda now: next(retry_after_s, None) if now >= 1 else None
     )
 
     assert tried[:2] == [(0, "p0"), (1, "refused")]
@@ -117,10 +117,10 @@ async def test_a_pause_holds_for_everyone(limiter: Limiter, clock: QueuedClock) 
     assert min(gaps) >= 1
 
 
-async def test_the_interval_of_a_slow_key_is_learnt_from_few_refusals(
-    limiter: Limiter, clock: QueuedClock
+async def test_the_interval_of_a_slow_key_is_learnt_from_few_throttles(
+    limiter: RateLimiter, clock: QueuedClock
 ) -> None:
-    """Six a minute: a hundred lanes are refused a few times, not a hundred times."""
+    """Six per minute: a hundred lanes are throttled a few times, not a hundred times."""
     free_at = 0.0
 
     def bucket(now: float) -> float | None:
@@ -137,44 +137,42 @@ async def test_the_interval_of_a_slow_key_is_learnt_from_few_refusals(
     assert tried[-1][0] <= 990 * 1.15
 
 
-async def test_a_turn_that_is_not_used_is_lost_and_makes_room(
-    limiter: Limiter, clock: QueuedClock
+async def test_an_unused_permit_expires_and_frees_its_slot(
+    limiter: RateLimiter, clock: QueuedClock
 ) -> None:
-    """Whoever found that there was nothing to submit holds nobody up for long."""
+    """A lane that submits nothing does not block the others for long."""
     for _ in range(3):
-        await clock.run(limiter.turn(within_s=60))
+        await clock.run(limiter.acquire(within_s=60))
 
-    await clock.run(limiter.turn(within_s=60))
+    await clock.run(limiter.acquire(within_s=60))
 
     assert clock.elapsed_s >= 15
     clock.jump(15)
-    assert not limiter.use_turn()
+    assert not limiter.consume_permit()
 
 
-async def test_who_waits_too_long_in_line_is_told_to_come_again(
-    limiter: Limiter, clock: QueuedClock
-) -> None:
-    """Whether it stands first or further back; those behind it move up."""
+async def test_a_lane_that_waits_too_long_is_busy(limiter: RateLimiter, clock: QueuedClock) -> None:
+    """At any position in the queue; the lanes behind it move up."""
     limiter.pause(100)
-    first = asyncio.ensure_future(limiter.turn(within_s=200))
+    first = asyncio.ensure_future(limiter.acquire(within_s=200))
     with pytest.raises(ProviderBusyError):
-        await clock.run(limiter.turn(within_s=50))
+        await clock.run(limiter.acquire(within_s=50))
 
     assert clock.elapsed_s == 50
     await clock.run(first)
     assert clock.elapsed_s == 100
     limiter.pause(100)
     with pytest.raises(ProviderBusyError) as caught:
-        await clock.run(limiter.turn(within_s=50))
+        await clock.run(limiter.acquire(within_s=50))
     assert caught.value.retry_after_s == 100
 
 
-async def test_a_lane_that_is_cancelled_in_line_does_not_block_it(
-    limiter: Limiter, clock: QueuedClock
+async def test_a_lane_cancelled_in_the_queue_does_not_block_it(
+    limiter: RateLimiter, clock: QueuedClock
 ) -> None:
-    """Wherever it stood."""
+    """At any position."""
     limiter.pause(10)
-    lanes = [asyncio.ensure_future(limiter.turn(within_s=60)) for _ in range(4)]
+    lanes = [asyncio.ensure_future(limiter.acquire(within_s=60)) for _ in range(4)]
     await asyncio.sleep(0)
     lanes[0].cancel()
     lanes[2].cancel()
@@ -184,70 +182,70 @@ async def test_a_lane_that_is_cancelled_in_line_does_not_block_it(
     assert clock.elapsed_s == 11
 
 
-async def test_a_lane_that_is_cancelled_as_its_turn_comes_hands_it_on(
-    limiter: Limiter, clock: QueuedClock
+async def test_a_lane_cancelled_as_it_acquires_the_queue_releases_it(
+    limiter: RateLimiter, clock: QueuedClock
 ) -> None:
-    """At whichever step of the loop that happens."""
+    """At every step of the event loop."""
     for steps in range(12):
-        await limiter._line.acquire()
-        second = asyncio.ensure_future(limiter.turn(within_s=60))
+        await limiter._queue.acquire()
+        second = asyncio.ensure_future(limiter.acquire(within_s=60))
         for _ in range(5):
             await asyncio.sleep(0)
-        limiter._line.release()
+        limiter._queue.release()
         for _ in range(steps):
             await asyncio.sleep(0)
         second.cancel()
         await asyncio.gather(second, return_exceptions=True)
 
-        assert not limiter._line.locked(), f"cancelled {steps} steps after its turn came"
+        assert not limiter._queue.locked(), f"cancelled {steps} steps after it was next"
         clock.jump(60)
 
 
-async def test_while_everyone_is_refused_one_lane_asks_and_the_others_stand_back(
-    limiter: Limiter, clock: QueuedClock
+async def test_during_a_refusal_one_lane_probes_and_the_others_wait(
+    limiter: RateLimiter, clock: QueuedClock
 ) -> None:
-    """Every half a minute one start is let through; its success is everyone's."""
-    limiter.refused("no credit", for_money=True)
+    """One start per half minute is allowed; its success ends the refusal for every lane."""
+    limiter.record_refusal("no credit", for_credit=True)
     with pytest.raises(ProviderPausedError, match="no credit") as caught:
-        await limiter.turn(within_s=60)
+        await limiter.acquire(within_s=60)
     assert caught.value.retry_after_s == 30
     clock.jump(30)
 
-    await clock.run(limiter.turn(within_s=60))
+    await clock.run(limiter.acquire(within_s=60))
     with pytest.raises(ProviderPausedError):
-        await limiter.turn(within_s=60)
-    limiter.answered()  # that somebody reads a list says nothing about money
+        await limiter.acquire(within_s=60)
+    limiter.record_response()  # a readable list does not prove credit
     assert limiter.refusal == "no credit"
-    limiter.accepted()
+    limiter.record_accepted()
 
-    await clock.run(limiter.turn(within_s=60))
+    await clock.run(limiter.acquire(within_s=60))
     assert limiter.refusal is None
 
 
-async def test_one_trouble_seen_by_many_lanes_counts_once(limiter: Limiter) -> None:
-    """The pause grows from trouble to trouble, not from lane to lane."""
-    assert [limiter.troubled() for _ in range(50)] == [1] * 50
+async def test_an_error_seen_by_many_lanes_counts_once(limiter: RateLimiter) -> None:
+    """The pause grows per error, not per lane."""
+    assert [limiter.record_error() for _ in range(50)] == [1] * 50
 
 
-async def test_troubles_that_go_on_make_longer_pauses(limiter: Limiter, clock: QueuedClock) -> None:
-    """Up to half a minute; an answer begins anew."""
+async def test_repeated_errors_make_longer_pauses(limiter: RateLimiter, clock: QueuedClock) -> None:
+    """Up to half a minute; a response resets the pause."""
     pauses = []
     for _ in range(8):
-        pauses.append(limiter.troubled())
+        pauses.append(limiter.record_error())
         clock.jump(pauses[-1])
-    limiter.answered()
+    limiter.record_response()
 
     assert pauses == [1, 2, 4, 8, 16, 30, 30, 30]
-    assert limiter.troubled() == 1
+    assert limiter.record_error() == 1
 
 
-async def test_a_prediction_nobody_reported_on_is_forgotten(
-    limiter: Limiter, clock: QueuedClock
+async def test_a_prediction_without_a_report_expires(
+    limiter: RateLimiter, clock: QueuedClock
 ) -> None:
-    """A lane that went away does not take its place with it for ever."""
+    """A lane that moved away does not occupy a slot forever."""
     for name in ("a", "b", "c"):
-        limiter.started(name)
+        limiter.add_in_flight(name)
 
-    await clock.run(limiter.turn(within_s=3600))
+    await clock.run(limiter.acquire(within_s=3600))
 
     assert 600 <= clock.elapsed_s <= 602

@@ -1,7 +1,7 @@
-"""Recorded answers: whatever form an output has and whatever its clip holds, it is understood.
+"""Checks recorded responses: every form of output with every shape of clip.
 
-The answers lie in `tests/recorded`, and how they were made. From the answer to the question what
-the clip is, everything is ours: reading it, fetching it, decoding, measuring, recognising.
+The responses are in `tests/recorded`, with the program that recorded them. The test runs our code
+from the response to the recognised clip: parse, download, decode, measure, recognise.
 """
 
 import base64
@@ -31,7 +31,7 @@ REQUEST = CompositionRequest(
 )
 RATE, PADDING = SAMPLE_RATE_HZ, 1658
 #: shape, samples, where the new music begins
-WANTED = {
+EXPECTED = {
     "window": (Shape.WINDOW, 2 * RATE, RATE),
     "no_window": (Shape.NO_WINDOW, RATE, 0),
     "cumulative": (Shape.CUMULATIVE, 3 * RATE, 2 * RATE),
@@ -39,31 +39,31 @@ WANTED = {
 }
 
 
-async def understood(folder: Path, *, form: str, clip: str) -> tuple[int, Recognised]:
-    """What the generator makes of a clip that comes in this form."""
+async def inspected(folder: Path, *, form: str, clip: str) -> tuple[int, Recognised]:
+    """Return the inspection's result for a clip returned in this form."""
     fixture, answer = ScriptedReplicate(folder), dict(ANSWERS[form])
     data = (FOLDER / f"{clip}.mp3").read_bytes()
     if form == "data_url":
         head, _, _ = answer["output"].partition(",")
         answer["output"] = f"{head},{base64.b64encode(data).decode()}"
-    fixture.tells("get", httpx.Response(200, json=answer))
-    fixture.tells("file", httpx.Response(200, content=data, headers={"Content-Type": "audio/mpeg"}))
+    fixture.respond("get", httpx.Response(200, json=answer))
+    fixture.respond(
+        "file", httpx.Response(200, content=data, headers={"Content-Type": "audio/mpeg"})
+    )
     await fixture.store.put(SOURCE, (FOLDER / "source.mp3").read_bytes())
-    got = await fixture.provider.collect(answer["id"], REQUEST)
-    assert got.data == data
+    received = await fixture.provider.collect(answer["id"], REQUEST)
+    assert received.data == data
     asked = AskedFor(request=REQUEST, so_far_samples=2 * RATE, needed_samples=RATE)
-    return await Inspection(store=fixture.store).passed(got, asked, musical=True)
+    return await Inspection(store=fixture.store).passed(received, asked, musical=True)
 
 
 @pytest.mark.parametrize("form", ["string", "list", "data_url"])
-@pytest.mark.parametrize("clip", WANTED)
-async def test_every_form_with_every_shape_is_understood(
-    tmp_path: Path, form: str, clip: str
-) -> None:
-    """Shape, measured length, and the sample from which on it is new."""
-    samples, found = await understood(tmp_path, form=form, clip=clip)
+@pytest.mark.parametrize("clip", EXPECTED)
+async def test_every_form_and_shape_is_recognised(tmp_path: Path, form: str, clip: str) -> None:
+    """Checks the shape, the measured length and where the new music begins."""
+    samples, found = await inspected(tmp_path, form=form, clip=clip)
 
-    shape, length, old = WANTED[clip]
+    shape, length, old = EXPECTED[clip]
     assert found.shape is shape
     assert samples == length or length is None
     assert found.old_samples == pytest.approx(old, abs=2)
@@ -71,17 +71,17 @@ async def test_every_form_with_every_shape_is_understood(
     assert found.correlation is None or found.correlation > 0.9
 
 
-async def test_an_output_of_null_is_no_clip(tmp_path: Path) -> None:
-    """In the contract's words; a new try may bring one."""
+async def test_a_null_output_is_rejected(tmp_path: Path) -> None:
+    """With the contract's message; a retry may succeed."""
     with pytest.raises(ProviderRejectedError, match="Invalid audio output format") as caught:
-        await understood(tmp_path, form="null", clip="window")
+        await inspected(tmp_path, form="null", clip="window")
 
     assert caught.value.retryable
 
 
 @pytest.mark.parametrize("form", ANSWERS)
-def test_the_answers_are_what_their_names_say(form: str) -> None:
-    """Recorded, not written by hand: each is the whole prediction."""
+def test_each_recorded_response_has_the_form_of_its_name(form: str) -> None:
+    """Each is a whole recorded prediction."""
     answer = ANSWERS[form]
     kinds: dict[str, Any] = {"string": str, "list": list, "data_url": str, "null": type(None)}
 

@@ -1,4 +1,4 @@
-"""Replicate's request: exactly what was promised, and never what the model would choke on."""
+"""Checks the request sent to MusicGen, and that invalid input is never sent."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from services.generator.providers import CompositionRequest, ContinuationWindow
-from services.generator.providers.replicate.request import Source, body_for
+from services.generator.providers.replicate.request import AudioSource, build_body
 from services.generator.providers.replicate.settings import MUSICGEN
 from shared.errors import ProviderRejectedError
 from tests.unit.services.generator.providers.replicate.scripted_replicate import (
@@ -22,10 +22,10 @@ WINDOW = ContinuationWindow(clip_key="jobs/a/clip.mp3", clip_url=None, start_s=1
 CONTINUED = CompositionRequest(prompt="calm", duration_s=4, window=WINDOW, seed=7)
 
 
-async def test_a_first_scene_is_asked_for_in_exactly_these_words(tmp_path: Path) -> None:
-    """Nothing more: the API refuses what it does not know."""
+async def test_a_first_scene_sends_exactly_this_body(tmp_path: Path) -> None:
+    """The API rejects unknown keys."""
     fixture = ScriptedReplicate(tmp_path)
-    fixture.tells("create", httpx.Response(201, json=a_prediction()))
+    fixture.respond("create", httpx.Response(201, json=a_prediction()))
 
     await fixture.provider.submit(FRESH)
 
@@ -40,25 +40,29 @@ async def test_a_first_scene_is_asked_for_in_exactly_these_words(tmp_path: Path)
             "seed": 7,
         },
     }
-    (request,) = fixture.asked
+    (request,) = fixture.requests
     assert request.headers["authorization"] == f"Bearer {KEY}"
     assert request.headers["cancel-after"] == "630s"
     assert "prefer" not in request.headers
 
 
-async def test_a_continuation_names_its_window_in_whole_seconds(tmp_path: Path) -> None:
-    """With a public address, and with the webhook that it makes possible."""
+async def test_a_continuation_sends_its_window_in_whole_seconds(tmp_path: Path) -> None:
+    """With a public address: a link to the clip, and a webhook."""
     fixture = ScriptedReplicate(tmp_path, public_base_url="https://segue.example.com/")
-    fixture.tells("create", httpx.Response(201, json=a_prediction()))
+    fixture.respond("create", httpx.Response(201, json=a_prediction()))
     await fixture.store.put(WINDOW.clip_key, a_clip(2))
 
     await fixture.provider.submit(CONTINUED)
 
-    told = fixture.body["input"]
-    assert told["continuation"] is True
-    assert (told["continuation_start"], told["continuation_end"], told["duration"]) == (1, 2, 4)
-    assert {type(told[f"continuation_{end}"]) for end in ("start", "end")} == {int}
-    assert told["input_audio"].startswith("https://segue.example.com/api/v3/audio/segments/")
+    fields = fixture.body["input"]
+    assert fields["continuation"] is True
+    assert (fields["continuation_start"], fields["continuation_end"], fields["duration"]) == (
+        1,
+        2,
+        4,
+    )
+    assert {type(fields[f"continuation_{end}"]) for end in ("start", "end")} == {int}
+    assert fields["input_audio"].startswith("https://segue.example.com/api/v3/audio/segments/")
     assert fixture.body["webhook"].startswith(
         "https://segue.example.com/api/v3/webhooks/replicate/"
     )
@@ -78,34 +82,34 @@ async def test_a_continuation_names_its_window_in_whole_seconds(tmp_path: Path) 
         ({"duration_s": 2.0}, {}),
     ],
 )
-def test_what_the_model_would_choke_on_is_never_sent(
+def test_input_on_which_the_model_fails_is_never_sent(
     request_fields: dict[str, Any], source_fields: dict[str, Any]
 ) -> None:
-    """Refused here, before it costs anything."""
+    """It is rejected before it costs money."""
     fields = {"prompt": "calm", "duration_s": 2, "window": None, "seed": 7, **request_fields}
-    source = Source(
+    source = AudioSource(
         **{"url": "https://x", "start_s": 0, "end_s": 1, "kind": "link", **source_fields}
     )
 
     with pytest.raises(ProviderRejectedError, match="not sent to MusicGen"):
-        body_for(CompositionRequest(**fields), source, version=MUSICGEN, webhook=None)
+        build_body(CompositionRequest(**fields), source, version=MUSICGEN, webhook=None)
 
 
 async def test_a_window_past_the_end_of_the_measured_clip_is_never_sent(tmp_path: Path) -> None:
-    """The model would silently shorten it."""
+    """The model would silently shorten the window."""
     fixture = ScriptedReplicate(tmp_path)
     await fixture.store.put(WINDOW.clip_key, a_clip(1))
 
-    with pytest.raises(ProviderRejectedError, match=r"lasts 1.00 s, its window would end at 2 s"):
+    with pytest.raises(ProviderRejectedError, match=r"lasts 1.00 s, but its window ends at 2 s"):
         await fixture.provider.submit(CONTINUED)
 
-    assert not fixture.asked
+    assert not fixture.requests
 
 
 async def test_a_scene_longer_than_the_models_window_is_one_prediction(tmp_path: Path) -> None:
-    """The model slides its own window beyond thirty seconds."""
+    """Beyond 30 s the model slides its own window."""
     fixture = ScriptedReplicate(tmp_path)
-    fixture.tells("create", httpx.Response(201, json=a_prediction()))
+    fixture.respond("create", httpx.Response(201, json=a_prediction()))
 
     await fixture.provider.submit(
         CompositionRequest(prompt="calm", duration_s=95, window=None, seed=7)

@@ -1,4 +1,4 @@
-"""Replicate's payments: what each answer to the one request that costs leads to."""
+"""Checks the outcome of each response to the paid request."""
 
 import json
 from pathlib import Path
@@ -31,7 +31,7 @@ def _page(*results: dict[str, object], following: str | None = None) -> httpx.Re
 
 @pytest.fixture
 def fixture(tmp_path: Path) -> ScriptedReplicate:
-    """A provider that nobody asked yet."""
+    """Return a provider that has sent no request."""
     return ScriptedReplicate(tmp_path)
 
 
@@ -45,33 +45,33 @@ def fixture(tmp_path: Path) -> ScriptedReplicate:
         (httpx.ConnectTimeout("slow"), 1),
     ],
 )
-async def test_what_started_nothing_is_busy_and_looks_nothing_up(
+async def test_a_request_that_started_nothing_is_busy_without_a_search(
     fixture: ScriptedReplicate, answer: httpx.Response | Exception, waits_s: float
 ) -> None:
-    """For as long as the body says, or the header, or the words, or else our own patience."""
-    fixture.tells("create", answer)
+    """The delay comes from the body, the header or the message, else from our backoff."""
+    fixture.respond("create", answer)
 
     with pytest.raises(ProviderBusyError) as caught:
         await fixture.provider.submit(FRESH)
 
     assert caught.value.retry_after_s == waits_s
-    assert not fixture.at("list")
+    assert not fixture.requests_to("list")
 
 
-async def test_a_429_makes_the_next_start_wait_whoever_asks(fixture: ScriptedReplicate) -> None:
-    """The pause is the key's, not the lane's."""
-    fixture.tells(
+async def test_a_429_delays_the_next_start_of_every_lane(fixture: ScriptedReplicate) -> None:
+    """The pause belongs to the key, not to the lane."""
+    fixture.respond(
         "create", httpx.Response(429, json=THROTTLED), httpx.Response(201, json=a_prediction())
     )
     with pytest.raises(ProviderBusyError):
         await fixture.provider.submit(FRESH)
 
     with pytest.raises(ProviderBusyError):
-        await fixture.provider.submit(FRESH)  # it waits for a moment, not for twelve seconds
+        await fixture.provider.submit(FRESH)  # it waits for 2 s, not for twelve
     await fixture.provider.ready(within_s=60)
     await fixture.provider.submit(FRESH)
 
-    assert len(fixture.at("create")) == 2
+    assert len(fixture.requests_to("create")) == 2
     assert fixture.clock.elapsed_s >= 12
 
 
@@ -90,16 +90,18 @@ async def test_a_429_makes_the_next_start_wait_whoever_asks(fixture: ScriptedRep
         httpx.Response(408),
     ],
 )
-async def test_a_lost_answer_is_found_by_its_seed(
+async def test_a_prediction_with_a_lost_response_is_found_by_its_seed(
     fixture: ScriptedReplicate, answer: httpx.Response | Exception
 ) -> None:
-    """Posted once; the list may need a moment to show it."""
-    fixture.tells("create", answer)
-    fixture.tells("list", _page(), _page(a_prediction(id="p0", input={"seed": 8}), a_prediction()))
+    """It is posted once; the list may lag."""
+    fixture.respond("create", answer)
+    fixture.respond(
+        "list", _page(), _page(a_prediction(id="p0", input={"seed": 8}), a_prediction())
+    )
 
     assert await fixture.provider.submit(FRESH) == "p1"
 
-    assert len(fixture.at("create")) == 1
+    assert len(fixture.requests_to("create")) == 1
 
 
 @pytest.mark.parametrize(
@@ -113,26 +115,26 @@ async def test_a_lost_answer_is_found_by_its_seed(
         (httpx.Response(201, text="no json"), False),
     ],
 )
-async def test_a_lost_answer_that_is_not_found_is_busy_only_if_nothing_can_come_of_it(
+async def test_a_lost_response_without_a_match_is_busy_only_if_nothing_can_have_started(
     fixture: ScriptedReplicate, answer: httpx.Response | Exception, *, is_certain: bool
 ) -> None:
-    """A gateway's word, or none, may still lead to a prediction: the claim has to settle it."""
-    fixture.tells("create", answer)
-    fixture.tells("list", _page())
+    """After a gateway's error or no response, the claim has to settle it."""
+    fixture.respond("create", answer)
+    fixture.respond("list", _page())
 
     with pytest.raises(RetryableError) as caught:
         await fixture.provider.submit(FRESH)
 
     assert isinstance(caught.value, ProviderBusyError) is is_certain
-    assert (len(fixture.at("create")), len(fixture.at("list"))) == (1, 4)
+    assert (len(fixture.requests_to("create")), len(fixture.requests_to("list"))) == (1, 4)
 
 
-async def test_a_fault_whose_list_cannot_be_read_is_never_called_certain(
+async def test_a_server_error_with_an_unreadable_list_stays_unknown(
     fixture: ScriptedReplicate,
 ) -> None:
-    """The provider failed at both: nothing is known."""
-    fixture.tells("create", httpx.Response(500))
-    fixture.tells("list", httpx.Response(500))
+    """The provider failed at both requests."""
+    fixture.respond("create", httpx.Response(500))
+    fixture.respond("list", httpx.Response(500))
 
     with pytest.raises(RetryableError) as caught:
         await fixture.provider.submit(FRESH)
@@ -141,35 +143,35 @@ async def test_a_fault_whose_list_cannot_be_read_is_never_called_certain(
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "words"),
+    ("status", "body", "message"),
     [
         (401, {"title": "Unauthenticated"}, "No Replicate API key configured"),
         (403, {"detail": "no"}, "No Replicate API key configured"),
         (402, {"title": "Insufficient credit", "detail": "buy some"}, "Insufficient credit"),
     ],
 )
-async def test_who_refuses_everyone_pauses_everyone(
-    fixture: ScriptedReplicate, status: int, body: dict[str, str], words: str
+async def test_a_refused_key_or_empty_account_pauses_every_lane(
+    fixture: ScriptedReplicate, status: int, body: dict[str, str], message: str
 ) -> None:
-    """Named, with the time of the next question; nobody else is sent to be refused as well."""
-    fixture.tells("create", httpx.Response(status, json=body))
-    with pytest.raises(ProviderPausedError, match=words):
+    """With the reason and the time of the next probe; no other request is sent."""
+    fixture.respond("create", httpx.Response(status, json=body))
+    with pytest.raises(ProviderPausedError, match=message):
         await fixture.provider.submit(FRESH)
 
-    with pytest.raises(ProviderPausedError, match=words) as caught:
+    with pytest.raises(ProviderPausedError, match=message) as caught:
         await fixture.provider.submit(FRESH)
 
     assert caught.value.retry_after_s == 30
-    assert words in (fixture.provider.paused or "")
-    assert len(fixture.at("create")) == 1
+    assert message in (fixture.provider.paused or "")
+    assert len(fixture.requests_to("create")) == 1
 
 
-async def test_a_key_that_works_again_is_noticed_by_a_free_question(
+async def test_a_key_that_works_again_is_noticed_by_a_free_probe(
     fixture: ScriptedReplicate,
 ) -> None:
-    """The account is asked for once in half a minute; then everything goes on."""
-    fixture.tells("create", httpx.Response(401), httpx.Response(201, json=a_prediction()))
-    fixture.tells("account", httpx.Response(401), httpx.Response(200, json={}))
+    """The account is requested once in half a minute; then submissions continue."""
+    fixture.respond("create", httpx.Response(401), httpx.Response(201, json=a_prediction()))
+    fixture.respond("account", httpx.Response(401), httpx.Response(200, json={}))
     with pytest.raises(ProviderPausedError):
         await fixture.provider.submit(FRESH)
     fixture.clock.jump(31)
@@ -179,11 +181,11 @@ async def test_a_key_that_works_again_is_noticed_by_a_free_question(
 
     assert await fixture.provider.submit(FRESH) == "p1"
 
-    assert (len(fixture.at("account")), len(fixture.at("create"))) == (2, 2)
+    assert (len(fixture.requests_to("account")), len(fixture.requests_to("create"))) == (2, 2)
     assert fixture.provider.paused is None
 
 
-async def test_without_a_key_nobody_is_asked_anything(tmp_path: Path) -> None:
+async def test_without_a_key_no_request_is_sent(tmp_path: Path) -> None:
     """The message is the contract's."""
     fixture = ScriptedReplicate(tmp_path, settings={"key": ""})
 
@@ -191,14 +193,14 @@ async def test_without_a_key_nobody_is_asked_anything(tmp_path: Path) -> None:
         with pytest.raises(ProviderPausedError, match=r"^No Replicate API key configured$"):
             await call
 
-    assert not fixture.asked
+    assert not fixture.requests
 
 
-async def test_a_refused_input_is_told_in_the_providers_words(fixture: ScriptedReplicate) -> None:
+async def test_a_rejected_input_keeps_the_providers_message(fixture: ScriptedReplicate) -> None:
     """422: it can never succeed, and nothing was started."""
     detail = "- input.duration: must be an integer"
     body = {"title": "Input validation failed", "detail": detail}
-    fixture.tells("create", httpx.Response(422, json=body))
+    fixture.respond("create", httpx.Response(422, json=body))
 
     with pytest.raises(
         ProviderRejectedError, match=r"input\.duration: must be an integer"
@@ -208,14 +210,14 @@ async def test_a_refused_input_is_told_in_the_providers_words(fixture: ScriptedR
     assert not caught.value.retryable
 
 
-async def test_the_list_is_read_over_its_pages_and_not_beyond_the_moment(
+async def test_the_list_is_read_page_by_page_until_the_claim(
     fixture: ScriptedReplicate,
 ) -> None:
-    """Newest first; the page after the one that reaches back far enough is not asked for."""
+    """Newest first; the page after the claim's time is not requested."""
     other = a_prediction(id="p9", input={"prompt": "calm", "duration": 2, "seed": 9})
     purged = a_prediction(id="p8", input=None, data_removed=True)
     old = a_prediction(id="p7", created_at="2020-01-01T00:00:00Z")
-    fixture.tells(
+    fixture.respond(
         "list",
         _page(other, following="https://evil.example/v1/predictions?cursor=abc"),
         _page(purged, {"status": "no id"}, old, following="https://evil.example/?cursor=def"),
@@ -223,16 +225,16 @@ async def test_the_list_is_read_over_its_pages_and_not_beyond_the_moment(
 
     assert await fixture.provider.find(FRESH) is None
 
-    assert [one.url.host for one in fixture.asked] == ["api.replicate.com"] * 2
-    assert fixture.asked[1].url.params["cursor"] == "abc"
+    assert [request.url.host for request in fixture.requests] == ["api.replicate.com"] * 2
+    assert fixture.requests[1].url.params["cursor"] == "abc"
 
 
-async def test_a_list_too_long_to_be_read_says_so_instead_of_nothing(
+async def test_a_list_that_is_too_long_raises_instead_of_finding_nothing(
     fixture: ScriptedReplicate,
 ) -> None:
-    """Not finding is only believed at the end."""
+    """Only a completely read list proves that there is no prediction."""
     pages = iter(range(1, 1000))
-    fixture.tells(
+    fixture.respond(
         "list",
         lambda _: _page(following=f"https://api.replicate.com/v1/predictions?cursor={next(pages)}"),
     )
@@ -241,40 +243,40 @@ async def test_a_list_too_long_to_be_read_says_so_instead_of_nothing(
         await fixture.provider.find(FRESH)
 
 
-async def test_of_two_predictions_with_one_seed_the_good_one_is_found(
+async def test_of_two_predictions_with_one_seed_the_successful_one_is_found(
     fixture: ScriptedReplicate,
 ) -> None:
-    """One that was cancelled is only the last resort."""
-    fixture.tells("list", _page(a_prediction(id="p2", status="canceled"), a_prediction()))
+    """A cancelled one is returned only if there is no other."""
+    fixture.respond("list", _page(a_prediction(id="p2", status="canceled"), a_prediction()))
 
     assert await fixture.provider.find(FRESH) == "p1"
 
 
-async def test_a_process_that_slept_between_claim_and_request_does_not_ask(tmp_path: Path) -> None:
-    """Somebody else may have claimed since; frozen here while the clip was read."""
+async def test_a_process_suspended_between_claim_and_request_sends_nothing(tmp_path: Path) -> None:
+    """Another process may have claimed since; suspended here while the clip was read."""
     fixture = ScriptedReplicate(tmp_path)
     source = fixture.provider._source
 
-    async def frozen(request: object) -> object:
+    async def suspended(request: object) -> object:
         fixture.clock.jump(60)
         return await source(request)  # type: ignore[arg-type]
 
-    fixture.provider._source = frozen  # type: ignore[method-assign,assignment]
+    fixture.provider._source = suspended  # type: ignore[method-assign,assignment]
 
     with pytest.raises(ProviderBusyError, match="too long between claim and request"):
         await fixture.provider.submit(FRESH)
 
-    assert not fixture.asked
+    assert not fixture.requests
 
 
-async def test_the_moment_of_the_list_leaves_room_for_clocks_that_differ(
+async def test_the_search_allows_for_clock_skew(
     fixture: ScriptedReplicate,
 ) -> None:
-    """A clock of ours that is an hour ahead must not hide what was just made."""
-    fixture.tells("create", httpx.ReadTimeout("silence"))
-    fixture.tells("list", _page(a_prediction()))
+    """A clock an hour ahead must not hide a prediction just created."""
+    fixture.respond("create", httpx.ReadTimeout("silence"))
+    fixture.respond("list", _page(a_prediction()))
 
     await fixture.provider.submit(FRESH)
 
-    assert fixture.at("list")[0].url.params["created_after"] == "2025-12-31T22:55:00Z"
-    assert json.loads(fixture.at("create")[0].content)["input"]["seed"] == 7
+    assert fixture.requests_to("list")[0].url.params["created_after"] == "2025-12-31T22:55:00Z"
+    assert json.loads(fixture.requests_to("create")[0].content)["input"]["seed"] == 7
