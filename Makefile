@@ -69,6 +69,7 @@ fix: setup ## Format, and mend what lint can mend
 
 .PHONY: test
 test: setup ## Every test, or those below T=path, on JOBS=2 sets of servers at once
+	@$(BIN)/python -m tests.support.fetch_servers
 	$(BIN)/python -m pytest $(if $(filter-out 0 1,$(JOBS)),-n $(JOBS) --dist loadfile --no-loadscope-reorder) $(or $(T),tests)
 
 ##@ Run

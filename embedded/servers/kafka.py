@@ -78,16 +78,19 @@ class NativeKafka:
             return "its jars are not cached, and there is no mvn (Maven) to fetch them"
         return None
 
-    def start(self, *, port: int | None = None) -> str:
-        """Start, formatting the folder the first time; the bootstrap address.
+    @staticmethod
+    def is_fetched(settings: ToolSettings) -> bool:
+        """Return whether a start downloads nothing."""
+        return _place(settings).is_dir()
 
-        `port` is for clients that know the broker from before; None takes any that is free.
+    @staticmethod
+    def fetch(settings: ToolSettings) -> tuple[Path, Path]:
+        """Download what is not cached; return the `java` program and the folder of the jars.
 
         Raises:
-            ServerStartError: why it did not.
+            ServerStartError: no usable Java, or Maven failed.
         """
-        home = java_home(self._settings)
-        java = home / "bin" / "java"
+        home = java_home(settings)
 
         def fetch_jars(folder: Path) -> None:
             goal = ["dependency:copy-dependencies", f"-DoutputDirectory={folder}"]
@@ -98,7 +101,18 @@ class NativeKafka:
                 environment={"JAVA_HOME": str(home)},
             )
 
-        jars = cache.fill(_place(self._settings), fetch_jars, deadline_s=_FETCH_S)
+        jars = cache.fill(_place(settings), fetch_jars, deadline_s=_FETCH_S)
+        return home / "bin" / "java", jars
+
+    def start(self, *, port: int | None = None) -> str:
+        """Start, formatting the folder the first time; the bootstrap address.
+
+        `port` is for clients that know the broker from before; None takes any that is free.
+
+        Raises:
+            ServerStartError: why it did not.
+        """
+        java, jars = self.fetch(self._settings)
         self._port = port
         port, properties = self._configure()
         log4j = f"-Dlog4j2.configurationFile={self.folder / 'log4j2.xml'}"

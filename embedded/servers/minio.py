@@ -54,6 +54,36 @@ class NativeMinio:
             return None if found else f"MINIO_BIN: no program at {settings.minio_binary}"
         return None
 
+    @staticmethod
+    def build(settings: ToolSettings) -> Path:
+        """Build the server unless it is cached or named; return the binary.
+
+        Raises:
+            ServerStartError: no usable Go, or the build failed.
+        """
+        if settings.minio_binary is not None:
+            return settings.minio_binary
+        go = golang.go_program(settings)
+
+        def build(folder: Path) -> None:
+            stamps = {
+                "ReleaseTag": f"DEVELOPMENT.{RELEASE}",
+                "CommitID": COMMIT,
+                "ShortCommitID": COMMIT,
+            }
+            values = (f"-X {_PACKAGE}/cmd.{name}={stamp}" for name, stamp in stamps.items())
+            flags = " ".join(["-s -w", *values])
+            form: list[str | Path] = ["-mod=readonly", "-trimpath", "-ldflags", flags]
+            run_tool(
+                "building MinIO",
+                [go, "build", *form, "-o", folder / "minio", _PACKAGE],
+                timeout_s=_BUILD_S,
+                environment={"CGO_ENABLED": "0", "GOFLAGS": ""},  # the user's flags could change it
+                folder=_MODULE,
+            )
+
+        return cache.fill(_place(settings), build, deadline_s=_BUILD_S) / "minio"
+
     def start(self, *, again: StoreSettings | None = None) -> StoreSettings:
         """Start with keys of its own making; what a client needs to know.
 
@@ -64,9 +94,7 @@ class NativeMinio:
         """
         if why_not := self.available(self._settings):
             raise ServerStartError(f"MinIO: {why_not}")
-        binary = self._settings.minio_binary or (
-            cache.fill(_place(self._settings), self._build, deadline_s=_BUILD_S) / "minio"
-        )
+        binary = self.build(self._settings)
         told = again or StoreSettings(
             folder=None,
             endpoint=f"http://127.0.0.1:{free_ports(1)[0]}",
@@ -89,23 +117,6 @@ class NativeMinio:
     def stop(self) -> None:
         """End it; nothing happens when it does not run."""
         self.server.stop()
-
-    def _build(self, folder: Path) -> None:
-        names = {
-            "ReleaseTag": f"DEVELOPMENT.{RELEASE}",
-            "CommitID": COMMIT,
-            "ShortCommitID": COMMIT,
-        }
-        flags = " ".join(["-s -w", *(f"-X {_PACKAGE}/cmd.{k}={v}" for k, v in names.items())])
-        go = golang.go_program(self._settings)
-        form: list[str | Path] = ["-mod=readonly", "-trimpath", "-ldflags", flags]
-        run_tool(
-            "building MinIO",
-            [go, "build", *form, "-o", folder / "minio", _PACKAGE],
-            timeout_s=_BUILD_S,
-            environment={"CGO_ENABLED": "0", "GOFLAGS": ""},  # flags of the user's could change it
-            folder=_MODULE,
-        )
 
 
 def _place(settings: ToolSettings) -> Path:

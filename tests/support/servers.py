@@ -35,11 +35,11 @@ from tests.support import containers
 
 Database = Callable[[], Awaitable[str]]  #: makes a fresh database, returns its URL
 
-_GIVEN = dict(os.environ)  # noqa: TID251 - conftest clears it for the tests right after
+GIVEN = dict(os.environ)  # noqa: TID251 - conftest clears it for the tests right after
 _CONNECT_S = 10.0
-_TOOLS = ToolSettings.from_environment()
+TOOLS = ToolSettings.from_environment()
 _STORE = StoreSettings.from_environment(folder=None)
-REQUIRED = frozenset(filter(None, _GIVEN.get("SEGUE_REQUIRE", "").replace(" ", "").split(",")))
+REQUIRED = frozenset(filter(None, GIVEN.get("SEGUE_REQUIRE", "").replace(" ", "").split(",")))
 
 
 class NoServerError(Exception):
@@ -109,7 +109,7 @@ class Servers:
     @cache  # noqa: B019 - there is one of these in a run, and it lives as long
     def kafka(self) -> KafkaServer | NoServerError:
         """The broker, or why there is none."""
-        given = _GIVEN.get("KAFKA_BOOTSTRAP_SERVERS", "")
+        given = GIVEN.get("KAFKA_BOOTSTRAP_SERVERS", "")
         ways = [
             Candidate(
                 how="given",
@@ -119,7 +119,7 @@ class Servers:
             Candidate(how="Docker", why_not=containers.why_not, start=self._kafka_in_docker),
             Candidate(
                 how="native",
-                why_not=lambda: NativeKafka.available(_TOOLS),
+                why_not=lambda: NativeKafka.available(TOOLS),
                 start=self._native_kafka,
             ),
         ]
@@ -132,7 +132,7 @@ class Servers:
     @cache  # noqa: B019 - as above
     def postgres(self) -> PostgresServer | NoServerError:
         """The database server, or why there is none."""
-        given = _GIVEN.get("DATABASE_URL", "")
+        given = GIVEN.get("DATABASE_URL", "")
         ways = [
             Candidate(
                 how="given",
@@ -152,14 +152,14 @@ class Servers:
         """
 
         def native() -> str | None:
-            if "minio" not in REQUIRED and not NativeMinio.is_built(_TOOLS):
+            if "minio" not in REQUIRED and not NativeMinio.is_built(TOOLS):
                 return "not built yet (`SEGUE_REQUIRE=minio` builds it, in minutes)"
-            return NativeMinio.available(_TOOLS)
+            return NativeMinio.available(TOOLS)
 
         ways = [
             Candidate(
                 how="given",
-                why_not=lambda: None if "MINIO_ENDPOINT" in _GIVEN else "MINIO_ENDPOINT is not set",
+                why_not=lambda: None if "MINIO_ENDPOINT" in GIVEN else "MINIO_ENDPOINT is not set",
                 start=self._given_minio,
             ),
             Candidate(how="Docker", why_not=containers.why_not, start=self._minio_in_docker),
@@ -191,7 +191,7 @@ class Servers:
         """The supervisor of what is started here; a folder of its own, gone afterwards."""
         temporary = tempfile.TemporaryDirectory(prefix="segue-tests-", ignore_cleanup_errors=True)
         folder = Path(self._stack.enter_context(temporary))
-        servers = NativeServers(folder, _TOOLS, durable=False)
+        servers = NativeServers(folder, TOOLS, durable=False)
         self._stack.callback(servers.stop)
         return servers
 
