@@ -1,20 +1,20 @@
-"""A fake Replicate: the real HTTP API on a port of this machine, without the account.
+"""An emulator of Replicate's HTTP API on a port of this machine, without an account.
 
-A stand-in, and says so: a `StandInWarning` when it is built, `x-fake-replicate: 1` on every
-answer. The one model it has is the pinned MusicGen; its clips come from Segue's synthesizer and
-obey the model's rules, so they really begin with the window that was sent.
+It identifies itself: a `StandInWarning` when it is built, and `x-fake-replicate: 1` on every
+response. It has one model, the pinned MusicGen; Segue's synthesizer composes its clips, which obey
+the model's rules and begin with the window that was sent.
 
 In a test::
 
-    async with ReplicateEmulator(EmulatorSettings(work_s=0.0)) as fake:
-        fake.fault("lost_answer", place="create")
-        ...  # a client with fake.base_url and fake.token
-        assert fake.ledger.charged_by(lambda entry: entry.prompt) == {"calm": 1}
+    async with ReplicateEmulator(EmulatorSettings(work_s=0.0)) as emulator:
+        emulator.fault("lost_answer", place="create")
+        ...  # a client with emulator.base_url and emulator.token
+        assert emulator.ledger.charged_by(lambda entry: entry.prompt) == {"calm": 1}
 
-On a laptop: `python -m replicate_server --port 5050`, with `/_fake/...` as its control pages.
+On a laptop: `python -m replicate_server --port 5050`, with its control pages at `/_fake/...`.
 
-`settings.py` says what can be set, `faults.py` what can go wrong, `ledger.py` what is charged,
-`control.py` the same over HTTP.
+`settings.py` lists the settings, `faults.py` the faults, `ledger.py` the charges; `http/control.py`
+serves the same over HTTP.
 """
 
 from replicate_server.emulator import ReplicateEmulator

@@ -1,6 +1,6 @@
-"""The fake Replicate as a command: `python -m replicate_server --port 5050`.
+"""Runs the Replicate emulator: `python -m replicate_server --port 5050`.
 
-Prints where it is and which token it takes, and runs until Ctrl-C or SIGTERM.
+Prints its URL and API token, and runs until Ctrl-C or SIGTERM.
 
 I/O: a listening socket on 127.0.0.1; standard output.
 """
@@ -17,47 +17,49 @@ from shared.errors import ServerStartError
 from shared.storage import StandInWarning
 
 _FLAGS: dict[str, tuple[type, str]] = {
-    "port": (int, "of 127.0.0.1 (default: any free one)"),
-    "token": (str, "the API token it takes (default: a new one)"),
-    "queue_s": (float, "seconds that every prediction waits"),
-    "cold_start_s": (float, "seconds that the first one waits"),
-    "work_s": (float, "seconds that each one takes"),
-    "work_s_per_s": (float, "seconds that each second of music takes"),
-    "creations_per_min": (float, "predictions that may be made in a minute"),
-    "creation_burst": (int, "predictions that may be made at once"),
-    "credit_usd": (float, "dollars in the account (default: no end of them)"),
-    "delivery_ttl_s": (float, "seconds that an output can be fetched"),
+    "port": (int, "port of 127.0.0.1 (default: a free one)"),
+    "token": (str, "API token (default: a new one)"),
+    "queue_s": (float, "seconds that every prediction is queued"),
+    "cold_start_s": (float, "additional seconds of a cold start"),
+    "work_s": (float, "seconds that every prediction takes"),
+    "work_s_per_s": (float, "additional seconds per second of music"),
+    "creations_per_min": (float, "predictions per minute"),
+    "creation_burst": (int, "predictions at once"),
+    "credit_usd": (float, "credit of the account in dollars (default: unlimited)"),
+    "delivery_ttl_s": (float, "seconds until an output URL expires"),
 }
 
 
 def main() -> int:
-    """Run until told to stop; the exit code."""
+    """Run until SIGINT or SIGTERM; return the exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m replicate_server", description="A fake Replicate on this machine."
+        prog="python -m replicate_server", description="An emulator of Replicate's API."
     )
-    for name, (kind, what) in _FLAGS.items():
-        parser.add_argument(f"--{name.replace('_', '-')}", type=kind, help=what)
-    given = {name: value for name, value in vars(parser.parse_args()).items() if value is not None}
-    warnings.simplefilter("ignore", StandInWarning)  # it is said below, in our own words
+    for name, (kind, text) in _FLAGS.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=kind, help=text)
+    options = {
+        name: value for name, value in vars(parser.parse_args()).items() if value is not None
+    }
+    warnings.simplefilter("ignore", StandInWarning)  # printed below instead
     try:
-        asyncio.run(_serve(given))
+        asyncio.run(_serve(options))
     except (ServerStartError, ValueError) as error:
-        sys.stderr.write(f"fake Replicate: {error}\n")
+        sys.stderr.write(f"Replicate emulator: {error}\n")
         return 1
     return 0
 
 
-async def _serve(given: dict[str, Any]) -> None:
+async def _serve(options: dict[str, Any]) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for name in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(name, stop.set)
-    async with ReplicateEmulator(EmulatorSettings(**given)) as fake:
+    async with ReplicateEmulator(EmulatorSettings(**options)) as emulator:
         sys.stdout.write(
-            "stand-in: a fake Replicate, its music comes from the built-in synthesizer\n"
-            f"REPLICATE_BASE_URL={fake.base_url}\n"
-            f"REPLICATE_API_KEY={fake.token}\n"
-            f"# its ledger: {fake.ledger_url}\n"
+            "stand-in: an emulator of Replicate; the built-in synthesizer composes its music\n"
+            f"REPLICATE_BASE_URL={emulator.base_url}\n"
+            f"REPLICATE_API_KEY={emulator.token}\n"
+            f"# ledger: {emulator.ledger_url}\n"
         )
         sys.stdout.flush()
         await stop.wait()

@@ -1,6 +1,6 @@
-"""Fake: one Replicate on a port of this machine, for tests and laptops.
+"""Runs the Replicate emulator on a port of this machine, for tests and laptops.
 
-I/O: a listening socket on 127.0.0.1; the parts below say what they do.
+I/O: a listening socket on 127.0.0.1.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from starlette.applications import Starlette
 from replicate_server.emulated_time import EmulatedTime
 from replicate_server.faults import Fault, FaultKind, Place
 from replicate_server.http.api import Api
-from replicate_server.http.control import Control, add_fault, tuned
+from replicate_server.http.control import Control, add_fault, changed_settings
 from replicate_server.http.middleware import EmulatorMiddleware, HeaderMiddleware
 from replicate_server.http.server import LoopbackServer
 from replicate_server.ledger import Ledger
@@ -25,16 +25,16 @@ from replicate_server.predictions.lifecycle import PredictionRunner
 from replicate_server.predictions.webhooks import Webhooks
 from replicate_server.settings import EmulatorSettings
 from replicate_server.state import State, creation_bucket, request_bucket
-from services.generator.providers.synth.provider import compose as composed_by_synth
+from services.generator.providers.synth.provider import compose as compose_with_synth
 from shared.clock import Clock
 from shared.storage import StandInWarning
 
 
 class ReplicateEmulator:
-    """Replicate's HTTP API, served while it is entered: `async with ReplicateEmulator() as fake`.
+    """Serves Replicate's HTTP API: `async with ReplicateEmulator() as emulator`.
 
-    With a `clock` it follows that clock (`time.py`); `compose` makes the clips, by default the
-    built-in synthesizer, and may be replaced where a test needs hundreds of them.
+    With a `clock` it follows that clock (`emulated_time.py`). `compose` makes the clips, by
+    default with the built-in synthesizer; a test that needs hundreds of clips may replace it.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class ReplicateEmulator:
         settings: EmulatorSettings | None = None,
         *,
         clock: Clock | None = None,
-        compose: Compose = composed_by_synth,
+        compose: Compose = compose_with_synth,
     ) -> None:
         warnings.warn(
             StandInWarning("predictions come from a fake Replicate on this machine"),
@@ -52,18 +52,18 @@ class ReplicateEmulator:
         self._time = EmulatedTime(clock)
         self._compose = compose
         self._parts = AsyncExitStack()
-        self._state_now: State | None = None
+        self._entered_state: State | None = None
         self._runner: PredictionRunner | None = None
 
     async def __aenter__(self) -> Self:
-        """Listen.
+        """Start to serve.
 
         Raises:
-            ServerStartError: the port is taken.
+            ServerStartError: the port is in use.
         """
-        serving = LoopbackServer()
-        origin = serving.bind(self._settings.port)
-        self._parts.push_async_callback(serving.stop)
+        server = LoopbackServer()
+        origin = server.bind(self._settings.port)
+        self._parts.push_async_callback(server.stop)
         state = State(
             settings=self._settings,
             time=self._time,
@@ -77,10 +77,10 @@ class ReplicateEmulator:
         self._parts.push_async_callback(state.webhooks.close)
         runner = PredictionRunner(state, self._compose)
         self._parts.push_async_callback(runner.close)
-        middleware = EmulatorMiddleware(state, serving.connections)
+        middleware = EmulatorMiddleware(state, server.connections)
         routes = [*Api(state, runner, middleware).routes, *Control(state, runner).routes]
-        await serving.start(HeaderMiddleware(Starlette(routes=routes)))
-        self._state_now, self._runner = state, runner
+        await server.start(HeaderMiddleware(Starlette(routes=routes)))
+        self._entered_state, self._runner = state, runner
         return self
 
     async def __aexit__(
@@ -89,77 +89,72 @@ class ReplicateEmulator:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Close every connection; the ledger can still be read."""
+        """Close every connection; the ledger stays readable."""
         await self._parts.aclose()
 
     @property
     def _state(self) -> State:
-        assert self._state_now is not None, "it is not entered"
-        return self._state_now
+        assert self._entered_state is not None, "not entered"
+        return self._entered_state
 
     @property
     def _entered_runner(self) -> PredictionRunner:
-        assert self._runner is not None, "it is not entered"
+        assert self._runner is not None, "not entered"
         return self._runner
 
     @property
     def base_url(self) -> str:
-        """For `REPLICATE_BASE_URL`: `http://127.0.0.1:PORT/v1`."""
+        """The value for `REPLICATE_BASE_URL`: `http://127.0.0.1:PORT/v1`."""
         return self._state.api_url
 
     @property
     def ledger_url(self) -> str:
-        """Where the ledger can be read, by anybody on this machine."""
+        """The URL of the ledger, readable without a token."""
         return f"{self._state.origin}/_fake/ledger"
 
     @property
     def token(self) -> str:
-        """For `REPLICATE_API_KEY`."""
+        """The value for `REPLICATE_API_KEY`."""
         return self._state.settings.token
 
     @property
     def webhook_secret(self) -> str:
-        """What webhooks are signed with."""
+        """The secret that signs webhooks."""
         return self._state.settings.webhook_secret
 
     @property
     def settings(self) -> EmulatorSettings:
-        """As they are now."""
+        """The current settings."""
         return self._state.settings
 
     @property
     def ledger(self) -> Ledger:
-        """What was made and charged."""
+        """Every prediction and its cost."""
         return self._state.ledger
 
     @property
     def requests(self) -> Counter[tuple[str, int]]:
-        """Answers by place and status code (0: none was given)."""
+        """Responses by place and status code (0: no response)."""
         return self._state.requests
 
     @property
     def struck(self) -> Counter[str]:
-        """How often each kind of fault has struck."""
+        """How often each kind of fault has happened."""
         return self._state.faults.struck
 
     @property
     def predictions(self) -> list[dict[str, Any]]:
-        """Every prediction that is kept, as the API tells it, oldest first."""
-        return [one.view() for one in self._state.predictions.values()]
+        """Every prediction still kept, as the API returns it, oldest first."""
+        return [prediction.view() for prediction in self._state.predictions.values()]
 
     @property
     def running(self) -> int:
-        """Predictions that are not over."""
+        """The number of predictions that have not ended."""
         return self._entered_runner.running
 
     @property
-    def webhooks_sent(self) -> int:
-        """Requests that were sent to webhooks, answered or not."""
-        return self._state.webhooks.attempts
-
-    @property
     def credit_usd(self) -> float | None:
-        """Dollars left; None: no end of them."""
+        """Dollars left; None: unlimited."""
         return self._state.credit_usd
 
     @credit_usd.setter
@@ -174,37 +169,32 @@ class ReplicateEmulator:
         value: float | str | None = None,
         place: Place = "create",
     ) -> None:
-        """Let something go wrong (`faults.py` has the table).
+        """Add a fault (see the table in `faults.py`).
 
         Raises:
-            ValueError: there is no such fault, or its value is none of it.
+            ValueError: unknown fault, or invalid value.
         """
         fault = Fault(kind=FaultKind(kind), times=times, value=value, place=place)
         add_fault(self._state, fault)
 
-    def clear_faults(self) -> None:
-        """Forget the faults that still wait, and be up."""
-        self._state.faults.clear()
-        self._state.down_until_s = self._state.unavailable_until_s = self._time.monotonic()
-
     def tune(self, **changes: Any) -> None:
-        """Go on with other settings (any field of `EmulatorSettings` but the port)."""
-        self._state.tune(tuned(self._state.settings, changes))
+        """Change settings (any field of `EmulatorSettings` except the port)."""
+        self._state.tune(changed_settings(self._state.settings, changes))
 
     def revoke(self) -> None:
-        """The token is no longer good: 401."""
+        """Reject the token with 401."""
         self._state.is_revoked = True
 
     def restore(self) -> None:
-        """The token is good again."""
+        """Accept the token again."""
         self._state.is_revoked = False
 
     async def settled(self, *, within_s: float = 30.0) -> None:
-        """Return when nothing runs and no webhook waits.
+        """Wait until no prediction runs and no webhook is pending.
 
         Raises:
-            TimeoutError: something still does.
+            TimeoutError: one still is after `within_s`.
         """
         async with asyncio.timeout(within_s):
-            while under_way := (*self._entered_runner.tasks, *self._state.webhooks.tasks):
-                await asyncio.wait(under_way)
+            while pending := (*self._entered_runner.tasks, *self._state.webhooks.tasks):
+                await asyncio.wait(pending)

@@ -1,47 +1,49 @@
-"""Faults: what shall go wrong, how often, and where.
+"""A script of faults: which fault happens, how often, and where.
 
-A script: each fault waits for its place and is used up `times` times, in the order in which
-they were added. At most one fault strikes an answer; a prediction takes one of each kind of
-work when it is created; a `completed` webhook takes one of each of its own.
+Faults are used in the order in which they were added, each `times` times, where their place
+matches. A response has at most one fault; a prediction takes one of each prediction fault when it
+is created; a `completed` webhook takes one of each webhook fault.
 
 ======================  ==========================================  =======================
-kind                    what happens                                `value`
+kind                    effect                                      `value`
 ======================  ==========================================  =======================
-**answers** (`place`: create, get, list, cancel, secret, account, delivery, any)
-`lost_answer`           it is done, the connection dies unanswered
-`500_after`             it is done, the answer is a 500
-`500_before`            nothing is done, the answer is a 500
-`dropped`               nothing is done, the connection dies
-`429`                   nothing is done, throttled                  retry_after, s (10)
-`404`                   nothing is done, not there
-`hang`                  it is done, no answer while the client is
-                        there                                       at most so long, s (3600)
-`slow`                  it is done, the answer comes late           s (5)
-`wrong_json`            it is done, the answer is 200 and no JSON
-`truncated`             half of the body, then the connection dies
-**everything** (one stretch of time, `times` is ignored)
-`down`                  every connection dies unanswered            how long, s (needed)
-`unavailable`           every answer is a 503                       how long, s (needed)
+**responses** (`place`: create, get, list, cancel, secret, account, delivery, any)
+`lost_answer`           executed; the connection closes without a
+                        response
+`500_after`             executed; the response is a 500
+`500_before`            not executed; the response is a 500
+`dropped`               not executed; the connection closes
+`429`                   not executed; throttled                     retry_after, s (10)
+`404`                   not executed; not found
+`hang`                  executed; no response while the client
+                        is connected                                at most, s (3600)
+`slow`                  executed; the response is late              s (5)
+`wrong_json`            executed; the response is 200 with invalid
+                        JSON
+`truncated`             half of the body, then the connection closes
+**everything** (for a period; `times` is ignored)
+`down`                  every connection closes without a response  how long, s (required)
+`unavailable`           every response is a 503                     how long, s (required)
 **predictions**
-`status`                it ends so                                  failed, canceled, aborted
-`fail_with`             it fails                                    the `error` (needed)
-`stuck`                 it is `processing` for ever
-`cold_start`            `starting` lasts longer                     so much longer, s (needed)
-`slow_work`             `processing` lasts longer                   so much longer, s (needed)
-`output_shape`          how `output` is written                     list, data_url, null, string
-`clip_shape`            what is in the clip                         see `shapes.py` (needed)
-`dead_output`           its URL is dead from the start
-`purged`                its data is removed as soon as it ended
-**webhooks** (`completed` alone)
+`status`                the prediction ends with this status        failed, canceled, aborted
+`fail_with`             the prediction fails                        the `error` (required)
+`stuck`                 it stays `processing` forever
+`cold_start`            `starting` lasts longer                     additional s (required)
+`slow_work`             `processing` lasts longer                   additional s (required)
+`output_shape`          the form of `output`                        list, data_url, null, string
+`clip_shape`            the form of the clip                        see `clip_shapes.py` (required)
+`dead_output`           its URL is expired from the start
+`purged`                its data is removed as soon as it ends
+**webhooks** (`completed` only)
 `webhook_lost`          never sent
-`webhook_doubled`       sent twice under one `webhook-id`
-`webhook_forged`        before it, another whose signature is bad
-                        and that says the prediction failed
-`webhook_late`          sent late, freshly stamped                  s (needed)
-`webhook_stale`         signed with a time long past                so long past, s (600)
+`webhook_doubled`       sent twice with one `webhook-id`
+`webhook_forged`        preceded by a `failed` webhook with an
+                        invalid signature
+`webhook_late`          sent late, with a current timestamp         s (required)
+`webhook_stale`         signed with an old timestamp                age, s (600)
 ======================  ==========================================  =======================
 
-The seconds of `hang` and `slow` are real ones, all others the fake's. Pure.
+The seconds of `hang` and `slow` are real time, all others the emulator's. Pure.
 """
 
 from collections import Counter
@@ -57,7 +59,7 @@ _PENDING_MAX = 1000
 
 
 class FaultKind(StrEnum):
-    """What can go wrong; the table above says what each does."""
+    """Kinds of faults; see the table above."""
 
     LOST_ANSWER = "lost_answer"
     ERROR_AFTER = "500_after"
@@ -97,7 +99,7 @@ OF_WEBHOOKS = frozenset(
     {_K.WEBHOOK_LOST, _K.WEBHOOK_DOUBLED, _K.WEBHOOK_FORGED, _K.WEBHOOK_LATE, _K.WEBHOOK_STALE}
 )
 OF_WORK = frozenset(_K) - OF_ANSWERS - OF_TIME - OF_WEBHOOKS
-_SECONDS: dict[FaultKind, float | None] = {  # with the default; None: it must be said
+_SECONDS: dict[FaultKind, float | None] = {  # default; None: required
     _K.THROTTLED: 10.0,
     _K.HANG: 3600.0,
     _K.SLOW: 5.0,
@@ -116,21 +118,20 @@ _CHOICES: dict[FaultKind, tuple[str, ...]] = {
 
 
 class Fault(BaseModel):
-    """One thing that shall go wrong."""
+    """One fault of the script."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: FaultKind
     times: Annotated[int, Field(ge=1, le=1_000_000)] = 1
     value: float | str | None = None
-    place: Place = "create"  #: of answers alone
+    place: Place = "create"  #: of response faults only
 
     @model_validator(mode="after")
-    def _has_its_value(self) -> Self:
-        """A script with a slip of the pen is worth less than none."""
+    def _check_value(self) -> Self:
         if self.kind in _SECONDS:
-            needed = _SECONDS[self.kind] is None
-            if isinstance(self.value, str) or (needed and self.value is None):
+            is_required = _SECONDS[self.kind] is None
+            if isinstance(self.value, str) or (is_required and self.value is None):
                 raise ValueError(f"{self.kind} takes seconds as its value")
         elif choices := _CHOICES.get(self.kind):
             if self.value not in choices:
@@ -144,73 +145,58 @@ class Fault(BaseModel):
 
     @property
     def seconds(self) -> float:
-        """The value of a fault that lasts or waits."""
+        """The value of a fault with a duration."""
         if isinstance(self.value, float):
             return self.value
         default = _SECONDS[self.kind]
-        assert default is not None, "checked when it was made"
+        assert default is not None, "validated"
         return default
 
     @property
     def text(self) -> str:
-        """The value of a fault that is worded or chosen."""
-        assert isinstance(self.value, str), "checked when it was made"
+        """The value of a fault with a text or a choice."""
+        assert isinstance(self.value, str), "validated"
         return self.value
 
 
 class Faults:
-    """The script, and how often each kind has struck."""
+    """The pending faults, and how often each kind has happened."""
 
     def __init__(self) -> None:
         self._pending: list[tuple[Fault, int]] = []
         self.struck: Counter[str] = Counter()
 
-    def add(
-        self,
-        kind: FaultKind | str,
-        *,
-        times: int = 1,
-        value: float | str | None = None,
-        place: Place = "create",
-    ) -> None:
-        """Let `kind` happen `times` times.
-
-        Raises:
-            pydantic.ValidationError: there is no such fault, or its value is none of it.
-        """
-        self.put(Fault(kind=FaultKind(kind), times=times, value=value, place=place))
-
     def put(self, fault: Fault) -> None:
         """Add a fault.
 
         Raises:
-            ValueError: more than a thousand wait already.
+            ValueError: too many faults are pending.
         """
         if len(self._pending) >= _PENDING_MAX:
-            raise ValueError(f"{_PENDING_MAX} faults wait already")
+            raise ValueError(f"{_PENDING_MAX} faults are already pending")
         self._pending.append((fault, fault.times))
 
     def take(self, kinds: frozenset[FaultKind], *, place: str | None = None) -> Fault | None:
-        """The next fault of these kinds for this place, used up once."""
-        for at, (fault, left) in enumerate(self._pending):
+        """Use and return the next fault of these kinds for this place."""
+        for index, (fault, left) in enumerate(self._pending):
             if fault.kind in kinds and (place is None or fault.place in {place, "any"}):
                 if left > 1:
-                    self._pending[at] = (fault, left - 1)
+                    self._pending[index] = (fault, left - 1)
                 else:
-                    del self._pending[at]
+                    del self._pending[index]
                 self.struck[str(fault.kind)] += 1
                 return fault
         return None
 
     def take_each(self, kinds: frozenset[FaultKind]) -> dict[FaultKind, Fault]:
-        """The next fault of each of these kinds, each used up once."""
+        """Use and return the next fault of each of these kinds."""
         taken = {kind: self.take(frozenset({kind})) for kind in sorted(kinds)}
         return {kind: fault for kind, fault in taken.items() if fault is not None}
 
     def pending(self) -> list[dict[str, Any]]:
-        """What still waits, with the times that are left."""
+        """Return the pending faults with the times that are left."""
         return [fault.model_dump(mode="json") | {"times": left} for fault, left in self._pending]
 
     def clear(self) -> None:
-        """Forget what still waits."""
+        """Remove all pending faults."""
         self._pending.clear()

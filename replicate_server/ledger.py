@@ -1,7 +1,7 @@
-"""Ledger: what was made for whom, and what it cost; the witness in every test of double payment.
+"""Records every prediction and its cost; tests of double payment check against it.
 
-Charged is a prediction that worked: it succeeded, failed, or was canceled after it had begun.
-One that never began (aborted, or canceled while `starting`) costs nothing.
+A prediction is charged if it worked: it succeeded, failed, or was canceled after it started. One
+that never started (aborted, or canceled while `starting`) costs nothing.
 
 Units: seconds, US dollars. Pure.
 """
@@ -16,16 +16,16 @@ _ENTRIES_MAX = 100_000
 
 @dataclass(slots=True, kw_only=True)
 class Entry:
-    """One prediction, as the bill would have it. Lives longer than the prediction itself."""
+    """One prediction on the bill; kept longer than the prediction."""
 
     id: str
     client: str  #: the caller's User-Agent
-    created_s: float  #: on the fake's monotonic clock
+    created_s: float  #: on the emulator's monotonic clock
     prompt: str | None
-    seed: int  #: the one that was used
-    duration_s: int  #: as asked, window included
+    seed: int  #: the seed that was used
+    duration_s: int  #: as requested, window included
     window_s: tuple[int, int | None] | None  #: continuation_start and continuation_end
-    input_from: str | None  #: where input_audio lay: "output" (ours), "data", "url"; None: none
+    input_from: str | None  #: source of input_audio: "output" (the emulator's), "data", "url"
     status: str = "starting"
     predict_s: float = 0.0
     cost_usd: float = 0.0
@@ -40,7 +40,7 @@ class Ledger:
         self._order: deque[str] = deque()
 
     def open(self, entry: Entry) -> None:
-        """Write down a creation."""
+        """Record a new prediction."""
         self._entries[entry.id] = entry
         self._order.append(entry.id)
         if len(self._order) > _ENTRIES_MAX:
@@ -49,7 +49,7 @@ class Ledger:
     def close(
         self, prediction_id: str, *, status: str, predict_s: float | None, price_usd_per_s: float
     ) -> float:
-        """Write down an end; the dollars it cost. `predict_s` None: it never began."""
+        """Record the end of a prediction; return its cost. `predict_s` None: never started."""
         entry = self._entries.get(prediction_id)
         if entry is None:
             return 0.0
@@ -60,25 +60,25 @@ class Ledger:
 
     @property
     def entries(self) -> list[Entry]:
-        """Every creation, oldest first."""
+        """Every prediction, oldest first."""
         return list(self._entries.values())
 
     @property
     def charged(self) -> list[Entry]:
-        """What was paid for, oldest first."""
+        """The predictions that were charged, oldest first."""
         return [entry for entry in self._entries.values() if entry.is_charged]
 
     @property
     def total_usd(self) -> float:
-        """What everything cost."""
+        """The cost of all predictions."""
         return sum(entry.cost_usd for entry in self._entries.values())
 
     def charged_by(self, key: Callable[[Entry], Hashable]) -> Counter[Hashable]:
-        """How often each was paid for: `charged_by(lambda entry: entry.prompt)`."""
+        """Return the number of charges by key: `charged_by(lambda entry: entry.prompt)`."""
         return Counter(key(entry) for entry in self.charged)
 
     def view(self) -> dict[str, Any]:
-        """As `GET /_fake/ledger` tells it."""
+        """Return the body of `GET /_fake/ledger`."""
         return {
             "created": len(self._entries),
             "charged": len(self.charged),

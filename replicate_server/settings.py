@@ -1,7 +1,7 @@
-"""Settings of the fake Replicate: how fast it is, what it allows, and what it keeps.
+"""Settings of the Replicate emulator: speed, limits and retention.
 
-Plain values, no environment: whoever starts it says what it wants, and may change its mind
-while it runs (`ReplicateEmulator.tune`, `PATCH /_fake/settings`).
+Plain values, no environment: the caller passes them and may change them while the emulator runs
+(`ReplicateEmulator.tune`, `PATCH /_fake/settings`).
 
 Units: seconds, bytes, US dollars.
 """
@@ -25,60 +25,60 @@ def _webhook_secret() -> str:
 
 
 class EmulatorSettings(BaseModel):
-    """Everything that can be set; the defaults are a quick, generous Replicate."""
+    """Settings; the defaults are a fast Replicate with high limits."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    #: of 127.0.0.1; 0: any free one
+    #: port of 127.0.0.1; 0: a free one
     port: int = Field(0, ge=0, le=65_535)
-    #: the API token it takes
+    #: the API token
     token: str = Field(default_factory=_token, min_length=1)
-    #: what webhooks are signed with: `whsec_` and base64
+    #: secret that signs webhooks: `whsec_` and base64
     webhook_secret: str = Field(default_factory=_webhook_secret, pattern=r"^whsec_")
 
-    # How long things take.
-    #: every prediction is `starting` for so long
+    # Durations.
+    #: every prediction is `starting` at least this long
     queue_s: Seconds = 0.0
-    #: and so much longer when no other ran within `idle_s`
+    #: added if no prediction ran within `idle_s`
     cold_start_s: Seconds = 0.0
     idle_s: Seconds = 300.0
-    #: `processing`, at least: `work_s` plus `work_s_per_s` for each second of the clip
+    #: minimum of `processing`: `work_s` plus `work_s_per_s` per second of the clip
     work_s: Seconds = 0.2
     work_s_per_s: Seconds = 0.0
     #: clips composed at once
     composers: int = Field(2, ge=1, le=64)
 
-    # What is forgotten, and when.
-    #: an output's URL answers for so long
+    # Retention.
+    #: lifetime of an output URL
     delivery_ttl_s: Seconds = 3600.0
-    #: so long after its end, a prediction loses input, output and logs
+    #: time after its end until a prediction loses input, output and logs
     retention_s: Seconds = 3600.0
 
-    # What is allowed.
+    # Limits.
     creations_per_min: float = Field(600, gt=0)
-    #: creations at once; None: a minute's worth
+    #: creations at once; None: one minute's
     creation_burst: int | None = Field(None, ge=1)
     requests_per_min: float = Field(3000, gt=0)
     request_burst: int | None = Field(None, ge=1)
-    #: say `Retry-After` on a 429 too, not only in the body
+    #: whether a 429 also has a `Retry-After` header
     retry_after_header: bool = False
-    #: dollars left; None: no end of them
+    #: dollars left; None: unlimited
     credit_usd: float | None = None
-    #: per second of `predict_time`, an A100's
+    #: per second of `predict_time`; the price of an A100
     price_usd_per_s: float = Field(0.0014, ge=0)
-    #: inputs may lie on this machine; the real one cannot reach it
+    #: inputs may be on this machine; the real Replicate cannot reach it
     reaches_loopback: bool = True
-    #: webhooks may go to http URLs; the real one takes https alone
+    #: webhooks may use http; the real Replicate requires https
     webhooks_over_http: bool = True
 
     # Webhooks.
-    #: waits before each new try of an unanswered `completed`; the last comes after a minute
+    #: delays between the attempts of an unanswered `completed`; the last is after one minute
     webhook_delays_s: tuple[Seconds, ...] = (1, 2, 4, 8, 16, 29)
     webhook_timeout_s: float = Field(5.0, gt=0)
-    #: whether an `aborted` prediction says `completed`: nobody knows of the real one
+    #: whether an `aborted` prediction sends `completed` (unknown of the real Replicate)
     webhook_on_aborted: bool = False
 
-    #: `Prefer: wait` answers as recorded: `processing` with the output there, as a data URL
+    #: `Prefer: wait` responds as recorded: `processing` with the output as a data URL
     sync_traps: bool = True
 
     # Bounds.
@@ -87,5 +87,5 @@ class EmulatorSettings(BaseModel):
     body_bytes_max: int = Field(16 * _MIB, ge=1)
     input_bytes_max: int = Field(64 * _MIB, ge=1)
     delivery_bytes_max: int = Field(256 * _MIB, ge=1)
-    #: longer clips run out of memory, the model's and ours
+    #: longer clips run out of memory
     duration_s_max: int = Field(300, ge=1)

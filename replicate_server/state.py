@@ -1,4 +1,4 @@
-"""State: what the parts of the fake share.
+"""State shared by the parts of the emulator.
 
 Units: seconds, US dollars.
 """
@@ -19,7 +19,7 @@ from replicate_server.settings import EmulatorSettings
 
 @dataclass(slots=True, kw_only=True)
 class State:
-    """Everything that lasts longer than a request."""
+    """Everything that outlives a request."""
 
     settings: EmulatorSettings
     time: EmulatedTime
@@ -33,7 +33,7 @@ class State:
     faults: Faults = field(default_factory=Faults)
     #: in the order of creation
     predictions: dict[str, Prediction] = field(default_factory=dict)
-    #: answers by place and status code; 0: none was given
+    #: responses by place and status code; 0: no response
     requests: Counter[tuple[str, int]] = field(default_factory=Counter)
     is_revoked: bool = False
     down_until_s: float = -math.inf
@@ -41,12 +41,12 @@ class State:
 
     @property
     def api_url(self) -> str:
-        """Where the API lies."""
+        """The base URL of the API."""
         return f"{self.origin}/v1"
 
     @property
     def input_policy(self) -> InputPolicy:
-        """What inputs may be fetched."""
+        """Which inputs may be fetched."""
         return InputPolicy(
             origin=self.origin,
             bytes_max=self.settings.input_bytes_max,
@@ -63,7 +63,7 @@ class State:
         )
 
     def tune(self, settings: EmulatorSettings) -> None:
-        """Go on with other settings; limits and credit begin anew where they changed."""
+        """Replace the settings; limits and credit restart where they changed."""
         before, self.settings = self.settings, settings
         if _creation_limit(before) != _creation_limit(settings):
             self.creations = creation_bucket(settings)
@@ -73,32 +73,32 @@ class State:
             self.credit_usd = settings.credit_usd
 
     def sweep(self) -> None:
-        """Forget what is old enough to be forgotten."""
+        """Remove expired outputs, data and predictions."""
         now_s = self.time.monotonic()
         self.outputs.sweep(now_s)
-        for one in self.predictions.values():
-            forgets_s = (one.ended_s or 0.0) + self.settings.retention_s
-            if one.is_over and not one.is_removed and now_s >= forgets_s:
-                remove_data(one)
+        for prediction in self.predictions.values():
+            removal_s = (prediction.ended_s or 0.0) + self.settings.retention_s
+            if prediction.is_over and not prediction.is_removed and now_s >= removal_s:
+                remove_data(prediction)
         surplus = len(self.predictions) - self.settings.predictions_max
-        over = [name for name, one in self.predictions.items() if one.is_over]
-        for name in over[: max(surplus, 0)]:
-            del self.predictions[name]
+        ended = [id_ for id_, prediction in self.predictions.items() if prediction.is_over]
+        for id_ in ended[: max(surplus, 0)]:
+            del self.predictions[id_]
 
 
 def remove_data(prediction: Prediction) -> None:
-    """Forget what a prediction was given and what it made."""
+    """Remove the input, output and logs of a prediction."""
     prediction.is_removed = True
-    prediction.given, prediction.output, prediction.logs = {}, None, ""
+    prediction.input, prediction.output, prediction.logs = {}, None, ""
 
 
 def creation_bucket(settings: EmulatorSettings) -> TokenBucket:
-    """The limit on new predictions."""
+    """Return the limit of new predictions."""
     return TokenBucket(per_min=settings.creations_per_min, burst=settings.creation_burst)
 
 
 def request_bucket(settings: EmulatorSettings) -> TokenBucket:
-    """The limit on everything else."""
+    """Return the limit of all other requests."""
     return TokenBucket(per_min=settings.requests_per_min, burst=settings.request_burst)
 
 

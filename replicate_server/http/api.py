@@ -1,7 +1,6 @@
-"""Api: Replicate's HTTP API, as much of it as a client for one model needs.
+"""Replicate's HTTP API, as far as a client of one model needs it.
 
-Every request passes the middleware: is the service there, does the script have a fault for this
-place, is the token good, is there room under the rate limit.
+`middleware.py` wraps every endpoint with availability, faults, authentication and rate limits.
 
 I/O: HTTP.
 """
@@ -36,11 +35,11 @@ _SYNC_S_MAX = 60
 
 
 class BodyTooLargeError(Exception):
-    """More was sent than is read."""
+    """The request body is larger than `body_bytes_max`."""
 
 
 class Api:
-    """The routes, over the state and the work."""
+    """Routes of the API."""
 
     def __init__(
         self, state: State, runner: PredictionRunner, middleware: EmulatorMiddleware
@@ -48,61 +47,61 @@ class Api:
         self._state = state
         self._runner = runner
         self._serials = itertools.count(1)
-        at = middleware.at
+        wrap = middleware.wrap
         self.routes = [
-            Route("/v1/predictions", at("create", self._create), methods=["POST"]),
-            Route("/v1/predictions", at("list", self._list), methods=["GET"]),
-            Route("/v1/predictions/{id}", at("get", self._get), methods=["GET"]),
-            Route("/v1/predictions/{id}/cancel", at("cancel", self._cancel), methods=["POST"]),
-            Route("/v1/webhooks/default/secret", at("secret", self._secret), methods=["GET"]),
-            Route("/v1/account", at("account", self._account), methods=["GET"]),
-            Route(PATH + "/{token}/{name}", at("delivery", self._delivery), methods=["GET"]),
+            Route("/v1/predictions", wrap("create", self._create), methods=["POST"]),
+            Route("/v1/predictions", wrap("list", self._list), methods=["GET"]),
+            Route("/v1/predictions/{id}", wrap("get", self._get), methods=["GET"]),
+            Route("/v1/predictions/{id}/cancel", wrap("cancel", self._cancel), methods=["POST"]),
+            Route("/v1/webhooks/default/secret", wrap("secret", self._secret), methods=["GET"]),
+            Route("/v1/account", wrap("account", self._account), methods=["GET"]),
+            Route(PATH + "/{token}/{name}", wrap("delivery", self._delivery), methods=["GET"]),
         ]
 
     async def _create(self, request: Request) -> Response:
         state = self._state
         try:
-            body = json.loads(await _body(request, state.settings.body_bytes_max))
+            body = json.loads(await _read_body(request, state.settings.body_bytes_max))
         except BodyTooLargeError:
             return responses.too_large(state.settings.body_bytes_max)
         except ValueError:
             return responses.bad_request("The body is not JSON")
-        cancel_after_s = _seconds_in(request.headers.get("cancel-after"))
-        if refusal := self._refusal(body, cancel_after_s):
-            return refusal
-        prediction = self._begun(body, request, cancel_after_s)
-        return await self._answer_to_create(prediction, request)
+        cancel_after_s = _parse_duration(request.headers.get("cancel-after"))
+        if error := self._validate(body, cancel_after_s):
+            return error
+        prediction = self._create_prediction(body, request, cancel_after_s)
+        return await self._create_response(prediction, request)
 
-    def _refusal(self, body: Any, cancel_after_s: int | None) -> Response | None:
-        """Why nothing is made of a body; None of a good one."""
+    def _validate(self, body: Any, cancel_after_s: int | None) -> Response | None:
+        """Return the error response to an invalid body; None for a valid one."""
         state = self._state
-        found = request_schema.invalid_fields(body)
-        if not found and not request_schema.is_permitted(body["version"]):
+        invalid = request_schema.invalid_fields(body)
+        if not invalid and not request_schema.is_permitted(body["version"]):
             return responses.unknown_version()
-        webhook = "" if found else body.get("webhook", "")
+        webhook = "" if invalid else body.get("webhook", "")
         if webhook.startswith("http:") and not state.settings.webhooks_over_http:
-            found = [_fault("webhook", "must be an HTTPS URL")]
+            invalid = [_format_error("webhook", "must be an HTTPS URL")]
         if cancel_after_s is not None and cancel_after_s < _CANCEL_AFTER_S_MIN:
-            found.append(_fault("Cancel-After", "must be a duration of at least 5s"))
-        if found:
-            return responses.invalid(found)
+            invalid.append(_format_error("Cancel-After", "must be a duration of at least 5s"))
+        if invalid:
+            return responses.invalid(invalid)
         if state.credit_usd is not None and state.credit_usd <= 0:
-            return responses.without_credit()
+            return responses.insufficient_credit()
         is_full = self._runner.running >= state.settings.predictions_max
         return responses.unavailable() if is_full else None
 
-    def _begun(
+    def _create_prediction(
         self, body: dict[str, Any], request: Request, cancel_after_s: int | None
     ) -> Prediction:
-        """The prediction that a valid body asks for, under way and in the ledger."""
+        """Start the prediction of a valid body and record it in the ledger."""
         state = self._state
         inputs = Inputs.of(body["input"])
-        drawn = rules.wants_random_seed(inputs)
+        is_random = rules.wants_random_seed(inputs)
         now, now_s = state.time.now(), state.time.monotonic()
         prediction = Prediction(
             id=base64.b32encode(secrets.token_bytes(16)).decode().rstrip("=").lower(),
             serial=next(self._serials),
-            given=body["input"],
+            input=body["input"],
             inputs=inputs,
             api_url=state.api_url,
             webhook=body.get("webhook") or None,
@@ -110,7 +109,7 @@ class Api:
             created_at=now,
             created_s=now_s,
             faults=state.faults.take_each(OF_WORK),
-            seed=secrets.randbelow(rules.SEED_MAX) + 1 if drawn else inputs.seed or 0,
+            seed=secrets.randbelow(rules.SEED_MAX) + 1 if is_random else inputs.seed or 0,
         )
         if cancel_after_s is not None:
             prediction.deadline_s = now_s + cancel_after_s
@@ -136,20 +135,20 @@ class Api:
             input_from=origin_of(audio, self._state.input_policy) if audio else None,
         )
 
-    async def _answer_to_create(self, prediction: Prediction, request: Request) -> Response:
+    async def _create_response(self, prediction: Prediction, request: Request) -> Response:
         preference = _PREFER.fullmatch(request.headers.get("prefer", ""))
         if preference is None:
             return responses.json_response(prediction.view(), status=201)
         wait_s = int(preference.group(1) or _SYNC_S_MAX)
-        await self._runner.over(prediction, within_s=wait_s)
-        answer = responses.json_response(
+        await self._runner.wait_until_over(prediction, within_s=wait_s)
+        response = responses.json_response(
             self._sync_view(prediction), status=201 if prediction.is_over else 202
         )
-        answer.headers["preference-applied"] = f"wait={wait_s}"
-        return answer
+        response.headers["preference-applied"] = f"wait={wait_s}"
+        return response
 
     def _sync_view(self, prediction: Prediction) -> dict[str, Any]:
-        """What a waiting caller is told, as it was recorded."""
+        """Return the view for `Prefer: wait`, as recorded."""
         view = prediction.view()
         token = prediction.output_token
         if prediction.status is not Status.SUCCEEDED or token is None:
@@ -167,10 +166,10 @@ class Api:
             return responses.bad_request(str(error))
         state = self._state
         await self._runner.settle(*state.predictions.values())
-        kept = list(state.predictions.values())
+        predictions = list(state.predictions.values())
         size = state.settings.page_size
-        shown = page(kept, query, size=size, api_url=state.api_url, parameters=parameters)
-        return responses.json_response(shown)
+        view = page(predictions, query, size=size, api_url=state.api_url, parameters=parameters)
+        return responses.json_response(view)
 
     async def _get(self, request: Request) -> Response:
         prediction = self._state.predictions.get(request.path_params["id"])
@@ -203,8 +202,8 @@ class Api:
         return Response(output.data, media_type=output.content_type)
 
 
-def _seconds_in(text: str | None) -> int | None:
-    """The seconds of a `Cancel-After` header: `30`, `90s`, `5m`, `1h30m45s`; 0 of nonsense."""
+def _parse_duration(text: str | None) -> int | None:
+    """Return the seconds of a `Cancel-After` header (`30`, `5m`, `1h30m45s`); 0 if invalid."""
     if text is None:
         return None
     match = _CANCEL_AFTER.fullmatch(text.strip())
@@ -214,11 +213,11 @@ def _seconds_in(text: str | None) -> int | None:
     return hours * 3600 + minutes * 60 + seconds
 
 
-def _fault(place: str, description: str) -> InvalidField:
+def _format_error(place: str, description: str) -> InvalidField:
     return InvalidField(type="format", field=place, description=description)
 
 
-async def _body(request: Request, bytes_max: int) -> bytes:
+async def _read_body(request: Request, bytes_max: int) -> bytes:
     data = bytearray()
     async for chunk in request.stream():
         data += chunk

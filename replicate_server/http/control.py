@@ -1,17 +1,17 @@
-"""Control: the fake's own pages, under `/_fake`, for whoever tests with it.
+"""The emulator's control API under `/_fake`, for tests.
 
 ===================================  ========================================================
 `GET /_fake/ledger`                  `created`, `charged`, `total_usd`, `entries[]`
 `GET /_fake/state`                   `base_url`, `running`, `webhooks_waiting`, `credit_usd`,
                                      `is_revoked`, `requests` (`"create 201": n`), `struck`
-`GET /_fake/faults`                  what still waits
+`GET /_fake/faults`                  pending faults
 `POST /_fake/faults`                 one fault or a list: `kind`, `times`, `value`, `place`
-`DELETE /_fake/faults`               forget what still waits
-`GET`, `PATCH /_fake/settings`       `EmulatorSettings`; PATCH takes those that change
+`DELETE /_fake/faults`               remove the pending faults
+`GET`, `PATCH /_fake/settings`       `EmulatorSettings`; PATCH takes the fields to change
 `POST /_fake/account`                `{"is_revoked": bool, "credit_usd": number or null}`
 ===================================  ========================================================
 
-They need no token, so that they work while it is revoked; the socket is on loopback alone.
+No endpoint needs a token, so they work while it is revoked; the socket is on loopback only.
 
 I/O: HTTP.
 """
@@ -36,7 +36,7 @@ _FAULTS: TypeAdapter[Fault | list[Fault]] = TypeAdapter(Fault | list[Fault])
 
 
 class _Account(BaseModel):
-    """What `POST /_fake/account` takes."""
+    """Body of `POST /_fake/account`."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -45,26 +45,26 @@ class _Account(BaseModel):
 
 
 class Control:
-    """The fake's own routes."""
+    """Routes of the control API."""
 
     def __init__(self, state: State, runner: PredictionRunner) -> None:
         self._state = state
         self._runner = runner
         self.routes = [
-            Route("/_fake/ledger", self._ledger, methods=["GET"]),
-            Route("/_fake/state", self._now, methods=["GET"]),
-            Route("/_fake/faults", self._pending, methods=["GET"]),
-            Route("/_fake/faults", _checked(self._add), methods=["POST"]),
-            Route("/_fake/faults", self._forget, methods=["DELETE"]),
-            Route("/_fake/settings", self._settings, methods=["GET"]),
-            Route("/_fake/settings", _checked(self._tune), methods=["PATCH"]),
-            Route("/_fake/account", _checked(self._account), methods=["POST"]),
+            Route("/_fake/ledger", self._show_ledger, methods=["GET"]),
+            Route("/_fake/state", self._show_state, methods=["GET"]),
+            Route("/_fake/faults", self._list_faults, methods=["GET"]),
+            Route("/_fake/faults", _validated(self._add_faults), methods=["POST"]),
+            Route("/_fake/faults", self._clear_faults, methods=["DELETE"]),
+            Route("/_fake/settings", self._show_settings, methods=["GET"]),
+            Route("/_fake/settings", _validated(self._change_settings), methods=["PATCH"]),
+            Route("/_fake/account", _validated(self._change_account), methods=["POST"]),
         ]
 
-    async def _ledger(self, _: Request) -> Response:
+    async def _show_ledger(self, _: Request) -> Response:
         return responses.json_response(self._state.ledger.view())
 
-    async def _now(self, _: Request) -> Response:
+    async def _show_state(self, _: Request) -> Response:
         state = self._state
         return responses.json_response(
             {
@@ -73,42 +73,42 @@ class Control:
                 "webhooks_waiting": state.webhooks.waiting,
                 "credit_usd": state.credit_usd,
                 "is_revoked": state.is_revoked,
-                "requests": {f"{at} {code}": n for (at, code), n in state.requests.items()},
+                "requests": {f"{place} {code}": n for (place, code), n in state.requests.items()},
                 "struck": dict(state.faults.struck),
             }
         )
 
-    async def _pending(self, _: Request) -> Response:
+    async def _list_faults(self, _: Request) -> Response:
         return responses.json_response({"pending": self._state.faults.pending()})
 
-    async def _add(self, request: Request) -> Response:
-        given = _FAULTS.validate_json(await request.body())
-        for fault in given if isinstance(given, list) else [given]:
+    async def _add_faults(self, request: Request) -> Response:
+        faults = _FAULTS.validate_json(await request.body())
+        for fault in faults if isinstance(faults, list) else [faults]:
             add_fault(self._state, fault)
-        return await self._pending(request)
+        return await self._list_faults(request)
 
-    async def _forget(self, request: Request) -> Response:
+    async def _clear_faults(self, request: Request) -> Response:
         self._state.faults.clear()
-        return await self._pending(request)
+        return await self._list_faults(request)
 
-    async def _settings(self, _: Request) -> Response:
+    async def _show_settings(self, _: Request) -> Response:
         return responses.json_response(self._state.settings.model_dump(mode="json"))
 
-    async def _tune(self, request: Request) -> Response:
-        self._state.tune(tuned(self._state.settings, json.loads(await request.body())))
-        return await self._settings(request)
+    async def _change_settings(self, request: Request) -> Response:
+        self._state.tune(changed_settings(self._state.settings, json.loads(await request.body())))
+        return await self._show_settings(request)
 
-    async def _account(self, request: Request) -> Response:
-        given = _Account.model_validate_json(await request.body())
-        if given.is_revoked is not None:
-            self._state.is_revoked = given.is_revoked
-        if "credit_usd" in given.model_fields_set:
-            self._state.credit_usd = given.credit_usd
-        return await self._now(request)
+    async def _change_account(self, request: Request) -> Response:
+        account = _Account.model_validate_json(await request.body())
+        if account.is_revoked is not None:
+            self._state.is_revoked = account.is_revoked
+        if "credit_usd" in account.model_fields_set:
+            self._state.credit_usd = account.credit_usd
+        return await self._show_state(request)
 
 
 def add_fault(state: State, fault: Fault) -> None:
-    """Put a fault where it waits; a stretch of time begins now."""
+    """Add a fault; a period of unavailability begins now."""
     now_s = state.time.monotonic()
     match fault.kind:
         case FaultKind.DOWN:
@@ -119,22 +119,22 @@ def add_fault(state: State, fault: Fault) -> None:
             state.faults.put(fault)
 
 
-def tuned(settings: EmulatorSettings, changes: dict[str, Any]) -> EmulatorSettings:
-    """`settings` with `changes`.
+def changed_settings(settings: EmulatorSettings, changes: dict[str, Any]) -> EmulatorSettings:
+    """Return `settings` with `changes`.
 
     Raises:
-        pydantic.ValidationError: one of them is none, or has no such value.
+        pydantic.ValidationError: unknown setting, or invalid value.
     """
     return EmulatorSettings.model_validate({**settings.model_dump(), **changes})
 
 
-def _checked(handler: Handler) -> Handler:
-    """`handler`, which answers 422 to what it cannot take."""
+def _validated(handler: Handler) -> Handler:
+    """Return `handler` with a 422 response to invalid input."""
 
-    async def answer(request: Request) -> Response:
+    async def endpoint(request: Request) -> Response:
         try:
             return await handler(request)
         except (ValidationError, ValueError, TypeError) as error:
-            return responses.problem({"title": "Not taken", "detail": str(error)}, status=422)
+            return responses.problem({"title": "Invalid request", "detail": str(error)}, status=422)
 
-    return answer
+    return endpoint

@@ -1,7 +1,7 @@
-"""EmulatorMiddleware: what every request passes before and after it is handled.
+"""Wraps every endpoint of the emulator with availability, faults, authentication and rate limits.
 
-In this order: is the service up; does the script strike; is the token good; is there room under
-the rate limit; then the work; then what the script does to the answer.
+In this order: availability, a fault that replaces the response, token, rate limit, the endpoint,
+a fault that changes the response.
 
 I/O: HTTP. Units: seconds.
 """
@@ -25,29 +25,29 @@ from replicate_server.http.server import (
 from replicate_server.state import State
 
 Handler = Callable[[Request], Awaitable[Response]]
-MARK = "x-fake-replicate"  #: the header of every answer
+MARK = "x-fake-replicate"  #: header of every response
 
 
 class EmulatorMiddleware:
-    """Wraps handlers."""
+    """Wraps endpoints."""
 
     def __init__(self, state: State, connections: Connections) -> None:
         self._state = state
         self._connections = connections
 
-    def at(self, place: str, handler: Handler) -> Handler:
-        """`handler`, behind the gate, as the answer at `place`."""
+    def wrap(self, place: str, handler: Handler) -> Handler:
+        """Return `handler` wrapped as the endpoint `place`."""
 
-        async def answer(request: Request) -> Response:
+        async def endpoint(request: Request) -> Response:
             self._state.sweep()
-            given = await self._answer(place, handler, request)
-            silent = isinstance(given, DroppedResponse | _HangingResponse)
-            self._state.requests[place, 0 if silent else given.status_code] += 1
-            return given
+            response = await self._respond(place, handler, request)
+            has_none = isinstance(response, DroppedResponse | _HangingResponse)
+            self._state.requests[place, 0 if has_none else response.status_code] += 1
+            return response
 
-        return answer
+        return endpoint
 
-    async def _answer(self, place: str, handler: Handler, request: Request) -> Response:
+    async def _respond(self, place: str, handler: Handler, request: Request) -> Response:
         state = self._state
         now_s = state.time.monotonic()
         if now_s < state.down_until_s:
@@ -55,16 +55,16 @@ class EmulatorMiddleware:
         if now_s < state.unavailable_until_s:
             return responses.unavailable()
         fault = state.faults.take(OF_ANSWERS, place=place)
-        if fault is not None and (instead := self._instead(fault)) is not None:
-            return instead
-        given = self._not_allowed(place, request) or await handler(request)
-        if place != "delivery" and given.status_code < 400:  # noqa: PLR2004 - HTTP's own line
+        if fault is not None and (replacement := self._replacement(fault)) is not None:
+            return replacement
+        response = self._reject(place, request) or await handler(request)
+        if place != "delivery" and response.status_code < 400:  # noqa: PLR2004 - HTTP errors
             bucket = state.creations if place == "create" else state.others
-            given.headers.update(bucket.headers)
-        return given if fault is None else self._struck(fault, given)
+            response.headers.update(bucket.headers)
+        return response if fault is None else self._changed(fault, response)
 
-    def _not_allowed(self, place: str, request: Request) -> Response | None:
-        """The refusal that is due before anything is looked at; None: come in."""
+    def _reject(self, place: str, request: Request) -> Response | None:
+        """Return the response to an unauthenticated or throttled request; None otherwise."""
         state = self._state
         if place == "delivery":
             return None
@@ -76,11 +76,11 @@ class EmulatorMiddleware:
             return None
         return responses.throttled(wait_s, with_header=state.settings.retry_after_header)
 
-    def _instead(self, fault: Fault) -> Response | None:
-        """The answer for which nothing is done; None: it is done."""
+    def _replacement(self, fault: Fault) -> Response | None:
+        """Return the response of a fault that skips the endpoint; None otherwise."""
         match fault.kind:
             case FaultKind.ERROR_BEFORE:
-                return responses.broken()
+                return responses.server_error()
             case FaultKind.DROPPED:
                 return DroppedResponse(self._connections)
             case FaultKind.THROTTLED:
@@ -91,65 +91,65 @@ class EmulatorMiddleware:
             case _:
                 return None
 
-    def _struck(self, fault: Fault, given: Response) -> Response:
-        """What becomes of the answer when everything is done."""
-        becomes: dict[FaultKind, Callable[[], Response]] = {
-            FaultKind.ERROR_AFTER: responses.broken,
+    def _changed(self, fault: Fault, response: Response) -> Response:
+        """Return the response changed by a fault."""
+        changed: dict[FaultKind, Callable[[], Response]] = {
+            FaultKind.ERROR_AFTER: responses.server_error,
             FaultKind.LOST_ANSWER: lambda: DroppedResponse(self._connections),
-            FaultKind.WRONG_JSON: responses.garbled,
-            FaultKind.TRUNCATED: lambda: TruncatedResponse(given, self._connections),
+            FaultKind.WRONG_JSON: responses.invalid_json,
+            FaultKind.TRUNCATED: lambda: TruncatedResponse(response, self._connections),
             FaultKind.HANG: lambda: _HangingResponse(fault.seconds, self._connections),
-            FaultKind.SLOW: lambda: _DelayedResponse(given, fault.seconds),
+            FaultKind.SLOW: lambda: _DelayedResponse(response, fault.seconds),
         }
-        return becomes[fault.kind]()
+        return changed[fault.kind]()
 
 
 class HeaderMiddleware:
-    """Says on every answer that this is not the real one."""
+    """Marks every response with a header, because it is not from the real Replicate."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, and mark what comes back."""
+        """Forward the request and add the header to the response."""
 
-        async def marking(message: Message) -> None:
+        async def send_marked(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = [*message.get("headers", []), (MARK.encode(), b"1")]
             await send(message)
 
-        await self._app(scope, receive, marking)
+        await self._app(scope, receive, send_marked)
 
 
 class _HangingResponse(Response):
-    """No answer for as long as anybody waits for one."""
+    """No response while the client waits."""
 
-    def __init__(self, most_s: float, connections: Connections) -> None:
+    def __init__(self, wait_s_max: float, connections: Connections) -> None:
         super().__init__()
-        self._most_s = most_s
+        self._wait_s_max = wait_s_max
         self._connections = connections
 
     @override
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await wait_for_disconnect(receive, within_s=self._most_s)
+        await wait_for_disconnect(receive, within_s=self._wait_s_max)
         await DroppedResponse(self._connections)(scope, receive, send)
 
 
 class _DelayedResponse(Response):
-    """Another answer, late."""
+    """Another response, late."""
 
-    def __init__(self, given: Response, wait_s: float) -> None:
-        super().__init__(status_code=given.status_code)
-        self._given = given
+    def __init__(self, response: Response, wait_s: float) -> None:
+        super().__init__(status_code=response.status_code)
+        self._response = response
         self._wait_s = wait_s
 
     @override
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await wait_for_disconnect(receive, within_s=self._wait_s)
-        await self._given(scope, receive, send)
+        await self._response(scope, receive, send)
 
 
 def _has_token(request: Request, token: str) -> bool:
-    """Whether a request carries the token, in either of the two ways."""
-    scheme, _, given = request.headers.get("authorization", "").partition(" ")
-    return scheme in {"Bearer", "Token"} and compare_digest(given.encode(), token.encode())
+    """Return whether a request has the token, with either scheme."""
+    scheme, _, presented = request.headers.get("authorization", "").partition(" ")
+    return scheme in {"Bearer", "Token"} and compare_digest(presented.encode(), token.encode())

@@ -1,15 +1,15 @@
-"""Schema: what a request to create a prediction may say, checked as Replicate checks it.
+"""Validates requests to create a prediction, with Replicate's own error messages.
 
-The wording and the shape of a refusal are those that the API was seen to give: one line per
-fault in `detail`, one entry per fault in `invalid_fields`. A null is no value of any field, a
-float is no integer (not even 4.0), keys of the body that it does not know are refused, keys of
-`input` that the model does not know are not.
+Text and form of an error are as recorded: one line per invalid field in `detail`, one entry per
+field in `invalid_fields`. A null is not a value of any field, a float is not an integer (not even
+4.0), unknown keys of the body are rejected, unknown keys of `input` are ignored.
 
 Units: whole seconds. Pure.
 """
 
+import dataclasses
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Self
 
 from typing_extensions import TypedDict
@@ -31,9 +31,9 @@ class InvalidField(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class _Spec:
-    """What a field may hold."""
+    """Type and range of a field."""
 
-    kind: str  #: JSON's name of its type
+    kind: str  #: JSON name of its type
     minimum: int | None = None
     choices: tuple[str, ...] = ()
     is_uri: bool = False
@@ -67,7 +67,7 @@ _INPUT = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inputs:
-    """The model's inputs, with its own defaults."""
+    """Inputs of the model, with its defaults."""
 
     model_version: str = "stereo-melody-large"
     prompt: str | None = None
@@ -82,22 +82,22 @@ class Inputs:
     seed: int | None = None
 
     @classmethod
-    def of(cls, given: Mapping[str, Any]) -> Self:
-        """The inputs in a valid `input` object."""
-        known = {field.name for field in fields(cls)}
-        return cls(**{name: value for name, value in given.items() if name in known})
+    def of(cls, values: Mapping[str, Any]) -> Self:
+        """Return the inputs of a valid `input` object."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        return cls(**{name: value for name, value in values.items() if name in known})
 
 
 def invalid_fields(body: object) -> list[InvalidField]:
-    """What is wrong with the body of a create request; nothing of a good one."""
+    """Return the invalid fields of the body of a create request."""
     if not isinstance(body, dict):
         return [_wrong_type("", "object", body)]
-    found = [
+    invalid = [
         InvalidField(type="required", field="", description=f"{name} is required")
         for name in ("version", "input")
         if name not in body
     ]
-    found += [
+    invalid += [
         InvalidField(
             type="additional_property_not_allowed",
             field="",
@@ -108,35 +108,37 @@ def invalid_fields(body: object) -> list[InvalidField]:
     ]
     for name, value in body.items():
         if name in _BODY:
-            found += _faults(name, name, value, _BODY[name])
+            invalid += _check_field(name, name, value, _BODY[name])
     events = body.get("webhook_events_filter")
-    for at, event in enumerate(events if isinstance(events, list) else []):
+    for index, event in enumerate(events if isinstance(events, list) else []):
         spec = _Spec("string", choices=EVENTS)
-        found += _faults(f"webhook_events_filter.{at}", str(at), event, spec)
+        invalid += _check_field(f"webhook_events_filter.{index}", str(index), event, spec)
     inputs = body.get("input")
     for name, value in (inputs if isinstance(inputs, dict) else {}).items():
         if name in _INPUT:
-            found += _faults(f"input.{name}", name, value, _INPUT[name])
-    return found
+            invalid += _check_field(f"input.{name}", name, value, _INPUT[name])
+    return invalid
 
 
 def is_permitted(version: str) -> bool:
-    """Whether `version` names the one model and version that is here."""
+    """Return whether `version` is the pinned model and version."""
     return version in {VERSION, f"{MODEL}:{VERSION}"}
 
 
-def detail_of(found: list[InvalidField]) -> str:
-    """The `detail` that goes with `invalid_fields`: a line each."""
+def detail_of(fields: list[InvalidField]) -> str:
+    """Return the `detail` for `invalid_fields`: one line each."""
     lines = [
-        f"- {one['field']}: {one['description']}\n" if one["field"] else f"- {one['description']}\n"
-        for one in found
+        f"- {field['field']}: {field['description']}\n"
+        if field["field"]
+        else f"- {field['description']}\n"
+        for field in fields
     ]
     return "".join(lines)
 
 
-def _faults(place: str, name: str, value: object, spec: _Spec) -> Iterator[InvalidField]:
-    given = _kind_of(value)
-    if given != spec.kind and not (spec.kind == "number" and given == "integer"):
+def _check_field(place: str, name: str, value: object, spec: _Spec) -> Iterator[InvalidField]:
+    actual = _kind_of(value)
+    if actual != spec.kind and not (spec.kind == "number" and actual == "integer"):
         yield _wrong_type(place, spec.kind, value)
         return
     if spec.choices and value not in spec.choices:

@@ -1,4 +1,4 @@
-"""LoopbackServer: the fake on a real socket of 127.0.0.1, with connections that can be made to die.
+"""Serves the emulator on a socket of 127.0.0.1, with connections that can be aborted.
 
 I/O: a listening socket.
 """
@@ -20,7 +20,7 @@ Connections = dict[tuple[str, int], asyncio.Transport]  #: open connections by t
 
 
 class LoopbackServer:
-    """One HTTP server in the loop that runs already."""
+    """An HTTP server in the running event loop."""
 
     def __init__(self) -> None:
         self.connections: Connections = {}
@@ -28,20 +28,20 @@ class LoopbackServer:
         self._socket: socket.socket | None = None
 
     def bind(self, port: int) -> str:
-        """Take a port, 0 for any; the origin of what will be served.
+        """Bind a port, 0 for a free one; return the origin.
 
         Raises:
-            ServerStartError: somebody else has it.
+            ServerStartError: the port is in use.
         """
         try:
             self._socket = bind_socket("127.0.0.1", port)
         except OSError as error:
-            raise ServerStartError(f"fake Replicate: port {port}: {error.strerror}") from error
+            raise ServerStartError(f"Replicate emulator: port {port}: {error.strerror}") from error
         return f"http://127.0.0.1:{self._socket.getsockname()[1]}"
 
     async def start(self, app: ASGIApp) -> None:
-        """Serve from here on."""
-        assert self._socket is not None, "bound first"
+        """Start to serve."""
+        assert self._socket is not None, "bind() comes first"
         self._server = HttpServer(
             app,
             self._socket,
@@ -64,7 +64,7 @@ class LoopbackServer:
 
 
 class DroppedResponse(Response):
-    """No answer: the connection dies."""
+    """No response: aborts the connection."""
 
     def __init__(self, connections: Connections) -> None:
         super().__init__()
@@ -79,10 +79,10 @@ class DroppedResponse(Response):
 
 
 class TruncatedResponse(Response):
-    """The head of another answer and half of its body; then the connection dies."""
+    """Headers and half of the body of another response; then closes the connection."""
 
-    def __init__(self, whole: Response, connections: Connections) -> None:
-        super().__init__(bytes(whole.body), whole.status_code, dict(whole.headers))
+    def __init__(self, response: Response, connections: Connections) -> None:
+        super().__init__(bytes(response.body), response.status_code, dict(response.headers))
         self._connections = connections
 
     @override
@@ -93,12 +93,12 @@ class TruncatedResponse(Response):
         await send({"type": "http.response.body", "body": half, "more_body": True})
         transport = self._connections.get(tuple(scope["client"]))
         if transport is not None:
-            transport.close()  # what was written goes out first
+            transport.close()  # sends what is written first
         await wait_for_disconnect(receive)
 
 
 async def wait_for_disconnect(receive: Receive, *, within_s: float | None = None) -> None:
-    """Wait until nobody is at the other end any more, `within_s` at most."""
+    """Wait until the client disconnects, at most `within_s`."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(within_s):
             while (await receive())["type"] != "http.disconnect":
@@ -106,7 +106,7 @@ async def wait_for_disconnect(receive: Receive, *, within_s: float | None = None
 
 
 def _protocol(connections: Connections) -> type[H11Protocol]:
-    """Uvicorn's own protocol, which keeps the book of open connections."""
+    """Return uvicorn's protocol with a record of the open connections."""
 
     class TrackedProtocol(H11Protocol):
         @override

@@ -1,13 +1,13 @@
-"""Limits: how often one may ask, as Replicate limits it.
+"""A token bucket, as Replicate limits request rates.
 
-Units: seconds, on the clock of whoever asks. Pure.
+Units: seconds, on the caller's clock. Pure.
 """
 
 import math
 
 
 class TokenBucket:
-    """Holds tokens, `burst` at most, and gains `per_min` of them a minute."""
+    """Holds up to `burst` tokens and gains `per_min` a minute."""
 
     def __init__(self, *, per_min: float, burst: int | None) -> None:
         self._per_s = per_min / 60
@@ -16,7 +16,7 @@ class TokenBucket:
         self._at_s: float | None = None
 
     def take(self, now_s: float) -> float | None:
-        """None when a token was there, and is gone now; else seconds until there is one."""
+        """Take a token and return None, or return the seconds until one is available."""
         if self._at_s is not None:
             gained = max(0.0, now_s - self._at_s) * self._per_s
             self._tokens = min(float(self._burst), self._tokens + gained)
@@ -28,7 +28,7 @@ class TokenBucket:
 
     @property
     def headers(self) -> dict[str, str]:
-        """What a successful answer says of the limit."""
+        """The rate limit headers of a successful response."""
         full_s = (self._burst - self._tokens) / self._per_s
         return {
             "ratelimit-remaining": str(int(self._tokens)),

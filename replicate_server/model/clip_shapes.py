@@ -1,20 +1,20 @@
-"""Shapes: sound as files, and the ways in which a clip can be other than it should.
+"""Encodes clips as files, in the model's form or in a wrong one.
 
 ========================  ===============================================================
-`window`                  as the model sends it: the window first, then what is new
-`no_window`               what is new alone; shorter by the window
-`cumulative`              the whole input up to the window's end, then what is new
-`too_short`               half of it
-`silent`                  nothing, in the right length
-`silent_tail`             its last two fifths are silence
-`clipped`                 four times too loud, cut off at full scale
+`window`                  as the model returns it: the window, then the new music
+`no_window`               the new music only; shorter by the window
+`cumulative`              the whole input up to the window's end, then the new music
+`too_short`               half of the clip
+`silent`                  silence of the right length
+`silent_tail`             the last 40 % are silent
+`clipped`                 four times too loud, clipped at full scale
 `mono`                    one channel
 `wrong_rate`              44.1 kHz
-`no_delay_header`         an MP3 that does not say how much of its head is padding
-`not_audio`               bytes that nobody can decode
+`no_delay_header`         an MP3 without the header that declares its encoder delay
+`not_audio`               bytes that cannot be decoded
 ========================  ===============================================================
 
-Shapes: float32 `(channels, samples)`. Units: samples at 32 kHz. Pure, but coding blocks.
+Shapes: float32 `(channels, samples)`. Units: samples at 32 kHz. Encoding blocks.
 """
 
 import io
@@ -46,41 +46,41 @@ CONTENT_TYPES = {"mp3": "audio/mpeg", "wav": "audio/wav"}
 _OTHER_RATE_HZ = 44_100
 _TOO_LOUD = np.float32(4.0)
 _SILENT_TAIL = 0.4
-_MP3_BIT_RATE = 96_000  # ffmpeg's own choice for 32 kHz stereo, and so the model's
-_BLOCK_SAMPLES = 1152  # an MP3 frame: the encoder takes no other length but at the end
+_MP3_BIT_RATE = 96_000  # ffmpeg's default for 32 kHz stereo, and so the model's
+_BLOCK_SAMPLES = 1152  # an MP3 frame: the only length that the encoder takes before the end
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClipAudio:
-    """A clip before it is a file."""
+    """A clip before encoding."""
 
     audio: Audio  #: the window first
     window_samples: int
     source: Audio | None  #: the input up to the window's end
-    comment: str = ""  #: what its maker wants to find again
+    comment: str = ""  #: metadata for a later continuation
 
 
-def encode_shape(sound: ClipAudio, *, shape: str, file_format: str) -> bytes:
-    """The file of a clip in one of `SHAPES`."""
-    assert shape in SHAPES, "checked when the fault was made"
+def encode_shape(clip: ClipAudio, *, shape: str, file_format: str) -> bytes:
+    """Return the file of a clip in one of `SHAPES`."""
+    assert shape in SHAPES, "validated with the fault"
     if shape == "not_audio":
         return b"<html><body>Bad gateway</body></html>" * 8
     return encode(
-        _shaped(sound, shape),
+        _apply_shape(clip, shape),
         file_format=file_format,
-        comment=sound.comment,
+        comment=clip.comment,
         rate_hz=_OTHER_RATE_HZ if shape == "wrong_rate" else RATE_HZ,
         delay_header=shape != "no_delay_header",
     )
 
 
-def _shaped(sound: ClipAudio, shape: str) -> Audio:
-    audio, samples = sound.audio, sound.audio.shape[1]
+def _apply_shape(clip: ClipAudio, shape: str) -> Audio:
+    audio, samples = clip.audio, clip.audio.shape[1]
     match shape:
         case "no_window":
-            audio = audio[:, sound.window_samples :]
+            audio = audio[:, clip.window_samples :]
         case "cumulative":
-            audio = _cumulative(sound)
+            audio = _cumulative(clip)
         case "too_short":
             audio = audio[:, : samples // 2]
         case "silent":
@@ -97,14 +97,14 @@ def _shaped(sound: ClipAudio, shape: str) -> Audio:
     return audio
 
 
-def _cumulative(sound: ClipAudio) -> Audio:
-    """Everything that was there, at the clip's level, and then the clip."""
-    if sound.source is None:
-        return sound.audio
-    before = sound.source[:, : sound.source.shape[1] - sound.window_samples]
-    was = rms(sound.source[:, before.shape[1] :])
-    level = rms(sound.audio[:, : sound.window_samples]) / was if was > 0 else 1.0
-    return np.concatenate([before * np.float32(level), sound.audio], axis=1)
+def _cumulative(clip: ClipAudio) -> Audio:
+    """Return the source before the window at the clip's level, then the clip."""
+    if clip.source is None:
+        return clip.audio
+    before = clip.source[:, : clip.source.shape[1] - clip.window_samples]
+    source_rms = rms(clip.source[:, before.shape[1] :])
+    gain = rms(clip.audio[:, : clip.window_samples]) / source_rms if source_rms > 0 else 1.0
+    return np.concatenate([before * np.float32(gain), clip.audio], axis=1)
 
 
 def encode(
@@ -115,10 +115,10 @@ def encode(
     rate_hz: int = RATE_HZ,
     delay_header: bool = True,
 ) -> bytes:
-    """`audio`, one or two channels at 32 kHz, as an MP3 or WAV file at `rate_hz`."""
+    """Return `audio`, one or two channels at 32 kHz, as an MP3 or WAV file at `rate_hz`."""
     layout = "stereo" if audio.shape[0] > 1 else "mono"
     options = {} if delay_header else {"write_xing": "0"}
-    buffer = io.BytesIO()  # can be sought in: headers with lengths are written last
+    buffer = io.BytesIO()  # seekable: headers with lengths are written last
     with av.open(buffer, "w", format=file_format, options=options) as container:
         if comment:
             container.metadata["comment"] = comment

@@ -1,9 +1,8 @@
-"""Rules: what the model makes of its inputs, and the words with which it fails.
+"""The model's rules for its inputs, and its error messages.
 
-As read in its source: the output is `duration` whole seconds with the window at its head; the
-window is `input_audio[int(rate * start) : int(rate * end)]`, so an end beyond the file is no
-error, it shortens the window; what the model does not catch fails deep inside, with a text
-that says little or nothing.
+From its source: the output is `duration` whole seconds and begins with the window. The window is
+`input_audio[int(rate * start) : int(rate * end)]`, so an end beyond the file is not an error but
+shortens the window. What the model does not check fails later, with a message that says little.
 
 Units: whole seconds, samples at 32 kHz. Pure.
 """
@@ -17,21 +16,21 @@ EMPTY_WINDOW = "integer division or modulo by zero"
 
 
 class ModelError(Exception):
-    """The prediction fails; the message is its `error`."""
+    """The prediction fails with this `error`."""
 
 
 def check(inputs: Inputs, *, duration_s_max: int) -> None:
-    """Refuse what the model refuses before it hears anything.
+    """Check the inputs as the model does before it reads audio.
 
     Raises:
-        ModelError: with the model's words.
+        ModelError: the model's error.
     """
     if inputs.prompt is None and inputs.input_audio is None:
         raise ModelError("Must provide either prompt or input_audio")
     if inputs.continuation and not inputs.input_audio:
         raise ModelError("Must provide `input_audio` if continuation is `True`.")
-    hears_melody = "melody" in inputs.model_version
-    if inputs.input_audio and not inputs.continuation and not hears_melody:
+    takes_melody = "melody" in inputs.model_version
+    if inputs.input_audio and not inputs.continuation and not takes_melody:
         raise ModelError(
             "`stereo-large` and `large` model does not support melody input. Set"
             " `model_version='stereo-melody-large'` or `model_version='melody-large'` to"
@@ -48,20 +47,20 @@ def check(inputs: Inputs, *, duration_s_max: int) -> None:
 
 
 def is_stereo(inputs: Inputs) -> bool:
-    """Whether the model that was asked for has two channels."""
+    """Return whether the requested model is stereo."""
     return "stereo" in inputs.model_version
 
 
 def wants_random_seed(inputs: Inputs) -> bool:
-    """Whether the model draws a seed itself: no seed, -1, and 0 too."""
+    """Return whether the model chooses the seed: none, -1 or 0."""
     return inputs.seed in {None, -1, 0}
 
 
 def window_of(inputs: Inputs, *, samples: int) -> tuple[int, int]:
-    """The window in an input of `samples` samples: `[start, stop)`.
+    """Return the window `[start, stop)` in an input of `samples` samples.
 
     Raises:
-        ModelError: with the model's words.
+        ModelError: the model's error.
     """
     end_s = samples / RATE_HZ if inputs.continuation_end is None else inputs.continuation_end
     if inputs.continuation_start > end_s:
@@ -74,5 +73,5 @@ def window_of(inputs: Inputs, *, samples: int) -> tuple[int, int]:
     if stop - start > longest:
         raise ModelError("Prompt is longer than audio to generate")
     if stop - start == longest:
-        raise ModelError("")  # a bare assertion, where nothing would be left to make
+        raise ModelError("")  # a bare assertion: there would be no new music
     return start, stop

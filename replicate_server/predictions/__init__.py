@@ -1,1 +1,1 @@
-"""Predictions: state, lifecycle, files and webhooks."""
+"""Predictions of the emulator: state, lifecycle, files and webhooks."""

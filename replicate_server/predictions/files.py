@@ -1,6 +1,6 @@
-"""OutputStore: outputs under URLs that die, and inputs fetched from wherever they lie.
+"""Stores outputs under URLs that expire, and fetches inputs.
 
-I/O: HTTP, for inputs. Units: bytes; seconds on the fake's monotonic clock.
+I/O: HTTP, for inputs. Units: bytes; seconds on the emulator's monotonic clock.
 """
 
 import asyncio
@@ -23,15 +23,15 @@ _REDIRECTS_MAX = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Output:
-    """A file that can be fetched."""
+    """A file with a URL."""
 
     data: bytes
     content_type: str
-    dies_s: float  #: from then on there is nothing at its URL
+    expires_s: float  #: from then on its URL is 404
 
 
 class OutputStore:
-    """The outputs, oldest first; beyond `bytes_max` the oldest go."""
+    """Outputs, oldest first; beyond `bytes_max` the oldest are removed."""
 
     def __init__(self, *, bytes_max: int) -> None:
         self._outputs: OrderedDict[str, Output] = OrderedDict()
@@ -39,7 +39,7 @@ class OutputStore:
         self._bytes = 0
 
     def put(self, output: Output) -> str:
-        """Keep an output; the token in its URL."""
+        """Store an output; return the token of its URL."""
         token = secrets.token_urlsafe(24)
         self._outputs[token] = output
         self._bytes += len(output.data)
@@ -48,41 +48,42 @@ class OutputStore:
         return token
 
     def get(self, token: str, now_s: float) -> Output | None:
-        """The output, while it lives."""
+        """Return the output; None if it is unknown or expired."""
         output = self._outputs.get(token)
-        return output if output is not None and now_s < output.dies_s else None
+        return output if output is not None and now_s < output.expires_s else None
 
     def sweep(self, now_s: float) -> None:
-        """Let go of what is dead."""
-        for token in [name for name, one in self._outputs.items() if now_s >= one.dies_s]:
+        """Remove the expired outputs."""
+        expired = [token for token, output in self._outputs.items() if now_s >= output.expires_s]
+        for token in expired:
             self._bytes -= len(self._outputs.pop(token).data)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InputPolicy:
-    """What inputs may be fetched, and where our own outputs lie."""
+    """Which inputs may be fetched."""
 
-    origin: str  #: our own, `http://127.0.0.1:PORT`
+    origin: str  #: of this emulator, `http://127.0.0.1:PORT`
     bytes_max: int
-    loopback: bool  #: this machine counts as reachable
+    loopback: bool  #: whether private addresses are reachable
 
 
 def origin_of(url: str, policy: InputPolicy) -> str:
-    """Where an input lies: "data", "output" (one of ours) or "url"."""
+    """Return the kind of an input URL: "data", "output" (of this emulator) or "url"."""
     if url.startswith("data:"):
         return "data"
     return "output" if url.startswith(f"{policy.origin}{PATH}/") else "url"
 
 
 async def fetch(url: str, *, policy: InputPolicy, outputs: OutputStore, now_s: float) -> bytes:
-    """The bytes of an input, got once, as the model's runner gets them.
+    """Return the bytes of an input, fetched once as the model's runner does.
 
     Raises:
-        ModelError: it could not be had, and why.
+        ModelError: the input is unavailable; the message says why.
     """
     match origin_of(url, policy):
         case "data":
-            return _inside(url)
+            return _decode_data_url(url)
         case "output":
             token = urlsplit(url).path.split("/")[2]
             output = outputs.get(token, now_s)
@@ -93,7 +94,7 @@ async def fetch(url: str, *, policy: InputPolicy, outputs: OutputStore, now_s: f
             return await _download(url, policy)
 
 
-def _inside(url: str) -> bytes:
+def _decode_data_url(url: str) -> bytes:
     head, comma, body = url.partition(",")
     if not comma:
         raise ModelError("invalid data URL: no comma in it")
@@ -106,7 +107,7 @@ def _inside(url: str) -> bytes:
 
 
 async def _download(url: str, policy: InputPolicy) -> bytes:
-    if not policy.loopback and await _is_here(urlsplit(url).hostname or ""):
+    if not policy.loopback and await _is_private(urlsplit(url).hostname or ""):
         raise ModelError("<urlopen error [Errno 111] Connection refused>")
     data = bytearray()
     try:
@@ -128,11 +129,11 @@ async def _download(url: str, policy: InputPolicy) -> bytes:
     return bytes(data)
 
 
-async def _is_here(host: str) -> bool:
-    """Whether a host is this machine, or one that only this network knows."""
+async def _is_private(host: str) -> bool:
+    """Return whether a host has an address that is not global."""
     try:
-        found = await asyncio.get_running_loop().getaddrinfo(host, None)
+        results = await asyncio.get_running_loop().getaddrinfo(host, None)
     except OSError:
         return False
-    addresses = {str(one[4][0]).partition("%")[0] for one in found}
+    addresses = {str(result[4][0]).partition("%")[0] for result in results}
     return any(not ipaddress.ip_address(address).is_global for address in addresses)

@@ -1,9 +1,9 @@
-"""PredictionRunner: one prediction from `starting` to its end, in the fake's time.
+"""Runs a prediction from `starting` to its end, in the emulator's time.
 
-Times are those that the settings and faults name; with the machine's own clock they may be
-longer, because composing takes what it takes.
+Durations are those of the settings and faults; with the machine's clock they may be longer,
+because composing takes real time.
 
-Units: seconds on the fake's monotonic clock. I/O: fetches inputs; composes in threads.
+Units: seconds on the emulator's monotonic clock. I/O: fetches inputs; composes in threads.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ _INTERRUPTED = "Prediction interrupted; please retry (code: PA)"
 
 
 class _DeadlineError(Exception):
-    """Cancel-After came before the end."""
+    """The Cancel-After deadline passed before the end."""
 
 
 class PredictionRunner:
@@ -40,16 +40,16 @@ class PredictionRunner:
 
     @property
     def tasks(self) -> list[asyncio.Task[None]]:
-        """What runs."""
+        """The running tasks."""
         return list(self._running.values())
 
     @property
     def running(self) -> int:
-        """Predictions that are not over."""
+        """The number of predictions that have not ended."""
         return len(self._running)
 
     def start(self, prediction: Prediction) -> None:
-        """Begin; returns at once."""
+        """Start a prediction; return at once."""
         settings = self._state.settings
         is_cold = not self._running and prediction.created_s >= self._warm_until_s
         starts_s = prediction.created_s + settings.queue_s
@@ -64,7 +64,7 @@ class PredictionRunner:
         task.add_done_callback(lambda _: self._running.pop(prediction.id, None))
 
     def cancel(self, prediction: Prediction) -> None:
-        """Stop it; nothing happens when it is over."""
+        """Cancel a prediction; do nothing if it has ended."""
         if prediction.is_over:
             return
         self._end(prediction, Status.CANCELED, at_s=self._state.time.monotonic())
@@ -72,21 +72,21 @@ class PredictionRunner:
             task.cancel()
 
     async def settle(self, *predictions: Prediction) -> None:
-        """Return when each of them stands where the clock says that it should."""
+        """Wait until each prediction has the status that is due by the clock."""
         time = self._state.time
 
-        def due() -> bool:
-            return any(one.is_due(time.monotonic()) for one in predictions)
+        def is_due() -> bool:
+            return any(prediction.is_due(time.monotonic()) for prediction in predictions)
 
-        await time.settle(due)
+        await time.settle(is_due)
 
-    async def over(self, prediction: Prediction, *, within_s: float) -> None:
-        """Return when it is over, or after `within_s` of real time."""
+    async def wait_until_over(self, prediction: Prediction, *, within_s: float) -> None:
+        """Wait until the prediction ends, at most `within_s` of real time."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(prediction.over.wait(), within_s)
 
     async def close(self) -> None:
-        """Stop everything, and say nothing of it."""
+        """Stop all predictions without webhooks."""
         running = self.tasks
         for task in running:
             task.cancel()
@@ -97,37 +97,37 @@ class PredictionRunner:
         if fault := prediction.faults.get(FaultKind.STATUS):
             status = Status(fault.text)
         try:
-            await self._reach(prediction, starts_s)
+            await self._wait_until(prediction, starts_s)
             if status is Status.ABORTED:
                 self._end(prediction, status, at_s=starts_s)
                 return
-            ends_s = self._begin(prediction, starts_s, is_cold=is_cold)
+            ends_s = self._start_processing(prediction, starts_s, is_cold=is_cold)
             try:
-                data = await self._made(prediction, status)
+                data = await self._make_clip(prediction, status)
             except ModelError as error:
-                await self._reach(prediction, ends_s)
+                await self._wait_until(prediction, ends_s)
                 prediction.error = str(error)
                 self._end(prediction, Status.FAILED, at_s=ends_s)
                 return
-            await self._reach(prediction, ends_s)
+            await self._wait_until(prediction, ends_s)
             if status is not None:
                 prediction.error = _INTERRUPTED if status is Status.FAILED else None
             elif data is not None:
-                self._deliver(prediction, data, at_s=self._stamp(ends_s))
+                self._store_output(prediction, data, at_s=self._stamp(ends_s))
             self._end(prediction, status or Status.SUCCEEDED, at_s=ends_s)
         except _DeadlineError:
-            begun = prediction.started_s is not None
-            status = Status.CANCELED if begun else Status.ABORTED
+            has_started = prediction.started_s is not None
+            status = Status.CANCELED if has_started else Status.ABORTED
             self._end(prediction, status, at_s=prediction.deadline_s)
-        except Exception as error:  # noqa: BLE001 - a bug of ours must not look like a long wait
+        except Exception as error:  # noqa: BLE001 - a bug must not look like a long wait
             prediction.error = f"Unknown error (code: E1000): {error!r}"
             self._end(prediction, Status.FAILED, at_s=self._state.time.monotonic())
 
-    def _begin(self, prediction: Prediction, starts_s: float, *, is_cold: bool) -> float:
-        """`processing` from here on; when it will end."""
+    def _start_processing(self, prediction: Prediction, starts_s: float, *, is_cold: bool) -> float:
+        """Set `processing`; return the time of the end."""
         state, inputs = self._state, prediction.inputs
         prediction.started_s = self._stamp(starts_s)
-        prediction.started_at = state.time.moment(prediction.started_s)
+        prediction.started_at = state.time.datetime_at(prediction.started_s)
         prediction.status = Status.PROCESSING
         work_s = state.settings.work_s + state.settings.work_s_per_s * max(inputs.duration, 0)
         if slow := prediction.faults.get(FaultKind.SLOW_WORK):
@@ -136,16 +136,16 @@ class PredictionRunner:
         if FaultKind.STUCK in prediction.faults:
             ends_s = math.inf
         prediction.due_s = min(ends_s, prediction.deadline_s)
-        self._tell(prediction, "start")
+        self._notify(prediction, "start")
         if is_cold:
             model = inputs.model_version
             prediction.logs = f"Loading model {model}...\nModel {model} loaded successfully.\n"
         prediction.logs += f"Using seed {prediction.seed}\n"
-        self._tell(prediction, "logs")
+        self._notify(prediction, "logs")
         return ends_s
 
-    async def _made(self, prediction: Prediction, status: Status | None) -> bytes | None:
-        """The clip's file; None where the script says that there will be none."""
+    async def _make_clip(self, prediction: Prediction, status: Status | None) -> bytes | None:
+        """Return the clip's file; None if a fault leaves the prediction without one."""
         state, inputs = self._state, prediction.inputs
         if fail := prediction.faults.get(FaultKind.FAIL_WITH):
             raise ModelError(fail.text)
@@ -170,13 +170,13 @@ class PredictionRunner:
         async with self._composers:
             return await asyncio.to_thread(composer.make_clip, request, self._compose)
 
-    def _deliver(self, prediction: Prediction, data: bytes, *, at_s: float) -> None:
-        """Put the file where it can be fetched."""
+    def _store_output(self, prediction: Prediction, data: bytes, *, at_s: float) -> None:
+        """Store the file and set `output`."""
         state, file_format = self._state, prediction.inputs.output_format
         content_type = CONTENT_TYPES[file_format]
-        gone = {FaultKind.DEAD_OUTPUT, FaultKind.PURGED} & prediction.faults.keys()
-        lives_s = -math.inf if gone else state.settings.delivery_ttl_s
-        output = Output(data=data, content_type=content_type, dies_s=at_s + lives_s)
+        expired = {FaultKind.DEAD_OUTPUT, FaultKind.PURGED} & prediction.faults.keys()
+        lives_s = -math.inf if expired else state.settings.delivery_ttl_s
+        output = Output(data=data, content_type=content_type, expires_s=at_s + lives_s)
         prediction.output_token = state.outputs.put(output)
         url = f"{state.origin}{PATH}/{prediction.output_token}/out.{file_format}"
         fault = prediction.faults.get(FaultKind.OUTPUT_SHAPE)
@@ -189,12 +189,12 @@ class PredictionRunner:
                 prediction.output = None
             case _:
                 prediction.output = url
-        self._tell(prediction, "output")
+        self._notify(prediction, "output")
 
     def _end(self, prediction: Prediction, status: Status, *, at_s: float) -> None:
         state = self._state
         prediction.status, prediction.ended_s = status, self._stamp(at_s)
-        prediction.completed_at = state.time.moment(prediction.ended_s)
+        prediction.completed_at = state.time.datetime_at(prediction.ended_s)
         self._warm_until_s = prediction.ended_s + state.settings.idle_s
         cost_usd = state.ledger.close(
             prediction.id,
@@ -207,10 +207,10 @@ class PredictionRunner:
         if FaultKind.PURGED in prediction.faults:
             remove_data(prediction)
         if status is not Status.ABORTED or state.settings.webhook_on_aborted:
-            self._tell(prediction, "completed")
+            self._notify(prediction, "completed")
         prediction.over.set()
 
-    def _tell(self, prediction: Prediction, event: str) -> None:
+    def _notify(self, prediction: Prediction, event: str) -> None:
         if prediction.webhook is None or event not in prediction.events:
             return
         faults: dict[FaultKind, Fault] = {}
@@ -221,22 +221,22 @@ class PredictionRunner:
         )
         self._state.webhooks.send(message, self._state.webhook_policy)
 
-    async def _reach(self, prediction: Prediction, at_s: float) -> None:
+    async def _wait_until(self, prediction: Prediction, at_s: float) -> None:
         """Wait until `at_s`.
 
         Raises:
-            _DeadlineError: the prediction's own deadline comes first.
+            _DeadlineError: the prediction's deadline comes first.
         """
-        await self._state.time.until(min(at_s, prediction.deadline_s))
+        await self._state.time.sleep_until(min(at_s, prediction.deadline_s))
         if prediction.deadline_s < at_s:
             raise _DeadlineError
 
     def _stamp(self, at_s: float) -> float:
-        """When something that was due at `at_s` is said to have happened."""
+        """Return the recorded time of something that was due at `at_s`."""
         time = self._state.time
         return at_s if time.follows else max(at_s, time.monotonic())
 
 
 def data_url(output: Output) -> str:
-    """An output as a URL that holds it."""
+    """Return an output as a data URL."""
     return f"data:{output.content_type};base64,{base64.b64encode(output.data).decode()}"

@@ -1,6 +1,6 @@
-"""Predictions: what is known of each, how it is told, and how a list of them is paged.
+"""A prediction's state, its view in the API, and pages of a list of predictions.
 
-Units: seconds; names ending in `_s` that are moments count on the fake's monotonic clock. Pure.
+Units: seconds; times that end in `_s` are on the emulator's monotonic clock.
 """
 
 import asyncio
@@ -19,14 +19,14 @@ from replicate_server.http.request_schema import MODEL, VERSION, Inputs
 
 
 class Status(StrEnum):
-    """Where a prediction stands."""
+    """Status of a prediction."""
 
     STARTING = "starting"
     PROCESSING = "processing"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
-    CANCELED = "canceled"  #: stopped; charged if it had begun
-    ABORTED = "aborted"  #: its deadline passed before it began
+    CANCELED = "canceled"  #: canceled; charged if it had started
+    ABORTED = "aborted"  #: its deadline passed before it started
 
 
 _UNDER_WAY = frozenset({Status.STARTING, Status.PROCESSING})
@@ -34,15 +34,15 @@ _UNDER_WAY = frozenset({Status.STARTING, Status.PROCESSING})
 
 @dataclass(slots=True, kw_only=True)
 class Prediction:
-    """One prediction, from its creation until it is forgotten."""
+    """One prediction, from creation to removal."""
 
     id: str
     serial: int  #: grows with every creation
-    given: dict[str, Any]  #: `input` as it came
+    input: dict[str, Any]  #: as received
     inputs: Inputs
-    api_url: str  #: where this API lies, `/v1` included
+    api_url: str  #: base URL of the API, with `/v1`
     webhook: str | None
-    events: frozenset[str]  #: of which the webhook wants to hear
+    events: frozenset[str]  #: events that the webhook receives
     created_at: datetime
     created_s: float
     deadline_s: float = math.inf  #: of Cancel-After
@@ -59,28 +59,28 @@ class Prediction:
     logs: str = ""
     error: str | None = None
     output: Any = None
-    output_token: str | None = None  #: of its file, in its URL
-    is_removed: bool = False  #: input, output and logs are gone
+    output_token: str | None = None  #: token in the URL of its file
+    is_removed: bool = False  #: input, output and logs are removed
     over: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing will change any more."""
+        """Whether the prediction has ended."""
         return self.status not in _UNDER_WAY
 
     def is_due(self, now_s: float) -> bool:
-        """Whether its status should have changed by now."""
+        """Return whether its status should have changed by now."""
         return not self.is_over and now_s >= self.due_s
 
     @property
     def predict_s(self) -> float | None:
-        """Seconds of work, which is what costs; None: it has not worked, or still does."""
+        """Seconds of processing, which are charged; None: not started, or not ended."""
         if self.started_s is None or self.ended_s is None:
             return None
         return self.ended_s - self.started_s
 
     def view(self) -> dict[str, Any]:
-        """As the API tells it."""
+        """Return the prediction as the API returns it."""
         url = f"{self.api_url}/predictions/{self.id}"
         origin = self.api_url.removesuffix("/v1")
         metrics: dict[str, float] = {}
@@ -88,20 +88,20 @@ class Prediction:
             metrics["total_time"] = round(self.ended_s - self.created_s, 6)
             if self.predict_s is not None:
                 metrics["predict_time"] = round(self.predict_s, 6)
-        told: dict[str, Any] = {
+        view: dict[str, Any] = {
             "id": self.id,
             "model": MODEL,
             "version": VERSION,
-            "input": {} if self.is_removed else self.given,
+            "input": {} if self.is_removed else self.input,
             "logs": "" if self.is_removed else self.logs,
             "output": None if self.is_removed else self.output,
             "data_removed": self.is_removed,
             "error": self.error,
             "source": "api",
             "status": str(self.status),
-            "created_at": _written(self.created_at),
-            "started_at": _written(self.started_at),
-            "completed_at": _written(self.completed_at),
+            "created_at": _format_time(self.created_at),
+            "started_at": _format_time(self.started_at),
+            "completed_at": _format_time(self.completed_at),
             "deployment": None,
             "metrics": metrics,
             "urls": {
@@ -112,13 +112,13 @@ class Prediction:
             },
         }
         if self.deadline_at is not None:
-            told["deadline"] = _written(self.deadline_at)
-        return told
+            view["deadline"] = _format_time(self.deadline_at)
+        return view
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListQuery:
-    """Which page of the list is wanted."""
+    """Filter and cursor of a list request."""
 
     after: datetime | None = None  #: created then or later
     before: datetime | None = None  #: created earlier
@@ -127,77 +127,77 @@ class ListQuery:
 
     @classmethod
     def of(cls, parameters: dict[str, str]) -> "ListQuery":
-        """The query in a URL's parameters.
+        """Return the query of a URL's parameters.
 
         Raises:
-            ValueError: a moment or the cursor is none.
+            ValueError: a time or the cursor is invalid.
         """
-        after, before = (_moment(parameters.get(f"created_{w}")) for w in ("after", "before"))
-        way, serial = _place(parameters.get("cursor"))
+        after, before = (_parse_time(parameters.get(f"created_{w}")) for w in ("after", "before"))
+        direction, serial = _parse_cursor(parameters.get("cursor"))
         return cls(
             after=after,
             before=before,
-            older_than=serial if way == "p" else None,
-            newer_than=serial if way == "r" else None,
+            older_than=serial if direction == "p" else None,
+            newer_than=serial if direction == "r" else None,
         )
 
 
 def page(
-    kept: Sequence[Prediction],
+    predictions: Sequence[Prediction],
     query: ListQuery,
     *,
     size: int,
     api_url: str,
     parameters: dict[str, str],
 ) -> dict[str, Any]:
-    """A page of predictions, newest first; `kept` is in the order of creation."""
-    chosen = [one for one in reversed(kept) if _is_wanted(one, query)]
+    """Return a page of predictions, newest first; `predictions` is in creation order."""
+    matching = [item for item in reversed(predictions) if _matches(item, query)]
     if query.newer_than is not None:
-        newer = [one for one in chosen if one.serial > query.newer_than]
+        newer = [item for item in matching if item.serial > query.newer_than]
         shown = newer[-size:]
     else:
         limit = math.inf if query.older_than is None else query.older_than
-        shown = [one for one in chosen if one.serial < limit][:size]
+        shown = [item for item in matching if item.serial < limit][:size]
     links: dict[str, str | None] = {"next": None, "previous": None}
-    if shown and chosen[-1].serial < shown[-1].serial:
+    if shown and matching[-1].serial < shown[-1].serial:
         links["next"] = _link(api_url, parameters, f"p={shown[-1].serial}")
-    if shown and chosen[0].serial > shown[0].serial:
+    if shown and matching[0].serial > shown[0].serial:
         links["previous"] = _link(api_url, parameters, f"r={shown[0].serial}")
-    return {**links, "results": [one.view() for one in shown]}
+    return {**links, "results": [item.view() for item in shown]}
 
 
-def _moment(text: str | None) -> datetime | None:
+def _parse_time(text: str | None) -> datetime | None:
     if text is None:
         return None
-    moment = datetime.fromisoformat(text)
-    if moment.tzinfo is None:
-        raise ValueError("a moment needs its offset from UTC")
-    return moment
+    time = datetime.fromisoformat(text)
+    if time.tzinfo is None:
+        raise ValueError("a time needs a UTC offset")
+    return time
 
 
-def _place(cursor: str | None) -> tuple[str, int]:
-    """Which way a cursor goes, and from which serial."""
+def _parse_cursor(cursor: str | None) -> tuple[str, int]:
+    """Return the direction of a cursor and its serial."""
     if cursor is None:
         return "", 0
     try:
-        way, _, serial = base64.urlsafe_b64decode(cursor).decode().partition("=")
-        return way, int(serial)
+        direction, _, serial = base64.urlsafe_b64decode(cursor).decode().partition("=")
+        return direction, int(serial)
     except (binascii.Error, UnicodeDecodeError) as error:
-        raise ValueError("the cursor is not ours") from error
+        raise ValueError("invalid cursor") from error
 
 
-def _is_wanted(one: Prediction, query: ListQuery) -> bool:
-    return (query.after is None or one.created_at >= query.after) and (
-        query.before is None or one.created_at < query.before
+def _matches(prediction: Prediction, query: ListQuery) -> bool:
+    return (query.after is None or prediction.created_at >= query.after) and (
+        query.before is None or prediction.created_at < query.before
     )
 
 
-def _link(api_url: str, parameters: dict[str, str], place: str) -> str:
-    cursor = base64.urlsafe_b64encode(place.encode()).decode()
+def _link(api_url: str, parameters: dict[str, str], position: str) -> str:
+    cursor = base64.urlsafe_b64encode(position.encode()).decode()
     return f"{api_url}/predictions?{urlencode({**parameters, 'cursor': cursor})}"
 
 
-def _written(moment: datetime | None) -> str | None:
-    if moment is None:
+def _format_time(time: datetime | None) -> str | None:
+    if time is None:
         return None
-    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return time.isoformat(timespec="microseconds").replace("+00:00", "Z")
