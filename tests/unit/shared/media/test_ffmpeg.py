@@ -194,9 +194,15 @@ async def test_a_crafted_file_cannot_open_a_url(tmp_path: Path) -> None:
     assert "'http' not on whitelist" in caught.value.stderr_tail
 
 
-async def test_the_version_is_told() -> None:
-    """As the binary says it."""
-    assert (await Ffmpeg(FfmpegSettings()).version())[0].isalnum()
+async def test_the_version_is_the_one_that_the_binary_prints(tmp_path: Path) -> None:
+    """A release or a build's own name; `unknown` if it prints none."""
+    real = Ffmpeg(FfmpegSettings())
+    named = Ffmpeg(a_program(tmp_path, "echo 'ffmpeg version 7.1-build Copyright (c) 2000'"))
+    printed = (await real.run(["-version"])).stdout.decode().split()
+
+    assert await real.version() == printed[2]
+    assert await named.version() == "7.1-build"
+    assert await Ffmpeg(a_program(tmp_path, "echo nothing")).version() == "unknown"
 
 
 def test_a_binary_that_is_not_there_stops_the_start() -> None:

@@ -1,5 +1,6 @@
 """Opening a store: what the settings lead to, with no server at hand."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -24,12 +25,26 @@ async def test_a_folder_wins_over_a_server(tmp_path: Path) -> None:
     assert isinstance(open_store(settings(folder=tmp_path)), FolderStore)
 
 
-async def test_without_a_folder_the_server_is_used() -> None:
-    """Nothing is asked of it yet."""
-    store = open_store(settings())
+async def test_without_a_folder_the_store_is_the_server_of_the_settings() -> None:
+    """Opening the store does not connect; the first call does."""
+    connected = asyncio.Event()
 
-    assert isinstance(store, S3Store)
-    await store.close()
+    async def accept(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connected.set()
+        writer.close()
+        await writer.wait_closed()
+
+    async with await asyncio.start_server(accept, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        store = open_store(settings(endpoint=f"http://127.0.0.1:{port}"))
+        await asyncio.sleep(0.05)
+        assert isinstance(store, S3Store)
+        assert not connected.is_set()
+        with pytest.raises(StoreUnavailableError):
+            await store.check()
+        await store.close()
+
+    assert connected.is_set()
 
 
 @pytest.mark.parametrize("missing", ["access_key", "secret_key"])
