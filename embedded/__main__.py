@@ -19,7 +19,6 @@ from shared.clock import SystemClock
 from shared.errors import SegueError, SettingsError
 from shared.local_stack import DataDirSettings, RunningStack
 from shared.service_process import EXIT_FAULT, EXIT_SETTINGS
-from shared.settings import TelemetrySettings
 from shared.storage import StandInWarning
 from shared.telemetry import trace
 from shared.telemetry.log import configure
@@ -109,9 +108,6 @@ def _settings(arguments: argparse.Namespace) -> StackSettings:
     }
     if arguments.data_dir is not None:
         given["home"] = DataDirSettings.from_environment(data_dir=arguments.data_dir)
-    telemetry = TelemetrySettings.from_environment()
-    if "log_plain" not in telemetry.model_fields_set and sys.stderr.isatty():
-        given["telemetry"] = TelemetrySettings.from_environment(log_plain=True)
     return StackSettings.from_environment(**given)
 
 

@@ -162,8 +162,10 @@ class TelemetrySettings(SettingsGroup):
     log_level: str = Field(
         "info", validation_alias="SEGUE_LOG_LEVEL", pattern="^(debug|info|warning|error)$"
     )
-    #: lines for people instead of JSON
-    log_plain: bool = Field(False, validation_alias="SEGUE_LOG_PLAIN")
+    #: of lines on standard error: text for people, json for machines; auto: text on a terminal
+    log_format: Literal["auto", "text", "json"] = Field("auto", validation_alias="SEGUE_LOG_FORMAT")
+    #: any value: text without colours (no-color.org)
+    no_color: str = Field("", validation_alias="NO_COLOR")
     #: OpenTelemetry's own: otlp or none; unset: otlp where an endpoint is named
     traces_exporter: Literal["", "otlp", "none"] = Field(
         "", validation_alias="OTEL_TRACES_EXPORTER"

@@ -55,7 +55,7 @@ async def run(
     clock = clock or SystemClock()
     trace.set_service("api", topic_prefix=settings.kafka.topic_prefix)
     log = logger_of("api")
-    log.info("api starts", action="service.starting", host=settings.host, port=settings.port)
+    log.info("starting", action="service.starting", host=settings.host, port=settings.port)
     health = Health(
         service="api",
         start_s=settings.database.start_s,
@@ -90,13 +90,13 @@ async def _serve(
     work = [asyncio.create_task(coroutine) for coroutine in _work(context)]
     stopped = asyncio.create_task(context.stop.wait())
     try:
-        context.log.info("api is ready", action="service.ready", port=server.port)
+        context.log.info("ready", action="service.ready", port=server.port)
         if ready is not None:
             ready.set()
         await asyncio.wait({serving, stopped, *work}, return_when=asyncio.FIRST_COMPLETED)
     finally:
         # 1. no new requests, answers under way are finished; followers hear the end
-        context.log.info("api stops", action="service.stopping")
+        context.log.info("stopping", action="service.stopping")
         context.stop.set()
         server.request_stop()
         # 2. projection, relay and listening finish their batch and leave
@@ -188,7 +188,7 @@ async def _parts(settings: ApiSettings, *, health: Health) -> AsyncIterator[ApiC
         # 3. connections last: nothing uses them any more
         await database.close()
         await store.close()
-        log.info("api stopped", action="service.stopped")
+        log.info("stopped", action="service.stopped")
 
 
 def _provider_probe(database: Database, *, clock: Clock) -> Probe:

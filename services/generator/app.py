@@ -40,7 +40,7 @@ async def run(
     clock = clock or SystemClock()
     trace.set_service("generator", topic_prefix=settings.kafka.topic_prefix)
     log = logger_of("generator")
-    log.info("generator starting", action="service.starting", provider=settings.provider)
+    log.info("starting", action="service.starting", provider=settings.provider)
     store = InstrumentedStore(open_store(settings.store), log=log)
     provider = provider or build_provider(settings, store=store, clock=clock, log=log)
     provider_health = ProviderHealth(provider)
@@ -66,13 +66,13 @@ async def run(
                 await stream.serve(stop, ready=health.ready)
         finally:
             # 1. drain the lanes, commit, leave the group; 2. flush; 3. close the rest
-            log.info("generator stopping", action="service.stopping")
+            log.info("stopping", action="service.stopping")
             await stream.stop()
             await publisher.stop()
             await provider_health.close()
             await provider.close()
             await store.close()
-            log.info("generator stopped", action="service.stopped")
+            log.info("stopped", action="service.stopped")
 
 
 def _stream(

@@ -96,7 +96,7 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
         except KafkaError as error:
             await self._consumer.stop()
             raise RetryableError(f"Kafka at {self._kafka.bootstrap_servers}: {error}") from error
-        self._log.info("consumer is ready", action="service.ready")
+        self._log.info("ready", action="service.ready")
         if ready is not None:
             ready.set()
         committer = asyncio.create_task(self._commit_periodically())

@@ -131,7 +131,7 @@ async def worker_service(
     clock = clock or SystemClock()
     trace.set_service(name, topic_prefix=settings.kafka.topic_prefix)
     log = logger_of(name)
-    log.info("service starting", action="service.starting")
+    log.info("starting", action="service.starting")
     store = InstrumentedStore(open_store(settings.store), log=log)
     publisher = Publisher(settings.kafka, source=name, clock=clock)
     health = Health(
@@ -167,7 +167,7 @@ async def worker_service(
             )
         finally:
             # the consumer has finished its lanes, committed and left: 1. flush; 2. close the store
-            log.info("service stopping", action="service.stopping")
+            log.info("stopping", action="service.stopping")
             await publisher.stop()
             await store.close()
-            log.info("service stopped", action="service.stopped")
+            log.info("stopped", action="service.stopped")

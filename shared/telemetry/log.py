@@ -1,14 +1,18 @@
-"""Log: JSON lines with a closed set of actions; job and scene are bound, payloads never logged.
+"""Structured log: JSON lines or text, a closed set of actions, redacted fields.
 
-A line is a constant sentence plus fields: `log.info("segment stored", action="segment.stored",
-size_bytes=…)`. What it is about (job, run, scene) is bound once, where a record or a request is
-taken up (`about`); its trace stands beside it. Secrets never appear: fields whose names sound
-like one are masked, and what looks like one is cut out of every text (`redaction`). What
-libraries say goes the same way, as lines of `library.logged`.
+A line is a constant sentence and fields: `log.info("segment stored", action="segment.stored",
+size_bytes=…)`. Its subject (job, run, scene) is bound once per record or request
+(`log_context`); the trace id is added. Payloads are not logged. Fields whose names suggest a
+secret are masked, and secrets are removed from every text (`redaction`). Messages of libraries
+become lines with the action `library.logged`.
+
+`SEGUE_LOG_FORMAT`: `text` for people, `json` for machines; `auto` chooses text if the stream is a
+terminal.
 """
 
 import logging
 import sys
+import time
 from contextlib import AbstractContextManager
 from typing import Literal, TextIO, get_args
 
@@ -19,6 +23,7 @@ from shared.settings import TelemetrySettings
 from shared.telemetry import trace
 from shared.telemetry.redaction import GONE, redacted
 from shared.telemetry.stdlib_logging import StdlibLogHandler
+from shared.telemetry.text_format import TextRenderer
 
 LogAction = Literal[
     "service.starting",
@@ -93,31 +98,42 @@ LogAction = Literal[
     "cache.write_failed",
 ]
 ACTIONS: frozenset[str] = frozenset(get_args(LogAction))
+STARTING_S_MAX = 120.0  # a service that reports no readiness counts as starting for so long
 _SECRET_WORDS = ("token", "secret", "password", "api_key", "authorization")
 
 Logger = FilteringBoundLogger
 
 
 def configure(settings: TelemetrySettings, *, stream: TextIO | None = None) -> None:
-    """Set how lines look and from which level they are said; once per process."""
+    """Set format and level of the log; once per process."""
     out = stream or sys.stderr
     for name in ("aiokafka", "asyncpg", "faust", "mode"):
-        logging.getLogger(name).setLevel(logging.ERROR)  # their warnings are our normal weather
-    logging.basicConfig(level=logging.WARNING, handlers=[StdlibLogHandler(logger_of)])
-    renderer: structlog.types.Processor = (
-        structlog.dev.ConsoleRenderer(colors=out.isatty())
-        if settings.log_plain
-        else structlog.processors.JSONRenderer(ensure_ascii=False)
+        logging.getLogger(name).setLevel(logging.ERROR)  # they warn of every rebalance
+    ready: set[str] = set()
+    until_s = time.monotonic() + STARTING_S_MAX
+    handler = StdlibLogHandler(
+        logger_of, is_starting=lambda name: name not in ready and time.monotonic() < until_s
     )
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    is_text = is_text_format(settings.log_format, out)
+
+    def note_ready(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
+        if line.get("action") == "service.ready":
+            ready.add(str(line.get("service")))
+        return line
+
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            _traced,
+            structlog.processors.TimeStamper(fmt="%H:%M:%S" if is_text else "iso", utc=not is_text),
+            note_ready,
+            _with_trace_id,
             structlog.processors.format_exc_info,
             _masked,
-            renderer,
+            TextRenderer(colors=out.isatty() and not settings.no_color)
+            if is_text
+            else structlog.processors.JSONRenderer(ensure_ascii=False),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(
             logging.getLevelNamesMapping()[settings.log_level.upper()]
@@ -127,27 +143,32 @@ def configure(settings: TelemetrySettings, *, stream: TextIO | None = None) -> N
     )
 
 
-def logger_of(service: str) -> Logger:
-    """The logger of one service, as the log is configured now.
+def is_text_format(log_format: str, stream: TextIO) -> bool:
+    """Return whether lines on `stream` are text; `auto`: if it is a terminal."""
+    return log_format == "text" or (log_format == "auto" and stream.isatty())
 
-    Bound here: unbound, even a line that nobody wants costs ten times as much.
+
+def logger_of(service: str) -> Logger:
+    """Return the logger of a service with the current configuration.
+
+    It is bound here: unbound, even a filtered line costs ten times as much.
     """
     logger: Logger = structlog.get_logger(service=service).bind()
     return logger
 
 
 def log_context(**fields: object) -> AbstractContextManager[None]:
-    """Every line that is said inside has these fields, whoever says it; None: it has not."""
+    """Add these fields to every line logged inside the block; None: left out."""
     known = {name: value for name, value in fields.items() if value is not None}
     return structlog.contextvars.bound_contextvars(**known)
 
 
 def bind(**fields: object) -> None:
-    """From here on every line of this task, and of those that it starts, has these fields."""
+    """Add these fields to every further line of this task and of the tasks that it starts."""
     structlog.contextvars.bind_contextvars(**fields)
 
 
-def _traced(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
+def _with_trace_id(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
     trace_id = trace.current_trace_id()
     if trace_id is not None:
         line["trace_id"] = trace_id

@@ -134,7 +134,7 @@ class SceneStream:
         in_flight_max = self._settings.lanes.in_flight_max
         try:
             if await self._start(ends):
-                self._log.info("generator is ready", action="service.ready")
+                self._log.info("ready", action="service.ready")
                 if ready is not None:
                     ready.set()
                 export_lane_metrics("generator", self.lanes.figures, in_flight_max=in_flight_max)

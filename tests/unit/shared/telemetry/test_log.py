@@ -1,9 +1,11 @@
-"""What a log line holds, and what it never does."""
+"""What log lines contain: fields, levels and formats, and no secrets."""
 
 import io
 import json
 import logging
+import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -11,14 +13,16 @@ import httpx
 import pytest
 import structlog
 from minio import Minio
+from typing_extensions import override
 
 from shared.clock import SystemClock
 from shared.security.signed_links import LinkSettings, SegmentLinks
 from shared.settings import KafkaSettings, StoreSettings, TelemetrySettings, secrets_in
 from shared.telemetry import redaction, trace
-from shared.telemetry.log import configure, log_context, logger_of
+from shared.telemetry.log import configure, is_text_format, log_context, logger_of
 from shared.telemetry.redaction import CHARS_MAX, hide, redacted
-from shared.telemetry.stdlib_logging import StdlibLogHandler
+from shared.telemetry.stdlib_logging import StdlibLogHandler, is_expected_at_start
+from shared.telemetry.text_format import TextRenderer
 
 TOKEN = SegmentLinks(LinkSettings(keys="a secret that tests alone know"), clock=SystemClock()).seal(
     "jobs/x/run-1/clip"
@@ -29,24 +33,45 @@ PRESIGNED = Minio(
 SIGNATURE = PRESIGNED.rpartition("=")[2]
 
 
+class Terminal(io.StringIO):
+    """A stream that is a terminal."""
+
+    @override
+    def isatty(self) -> bool:
+        """Return True."""
+        return True
+
+
 @pytest.fixture
-def said() -> Iterator[io.StringIO]:
-    """Lines of a log at debug level."""
+def stream() -> Iterator[io.StringIO]:
+    """The output of a log at debug level."""
     stream = io.StringIO()
-    before, level = structlog.get_config(), logging.getLogger().level
-    configure(TelemetrySettings(log_level="debug"), stream=stream)
-    yield stream
-    structlog.configure(**before)
-    logging.getLogger().setLevel(level)
+    with configured(stream):
+        yield stream
+
+
+@contextmanager
+def configured(stream: io.StringIO, **settings: str) -> Iterator[None]:
+    """Run a block with the log configured for `stream`, at debug level."""
+    before, root = structlog.get_config(), logging.getLogger()
+    level, handlers = root.level, list(root.handlers)
+    root.handlers.clear()
+    try:
+        configure(TelemetrySettings(log_level="debug", **settings), stream=stream)  # type: ignore[arg-type]
+        yield
+    finally:
+        structlog.configure(**before)
+        root.setLevel(level)
+        root.handlers[:] = handlers
 
 
 def lines(stream: io.StringIO) -> list[dict[str, Any]]:
-    """What was said, parsed."""
+    """Return the logged lines, parsed."""
     return [json.loads(line) for line in stream.getvalue().splitlines()]
 
 
-def test_a_line_says_who_what_when_about_which_scene(said: io.StringIO) -> None:
-    """The scene is bound once; the trace it came with stands beside it."""
+def test_a_line_has_its_service_action_job_and_trace(stream: io.StringIO) -> None:
+    """The subject is bound once; the trace id is added."""
     caller = trace.extract("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
     with (
         log_context(job_id="film", run=2, scene_index=0),
@@ -54,7 +79,7 @@ def test_a_line_says_who_what_when_about_which_scene(said: io.StringIO) -> None:
     ):
         logger_of("merger").debug("clips are joined", action="clips.joined", samples=7)
 
-    (line,) = lines(said)
+    (line,) = lines(stream)
     assert line.pop("timestamp").endswith("Z")
     assert line == {
         "service": "merger",
@@ -69,26 +94,118 @@ def test_a_line_says_who_what_when_about_which_scene(said: io.StringIO) -> None:
     }
 
 
-def test_what_libraries_say_is_a_line_of_ours(said: io.StringIO) -> None:
+@pytest.mark.parametrize(
+    ("log_format", "is_terminal", "is_text"),
+    [
+        ("auto", True, True),
+        ("auto", False, False),
+        ("text", False, True),
+        ("json", True, False),
+    ],
+)
+def test_auto_chooses_text_on_a_terminal_and_json_in_a_pipe(
+    log_format: str, *, is_terminal: bool, is_text: bool
+) -> None:
+    """`text` and `json` force one."""
+    stream = Terminal() if is_terminal else io.StringIO()
+
+    assert is_text_format(log_format, stream) is is_text
+
+
+@pytest.mark.parametrize(
+    ("stream", "no_color", "is_colored"),
+    [(Terminal(), "", True), (Terminal(), "1", False), (io.StringIO(), "", False)],
+    ids=["terminal", "NO_COLOR", "pipe"],
+)
+def test_colors_are_used_only_on_a_terminal_without_no_color(
+    stream: io.StringIO, no_color: str, *, is_colored: bool
+) -> None:
+    """A pipe gets no escape sequences."""
+    with configured(stream, log_format="text", no_color=no_color):
+        logger_of("api").warning("outbox not published", action="outbox.publish_failed")
+
+    assert ("\x1b[" in stream.getvalue()) is is_colored
+
+
+def test_a_text_line_has_local_time_service_message_fields_and_reason() -> None:
+    """Scenes are numbered from 1; action and trace id are left out."""
+    stream = io.StringIO()
+    with configured(stream, log_format="text"):
+        logger_of("generator").info("starting", action="service.starting", provider="synth")
+        with log_context(job_id="film", run=2, scene_index=0, absent=None):
+            logger_of("api").warning(
+                "delay notice not published", action="event.not_published", reason="Kafka is away"
+            )
+
+    first, second = stream.getvalue().splitlines()
+    assert re.fullmatch(r"\d\d:\d\d:\d\d generator  starting \(provider synth\)", first)
+    assert second[9:] == (
+        "api        WARNING delay notice not published (job film, run 2, scene 1): Kafka is away"
+    )
+
+
+def test_a_traceback_follows_its_text_line() -> None:
+    """The line itself stays one line."""
+    line = {"level": "error", "event": "stopped by a bug", "exception": "Traceback: …"}
+
+    assert TextRenderer(colors=False)(None, "error", line).splitlines() == [
+        f"{'':<12}ERROR stopped by a bug",
+        "Traceback: …",
+    ]
+
+
+def test_a_library_message_keeps_its_level_name_and_text(stream: io.StringIO) -> None:
     """With its traceback, and without the secrets in it."""
     handler, logger = StdlibLogHandler(logger_of), logging.getLogger("a.library")
     logger.addHandler(handler)
     try:
         httpx.Response(403, request=httpx.Request("PUT", PRESIGNED)).raise_for_status()
     except httpx.HTTPStatusError:
-        logger.exception("it went wrong")
+        logger.exception("upload %d failed", 7)
     finally:
         logger.removeHandler(handler)
 
-    (line,) = lines(said)
+    line = lines(stream)[0]
     assert line["action"] == "library.logged"
     assert line["library"] == "a.library"
+    assert line["event"] == "upload 7 failed"
+    assert line["level"] == "error"
     assert "Traceback" in line["exception"]
-    assert SIGNATURE not in said.getvalue()
+    assert SIGNATURE not in stream.getvalue()
+
+
+def test_expected_retries_of_a_start_are_logged_at_debug(stream: io.StringIO) -> None:
+    """Once the service is ready, the same message has its own level again."""
+    client = logging.getLogger("aiokafka.consumer.group_coordinator")
+    text = "Group Coordinator Request failed: [Error 15] GroupCoordinatorNotAvailableError"
+
+    client.error(text)
+    client.error("Heartbeat session expired")
+    logger_of(trace.current_service().name).info("ready", action="service.ready")
+    client.error(text)
+
+    assert [line["level"] for line in lines(stream)] == ["debug", "error", "info", "error"]
 
 
 @pytest.mark.parametrize(
-    ("text", "secret", "kept"),
+    ("library", "message", "is_expected"),
+    [
+        ("aiokafka", 'Unable connect to "127.0.0.1:9092": [Errno 111] Connect call failed', True),
+        ("aiokafka.cluster", "Topic scene.requested not found in cluster metadata", True),
+        ("mode.supervisors", "KafkaConnectionError: unable to connect", True),
+        ("aiokafka.cluster", "Topic x is not authorized for this client", False),
+        ("uvicorn.error", "Connection refused", False),
+    ],
+)
+def test_only_retries_of_kafka_clients_are_expected(
+    library: str, message: str, *, is_expected: bool
+) -> None:
+    """A missing right or another library is not a start-up retry."""
+    assert is_expected_at_start(library, message) is is_expected
+
+
+@pytest.mark.parametrize(
+    ("text", "secret", "rest"),
     [
         (f"PUT {PRESIGNED} failed", SIGNATURE, "PUT http://127.0.0.1:1/segue/jobs/x/clip"),
         (f"Max retries with url: /segue/x?a=1&X-Amz-Signature={SIGNATURE}", SIGNATURE, "/segue/x"),
@@ -114,50 +231,50 @@ def test_what_libraries_say_is_a_line_of_ours(said: io.StringIO) -> None:
         "SASL",
     ),  # the texts are not the same in every process
 )
-def test_secrets_are_cut_out_of_texts(text: str, secret: str, kept: str) -> None:
-    """And what helps to find the fault stays."""
+def test_redaction_removes_secrets_from_texts(text: str, secret: str, rest: str) -> None:
+    """The rest of the text stays."""
     assert secret in text
 
-    told = redacted({"reason": [text]})["reason"][0]
+    result = redacted({"reason": [text]})["reason"][0]
 
-    assert secret not in told
-    assert kept in told
+    assert secret not in result
+    assert rest in result
 
 
 @pytest.mark.parametrize(
     "text",
     ["segment 3 of 12 is not there", "what now? Nothing = nothing", "http://127.0.0.1:4000/readyz"],
 )
-def test_what_is_no_secret_stays_as_it_is(text: str) -> None:
+def test_redaction_keeps_texts_without_secrets(text: str) -> None:
     """Sentences, plain addresses, question marks."""
     assert redacted(text) == text
 
 
-def test_the_secrets_of_the_settings_are_cut_out_whatever_they_look_like(
+def test_redaction_removes_registered_secrets_of_any_shape(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Each of a list; of an address, its password."""
+    """Each entry of a list; of a URL, its password."""
     monkeypatch.setattr(redaction, "_hidden", set())
     settings = StoreSettings(access_key="minio-user", secret_key="first secret,second secret")
     hide([*secrets_in(settings), *secrets_in(KafkaSettings(sasl_password="kafka word"))])
     hide(["postgresql://segue:db%20word@db/segue"])
 
-    told = redacted("minio-user, second secret, kafka word, db word and db%20word at db/segue")
+    result = redacted("minio-user, second secret, kafka word, db word and db%20word at db/segue")
 
-    assert told == "***, ***, ***, *** and *** at db/segue"
-
-
-def test_a_payload_does_not_fit_into_a_line() -> None:
-    """A text is cut, and says so."""
-    told = redacted("x" * 100_000)
-
-    assert len(told) < CHARS_MAX + 100
-    assert told.endswith("(100000 characters)")
+    assert result == "***, ***, ***, *** and *** at db/segue"
 
 
-def test_a_name_that_sounds_like_a_secret_hides_its_value(said: io.StringIO) -> None:
-    """Whatever it is."""
-    logger_of("api").info("it", action="service.ready", api_key="x", sasl_password="y")
+def test_redaction_cuts_a_long_text() -> None:
+    """The line names the full length."""
+    result = redacted("x" * 100_000)
 
-    (line,) = lines(said)
+    assert len(result) < CHARS_MAX + 100
+    assert result.endswith("(100000 characters)")
+
+
+def test_a_field_named_like_a_secret_is_masked(stream: io.StringIO) -> None:
+    """Its value is not inspected."""
+    logger_of("api").info("ready", action="service.ready", api_key="x", sasl_password="y")
+
+    (line,) = lines(stream)
     assert (line["api_key"], line["sasl_password"]) == ("***", "***")
