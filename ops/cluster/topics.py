@@ -39,7 +39,6 @@ from shared.kafka.admin import (
     create_topics,
     describe_topics,
     required_topics,
-    set_topic_configs,
     supports_describe_configs,
 )
 from shared.settings import KafkaSettings
@@ -110,10 +109,14 @@ async def _topics(operator: Operator) -> dict[str, Any]:
         if not found.can_tell:
             raise CommandError(Exit.REFUSED, STAND_IN)
         arguments = {"partitions": operator.kafka.partitions}
+        from shared.kafka.alter_configs import (  # noqa: PLC0415 - loads librdkafka
+            set_topic_configs,
+        )
+
         async with audited_action(operator, "topics", arguments=arguments) as row:
             names, set_to = set(missing(found.differences)), changes(found.differences)
             await create_topics(admin, [_new(one) for one in found.wanted if one.name in names])
-            await set_topic_configs(admin, set_to)
+            await set_topic_configs(operator.kafka, set_to)
             done = {"made": sorted(names), "set": set_to}
             await row.save_progress(done)
     return {**told, "applied": True, **done}

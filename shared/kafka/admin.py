@@ -1,8 +1,8 @@
-"""Admin: make the cluster match `shared/contract/topics.py`, and ask it how it stands.
+"""Creates the topics of `shared/contract/topics.py` and describes the topics of a cluster.
 
-Idempotent: topics that exist are left as they are. The embedded broker makes topics on first
-use and knows no CreateTopics; its settings say so. What a topic is configured as is changed key
-by key (IncrementalAlterConfigs), so that nothing else of it is touched.
+Idempotent: existing topics are not changed. The embedded broker creates topics on first use and
+does not support CreateTopics; its settings switch it off. `shared/kafka/alter_configs.py` changes
+configurations.
 
 I/O: Kafka.
 """
@@ -23,33 +23,32 @@ from aiokafka.errors import (
 
 from shared.contract.topics import CHANGELOG, DAY_MS, EVENT_TOPICS
 from shared.errors import RetryableError
-from shared.kafka.alter_configs import SetConfigs
 from shared.kafka.client import connection_options
 from shared.settings import KafkaSettings
 
 ADMIN_S = 30.0
-_SAFE_COPIES = 3  # from here on a record counts as written once two brokers have it
+_MIN_INSYNC_FROM = 3  # replication from which a write must be acknowledged by two brokers
 _DLQ_CONFIG = {
-    "retention.ms": str(90 * DAY_MS),  # it waits for a person
-    "max.message.bytes": "2097152",  # the largest record there is, and our headers beside it
+    "retention.ms": str(90 * DAY_MS),  # dead letters wait for an operator
+    "max.message.bytes": "2097152",  # the largest record plus the dead-letter headers
 }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TopicDescription:
-    """How a topic stands on the cluster."""
+    """A topic as it is on the cluster."""
 
     partitions: int
-    replication: int  #: of the partition that has the fewest copies
-    configs: Mapping[str, str] | None  #: as they are in effect; None: this broker cannot be asked
+    replication: int  #: of the partition with the fewest replicas
+    configs: Mapping[str, str] | None  #: in effect; None: the broker has no DescribeConfigs
 
 
 def required_topics(settings: KafkaSettings) -> list[NewTopic]:
-    """Every topic with its partitions, replication and configuration."""
+    """Return every topic with its partitions, replication and configuration."""
     topics = [(topic.name, dict(topic.config)) for topic in (*EVENT_TOPICS, CHANGELOG)] + [
         (topic.dead_letters, _DLQ_CONFIG) for topic in EVENT_TOPICS
     ]
-    safe = {} if settings.replication < _SAFE_COPIES else {"min.insync.replicas": "2"}
+    safe = {} if settings.replication < _MIN_INSYNC_FROM else {"min.insync.replicas": "2"}
     return [
         NewTopic(
             settings.topic_prefix + name,
@@ -62,26 +61,26 @@ def required_topics(settings: KafkaSettings) -> list[NewTopic]:
 
 
 async def ensure_topics(settings: KafkaSettings) -> list[str]:
-    """Create what is missing; the names of the created topics.
+    """Create the missing topics; return their names.
 
     Raises:
-        RetryableError: the cluster did not answer, or refused.
+        RetryableError: the cluster is unavailable or rejected a topic.
     """
     if not settings.create_topics:
         return []
     async with admin_client(settings) as admin:
-        have = set(await admin.list_topics())
-        missing = [topic for topic in required_topics(settings) if topic.name not in have]
+        existing = set(await admin.list_topics())
+        missing = [topic for topic in required_topics(settings) if topic.name not in existing]
         await create_topics(admin, missing)
         return [topic.name for topic in missing]
 
 
 @asynccontextmanager
 async def admin_client(settings: KafkaSettings) -> AsyncIterator[AIOKafkaAdminClient]:
-    """A client that may ask and tell the cluster about itself, for `ADMIN_S` at most.
+    """Yield a connected admin client for at most `ADMIN_S`.
 
     Raises:
-        RetryableError: the cluster did not answer, or refused.
+        RetryableError: the cluster is unavailable or rejected a request.
     """
     admin = AIOKafkaAdminClient(**connection_options(settings))
     try:
@@ -95,42 +94,47 @@ async def admin_client(settings: KafkaSettings) -> AsyncIterator[AIOKafkaAdminCl
 
 
 async def create_topics(admin: AIOKafkaAdminClient, topics: Sequence[NewTopic]) -> None:
-    """Make topics; one that somebody else made meanwhile is fine.
+    """Create topics; a topic that exists by now is not an error.
 
     Raises:
-        RetryableError: the cluster refused.
+        RetryableError: the cluster rejected a topic.
     """
-    if topics:
-        _check(await admin.create_topics(list(topics)))
+    if not topics:
+        return
+    response = await admin.create_topics(list(topics))
+    for name, code, *_ in getattr(response, "topic_errors", ()):
+        error = for_code(code)
+        if code and error is not TopicAlreadyExistsError:  # another service may have created it
+            raise RetryableError(f"topic {name}: {error.__name__}")
 
 
 async def describe_topics(
     admin: AIOKafkaAdminClient, names: Collection[str], *, keys: Collection[str]
 ) -> dict[str, TopicDescription]:
-    """Those of `names` that there are, with the configuration of `keys`.
+    """Return those of `names` that exist, with the configuration of `keys`.
 
     Raises:
-        KafkaError: we may not ask.
+        KafkaError: the account is not authorized.
     """
-    # of all topics: asked for one that is not there, some brokers make it
-    found = {
-        one["topic"]: one["partitions"]
-        for one in await admin.describe_topics()
-        if one["topic"] in names
+    # describes all topics: some brokers create a topic that a client asks for by name
+    partitions = {
+        topic["topic"]: topic["partitions"]
+        for topic in await admin.describe_topics()
+        if topic["topic"] in names
     }
-    configs = await _configs(admin, sorted(found), keys)
+    configs = await _describe_configs(admin, sorted(partitions), keys)
     return {
         name: TopicDescription(
-            partitions=len(partitions),
-            replication=min((len(part["replicas"]) for part in partitions), default=0),
+            partitions=len(parts),
+            replication=min((len(part["replicas"]) for part in parts), default=0),
             configs=None if configs is None else configs[name],
         )
-        for name, partitions in found.items()
+        for name, parts in partitions.items()
     }
 
 
 async def supports_describe_configs(admin: AIOKafkaAdminClient, name: str) -> bool:
-    """Whether this broker can be asked how topics are configured; `name` need not be there."""
+    """Return whether the broker has DescribeConfigs; the topic `name` need not exist."""
     try:
         await admin.describe_configs(
             [ConfigResource(ConfigResourceType.TOPIC, name, configs={"retention.ms": None})]
@@ -140,47 +144,24 @@ async def supports_describe_configs(admin: AIOKafkaAdminClient, name: str) -> bo
     return True
 
 
-async def set_topic_configs(
-    admin: AIOKafkaAdminClient, changes: Mapping[str, Mapping[str, str]]
-) -> None:
-    """Set these keys of these topics, and nothing else of them.
-
-    Raises:
-        KafkaError: the cluster refused.
-    """
-    if not changes:
-        return
-    answer = await admin._send_to_controller(SetConfigs(changes))  # noqa: SLF001 - it has none itself
-    for code, message, _, name in answer.responses:
-        if code:
-            raise for_code(code)(f"topic {name}: {message}")
-
-
-async def _configs(
+async def _describe_configs(
     admin: AIOKafkaAdminClient, names: Sequence[str], keys: Collection[str]
 ) -> dict[str, dict[str, str]] | None:
-    """The configuration in effect, by topic; None: this broker cannot be asked."""
-    asked = [
+    """Return the configuration in effect by topic; None if the broker has no DescribeConfigs."""
+    resources = [
         ConfigResource(ConfigResourceType.TOPIC, name, configs=dict.fromkeys(keys))
         for name in names
     ]
-    if not asked:
+    if not resources:
         return {}
     try:
-        answers = await admin.describe_configs(asked)
+        responses = await admin.describe_configs(resources)
     except IncompatibleBrokerVersion:
         return None
-    found = {}
-    for answer in answers:
-        for code, message, _, name, entries in answer.resources:
+    configs = {}
+    for response in responses:
+        for code, message, _, name, entries in response.resources:
             if code:
                 raise for_code(code)(f"topic {name}: {message}")
-            found[name] = {entry[0]: entry[1] for entry in entries}
-    return found
-
-
-def _check(response: object) -> None:
-    for name, code, *_ in getattr(response, "topic_errors", ()):
-        error = for_code(code)
-        if code and error is not TopicAlreadyExistsError:  # another service was first: fine
-            raise RetryableError(f"topic {name}: {error.__name__}")
+            configs[name] = {entry[0]: entry[1] for entry in entries}
+    return configs

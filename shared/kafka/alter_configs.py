@@ -1,78 +1,66 @@
-"""Altering: the request that sets single keys of a topic's configuration.
+"""Sets single keys of topic configurations (IncrementalAlterConfigs).
 
-aiokafka knows only the older one, which replaces all of them. This is Kafka's
-IncrementalAlterConfigs, version 0, in aiokafka's own words for requests.
+aiokafka 0.14 only has AlterConfigs, which replaces all keys of a topic; confluent-kafka has the
+incremental request. Only `segue topics` needs it, so only the `ops` extra installs
+confluent-kafka, and it is imported when a change is applied.
 
-Pure: it is sent elsewhere.
+I/O: Kafka.
 """
 
+import asyncio
 from collections.abc import Mapping
-from typing import Any
 
-from aiokafka.protocol.api import Request, RequestStruct, Response
-from aiokafka.protocol.types import Array, Boolean, Int8, Int16, Int32, Schema, String
-from typing_extensions import override
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._config import AlterConfigOpType, ConfigEntry, ConfigResource
+from confluent_kafka.admin._resource import ResourceType
 
-_API_KEY = 44
-_TOPIC = 2  # kind of resource
-_SET = 0  # kind of change
-_TEXT = String("utf-8")
+from shared.errors import RetryableError
+from shared.kafka.client import librdkafka_options
+from shared.settings import KafkaSettings
 
-
-class SetConfigsResponseV0(Response):  # type: ignore[misc]  # aiokafka is untyped
-    """What came of it, by topic."""
-
-    API_KEY = _API_KEY
-    API_VERSION = 0
-    SCHEMA = Schema(
-        ("throttle_time_ms", Int32),
-        (
-            "responses",
-            Array(
-                ("error_code", Int16),
-                ("error_message", _TEXT),
-                ("resource_type", Int8),
-                ("resource_name", _TEXT),
-            ),
-        ),
-    )
+REQUEST_TIMEOUT_S = 30.0
 
 
-class SetConfigsRequestV0(RequestStruct):  # type: ignore[misc]  # aiokafka is untyped
-    """The request as it is sent."""
+async def set_topic_configs(
+    settings: KafkaSettings,
+    changes: Mapping[str, Mapping[str, str]],
+    *,
+    timeout_s: float = REQUEST_TIMEOUT_S,
+) -> None:
+    """Set these keys (by full topic name) and leave all other keys as they are.
 
-    API_KEY = _API_KEY
-    API_VERSION = 0
-    RESPONSE_TYPE = SetConfigsResponseV0
-    SCHEMA = Schema(
-        (
-            "resources",
-            Array(
-                ("resource_type", Int8),
-                ("resource_name", _TEXT),
-                (
-                    "configs",
-                    Array(("name", _TEXT), ("config_operation", Int8), ("value", _TEXT)),
-                ),
-            ),
-        ),
-        ("validate_only", Boolean),
-    )
+    Raises:
+        RetryableError: the cluster rejected the change or is unavailable.
+        SettingsError: a certificate file cannot be used.
+    """
+    if changes:
+        await asyncio.to_thread(_alter, settings, changes, timeout_s)
 
 
-class SetConfigs(Request[SetConfigsRequestV0]):  # type: ignore[misc]  # aiokafka is untyped
-    """Set these keys of these topics."""
-
-    API_KEY = _API_KEY
-
-    def __init__(self, changes: Mapping[str, Mapping[str, str]]) -> None:
-        """`changes`: keys and values by topic."""
-        self._resources = [
-            (_TOPIC, topic, [(key, _SET, value) for key, value in keys.items()])
-            for topic, keys in changes.items()
-        ]
-
-    @override
-    def build(self, request_struct_class: type[SetConfigsRequestV0]) -> Any:
-        """The request for the version that was agreed on."""
-        return request_struct_class(self._resources, False)
+def _alter(
+    settings: KafkaSettings, changes: Mapping[str, Mapping[str, str]], timeout_s: float
+) -> None:
+    resources = [
+        ConfigResource(
+            ResourceType.TOPIC,
+            topic,
+            incremental_configs=[
+                ConfigEntry(key, value, incremental_operation=AlterConfigOpType.SET)
+                for key, value in keys.items()
+            ],
+        )
+        for topic, keys in changes.items()
+    ]
+    # errors are raised; librdkafka would also print them to stderr
+    admin = AdminClient({**librdkafka_options(settings), "log_level": 0})
+    futures = admin.incremental_alter_configs(resources, request_timeout=timeout_s)
+    for resource, future in futures.items():
+        try:
+            future.result(timeout_s)
+        except KafkaException as error:
+            raise RetryableError(f"topic {resource.name}: {error.args[0].str()}") from error
+        except TimeoutError as error:
+            raise RetryableError(
+                f"topic {resource.name}: no response within {timeout_s:g} s"
+            ) from error

@@ -1,7 +1,6 @@
-"""Security: how a client reaches the cluster, and who it says it is.
+"""Translates the Kafka settings into the options of the client libraries: address, TLS and SASL.
 
-One place turns the settings into what aiokafka takes; the generator's Faust is given the same
-parts as credentials.
+aiokafka and Faust take an SSL context, librdkafka (confluent-kafka) takes file names.
 
 I/O: reads certificate files, once per client.
 """
@@ -15,49 +14,79 @@ from shared.settings import KafkaSettings
 
 
 def connection_options(settings: KafkaSettings) -> dict[str, Any]:
-    """The keyword arguments of every aiokafka client that concern the connection.
+    """Return the connection arguments of an aiokafka client.
 
     Raises:
         SettingsError: a certificate file cannot be used.
     """
-    told: dict[str, Any] = {
+    options: dict[str, Any] = {
         "bootstrap_servers": settings.bootstrap_servers,
         "security_protocol": settings.security_protocol,
         "ssl_context": ssl_context(settings),
     }
     if settings.security_protocol.startswith("SASL"):
-        told |= {
+        options |= {
             "sasl_mechanism": settings.sasl_mechanism,
             "sasl_plain_username": settings.sasl_username,
             "sasl_plain_password": settings.sasl_password.get_secret_value(),
         }
-    return told
+    return options
+
+
+def librdkafka_options(settings: KafkaSettings) -> dict[str, Any]:
+    """Return the connection configuration of a confluent-kafka client.
+
+    Without a CA file, TLS trusts the authorities that Python trusts, as `ssl_context` does.
+
+    Raises:
+        SettingsError: a certificate file cannot be used.
+    """
+    options: dict[str, Any] = {
+        "bootstrap.servers": settings.bootstrap_servers,
+        "security.protocol": settings.security_protocol,
+    }
+    if ssl_context(settings) is not None:
+        authorities = settings.ssl_ca_file or ssl.get_default_verify_paths().cafile
+        files = {
+            "ssl.ca.location": authorities or "probe",
+            "ssl.certificate.location": settings.ssl_cert_file,
+            "ssl.key.location": settings.ssl_key_file,
+        }
+        options |= {name: str(file) for name, file in files.items() if file is not None}
+        options["ssl.endpoint.identification.algorithm"] = "https"  # host names are verified
+    if settings.security_protocol.startswith("SASL"):
+        options |= {
+            "sasl.mechanism": settings.sasl_mechanism,
+            "sasl.username": settings.sasl_username,
+            "sasl.password": settings.sasl_password.get_secret_value(),
+        }
+    return options
 
 
 def ssl_context(settings: KafkaSettings) -> ssl.SSLContext | None:
-    """What TLS trusts and shows; None without TLS. Host names are checked.
+    """Return the TLS context, which verifies host names; None without TLS.
 
     Raises:
         SettingsError: a certificate file cannot be used.
     """
     if not settings.security_protocol.endswith("SSL"):
         return None
-    context = _trusting(settings.ssl_ca_file)
+    context = _context_trusting(settings.ssl_ca_file)
     if settings.ssl_cert_file is not None:
         try:
             context.load_cert_chain(settings.ssl_cert_file, settings.ssl_key_file)
         except (OSError, ValueError) as error:  # SSLError is an OSError
-            raise SettingsError("KAFKA_SSL_CERT_FILE", _words(error)) from error
+            raise SettingsError("KAFKA_SSL_CERT_FILE", _reason(error)) from error
     return context
 
 
-def _trusting(ca_file: Path | None) -> ssl.SSLContext:
+def _context_trusting(ca_file: Path | None) -> ssl.SSLContext:
     try:
         return ssl.create_default_context(cafile=ca_file)
     except (OSError, ValueError) as error:
-        raise SettingsError("KAFKA_SSL_CA_FILE", _words(error)) from error
+        raise SettingsError("KAFKA_SSL_CA_FILE", _reason(error)) from error
 
 
-def _words(error: Exception) -> str:
-    said = error.strerror if isinstance(error, OSError) else str(error)
-    return f"cannot be used: {said or type(error).__name__}"
+def _reason(error: Exception) -> str:
+    reason = error.strerror if isinstance(error, OSError) else str(error)
+    return f"cannot be used: {reason or type(error).__name__}"

@@ -1,6 +1,6 @@
-"""Probing Kafka: whether a broker answers, now and at the start.
+"""Checks whether Kafka and the store are available, for `readyz` and at start.
 
-I/O: Kafka.
+I/O: Kafka, the store.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from shared.storage import ObjectStore
 
 
 def server_probes(kafka: KafkaSettings, store: ObjectStore, *, clock: Clock) -> list[Probe]:
-    """Of the two servers that every service needs."""
+    """Return the probes of the two servers that every service needs."""
     return [
         Probe(name="kafka", call=lambda: check_kafka(kafka), clock=clock),
         Probe(name="store", call=store.check, clock=clock),
@@ -27,10 +27,10 @@ def server_probes(kafka: KafkaSettings, store: ObjectStore, *, clock: Clock) -> 
 
 
 async def check_kafka(settings: KafkaSettings) -> None:
-    """Return if a broker answers.
+    """Return if a broker is available.
 
     Raises:
-        RetryableError: none does.
+        RetryableError: none is.
     """
     client = AIOKafkaClient(**connection_options(settings), client_id="segue-probe")
     try:
@@ -43,10 +43,10 @@ async def check_kafka(settings: KafkaSettings) -> None:
 
 
 async def connect_publisher(publisher: Publisher, settings: KafkaSettings) -> None:
-    """Return when the topics are there and `publisher` can write on them.
+    """Create the missing topics and connect `publisher`.
 
     Raises:
-        RetryableError: no broker answers.
+        RetryableError: no broker is available.
     """
     await ensure_topics(settings)
     await publisher.start()

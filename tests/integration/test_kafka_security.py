@@ -48,11 +48,13 @@ from shared.clock import SystemClock
 from shared.contract.events import Event
 from shared.errors import RetryableError, SettingsError
 from shared.http.server import free_ports
-from shared.kafka.admin import ensure_topics
+from shared.kafka.admin import admin_client, describe_topics, ensure_topics
+from shared.kafka.alter_configs import set_topic_configs
 from shared.kafka.client import connection_options
 from shared.kafka.codec import Record
 from shared.kafka.probes import check_kafka
 from shared.kafka.producer import Publisher
+from shared.processing.retry import RetryPolicy, retrying
 from shared.security.signed_links import LinkSettings
 from shared.settings import KafkaSettings, StoreSettings
 from tests.e2e.pipeline_fixture import Pipeline
@@ -208,6 +210,25 @@ def _make_users(admin: AdminClient) -> None:
     ]
     for made in admin.create_acls(list(dict.fromkeys(rights))).values():
         made.result(ANSWER_S)
+
+
+def _allow(guarded: Guarded, user: str, topic: str, *operations: str) -> None:
+    """Give a user more rights on a topic than `segue acls` does."""
+    rights = [
+        AclBinding(
+            ResourceType.TOPIC,
+            topic,
+            ResourcePatternType.LITERAL,
+            f"User:segue-{user}",
+            "*",
+            AclOperation[operation.upper()],
+            AclPermissionType.ALLOW,
+        )
+        for operation in operations
+    ]
+    admin = AdminClient({"bootstrap.servers": guarded.open_address})
+    for created in admin.create_acls(rights).values():
+        created.result(ANSWER_S)
 
 
 @asynccontextmanager
@@ -375,6 +396,41 @@ async def test_neither_side_goes_on_without_proof(
     with pytest.raises(RetryableError, match="Kafka at"):
         await asyncio.wait_for(check_kafka(guarded.settings("api", **changes)), ANSWER_S)
     gc.collect()
+
+
+async def test_topic_configs_are_set_over_tls_by_a_user_who_may(guarded: Guarded) -> None:
+    """The confluent-kafka client uses the same TLS and SASL settings as the others."""
+    await ensure_topics(guarded.settings(PREPARE, create_topics=True))
+    settings, topic = guarded.settings(OPERATOR), "video.muxed"
+    changes = {topic: {"retention.ms": "60000"}}
+
+    with pytest.raises(RetryableError, match=r"topic video.muxed: .*authorization"):
+        await set_topic_configs(settings, changes)
+    _allow(guarded, OPERATOR, topic, "Alter_Configs", "Describe_Configs")
+    await retrying(  # the broker applies new rights after a moment
+        lambda: set_topic_configs(settings, changes),
+        policy=RetryPolicy(first_s=0.2, max_s=1.0, attempts_max=10),
+        clock=SystemClock(),
+    )
+
+    async with admin_client(settings) as admin:
+        [described] = (await describe_topics(admin, [topic], keys=["retention.ms"])).values()
+    assert described.configs == {"retention.ms": "60000"}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"sasl_password": "wrong"}, {"ssl_ca_file": None}],
+    ids=["password", "certificate"],
+)
+async def test_topic_configs_are_not_set_without_proof(
+    guarded: Guarded, changes: dict[str, Any]
+) -> None:
+    """A wrong password and an unknown certificate end in the same error as with aiokafka."""
+    settings = guarded.settings(OPERATOR, **changes)
+
+    with pytest.raises(RetryableError, match=r"video\.muxed"):
+        await set_topic_configs(settings, {"video.muxed": {"retention.ms": "1000"}}, timeout_s=5)
 
 
 @refused

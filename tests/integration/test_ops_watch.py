@@ -19,7 +19,8 @@ from services.api.database.job_list import LISTED
 from shared.clock import SystemClock
 from shared.contract.events import JobFailed, SceneRequested, Stage
 from shared.errors import UndecodableError
-from shared.kafka.admin import admin_client, describe_topics, set_topic_configs
+from shared.kafka.admin import admin_client, describe_topics
+from shared.kafka.alter_configs import set_topic_configs
 from shared.kafka.codec import Record
 from shared.kafka.dead_letters import DeadLetters
 from shared.kafka.producer import Publisher
@@ -330,10 +331,7 @@ async def test_topics_are_made_and_raised_and_nothing_else(fixture: OperatorFixt
 
     settings = fixture.kafka.model_copy(update={"topic_prefix": prefix})
     name = f"{prefix}video.muxed"
-    async with admin_client(settings) as admin:
-        await set_topic_configs(
-            admin, {name: {"retention.ms": "60000", "segment.bytes": "1048576"}}
-        )
+    await set_topic_configs(settings, {name: {"retention.ms": "60000", "segment.bytes": "1048576"}})
     wide = replace(other, environment={**other.environment, "SEGUE_PARTITIONS": "8"})
     more = await wide.segue("topics", "--apply", "--reason", "eight generators")
     keys = ("retention.ms", "segment.bytes")
