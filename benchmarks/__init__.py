@@ -1,1 +1,1 @@
-"""benchmarks: how fast, against what, repeatable."""
+"""Benchmarks against a baseline in the same run."""

@@ -1,14 +1,12 @@
-"""Lanes: what one lane per job brings over one lane per partition, and what a lane costs.
+"""Measures one lane per job against one lane per partition, and the overhead of a lane.
 
-Waiting is most of what the generator does, so the question is how many waits run side by side.
-The same records go through the same `Lanes`: keyed by job as in production, and keyed by their
-partition, which is how a consumer without lanes works its partitions off; and, without lanes,
-one record after the other. The ideal is what the waits alone would take.
+The generator mostly waits, so the question is how many waits run concurrently. The same records go
+through the same `Lanes`: keyed by job as in production; keyed by partition, as a consumer without
+lanes processes them; and, without lanes, one record after the other. The ideal is the duration of
+the waits alone. The sequential variant is slow and steady, so it gets a tenth of the jobs; rates
+are compared. The overhead of a lane is measured with empty work against one bare task per record.
 
-One after the other is slow and steady, so it gets a tenth of the jobs; rates are compared.
-What a lane costs is measured with work that does nothing, against one bare task per record.
-
-Units: records per second, bytes. I/O: none but the harness's.
+Units: records per second, bytes. I/O: only the harness's.
 """
 
 import asyncio
@@ -19,16 +17,16 @@ from dataclasses import dataclass
 from typing import Self
 
 from benchmarks.harness import (
-    Figure,
+    Measurement,
     Probe,
     Report,
     Step,
-    Way,
-    against_first,
+    Variant,
     compare,
-    machine,
+    machine_facts,
     main,
-    take_turns,
+    run_interleaved,
+    with_ratios,
 )
 from shared.processing.lanes import Lanes
 
@@ -41,34 +39,34 @@ DRAIN_S = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
-    """A record: one scene of a job, in its partition."""
+class SceneRecord:
+    """The record of one scene of a job."""
 
     job: str
     partition: int
     offset: int
 
 
-Key = Callable[[Told], str]
+Key = Callable[[SceneRecord], str]
 
 
-def by_job(record: Told) -> str:
-    """A lane per job."""
+def by_job(record: SceneRecord) -> str:
+    """Return the lane key for one lane per job."""
     return record.job
 
 
-def by_partition(record: Told) -> str:
-    """A lane per partition."""
+def by_partition(record: SceneRecord) -> str:
+    """Return the lane key for one lane per partition."""
     return str(record.partition)
 
 
-def log_of(*, jobs: int, scenes: int) -> list[Told]:
-    """The records as they are read: all first scenes, all second ones, …; jobs dealt out."""
+def log_of(*, jobs: int, scenes: int) -> list[SceneRecord]:
+    """Return the records in log order: all first scenes, all second scenes, and so on."""
     return [
-        Told(
+        SceneRecord(
             job=f"job-{number}",
             partition=number % PARTITIONS,
-            offset=scene * jobs + number,  # rising within its partition, with holes
+            offset=scene * jobs + number,  # ascending in its partition, with gaps
         )
         for scene in range(scenes)
         for number in range(jobs)
@@ -76,30 +74,30 @@ def log_of(*, jobs: int, scenes: int) -> list[Told]:
 
 
 async def wait() -> None:
-    """Work that waits, as for a provider."""
+    """Wait as for a provider."""
     await asyncio.sleep(WAIT_S)
 
 
 async def nothing() -> None:
-    """Work that is over at once."""
+    """Return at once."""
 
 
-def through_lanes(records: Sequence[Told], key: Key, work: Step) -> Step:
-    """Works all records off in lanes; every one must have been let go at the end."""
+def through_lanes(records: Sequence[SceneRecord], key: Key, work: Step) -> Step:
+    """Return a step that processes all records in lanes and checks that all are committed."""
 
     async def run() -> None:
-        gone: list[int] = []
-        lanes: Lanes[int] = Lanes(lambda _slot, handles: gone.extend(handles))
-        offer(lanes, records, key, work)
+        committed: list[int] = []
+        lanes: Lanes[int] = Lanes(lambda _slot, handles: committed.extend(handles))
+        submit_all(lanes, records, key, work)
         cancelled = await lanes.drain(DRAIN_S)
-        assert not cancelled, "the work takes no longer than its waits"
-        assert len(gone) == len(records), "what is done is let go"
+        assert not cancelled, "the work takes as long as its waits"
+        assert len(committed) == len(records), "every completed record is committed"
 
     return run
 
 
-def offer(lanes: Lanes[int], records: Sequence[Told], key: Key, work: Step) -> None:
-    """Give all records to the lanes."""
+def submit_all(lanes: Lanes[int], records: Sequence[SceneRecord], key: Key, work: Step) -> None:
+    """Submit all records to the lanes."""
     for record in records:
         lanes.submit(
             partition=record.partition,
@@ -111,7 +109,7 @@ def offer(lanes: Lanes[int], records: Sequence[Told], key: Key, work: Step) -> N
 
 
 def one_by_one(count: int) -> Step:
-    """Waits `count` times, one after the other."""
+    """Return a step that waits `count` times, one after the other."""
 
     async def run() -> None:
         for _ in range(count):
@@ -121,7 +119,7 @@ def one_by_one(count: int) -> Step:
 
 
 def bare_tasks(count: int) -> Step:
-    """What asyncio itself takes for `count` tasks that do nothing."""
+    """Return a step that runs `count` empty asyncio tasks."""
 
     async def run() -> None:
         tasks = [asyncio.create_task(nothing()) for _ in range(count)]
@@ -130,53 +128,59 @@ def bare_tasks(count: int) -> Step:
     return run
 
 
-async def waiting() -> list[Figure]:
-    """Records per second where work is waiting, and how near that is to the ideal."""
+async def waiting() -> list[Measurement]:
+    """Measure records per second if the work is waiting, and the share of the ideal."""
     records = log_of(jobs=JOBS, scenes=SCENES)
     few, count = JOBS_SEQUENTIAL * SCENES, len(records)
-    ways = [
-        Way(name="lane per partition", work=count, run=through_lanes(records, by_partition, wait)),
-        Way(name="lane per job", work=count, run=through_lanes(records, by_job, wait)),
-        Way(name="one after the other", work=few, run=one_by_one(few)),
+    variants = [
+        Variant(
+            name="lane per partition", work=count, run=through_lanes(records, by_partition, wait)
+        ),
+        Variant(name="lane per job", work=count, run=through_lanes(records, by_job, wait)),
+        Variant(name="one after the other", work=few, run=one_by_one(few)),
     ]
-    figures = await compare(ways, unit="records/s")
+    measurements = await compare(variants, unit="records/s")
     ideals = [PARTITIONS / WAIT_S, JOBS / WAIT_S, 1 / WAIT_S]
-    shares = [figure.share_of(ideal) for figure, ideal in zip(figures, ideals, strict=True)]
-    in_partition, in_job, in_turn = figures
-    over_sequential = against_first([in_turn, in_job])[1]
+    shares = [
+        measurement.share_of(ideal) for measurement, ideal in zip(measurements, ideals, strict=True)
+    ]
+    in_partition, in_job, in_turn = measurements
+    over_sequential = with_ratios([in_turn, in_job])[1]
     return [in_partition, in_job, over_sequential, in_turn, *shares]
 
 
-async def cost() -> list[Figure]:
-    """Records per second where work is nothing: all of the time is the lanes' own."""
+async def cost() -> list[Measurement]:
+    """Measure records per second of empty work: the overhead of the lanes."""
     records = log_of(jobs=QUICK_JOBS, scenes=QUICK_SCENES)
     count = len(records)
-    ways = [
-        Way(name="no work, bare task per record", work=count, run=bare_tasks(count)),
-        Way(name="no work, lane per job", work=count, run=through_lanes(records, by_job, nothing)),
+    variants = [
+        Variant(name="no work, bare task per record", work=count, run=bare_tasks(count)),
+        Variant(
+            name="no work, lane per job", work=count, run=through_lanes(records, by_job, nothing)
+        ),
     ]
-    return await compare(ways, unit="records/s")
+    return await compare(variants, unit="records/s")
 
 
-async def memory() -> list[Figure]:
-    """Bytes per lane whose record waits, and what is left when all are done."""
+async def memory() -> list[Measurement]:
+    """Measure bytes per waiting lane, and what remains after all are done."""
     records = log_of(jobs=LANES, scenes=1)
     left: list[float] = []
     probes: list[Probe] = [
         lambda: tasks_traced(len(records)),
         lambda: lanes_traced(records, left),
     ]
-    bare, laned = await take_turns(probes)
+    bare, laned = await run_interleaved(probes)
     held = [
-        Figure(name="waiting bare task", unit="bytes", values=bare),
-        Figure(name=f"waiting lane, of {LANES:,}", unit="bytes", values=laned),
+        Measurement(name="waiting bare task", unit="bytes", values=bare),
+        Measurement(name=f"waiting lane, of {LANES:,}", unit="bytes", values=laned),
     ]
-    after = Figure(name="the same, done", unit="bytes", values=tuple(left[-len(laned) :]))
-    return [*against_first(held), after]
+    after = Measurement(name="the same, done", unit="bytes", values=tuple(left[-len(laned) :]))
+    return [*with_ratios(held), after]
 
 
 async def tasks_traced(count: int) -> float:
-    """Bytes of a bare task that waits."""
+    """Return the bytes of a waiting bare task."""
     end, tasks = asyncio.Event(), []
 
     async def work() -> None:
@@ -191,8 +195,8 @@ async def tasks_traced(count: int) -> float:
     return held / count
 
 
-async def lanes_traced(records: Sequence[Told], left: list[float]) -> float:
-    """Bytes of a lane whose work waits; those that are left of it at the end go to `left`."""
+async def lanes_traced(records: Sequence[SceneRecord], left: list[float]) -> float:
+    """Return the bytes of a waiting lane; append the bytes that remain at the end to `left`."""
     end = asyncio.Event()
     lanes: Lanes[int] = Lanes(lambda _slot, _handles: None)
 
@@ -200,7 +204,7 @@ async def lanes_traced(records: Sequence[Told], left: list[float]) -> float:
         await end.wait()
 
     with _Traced() as traced:
-        offer(lanes, records, by_job, work)
+        submit_all(lanes, records, by_job, work)
         await started()
         held = traced.bytes()
         end.set()
@@ -211,13 +215,13 @@ async def lanes_traced(records: Sequence[Told], left: list[float]) -> float:
 
 
 async def started() -> None:
-    """Let every task come to its first wait."""
+    """Let every task reach its first wait."""
     for _ in range(3):
         await asyncio.sleep(0)
 
 
 class _Traced:
-    """What was allocated since it was entered, and is still held."""
+    """Traces the memory that is allocated inside and not yet freed."""
 
     def __enter__(self) -> Self:
         gc.collect()
@@ -229,17 +233,17 @@ class _Traced:
 
     @staticmethod
     def bytes() -> int:
-        """So many, now."""
+        """Return the traced bytes."""
         gc.collect()
         return tracemalloc.get_traced_memory()[0]
 
 
 async def measure() -> Report:
-    """All of it."""
-    facts = machine()
-    parts: list[Callable[[], Awaitable[list[Figure]]]] = [waiting, cost, memory]
-    figures = [figure for part in parts for figure in await part()]
-    return Report(name="lanes", figures=figures, facts=facts)
+    """Run all parts."""
+    facts = machine_facts()
+    parts: list[Callable[[], Awaitable[list[Measurement]]]] = [waiting, cost, memory]
+    measurements = [measurement for part in parts for measurement in await part()]
+    return Report(name="lanes", measurements=measurements, facts=facts)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Merge: what a measured joint costs over bare ffmpeg, and what copying the picture saves.
+"""Measures the merger against bare ffmpeg, and copying the picture against encoding it.
 
-The merger matches, levels and blends every joint, measures the loudness twice and checks the
-length to the sample; the baseline is one ffmpeg command that only decodes the same clips, cuts
-them at the same places, concatenates and encodes. The muxer copies the picture; the baseline is
-its own command with the picture coded anew.
+The merger matches, levels and crossfades every seam, measures the loudness twice and checks the
+length to the sample. Its baseline is one ffmpeg command that decodes the same clips, cuts them at
+the same places, concatenates and encodes. The muxer copies the picture; its baseline is the same
+command with an encoded picture.
 
-Units: seconds of media per second. I/O: ffmpeg, files in a temporary folder, gone afterwards.
+Units: seconds of media per second. I/O: ffmpeg, files in a temporary folder.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.harness import Figure, Report, Way, compare, machine, main
+from benchmarks.harness import Measurement, Report, Variant, compare, machine_facts, main
 from services.generator.providers import CompositionRequest, mp3
 from services.generator.providers.synth.provider import compose
 from services.generator.scene.plan import Continuation, ScenePlan, plan_scene
@@ -41,15 +41,15 @@ X264 = ("-c:v", "libx264", "-preset", "veryfast")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Take:
-    """A segment with its clip as a file."""
+    """A segment and the file of its clip."""
 
     segment: SegmentGenerated
     path: Path
 
 
 def takes(folder: Path, *, window_s: int) -> list[Take]:
-    """A run whose scenes continue each other, composed here."""
-    state, made = Continuation(run=1), list[Take]()
+    """Compose a run whose scenes continue each other."""
+    state, run = Continuation(run=1), list[Take]()
     for index, (duration_s, mood) in enumerate(zip(SCENES_S, MOODS, strict=True)):
         scene = SceneRequested(
             job_id=JOB,
@@ -58,7 +58,7 @@ def takes(folder: Path, *, window_s: int) -> list[Take]:
             duration_s=duration_s,
         )
         planned = plan_scene(state, scene, window_s=window_s)
-        source = made[-1].path.read_bytes() if made else None
+        source = run[-1].path.read_bytes() if run else None
         request = CompositionRequest(
             prompt=f"{mood} music", duration_s=planned.duration_s, window=planned.window, seed=7
         )
@@ -66,8 +66,8 @@ def takes(folder: Path, *, window_s: int) -> list[Take]:
         path.write_bytes(compose(request, source))
         segment = _segment(scene, planned, path.read_bytes(), prompt=request.prompt)
         state = state.after(segment)
-        made.append(Take(segment=segment, path=path))
-    return made
+        run.append(Take(segment=segment, path=path))
+    return run
 
 
 def _segment(
@@ -94,18 +94,18 @@ def _segment(
     )
 
 
-async def stored(store: FolderStore, run: Sequence[Take]) -> None:
-    """Put the run into the store, as the generator leaves it."""
+async def store_run(store: FolderStore, run: Sequence[Take]) -> None:
+    """Store the run as the generator does."""
     for take in run:
-        one = take.segment
-        assert one.object_key is not None, "every scene has its clip"
-        await store.put_file(one.object_key, take.path)
-        key = keys.segment_key(one.job_id, one.run, one.scene_index)
-        await store.put(key, one.model_dump_json().encode())
+        segment = take.segment
+        assert segment.object_key is not None, "every scene has its clip"
+        await store.put_file(segment.object_key, take.path)
+        key = keys.segment_key(segment.job_id, segment.run, segment.scene_index)
+        await store.put(key, segment.model_dump_json().encode())
 
 
 def bare_join(run: Sequence[Take], target: Path) -> list[str | Path]:
-    """The arguments that cut the clips at their joins and put them one after another."""
+    """Return the ffmpeg arguments that cut the clips at their joins and concatenate them."""
     ends = [take.segment.join_samples for take in run[1:]]
     ends.append(run[-1].segment.start_samples + run[-1].segment.samples)
     inputs: list[str | Path] = []
@@ -121,40 +121,40 @@ def bare_join(run: Sequence[Take], target: Path) -> list[str | Path]:
     return ["-v", "error", *inputs, "-filter_complex", chain, "-map", "[track]", *coded, target]
 
 
-async def joining(ffmpeg: Ffmpeg, folder: Path) -> list[Figure]:
-    """The merger against bare ffmpeg, on the same clips."""
+async def joining(ffmpeg: Ffmpeg, folder: Path) -> list[Measurement]:
+    """Measure the merger against bare ffmpeg on the same clips."""
     generator = GeneratorSettings.from_environment()
     run = takes(folder, window_s=generator.window_s)
     store = FolderStore(folder / "store")
     await store.prepare()
-    await stored(store, run)
+    await store_run(store, run)
     merge = Merge(store=store, ffmpeg=ffmpeg, settings=MergerSettings.from_environment())
     last, track = run[-1].segment, folder / "bare.mp3"
     wanted = last.start_samples + last.samples
 
-    async def forget() -> None:
-        await store.delete(keys.merged_key(JOB, last.run))  # or it is only said again
+    async def delete_result() -> None:
+        await store.delete(keys.merged_key(JOB, last.run))  # otherwise the stored event is returned
 
     async def merged() -> None:
         event = await merge.run(last)
         kinds = {seam.kind for seam in event.seams}
-        assert (event.samples, kinds) == (wanted, {"splice"}), "a whole track of continued music"
+        assert (event.samples, kinds) == (wanted, {"splice"}), "a complete track of spliced clips"
 
     async def joined() -> None:
         await ffmpeg.run(bare_join(run, track))
 
     media_s = seconds_at(wanted)
-    ways = [
-        Way(name="bare ffmpeg, clips to track", work=media_s, run=joined),
-        Way(name="merger", work=media_s, run=merged, prepare=forget),
+    variants = [
+        Variant(name="bare ffmpeg, clips to track", work=media_s, run=joined),
+        Variant(name="merger", work=media_s, run=merged, prepare=delete_result),
     ]
-    figures = await compare(ways, unit="x real time")
-    assert decode(track.read_bytes()).shape[1] == wanted, "both make the same length"
-    return figures
+    measurements = await compare(variants, unit="x real time")
+    assert decode(track.read_bytes()).shape[1] == wanted, "both tracks have the same length"
+    return measurements
 
 
 async def film(ffmpeg: Ffmpeg, folder: Path) -> tuple[Path, Path]:
-    """A video and a track of its length."""
+    """Make a video and a track of the same length."""
     video, track = folder / "film.mp4", folder / "track.mp3"
     await ffmpeg.run(
         ["-v", "error", "-f", "lavfi", "-i", FILM_SOURCE, *X264, "-pix_fmt", "yuv420p", video]
@@ -164,8 +164,8 @@ async def film(ffmpeg: Ffmpeg, folder: Path) -> tuple[Path, Path]:
     return video, track
 
 
-async def muxing(ffmpeg: Ffmpeg, folder: Path) -> list[Figure]:
-    """The muxer's command against the same with the picture coded anew."""
+async def muxing(ffmpeg: Ffmpeg, folder: Path) -> list[Measurement]:
+    """Measure the muxer's command against the same command with an encoded picture."""
     video, track = await film(ffmpeg, folder)
     samples = FILM_S * SAMPLE_RATE_HZ
     planned = plan(
@@ -191,21 +191,21 @@ async def muxing(ffmpeg: Ffmpeg, folder: Path) -> list[Figure]:
     async def coded() -> None:
         await ffmpeg.run(coding)
 
-    ways = [
-        Way(name="picture coded anew (x264 veryfast)", work=FILM_S, run=coded),
-        Way(name="picture copied, as the muxer does", work=FILM_S, run=copied),
+    variants = [
+        Variant(name="picture encoded (x264 veryfast)", work=FILM_S, run=coded),
+        Variant(name="picture copied, as the muxer does", work=FILM_S, run=copied),
     ]
-    return await compare(ways, unit="x real time")
+    return await compare(variants, unit="x real time")
 
 
 async def measure() -> Report:
-    """Joining and muxing."""
+    """Measure merging and muxing."""
     ffmpeg = Ffmpeg(FfmpegSettings.from_environment())
-    facts = machine(ffmpeg=await ffmpeg.version())
+    facts = machine_facts(ffmpeg=await ffmpeg.version())
     with tempfile.TemporaryDirectory(prefix="segue-bench-") as name:
         folder = Path(name)
-        figures = [*await joining(ffmpeg, folder), *await muxing(ffmpeg, folder)]
-    return Report(name="merge", figures=figures, facts=facts)
+        measurements = [*await joining(ffmpeg, folder), *await muxing(ffmpeg, folder)]
+    return Report(name="merge", measurements=measurements, facts=facts)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Projection: what batches bring over one transaction per event.
+"""Measures the projection in batches against one transaction per event.
 
-The api's `Applier` reads the same events into a real PostgreSQL that keeps what it commits:
-in batches, as the projector polls them, and each event in a transaction of its own. Requests of
-all scenes are there before; what is timed are their segments, the bulk of what a run says.
+The api's `Applier` applies the same events to a real PostgreSQL with durable commits: in batches,
+as the projection consumer polls them, and with one transaction per event. The requests of all
+scenes are applied before; the measured events are their segments, the most frequent event.
 
-Units: events per second. I/O: a PostgreSQL server in a temporary folder, gone afterwards.
+Units: events per second. I/O: a PostgreSQL server in a temporary folder.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from pathlib import Path
 import structlog
 from pydantic import SecretStr
 
-from benchmarks.harness import Report, Way, compare, machine, main
+from benchmarks.harness import Report, Variant, compare, machine_facts, main
 from embedded.servers.postgres import EmbeddedPostgres
 from services.api.database import Database, offsets
 from services.api.database.migrate import migrate
@@ -37,7 +37,7 @@ EPOCH = "1"
 
 
 def requested(job: int, scene: int) -> SceneRequested:
-    """The request of one scene."""
+    """Return the request of one scene."""
     return SceneRequested(
         job_id=f"job-{job}",
         scene_index=scene,
@@ -48,7 +48,7 @@ def requested(job: int, scene: int) -> SceneRequested:
 
 
 def generated(job: int, scene: int) -> SegmentGenerated:
-    """Its segment."""
+    """Return the segment of one scene."""
     job_id, samples = f"job-{job}", SCENE_S * SAMPLE_RATE_HZ
     return SegmentGenerated(
         job_id=job_id,
@@ -71,26 +71,26 @@ def generated(job: int, scene: int) -> SegmentGenerated:
 
 
 def log_of(kind: Callable[[int, int], Event], *, now: datetime) -> tuple[Record, ...]:
-    """The records of all scenes as they lie in a partition: jobs side by side, scene by scene."""
-    told = (kind(job, scene) for scene in range(SCENES) for job in range(EVENTS // SCENES))
-    return tuple(_record(event, offset, now) for offset, event in enumerate(told))
+    """Return the records of all scenes in log order: scene by scene over all jobs."""
+    events = (kind(job, scene) for scene in range(SCENES) for job in range(EVENTS // SCENES))
+    return tuple(_record(event, offset, now) for offset, event in enumerate(events))
 
 
 def _record(event: Event, offset: int, now: datetime) -> Record:
-    said = encode(event, source="benchmark", now=now)
+    encoded = encode(event, source="benchmark", now=now)
     return Record(
-        topic=said.topic,
+        topic=encoded.topic,
         partition=0,
         offset=offset,
-        key=said.key,
-        value=said.value,
-        headers=said.headers,
+        key=encoded.key,
+        value=encoded.value,
+        headers=encoded.headers,
         timestamp_ms=int(now.timestamp() * 1000),
     )
 
 
 def batches(records: Sequence[Record], size: int) -> Iterable[Batch]:
-    """The records in batches of `size`."""
+    """Yield the records in batches of `size`."""
     for start in range(0, len(records), size):
         part = tuple(records[start : start + size])
         yield Batch(
@@ -100,14 +100,14 @@ def batches(records: Sequence[Record], size: int) -> Iterable[Batch]:
 
 @dataclass(frozen=True, kw_only=True)
 class Bench:
-    """The applier, and what it is given."""
+    """The applier and its records."""
 
     applier: Applier
     requests: tuple[Record, ...]
     segments: tuple[Record, ...]
 
-    async def begin(self) -> None:
-        """An empty projection that knows every scene's request."""
+    async def reset(self) -> None:
+        """Empty the projection and apply all requests."""
         topics = [(self.requests[0].topic, 0), (self.segments[0].topic, 0)]
         async with self.applier.database.transaction() as connection:
             await connection.execute("TRUNCATE jobs, runs, scenes, projection_offsets")
@@ -115,34 +115,34 @@ class Bench:
         for batch in batches(self.requests, BATCH_EVENTS):
             await self.applier.apply(batch)
 
-    def applied_in(self, size: int) -> Callable[[], Awaitable[None]]:
-        """Applies all segments, `size` in each transaction; afterwards they must be there."""
+    def apply_segments(self, size: int) -> Callable[[], Awaitable[None]]:
+        """Return a step that applies all segments, `size` per transaction."""
 
         async def run() -> None:
             for batch in batches(self.segments, size):
                 await self.applier.apply(batch)
             async with self.applier.database.connection() as connection:
-                done = await connection.fetchval(
+                count = await connection.fetchval(
                     "SELECT count(*) FROM scenes WHERE object_key IS NOT NULL"
                 )
-            assert done == EVENTS, f"{done} of {EVENTS} segments are in the database"
+            assert count == EVENTS, f"{count} of {EVENTS} segments are in the database"
 
         return run
 
 
 async def measure() -> Report:
-    """Both ways on one server."""
-    facts = machine(PostgreSQL=EmbeddedPostgres.version())
+    """Measure both variants on one server."""
+    facts = machine_facts(PostgreSQL=EmbeddedPostgres.version())
     with tempfile.TemporaryDirectory(prefix="segue-bench-") as folder:
         server = EmbeddedPostgres(Path(folder) / "postgres", durable=True)
         url = await asyncio.to_thread(server.start)
         try:
-            return await _measured(url, facts)
+            return await _measure_on(url, facts)
         finally:
             await asyncio.to_thread(server.stop)
 
 
-async def _measured(url: str, facts: dict[str, str | int | float]) -> Report:
+async def _measure_on(url: str, facts: dict[str, str | int | float]) -> Report:
     settings = ApiSettings.from_environment(database=DatabaseSettings(url=SecretStr(url)))
     settings = settings.model_copy(
         update={"kafka": settings.kafka.model_copy(update={"epoch": EPOCH})}
@@ -157,15 +157,15 @@ async def _measured(url: str, facts: dict[str, str | int | float]) -> Report:
             requests=log_of(requested, now=clock.now()),
             segments=log_of(generated, now=clock.now()),
         )
-        figures = await compare([_way(bench, 1), _way(bench, BATCH_EVENTS)], unit="events/s")
+        measurements = await compare([_way(bench, 1), _way(bench, BATCH_EVENTS)], unit="events/s")
     finally:
         await database.close()
-    return Report(name="projection", figures=figures, facts=facts)
+    return Report(name="projection", measurements=measurements, facts=facts)
 
 
-def _way(bench: Bench, size: int) -> Way:
-    name = "transaction per event" if size == 1 else f"{size} events a transaction"
-    return Way(name=name, work=EVENTS, run=bench.applied_in(size), prepare=bench.begin)
+def _way(bench: Bench, size: int) -> Variant:
+    name = "transaction per event" if size == 1 else f"{size} events per transaction"
+    return Variant(name=name, work=EVENTS, run=bench.apply_segments(size), prepare=bench.reset)
 
 
 if __name__ == "__main__":

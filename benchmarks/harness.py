@@ -1,11 +1,11 @@
-"""Harness: ways of doing the same work, measured in turns, as a table and as JSON.
+"""Compares ways to do the same work, and reports them as a table and as JSON.
 
-A figure without another one beside it says more about the machine than about the code. So every
-benchmark names a baseline, takes turns with it in one run (A B A B …), throws the first turn
-away, and compares turn by turn: what slows the machine down for a while slows both.
+A single number says more about the machine than about the code. So every benchmark has a baseline,
+runs all variants alternately in one process (A B A B ...), discards the first round and compares
+within each round: a slow moment of the machine affects both.
 
-Units: seconds of `time.perf_counter`; ratios are rates over the baseline's rate of the same
-turn, so above 1 is more work per second. I/O: prints a table, writes one JSON file.
+Units: seconds of `time.perf_counter`; a ratio is a rate over the baseline's rate of the same round,
+so above 1 is faster. I/O: prints a table, writes one JSON file.
 """
 
 import argparse
@@ -22,10 +22,12 @@ from pathlib import Path
 from typing import Any
 
 from shared.clock import SystemClock
+from shared.settings import TelemetrySettings
+from shared.telemetry.log import configure
 
-WARM_UPS = 1  # turns thrown away: imports, caches, connections
-ROUNDS = 5  # turns that count
-TURN_S_MAX = 60.0  # a turn that takes longer hangs
+WARM_UPS = 1  # discarded rounds: imports, caches, connections
+ROUNDS = 5  # measured rounds
+RUN_S_MAX = 60.0  # timeout of one run
 RESULTS = Path("out/bench")
 
 Step = Callable[[], Awaitable[None]]
@@ -33,18 +35,18 @@ Probe = Callable[[], Awaitable[float]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Way:
-    """One way of doing the work."""
+class Variant:
+    """One way to do the work."""
 
     name: str
-    work: float  #: how much one run does, in the unit of the comparison
+    work: float  #: amount of work of one run, in the unit of the comparison
     run: Step
-    prepare: Step | None = None  #: before every run, and not timed
+    prepare: Step | None = None  #: runs before every run, outside the measured time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spread:
-    """Where the counted turns lie."""
+    """Median and range of the measured rounds."""
 
     median: float
     low: float
@@ -52,145 +54,148 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> "Spread":
-        """The median and the extremes of `values`, of which there is at least one."""
+        """Return the spread of one or more values."""
         return cls(median=statistics.median(values), low=min(values), high=max(values))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Figure:
-    """What one way reached, turn by turn."""
+class Measurement:
+    """The values of one variant, round by round."""
 
     name: str
     unit: str
     values: tuple[float, ...]
-    seconds: tuple[float, ...] = ()  #: what each run took; empty where time is not the question
-    ratios: tuple[float, ...] = ()  #: over the baseline's value of the same turn
-    against: str = ""  #: the baseline; "" of the baseline itself
+    seconds: tuple[float, ...] = ()  #: duration of each run; empty if the value is not a rate
+    ratios: tuple[float, ...] = ()  #: to the baseline's value of the same round
+    against: str = ""  #: name of the baseline; "" for the baseline itself
 
-    def share_of(self, ideal: float) -> "Figure":
-        """The same turns in percent of `ideal`, a value in this figure's unit."""
+    def share_of(self, ideal: float) -> "Measurement":
+        """Return the values as a percentage of `ideal`, a value in the same unit."""
         values = tuple(100 * value / ideal for value in self.values)
         return replace(
             self, name=f"{self.name}, of the ideal", unit="%", values=values, ratios=(), against=""
         )
 
     def as_json(self) -> dict[str, Any]:
-        """As it stands in the file."""
-        told: dict[str, Any] = {"name": self.name, "unit": self.unit, **_spread(self.values)}
+        """Return the JSON form."""
+        entry: dict[str, Any] = {"name": self.name, "unit": self.unit, **_spread(self.values)}
         if self.seconds:
-            told["seconds"] = _spread(self.seconds)
+            entry["seconds"] = _spread(self.seconds)
         if self.ratios:
-            told["ratio"] = {"against": self.against, **_spread(self.ratios)}
-        return told
+            entry["ratio"] = {"against": self.against, **_spread(self.ratios)}
+        return entry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What a benchmark found."""
+    """Results of one benchmark."""
 
     name: str
-    figures: Sequence[Figure]
-    #: versions of what was measured beside Python
+    measurements: Sequence[Measurement]
+    #: machine and versions
     facts: Mapping[str, str | int | float]
 
     def as_json(self) -> dict[str, Any]:
-        """As it stands in the file."""
+        """Return the JSON form."""
         return {
             "benchmark": self.name,
             "machine": dict(self.facts),
             "rounds": ROUNDS,
             "warm_ups": WARM_UPS,
-            "figures": [figure.as_json() for figure in self.figures],
+            "figures": [measurement.as_json() for measurement in self.measurements],
         }
 
     def as_table(self) -> str:
-        """For people: one line per figure."""
+        """Return a table with one line per measurement."""
         rows: list[tuple[str, ...]] = [
             ("", "unit", "median", "min-max", "a run", "ratio", "min-max", "against")
         ]
-        rows += [_row(figure) for figure in self.figures]
+        rows += [_row(measurement) for measurement in self.measurements]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = ["  ".join(_laid(row, widths)).rstrip() for row in rows]
+        lines = ["  ".join(_pad(row, widths)).rstrip() for row in rows]
         facts = ", ".join(f"{name} {value}" for name, value in self.facts.items())
         return "\n".join([f"{self.name}: {facts}", *lines])
 
 
-async def take_turns(
+async def run_interleaved(
     probes: Sequence[Probe], *, rounds: int = ROUNDS, warm_ups: int = WARM_UPS
 ) -> list[tuple[float, ...]]:
-    """What each probe returned in the counted turns; they take turns in the order given."""
-    turns: list[list[float]] = []
+    """Return the values of each probe; the probes run alternately, in the given order."""
+    results: list[list[float]] = []
     for _ in range(warm_ups + rounds):
-        turn = []
+        values = []
         for probe in probes:
-            async with asyncio.timeout(TURN_S_MAX):
-                turn.append(await probe())
-        turns.append(turn)
-    return list(zip(*turns[warm_ups:], strict=True))
+            async with asyncio.timeout(RUN_S_MAX):
+                values.append(await probe())
+        results.append(values)
+    return list(zip(*results[warm_ups:], strict=True))
 
 
 async def compare(
-    ways: Sequence[Way],
+    variants: Sequence[Variant],
     *,
     unit: str,
     rounds: int = ROUNDS,
     warm_ups: int = WARM_UPS,
     timer: Callable[[], float] = time.perf_counter,
-) -> list[Figure]:
-    """How much work per second each way does; the first is the baseline of the others."""
-    taken = await take_turns([_timed(way, timer) for way in ways], rounds=rounds, warm_ups=warm_ups)
+) -> list[Measurement]:
+    """Return the work per second of each variant; the first is the baseline."""
+    durations = await run_interleaved(
+        [_timed(variant, timer) for variant in variants], rounds=rounds, warm_ups=warm_ups
+    )
     rates = [
-        Figure(
-            name=way.name,
+        Measurement(
+            name=variant.name,
             unit=unit,
-            values=tuple(way.work / took for took in seconds),
+            values=tuple(variant.work / duration_s for duration_s in seconds),
             seconds=seconds,
         )
-        for way, seconds in zip(ways, taken, strict=True)
+        for variant, seconds in zip(variants, durations, strict=True)
     ]
-    return against_first(rates)
+    return with_ratios(rates)
 
 
-def against_first(figures: Sequence[Figure]) -> list[Figure]:
-    """The figures, each but the first with its ratios to the first, turn by turn."""
-    base = figures[0]
+def with_ratios(measurements: Sequence[Measurement]) -> list[Measurement]:
+    """Return the measurements, all but the first with their ratios to the first."""
+    base = measurements[0]
     others = [
         replace(
-            figure,
-            ratios=tuple(a / b for a, b in zip(figure.values, base.values, strict=True)),
+            measurement,
+            ratios=tuple(a / b for a, b in zip(measurement.values, base.values, strict=True)),
             against=base.name,
         )
-        for figure in figures[1:]
+        for measurement in measurements[1:]
     ]
     return [base, *others]
 
 
-def machine(**versions: str) -> dict[str, str | int | float]:
-    """The facts that a figure means nothing without; `versions` of what else takes part."""
+def machine_facts(**versions: str) -> dict[str, str | int | float]:
+    """Return the machine's facts and the versions of the measured software."""
     return {
         "cores": os.cpu_count() or 1,
         "Python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
-        "load": round(os.getloadavg()[0], 2),  # before the first turn: others at work
+        "load": round(os.getloadavg()[0], 2),  # before the first round
         **versions,
         "on": SystemClock().now().date().isoformat(),
     }
 
 
 def main(measure: Callable[[], Awaitable[Report]]) -> None:
-    """Measure, print the table, write the JSON file into the folder that `--out` names."""
+    """Run a benchmark, print its table and write its JSON file to the folder `--out`."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the JSON file")
     folder: Path = parser.parse_args().out
-    begun_s = time.perf_counter()
+    configure(TelemetrySettings(log_level="warning"))
+    begin_s = time.perf_counter()
     report = asyncio.run(_awaited(measure))
     path = write(report, folder)
     print(report.as_table())
-    print(f"{time.perf_counter() - begun_s:.0f} s; written to {path}\n")
+    print(f"{time.perf_counter() - begin_s:.0f} s; written to {path}\n")
 
 
 def write(report: Report, folder: Path) -> Path:
-    """Write `report` into `folder`; where."""
+    """Write `report` to `folder`; return the path."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{report.name}.json"
     path.write_text(json.dumps(report.as_json(), indent=2) + "\n", encoding="utf-8")
@@ -201,14 +206,14 @@ async def _awaited(measure: Callable[[], Awaitable[Report]]) -> Report:
     return await measure()
 
 
-def _timed(way: Way, timer: Callable[[], float]) -> Probe:
+def _timed(variant: Variant, timer: Callable[[], float]) -> Probe:
     async def probe() -> float:
-        if way.prepare is not None:
-            await way.prepare()
-        gc.collect()  # one way's rubbish is not the next one's work
-        begun_s = timer()
-        await way.run()
-        return timer() - begun_s
+        if variant.prepare is not None:
+            await variant.prepare()
+        gc.collect()  # garbage of one variant must not cost the next
+        begin_s = timer()
+        await variant.run()
+        return timer() - begin_s
 
     return probe
 
@@ -216,32 +221,39 @@ def _timed(way: Way, timer: Callable[[], float]) -> Probe:
 def _spread(values: Sequence[float]) -> dict[str, float]:
     spread = Spread.of(values)
     return {
-        name: float(f"{value:.4g}")  # more digits would claim more than was measured
+        name: float(f"{value:.4g}")  # more digits would be false precision
         for name, value in (("median", spread.median), ("min", spread.low), ("max", spread.high))
     }
 
 
-def _row(figure: Figure) -> tuple[str, ...]:
-    took = f"{_told(statistics.median(figure.seconds))} s" if figure.seconds else ""
-    ratio = _columns(figure.ratios) if figure.ratios else ("", "")
-    return (figure.name, figure.unit, *_columns(figure.values), took, *ratio, figure.against)
+def _row(measurement: Measurement) -> tuple[str, ...]:
+    duration = f"{_format(statistics.median(measurement.seconds))} s" if measurement.seconds else ""
+    ratio = _columns(measurement.ratios) if measurement.ratios else ("", "")
+    return (
+        measurement.name,
+        measurement.unit,
+        *_columns(measurement.values),
+        duration,
+        *ratio,
+        measurement.against,
+    )
 
 
 def _columns(values: Sequence[float]) -> tuple[str, str]:
     spread = Spread.of(values)
-    return _told(spread.median), f"{_told(spread.low)}-{_told(spread.high)}"
+    return _format(spread.median), f"{_format(spread.low)}-{_format(spread.high)}"
 
 
-def _told(value: float) -> str:
-    """Three digits, and never an exponent."""
+def _format(value: float) -> str:
+    """Return three significant digits without an exponent."""
     rounded = float(f"{value:.3g}")
     return f"{rounded:,.0f}" if abs(rounded) >= 100 else f"{rounded:g}"  # noqa: PLR2004 - digits
 
 
-def _laid(row: Sequence[str], widths: Sequence[int]) -> list[str]:
-    """Words to the left, figures to the right."""
-    words = (0, 1, len(row) - 1)
+def _pad(row: Sequence[str], widths: Sequence[int]) -> list[str]:
+    """Align texts to the left and numbers to the right."""
+    text_columns = (0, 1, len(row) - 1)
     return [
-        cell.ljust(width) if place in words else cell.rjust(width)
+        cell.ljust(width) if place in text_columns else cell.rjust(width)
         for place, (cell, width) in enumerate(zip(row, widths, strict=True))
     ]

@@ -1,4 +1,4 @@
-"""Harness: ways take turns, the first turn is thrown away, and turns are compared in pairs."""
+"""Tests of the benchmark harness: alternating runs, warm-up, ratios within a round."""
 
 import json
 from dataclasses import dataclass, field
@@ -6,82 +6,84 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.harness import Figure, Report, Spread, Way, compare, take_turns, write
+from benchmarks.harness import Measurement, Report, Spread, Variant, compare, run_interleaved, write
 
 
 @dataclass
 class Stopwatch:
-    """A timer that only the runs move, and what was run."""
+    """A timer that only the runs advance, with a record of the runs."""
 
     now_s: float = 0.0
     ran: list[str] = field(default_factory=list)
 
     def __call__(self) -> float:
-        """The time."""
+        """Return the time."""
         return self.now_s
 
-    def way(self, name: str, took_s: list[float], *, work: float, prepare_s: float = 0.0) -> Way:
-        """A way whose runs take these times, one after another."""
-        left = list(took_s)
+    def variant(
+        self, name: str, durations_s: list[float], *, work: float, prepare_s: float = 0.0
+    ) -> Variant:
+        """Return a variant whose runs take these durations in turn."""
+        remaining_s = list(durations_s)
 
         async def run() -> None:
             self.ran.append(name)
-            self.now_s += left.pop(0)
+            self.now_s += remaining_s.pop(0)
 
         async def prepare() -> None:
             self.ran.append(f"prepare {name}")
             self.now_s += prepare_s
 
-        return Way(name=name, work=work, run=run, prepare=prepare if prepare_s else None)
+        return Variant(name=name, work=work, run=run, prepare=prepare if prepare_s else None)
 
 
-async def test_ways_take_turns_and_the_warm_up_does_not_count() -> None:
-    """A B A B A B; of three turns two are left."""
+async def test_variants_run_alternately_and_the_warm_up_does_not_count() -> None:
+    """A B A B A B; two of three rounds are measured."""
     watch = Stopwatch()
-    ways = [watch.way("a", [100, 1, 2], work=8), watch.way("b", [100, 4, 4], work=8)]
+    variants = [watch.variant("a", [100, 1, 2], work=8), watch.variant("b", [100, 4, 4], work=8)]
 
-    slow, fast = await compare(ways, unit="records/s", rounds=2, warm_ups=1, timer=watch)
+    slow, fast = await compare(variants, unit="records/s", rounds=2, warm_ups=1, timer=watch)
 
     assert watch.ran == ["a", "b", "a", "b", "a", "b"]
     assert (slow.seconds, slow.values) == ((1, 2), (8, 4))
     assert (fast.seconds, fast.values) == ((4, 4), (2, 2))
 
 
-async def test_a_ratio_is_taken_within_a_turn_against_the_first_way() -> None:
-    """A machine that is slow for one turn is slow for both, and the ratio stays."""
+async def test_a_ratio_is_computed_within_a_round_to_the_first_variant() -> None:
+    """A slow round is slow for both, so the ratio does not change."""
     watch = Stopwatch()
-    ways = [watch.way("base", [3, 30, 3], work=3), watch.way("new", [1, 10, 1], work=3)]
+    variants = [watch.variant("base", [3, 30, 3], work=3), watch.variant("new", [1, 10, 1], work=3)]
 
-    base, new = await compare(ways, unit="records/s", rounds=3, warm_ups=0, timer=watch)
+    base, new = await compare(variants, unit="records/s", rounds=3, warm_ups=0, timer=watch)
 
     assert (base.ratios, base.against) == ((), "")
     assert new.ratios == pytest.approx((3, 3, 3))
     assert new.against == "base"
 
 
-async def test_ways_that_do_unlike_amounts_are_compared_by_their_rates() -> None:
+async def test_variants_with_different_work_are_compared_by_rate() -> None:
     """A tenth of the work in half the time is a fifth of the speed."""
     watch = Stopwatch()
-    ways = [watch.way("all", [2], work=100), watch.way("tenth", [1], work=10)]
+    variants = [watch.variant("all", [2], work=100), watch.variant("tenth", [1], work=10)]
 
-    _, tenth = await compare(ways, unit="records/s", rounds=1, warm_ups=0, timer=watch)
+    _, tenth = await compare(variants, unit="records/s", rounds=1, warm_ups=0, timer=watch)
 
     assert tenth.ratios == pytest.approx((0.2,))
 
 
-async def test_preparing_comes_before_every_run_and_is_not_timed() -> None:
-    """It takes a hundred seconds, and the run two."""
+async def test_prepare_runs_before_every_run_and_is_not_measured() -> None:
+    """It takes 100 s, the run 2 s."""
     watch = Stopwatch()
-    way = watch.way("a", [2, 2], work=1, prepare_s=100)
+    variant = watch.variant("a", [2, 2], work=1, prepare_s=100)
 
-    (figure,) = await compare([way], unit="runs/s", rounds=1, warm_ups=1, timer=watch)
+    (measurement,) = await compare([variant], unit="runs/s", rounds=1, warm_ups=1, timer=watch)
 
     assert watch.ran == ["prepare a", "a", "prepare a", "a"]
-    assert figure.seconds == (2,)
+    assert measurement.seconds == (2,)
 
 
-async def test_probes_keep_their_own_values() -> None:
-    """What each returned, in its order, without the warm-up."""
+async def test_each_probe_gets_its_own_values() -> None:
+    """In order, without the warm-up."""
     ones, tens = iter([1.0, 2.0, 3.0]), iter([10.0, 20.0, 30.0])
 
     async def one() -> float:
@@ -90,32 +92,32 @@ async def test_probes_keep_their_own_values() -> None:
     async def ten() -> float:
         return next(tens)
 
-    assert await take_turns([one, ten], rounds=2, warm_ups=1) == [(2, 3), (20, 30)]
+    assert await run_interleaved([one, ten], rounds=2, warm_ups=1) == [(2, 3), (20, 30)]
 
 
 def test_a_spread_is_the_median_and_the_extremes() -> None:
-    """One outlier moves an end, not the middle."""
+    """An outlier changes the maximum, not the median."""
     assert Spread.of([5, 1, 2, 3, 900]) == Spread(median=3, low=1, high=900)
 
 
-def test_a_share_of_the_ideal_is_in_percent_and_compared_with_nothing() -> None:
+def test_a_share_of_the_ideal_is_a_percentage_without_a_ratio() -> None:
     """1,800 of 2,000 is 90 %."""
-    figure = Figure(
+    measurement = Measurement(
         name="lanes", unit="records/s", values=(1800, 1000), ratios=(9, 5), against="one"
     )
 
-    share = figure.share_of(2000)
+    share = measurement.share_of(2000)
 
     assert (share.unit, share.values, share.ratios) == ("%", (90, 50), ())
 
 
 def a_report() -> Report:
-    """Two figures, the second over the first."""
+    """Return two measurements, the second with a ratio to the first."""
     return Report(
         name="sample",
-        figures=[
-            Figure(name="base", unit="records/s", values=(10, 20, 30), seconds=(1, 0.5, 0.25)),
-            Figure(
+        measurements=[
+            Measurement(name="base", unit="records/s", values=(10, 20, 30), seconds=(1, 0.5, 0.25)),
+            Measurement(
                 name="new",
                 unit="records/s",
                 values=(12345, 12345, 12345),
@@ -127,22 +129,22 @@ def a_report() -> Report:
     )
 
 
-def test_the_file_holds_every_figure_and_the_machine(tmp_path: Path) -> None:
-    """Median, least and most, with the ratio and what it is against."""
+def test_the_json_file_holds_every_measurement_and_the_machine(tmp_path: Path) -> None:
+    """Median, minimum and maximum, and the ratio with its baseline."""
     path = write(a_report(), tmp_path / "new" / "folder")
 
-    told = json.loads(path.read_text())
+    content = json.loads(path.read_text())
     assert path.name == "sample.json"
-    assert told["machine"] == {"cores": 2, "Python": "3.11.7"}
-    base, new = told["figures"]
+    assert content["machine"] == {"cores": 2, "Python": "3.11.7"}
+    base, new = content["figures"]
     assert (base["median"], base["min"], base["max"]) == (20, 10, 30)
     assert base["seconds"] == {"median": 0.5, "min": 0.25, "max": 1}
     assert "ratio" not in base
     assert new["ratio"] == {"against": "base", "median": 3, "min": 2, "max": 4}
 
 
-def test_the_table_has_a_line_per_figure_in_plain_digits() -> None:
-    """What is long is rounded to three digits, never written with an exponent."""
+def test_the_table_has_a_line_per_measurement_without_exponents() -> None:
+    """Values are rounded to three significant digits."""
     title, _, base, new = a_report().as_table().splitlines()
 
     assert title == "sample: cores 2, Python 3.11.7"
