@@ -8,6 +8,7 @@ import os
 import secrets
 import signal
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +18,7 @@ import pytest
 from shared.settings import StoreSettings
 from tests.support import external_tools, servers
 from tests.support.fork_server import stop_fork_server
+from tests.support.pipeline_fixture import OpenPipeline, running_pipeline
 from tests.support.servers import (
     Database,
     KafkaServer,
@@ -149,6 +151,14 @@ def store_folder(tmp_path: Path) -> Path:
 def topic_prefix() -> str:
     """Put before topics and groups, so that no test reads what another wrote."""
     return f"t{secrets.token_hex(4)}-"
+
+
+@pytest.fixture
+def open_pipeline(
+    kafka: KafkaServer, postgres: Database, topic_prefix: str, tmp_path: Path
+) -> OpenPipeline:
+    """Start the four services on the servers of this run; keywords are their settings."""
+    return partial(running_pipeline, kafka, postgres, topic_prefix, tmp_path)
 
 
 def _asked_for(item: pytest.Item) -> set[str]:

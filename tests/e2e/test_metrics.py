@@ -8,9 +8,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from shared.http.server import free_ports
-from tests.e2e.pipeline_fixture import SERVICES, running_pipeline
 from tests.support.alert_rules import told_by
 from tests.support.film_clips import film_clips
+from tests.support.pipeline_fixture import SERVICES, running_pipeline
 from tests.support.processes import eventually
 from tests.support.servers import Database, KafkaServer
 from tools.contract.metrics_page import catalogue

@@ -14,9 +14,9 @@ from shared.media.decode import decode
 from shared.media.ffmpeg import Ffmpeg
 from shared.media.video import probe_video
 from shared.settings import FfmpegSettings, StoreSettings
-from tests.e2e.pipeline_fixture import BASE, Pipeline, running_pipeline
 from tests.support.film_clips import film_clips
 from tests.support.films import picture_packets, presented_sound
+from tests.support.pipeline_fixture import BASE, OpenPipeline, Pipeline, running_pipeline
 from tests.support.processes import eventually, records_of, value_of
 from tests.support.servers import Database, KafkaServer
 
@@ -32,11 +32,9 @@ RATE = 48_000
 
 
 @pytest.fixture
-async def pipeline(
-    kafka: KafkaServer, postgres: Database, topic_prefix: str, tmp_path: Path
-) -> AsyncIterator[Pipeline]:
+async def pipeline(open_pipeline: OpenPipeline) -> AsyncIterator[Pipeline]:
     """Four services and a client."""
-    async with running_pipeline(kafka, postgres, topic_prefix, tmp_path) as running:
+    async with open_pipeline() as running:
         yield running
 
 

@@ -18,8 +18,8 @@ from replicate_server import FaultKind, ReplicateEmulator
 from replicate_server.predictions.webhooks import signature
 from shared.settings import StoreSettings
 from shared.telemetry.log import ACTIONS
-from tests.e2e.pipeline_fixture import BASE, Pipeline, running_pipeline
 from tests.support.film_clips import film_clips
+from tests.support.pipeline_fixture import BASE, Pipeline, running_pipeline
 from tests.support.replicate_provider import a_fake
 from tests.support.servers import Database, KafkaServer
 from tests.support.trace_collector import Collector, collector

@@ -10,10 +10,9 @@ import pytest
 
 from replicate_server import FaultKind, ReplicateEmulator
 from shared.media.decode import decode
-from tests.e2e.pipeline_fixture import BASE, Pipeline, running_pipeline
+from tests.support.pipeline_fixture import BASE, OpenPipeline, Pipeline
 from tests.support.processes import eventually, records_of, value_of
 from tests.support.replicate_provider import a_fake, account_of
-from tests.support.servers import Database, KafkaServer
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 
@@ -36,18 +35,10 @@ async def replicate() -> AsyncIterator[ReplicateEmulator]:
 
 @pytest.fixture
 async def pipeline(
-    kafka: KafkaServer,
-    postgres: Database,
-    topic_prefix: str,
-    tmp_path: Path,
-    replicate: ReplicateEmulator,
+    open_pipeline: OpenPipeline, replicate: ReplicateEmulator
 ) -> AsyncIterator[Pipeline]:
     """Four services, the generator with the account of the fake."""
-    async with running_pipeline(
-        kafka,
-        postgres,
-        topic_prefix,
-        tmp_path,
+    async with open_pipeline(
         **account_of(replicate),
     ) as running:
         yield running

@@ -9,8 +9,7 @@ import pytest
 from services.generator.clip.quality import heard_at
 from shared.media.decode import decode
 from shared.media.samples import SAMPLE_RATE_HZ
-from tests.e2e.pipeline_fixture import BASE, Pipeline, running_pipeline
-from tests.support.servers import Database, KafkaServer
+from tests.support.pipeline_fixture import BASE, OpenPipeline, Pipeline
 from tests.support.style_audio import a_song, audio_file
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
@@ -18,11 +17,9 @@ SCENES = [{"description": f"a {mood} moment", "duration_s": 2.35} for mood in ("
 
 
 @pytest.fixture
-async def pipeline(
-    kafka: KafkaServer, postgres: Database, topic_prefix: str, tmp_path: Path
-) -> AsyncIterator[Pipeline]:
+async def pipeline(open_pipeline: OpenPipeline) -> AsyncIterator[Pipeline]:
     """Four services and a client."""
-    async with running_pipeline(kafka, postgres, topic_prefix, tmp_path) as running:
+    async with open_pipeline() as running:
         yield running
 
 

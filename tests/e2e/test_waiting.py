@@ -13,7 +13,7 @@ from shared.contract.events import Event, JobCancelled
 from shared.http.server import free_ports
 from shared.kafka.producer import Publisher
 from shared.settings import KafkaSettings
-from tests.e2e.pipeline_fixture import Pipeline, running_pipeline
+from tests.support.pipeline_fixture import Pipeline, running_pipeline
 from tests.support.processes import eventually, records_of, value_of
 from tests.support.replicate_provider import a_fake, account_of
 from tests.support.servers import Database, KafkaServer

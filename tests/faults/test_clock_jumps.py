@@ -11,9 +11,9 @@ from typing_extensions import override
 
 from replicate_server import EmulatorSettings, ReplicateEmulator
 from shared.storage import StandInWarning
-from tests.e2e.pipeline_fixture import SERVICES, Pipeline, running_pipeline
 from tests.faults.harness.clock_service import VARIABLE, set_clock
 from tests.support.api_fixture import TWO_SCENES
+from tests.support.pipeline_fixture import SERVICES, Pipeline, running_pipeline
 from tests.support.processes import Service, eventually
 from tests.support.servers import Database, KafkaServer
 

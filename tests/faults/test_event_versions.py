@@ -4,7 +4,6 @@ import json
 import sys
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,11 +12,10 @@ from typing_extensions import override
 
 from shared.contract.events import EVENTS, SceneRequested
 from shared.contract.topics import DLQ_SUFFIX
-from tests.e2e.pipeline_fixture import Pipeline, running_pipeline
 from tests.faults.harness.previous_release import known, previous_release, refused, released
 from tests.support.api_fixture import TWO_SCENES
+from tests.support.pipeline_fixture import OpenPipeline, Pipeline
 from tests.support.processes import Service, records_of, value_of
-from tests.support.servers import Database, KafkaServer
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 KINDS = [event.kind for event in EVENTS]
@@ -32,11 +30,9 @@ class PreviousService(Service):
 
 
 @pytest.fixture
-async def pipeline(
-    kafka: KafkaServer, postgres: Database, topic_prefix: str, tmp_path: Path
-) -> AsyncIterator[Pipeline]:
+async def pipeline(open_pipeline: OpenPipeline) -> AsyncIterator[Pipeline]:
     """Four services of today."""
-    async with running_pipeline(kafka, postgres, topic_prefix, tmp_path) as running:
+    async with open_pipeline() as running:
         yield running
 
 

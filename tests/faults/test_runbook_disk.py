@@ -12,10 +12,10 @@ import pytest
 
 from replicate_server import ReplicateEmulator
 from shared.clock import SystemClock
-from tests.e2e.pipeline_fixture import Pipeline, running_pipeline
 from tests.faults.harness.small_disk import SmallDisk, a_small_disk
 from tests.support.films import real_ffmpeg
 from tests.support.operator_commands import segue
+from tests.support.pipeline_fixture import Pipeline, running_pipeline
 from tests.support.processes import eventually, records_of, value_of
 from tests.support.replicate_emulator import ready_made
 from tests.support.replicate_provider import a_fake, account_of

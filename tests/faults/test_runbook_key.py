@@ -10,8 +10,8 @@ import pytest
 
 from replicate_server import ReplicateEmulator
 from shared.http.server import free_ports
-from tests.e2e.pipeline_fixture import Pipeline, running_pipeline
 from tests.faults.harness.fault_fixture import composed_once
+from tests.support.pipeline_fixture import Pipeline, running_pipeline
 from tests.support.processes import eventually, records_of
 from tests.support.replicate_provider import a_fake, account_of
 from tests.support.runbook import RunbookOperator, addresses

@@ -3,7 +3,6 @@
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
@@ -12,11 +11,10 @@ from shared.contract.events import SceneRequested
 from shared.kafka.codec import Record, encode
 from shared.kafka.producer import Publisher
 from shared.settings import KafkaSettings
-from tests.e2e.pipeline_fixture import Pipeline, running_pipeline
 from tests.support.event_builders import a_scene
+from tests.support.pipeline_fixture import OpenPipeline, Pipeline
 from tests.support.processes import eventually, records_of, value_of
 from tests.support.runbook import RunbookOperator, addresses
-from tests.support.servers import Database, KafkaServer
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 TOPIC = SceneRequested.kind
@@ -52,13 +50,9 @@ def _scene(job_id: str, index: int, *, run: int = 1, count: int = SCENES) -> Sce
 
 
 @pytest.fixture
-async def pipeline(
-    kafka: KafkaServer, postgres: Database, topic_prefix: str, tmp_path: Path
-) -> AsyncIterator[Pipeline]:
+async def pipeline(open_pipeline: OpenPipeline) -> AsyncIterator[Pipeline]:
     """Four services; all jobs lie in one partition, behind one another."""
-    async with running_pipeline(
-        kafka, postgres, topic_prefix, tmp_path, SEGUE_PARTITIONS="1"
-    ) as running:
+    async with open_pipeline(SEGUE_PARTITIONS="1") as running:
         yield running
 
 

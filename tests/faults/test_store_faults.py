@@ -19,11 +19,11 @@ from shared.settings import StoreSettings
 from shared.storage import CHUNK_BYTES
 from shared.storage.keys import track_key
 from shared.storage.s3.store import READ_S, S3Store
-from tests.e2e.pipeline_fixture import Pipeline, running_pipeline
 from tests.faults.harness.durations import SEED, long_or
 from tests.faults.harness.flaky_wire import Fault, Wire, flaky
 from tests.faults.harness.killable_servers import KilledMinio, a_folder
 from tests.support.api_fixture import TWO_SCENES
+from tests.support.pipeline_fixture import Pipeline, running_pipeline
 from tests.support.processes import eventually
 from tests.support.servers import Database, KafkaServer
 

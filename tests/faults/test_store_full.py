@@ -15,10 +15,10 @@ from shared.storage import ObjectStore
 from shared.storage.filesystem import FolderStore
 from shared.storage.keys import track_key
 from shared.storage.s3.store import S3Store
-from tests.e2e.pipeline_fixture import BASE, running_pipeline
 from tests.faults.harness.killable_servers import KilledMinio
 from tests.faults.harness.small_disk import SmallDisk, a_small_disk
 from tests.support.api_fixture import TWO_SCENES
+from tests.support.pipeline_fixture import BASE, running_pipeline
 from tests.support.processes import eventually
 from tests.support.servers import Database, KafkaServer
 

@@ -12,13 +12,13 @@ import pytest
 
 from replicate_server import ReplicateEmulator
 from shared.contract.events import JobCancelled
-from tests.e2e.pipeline_fixture import BASE, Pipeline, running_pipeline
 from tests.support.api_fixture import TWO_SCENES, ApiFixture, api_fixture
 from tests.support.fork_server import start_forked
+from tests.support.pipeline_fixture import BASE, OpenPipeline, Pipeline
 from tests.support.processes import eventually, records_of, value_of
 from tests.support.replicate_provider import a_fake, account_of
 from tests.support.run_builders import a_complete_run
-from tests.support.servers import Database, KafkaServer
+from tests.support.servers import Database
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 CANCEL = "/api/v3/audio/j/cancel"
@@ -122,18 +122,10 @@ async def replicate() -> AsyncIterator[ReplicateEmulator]:
 
 @pytest.fixture
 async def pipeline(
-    kafka: KafkaServer,
-    postgres: Database,
-    topic_prefix: str,
-    tmp_path: Path,
-    replicate: ReplicateEmulator,
+    open_pipeline: OpenPipeline, replicate: ReplicateEmulator
 ) -> AsyncIterator[Pipeline]:
     """Four services, the generator with the account of the fake."""
-    async with running_pipeline(
-        kafka,
-        postgres,
-        topic_prefix,
-        tmp_path,
+    async with open_pipeline(
         **account_of(replicate),
     ) as running:
         yield running

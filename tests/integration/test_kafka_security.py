@@ -57,9 +57,9 @@ from shared.kafka.producer import Publisher
 from shared.processing.retry import RetryPolicy, retrying
 from shared.security.signed_links import LinkSettings
 from shared.settings import KafkaSettings, StoreSettings
-from tests.e2e.pipeline_fixture import Pipeline
 from tests.support.api_fixture import ApiFixture, api_fixture
 from tests.support.operator_commands import segue
+from tests.support.pipeline_fixture import Pipeline
 from tests.support.processes import eventually, records_of
 from tests.support.run_builders import a_track
 from tests.support.servers import Database, KafkaServer

@@ -20,12 +20,12 @@ from shared.media.samples import SAMPLE_RATE_HZ
 from shared.pricing import PricingSettings
 from shared.storage import keys
 from shared.storage.filesystem import FolderStore
-from tests.e2e.pipeline_fixture import BASE, Pipeline, running_pipeline
 from tests.integration.test_ops_replay import objects, rows
 from tests.support.api_fixture import NOWHERE, TWO_SCENES
 from tests.support.event_builders import a_segment
 from tests.support.film_clips import film_clips
 from tests.support.operator_commands import OperatorFixture, operator_fixture, segue
+from tests.support.pipeline_fixture import BASE, OpenPipeline, Pipeline
 from tests.support.processes import records_of, value_of
 from tests.support.replicate_provider import a_fake, account_of
 from tests.support.run_builders import a_complete_run, a_failure
@@ -49,18 +49,10 @@ async def replicate() -> AsyncIterator[ReplicateEmulator]:
 
 @pytest.fixture
 async def pipeline(
-    kafka: KafkaServer,
-    postgres: Database,
-    topic_prefix: str,
-    tmp_path: Path,
-    replicate: ReplicateEmulator,
+    open_pipeline: OpenPipeline, replicate: ReplicateEmulator
 ) -> AsyncIterator[Pipeline]:
     """Four services with a cache, the generator with the account of the fake."""
-    async with running_pipeline(
-        kafka,
-        postgres,
-        topic_prefix,
-        tmp_path,
+    async with open_pipeline(
         SEGUE_SCENE_CACHE="all",
         SEGUE_SCENE_ATTEMPTS_MAX="1",
         **account_of(replicate),

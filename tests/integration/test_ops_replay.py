@@ -18,11 +18,11 @@ from shared.kafka.client import connection_options
 from shared.kafka.log_reader import open_log_reader
 from shared.kafka.producer import Publisher
 from shared.settings import KafkaSettings
-from tests.e2e.pipeline_fixture import Pipeline, running_pipeline
 from tests.support.api_fixture import TWO_SCENES
 from tests.support.event_builders import a_scene
 from tests.support.film_clips import film_clips
 from tests.support.operator_commands import OperatorFixture, operator_fixture, segue
+from tests.support.pipeline_fixture import OpenPipeline, Pipeline
 from tests.support.processes import eventually, records_of
 from tests.support.run_builders import a_complete_run
 from tests.support.servers import Database, KafkaServer
@@ -54,11 +54,9 @@ async def fixture(
 
 
 @pytest.fixture
-async def pipeline(
-    kafka: KafkaServer, postgres: Database, topic_prefix: str, tmp_path: Path
-) -> AsyncIterator[Pipeline]:
+async def pipeline(open_pipeline: OpenPipeline) -> AsyncIterator[Pipeline]:
     """The four services."""
-    async with running_pipeline(kafka, postgres, topic_prefix, tmp_path) as running:
+    async with open_pipeline() as running:
         yield running
 
 

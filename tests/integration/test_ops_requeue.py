@@ -17,10 +17,10 @@ from shared.kafka.producer import Publisher
 from shared.kafka.router import ParkedBehindError
 from shared.storage.filesystem import FolderStore
 from shared.storage.keys import scene_prefix
-from tests.e2e.pipeline_fixture import Pipeline, running_pipeline
 from tests.support.api_fixture import TWO_SCENES
 from tests.support.event_builders import a_scene
 from tests.support.operator_commands import OperatorFixture, operator_fixture, segue
+from tests.support.pipeline_fixture import Pipeline, running_pipeline
 from tests.support.processes import eventually, records_of, value_of
 from tests.support.servers import Database, KafkaServer
 

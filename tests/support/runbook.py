@@ -18,8 +18,8 @@ from functools import cache
 
 import httpx
 
-from tests.e2e.pipeline_fixture import Pipeline
 from tests.support.fork_server import REPOSITORY, start_forked
+from tests.support.pipeline_fixture import Pipeline
 
 PAGE = REPOSITORY / "docs" / "runbook.md"
 ENDS_S = 120.0

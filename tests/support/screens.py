@@ -27,7 +27,7 @@ from shared.http.server import free_ports
 from shared.kafka.producer import Publisher
 from shared.settings import KafkaSettings
 from shared.storage import StandInWarning
-from tests.e2e.pipeline_fixture import Pipeline, running_pipeline
+from tests.support.pipeline_fixture import Pipeline, running_pipeline
 from tests.support.processes import REPOSITORY, eventually, records_of
 from tests.support.servers import NoServerError, Servers, fresh_databases
 

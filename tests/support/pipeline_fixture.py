@@ -1,7 +1,7 @@
 """Line: the four services as processes of their own, on the servers of this run."""
 
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,10 @@ class Pipeline:
         assert answer.status_code == 200, answer.text
         target.write_bytes(answer.content)
         return target
+
+
+#: starts the four services on the servers of a test; keywords are settings of all services
+OpenPipeline = Callable[..., AbstractAsyncContextManager[Pipeline]]
 
 
 @asynccontextmanager
