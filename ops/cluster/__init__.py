@@ -1,1 +1,1 @@
-"""Commands that prepare Kafka: topics, ACLs and consumer groups."""
+"""Commands that prepare Kafka and the store: topics, ACLs, the bucket."""

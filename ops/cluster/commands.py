@@ -1,4 +1,4 @@
-"""Cluster: the commands about the servers that the services work with."""
+"""The commands `segue prepare` and `segue acls`."""
 
 from typing import Annotated
 
@@ -17,25 +17,25 @@ def prepare(
     within: Annotated[float, typer.Option(help="Seconds to wait for the servers.")] = 60.0,
     as_json: Json = False,
 ) -> None:
-    """Make the topics and the bucket that are missing, and end."""
+    """Create the topics and the bucket if they are missing."""
     with report_errors(as_json=as_json):
-        say = Console(quiet=as_json, soft_wrap=True).print
-        told = run_prepare(within_s=within, say=say)
+        console = Console(quiet=as_json, soft_wrap=True)
+        result = run_prepare(timeout_s=within, notify=console.print)
         if as_json:
-            print_json(told)
+            print_json(result)
             return
-        for name in told["topics_made"]:
-            print(f"made topic {name}")
-        print(f"ready: {told['topics']} topics, store {told['store']}")
+        for name in result["topics_made"]:
+            print(f"created topic {name}")
+        print(f"ready: {result['topics']} topics, store {result['store']}")
 
 
 def acls(
     *,
     config: Annotated[
-        str, typer.Option(help="Kafka's own client settings of an administrator.")
+        str, typer.Option(help="Client properties file of a Kafka administrator.")
     ] = "admin.properties",
 ) -> None:
-    """Print the kafka-acls commands that give each service its rights, and no others."""
+    """Print the kafka-acls commands that grant each service its rights."""
     with report_errors(as_json=False):
         kafka = KafkaSettings.from_environment()
         for grant in grants(kafka):

@@ -1,8 +1,8 @@
-"""Groups: who is alive in the consumer group of each service, as Kafka says.
+"""Counts the members of each service's consumer group.
 
-Every service follows its topics in a group of its own, the api too, and a member that says
-nothing is put out of it: so a member is a service that lives. The embedded broker cannot be
-asked; it is a part of the process in which the services run.
+Every service, the api too, consumes its topics in its own group, and Kafka removes a member whose
+heartbeats stop: so a member is a running service. The embedded broker does not support the
+request; it runs in the process of the services.
 
 I/O: Kafka.
 """
@@ -18,36 +18,36 @@ from shared.processing.retry import retrying
 from shared.settings import KafkaSettings
 
 SERVICES = ("api", "generator", "merger", "muxer")
-_CODE, _MEMBERS = 0, 5  # fields of what Kafka answers of a group
+_ERROR_CODE, _MEMBERS = 0, 5  # fields of a group in the response
 
 
-async def members(
+async def count_members(
     admin: AIOKafkaAdminClient, settings: KafkaSettings, services: Sequence[str] = SERVICES
 ) -> dict[str, int] | None:
-    """How many members the group of each service has; None: this broker cannot be asked.
+    """Return the number of members per service; None if the broker does not support it.
 
-    The caller bounds the time: a cluster whose first group this is needs a moment.
+    The caller sets a timeout: the group coordinator of a new cluster takes a moment.
 
     Raises:
-        KafkaError: it does not answer, or we may not ask.
+        KafkaError: Kafka is unavailable, or the user is not authorized.
     """
     try:
         return {
-            service: await _members(admin, f"{settings.topic_prefix}segue-{service}")
+            service: await _count_group_members(admin, f"{settings.topic_prefix}segue-{service}")
             for service in services
         }
     except IncompatibleBrokerVersion:
         return None
 
 
-async def _members(admin: AIOKafkaAdminClient, name: str) -> int:
-    """Of one group. Asked for two at once, aiokafka 0.14 reads the second wrongly."""
+async def _count_group_members(admin: AIOKafkaAdminClient, name: str) -> int:
+    """Return the members of one group; aiokafka 0.14 misreads a response about two groups."""
 
     async def describe() -> int:
-        [answer] = await admin.describe_consumer_groups([name])
-        [group] = answer.groups
-        if group[_CODE]:
-            raise for_code(group[_CODE])(f"group {name}")
+        [response] = await admin.describe_consumer_groups([name])
+        [group] = response.groups
+        if group[_ERROR_CODE]:
+            raise for_code(group[_ERROR_CODE])(f"group {name}")
         return len(group[_MEMBERS])
 
     return await retrying(

@@ -1,9 +1,9 @@
-"""Prepare: make the topics and the bucket before anything needs them.
+"""Creates the topics and the bucket before the services need them.
 
-Each service does this for itself, where its account may. A deployment where accounts may not, or
-where services should start on a cluster that is ready, runs this once before them. Idempotent:
-what is there stays as it is. A store on which a claim would not hold is refused here, before
-anybody pays twice on it.
+Each service does this itself if its account may. A deployment where accounts may not, or where
+services should start on a prepared cluster, runs this once before them. Idempotent: what exists is
+not changed. A store that does not honour conditional writes is rejected here, because two
+generators could pay for one scene on it.
 
 Units: seconds. I/O: Kafka and the object store.
 """
@@ -21,68 +21,68 @@ from shared.storage import ObjectStore
 from shared.storage.factory import open_store
 from shared.storage.keys import trial_key
 
-AGAIN_S = 1.0
-Say = Callable[[str], None]
+RETRY_S = 1.0
+Notify = Callable[[str], None]
 T = TypeVar("T")
 
 
-def prepare(*, within_s: float, say: Say) -> dict[str, Any]:
-    """Make what is missing, waiting `within_s` at most for the servers; what was made.
+def prepare(*, timeout_s: float, notify: Notify) -> dict[str, Any]:
+    """Create what is missing, wait at most `timeout_s` for the servers, return what was created.
 
     Raises:
         SettingsError: the environment is wrong.
-        CommandError: a server did not answer in time, or refused; or the store is of no use.
+        CommandError: a server did not answer in time or refused, or the store is unsuitable.
     """
-    # asked for by name: the services' own setting is about what they do unasked
+    # this command was asked for topics; the setting is about what services create on their own
     kafka = KafkaSettings.from_environment(create_topics=True)
     store = StoreSettings.from_environment()
-    return asyncio.run(_prepare(kafka, store, within_s=within_s, say=say))
+    return asyncio.run(_prepare(kafka, store, timeout_s=timeout_s, notify=notify))
 
 
 async def _prepare(
-    kafka: KafkaSettings, settings: StoreSettings, *, within_s: float, say: Say
+    kafka: KafkaSettings, settings: StoreSettings, *, timeout_s: float, notify: Notify
 ) -> dict[str, Any]:
-    end = asyncio.get_running_loop().time() + within_s
+    end = asyncio.get_running_loop().time() + timeout_s
     store = open_store(settings)
     try:
-        made = await _until(end, lambda: ensure_topics(kafka), say)
-        await _until(end, store.prepare, say)
-        await _until(end, store.check, say)
-        if not await _until(end, lambda: keeps_the_first(store), say):
+        created = await _retry_until(end, lambda: ensure_topics(kafka), notify)
+        await _retry_until(end, store.prepare, notify)
+        await _retry_until(end, store.check, notify)
+        if not await _retry_until(end, lambda: honours_put_if_absent(store), notify):
             raise CommandError(
                 Exit.FAILED,
-                f"the object store at {settings.endpoint} writes over what is there, although it is"
-                " told not to (If-None-Match: *): two generators would pay for one scene. Use a"
-                " server that honours it; docs/production.md names some",
+                f"the object store at {settings.endpoint} ignores If-None-Match: * and overwrites "
+                "an existing object, so two generators could pay for one scene; use a server that "
+                "honours it (docs/production.md names some)",
             )
     finally:
         await store.close()
-    place = str(settings.folder or settings.bucket)
-    return {"topics": len(required_topics(kafka)), "topics_made": made, "store": place}
+    location = str(settings.folder or settings.bucket)
+    return {"topics": len(required_topics(kafka)), "topics_made": created, "store": location}
 
 
-async def keeps_the_first(store: ObjectStore) -> bool:
-    """Whether of two who create the same object the second is told so; claims stand on it."""
+async def honours_put_if_absent(store: ObjectStore) -> bool:
+    """Return whether a second conditional write fails; claims rely on it."""
     key = trial_key(secrets.token_hex(8))
     try:
-        told = [await store.put_if_absent(key, data) for data in (b"first", b"second")]
-        return told == [True, False] and await store.get(key) == b"first"
+        created = [await store.put_if_absent(key, data) for data in (b"first", b"second")]
+        return created == [True, False] and await store.get(key) == b"first"
     finally:
         await store.delete(key)
 
 
-async def _until(end: float, do: Callable[[], Awaitable[T]], say: Say) -> T:
-    """`do` until it is done or `end` has come; each new reason to wait is said once."""
-    last = ""
+async def _retry_until(end: float, action: Callable[[], Awaitable[T]], notify: Notify) -> T:
+    """Retry `action` until it succeeds or the time is `end`; report each new reason once."""
+    last_reason = ""
     while True:
         try:
             async with asyncio.timeout_at(end):
-                return await do()
+                return await action()
         except (RetryableError, TimeoutError) as error:
-            why = str(error) or last or "no answer"
-            if asyncio.get_running_loop().time() + AGAIN_S > end:
-                raise CommandError(Exit.UNREACHABLE, f"gave up waiting: {why}") from error
-            if why != last:
-                say(f"waiting: {why}")
-            last = why
-            await asyncio.sleep(AGAIN_S)
+            reason = str(error) or last_reason or "no answer"
+            if asyncio.get_running_loop().time() + RETRY_S > end:
+                raise CommandError(Exit.UNREACHABLE, f"timed out waiting: {reason}") from error
+            if reason != last_reason:
+                notify(f"waiting: {reason}")
+            last_reason = reason
+            await asyncio.sleep(RETRY_S)

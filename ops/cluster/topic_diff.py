@@ -1,8 +1,8 @@
-"""Topic rules: what differs between the topics we want and those there are, and what may be done.
+"""Compares the required topics with those of the cluster, and decides what may be changed.
 
-What is done only ever keeps more: a missing topic is made, a limit or a time is raised. What
-would move keys, stop writers or delete records is said, with its reason and the way out, and
-left to a person. Nothing is lowered, and nothing deleted.
+A change may only keep more: a missing topic is created, a limit or a retention time is raised. A
+change that would move keys, stop producers or delete records is refused, with the reason and the
+manual procedure. Nothing is lowered or deleted.
 
 Pure.
 """
@@ -14,29 +14,29 @@ from typing import Any
 
 from shared.contract.topics import DAY_MS
 
-RETENTION, POLICY, LARGEST, COPIES = (
+RETENTION, CLEANUP_POLICY, MESSAGE_BYTES_MAX, MIN_ISR = (
     "retention.ms",
     "cleanup.policy",
     "max.message.bytes",
     "min.insync.replicas",
 )
-#: what is compared of every topic
-KEYS = (POLICY, RETENTION, LARGEST, COPIES)
-_FOR_EVER = -1  # of retention.ms
+#: the configurations that are compared
+KEYS = (CLEANUP_POLICY, RETENTION, MESSAGE_BYTES_MAX, MIN_ISR)
+_UNLIMITED = -1  # of retention.ms
 _DELETE, _COMPACT = "delete", "compact"
 
 
 class Verdict(StrEnum):
-    """What becomes of a difference."""
+    """What is done about a difference."""
 
-    DO = "do"  #: `--apply` does it
-    REFUSE = "refuse"  #: it would do harm: a person decides
-    FINE = "fine"  #: more than is wanted: it stays
+    DO = "do"  #: `--apply` changes it
+    REFUSE = "refuse"  #: the change would do harm: the operator decides
+    FINE = "fine"  #: the cluster has more than is required: it stays
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """One topic as `shared/contract/topics.py` and the settings want it."""
+class RequiredTopic:
+    """A topic as `shared/contract/topics.py` and the settings require it."""
 
     name: str  #: with prefix
     partitions: int
@@ -45,68 +45,88 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
-    """One topic as it is."""
+class ActualTopic:
+    """A topic of the cluster."""
 
     partitions: int
     replication: int
-    configs: Mapping[str, str] | None  #: None: the broker cannot be asked
+    configs: Mapping[str, str] | None  #: None: the broker does not support the request
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """One thing that is not as it is wanted."""
+    """One property of a topic that is not as required."""
 
     topic: str
     what: str  #: "topic", "partitions", "replication", or the key of a configuration
-    have: str | None  #: None: it is not there
+    have: str | None  #: None: the topic does not exist
     want: str
     verdict: Verdict
-    why: str = ""  #: and the way out
+    why: str = ""  #: the reason, and what to do
 
     def as_json(self) -> dict[str, Any]:
-        """For scripts."""
+        """Return the difference for `--json`."""
         return asdict(self)
 
 
-def settled(
-    wanted: Sequence[Wanted], found: Mapping[str, Found], *, table: str, source: str
-) -> list[Wanted]:
-    """`wanted`, with as many partitions for `table` as `source` really has: Faust asks for that."""
-    there = found.get(source)
-    if there is None:
-        return list(wanted)
+def with_source_partitions(
+    required: Sequence[RequiredTopic],
+    actual: Mapping[str, ActualTopic],
+    *,
+    table: str,
+    source: str,
+) -> list[RequiredTopic]:
+    """Return `required` with the partitions of `source` for `table`, as Faust demands."""
+    source_topic = actual.get(source)
+    if source_topic is None:
+        return list(required)
     return [
-        replace(one, partitions=there.partitions) if one.name == table else one for one in wanted
+        replace(topic, partitions=source_topic.partitions) if topic.name == table else topic
+        for topic in required
     ]
 
 
-def compare(wanted: Sequence[Wanted], found: Mapping[str, Found]) -> list[Difference]:
-    """Every difference, topic by topic."""
-    return [one for topic in wanted for one in _of_topic(topic, found.get(topic.name))]
+def compare(
+    required: Sequence[RequiredTopic], actual: Mapping[str, ActualTopic]
+) -> list[Difference]:
+    """Return every difference, topic by topic."""
+    return [
+        difference
+        for topic in required
+        for difference in _compare_topic(topic, actual.get(topic.name))
+    ]
 
 
-def changes(differences: Sequence[Difference]) -> dict[str, dict[str, str]]:
-    """The configuration that is to be set, by topic."""
-    told: dict[str, dict[str, str]] = {}
-    for one in differences:
-        if one.verdict is Verdict.DO and one.have is not None:
-            told.setdefault(one.topic, {})[one.what] = one.want
-    return told
+def config_changes(differences: Sequence[Difference]) -> dict[str, dict[str, str]]:
+    """Return the configurations to set, by topic."""
+    configs: dict[str, dict[str, str]] = {}
+    for difference in differences:
+        if difference.verdict is Verdict.DO and difference.have is not None:
+            configs.setdefault(difference.topic, {})[difference.what] = difference.want
+    return configs
 
 
-def missing(differences: Sequence[Difference]) -> list[str]:
-    """The topics that are to be made."""
-    return [one.topic for one in differences if one.have is None]
+def missing_topics(differences: Sequence[Difference]) -> list[str]:
+    """Return the topics to create."""
+    return [difference.topic for difference in differences if difference.have is None]
 
 
-def _of_topic(want: Wanted, have: Found | None) -> Iterator[Difference]:
+def format_value(key: str, value: str) -> str:
+    """Return a configuration value for a terminal: retention in days."""
+    if key != RETENTION:
+        return value
+    if int(value) == _UNLIMITED:
+        return "unlimited"
+    return f"{int(value) / DAY_MS:g} days" if int(value) >= DAY_MS else f"{value} ms"
+
+
+def _compare_topic(want: RequiredTopic, have: ActualTopic | None) -> Iterator[Difference]:
     if have is None:
-        told = f"{want.partitions} partitions, {want.replication} copies"
-        yield Difference(topic=want.name, what="topic", have=None, want=told, verdict=Verdict.DO)
+        shape = f"{want.partitions} partitions, {want.replication} replicas"
+        yield Difference(topic=want.name, what="topic", have=None, want=shape, verdict=Verdict.DO)
         return
     if want.partitions != have.partitions:
-        yield _partitions(want, have)
+        yield _compare_partitions(want, have)
     if have.replication < want.replication:
         yield Difference(
             topic=want.name,
@@ -114,22 +134,23 @@ def _of_topic(want: Wanted, have: Found | None) -> Iterator[Difference]:
             have=str(have.replication),
             want=str(want.replication),
             verdict=Verdict.REFUSE,
-            why="brokers would have to be chosen and copied to: kafka-reassign-partitions does it",
+            why="the operator chooses the brokers: use kafka-reassign-partitions",
         )
     if have.configs is not None:
-        yield from _configs(want, have, have.configs)
+        yield from _compare_configs(want, have, have.configs)
 
 
-def _partitions(want: Wanted, have: Found) -> Difference:
+def _compare_partitions(want: RequiredTopic, have: ActualTopic) -> Difference:
     if have.partitions > want.partitions:
         verdict = Verdict.FINE
-        why = f"never lowered: let SEGUE_PARTITIONS say {have.partitions}, for topics made later"
+        why = f"never lowered: set SEGUE_PARTITIONS={have.partitions} for topics created later"
     else:
         verdict = Verdict.REFUSE
         why = (
-            "more partitions move keys: records of one job would lie on two, out of order. "
-            "Drain the line, stop its services, then kafka-topics --alter on every topic, the "
-            f"changelog too; or let SEGUE_PARTITIONS say {have.partitions}"
+            "more partitions move keys: records of one job would be on two, out of order. "
+            "Wait until all jobs have ended, stop the services, then use kafka-topics --alter on "
+            "every topic, the changelog too; or set "
+            f"SEGUE_PARTITIONS={have.partitions}"
         )
     return Difference(
         topic=want.name,
@@ -141,46 +162,39 @@ def _partitions(want: Wanted, have: Found) -> Difference:
     )
 
 
-def _configs(want: Wanted, have: Found, configs: Mapping[str, str]) -> Iterator[Difference]:
-    asked = {POLICY: _DELETE, **want.configs}  # events are facts: compaction would lose them
-    for key, value in asked.items():
-        there = configs.get(key)
-        if there is None or there == value:
+def _compare_configs(
+    want: RequiredTopic, have: ActualTopic, configs: Mapping[str, str]
+) -> Iterator[Difference]:
+    required = {CLEANUP_POLICY: _DELETE, **want.configs}  # compaction would lose events
+    for key, value in required.items():
+        current = configs.get(key)
+        if current is None or current == value:
             continue
-        verdict, why = _judged(key, there, value, have)
+        verdict, why = _decide_config(key, current, value, have)
         yield Difference(
-            topic=want.name, what=key, have=there, want=value, verdict=verdict, why=why
+            topic=want.name, what=key, have=current, want=value, verdict=verdict, why=why
         )
 
 
-def _judged(key: str, have: str, want: str, found: Found) -> tuple[Verdict, str]:
-    """What becomes of a configuration that differs, and why."""
-    if key == POLICY:
-        return _policy(have, want)
-    if key == RETENTION and int(have) == _FOR_EVER:
-        return Verdict.FINE, "kept for ever: it stays"
+def _decide_config(key: str, have: str, want: str, topic: ActualTopic) -> tuple[Verdict, str]:
+    """Return what is done about a configuration that differs, and why."""
+    if key == CLEANUP_POLICY:
+        return _decide_cleanup_policy(have, want)
+    if key == RETENTION and int(have) == _UNLIMITED:
+        return Verdict.FINE, "unlimited retention: not changed"
     if int(have) >= int(want):
-        return Verdict.FINE, "more than is wanted: it stays"
-    if key == COPIES and found.replication <= int(want):
-        why = f"with {found.replication} copies, one broker away would stop every writer"
+        return Verdict.FINE, "more than required: not changed"
+    if key == MIN_ISR and topic.replication <= int(want):
+        why = f"with {topic.replication} replicas, one unavailable broker would stop every producer"
         return Verdict.REFUSE, f"{why}: raise the replication first"
     return Verdict.DO, ""
 
 
-def _policy(have: str, want: str) -> tuple[Verdict, str]:
+def _decide_cleanup_policy(have: str, want: str) -> tuple[Verdict, str]:
     if want == _COMPACT:
-        return Verdict.DO, "the newest record of each key is kept, instead of none after a time"
+        return Verdict.DO, "deletion would lose the newest record of a key after the retention"
     if _DELETE in have.split(","):
         return Verdict.DO, "compaction would lose all records of a job but its last"
     why = "compaction loses all records of a job but its last; but without it, what is older "
-    why += "than the retention is deleted: look at it, then kafka-configs --alter"
+    why += "than the retention is deleted: check the topic, then use kafka-configs --alter"
     return Verdict.REFUSE, why
-
-
-def shown(key: str, value: str) -> str:
-    """A value as people read it."""
-    if key != RETENTION:
-        return value
-    if int(value) == _FOR_EVER:
-        return "for ever"
-    return f"{int(value) / DAY_MS:g} days" if int(value) >= DAY_MS else f"{value} ms"

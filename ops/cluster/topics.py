@@ -1,8 +1,8 @@
-"""Topics: the command that holds the cluster's topics against ours, and makes what is missing.
+"""The `segue topics` command: compares the cluster's topics with the required ones.
 
-Dry by default. With `--apply` it makes topics and raises limits; what would move keys, stop
-writers or delete records it refuses, and says why (`topic_rules.py`). `segue prepare` makes
-topics too, before there is a database to audit in.
+With `--apply` it creates topics and raises limits; a change that would move keys, stop producers
+or delete records is refused with the reason (`topic_diff.py`). `segue prepare` creates topics too,
+when there is no database for the audit yet.
 
 I/O: Kafka; PostgreSQL for the audit.
 """
@@ -21,15 +21,15 @@ from ops.cli.options import Apply, DataDir, Json, Reason
 from ops.cli.output import dry_run, wide
 from ops.cluster.topic_diff import (
     KEYS,
+    ActualTopic,
     Difference,
-    Found,
+    RequiredTopic,
     Verdict,
-    Wanted,
-    changes,
     compare,
-    missing,
-    settled,
-    shown,
+    config_changes,
+    format_value,
+    missing_topics,
+    with_source_partitions,
 )
 from shared.contract.events import SceneRequested
 from shared.contract.topics import CHANGELOG
@@ -43,10 +43,10 @@ from shared.kafka.admin import (
 )
 from shared.settings import KafkaSettings
 
-_WORDS = {Verdict.DO: "would be done", Verdict.REFUSE: "refused", Verdict.FINE: "stays"}
-STAND_IN = (
-    "this broker is the stand-in of the embedded stack: it makes each topic on first use, with "
-    "partitions of its own, and cannot be asked how topics are configured, or told"
+_NO_CHANGE = {Verdict.REFUSE: "refused", Verdict.FINE: "not changed"}
+EMBEDDED_BROKER = (
+    "embedded broker: it creates each topic on first use, with its own number of partitions, and "
+    "supports neither reading nor setting the configuration of topics"
 )
 
 
@@ -57,119 +57,139 @@ def topics(
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """Say which topics are not as they should be; --apply makes and raises, and lowers nothing."""
+    """Compare the topics with the required ones; --apply creates and raises, lowers nothing."""
     with operator_command(
         apply=apply, reason=reason, data_dir=data_dir, as_json=as_json
     ) as command:
-        told = command.run(_topics, lines=_lines)
-        if any(is_left(one, applied=told["applied"]) for one in told["differences"]):
+        result = command.run(_run, lines=_lines)
+        if any(is_open(row, applied=result["applied"]) for row in result["differences"]):
             raise typer.Exit(Exit.FAILED)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Compared:
-    """The cluster's topics held against ours."""
+class TopicComparison:
+    """The required topics, and the differences of the cluster's."""
 
-    wanted: Sequence[Wanted]
+    required: Sequence[RequiredTopic]
     differences: Sequence[Difference]
-    can_tell: bool  #: False: the stand-in, which cannot be asked for everything, nor told
+    is_supported: bool  #: False: the embedded broker supports no topic configuration
 
 
-async def compared(admin: AIOKafkaAdminClient, settings: KafkaSettings) -> Compared:
-    """Hold them against each other.
+async def compare_topics(admin: AIOKafkaAdminClient, settings: KafkaSettings) -> TopicComparison:
+    """Return the comparison of the cluster's topics with the required ones.
 
     Raises:
-        KafkaError: we may not ask.
+        KafkaError: Kafka is unavailable, or the user is not authorized.
     """
-    want = [
-        Wanted(
-            name=one.name,
-            partitions=one.num_partitions,
-            replication=one.replication_factor,
-            configs=one.topic_configs,
+    required = [
+        RequiredTopic(
+            name=topic.name,
+            partitions=topic.num_partitions,
+            replication=topic.replication_factor,
+            configs=topic.topic_configs,
         )
-        for one in required_topics(settings)
+        for topic in required_topics(settings)
     ]
-    facts = await describe_topics(admin, [one.name for one in want], keys=KEYS)
-    found = {name: _found(one) for name, one in facts.items()}
+    descriptions = await describe_topics(admin, [topic.name for topic in required], keys=KEYS)
+    actual = {name: _actual_topic(topic) for name, topic in descriptions.items()}
     prefix = settings.topic_prefix
-    want = settled(want, found, table=prefix + CHANGELOG.name, source=prefix + SceneRequested.kind)
-    can_tell = await supports_describe_configs(admin, want[0].name)
-    if not can_tell:  # it makes each when it is needed
-        want = [one for one in want if one.name in found]
-    return Compared(wanted=want, differences=compare(want, found), can_tell=can_tell)
+    required = with_source_partitions(
+        required, actual, table=prefix + CHANGELOG.name, source=prefix + SceneRequested.kind
+    )
+    is_supported = await supports_describe_configs(admin, required[0].name)
+    if not is_supported:  # the embedded broker creates each topic on first use
+        required = [topic for topic in required if topic.name in actual]
+    return TopicComparison(
+        required=required, differences=compare(required, actual), is_supported=is_supported
+    )
 
 
-async def _topics(operator: Operator) -> dict[str, Any]:
+def is_open(difference: Mapping[str, Any], *, applied: bool) -> bool:
+    """Return whether the difference still needs a change."""
+    verdict = Verdict(difference["verdict"])
+    return verdict is Verdict.REFUSE or (verdict is Verdict.DO and not applied)
+
+
+async def _run(operator: Operator) -> dict[str, Any]:
     async with admin_client(operator.kafka) as admin:
-        found = await compared(admin, operator.kafka)
-        told = _told(found)
+        comparison = await compare_topics(admin, operator.kafka)
+        result = _as_json(comparison)
         if not operator.apply:
-            return told
-        if not found.can_tell:
-            raise CommandError(Exit.REFUSED, STAND_IN)
+            return result
+        if not comparison.is_supported:
+            raise CommandError(Exit.REFUSED, EMBEDDED_BROKER)
         arguments = {"partitions": operator.kafka.partitions}
         from shared.kafka.alter_configs import (  # noqa: PLC0415 - loads librdkafka
             set_topic_configs,
         )
 
         async with audited_action(operator, "topics", arguments=arguments) as row:
-            names, set_to = set(missing(found.differences)), changes(found.differences)
-            await create_topics(admin, [_new(one) for one in found.wanted if one.name in names])
-            await set_topic_configs(operator.kafka, set_to)
-            done = {"made": sorted(names), "set": set_to}
-            await row.save_progress(done)
-    return {**told, "applied": True, **done}
+            names = set(missing_topics(comparison.differences))
+            configs = config_changes(comparison.differences)
+            await create_topics(
+                admin, [_new_topic(topic) for topic in comparison.required if topic.name in names]
+            )
+            await set_topic_configs(operator.kafka, configs)
+            changes = {"made": sorted(names), "set": configs}
+            await row.save_progress(changes)
+    return {**result, "applied": True, **changes}
 
 
-def _told(found: Compared) -> dict[str, Any]:
+def _as_json(comparison: TopicComparison) -> dict[str, Any]:
     return {
-        "topics": len(found.wanted),
-        "differences": [one.as_json() for one in found.differences],
-        "note": None if found.can_tell else STAND_IN,
+        "topics": len(comparison.required),
+        "differences": [difference.as_json() for difference in comparison.differences],
+        "note": None if comparison.is_supported else EMBEDDED_BROKER,
         "applied": False,
     }
 
 
-def _new(want: Wanted) -> NewTopic:
-    return NewTopic(want.name, want.partitions, want.replication, topic_configs=dict(want.configs))
+def _new_topic(topic: RequiredTopic) -> NewTopic:
+    return NewTopic(
+        topic.name, topic.partitions, topic.replication, topic_configs=dict(topic.configs)
+    )
 
 
-def is_left(difference: Mapping[str, Any], *, applied: bool) -> bool:
-    """Whether it is still not as it should be."""
-    verdict = Verdict(difference["verdict"])
-    return verdict is Verdict.REFUSE or (verdict is Verdict.DO and not applied)
+def _actual_topic(topic: TopicDescription) -> ActualTopic:
+    return ActualTopic(
+        partitions=topic.partitions, replication=topic.replication, configs=topic.configs
+    )
 
 
-def _found(facts: TopicDescription) -> Found:
-    return Found(partitions=facts.partitions, replication=facts.replication, configs=facts.configs)
-
-
-def _lines(told: dict[str, Any]) -> Iterator[str | Table]:
-    if told["differences"]:
-        table = wide("topic", "what", "have", "want", "outcome", folds={"topic", "want"})
-        for one in told["differences"]:
-            have = "" if one["have"] is None else shown(one["what"], one["have"])
-            word = _WORDS[Verdict(one["verdict"])]
-            if told["applied"] and one["verdict"] is Verdict.DO:
-                word = "done"
-            table.add_row(one["topic"], one["what"], have, shown(one["what"], one["want"]), word)
+def _lines(result: dict[str, Any]) -> Iterator[str | Table]:
+    differences = result["differences"]
+    if differences:
+        table = wide(
+            "topic", "property", "actual", "required", "outcome", folds={"topic", "required"}
+        )
+        for row in differences:
+            actual = "" if row["have"] is None else format_value(row["what"], row["have"])
+            required = format_value(row["what"], row["want"])
+            table.add_row(row["topic"], row["what"], actual, required, _outcome(row, result))
         yield table
-    for why in dict.fromkeys(one["why"] for one in told["differences"] if one["why"]):
-        which = sorted({one["what"] for one in told["differences"] if one["why"] == why})
-        yield f"{', '.join(which)}: {why}"
-    if told["note"]:
-        yield f"note: {told['note']}"
-    yield _last_line(told)
+    for reason in dict.fromkeys(row["why"] for row in differences if row["why"]):
+        properties = sorted({row["what"] for row in differences if row["why"] == reason})
+        yield f"{', '.join(properties)}: {reason}"
+    if result["note"]:
+        yield f"note: {result['note']}"
+    yield _summary(result)
 
 
-def _last_line(told: dict[str, Any]) -> str:
-    if not told["differences"]:
-        return f"{told['topics']} topics are as they should be"
-    to_do = sum(one["verdict"] is Verdict.DO for one in told["differences"])
-    if told["applied"]:
-        return f"{to_do} of {len(told['differences'])} differences are gone"
-    count = len(told["differences"])
-    if not to_do:
+def _outcome(difference: dict[str, Any], result: dict[str, Any]) -> str:
+    verdict = Verdict(difference["verdict"])
+    if verdict is not Verdict.DO:
+        return _NO_CHANGE[verdict]
+    change = "created" if difference["have"] is None else "changed"
+    return change if result["applied"] else f"would be {change}"
+
+
+def _summary(result: dict[str, Any]) -> str:
+    count = len(result["differences"])
+    if not count:
+        return f"{result['topics']} topics are as required"
+    changeable = sum(row["verdict"] is Verdict.DO for row in result["differences"])
+    if result["applied"]:
+        return f"{changeable} of {count} differences were corrected"
+    if not changeable:
         return f"0 of {count} differences can be corrected by this command"
-    return dry_run(f"{to_do} of {count} differences would be corrected", "correct them")
+    return dry_run(f"{changeable} of {count} differences would be corrected", "correct them")

@@ -1,4 +1,4 @@
-"""Store: the commands about the objects: sweep out what nobody needs, and link to one.
+"""The commands `segue store sweep` and `segue store link`.
 
 I/O: the object store and PostgreSQL.
 """
@@ -12,37 +12,37 @@ from ops.cli.exit_codes import CommandError, Exit
 from ops.cli.operator import Operator, audited_action, operator_command
 from ops.cli.options import Apply, DataDir, Json, Reason
 from ops.cli.output import dry_run
-from ops.store.retention import Kind, Known, RetentionSettings, needless
+from ops.store.retention import ObjectKind, References, RetentionSettings, eligible_kind
 from services.api.operators import retention as rows
 from shared.contract import ids
 from shared.storage import LINK_S_MAX
 
-TELL_EVERY = 1000  # objects
+REPORT_EVERY = 1000  # objects
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
-store = typer.Typer(help="The object store: sweep, link.", no_args_is_help=True)
+store = typer.Typer(help="Delete old objects, and link to one: sweep, link.", no_args_is_help=True)
 
 
 @dataclass(kw_only=True)
-class Swept:
-    """What was found needless, and whether it is gone."""
+class SweepResult:
+    """The objects that are eligible for deletion, by kind."""
 
-    looked_at: int = 0
-    applied: bool = False
-    objects: dict[Kind, int] = field(default_factory=lambda: dict.fromkeys(Kind, 0))
-    size_bytes: dict[Kind, int] = field(default_factory=lambda: dict.fromkeys(Kind, 0))
+    scanned: int = 0
+    applied: bool = False  #: True: they were deleted
+    objects: dict[ObjectKind, int] = field(default_factory=lambda: dict.fromkeys(ObjectKind, 0))
+    size_bytes: dict[ObjectKind, int] = field(default_factory=lambda: dict.fromkeys(ObjectKind, 0))
 
-    def add(self, kind: Kind, size_bytes: int) -> None:
-        """Count one."""
+    def add(self, kind: ObjectKind, size_bytes: int) -> None:
+        """Count one eligible object."""
         self.objects[kind] += 1
         self.size_bytes[kind] += size_bytes
 
     def as_json(self) -> dict[str, Any]:
-        """For scripts and the audit."""
+        """Return the result for `--json` and the audit."""
         kinds = {
             kind.value: {"objects": self.objects[kind], "size_bytes": self.size_bytes[kind]}
-            for kind in Kind
+            for kind in ObjectKind
         }
-        return {"looked_at": self.looked_at, "applied": self.applied, "needless": kinds}
+        return {"scanned": self.scanned, "applied": self.applied, "eligible": kinds}
 
 
 @store.command()
@@ -53,17 +53,18 @@ def sweep(
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """Say which objects nobody needs any more; with --apply, delete them.
+    """Count the objects that are eligible for deletion; with --apply, delete them.
 
-    How long something is kept is for the SEGUE_…_RETENTION_DAYS settings to say. Ctrl-C is
-    harmless: what is deleted was needless, and the rest is found again.
+    The SEGUE_…_RETENTION_DAYS settings are the retention. Ctrl-C is safe: a later sweep continues.
     """
     with operator_command(
         apply=apply, reason=reason, data_dir=data_dir, as_json=as_json
     ) as command:
         retention = RetentionSettings.from_environment()
         command.run(
-            lambda operator: swept_by(operator, retention), lines=lines, document=Swept.as_json
+            lambda operator: sweep_store(operator, retention),
+            lines=sweep_lines,
+            document=SweepResult.as_json,
         )
 
 
@@ -71,86 +72,93 @@ def sweep(
 def link(
     key: str,
     *,
-    ttl: Annotated[int, typer.Option(min=1, max=LINK_S_MAX, help="Seconds it lives.")] = 3600,
+    ttl: Annotated[int, typer.Option(min=1, max=LINK_S_MAX, help="Lifetime in seconds.")] = 3600,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """Print an address that reads one object, without an account, for a while."""
+    """Print a presigned URL of an object: it can be read without an account until it expires."""
 
     async def body(operator: Operator) -> dict[str, Any]:
         try:
-            found = await operator.store.stat(key)
+            stat = await operator.store.stat(key)
             url = operator.store.presigned_url(key, ttl_s=ttl)
         except ValueError as error:
             raise CommandError(Exit.USAGE, str(error)) from error
-        if found is None:
-            raise CommandError(Exit.REFUSED, f"there is no object {key}")
+        if stat is None:
+            raise CommandError(Exit.REFUSED, f"object {key} not found")
         if url is None:
-            place = operator.settings.store.folder
-            raise CommandError(Exit.REFUSED, f"a folder has no server: the file is {place}/{key}")
+            folder = operator.settings.store.folder
+            raise CommandError(
+                Exit.REFUSED, f"a folder store has no URLs; the file is {folder}/{key}"
+            )
         return {"url": url, "ttl_s": ttl}
 
     with operator_command(data_dir=data_dir, as_json=as_json) as command:
         command.run(body, lines=lambda result: [result["url"]])
 
 
-def lines(swept: Swept) -> list[str]:
-    """The outcome in words."""
-    told = [
-        f"{kind.value:<8} {swept.objects[kind]:>8} objects {_size(swept.size_bytes[kind]):>10}"
-        for kind in Kind
+def sweep_lines(result: SweepResult) -> list[str]:
+    """Return the result as lines for a terminal."""
+    kinds = [
+        f"{kind.value:<8} {result.objects[kind]:>8} objects {_size(result.size_bytes[kind]):>10}"
+        for kind in ObjectKind
     ]
-    count = sum(swept.objects.values())
-    end = dry_run(f"{count} objects would be deleted", "delete them")
-    if swept.applied:
-        end = f"{count} objects deleted"
-    return [f"{swept.looked_at} objects scanned; eligible for deletion:", *told, end]
+    count = sum(result.objects.values())
+    summary = (
+        f"{count} objects deleted"
+        if result.applied
+        else dry_run(f"{count} objects would be deleted", "delete them")
+    )
+    return [f"{result.scanned} objects scanned; eligible for deletion:", *kinds, summary]
 
 
-async def swept_by(operator: Operator, retention: RetentionSettings) -> Swept:
-    """Sweep, or count what a sweep would delete."""
+async def sweep_store(operator: Operator, retention: RetentionSettings) -> SweepResult:
+    """Delete the eligible objects, or count them in a dry run."""
     if not operator.apply:
-        return await _walk(operator, retention, Swept())
+        return await _scan(operator, retention, SweepResult())
     arguments = retention.model_dump(mode="json")
     async with audited_action(operator, "store sweep", arguments=arguments) as row:
-        swept = Swept(applied=True)
+        result = SweepResult(applied=True)
         try:
-            return await _walk(operator, retention, swept)
+            return await _scan(operator, retention, result)
         finally:
-            await row.save_progress(swept.as_json())
+            await row.save_progress(result.as_json())
 
 
-async def _walk(operator: Operator, retention: RetentionSettings, swept: Swept) -> Swept:
-    """Look at every object, and delete what is needless where `swept` says so."""
-    known, now = await _known(operator), operator.clock.now()
-    async for found in operator.store.list_objects(""):
-        swept.looked_at += 1
-        if swept.looked_at % TELL_EVERY == 0:
-            operator.report(f"{swept.looked_at} objects, {sum(swept.objects.values())} needless")
-        kind = needless(found, known, retention, now=now)
-        if kind is None or not await _still(operator, kind, found.key):
+async def _scan(
+    operator: Operator, retention: RetentionSettings, result: SweepResult
+) -> SweepResult:
+    """Scan every object; delete the eligible ones if `result.applied`."""
+    references, now = await _read_references(operator), operator.clock.now()
+    async for stat in operator.store.list_objects(""):
+        result.scanned += 1
+        if result.scanned % REPORT_EVERY == 0:
+            eligible = sum(result.objects.values())
+            operator.report(f"{result.scanned} objects scanned, {eligible} eligible")
+        kind = eligible_kind(stat, references, retention, now=now)
+        if kind is None or not await _is_still_eligible(operator, kind, stat.key):
             continue
-        if swept.applied:
-            await operator.store.delete(found.key)
-        swept.add(kind, found.size_bytes)
-    return swept
+        if result.applied:
+            await operator.store.delete(stat.key)
+        result.add(kind, stat.size_bytes)
+    return result
 
 
-async def _known(operator: Operator) -> Known:
-    """What the rows say, in one moment."""
+async def _read_references(operator: Operator) -> References:
+    """Read the references in one snapshot."""
     async with operator.database.transaction() as connection:
         await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         unfinished = await rows.unfinished_runs(connection)
-        return Known(
+        return References(
             jobs=frozenset(map(ids.job_uuid, await rows.job_ids(connection))),
             unfinished=frozenset((ids.job_uuid(job), number) for job, number in unfinished),
-            named=await rows.referenced_uploads(connection),
+            uploads=await rows.referenced_uploads(connection),
         )
 
 
-async def _still(operator: Operator, kind: Kind, key: str) -> bool:
-    """Whether nobody has come to name a handed-in file since."""
-    if kind is not Kind.UPLOAD:
+async def _is_still_eligible(operator: Operator, kind: ObjectKind, key: str) -> bool:
+    """Return False for an upload that a job references since the snapshot."""
+    if kind is not ObjectKind.UPLOAD:
         return True
     async with operator.database.connection() as connection:
         return not await rows.is_referenced(connection, key)
@@ -158,7 +166,7 @@ async def _still(operator: Operator, kind: Kind, key: str) -> bool:
 
 def _size(size_bytes: float) -> str:
     for unit in _UNITS[:-1]:
-        if size_bytes < 1024:  # noqa: PLR2004 - of one unit in the next
+        if size_bytes < 1024:  # noqa: PLR2004 - bytes per KiB and so on
             return f"{size_bytes:.0f} {unit}"
         size_bytes /= 1024
     return f"{size_bytes:.1f} {_UNITS[-1]}"

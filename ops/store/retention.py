@@ -1,8 +1,8 @@
-"""Sweeping: what in the store nobody needs any more, and how long that must be so.
+"""Decides which objects of the store are eligible for deletion.
 
-Kept whatever its age: the segments, track, video and facts of every job that is known, everything
-of a run that has not ended, and every handed-in file that a job names. What a service may be
-writing at this moment is too young to be looked at.
+Never eligible, at any age: the segments, track, video and facts of every job in the database,
+everything of a run that has not ended, and every uploaded file that a job references. Younger
+objects than the retention stay, because a service may be writing them.
 
 Pure.
 """
@@ -18,82 +18,83 @@ from shared.contract.topics import RETENTION_DAYS
 from shared.settings import SettingsGroup
 from shared.storage import ObjectStat
 
-_OF_RUN = re.compile(r"^jobs/(?P<job>[0-9a-f]{32})/(?:runs/(?P<run>\d+)/(?:(?P<name>.+))?)?")
+_JOB_KEY = re.compile(r"^jobs/(?P<job>[0-9a-f]{32})/(?:runs/(?P<run>\d+)/(?:(?P<name>.+))?)?")
 _CLIP = re.compile(r"^(scenes/\d+/clip-\d+\.mp3|style\.mp3)$")
 _CLAIM = re.compile(r"^scenes/\d+/(claim|prediction)-\d+$")
 
 
 class RetentionSettings(SettingsGroup):
-    """How many days something stays that is needed for nothing but another try."""
+    """Retention in days of objects that are only needed for a retry, a redrive or a replay."""
 
-    #: clips of ended runs; without them a scene of the run can be neither heard alone nor redriven
+    #: clips of ended runs; without them a scene can be neither played alone nor redriven
     clip_days: int = Field(
         90, gt=RETENTION_DAYS, le=3650, validation_alias="SEGUE_CLIP_RETENTION_DAYS"
     )
-    #: claims of ended runs: as long as their topic may be replayed they spare a second payment
+    #: claims of ended runs; they prevent a second payment while their topic can be replayed
     claim_days: int = Field(
         30, gt=RETENTION_DAYS, le=3650, validation_alias="SEGUE_CLAIM_RETENTION_DAYS"
     )
-    #: entries of the cache of scenes, since they were made
+    #: entries of the scene cache, since they were written
     cache_days: int = Field(180, ge=1, le=3650, validation_alias="SEGUE_CACHE_RETENTION_DAYS")
-    #: what no job names: handed-in files, and objects of jobs that PostgreSQL does not know
+    #: uploads that no job references, and objects of jobs that are not in PostgreSQL
     orphan_days: int = Field(7, ge=2, le=3650, validation_alias="SEGUE_ORPHAN_RETENTION_DAYS")
 
 
-class Kind(StrEnum):
-    """What is swept."""
+class ObjectKind(StrEnum):
+    """Kinds of objects that can be eligible for deletion."""
 
-    ORPHAN = "orphans"  #: of a job that nobody knows
-    UPLOAD = "uploads"  #: handed in, and named by no job
+    ORPHAN = "orphans"  #: its job is not in the database
+    UPLOAD = "uploads"  #: referenced by no job
     CLIP = "clips"
     CLAIM = "claims"
     CACHE = "cache"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Known:
-    """What the rows say."""
+class References:
+    """The jobs, unfinished runs and uploads that the database references."""
 
-    jobs: frozenset[str]  #: as keys name them
-    unfinished: frozenset[tuple[str, int]]
-    named: frozenset[str] = field(default=frozenset())  #: handed-in files
+    jobs: frozenset[str]  #: as in object keys
+    unfinished: frozenset[tuple[str, int]]  #: job and run
+    uploads: frozenset[str] = field(default=frozenset())  #: object keys
 
 
-def needless(
-    found: ObjectStat, known: Known, settings: RetentionSettings, *, now: datetime
-) -> Kind | None:
-    """As what an object may go; None: it stays."""
-    kind = _kind_of(found.key, known)
-    if kind is None or now - found.modified_at < timedelta(days=_days(settings)[kind]):
+def eligible_kind(
+    stat: ObjectStat, references: References, settings: RetentionSettings, *, now: datetime
+) -> ObjectKind | None:
+    """Return the kind of an object that is eligible for deletion; None if it stays."""
+    kind = _kind(stat.key, references)
+    if kind is None or now - stat.modified_at < timedelta(days=_retention_days(settings)[kind]):
         return None
     return kind
 
 
-def _days(settings: RetentionSettings) -> dict[Kind, int]:
+def _retention_days(settings: RetentionSettings) -> dict[ObjectKind, int]:
     return {
-        Kind.ORPHAN: settings.orphan_days,
-        Kind.UPLOAD: settings.orphan_days,
-        Kind.CLIP: settings.clip_days,
-        Kind.CLAIM: settings.claim_days,
-        Kind.CACHE: settings.cache_days,
+        ObjectKind.ORPHAN: settings.orphan_days,
+        ObjectKind.UPLOAD: settings.orphan_days,
+        ObjectKind.CLIP: settings.clip_days,
+        ObjectKind.CLAIM: settings.claim_days,
+        ObjectKind.CACHE: settings.cache_days,
     }
 
 
-def _kind_of(key: str, known: Known) -> Kind | None:
+def _kind(key: str, references: References) -> ObjectKind | None:
     if key.startswith("cache/"):
-        return Kind.CACHE
+        return ObjectKind.CACHE
     if key.startswith("uploads/"):
-        return None if key in known.named else Kind.UPLOAD
-    place = _OF_RUN.match(key)
-    return None if place is None else _kind_of_run(place, known)  # None: not ours, or a newer one's
+        return None if key in references.uploads else ObjectKind.UPLOAD
+    match = _JOB_KEY.match(key)
+    # an unknown key belongs to another program, or to a newer version
+    return None if match is None else _job_object_kind(match, references)
 
 
-def _kind_of_run(place: re.Match[str], known: Known) -> Kind | None:
-    if place["job"] not in known.jobs:
-        return Kind.ORPHAN
-    if place["run"] is None or (place["job"], int(place["run"])) in known.unfinished:
+def _job_object_kind(match: re.Match[str], references: References) -> ObjectKind | None:
+    if match["job"] not in references.jobs:
+        return ObjectKind.ORPHAN
+    if match["run"] is None or (match["job"], int(match["run"])) in references.unfinished:
         return None
-    name = place["name"] or ""
+    name = match["name"] or ""
     if _CLIP.match(name):
-        return Kind.CLIP
-    return Kind.CLAIM if _CLAIM.match(name) else None
+        return ObjectKind.CLIP
+    return ObjectKind.CLAIM if _CLAIM.match(name) else None

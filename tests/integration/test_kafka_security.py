@@ -196,7 +196,7 @@ def _make_users(admin: AdminClient) -> None:
         done.result(ANSWER_S)
     rights = [
         AclBinding(
-            ResourceType[grant.kind.upper()],
+            ResourceType[grant.resource_type.upper()],
             name,
             ResourcePatternType.LITERAL,
             f"User:{grant.user}",

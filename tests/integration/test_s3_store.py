@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 from minio import Minio
 
-from ops.cluster.prepare import keeps_the_first
+from ops.cluster.prepare import honours_put_if_absent
 from shared.errors import StoreUnavailableError
 from shared.settings import StoreSettings
 from shared.storage.s3.store import S3Store
@@ -77,7 +77,7 @@ async def test_a_bucket_that_is_there_is_not_made_again(store: S3Store) -> None:
 
 async def test_claims_hold_on_it(store: S3Store) -> None:
     """As `segue prepare` tries it."""
-    assert await keeps_the_first(store)
+    assert await honours_put_if_absent(store)
 
 
 async def test_without_its_bucket_the_store_is_unavailable_not_empty(
