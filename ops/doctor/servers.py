@@ -1,7 +1,7 @@
-"""Servers: what `segue doctor` finds of Kafka, PostgreSQL and the store, where they are named.
+"""Checks Kafka, PostgreSQL and the store for `segue doctor`.
 
-They are named by the environment, or by the stack that runs on this machine. Of the brokers no
-client can ask the time; PostgreSQL's stands for the servers' clocks.
+Their addresses come from the environment, or from the stack that runs on this machine. Kafka does
+not report its time, so PostgreSQL's clock represents the servers' clocks.
 
 I/O: Kafka, PostgreSQL, the store, DNS.
 """
@@ -20,7 +20,7 @@ from ops.cli.check import Check
 from ops.cli.operator import KAFKA_VARIABLE, use_local_stack
 from ops.cli.settings import CommandSettings
 from ops.cluster.topic_diff import Verdict
-from ops.cluster.topics import STAND_IN, compared
+from ops.cluster.topics import EMBEDDED_BROKER, compare_topics
 from services.api.operators import Database, DatabaseSettings, migrations
 from services.generator.settings import GeneratorSettings
 from shared.clock import Clock, SystemClock
@@ -31,140 +31,140 @@ from shared.settings import KafkaSettings, StoreSettings, TelemetrySettings
 from shared.storage.factory import open_store
 from shared.telemetry.log import configure
 
-#: each names a server of its own; without any, and without a stack, there is nothing to look at
+#: each is the address of a server
 VARIABLES = (KAFKA_VARIABLE, "DATABASE_URL", "MINIO_ENDPOINT", "SEGUE_STORE_DIR")
-LOOK_S = 10.0
-SKEW_MAX = timedelta(seconds=5)  # an S3 server takes 15 min; links and lag are read by the second
-_NAMED = 3  # topics that a line names
+CHECK_S = 10.0
+SKEW_MAX = timedelta(seconds=5)  # S3 allows 15 min; links and lag are exact to the second
+_TOPICS_SHOWN = 3
 
 
-def named(settings: CommandSettings) -> bool:
-    """Whether there are servers to look at: the environment names some, or a stack runs here."""
-    environment = os.environ  # noqa: TID251 - a command's start: is anything named at all?
+def has_servers(settings: CommandSettings) -> bool:
+    """Return whether the environment has a server's address, or a stack runs here."""
+    environment = os.environ  # noqa: TID251 - at a command's start: is any address set?
     if KAFKA_VARIABLE not in environment and use_local_stack(settings.home.folder):
         return True
     return any(environment.get(name) for name in VARIABLES)
 
 
-async def on_servers(clock: Clock | None = None) -> list[Check]:
-    """Every check of the servers."""
+async def check_servers(clock: Clock | None = None) -> list[Check]:
+    """Return every check of the servers."""
     configure(TelemetrySettings.from_environment(log_level="error"))
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # the check says it, once
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # the check reports the error once
     clock = clock or SystemClock()
     kafka = KafkaSettings.from_environment()
     return [
-        *[one async for one in _kafka(kafka)],
-        *[one async for one in _postgres(DatabaseSettings.from_environment(), clock)],
+        *[check async for check in _kafka(kafka)],
+        *[check async for check in _postgres(DatabaseSettings.from_environment(), clock)],
         await _store(StoreSettings.from_environment()),
-        await _public_address(),
+        await _public_base_url(),
     ]
 
 
 async def _kafka(settings: KafkaSettings) -> AsyncIterator[Check]:
-    place = settings.bootstrap_servers
     try:
-        async with asyncio.timeout(LOOK_S), admin_client(settings) as admin:
-            found = await compared(admin, settings)
+        async with asyncio.timeout(CHECK_S), admin_client(settings) as admin:
+            comparison = await compare_topics(admin, settings)
     except (RetryableError, KafkaError, TimeoutError) as error:
         yield Check(
             name="Kafka",
             ok=False,
-            found=_words(error),
-            advice=f"start it, or let {KAFKA_VARIABLE} name another (KAFKA_… for TLS and users)",
+            found=_message(error),
+            advice=f"start it, or set {KAFKA_VARIABLE} (KAFKA_… for TLS and users)",
         )
         return
-    yield Check(name="Kafka", ok=True, found=f"{place} answers")
-    if not found.can_tell:
-        yield Check(name="topics", ok=True, needed=False, found=STAND_IN.partition(":")[0])
+    yield Check(name="Kafka", ok=True, found=f"{settings.bootstrap_servers} answers")
+    if not comparison.is_supported:
+        yield Check(name="topics", ok=True, needed=False, found=EMBEDDED_BROKER.partition(":")[0])
         return
-    refused = [one for one in found.differences if one.verdict is Verdict.REFUSE]
-    to_do = [one for one in found.differences if one.verdict is Verdict.DO]
-    names = list(dict.fromkeys(one.topic for one in (*refused, *to_do)))
-    some = ", ".join(names[:_NAMED]) + (" …" if len(names) > _NAMED else "")
+    refused = [row for row in comparison.differences if row.verdict is Verdict.REFUSE]
+    changeable = [row for row in comparison.differences if row.verdict is Verdict.DO]
+    names = list(dict.fromkeys(row.topic for row in (*refused, *changeable)))
+    shown = ", ".join(names[:_TOPICS_SHOWN]) + (" …" if len(names) > _TOPICS_SHOWN else "")
+    count = len(comparison.required)
     yield Check(
         name="topics",
         ok=not names,
-        needed=bool(refused),  # what is only missing, the services make at their start
-        found=f"{len(found.wanted) - len(names)} of {len(found.wanted)} as they should be"
-        + (f"; not {some}" if names else ""),
-        advice="`segue topics` says what differs and why; with --apply it makes what it may",
+        needed=bool(refused),  # the services create missing topics at their start
+        found=f"{count - len(names)} of {count} as required" + (f"; not {shown}" if names else ""),
+        advice="see `segue topics`; with --apply it corrects what it may",
     )
 
 
 async def _postgres(settings: DatabaseSettings, clock: Clock) -> AsyncIterator[Check]:
     database = Database(settings)
     try:
-        async with asyncio.timeout(LOOK_S):
+        async with asyncio.timeout(CHECK_S):
             await database.open()
             async with database.connection() as connection:
                 version = await connection.fetchval("SHOW server_version")
-                there = await connection.fetchval("SELECT to_regclass('schema_migrations')")
+                table = await connection.fetchval("SELECT to_regclass('schema_migrations')")
                 rows = (
-                    await connection.fetch("SELECT number FROM schema_migrations") if there else []
+                    await connection.fetch("SELECT number FROM schema_migrations") if table else []
                 )
                 before = clock.now()
-                moment = await connection.fetchval("SELECT clock_timestamp()")
+                server_time = await connection.fetchval("SELECT clock_timestamp()")
                 after = clock.now()
     except (RetryableError, TimeoutError) as error:
         yield Check(
             name="PostgreSQL",
             ok=False,
-            found=_words(error),
-            advice="start it, or let DATABASE_URL name another; does its user's password fit?",
+            found=_message(error),
+            advice="start it, or set DATABASE_URL; check the user and the password",
         )
         return
     finally:
         await database.close()
     yield Check(name="PostgreSQL", ok=True, found=f"{version.split()[0]} answers")
-    yield tables({row["number"] for row in rows}, {number for number, _ in migrations()})
-    yield clocks(moment, before=before, after=after)
+    yield check_tables({row["number"] for row in rows}, {number for number, _ in migrations()})
+    yield check_clocks(server_time, before=before, after=after)
 
 
-def tables(have: set[int], want: set[int]) -> Check:
-    """Whether the tables are those of this version."""
-    newer, older = sorted(have - want), sorted(want - have)
+def check_tables(applied: set[int], required: set[int]) -> Check:
+    """Return whether the database has exactly the migrations of this version."""
+    newer, missing = sorted(applied - required), sorted(required - applied)
     if newer:
-        found = f"of a newer version ({newer[-1]:04}): this one knows none beyond {max(want):04}"
-        advice = "run the commands of the version that the api has"
-    elif older:
-        found = f"{len(older)} of {len(want)} migrations are missing" if have else "not there yet"
-        advice = "the api makes them at its start: start the one of this version"
+        found = f"of a newer version ({newer[-1]:04}); this version ends at {max(required):04}"
+        advice = "run the commands of the api's version"
+    elif missing:
+        found = f"{len(missing)} of {len(required)} migrations missing" if applied else "no tables"
+        advice = "the api creates them at its start: start the api of this version once"
     else:
-        found, advice = f"{len(want)} migrations, all there", ""
+        found, advice = f"{len(required)} of {len(required)} migrations applied", ""
     return Check(
-        name="tables", ok=not newer and not older, needed=False, found=found, advice=advice
+        name="tables", ok=not newer and not missing, needed=False, found=found, advice=advice
     )
 
 
-def clocks(moment: datetime, *, before: datetime, after: datetime) -> Check:
-    """Whether PostgreSQL's clock, asked between two looks at ours, says the same."""
-    apart = max(before - moment, moment - after, timedelta())
+def check_clocks(server_time: datetime, *, before: datetime, after: datetime) -> Check:
+    """Return whether PostgreSQL's time is between `before` and `after`, give or take the skew."""
+    skew = max(before - server_time, server_time - after, timedelta())
     return Check(
         name="clocks",
-        ok=apart <= SKEW_MAX,
+        ok=skew <= SKEW_MAX,
         needed=False,
-        found=f"ours and PostgreSQL's are {apart.total_seconds():.1f} s apart",
-        advice="let both machines follow a time server (chrony, systemd-timesyncd)",
+        found=f"this machine and PostgreSQL differ by {skew.total_seconds():.1f} s",
+        advice="synchronize both machines with a time server (chrony, systemd-timesyncd)",
     )
 
 
 async def _store(settings: StoreSettings) -> Check:
-    place = str(settings.folder) if settings.folder else f"{settings.endpoint}/{settings.bucket}"
-    advice = "start it, or let SEGUE_STORE_DIR or MINIO_… name another; `segue prepare` makes a "
-    advice += "bucket; may this user write there?"
+    location = str(settings.folder) if settings.folder else f"{settings.endpoint}/{settings.bucket}"
+    advice = "start it, or set SEGUE_STORE_DIR or MINIO_…; `segue prepare` creates the bucket; "
+    advice += "check that this user may write there"
     try:
         store = open_store(settings)
         try:
-            async with asyncio.timeout(LOOK_S):
+            async with asyncio.timeout(CHECK_S):
                 await store.check()
         finally:
             await store.close()
     except (SegueError, TimeoutError, OSError) as error:
-        return Check(name="store", ok=False, found=f"{place}: {_words(error)}", advice=advice)
-    return Check(name="store", ok=True, found=f"{place} can be written to")
+        found = f"{location}: {_message(error)}"
+        return Check(name="store", ok=False, found=found, advice=advice)
+    return Check(name="store", ok=True, found=f"{location} is writable")
 
 
-async def _public_address() -> Check:
+async def _public_base_url() -> Check:
     settings = GeneratorSettings.from_environment()
     url = settings.links.public_base_url
     if not url:
@@ -173,26 +173,26 @@ async def _public_address() -> Check:
             ok=settings.provider != "replicate",
             needed=False,
             found="not set",
-            advice="the api's address on the internet: MusicGen then fetches windows from it, and "
-            "tells of ends by webhook; without it windows travel inside requests, ends are polled",
+            advice="set the api's public URL: MusicGen then fetches windows from it and reports by "
+            "webhook; without it, windows are sent in requests and predictions are polled",
         )
     host = urlsplit(url).hostname or ""
     try:
         infos = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except OSError as error:
-        found, public = f"{url}: {host} has no address ({error.strerror})", False
+        found, ok = f"{url}: {host} has no address ({error.strerror})", False
     else:
         addresses = sorted({str(info[4][0]) for info in infos})
-        public = all(is_public_address(one) for one in addresses)
-        found = f"{url} is {'public' if public else 'not public'} ({', '.join(addresses)})"
+        ok = all(is_public_address(address) for address in addresses)
+        found = f"{url} is {'public' if ok else 'not public'} ({', '.join(addresses)})"
     return Check(
         name="PUBLIC_BASE_URL",
-        ok=public,
+        ok=ok,
         needed=False,
         found=found,
-        advice="Replicate cannot reach it: name the api's address on the internet, or none",
+        advice="Replicate cannot reach it: set the api's public URL, or unset it",
     )
 
 
-def _words(error: Exception) -> str:
-    return (str(error) or f"no answer within {LOOK_S:g} s").splitlines()[0]
+def _message(error: Exception) -> str:
+    return (str(error) or f"no answer within {CHECK_S:g} s").splitlines()[0]

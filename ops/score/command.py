@@ -67,12 +67,8 @@ def score(
         "use_cache": False if no_cache else None,
     }
     with report_errors(as_json=as_json):
-        if video is None and not no_video:
-            raise CommandError(
-                Exit.USAGE, "no VIDEO was given; name one, or make only the track with --no-video"
-            )
         request = ScoreRequest.of(
-            video=None if no_video else video,
+            video=_checked_video(video, no_video=no_video),
             scenes=read_scenes(scenes),
             audio_params=audio_params,
             style=style,
@@ -117,6 +113,14 @@ def run_score(
     if status.audio_status.status != "completed":
         raise CommandError(Exit.FAILED, _failure_message(status, files), detail={"report": report})
     return report
+
+
+def _checked_video(video: Path | None, *, no_video: bool) -> Path | None:
+    if video is None and not no_video:
+        raise CommandError(
+            Exit.USAGE, "no VIDEO was given; name one, or make only the track with --no-video"
+        )
+    return None if no_video else video
 
 
 def _score_on_stack(

@@ -1,7 +1,7 @@
-"""Looking: asks Kafka, PostgreSQL and the services for the figures of one moment.
+"""Reads the figures of `segue watch` from Kafka, PostgreSQL and the services.
 
-Each is asked anew every time, so that one that was away is found again; and none for longer than
-`LOOK_S`.
+The connections are opened for each snapshot, so that a server that was unavailable is found again;
+each server has `READ_S` to answer.
 
 I/O: Kafka, PostgreSQL, HTTP to health ports.
 """
@@ -16,157 +16,171 @@ import httpx
 from aiokafka.errors import KafkaError
 
 from ops.cli.operator import Operator
-from ops.cluster.consumer_groups import SERVICES, members
+from ops.cluster.consumer_groups import SERVICES, count_members
 from ops.dead_letters.count import waiting
 from ops.kafka_log.lag import Lag, lags, projection
-from ops.watch.snapshot import DatabaseFigures, KafkaFigures, Service, Side, Snapshot
+from ops.watch.snapshot import (
+    DatabaseFigures,
+    KafkaFigures,
+    ServerState,
+    ServiceFigures,
+    Snapshot,
+)
 from services.api.operators import UNFINISHED, Connection, CostTotals, job_list, overview
 from shared.errors import RetryableError
 from shared.http.probes import Ready
 from shared.kafka.log_reader import open_log_reader
 
-LOOK_S = 10.0
+READ_S = 10.0
 HEALTH_S = 2.0
-#: what ended is counted again after so many times what that took: at once among a thousand runs,
-#: after half a minute among a million
-BILL_REST = 30
-OLDEST = 8
+#: totals are read again after this many times the duration of the last query: at once with a
+#: thousand runs, after half a minute with a million
+TOTALS_PAUSE_FACTOR = 30
+OLDEST_JOBS = 8
 F = TypeVar("F")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Said:
-    """What the health ports of one service say, all of its processes together."""
+class HealthFigures:
+    """The figures of the health ports of one service, summed over its processes."""
 
     lanes: int | None = None
     in_flight: int | None = None
     slots: int | None = None
     slots_taken: int | None = None
-    unready: str | None = None
+    unready: str | None = None  #: why the service is not ready
 
 
 @dataclass(kw_only=True)
-class Watcher:
-    """Looks again and again."""
+class Collector:
+    """Reads one snapshot after the other."""
 
     operator: Operator
-    urls: Sequence[tuple[str, str]] = ()  #: service and where it answers
-    _bill: CostTotals | None = None
-    _bill_again_s: float = 0.0
+    urls: Sequence[tuple[str, str]] = ()  #: service and URL of its health port
+    _totals: CostTotals | None = None
+    _totals_due_s: float = 0.0
 
-    async def look(self) -> Snapshot:
-        """The figures of now."""
-        kafka, database = await asyncio.gather(self._side(self._kafka), self._side(self._database))
+    async def collect(self) -> Snapshot:
+        """Return the current figures."""
+        kafka, database = await asyncio.gather(
+            self._state(self._kafka), self._state(self._database)
+        )
         return Snapshot(at=self.operator.clock.now(), kafka=kafka, database=database)
 
-    async def _side(self, ask: Callable[[], Awaitable[F]]) -> Side[F]:
+    async def _state(self, read: Callable[[], Awaitable[F]]) -> ServerState[F]:
         now = self.operator.clock.now()
         try:
-            async with asyncio.timeout(LOOK_S):
-                return Side(figures=await ask(), at=now)
+            async with asyncio.timeout(READ_S):
+                return ServerState(figures=await read(), at=now)
         except TimeoutError:
-            return Side(problem=f"no answer within {LOOK_S:g} s")
+            return ServerState(problem=f"no answer within {READ_S:g} s")
         except (KafkaError, RetryableError, OSError) as error:
-            return Side(problem=(str(error) or repr(error)).splitlines()[0])
+            return ServerState(problem=(str(error) or repr(error)).splitlines()[0])
 
     async def _kafka(self) -> KafkaFigures:
-        said = await self._said()
+        health = await self._health()
         try:
             projected = await projection(self.operator)
         except RetryableError:
-            projected = None  # the other side says so
+            projected = None  # reported as the state of PostgreSQL
         async with open_log_reader(self.operator.kafka, client_id="segue-ops") as reader:
-            alive = await members(reader.admin, self.operator.kafka)
-            behind = await lags(self.operator, reader, projected)
+            members = await count_members(reader.admin, self.operator.kafka)
+            service_lags = await lags(self.operator, reader, projected)
             letters = await waiting(self.operator, reader)
         return KafkaFigures(
-            services=[service_of(name, alive, behind, said.get(name, Said())) for name in SERVICES],
+            services=[
+                service_figures(name, members, service_lags, health.get(name, HealthFigures()))
+                for name in SERVICES
+            ],
             dead_letters=letters,
         )
 
     async def _database(self) -> DatabaseFigures:
         async with self.operator.database.connection() as connection:
-            now = await overview.current_counts(connection)
-            oldest = await job_list.oldest(connection, UNFINISHED, count=OLDEST)
-            bill = await self._counted(connection)
-        return DatabaseFigures(now=now, bill=bill, oldest=oldest)
+            counts = await overview.current_counts(connection)
+            oldest = await job_list.oldest(connection, UNFINISHED, count=OLDEST_JOBS)
+            totals = await self._cost_totals(connection)
+        return DatabaseFigures(counts=counts, totals=totals, oldest=oldest)
 
-    async def _counted(self, connection: Connection) -> CostTotals:
-        """What ended, counted anew if it is time."""
+    async def _cost_totals(self, connection: Connection) -> CostTotals:
+        """Return the totals; read again when they are due."""
         clock = self.operator.clock
         began_s = clock.monotonic()
-        if self._bill is None or began_s >= self._bill_again_s:
-            self._bill = await overview.cost_totals(connection, today=_midnight(clock.now()))
+        if self._totals is None or began_s >= self._totals_due_s:
+            self._totals = await overview.cost_totals(connection, today=_midnight(clock.now()))
             ended_s = clock.monotonic()
-            self._bill_again_s = ended_s + BILL_REST * (ended_s - began_s)
-        return self._bill
+            self._totals_due_s = ended_s + TOTALS_PAUSE_FACTOR * (ended_s - began_s)
+        return self._totals
 
-    async def _said(self) -> dict[str, Said]:
-        """What the health ports say, by service."""
+    async def _health(self) -> dict[str, HealthFigures]:
+        """Return the figures of the health ports, by service."""
         if not self.urls:
             return {}
         async with httpx.AsyncClient(timeout=HEALTH_S, trust_env=False) as client:
-            answers = await asyncio.gather(*(_ready(client, url) for _, url in self.urls))
-        heard: dict[str, list[Ready | None]] = {}
-        for (name, _), answer in zip(self.urls, answers, strict=True):
-            heard.setdefault(name, []).append(answer)
-        return {name: together(ones) for name, ones in heard.items()}
+            responses = await asyncio.gather(*(_readyz(client, url) for _, url in self.urls))
+        by_service: dict[str, list[Ready | None]] = {}
+        for (name, _), response in zip(self.urls, responses, strict=True):
+            by_service.setdefault(name, []).append(response)
+        return {name: sum_health(responses) for name, responses in by_service.items()}
 
 
-def service_of(
-    name: str, alive: Mapping[str, int] | None, behind: Sequence[Lag], said: Said
-) -> Service:
-    """One service, from what is known of all."""
-    own = [one for one in behind if one.service == name]
-    worst = max(own, key=lambda one: (one.seconds, one.records), default=None)
-    return Service(
+def service_figures(
+    name: str,
+    members: Mapping[str, int] | None,
+    service_lags: Sequence[Lag],
+    health: HealthFigures,
+) -> ServiceFigures:
+    """Return the figures of one service."""
+    own = [lag for lag in service_lags if lag.service == name]
+    worst = max(own, key=lambda lag: (lag.seconds, lag.records), default=None)
+    return ServiceFigures(
         name=name,
-        members=None if alive is None else alive[name],
-        records=sum(one.records for one in own) if own else None,
+        members=None if members is None else members[name],
+        records=sum(lag.records for lag in own) if own else None,
         seconds=worst.seconds if worst else 0.0,
         behind_on=worst.topic if worst and worst.records else None,
-        lanes=said.lanes,
-        in_flight=said.in_flight,
-        slots=said.slots,
-        slots_taken=said.slots_taken,
-        unready=said.unready,
+        lanes=health.lanes,
+        in_flight=health.in_flight,
+        slots=health.slots,
+        slots_taken=health.slots_taken,
+        unready=health.unready,
     )
 
 
-def together(answers: Sequence[Ready | None]) -> Said:
-    """What the processes of one service say together; None: one did not answer."""
-    heard = [one for one in answers if one is not None]
-    silent = len(answers) - len(heard)
-    problems = [f"{silent} of {len(answers)} do not answer"] if silent else []
+def sum_health(responses: Sequence[Ready | None]) -> HealthFigures:
+    """Return the sums over the processes of one service; None is a process without a response."""
+    answered = [response for response in responses if response is not None]
+    silent = len(responses) - len(answered)
+    problems = [f"{silent} of {len(responses)} do not answer"] if silent else []
     problems += [
         f"{name}: {check.detail}"
-        for one in heard
-        for name, check in one.checks.items()
+        for response in answered
+        for name, check in response.checks.items()
         if check.required and not check.ok
     ]
-    return Said(
-        lanes=_sum(heard, "lanes"),
-        in_flight=_sum(heard, "records_in_flight"),
-        slots=_sum(heard, "slots"),
-        slots_taken=_sum(heard, "slots_taken"),
+    return HealthFigures(
+        lanes=_sum(answered, "lanes"),
+        in_flight=_sum(answered, "records_in_flight"),
+        slots=_sum(answered, "slots"),
+        slots_taken=_sum(answered, "slots_taken"),
         unready="; ".join(problems) or None,
     )
 
 
-def _sum(heard: Sequence[Ready], figure: str) -> int | None:
-    known = [one.figures[figure] for one in heard if figure in one.figures]
-    return sum(known) if known else None
+def _sum(responses: Sequence[Ready], figure: str) -> int | None:
+    values = [response.figures[figure] for response in responses if figure in response.figures]
+    return sum(values) if values else None
 
 
-async def _ready(client: httpx.AsyncClient, url: str) -> Ready | None:
-    """What one health port says; None: nothing that can be understood."""
+async def _readyz(client: httpx.AsyncClient, url: str) -> Ready | None:
+    """Return the response of one health port; None if there is none, or another program's."""
     try:
-        answer = await client.get(f"{url.rstrip('/')}/readyz")
-        return Ready.model_validate_json(answer.content)
+        response = await client.get(f"{url.rstrip('/')}/readyz")
+        return Ready.model_validate_json(response.content)
     except (httpx.HTTPError, ValueError):
         return None
 
 
 def _midnight(now: datetime) -> datetime:
-    """When the day began, in UTC."""
+    """Return the start of the day, in UTC."""
     return now.replace(hour=0, minute=0, second=0, microsecond=0)

@@ -1,7 +1,7 @@
-"""Watch: the command that shows how the whole line stands, again and again.
+"""The `segue watch` command: shows services, jobs and costs, and refreshes them.
 
-It looks; it writes nothing. A server that goes away is shown as away, beside what it said last,
-and is found again when it is back. Ctrl-C is how it ends, so that is no failure.
+The command only reads. A server that becomes unavailable is shown as such, beside its last
+figures, and is read again when it is back. Ctrl-C ends the command with exit code 0.
 
 I/O: Kafka, PostgreSQL, HTTP to health ports, the terminal.
 """
@@ -22,117 +22,129 @@ from ops.cli.options import DataDir
 from ops.cli.output import plain
 from ops.cli.settings import CommandSettings
 from ops.cluster.consumer_groups import SERVICES
-from ops.watch.collect import Watcher
-from ops.watch.render import screen
-from ops.watch.snapshot import Snapshot, told_of
+from ops.watch.collect import Collector
+from ops.watch.render import draw
+from ops.watch.snapshot import Snapshot, snapshot_json
 from shared.processing.wait import completes_first, wait_or_stop
 
-Ask = Annotated[
+HealthUrls = Annotated[
     list[str] | None,
     typer.Option(
         "--ask",
         metavar="NAME=URL",
-        help="Where a service answers readyz: its lanes are shown (SEGUE_SERVICE_URLS).",
+        help="Health port of a service, to show its lanes and slots (SEGUE_SERVICE_URLS).",
     ),
 ]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pace:
-    """How often, and for how long."""
+class RefreshSchedule:
+    """The interval between two snapshots, and when to stop."""
 
-    every_s: float
-    for_s: float | None  #: None: until Ctrl-C
+    interval_s: float
+    duration_s: float | None  #: None: until Ctrl-C
 
 
 def watch(
     *,
-    once: Annotated[bool, typer.Option("--once", help="One screen, and end.")] = False,
-    every: Annotated[float, typer.Option(min=0.5, max=3600, help="Seconds between looks.")] = 2.0,
+    once: Annotated[bool, typer.Option("--once", help="Print one screen and exit.")] = False,
+    every: Annotated[
+        float, typer.Option(min=0.5, max=3600, help="Seconds between refreshes.")
+    ] = 2.0,
     within: Annotated[
-        float | None, typer.Option("--for", min=0, help="End after so many seconds.")
+        float | None, typer.Option("--for", min=0, help="Exit after this many seconds.")
     ] = None,
-    ask: Ask = None,
+    ask: HealthUrls = None,
     data_dir: DataDir = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One look as JSON, and end.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one snapshot as JSON and exit.")
+    ] = False,
 ) -> None:
-    """Show services, lag, jobs by stage, spending and dead letters, until Ctrl-C (exit code 0)."""
+    """Show services, lag, running jobs, costs and dead letters until Ctrl-C."""
     with report_errors(as_json=as_json):
-        urls = addresses(ask or CommandSettings.from_environment().service_urls.split(","))
+        urls = parse_health_urls(ask or CommandSettings.from_environment().service_urls.split(","))
 
         async def body(operator: Operator) -> Snapshot:
-            watcher = Watcher(operator=operator, urls=urls)
+            collector = Collector(operator=operator, urls=urls)
             if once or as_json:
-                return await watcher.look()
-            return await _watch(watcher, Pace(every_s=every, for_s=within))
+                return await collector.collect()
+            return await _watch(collector, RefreshSchedule(interval_s=every, duration_s=within))
 
-        shown = run_with_operator(body, as_json=as_json, data_dir=data_dir)
+        snapshot = run_with_operator(body, as_json=as_json, data_dir=data_dir)
         if as_json:
-            print_json(told_of(shown))
+            print_json(snapshot_json(snapshot))
         elif once or plain().is_terminal:
-            plain().print(screen(shown))  # the last one stays on the terminal
-        if (once or as_json) and not shown.is_whole:
+            plain().print(draw(snapshot))  # the last screen stays on the terminal
+        if (once or as_json) and not snapshot.is_complete:
             raise typer.Exit(Exit.UNREACHABLE)
 
 
-def addresses(asked: Sequence[str]) -> list[tuple[str, str]]:
-    """Services and where they answer, of `NAME=URL` each.
+def parse_health_urls(values: Sequence[str]) -> list[tuple[str, str]]:
+    """Return service and URL of each `NAME=URL`.
 
     Raises:
-        CommandError: one of them is something else.
+        CommandError: a value has another form, or names no service.
     """
-    found = []
-    for one in filter(None, (one.strip() for one in asked)):
-        name, _, url = one.partition("=")
+    urls = []
+    for value in filter(None, (value.strip() for value in values)):
+        name, _, url = value.partition("=")
         if name not in SERVICES or not url.startswith(("http://", "https://")):
-            told = f"{one} is not NAME=URL with a name of {', '.join(SERVICES)}"
-            raise CommandError(Exit.USAGE, f"--ask (SEGUE_SERVICE_URLS): {told}")
-        found.append((name, url))
-    return found
+            raise CommandError(
+                Exit.USAGE,
+                f"--ask (SEGUE_SERVICE_URLS): {value} is not NAME=URL; NAME is one of "
+                f"{', '.join(SERVICES)}",
+            )
+        urls.append((name, url))
+    return urls
 
 
-async def _watch(watcher: Watcher, pace: Pace) -> Snapshot:
-    """Look until asked to stop, or for as long as `pace` says; the last moment."""
+async def _watch(collector: Collector, schedule: RefreshSchedule) -> Snapshot:
+    """Refresh until a signal or the end of `schedule`; return the last snapshot."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for name in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(name, stop.set)
-    ends_s = None if pace.for_s is None else loop.time() + pace.for_s
-    shown = await watcher.look()
-    with _drawn(shown) as draw:
-        while not await _is_time(stop, pace, ends_s):
-            looking = asyncio.ensure_future(watcher.look())
-            if not await completes_first(looking, stop.wait()):
+    end_s = None if schedule.duration_s is None else loop.time() + schedule.duration_s
+    snapshot = await collector.collect()
+    with _display(snapshot) as show:
+        while not await _wait_for_refresh(stop, schedule, end_s):
+            collecting = asyncio.ensure_future(collector.collect())
+            if not await completes_first(collecting, stop.wait()):
                 break
-            shown = shown.after(looking.result())
-            draw(shown)
-    return shown
+            snapshot = snapshot.updated(collecting.result())
+            show(snapshot)
+    return snapshot
 
 
 @contextmanager
-def _drawn(first: Snapshot) -> Iterator[Callable[[Snapshot], None]]:
-    """A terminal's whole screen, drawn anew each time; elsewhere one screen below the other."""
+def _display(first: Snapshot) -> Iterator[Callable[[Snapshot], None]]:
+    """Yield a function that shows a snapshot: full screen on a terminal, else appended."""
     console = plain()
     if not console.is_terminal:
 
-        def draw_below(shown: Snapshot) -> None:
-            console.print(screen(shown), "")
+        def append(snapshot: Snapshot) -> None:
+            console.print(draw(snapshot), "")
 
-        draw_below(first)
-        yield draw_below
+        append(first)
+        yield append
         return
-    with Live(screen(first), console=console, screen=True, auto_refresh=False) as live:
+    with Live(draw(first), console=console, screen=True, auto_refresh=False) as live:
 
-        def draw(shown: Snapshot) -> None:
-            live.update(screen(shown), refresh=True)
+        def replace(snapshot: Snapshot) -> None:
+            live.update(draw(snapshot), refresh=True)
 
         asyncio.get_running_loop().add_signal_handler(signal.SIGWINCH, live.refresh)
-        yield draw
+        yield replace
 
 
-async def _is_time(stop: asyncio.Event, pace: Pace, ends_s: float | None) -> bool:
-    """Wait for the next look; whether there is none any more."""
+async def _wait_for_refresh(
+    stop: asyncio.Event, schedule: RefreshSchedule, end_s: float | None
+) -> bool:
+    """Wait until the next refresh; return True if there is none."""
     loop = asyncio.get_running_loop()
-    left_s = pace.every_s if ends_s is None else min(pace.every_s, max(ends_s - loop.time(), 0.0))
-    is_stopped = await wait_or_stop(stop, left_s)
-    return is_stopped or (ends_s is not None and loop.time() >= ends_s)
+    pause_s = schedule.interval_s
+    if end_s is not None:
+        pause_s = min(pause_s, max(end_s - loop.time(), 0.0))
+    if await wait_or_stop(stop, pause_s):
+        return True
+    return end_s is not None and loop.time() >= end_s

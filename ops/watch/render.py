@@ -1,6 +1,6 @@
-"""Screen: draws one moment of `segue watch`, for 80 columns and more.
+"""Draws a snapshot of `segue watch`, for 80 columns and more.
 
-Pure: the console it is drawn on belongs to the caller.
+Pure: the caller owns the console.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,146 +12,152 @@ from rich.text import Text
 from ops.cli.output import wide
 from ops.jobs.list import age_of, line_of, scenes_of, why_of
 from ops.watch.snapshot import (
-    LATE_S,
+    LAG_S_MAX,
     DatabaseFigures,
     KafkaFigures,
-    Service,
-    Side,
+    Problem,
+    ServerState,
+    ServiceFigures,
     Snapshot,
-    Trouble,
-    troubles,
+    problems_of,
 )
 from services.api.operators import CostTotals, dollars
 
-SERVICE_COLUMNS = ("service", "alive", "behind", "oldest", "on", "lanes", "slots", "in flight")
-JOB_COLUMNS = ("under way", "run", "status", "scenes", "cost", "age", "why")
-ENDS = ("completed", "failed", "cancelled")
-ROWS = ("jobs", "today", "in all", "spent", "dead letters", "outbox")
-ID_CHARS = 28  # of a job: what 80 columns have room for beside the rest
+SERVICE_COLUMNS = ("service", "members", "lag", "oldest", "topic", "lanes", "slots", "in flight")
+JOB_COLUMNS = ("running", "run", "status", "scenes", "cost", "age", "why")
+END_STATUSES = ("completed", "failed", "cancelled")
+ROWS = ("jobs", "today", "total", "cost", "dead letters", "outbox")
+ID_CHARS = 28  # of a job id: what 80 columns leave for it
 _UNKNOWN = "?"
-_IN_STACK = "(stack)"  # the embedded broker is a part of the process that runs the services
+_IN_STACK = "(stack)"  # the embedded broker runs in the process of the services
 _GOOD, _BAD, _QUIET = "green", "bold red", "dim"
-_STAND_IN = (
-    "(stack): the embedded broker knows no members; the services run in its own process, and are "
-    "alive as long as it answers"
+_EMBEDDED_BROKER_NOTE = (
+    "(stack): the embedded broker does not list members; the services run in its process, and run "
+    "as long as it answers"
 )
-_NOT_ASKED = (
-    "behind: records not let go, those under way among them; lanes and slots are known of services "
-    "whose health port is named (--ask)"
+_NO_HEALTH_NOTE = (
+    "lag: records not committed yet, including those in flight; lanes and slots are read from the "
+    "health ports that --ask names"
 )
 
 
-def screen(shown: Snapshot) -> RenderableType:
-    """Everything there is to see."""
-    parts: list[RenderableType] = [_head(shown), ""]
-    kafka, database = shown.kafka.figures, shown.database.figures
+def draw(snapshot: Snapshot) -> RenderableType:
+    """Return the whole screen."""
+    parts: list[RenderableType] = [_header(snapshot), ""]
+    kafka, database = snapshot.kafka.figures, snapshot.database.figures
     if kafka is not None:
         parts += [_services(kafka.services), ""]
     parts.append(_figures(kafka, database))
     if database is not None and database.oldest:
-        parts += ["", _oldest(shown, database)]
-    if wrong := troubles(shown):
-        parts += ["", *(_trouble(one) for one in wrong)]
+        parts += ["", _oldest_jobs(snapshot, database)]
+    if problems := problems_of(snapshot):
+        parts += ["", *(_problem(problem) for problem in problems)]
     if kafka is not None:
         parts += ["", *(Text(note, style=_QUIET) for note in _notes(kafka.services))]
     return Group(*parts)
 
 
-def _head(shown: Snapshot) -> Text:
-    head = Text(f"segue watch  {shown.at:%Y-%m-%d %H:%M:%S} UTC", style="bold")
-    for name, side in (("Kafka", shown.kafka), ("PostgreSQL", shown.database)):
-        head.append("   ").append(*_answers(name, side))
-    return head
+def _header(snapshot: Snapshot) -> Text:
+    header = Text(f"segue watch  {snapshot.at:%Y-%m-%d %H:%M:%S} UTC", style="bold")
+    for name, state in (("Kafka", snapshot.kafka), ("PostgreSQL", snapshot.database)):
+        header.append("   ").append(*_server(name, state))
+    return header
 
 
-def _answers(name: str, side: Side[KafkaFigures] | Side[DatabaseFigures]) -> tuple[str, str]:
-    if side.problem is None:
+def _server(
+    name: str, state: ServerState[KafkaFigures] | ServerState[DatabaseFigures]
+) -> tuple[str, str]:
+    if state.problem is None:
         return f"{name} answers", _GOOD
-    return f"{name} is away", _BAD
+    return f"{name} is unavailable", _BAD
 
 
-def _services(services: Sequence[Service]) -> Table:
+def _services(services: Sequence[ServiceFigures]) -> Table:
     table = wide(
-        *SERVICE_COLUMNS, right={"alive", "behind", "oldest", "lanes", "slots", "in flight"}
+        *SERVICE_COLUMNS, right={"members", "lag", "oldest", "lanes", "slots", "in flight"}
     )
-    for one in services:
-        alive = _IN_STACK if one.members is None else str(one.members)
+    for service in services:
+        members = _IN_STACK if service.members is None else str(service.members)
         table.add_row(
-            one.name,
-            Text(alive, style=_BAD if one.members == 0 else ""),
-            _UNKNOWN if one.records is None else str(one.records),
+            service.name,
+            Text(members, style=_BAD if service.members == 0 else ""),
+            _UNKNOWN if service.records is None else str(service.records),
             Text(
-                age_of(one.seconds) if one.records else "",
-                style=_BAD if one.seconds >= LATE_S else "",
+                age_of(service.seconds) if service.records else "",
+                style=_BAD if service.seconds >= LAG_S_MAX else "",
             ),
-            one.behind_on or "",
-            "" if one.lanes is None else str(one.lanes),
-            "" if one.slots is None else f"{one.slots_taken}/{one.slots}",
-            "" if one.in_flight is None else str(one.in_flight),
+            service.behind_on or "",
+            "" if service.lanes is None else str(service.lanes),
+            "" if service.slots is None else f"{service.slots_taken}/{service.slots}",
+            "" if service.in_flight is None else str(service.in_flight),
         )
     return table
 
 
 def _figures(kafka: KafkaFigures | None, database: DatabaseFigures | None) -> Table:
-    """A line per subject."""
+    """Return one row per subject."""
     grid = Table.grid(padding=(0, 2))
     grid.add_column(no_wrap=True)
     grid.add_column()
     if database is not None:
-        bill = database.bill
-        said = [
-            _counts(database.now.stages),
-            _counts({name: bill.ended_today.get(name, 0) for name in ENDS}),
-            _counts({name: bill.ended.get(name, 0) for name in ENDS}),
-            _spent(bill),
+        totals = database.totals
+        values = [
+            _counts(database.counts.stages),
+            _counts({status: totals.ended_today.get(status, 0) for status in END_STATUSES}),
+            _counts({status: totals.ended.get(status, 0) for status in END_STATUSES}),
+            _costs(totals),
         ]
-        for name, told in zip(ROWS[:4], said, strict=True):
-            grid.add_row(name, told)
+        for name, value in zip(ROWS[:4], values, strict=True):
+            grid.add_row(name, value)
     if kafka is not None:
         letters = kafka.dead_letters
-        told = f"{sum(letters.values())} waiting" + (f": {_counts(letters)}" if letters else "")
-        grid.add_row(ROWS[4], Text(told, style=_BAD if letters else ""))
+        waiting = f"{sum(letters.values())} waiting"
+        text = f"{waiting}: {_counts(letters)}" if letters else waiting
+        grid.add_row(ROWS[4], Text(text, style=_BAD if letters else ""))
     if database is not None:
-        grid.add_row(ROWS[5], f"{database.now.outbox} records to be published")
+        grid.add_row(ROWS[5], f"{database.counts.outbox} records to publish")
     return grid
 
 
-def _spent(bill: CostTotals) -> str:
-    saved = f" (saved {dollars(bill.saved_today_usd)})" if bill.saved_today_usd else ""
-    return f"today {dollars(bill.spent_today_usd)}{saved}   in all {dollars(bill.spent_usd)}"
+def _costs(totals: CostTotals) -> str:
+    saved = f" (saved {dollars(totals.saved_today_usd)})" if totals.saved_today_usd else ""
+    return f"today {dollars(totals.spent_today_usd)}{saved}   total {dollars(totals.spent_usd)}"
 
 
 def _counts(counts: Mapping[str, int]) -> str:
     return "   ".join(f"{name} {count}" for name, count in counts.items())
 
 
-def _oldest(shown: Snapshot, database: DatabaseFigures) -> Table:
+def _oldest_jobs(snapshot: Snapshot, database: DatabaseFigures) -> Table:
     table = wide(*JOB_COLUMNS, right={"run", "scenes", "cost", "age"}, rest="why")
-    for job in database.oldest:
-        one = line_of(job, now=shown.at)
+    for summary in database.oldest:
+        job = line_of(summary, now=snapshot.at)
         table.add_row(
-            _short(one["job_id"]),
-            str(one["run"]),
-            one["status"],
-            scenes_of(one),
-            "" if one["cost_usd"] is None else dollars(one["cost_usd"]),
-            age_of(one["age_s"]),
-            why_of(one),
+            _shortened(job["job_id"]),
+            str(job["run"]),
+            job["status"],
+            scenes_of(job),
+            "" if job["cost_usd"] is None else dollars(job["cost_usd"]),
+            age_of(job["age_s"]),
+            why_of(job),
         )
     return table
 
 
-def _short(job_id: str) -> str:
-    """Enough of it to know it by; `segue jobs` has all of it."""
+def _shortened(job_id: str) -> str:
+    """Return the start of a long id; `segue jobs` prints all of it."""
     return job_id if len(job_id) <= ID_CHARS else f"{job_id[: ID_CHARS - 1]}…"
 
 
-def _trouble(one: Trouble) -> Text:
-    return Text("! ", style=_BAD).append(one.what).append(f"  -> {one.do}", style=_QUIET)
+def _problem(problem: Problem) -> Text:
+    return Text("! ", style=_BAD).append(problem.what).append(f"  -> {problem.do}", style=_QUIET)
 
 
-def _notes(services: Sequence[Service]) -> list[str]:
-    """What the reader must know to read the services right."""
-    stand_in = any(one.members is None for one in services)
-    not_asked = all(one.lanes is None for one in services)
-    return [*([_STAND_IN] if stand_in else []), *([_NOT_ASKED] if not_asked else [])]
+def _notes(services: Sequence[ServiceFigures]) -> list[str]:
+    """Return what a reader must know about the services' figures."""
+    is_embedded = any(service.members is None for service in services)
+    has_no_health = all(service.lanes is None for service in services)
+    return [
+        *([_EMBEDDED_BROKER_NOTE] if is_embedded else []),
+        *([_NO_HEALTH_NOTE] if has_no_health else []),
+    ]

@@ -1,9 +1,9 @@
-"""Watching: what `segue watch` knows of one moment, and what of it is a trouble.
+"""The figures of one moment of `segue watch`, and the problems in them.
 
-Kafka and PostgreSQL are looked at side by side, and each may be away: then what it said last
-stays, with the time from which it is.
+Kafka and PostgreSQL are read side by side and either may be unavailable: then its last figures
+stay, with their time.
 
-Pure. `looking.py` asks, `screen.py` draws.
+Pure. `collect.py` reads the figures, `render.py` draws them.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,62 +14,62 @@ from typing import Any, Generic, TypeVar
 from ops.jobs.list import age_of, line_of
 from services.api.operators import CostTotals, CurrentCounts, JobSummary
 
-LATE_S = 300.0  # a record that nobody finished for so long is worth a look
-OUTBOX_LATE = timedelta(seconds=30)  # the relay needs less than one
+LAG_S_MAX = 300.0  # an older unfinished record is a problem
+OUTBOX_AGE_MAX = timedelta(seconds=30)  # the relay needs less than a second
 F = TypeVar("F")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Service:
-    """One service."""
+class ServiceFigures:
+    """The figures of one service."""
 
     name: str
-    members: int | None  #: of its consumer group; None: the broker cannot be asked
-    records: int | None  #: it has not let go of them; None: nobody could say
+    members: int | None  #: of its consumer group; None: the broker does not support the request
+    records: int | None  #: not committed yet; None: unknown
     seconds: float  #: age of the oldest of them
     behind_on: str | None  #: the topic of that one
-    lanes: int | None = None  #: at work, by its own word; None: it was not asked
-    in_flight: int | None = None  #: taken and not let go, by its own word
-    slots: int | None = None  #: for calls of the provider, joining or muxing; None as above
+    lanes: int | None = None  #: at work; None: its health port was not read
+    in_flight: int | None = None  #: records received and not committed; None as above
+    slots: int | None = None  #: for calls of the provider, merging or muxing; None as above
     slots_taken: int | None = None
-    unready: str | None = None  #: what it says it waits for
+    unready: str | None = None  #: why it is not ready
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KafkaFigures:
-    """What Kafka says, and the services that were asked."""
+    """The figures from Kafka and from the health ports."""
 
-    services: Sequence[Service]
+    services: Sequence[ServiceFigures]
     dead_letters: Mapping[str, int]  #: waiting ones, by topic
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatabaseFigures:
-    """What PostgreSQL says."""
+    """The figures from PostgreSQL."""
 
-    now: CurrentCounts
-    bill: CostTotals
-    oldest: Sequence[JobSummary]  #: under way for longest
+    counts: CurrentCounts
+    totals: CostTotals
+    oldest: Sequence[JobSummary]  #: the unfinished jobs that started first
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Side(Generic[F]):
-    """One of the two servers."""
+class ServerState(Generic[F]):
+    """The newest figures of one server, and why there are no newer ones."""
 
-    figures: F | None = None  #: None: it never answered
-    at: datetime | None = None  #: of the figures
-    problem: str | None = None  #: why there are no newer ones
+    figures: F | None = None  #: None: it has not answered yet
+    at: datetime | None = None  #: time of the figures
+    problem: str | None = None  #: why it is unavailable; None: it answers
 
-    def after(self, newer: "Side[F]") -> "Side[F]":
-        """`newer`, with our figures where it has none."""
+    def updated(self, newer: "ServerState[F]") -> "ServerState[F]":
+        """Return `newer`; if it has no figures, with these."""
         if newer.figures is not None or self.figures is None:
             return newer
-        return Side(figures=self.figures, at=self.at, problem=newer.problem)
+        return ServerState(figures=self.figures, at=self.at, problem=newer.problem)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Trouble:
-    """Something an operator should see to."""
+class Problem:
+    """A problem, and what the operator should do."""
 
     what: str
     do: str
@@ -77,97 +77,101 @@ class Trouble:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """One moment."""
+    """The state of both servers at one moment."""
 
     at: datetime
-    kafka: Side[KafkaFigures]
-    database: Side[DatabaseFigures]
+    kafka: ServerState[KafkaFigures]
+    database: ServerState[DatabaseFigures]
 
-    def after(self, newer: "Snapshot") -> "Snapshot":
-        """`newer`, with what we know where a server is away."""
+    def updated(self, newer: "Snapshot") -> "Snapshot":
+        """Return `newer`, with the last figures of a server that is unavailable."""
         return Snapshot(
             at=newer.at,
-            kafka=self.kafka.after(newer.kafka),
-            database=self.database.after(newer.database),
+            kafka=self.kafka.updated(newer.kafka),
+            database=self.database.updated(newer.database),
         )
 
     @property
-    def is_whole(self) -> bool:
-        """Whether both servers answered."""
+    def is_complete(self) -> bool:
+        """Return whether both servers answered."""
         return self.kafka.problem is None and self.database.problem is None
 
 
-def troubles(shown: Snapshot) -> list[Trouble]:
-    """What is not well, the gravest first."""
-    return [*_away(shown), *_of_services(shown), *_of_jobs(shown)]
+def problems_of(snapshot: Snapshot) -> list[Problem]:
+    """Return the problems of a snapshot, the most severe first."""
+    return [
+        *_server_problems(snapshot),
+        *_service_problems(snapshot),
+        *_job_problems(snapshot),
+    ]
 
 
-def _away(shown: Snapshot) -> Iterator[Trouble]:
-    for name, side in (("Kafka", shown.kafka), ("PostgreSQL", shown.database)):
-        if side.problem is not None:
-            since = "never answered" if side.at is None else f"figures of {side.at:%H:%M:%S}"
-            yield Trouble(what=f"{name}: {side.problem}", do=f"{since}; watching goes on")
+def _server_problems(snapshot: Snapshot) -> Iterator[Problem]:
+    for name, state in (("Kafka", snapshot.kafka), ("PostgreSQL", snapshot.database)):
+        if state.problem is not None:
+            age = "no figures yet" if state.at is None else f"figures of {state.at:%H:%M:%S}"
+            yield Problem(what=f"{name}: {state.problem}", do=f"{age}; retrying")
 
 
-def _of_services(shown: Snapshot) -> Iterator[Trouble]:
-    if shown.kafka.figures is None:
+def _service_problems(snapshot: Snapshot) -> Iterator[Problem]:
+    if snapshot.kafka.figures is None:
         return
-    for one in shown.kafka.figures.services:
-        if one.members == 0:
-            yield Trouble(what=f"{one.name}: nobody is in its group", do="start it")
-        if one.unready is not None:
-            yield Trouble(what=f"{one.name} is not ready: {one.unready}", do="see its log")
-        if one.seconds >= LATE_S:
-            what = f"{one.name}: {age_of(one.seconds)} behind on {one.behind_on}"
-            yield Trouble(what=what, do="segue lag, segue jobs --status processing")
-    if letters := shown.kafka.figures.dead_letters:
+    for service in snapshot.kafka.figures.services:
+        if service.members == 0:
+            yield Problem(what=f"{service.name}: no members in its group", do="start it")
+        if service.unready is not None:
+            yield Problem(what=f"{service.name} is not ready: {service.unready}", do="see its log")
+        if service.seconds >= LAG_S_MAX:
+            what = f"{service.name}: {age_of(service.seconds)} behind on {service.behind_on}"
+            yield Problem(what=what, do="segue lag, segue jobs --status processing")
+    if letters := snapshot.kafka.figures.dead_letters:
         count = sum(letters.values())
         what = f"{count} dead letter{'s' if count > 1 else ''}: {_listed(letters)}"
-        yield Trouble(what=what, do="segue dlq list")
+        yield Problem(what=what, do="segue dlq list")
 
 
-def _of_jobs(shown: Snapshot) -> Iterator[Trouble]:
-    if shown.database.figures is None:
+def _job_problems(snapshot: Snapshot) -> Iterator[Problem]:
+    if snapshot.database.figures is None:
         return
-    now = shown.database.figures.now
-    if now.waiting_scenes:
-        what = f"{now.waiting_scenes} scenes wait for the provider: {now.waiting_reason}"
-        yield Trouble(what=what, do="segue jobs --waiting")
-    if now.outbox_since is not None and shown.at - now.outbox_since > OUTBOX_LATE:
-        age = age_of((shown.at - now.outbox_since).total_seconds())
-        what = f"{now.outbox} records wait to be published, for {age}"
-        yield Trouble(what=what, do="is the api up, and Kafka for it?")
+    counts = snapshot.database.figures.counts
+    if counts.waiting_scenes:
+        what = f"{counts.waiting_scenes} scenes wait for the provider: {counts.waiting_reason}"
+        yield Problem(what=what, do="segue jobs --waiting")
+    if counts.outbox_since is not None and snapshot.at - counts.outbox_since > OUTBOX_AGE_MAX:
+        age = age_of((snapshot.at - counts.outbox_since).total_seconds())
+        what = f"{counts.outbox} records in the outbox, the oldest for {age}"
+        yield Problem(what=what, do="check that the api runs and reaches Kafka")
 
 
 def _listed(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {count}" for name, count in counts.items())
 
 
-def told_of(shown: Snapshot) -> dict[str, Any]:
-    """The moment for scripts; what nobody could say is null."""
-    kafka, database = shown.kafka.figures, shown.database.figures
-    now, bill = (None, None) if database is None else (database.now, database.bill)
+def snapshot_json(snapshot: Snapshot) -> dict[str, Any]:
+    """Return the snapshot for `--json`; unknown values are null."""
+    kafka, database = snapshot.kafka.figures, snapshot.database.figures
+    counts, totals = (None, None) if database is None else (database.counts, database.totals)
     return {
-        "at": shown.at.isoformat(),
-        "kafka": _side(shown.kafka),
-        "postgres": _side(shown.database),
-        "services": None if kafka is None else [asdict(one) for one in kafka.services],
+        "at": snapshot.at.isoformat(),
+        "kafka": _state_json(snapshot.kafka),
+        "postgres": _state_json(snapshot.database),
+        "services": None if kafka is None else [asdict(service) for service in kafka.services],
         "dead_letters": None if kafka is None else dict(kafka.dead_letters),
-        "stages": None if now is None else dict(now.stages),
-        "ended_today": None if bill is None else dict(bill.ended_today),
-        "ended": None if bill is None else dict(bill.ended),
-        "waiting_scenes": None if now is None else now.waiting_scenes,
-        "spent_today_usd": None if bill is None else bill.spent_today_usd,
-        "saved_today_usd": None if bill is None else bill.saved_today_usd,
-        "spent_usd": None if bill is None else bill.spent_usd,
-        "outbox": None if now is None else now.outbox,
+        "stages": None if counts is None else dict(counts.stages),
+        "ended_today": None if totals is None else dict(totals.ended_today),
+        "ended": None if totals is None else dict(totals.ended),
+        "waiting_scenes": None if counts is None else counts.waiting_scenes,
+        "spent_today_usd": None if totals is None else totals.spent_today_usd,
+        "saved_today_usd": None if totals is None else totals.saved_today_usd,
+        "spent_usd": None if totals is None else totals.spent_usd,
+        "outbox": None if counts is None else counts.outbox,
         "oldest": None
         if database is None
-        else [line_of(one, now=shown.at) for one in database.oldest],
-        "troubles": [asdict(one) for one in troubles(shown)],
+        else [line_of(job, now=snapshot.at) for job in database.oldest],
+        "problems": [asdict(problem) for problem in problems_of(snapshot)],
     }
 
 
-def _side(side: Side[Any]) -> dict[str, Any]:
-    at = None if side.at is None else side.at.isoformat()
-    return {"answers": side.problem is None, "problem": side.problem, "figures_of": at}
+def _state_json(state: ServerState[Any]) -> dict[str, Any]:
+    at = None if state.at is None else state.at.isoformat()
+    return {"answers": state.problem is None, "problem": state.problem, "figures_of": at}

@@ -1,4 +1,4 @@
-"""`segue watch`, `jobs`, `topics` and `doctor`: what an operator sees, on real servers."""
+"""Tests of `segue watch`, `jobs`, `topics` and `doctor` on real servers."""
 
 import asyncio
 import sys
@@ -19,8 +19,7 @@ from services.api.database.job_list import LISTED
 from shared.clock import SystemClock
 from shared.contract.events import JobFailed, SceneRequested, Stage
 from shared.errors import UndecodableError
-from shared.kafka.admin import admin_client, describe_topics
-from shared.kafka.alter_configs import set_topic_configs
+from shared.kafka.admin import admin_client, describe_topics, set_topic_configs
 from shared.kafka.codec import Record
 from shared.kafka.dead_letters import DeadLetters
 from shared.kafka.producer import Publisher
@@ -38,7 +37,7 @@ PAGE_S_MAX = 5.0  # 3 ms alone; the machine may be busy, and without an index it
 async def fixture(
     kafka: KafkaServer, postgres: Database, topic_prefix: str, store_folder: Path
 ) -> AsyncIterator[OperatorFixture]:
-    """Four jobs at different places, and no service."""
+    """Yield four jobs in different stages, without any service."""
     async with operator_fixture(kafka.bootstrap, postgres, topic_prefix, store_folder) as fixture:
         for name in ("made", "waits", "failed"):
             await fixture.api.post(job_id=name, scenes=TWO_SCENES)
@@ -56,8 +55,8 @@ async def fixture(
         yield fixture
 
 
-async def a_dead_letter(fixture: OperatorFixture) -> None:
-    """One record that a merger could not read."""
+async def publish_dead_letter(fixture: OperatorFixture) -> None:
+    """Publish one record that a merger could not decode."""
     publisher = Publisher(fixture.kafka, source="test", clock=SystemClock())
     await publisher.start()
     letters = DeadLetters(publisher, service="merger", clock=SystemClock(), consecutive_max=9)
@@ -69,8 +68,8 @@ async def a_dead_letter(fixture: OperatorFixture) -> None:
 
 
 @asynccontextmanager
-async def a_member(fixture: OperatorFixture, service: str) -> AsyncIterator[None]:
-    """Somebody who follows the topics of a service, in its group."""
+async def group_member(fixture: OperatorFixture, service: str) -> AsyncIterator[None]:
+    """Run a consumer in the group of a service."""
     prefix = fixture.kafka.topic_prefix
     consumer = AIOKafkaConsumer(
         prefix + SceneRequested.kind,
@@ -89,36 +88,34 @@ async def a_member(fixture: OperatorFixture, service: str) -> AsyncIterator[None
         await consumer.stop()
 
 
-async def text_of(fixture: OperatorFixture, *words: str, **environment: str) -> tuple[int, str]:
-    """What a command prints for people, and its exit code."""
+async def run_plain(fixture: OperatorFixture, *words: str, **environment: str) -> tuple[int, str]:
+    """Run a command without `--json`; return its exit code and output."""
     fixture = replace(fixture, environment={**fixture.environment, **environment})
     process = await fixture.start_plain(*words)
     async with asyncio.timeout(90):
-        said, _ = await process.communicate()
+        output, _ = await process.communicate()
     assert process.returncode is not None
-    return process.returncode, said.decode()
+    return process.returncode, output.decode()
 
 
-async def test_one_look_shows_who_lives_who_is_behind_and_what_waits(
+async def test_a_snapshot_shows_members_lag_jobs_and_dead_letters(
     fixture: OperatorFixture,
 ) -> None:
-    """Members by Kafka, lag by records and seconds, jobs by stage, money, dead letters."""
+    """Lag in records and seconds, jobs by stage, costs, waiting scenes."""
     requests = [
         SceneRequested(job_id=f"j{n}", scene_index=0, scene_count=1, duration_s=1.5)
         for n in range(3)
     ]
     await fixture.publish(requests, partition=0)
-    await a_dead_letter(fixture)
+    await publish_dead_letter(fixture)
 
-    async with a_member(fixture, "generator"):
-        code, told = await fixture.segue("watch", "--ask", f"generator=http://{NOWHERE}")
-        shown = await text_of(fixture, "watch", "--once")
+    async with group_member(fixture, "generator"):
+        code, snapshot = await fixture.segue("watch", "--ask", f"generator=http://{NOWHERE}")
+        screen = await run_plain(fixture, "watch", "--once")
 
-    services = {
-        one["service"] if "service" in one else one["name"]: one for one in told["services"]
-    }
+    services = {service["name"]: service for service in snapshot["services"]}
     assert code == 0
-    assert {name: one["members"] for name, one in services.items()} == {
+    assert {name: service["members"] for name, service in services.items()} == {
         "api": 0,
         "generator": 1,
         "merger": 0,
@@ -129,60 +126,63 @@ async def test_one_look_shows_who_lives_who_is_behind_and_what_waits(
     assert 0 < generator["seconds"] < 120
     assert generator["unready"] == "1 of 1 do not answer"
     assert services["api"]["records"] == 3
-    assert told["stages"] == {"submitted": 1, "generating": 0, "merging": 1, "muxing": 0}
-    assert told["ended_today"] == {"failed": 1}
-    assert (told["spent_today_usd"], told["spent_usd"]) == (0.5, 0.5)
-    assert told["dead_letters"] == {"segment.generated": 1}
-    assert told["waiting_scenes"] == 1
-    assert {one["job_id"] for one in told["oldest"]} == {"made", "waits"}
-    assert {one["do"] for one in told["troubles"]} >= {"segue dlq list", "segue jobs --waiting"}
-    assert shown[0] == 0
-    assert "1 waiting: segment.generated 1" in shown[1]
+    assert snapshot["stages"] == {"submitted": 1, "generating": 0, "merging": 1, "muxing": 0}
+    assert snapshot["ended_today"] == {"failed": 1}
+    assert (snapshot["spent_today_usd"], snapshot["spent_usd"]) == (0.5, 0.5)
+    assert snapshot["dead_letters"] == {"segment.generated": 1}
+    assert snapshot["waiting_scenes"] == 1
+    assert {job["job_id"] for job in snapshot["oldest"]} == {"made", "waits"}
+    actions = {problem["do"] for problem in snapshot["problems"]}
+    assert actions >= {"segue dlq list", "segue jobs --waiting"}
+    assert screen[0] == 0
+    assert "1 waiting: segment.generated 1" in screen[1]
 
 
-async def test_a_server_that_is_away_is_shown_and_found_again(
+async def test_an_unavailable_server_is_shown_and_found_again(
     fixture: OperatorFixture, kafka: KafkaServer, postgres_server: PostgresServer
 ) -> None:
-    """A look with Kafka away ends with 3 and the rest of the figures; watching goes on."""
+    """Without Kafka one snapshot has exit code 3 and the other figures; `watch` keeps running."""
     nowhere = {"KAFKA_BOOTSTRAP_SERVERS": NOWHERE}
-    away = await replace(fixture, environment={**fixture.environment, **nowhere}).segue("watch")
+    no_kafka = await replace(fixture, environment={**fixture.environment, **nowhere}).segue("watch")
     async with relay(kafka.bootstrap) as (address, switch):
         watching = replace(
             fixture, environment={**fixture.environment, "KAFKA_BOOTSTRAP_SERVERS": address}
         )
         process = await watching.start_plain("watch", "--every", "0.5", "--for", "60")
         assert process.stdout is not None
-        seen = []
+        headers = []
         try:
             async with asyncio.timeout(60):
-                for on, said in ((True, "Kafka answers"), (False, "away"), (True, "answers")):
+                states = (True, "Kafka answers"), (False, "unavailable"), (True, "answers")
+                for on, text in states:
                     switch.on = on
-                    while said not in (line := (await process.stdout.readline()).decode()):
-                        assert line, "it goes on"
-                    seen.append(line)
+                    while text not in (line := (await process.stdout.readline()).decode()):
+                        assert line, "the command ended"
+                    headers.append(line)
             process.terminate()
             await process.communicate()
         finally:
             if process.returncode is None:
                 process.kill()
-    no_database = await ground_without(fixture, postgres_server).segue("watch")
+    no_database = await without_database(fixture, postgres_server).segue("watch")
 
-    assert (away[0], away[1]["services"], away[1]["stages"]["submitted"]) == (3, None, 1)
-    assert away[1]["kafka"]["problem"]
-    assert all("PostgreSQL answers" in line for line in seen)
+    assert (no_kafka[0], no_kafka[1]["services"]) == (3, None)
+    assert no_kafka[1]["stages"]["submitted"] == 1
+    assert no_kafka[1]["kafka"]["problem"]
+    assert all("PostgreSQL answers" in line for line in headers)
     assert process.returncode == 0
     assert (no_database[0], "PostgreSQL" in no_database[1]["error"]) == (3, True)
 
 
 class Switch:
-    """Whether the relay lets anything through."""
+    """Turns the relay on and off."""
 
     on = True
 
 
 @asynccontextmanager
 async def relay(target: str) -> AsyncIterator[tuple[str, Switch]]:
-    """An address that leads to `target` while the switch is on."""
+    """Yield an address that forwards to `target` while the switch is on."""
     host, _, port = target.partition(":")
     switch = Switch()
     tasks: set[asyncio.Task[None]] = set()
@@ -198,8 +198,8 @@ async def relay(target: str) -> AsyncIterator[tuple[str, Switch]]:
             return
         up_reader, up_writer = await asyncio.open_connection(host, int(port))
         tasks.update(
-            asyncio.create_task(pump(one, other))
-            for one, other in ((reader, up_writer), (up_reader, writer))
+            asyncio.create_task(pump(source, target))
+            for source, target in ((reader, up_writer), (up_reader, writer))
         )
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
@@ -212,36 +212,36 @@ async def relay(target: str) -> AsyncIterator[tuple[str, Switch]]:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def ground_without(fixture: OperatorFixture, server: PostgresServer) -> OperatorFixture:
-    """The same, where the database is one that nobody made."""
-    url = server.url.replace("/segue", "/nobody_made_this", 1)
+def without_database(fixture: OperatorFixture, server: PostgresServer) -> OperatorFixture:
+    """Return the fixture with a database that does not exist."""
+    url = server.url.replace("/segue", "/does_not_exist", 1)
     return replace(fixture, environment={**fixture.environment, "DATABASE_URL": url})
 
 
 async def test_jobs_are_listed_newest_first_and_filtered(fixture: OperatorFixture) -> None:
-    """By status, by what they wait for, by time, a page at a time."""
-    whole = await fixture.segue("jobs")
+    """Filters are status, waiting and time; pages are limited."""
+    everything = await fixture.segue("jobs")
     first = await fixture.segue("jobs", "--limit", "2")
     rest = await fixture.segue("jobs", "--after", first[1]["next"], "--since", "2020-01-01")
-    some = await fixture.segue("jobs", "--failed", "--status", "pending")
+    ended = await fixture.segue("jobs", "--failed", "--status", "pending")
     waiting = await fixture.segue("jobs", "--waiting")
 
-    def names(told: tuple[int, dict[str, Any]]) -> list[str]:
-        assert told[0] == 0
-        return [one["job_id"] for one in told[1]["jobs"]]
+    def names(result: tuple[int, dict[str, Any]]) -> list[str]:
+        assert result[0] == 0
+        return [job["job_id"] for job in result[1]["jobs"]]
 
-    assert names(whole) == ["failed", "waits", "made", "known"]
+    assert names(everything) == ["failed", "waits", "made", "known"]
     assert (names(first), names(rest)) == (["failed", "waits"], ["made", "known"])
     assert (first[1]["next"], rest[1]["next"]) == ("waits", None)
-    assert (names(some), some[1]["jobs"][0]["error"]) == (["failed", "known"], "no film")
+    assert (names(ended), ended[1]["jobs"][0]["error"]) == (["failed", "known"], "no film")
     assert (names(waiting), waiting[1]["jobs"][0]["waits"]) == (["waits"], "Replicate wants credit")
-    made = whole[1]["jobs"][2]
+    made = everything[1]["jobs"][2]
     assert (made["status"], made["scenes_done"], made["scene_count"]) == ("merging", 2, 2)
     assert made["cost_usd"] == 0.5
 
 
-async def test_what_jobs_cannot_list_is_said(fixture: OperatorFixture) -> None:
-    """A status that is none, a job that nobody knows, tables that are not there."""
+async def test_jobs_reports_invalid_input_and_missing_tables(fixture: OperatorFixture) -> None:
+    """An unknown status, an unknown job, a database without the tables."""
     status = await fixture.segue("jobs", "--status", "done")
     after = await fixture.segue("jobs", "--after", "nobody")
     url = fixture.environment["DATABASE_URL"]
@@ -256,50 +256,52 @@ async def test_what_jobs_cannot_list_is_said(fixture: OperatorFixture) -> None:
 
 
 async def test_a_page_of_a_million_jobs_is_read_from_an_index(fixture: OperatorFixture) -> None:
-    """Newest, failed ones, a page in the middle, and the figures of a look; times are reported."""
+    """The newest, the failed, a page in the middle and a snapshot; durations are printed."""
     connection = await asyncpg.connect(fixture.environment["DATABASE_URL"])
     try:
-        await a_million(connection)
-        plan = "\n".join(row[0] for row in await connection.fetch(*explained(["failed"])))
-        took = {}
-        asked = {"job": ("job", "m500000"), "jobs": ("jobs", "--failed"), "watch": ("watch",)}
-        for name, words in asked.items():
+        await insert_a_million_jobs(connection)
+        plan = "\n".join(row[0] for row in await connection.fetch(explain_page(["failed"])))
+        durations_s = {}
+        commands = {"job": ("job", "m500000"), "jobs": ("jobs", "--failed"), "watch": ("watch",)}
+        for name, words in commands.items():
             began_s = time.monotonic()
-            code, told = await fixture.segue(*words)
-            took[f"segue {name}"] = round(time.monotonic() - began_s, 3)
-            assert code == 0, told
+            code, result = await fixture.segue(*words)
+            durations_s[f"segue {name}"] = round(time.monotonic() - began_s, 3)
+            assert code == 0, result
         middle = await job_list.position_of(connection, "m500000")
         began_s = time.monotonic()
         page = await job_list.page(connection, LISTED, after=middle, count=20)
-        took["a page"] = round(time.monotonic() - began_s, 4)
+        durations_s["a page"] = round(time.monotonic() - began_s, 4)
         since = datetime.now(UTC) - timedelta(seconds=1000)  # noqa: TID251 - as the rows were dated
         recent = await job_list.page(connection, ["failed"], since=since, count=20)
-        await connection.execute("TRUNCATE jobs CASCADE", timeout=60)  # else its end takes long
+        await connection.execute(
+            "TRUNCATE jobs CASCADE", timeout=60
+        )  # otherwise closing the fixture takes long
     finally:
         await connection.close()
 
-    sys.stdout.write(f"of a million jobs, in seconds: {took}\n")
+    sys.stdout.write(f"of a million jobs, in seconds: {durations_s}\n")
     assert "runs_by_status" in plan
     assert "Seq Scan" not in plan
-    assert [one.job_id for one in page[:2]] == ["m500001", "m500002"]
+    assert [job.job_id for job in page[:2]] == ["m500001", "m500002"]
     assert len(page) == 20
     assert 8 <= len(recent) <= 10
-    assert took["a page"] < PAGE_S_MAX
+    assert durations_s["a page"] < PAGE_S_MAX
 
 
-def explained(statuses: list[str]) -> tuple[Any, ...]:
-    """The question that `segue jobs` asks, as one about its plan."""
+def explain_page(statuses: list[str]) -> str:
+    """Return an EXPLAIN of the query of `segue jobs`."""
     end, start = "2999-01-01T00:00:00Z", "1999-01-01T00:00:00Z"
     query = job_list._PAGE.format(waiting="")
     for number, value in enumerate(
         (f"ARRAY['{statuses[0]}']", f"'{end}'::timestamptz", "''", f"'{start}'::timestamptz", "21",
          "true"), start=1):  # fmt: skip
         query = query.replace(f"${number}::text[]", value).replace(f"${number}", value)
-    return (f"EXPLAIN {query}",)
+    return f"EXPLAIN {query}"
 
 
-async def a_million(connection: Any) -> None:
-    """Jobs with a run each, one in a hundred failed, one in ten paid; nothing is checked twice."""
+async def insert_a_million_jobs(connection: Any) -> None:
+    """Insert jobs with one run each; one in a hundred failed, one in ten was paid."""
     await connection.execute(
         """
         SET session_replication_role = replica;
@@ -320,56 +322,63 @@ async def a_million(connection: Any) -> None:
     )
 
 
-async def test_topics_are_made_and_raised_and_nothing_else(fixture: OperatorFixture) -> None:
-    """Dry first; with a reason it is done, audited; what would move keys is refused."""
+async def test_topics_creates_and_raises_and_changes_nothing_else(
+    fixture: OperatorFixture,
+) -> None:
+    """The dry run changes nothing; `--apply` is audited; moving keys is refused."""
     prefix = fixture.kafka.topic_prefix + "other-"
     other = replace(fixture, environment={**fixture.environment, "SEGUE_TOPIC_PREFIX": prefix})
-    dry = await other.segue("topics")
+    planned = await other.segue("topics")
     no_reason = await other.segue("topics", "--apply")
-    done = await other.segue("topics", "--apply", "--reason", "a new cluster")
+    applied = await other.segue("topics", "--apply", "--reason", "a new cluster")
     again = await other.segue("topics")
 
     settings = fixture.kafka.model_copy(update={"topic_prefix": prefix})
     name = f"{prefix}video.muxed"
     await set_topic_configs(settings, {name: {"retention.ms": "60000", "segment.bytes": "1048576"}})
-    wide = replace(other, environment={**other.environment, "SEGUE_PARTITIONS": "8"})
-    more = await wide.segue("topics", "--apply", "--reason", "eight generators")
+    with_8_partitions = replace(other, environment={**other.environment, "SEGUE_PARTITIONS": "8"})
+    raised = await with_8_partitions.segue("topics", "--apply", "--reason", "eight generators")
     keys = ("retention.ms", "segment.bytes")
     async with admin_client(settings) as admin:
-        [facts] = (await describe_topics(admin, [name], keys=keys)).values()
+        [topic] = (await describe_topics(admin, [name], keys=keys)).values()
     audit = await fixture.api.rows("SELECT command, reason, state FROM operator_actions")
 
-    assert (dry[0], len(dry[1]["differences"]), dry[1]["applied"]) == (1, 19, False)
+    assert (planned[0], len(planned[1]["differences"]), planned[1]["applied"]) == (1, 19, False)
     assert (no_reason[0], "--reason" in no_reason[1]["error"]) == (2, True)
-    assert (done[0], len(done[1]["made"])) == (0, 19)
+    assert (applied[0], len(applied[1]["made"])) == (0, 19)
     assert (again[0], again[1]["differences"]) == (0, [])
-    assert more[0] == 1
-    refused = {one["what"] for one in more[1]["differences"] if one["verdict"] == "refuse"}
+    assert raised[0] == 1
+    refused = {row["what"] for row in raised[1]["differences"] if row["verdict"] == "refuse"}
     assert refused == {"partitions"}
-    assert more[1]["set"] == {name: {"retention.ms": "1209600000"}}
-    assert facts.partitions == 4
-    assert facts.configs == {"retention.ms": "1209600000", "segment.bytes": "1048576"}
+    assert raised[1]["set"] == {name: {"retention.ms": "1209600000"}}
+    assert topic.partitions == 4
+    assert topic.configs == {"retention.ms": "1209600000", "segment.bytes": "1048576"}
     assert [row["reason"] for row in audit] == ["a new cluster", "eight generators"]
     assert {row["state"] for row in audit} == {"done"}
 
 
-async def test_the_doctor_looks_at_the_servers_that_are_named(fixture: OperatorFixture) -> None:
-    """All well; then one after the other away, with the way out."""
-    well = await fixture.segue("doctor")
-    gone = {
+async def test_doctor_checks_the_servers_of_the_environment(fixture: OperatorFixture) -> None:
+    """All of them answer; then each is unavailable, with advice."""
+    healthy = await fixture.segue("doctor")
+    unavailable = {
         "KAFKA_BOOTSTRAP_SERVERS": NOWHERE,
-        "DATABASE_URL": f"postgresql://nobody@{NOWHERE}/none",
+        "DATABASE_URL": f"postgresql://segue@{NOWHERE}/none",
         "SEGUE_STORE_DIR": "/proc/nowhere",
         "PUBLIC_BASE_URL": "http://127.0.0.1:4000",
     }
-    away = await replace(fixture, environment={**fixture.environment, **gone}).segue("doctor")
+    broken = await replace(fixture, environment={**fixture.environment, **unavailable}).segue(
+        "doctor"
+    )
 
-    found = {one["name"]: one for one in well[1]["checks"]}
-    lost = {one["name"]: one for one in away[1]["checks"]}
+    ok_checks = {check["name"]: check for check in healthy[1]["checks"]}
+    failed_checks = {check["name"]: check for check in broken[1]["checks"]}
     for name in ("Kafka", "topics", "PostgreSQL", "tables", "clocks", "store", "key"):
-        assert found[name]["state"] == "ok", found[name]
-    assert well[0] == 0
-    assert away[0] == 1
+        assert ok_checks[name]["state"] == "ok", ok_checks[name]
+    assert healthy[0] == 0
+    assert broken[0] == 1
     for name in ("Kafka", "PostgreSQL", "store"):
-        assert (lost[name]["state"], bool(lost[name]["advice"])) == ("missing", True)
-    assert lost["PUBLIC_BASE_URL"]["state"] == "optional"
+        assert (failed_checks[name]["state"], bool(failed_checks[name]["advice"])) == (
+            "missing",
+            True,
+        )
+    assert failed_checks["PUBLIC_BASE_URL"]["state"] == "optional"

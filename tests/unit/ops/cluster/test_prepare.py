@@ -1,4 +1,4 @@
-"""Prepare: a store on which claims would not hold is found before anybody pays on it."""
+"""Tests of ops/cluster/prepare.py: a store without conditional writes is detected."""
 
 import warnings
 from collections.abc import Callable
@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 from typing_extensions import override
 
-from ops.cluster.prepare import keeps_the_first
+from ops.cluster.prepare import honours_put_if_absent
 from shared.storage import ObjectStore, StandInWarning
 from shared.storage.filesystem import FolderStore
 from tests.fakes.memory_store import MemoryStore
 
 
-class Overwriting(MemoryStore):
-    """A server that does not know the condition: it writes, and says that it created."""
+class OverwritingStore(MemoryStore):
+    """A store that ignores the condition: it overwrites and reports that it created."""
 
     @override
     async def put_if_absent(self, key: str, data: bytes) -> bool:
@@ -22,8 +22,8 @@ class Overwriting(MemoryStore):
         return True
 
 
-class Refusing(MemoryStore):
-    """A server that takes the condition for met by nothing, ever."""
+class RejectingStore(MemoryStore):
+    """A store that overwrites, and reports that the object existed."""
 
     @override
     async def put_if_absent(self, key: str, data: bytes) -> bool:
@@ -31,29 +31,30 @@ class Refusing(MemoryStore):
         return False
 
 
-def of(kind: Callable[[], MemoryStore]) -> MemoryStore:
-    """One of these; that it is a stand-in is known."""
+def open_quietly(store_class: Callable[[], MemoryStore]) -> MemoryStore:
+    """Return a store without its warning."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", StandInWarning)
-        return kind()
+        return store_class()
 
 
 @pytest.mark.parametrize(
-    ("kind", "keeps"), [(MemoryStore, True), (Overwriting, False), (Refusing, False)]
+    ("store_class", "honours"),
+    [(MemoryStore, True), (OverwritingStore, False), (RejectingStore, False)],
 )
-async def test_a_store_that_writes_over_claims_is_seen(
-    kind: Callable[[], MemoryStore],
-    keeps: bool,  # noqa: FBT001 - a parameter of the test
+async def test_a_store_that_overwrites_claims_is_detected(
+    store_class: Callable[[], MemoryStore],
+    honours: bool,  # noqa: FBT001 - a parameter of the test
 ) -> None:
-    """Whatever it answers; and what was tried is gone afterwards."""
-    store = of(kind)
+    """The trial object is deleted afterwards."""
+    store = open_quietly(store_class)
 
-    assert await keeps_the_first(store) is keeps
-    assert [found.key async for found in store.list_objects("")] == []
+    assert await honours_put_if_absent(store) is honours
+    assert [stat.key async for stat in store.list_objects("")] == []
 
 
-async def test_a_folder_keeps_the_first(tmp_path: Path) -> None:
-    """As it does for claims."""
+async def test_a_folder_store_honours_conditional_writes(tmp_path: Path) -> None:
+    """Claims rely on it."""
     store: ObjectStore = FolderStore(tmp_path)
 
-    assert await keeps_the_first(store)
+    assert await honours_put_if_absent(store)

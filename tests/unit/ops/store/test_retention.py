@@ -1,10 +1,10 @@
-"""Sweeping: what goes, and what stays whatever its age."""
+"""Tests of ops/store/retention.py: which objects are eligible for deletion."""
 
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from ops.store.retention import Kind, Known, RetentionSettings, needless
+from ops.store.retention import ObjectKind, References, RetentionSettings, eligible_kind
 from shared.contract import ids
 from shared.errors import SettingsError
 from shared.storage import ObjectStat
@@ -12,42 +12,42 @@ from shared.storage import keys as k
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 ENDED, OPEN, GONE = "ended", "open", "gone"
-NAMED, UNNAMED = k.upload_key("a" * 64), k.upload_key("b" * 64)
-KNOWN = Known(
+REFERENCED, UNREFERENCED = k.upload_key("a" * 64), k.upload_key("b" * 64)
+REFERENCES = References(
     jobs=frozenset({ids.job_uuid(ENDED), ids.job_uuid(OPEN)}),
     unfinished=frozenset({(ids.job_uuid(OPEN), 2)}),
-    named=frozenset({NAMED}),
+    uploads=frozenset({REFERENCED}),
 )
 SETTINGS = RetentionSettings(clip_days=90, claim_days=30, cache_days=180, orphan_days=7)
-EVER = 5000  # days
+OLD_DAYS = 5000
 
 
-def judged(key: str, days: float) -> Kind | None:
-    """What is said of an object of this age."""
+def kind_at_age(key: str, days: float) -> ObjectKind | None:
+    """Return the kind of an eligible object of this age."""
     at = NOW - timedelta(days=days)
     stat = ObjectStat(key=key, size_bytes=1, etag="e", content_type="x/y", modified_at=at)
-    return needless(stat, KNOWN, SETTINGS, now=NOW)
+    return eligible_kind(stat, REFERENCES, SETTINGS, now=NOW)
 
 
 @pytest.mark.parametrize(
     ("key", "kind", "days"),
     [
-        (k.clip_key(ENDED, 1, 0, 1), Kind.CLIP, 90),
-        (k.style_key(ENDED, 1), Kind.CLIP, 90),
-        (k.clip_key(OPEN, 1, 0, 1), Kind.CLIP, 90),
-        (k.claim_key(ENDED, 1, 0, 1), Kind.CLAIM, 30),
-        (k.prediction_key(ENDED, 1, 0, 2), Kind.CLAIM, 30),
-        (k.cache_key("d" * 64), Kind.CACHE, 180),
-        (k.cached_facts_key("d" * 64), Kind.CACHE, 180),
-        (UNNAMED, Kind.UPLOAD, 7),
-        (k.segment_key(GONE, 1, 0), Kind.ORPHAN, 7),
-        (k.video_key(GONE, 1), Kind.ORPHAN, 7),
+        (k.clip_key(ENDED, 1, 0, 1), ObjectKind.CLIP, 90),
+        (k.style_key(ENDED, 1), ObjectKind.CLIP, 90),
+        (k.clip_key(OPEN, 1, 0, 1), ObjectKind.CLIP, 90),
+        (k.claim_key(ENDED, 1, 0, 1), ObjectKind.CLAIM, 30),
+        (k.prediction_key(ENDED, 1, 0, 2), ObjectKind.CLAIM, 30),
+        (k.cache_key("d" * 64), ObjectKind.CACHE, 180),
+        (k.cached_facts_key("d" * 64), ObjectKind.CACHE, 180),
+        (UNREFERENCED, ObjectKind.UPLOAD, 7),
+        (k.segment_key(GONE, 1, 0), ObjectKind.ORPHAN, 7),
+        (k.video_key(GONE, 1), ObjectKind.ORPHAN, 7),
     ],
 )
-def test_what_is_needless_goes_once_it_is_old_enough(key: str, kind: Kind, days: int) -> None:
-    """To the moment."""
-    assert judged(key, days) is kind
-    assert judged(key, days - 0.001) is None
+def test_an_object_is_eligible_after_its_retention(key: str, kind: ObjectKind, days: int) -> None:
+    """It is not eligible a moment earlier."""
+    assert kind_at_age(key, days) is kind
+    assert kind_at_age(key, days - 0.001) is None
 
 
 @pytest.mark.parametrize(
@@ -63,21 +63,21 @@ def test_what_is_needless_goes_once_it_is_old_enough(key: str, kind: Kind, days:
         k.video_key(ENDED, 1),
         k.muxed_key(ENDED, 1),
         k.parked_key(ENDED, 1, "scene.requested"),
-        NAMED,
+        REFERENCED,
         "health/writable",
         "something/of/a/later/version",
         f"jobs/{ids.job_uuid(ENDED)}/of-a-later-version",
     ],
 )
-def test_what_somebody_needs_stays_for_ever(key: str) -> None:
-    """Results of known jobs, everything of a run under way, and what is not ours."""
-    assert judged(key, EVER) is None
+def test_an_object_in_use_is_never_eligible(key: str) -> None:
+    """Results of jobs in the database, everything of an unfinished run, and unknown keys."""
+    assert kind_at_age(key, OLD_DAYS) is None
 
 
-def test_claims_may_not_be_forgotten_while_their_topic_can_be_replayed(
+def test_claims_are_kept_while_their_topic_can_be_replayed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A replay would pay again."""
+    """Without its claim a replayed scene would be paid for again."""
     monkeypatch.setenv("SEGUE_CLAIM_RETENTION_DAYS", "14")
 
     with pytest.raises(SettingsError, match="SEGUE_CLAIM_RETENTION_DAYS"):

@@ -1,4 +1,4 @@
-"""What `segue watch` makes of what it saw: troubles, and a screen that fits."""
+"""Tests of ops/watch: the figures, the problems in them, and the screen."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -11,29 +11,29 @@ from rich.console import Console
 from ops.cli.exit_codes import CommandError, Exit
 from ops.cluster.consumer_groups import SERVICES
 from ops.kafka_log.lag import Lag
-from ops.watch.collect import Said, service_of, together
-from ops.watch.command import addresses
-from ops.watch.render import JOB_COLUMNS, ROWS, SERVICE_COLUMNS, screen
+from ops.watch.collect import HealthFigures, service_figures, sum_health
+from ops.watch.command import parse_health_urls
+from ops.watch.render import JOB_COLUMNS, ROWS, SERVICE_COLUMNS, draw
 from ops.watch.snapshot import (
     DatabaseFigures,
     KafkaFigures,
-    Service,
-    Side,
+    ServerState,
+    ServiceFigures,
     Snapshot,
-    told_of,
-    troubles,
+    problems_of,
+    snapshot_json,
 )
-from services.api.database.overview import CostTotals, CurrentCounts
+from services.api.operators import CostTotals, CurrentCounts
 from shared.http.probes import Check, Ready
 from tests.unit.ops.jobs.test_list import NOW, a_line
 
 SCREENS = Path(__file__).parents[4] / "docs" / "screens"
-WELL = Service(name="api", members=1, records=0, seconds=0.0, behind_on=None)
+IDLE_API = ServiceFigures(name="api", members=1, records=0, seconds=0.0, behind_on=None)
 
 
-def a_service(**given: Any) -> Service:
-    """A generator that is two records behind, and well."""
-    told: dict[str, Any] = {
+def busy_generator(**overrides: Any) -> ServiceFigures:
+    """Return a generator with two records in flight and no problem."""
+    figures: dict[str, Any] = {
         "name": "generator",
         "members": 2,
         "records": 2,
@@ -44,12 +44,12 @@ def a_service(**given: Any) -> Service:
         "slots": 8,
         "slots_taken": 2,
     }
-    return Service(**{**told, **given})
+    return ServiceFigures(**{**figures, **overrides})
 
 
-def some_figures(**given: Any) -> DatabaseFigures:
-    """One job under way, some that ended."""
-    told: dict[str, Any] = {
+def database_figures(**overrides: Any) -> DatabaseFigures:
+    """Return one running job and some that ended."""
+    counts: dict[str, Any] = {
         "stages": {"submitted": 0, "generating": 1, "merging": 0, "muxing": 0},
         "waiting_scenes": 0,
         "waiting_reason": None,
@@ -57,8 +57,8 @@ def some_figures(**given: Any) -> DatabaseFigures:
         "outbox_since": None,
     }
     return DatabaseFigures(
-        now=CurrentCounts(**{**told, **given}),
-        bill=CostTotals(
+        counts=CurrentCounts(**{**counts, **overrides}),
+        totals=CostTotals(
             ended_today={"completed": 3, "failed": 1, "cancelled": 0},
             ended={"completed": 1204},
             spent_today_usd=1.25,
@@ -69,137 +69,165 @@ def some_figures(**given: Any) -> DatabaseFigures:
     )
 
 
-def a_moment(
-    services: Sequence[Service] = (WELL, a_service()),
+def make_snapshot(
+    services: Sequence[ServiceFigures] = (IDLE_API, busy_generator()),
     *,
     letters: dict[str, int] | None = None,
     database: DatabaseFigures | None = None,
 ) -> Snapshot:
-    """A moment in which both servers answered."""
+    """Return a snapshot in which both servers answered."""
     kafka = KafkaFigures(services=services, dead_letters=letters or {})
     return Snapshot(
         at=NOW,
-        kafka=Side(figures=kafka, at=NOW),
-        database=Side(figures=database or some_figures(), at=NOW),
+        kafka=ServerState(figures=kafka, at=NOW),
+        database=ServerState(figures=database or database_figures(), at=NOW),
     )
 
 
-def drawn(shown: Snapshot, *, width: int) -> str:
-    """The screen as text."""
+def drawn(snapshot: Snapshot, *, width: int) -> str:
+    """Return the screen as text."""
     console = Console(width=width, highlight=False)
     with console.capture() as captured:
-        console.print(screen(shown))
+        console.print(draw(snapshot))
     return captured.get()
 
 
-def test_a_line_that_works_is_no_trouble() -> None:
-    """Some records behind is what work looks like."""
-    assert troubles(a_moment()) == []
+def test_records_in_flight_are_not_a_problem() -> None:
+    """A pipeline at work has some lag."""
+    assert problems_of(make_snapshot()) == []
 
 
 @pytest.mark.parametrize(
-    ("moment", "what", "do"),
+    ("snapshot", "what", "do"),
     [
-        (a_moment([a_service(members=0)]), "generator: nobody is in its group", "start it"),
-        (a_moment([a_service(seconds=301.0)]), "5 min behind on scene.requested", "segue lag"),
-        (a_moment([a_service(unready="provider: no key")]), "not ready: provider: no key", "log"),
-        (a_moment(letters={"a": 2, "b": 1}), "3 dead letters: a 2, b 1", "segue dlq list"),
         (
-            a_moment(database=some_figures(waiting_scenes=2, waiting_reason="no credit")),
+            make_snapshot([busy_generator(members=0)]),
+            "generator: no members in its group",
+            "start it",
+        ),
+        (
+            make_snapshot([busy_generator(seconds=301.0)]),
+            "5 min behind on scene.requested",
+            "segue lag",
+        ),
+        (
+            make_snapshot([busy_generator(unready="provider: no key")]),
+            "not ready: provider: no key",
+            "log",
+        ),
+        (make_snapshot(letters={"a": 2, "b": 1}), "3 dead letters: a 2, b 1", "segue dlq list"),
+        (
+            make_snapshot(database=database_figures(waiting_scenes=2, waiting_reason="no credit")),
             "2 scenes wait for the provider: no credit",
             "segue jobs --waiting",
         ),
         (
-            a_moment(database=some_figures(outbox=9, outbox_since=NOW - timedelta(minutes=2))),
-            "9 records wait to be published, for 2 min",
+            make_snapshot(
+                database=database_figures(outbox=9, outbox_since=NOW - timedelta(minutes=2))
+            ),
+            "9 records in the outbox, the oldest for 2 min",
             "Kafka",
         ),
     ],
 )
-def test_what_is_not_well_is_said_with_what_to_do(moment: Snapshot, what: str, do: str) -> None:
-    """One thing at a time."""
-    [one] = troubles(moment)
+def test_a_problem_is_shown_with_what_to_do(snapshot: Snapshot, what: str, do: str) -> None:
+    """Each snapshot here has one problem."""
+    [problem] = problems_of(snapshot)
 
-    assert what in one.what
-    assert do in one.do
-
-
-def test_an_outbox_that_the_relay_is_just_emptying_is_no_trouble() -> None:
-    """It waits for less than a second, usually."""
-    young = some_figures(outbox=9, outbox_since=NOW - timedelta(seconds=2))
-
-    assert troubles(a_moment(database=young)) == []
+    assert what in problem.what
+    assert do in problem.do
 
 
-def test_a_server_that_is_away_leaves_what_it_said_last() -> None:
-    """With its time; and it is away no more once it answers."""
-    before = a_moment()
-    away = Snapshot(
-        at=NOW + timedelta(seconds=9), kafka=Side(problem="gone"), database=before.database
+def test_a_young_outbox_is_not_a_problem() -> None:
+    """The relay usually needs less than a second."""
+    young = database_figures(outbox=9, outbox_since=NOW - timedelta(seconds=2))
+
+    assert problems_of(make_snapshot(database=young)) == []
+
+
+def test_an_unavailable_server_keeps_its_last_figures() -> None:
+    """They are shown with their time, until the server answers again."""
+    before = make_snapshot()
+    unavailable = Snapshot(
+        at=NOW + timedelta(seconds=9),
+        kafka=ServerState(problem="gone"),
+        database=before.database,
     )
 
-    shown = before.after(away)
-    back = shown.after(a_moment([WELL]))
+    shown = before.updated(unavailable)
+    back = shown.updated(make_snapshot([IDLE_API]))
 
     assert shown.kafka.figures == before.kafka.figures
-    assert [(one.what, "12:00:00" in one.do) for one in troubles(shown)] == [("Kafka: gone", True)]
-    assert (shown.is_whole, back.is_whole) == (False, True)
-    assert troubles(back) == []
+    assert [(problem.what, "12:00:00" in problem.do) for problem in problems_of(shown)] == [
+        ("Kafka: gone", True)
+    ]
+    assert (shown.is_complete, back.is_complete) == (False, True)
+    assert problems_of(back) == []
 
 
-def test_of_a_server_that_never_answered_nothing_is_made_up() -> None:
-    """For scripts it is null; the screen shows the rest."""
-    shown = Snapshot(at=NOW, kafka=Side(problem="gone"), database=a_moment().database)
+def test_a_server_that_has_not_answered_yet_has_no_figures() -> None:
+    """They are null for scripts; the screen shows the other server's."""
+    snapshot = Snapshot(
+        at=NOW, kafka=ServerState(problem="gone"), database=make_snapshot().database
+    )
 
-    told = told_of(shown)
-    assert (told["services"], told["dead_letters"]) == (None, None)
-    assert told["kafka"] == {"answers": False, "problem": "gone", "figures_of": None}
-    assert told["stages"]["generating"] == 1
-    assert "Kafka is away" in drawn(shown, width=80)
+    document = snapshot_json(snapshot)
+    assert (document["services"], document["dead_letters"]) == (None, None)
+    assert document["kafka"] == {"answers": False, "problem": "gone", "figures_of": None}
+    assert document["stages"]["generating"] == 1
+    assert "Kafka is unavailable" in drawn(snapshot, width=80)
 
 
 @pytest.mark.parametrize("width", [80, 120])
-def test_the_screen_fits_and_shows_everything(width: int) -> None:
-    """Also with a job whose id is long, and with troubles."""
-    busy = some_figures(waiting_scenes=2, waiting_reason="Replicate wants credit " * 4)
+def test_the_screen_shows_everything_and_fits_its_width(width: int) -> None:
+    """Also with a long job id and with problems."""
+    busy = database_figures(waiting_scenes=2, waiting_reason="Replicate wants credit " * 4)
     busy = DatabaseFigures(
-        now=busy.now, bill=busy.bill, oldest=[a_line(job_id="film " * 20, waits="x" * 90)]
+        counts=busy.counts,
+        totals=busy.totals,
+        oldest=[a_line(job_id="film " * 20, waits="x" * 90)],
     )
-    text = drawn(a_moment(letters={"segment.generated": 3}, database=busy), width=width)
+    text = drawn(make_snapshot(letters={"segment.generated": 3}, database=busy), width=width)
 
     assert max(map(len, text.splitlines())) <= width
     assert all(word in text for word in (*SERVICE_COLUMNS, *JOB_COLUMNS, *ROWS))
-    for words in ("generating 1", "completed 3", "completed 1204", "today $1.25", "in all $70.00"):
-        assert words in text
+    for figure in (
+        "generating 1",
+        "completed 3",
+        "completed 1204",
+        "today $1.25",
+        "total $70.00",
+    ):
+        assert figure in text
     assert "3 waiting: segment.generated 3" in text
 
 
-def test_the_stand_in_of_a_broker_is_named_as_one() -> None:
-    """It knows no members: nobody is said to be missing."""
-    shown = a_moment([a_service(members=None, lanes=None, in_flight=None)])
+def test_the_embedded_broker_is_marked() -> None:
+    """It does not list members, so none is reported as missing."""
+    snapshot = make_snapshot([busy_generator(members=None, lanes=None, in_flight=None)])
 
-    assert troubles(shown) == []
-    assert "(stack)" in drawn(shown, width=80)
-    assert "embedded broker" in " ".join(drawn(shown, width=80).split())
+    assert problems_of(snapshot) == []
+    assert "(stack)" in drawn(snapshot, width=80)
+    assert "embedded broker" in " ".join(drawn(snapshot, width=80).split())
 
 
-def test_a_service_is_as_late_as_its_latest_topic() -> None:
-    """Records are added up; the oldest of them says where."""
-    behind = [
+def test_the_lag_of_a_service_is_that_of_its_latest_topic() -> None:
+    """Records are summed; the topic is that of the oldest record."""
+    lags = [
         Lag(service="merger", topic="a", records=5, seconds=1.0, partitions_behind=1),
         Lag(service="merger", topic="b", records=1, seconds=9.0, partitions_behind=1),
         Lag(service="api", topic="a", records=7, seconds=99.0, partitions_behind=1),
     ]
 
-    found = service_of("merger", {"merger": 1}, behind, Said())
-    unknown = service_of("muxer", None, behind, Said())
+    merger = service_figures("merger", {"merger": 1}, lags, HealthFigures())
+    unknown = service_figures("muxer", None, lags, HealthFigures())
 
-    assert (found.records, found.seconds, found.behind_on) == (6, 9.0, "b")
+    assert (merger.records, merger.seconds, merger.behind_on) == (6, 9.0, "b")
     assert (unknown.records, unknown.members) == (None, None)
 
 
-def test_the_processes_of_a_service_speak_together() -> None:
-    """Lanes are added up; one that is silent, or not ready, is told."""
+def test_the_health_of_a_service_is_summed_over_its_processes() -> None:
+    """A process that does not answer or is not ready is reported."""
     checks = {
         "kafka": Check(ok=True, detail="answers"),
         "provider": Check(ok=False, detail="no key"),
@@ -216,39 +244,39 @@ def test_the_processes_of_a_service_speak_together() -> None:
         figures={"lanes": 1, "records_in_flight": 1, "slots": 8, "slots_taken": 1},
     )
 
-    said = together([ready, unready, None])
+    health = sum_health([ready, unready, None])
 
-    assert (said.lanes, said.in_flight) == (3, 6)
-    assert (said.slots_taken, said.slots) == (3, 16)
-    assert said.unready == "1 of 3 do not answer; provider: no key"
-    assert together([ready]).unready is None
+    assert (health.lanes, health.in_flight) == (3, 6)
+    assert (health.slots_taken, health.slots) == (3, 16)
+    assert health.unready == "1 of 3 do not answer; provider: no key"
+    assert sum_health([ready]).unready is None
 
 
-def test_addresses_of_services_are_read_and_what_is_none_is_refused() -> None:
-    """By what would be right."""
-    assert addresses(["generator=http://a:1", " merger=https://b "]) == [
+def test_health_urls_are_parsed_and_invalid_ones_rejected() -> None:
+    """The error shows the right form."""
+    assert parse_health_urls(["generator=http://a:1", " merger=https://b "]) == [
         ("generator", "http://a:1"),
         ("merger", "https://b"),
     ]
-    for wrong in ("http://a:1", "painter=http://a:1", "merger=b:1"):
-        with pytest.raises(CommandError, match="NAME=URL") as refused:
-            addresses([wrong])
-        assert refused.value.code is Exit.USAGE
+    for invalid in ("http://a:1", "painter=http://a:1", "merger=b:1"):
+        with pytest.raises(CommandError, match="NAME=URL") as rejected:
+            parse_health_urls([invalid])
+        assert rejected.value.code is Exit.USAGE
 
 
-def test_the_screens_in_the_docs_are_those_of_today() -> None:
-    """`make screens` records them: the columns and rows that the commands print are on them."""
+def test_the_recorded_screens_have_the_columns_of_the_commands() -> None:
+    """`make screens` records them."""
     watch = (SCREENS / "watch.txt").read_text()
     job = (SCREENS / "job.txt").read_text()
 
     assert all(word in watch for word in (*SERVICE_COLUMNS, *JOB_COLUMNS, *ROWS, *SERVICES))
     assert "-> segue dlq list" in watch
-    for words in ("run 1 ", "scene.requested/", "asked for", "made: ", "track: ", "$", "UTC"):
-        assert words in job or words == "UTC"
+    for text in ("run 1 ", "scene.requested/", "asked for", "made: ", "track: ", "$", "UTC"):
+        assert text in job or text == "UTC"
     assert max(map(len, watch.splitlines())) <= 100
 
 
-def test_a_moment_is_dated_in_utc() -> None:
-    """Operators of three continents read it."""
+def test_a_snapshot_is_dated_in_utc() -> None:
+    """The operators may be in several time zones."""
     assert datetime(2026, 11, 26, 12, tzinfo=UTC) == NOW
-    assert "2026-11-26 12:00:00 UTC" in drawn(a_moment(), width=80)
+    assert "2026-11-26 12:00:00 UTC" in drawn(make_snapshot(), width=80)
