@@ -13,19 +13,22 @@ from typing import Any
 import asyncpg
 import pytest
 from aiokafka import AIOKafkaConsumer
+from aiokafka.admin import AIOKafkaAdminClient
 
 from services.api.database import job_list
 from services.api.database.job_list import LISTED
 from shared.clock import SystemClock
 from shared.contract.events import JobFailed, SceneRequested, Stage
 from shared.errors import UndecodableError
-from shared.kafka.admin import admin_client, describe_topics, set_topic_configs
+from shared.kafka.admin import TopicDescription, admin_client, describe_topics
+from shared.kafka.alter_configs import set_topic_configs
 from shared.kafka.codec import Record
 from shared.kafka.dead_letters import DeadLetters
 from shared.kafka.producer import Publisher
 from tests.support.api_fixture import NOWHERE, TWO_SCENES
 from tests.support.event_builders import a_segment
 from tests.support.operator_commands import OperatorFixture, operator_fixture
+from tests.support.processes import eventually
 from tests.support.run_builders import a_delay
 from tests.support.servers import Database, KafkaServer, PostgresServer
 
@@ -252,7 +255,7 @@ async def test_jobs_reports_invalid_input_and_missing_tables(fixture: OperatorFi
 
     assert (status[0], "there is no status done" in status[1]["error"]) == (2, True)
     assert (after[0], "nobody knows a job nobody" in after[1]["error"]) == (4, True)
-    assert (no_tables[0], "start the api of it once" in no_tables[1]["error"]) == (4, True)
+    assert (no_tables[0], "start the api once" in no_tables[1]["error"]) == (4, True)
 
 
 async def test_a_page_of_a_million_jobs_is_read_from_an_index(fixture: OperatorFixture) -> None:
@@ -322,6 +325,18 @@ async def insert_a_million_jobs(connection: Any) -> None:
     )
 
 
+async def wait_for_configs(
+    admin: AIOKafkaAdminClient, name: str, configs: dict[str, str]
+) -> TopicDescription:
+    """Return the topic once it has exactly these configs: brokers apply them a moment later."""
+
+    async def describe() -> TopicDescription | None:
+        [topic] = (await describe_topics(admin, [name], keys=tuple(configs))).values()
+        return topic if topic.configs == configs else None
+
+    return await eventually(describe, within_s=30, what=f"{name} has {configs}")
+
+
 async def test_topics_creates_and_raises_and_changes_nothing_else(
     fixture: OperatorFixture,
 ) -> None:
@@ -335,12 +350,15 @@ async def test_topics_creates_and_raises_and_changes_nothing_else(
 
     settings = fixture.kafka.model_copy(update={"topic_prefix": prefix})
     name = f"{prefix}video.muxed"
-    await set_topic_configs(settings, {name: {"retention.ms": "60000", "segment.bytes": "1048576"}})
+    lowered = {"retention.ms": "60000", "segment.bytes": "1048576"}
+    await set_topic_configs(settings, {name: lowered})
+    async with admin_client(settings) as admin:
+        await wait_for_configs(admin, name, lowered)
     with_8_partitions = replace(other, environment={**other.environment, "SEGUE_PARTITIONS": "8"})
     raised = await with_8_partitions.segue("topics", "--apply", "--reason", "eight generators")
-    keys = ("retention.ms", "segment.bytes")
     async with admin_client(settings) as admin:
-        [topic] = (await describe_topics(admin, [name], keys=keys)).values()
+        expected = {"retention.ms": "1209600000", "segment.bytes": "1048576"}
+        topic = await wait_for_configs(admin, name, expected)
     audit = await fixture.api.rows("SELECT command, reason, state FROM operator_actions")
 
     assert (planned[0], len(planned[1]["differences"]), planned[1]["applied"]) == (1, 19, False)
@@ -352,7 +370,6 @@ async def test_topics_creates_and_raises_and_changes_nothing_else(
     assert refused == {"partitions"}
     assert raised[1]["set"] == {name: {"retention.ms": "1209600000"}}
     assert topic.partitions == 4
-    assert topic.configs == {"retention.ms": "1209600000", "segment.bytes": "1048576"}
     assert [row["reason"] for row in audit] == ["a new cluster", "eight generators"]
     assert {row["state"] for row in audit} == {"done"}
 
