@@ -20,7 +20,8 @@ import httpx
 from pydantic import BaseModel, ValidationError
 
 from ops.cli.exit_codes import CommandError, Exit
-from services.api.http.schemas import GenerateAnswer, StatusAnswer, StyleBody, UploadAnswer
+from services.api.http.schemas import GenerateAnswer, StatusAnswer, UploadAnswer
+from services.api.operators import StyleBody
 from shared.http.retry_after import parse_retry_after
 
 M = TypeVar("M", bound=BaseModel)

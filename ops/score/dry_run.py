@@ -15,18 +15,19 @@ from pydantic import ValidationError
 from ops.cli.exit_codes import CommandError, Exit
 from ops.cli.settings import CommandSettings
 from ops.score.request import ScoreRequest
-from services.api.http.schemas import CostEstimate, GenerateBody
 from services.api.operators import (
     DefaultSettings,
+    GenerateBody,
     LimitSettings,
     RequestInvalidError,
+    RunEstimate,
     RunSpec,
+    body_problems,
     build_run_spec,
     check_cap,
     dollars,
     estimate_of,
     is_over_cap,
-    problems_of,
     spec_of_body,
 )
 from shared.contract.params import OnMaxCost, Scene
@@ -126,7 +127,7 @@ def _run_spec(request: ScoreRequest) -> RunSpec:
             defaults=DefaultSettings.from_environment(),
         )
     except ValidationError as error:
-        raise CommandError(Exit.USAGE, str(RequestInvalidError(problems_of(error)))) from error
+        raise CommandError(Exit.USAGE, str(RequestInvalidError(body_problems(error)))) from error
     except RequestInvalidError as error:
         raise CommandError(Exit.USAGE, str(error)) from error
 
@@ -173,7 +174,7 @@ def _prompt_from(scene: Scene, run_prompt: str | None) -> str:
     return "its mood" if scene.mood and scene.mood.strip() else "its description"
 
 
-def _verdict(spec: RunSpec, total: CostEstimate, pricing: PricingSettings) -> dict[str, Any]:
+def _verdict(spec: RunSpec, total: RunEstimate, pricing: PricingSettings) -> dict[str, Any]:
     """Return whether the run would start, why, and how many scenes its cost limit pays for."""
     max_cost = spec.params.max_cost
     if not is_over_cap(spec, total):

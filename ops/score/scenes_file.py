@@ -13,8 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from ops.cli.exit_codes import CommandError, Exit
-from services.api.http.schemas import SceneBody
-from services.api.operators import problems_of
+from services.api.operators import SceneBody, body_problems
 from shared.contract.params import Scene
 
 FILE_BYTES_MAX = 16 * 1024 * 1024
@@ -35,7 +34,7 @@ def read_scenes(path: Path) -> list[Scene]:
             body = SceneBody.model_validate_json(json.dumps(entry))
             scenes.append(Scene(**body.model_dump(exclude_none=True)))
         except ValidationError as error:
-            fields = problems_of(error, prefix=f"scenes[{index}]")
+            fields = body_problems(error, prefix=f"scenes[{index}]")
             problems += [f"{field}: {message}" for field, message in fields]
     if problems:
         more = len(problems) - _PROBLEMS_SHOWN_MAX

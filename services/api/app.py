@@ -121,7 +121,7 @@ def _work(context: ApiContext) -> list[Coroutine[Any, Any, None]]:
     )
     relay = OutboxRelay(context.database, settings.kafka, clock=clock, log=log)
     meter = GaugeUpdater(database=context.database, clock=clock)
-    beside = (projector, relay, context.notices, meter)
+    beside = (projector, relay, context.notifications, meter)
     return [one.run(context.stop) for one in beside]
 
 
@@ -176,7 +176,7 @@ async def _parts(settings: ApiSettings, *, health: Health) -> AsyncIterator[ApiC
             webhook_keys=WebhookKeys(
                 settings.webhook_secret, settings.pricing.replicate, clock=clock
             ),
-            notices=JobNotifications(
+            notifications=JobNotifications(
                 database=database, listeners_max=settings.limits.listeners_max, log=log
             ),
             probes=tuple(health.probes),

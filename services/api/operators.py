@@ -1,9 +1,8 @@
 """The api's interface for operator commands: everything that `ops` may import, except schemas.
 
 `ops` works on the api's tables with the api's own rules and SQL, never with a copy of them. It
-imports them from here and the bodies of HTTP requests and responses from
-`services.api.http.schemas`; import-linter rejects any other import. A module stands for itself
-where its functions are named for what it holds (`audit.begin`, `dead_letters.claim`).
+imports them from here and HTTP response bodies from `services.api.http.schemas`; import-linter
+rejects any other import. Query modules are exported whole (`audit.begin`, `dead_letters.claim`).
 """
 
 from services.api.background.outbox_relay import OutboxRelay
@@ -34,13 +33,20 @@ from services.api.database.operators.dead_letters import (
 )
 from services.api.database.operators.run_state import RunState
 from services.api.database.overview import CostTotals, CurrentCounts
-from services.api.domain.cost_estimate import check_cap, dollars, estimate_of, is_over_cap
+from services.api.domain.cost_estimate import (
+    RunEstimate,
+    check_cap,
+    dollars,
+    estimate_of,
+    is_over_cap,
+)
 from services.api.domain.redrive import LateStage, RedriveError, RedriveRequest, build_redrive_spec
+from services.api.domain.request_models import GenerateBody, SceneBody, StyleBody
 from services.api.domain.run_spec import (
     RequestInvalidError,
     RunSpec,
+    body_problems,
     build_run_spec,
-    problems_of,
     spec_of_body,
 )
 from services.api.domain.run_view import UNFINISHED, RunStatus
@@ -64,6 +70,7 @@ __all__ = [
     "Database",
     "DatabaseSettings",
     "DefaultSettings",
+    "GenerateBody",
     "JobSummary",
     "LateStage",
     "LetterPlace",
@@ -78,10 +85,14 @@ __all__ = [
     "RequestInvalidError",
     "Resolution",
     "ResolvedLetter",
+    "RunEstimate",
     "RunSpec",
     "RunState",
     "RunStatus",
+    "SceneBody",
+    "StyleBody",
     "audit",
+    "body_problems",
     "build_redrive_spec",
     "build_run_spec",
     "cancel",
@@ -95,7 +106,6 @@ __all__ = [
     "outbox",
     "overview",
     "plan_cancel",
-    "problems_of",
     "rebuild",
     "redrive",
     "retention",

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from shared.contract.events import Event
 from shared.contract.topics import topic_named, topic_of
+from shared.contract.validation import field_problems, join_problems
 from shared.errors import UndecodableError
 
 CONTENT_TYPE = b"application/json"
@@ -111,7 +112,7 @@ def decode(record: Record) -> Envelope:
     try:
         event = topic.event.model_validate_json(record.value)
     except ValidationError as error:
-        raise UndecodableError(problems_of(error)) from error
+        raise UndecodableError(join_problems(field_problems(error))) from error
     return Envelope(
         event=event,
         event_id=record.header("ce_id") or event.event_id(),
@@ -133,20 +134,6 @@ def lane_key(received: Envelope | Unreadable) -> str:
     if isinstance(received, Envelope):
         return received.event.job_id
     return (received.record.key or b"").decode(errors="replace")
-
-
-def problems_of(error: ValidationError) -> str:
-    """What is wrong, field by field, in one line."""
-    found = error.errors(include_url=False, include_input=False)
-    told = [f"{_path(problem['loc'])}: {problem['msg']}" for problem in found[:5]]
-    more = f" (and {len(found) - 5} more)" if len(found) > 5 else ""  # noqa: PLR2004 - of five told
-    return "; ".join(told) + more
-
-
-def _path(loc: tuple[int | str, ...]) -> str:
-    """`("scenes", 2, "duration_s")` as people write it: `scenes[2].duration_s`."""
-    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc)
-    return text.lstrip(".") or "value"
 
 
 def _check_type(ce_type: str | None, event: type[Event]) -> None:

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ import asyncpg
 import pytest
 
 from services.api.database import Database as ApiDatabase
-from services.api.database.migrate import migrate, migrations
+from services.api.database.migrate import MigrationChangedError, migrate, migrations
 from tests.support.api_fixture import TWO_SCENES, api_fixture, api_settings
 from tests.support.run_builders import a_complete_run
 from tests.support.servers import Database
@@ -117,6 +119,17 @@ RELEASED: tuple[tuple[str, tuple[Any, ...]], ...] = (
 )
 
 
+@asynccontextmanager
+async def opened(url: str, folder: Path) -> AsyncIterator[ApiDatabase]:
+    """Yield the api's connection pool on this database."""
+    database = ApiDatabase(api_settings(url, folder).database)
+    await database.open()
+    try:
+        yield database
+    finally:
+        await database.close()
+
+
 async def test_what_the_first_release_says_to_postgresql_still_works(
     postgres: Database, store_folder: Path
 ) -> None:
@@ -174,3 +187,58 @@ async def test_apis_that_start_at_once_migrate_once(postgres: Database, store_fo
     assert sorted(number for numbers in applied for number in numbers) == [
         number for number, _ in migrations()
     ]
+
+
+async def test_migrations_applied_by_an_older_version_get_their_checksum(
+    postgres: Database, store_folder: Path
+) -> None:
+    """A database of the version before checksums opens, and its checksums are stored."""
+    url = await postgres()
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute(
+            "CREATE TABLE schema_migrations "
+            "(number integer PRIMARY KEY, applied_at timestamptz NOT NULL DEFAULT now())"
+        )
+        for migration in migrations():
+            await connection.execute(migration.sql)
+            await connection.execute(
+                "INSERT INTO schema_migrations (number) VALUES ($1)", migration.number
+            )
+        async with opened(url, store_folder) as database:
+            applied = [await migrate(database), await migrate(database)]
+        rows = await connection.fetch("SELECT number, checksum FROM schema_migrations")
+    finally:
+        await connection.close()
+
+    assert applied == [[], []]
+    assert {(row["number"], row["checksum"]) for row in rows} == {
+        (migration.number, migration.checksum) for migration in migrations()
+    }
+
+
+async def test_an_edited_applied_migration_stops_the_start(
+    postgres: Database, store_folder: Path
+) -> None:
+    """The error names the migration; nothing is applied, and the stored checksum remains."""
+    url = await postgres()
+    connection = await asyncpg.connect(url)
+    try:
+        async with opened(url, store_folder) as database:
+            await migrate(database)
+            await connection.execute(
+                "UPDATE schema_migrations SET checksum = 'of another text' WHERE number = 3"
+            )
+            await connection.execute("DELETE FROM schema_migrations WHERE number = 6")
+            with pytest.raises(MigrationChangedError, match="migration 0003 was edited after"):
+                await migrate(database)
+        numbers = [
+            row["number"]
+            for row in await connection.fetch(
+                "SELECT number FROM schema_migrations ORDER BY number"
+            )
+        ]
+    finally:
+        await connection.close()
+
+    assert numbers == [migration.number for migration in migrations() if migration.number != 6]

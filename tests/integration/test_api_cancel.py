@@ -98,7 +98,7 @@ async def test_a_job_that_was_stitched_and_never_asked_for_has_nothing_to_cancel
     answer = await api.client.post(CANCEL)
 
     assert (answer.status_code, answer.json()["run"]) == (200, 0)
-    assert "no run was asked for" in answer.json()["message"]
+    assert "the job has no run" in answer.json()["message"]
 
 
 async def test_what_cannot_be_cancelled_is_refused_naming_it(api: ApiFixture) -> None:

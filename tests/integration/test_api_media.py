@@ -115,7 +115,7 @@ async def test_nothing_to_download_is_404_that_says_why(fixture: ApiFixture) -> 
     gone = await fixture.client.get(DOWNLOAD)
 
     assert {answer.status_code for answer in (unknown, young, gone)} == {404}
-    assert "there is no job nobody" in unknown.json()["detail"]
+    assert "job nobody not found" in unknown.json()["detail"]
     assert "no track yet" in young.json()["detail"]
     assert "no longer in the store" in gone.json()["detail"]
 
@@ -177,7 +177,7 @@ async def test_a_token_opens_clips_and_nothing_else(fixture: ApiFixture) -> None
         answer = await fixture.client.get(f"/api/v3/audio/segments/{token}")
 
         assert answer.status_code == 404
-        assert answer.json()["detail"] == "there is no such segment"
+        assert answer.json()["detail"] == "segment not found"
 
 
 async def test_the_status_has_a_validator(fixture: ApiFixture) -> None:

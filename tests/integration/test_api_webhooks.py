@@ -116,9 +116,9 @@ async def test_a_message_that_comes_again_changes_nothing(sender: Sender) -> Non
         ({"age_s": 301}, 401, "more than 300 s"),
         ({"age_s": -301}, 401, "more than 300 s"),
         ({"headers": {"content-type": "application/json"}}, 401, "no header webhook-id"),
-        ({"token": "gAAAAAB" + "x" * 93}, 404, "no such webhook"),
+        ({"token": "gAAAAAB" + "x" * 93}, 404, "webhook not found"),
         ({"body": b"{}"}, 422, "id is missing"),
-        ({"body": b'{"id": "../../etc"}'}, 422, "no id"),
+        ({"body": b'{"id": "../../etc"}'}, 422, "id is missing or invalid"),
         ({"body": b"not json"}, 400, "not JSON"),
         ({"body": b" " * (BODY_BYTES_MAX + 1)}, 413, "at most"),
     ],
@@ -174,7 +174,7 @@ async def test_a_provider_that_does_not_tell_its_key_is_asked_again_later(
         later = await sender.send(message="msg_0")
 
     assert [answer.status_code for answer in early] == [503] * 5
-    assert "Replicate did not tell it" in early[0].json()["detail"]
+    assert "Replicate did not return it" in early[0].json()["detail"]
     assert asked == 1
     assert later.status_code == 204
 

@@ -133,7 +133,7 @@ async def api_fixture(
             webhook_keys=WebhookKeys(
                 settings.webhook_secret, settings.pricing.replicate, clock=clock
             ),
-            notices=notices,
+            notifications=notices,
             probes=(
                 Probe(name="postgres", call=database.check, clock=clock),
                 Probe(name="store", call=store.check, clock=clock),

@@ -46,7 +46,7 @@ class GaugeUpdater:
         """Look once."""
         try:
             async with self.database.connection() as connection:
-                outbox = await gauges.outbox(connection)
+                outbox = await gauges.outbox_size(connection)
                 runs = await gauges.unfinished_runs(connection)
         except RetryableError:
             _show_nothing()

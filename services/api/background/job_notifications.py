@@ -53,7 +53,7 @@ class JobNotifications:
                 await wait_or_stop(stop, AGAIN_S)
         self._wake_all()
 
-    def check_room(self) -> None:
+    def check_capacity(self) -> None:
         """Return if one more may follow.
 
         Raises:
@@ -69,7 +69,7 @@ class JobNotifications:
         Raises:
             TooManyListenersError: the bound is reached.
         """
-        self.check_room()
+        self.check_capacity()
         news = asyncio.Event()
         self._waiting.setdefault(job_id, set()).add(news)
         try:

@@ -13,7 +13,7 @@ import contextlib
 from collections.abc import AsyncIterator, Sequence
 
 from services.api.database import OUTBOX_CHANNEL, Database, OwnConnection, outbox
-from services.api.database.outbox import Waiting
+from services.api.database.outbox import OutboxRecord
 from shared.clock import Clock
 from shared.kafka.admin import ensure_topics
 from shared.kafka.producer import Publisher
@@ -88,7 +88,7 @@ class OutboxRelay:
         waiting = await outbox.oldest(connection, count=BATCH)
         if not waiting:
             return 0
-        chains: dict[bytes | None, list[tuple[int, Waiting]]] = {}
+        chains: dict[bytes | None, list[tuple[int, OutboxRecord]]] = {}
         for row in waiting:
             chains.setdefault(row[1].key, []).append(row)
         slots = asyncio.Semaphore(KEYS_AT_ONCE)
@@ -114,7 +114,7 @@ class OutboxRelay:
 
 
 async def _send(
-    chain: Sequence[tuple[int, Waiting]],
+    chain: Sequence[tuple[int, OutboxRecord]],
     publisher: Publisher,
     slots: asyncio.Semaphore,
     sent: list[int],

@@ -1,9 +1,8 @@
-"""Repository: all SQL of the api, on asyncpg; nothing else here knows PostgreSQL.
+"""Connection pool and transactions for PostgreSQL; the package holds all SQL of the api.
 
-One module per table group: `schema` (migrations), `jobs`, `runs`, `outbox`, `offsets`,
-`idempotency`, `status` (what clients see). Functions take a connection, so that one
-transaction can hold several of them. What PostgreSQL cannot do now is retryable; it never
-reaches a client as a fault of ours.
+Each module covers one table or one view of several; `operators/` has the queries of operator
+commands. Functions take a connection, so that a transaction can span several of them. If
+PostgreSQL is unavailable the error is retryable, so a client gets 503 and never 500.
 
 I/O: PostgreSQL.
 """
@@ -29,36 +28,39 @@ else:
 JOBS_CHANNEL = "segue_jobs"  #: payload: the job id
 OUTBOX_CHANNEL = "segue_outbox"
 CLOSE_S = 3.0
-_AWAY = (
+_UNAVAILABLE = (
     OSError,
     TimeoutError,
     asyncpg.InterfaceError,
-    asyncpg.InternalClientError,  # its word for a connection that was ended between two statements
+    asyncpg.InternalClientError,  # connection closed between two statements
     asyncpg.PostgresConnectionError,
-    asyncpg.OperatorInterventionError,  # it is shutting down, or somebody ended the query
+    asyncpg.OperatorInterventionError,  # server shutting down, or query cancelled
     asyncpg.InsufficientResourcesError,  # disk full, too many connections
-    asyncpg.TransactionRollbackError,  # deadlock, serialization: the same again will do
+    asyncpg.TransactionRollbackError,  # deadlock or serialization failure: retry
     asyncpg.LockNotAvailableError,
     asyncpg.PostgresSystemError,
     asyncpg.ReadOnlySQLTransactionError,
 )
 
-_REFUSED = (*_AWAY, asyncpg.PostgresError)  # while connecting, every refusal may be over soon
+_CONNECT_FAILED = (
+    *_UNAVAILABLE,
+    asyncpg.PostgresError,
+)  # every error while connecting is retryable
 
 
 class DatabaseUnavailableError(RetryableError):
-    """PostgreSQL is away, or cannot do it now."""
+    """PostgreSQL is unavailable or overloaded."""
 
 
 class LockWaitError(DatabaseUnavailableError):
-    """Somebody else holds the row for longer than we wait."""
+    """Another transaction held the row lock until the lock timeout."""
 
 
 class Database:
     """A bounded pool of connections."""
 
     def __init__(self, settings: DatabaseSettings, *, schema: str | None = None) -> None:
-        """`schema`: where the tables lie; None: where the server's own path says."""
+        """`schema`: the schema of the tables; None: the server's search_path."""
         self._settings = settings
         self._session = {"application_name": "segue-api"}
         if schema is not None:
@@ -69,23 +71,23 @@ class Database:
         """Connect.
 
         Raises:
-            DatabaseUnavailableError: nobody answers.
+            DatabaseUnavailableError: the server does not respond.
         """
-        with_timeout = self._settings.timeout_s
-        with _translated(_REFUSED):
+        timeout_s = self._settings.timeout_s
+        with _translated(_CONNECT_FAILED):
             self._pool = await asyncpg.create_pool(
                 self._settings.url.get_secret_value(),
                 min_size=1,
                 max_size=self._settings.connections_max,
-                timeout=with_timeout,
-                command_timeout=with_timeout,
+                timeout=timeout_s,
+                command_timeout=timeout_s,
                 init=prepare,
-                reset=_as_it_is,
+                reset=_no_reset,
                 server_settings=self._session,
             )
 
     async def close(self) -> None:
-        """Give the connections back to the server."""
+        """Close all connections."""
         pool, self._pool = self._pool, None
         if pool is None:
             return
@@ -97,15 +99,15 @@ class Database:
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
-        """A connection from the pool, for single statements.
+        """Yield a connection from the pool, for single statements.
 
         Raises:
-            DatabaseUnavailableError: none could be had in time, or it broke.
+            DatabaseUnavailableError: no connection was free in time, or it was lost.
         """
         if self._pool is None:
-            raise DatabaseUnavailableError("PostgreSQL was not reached yet")
+            raise DatabaseUnavailableError("not connected to PostgreSQL yet")
         async with AsyncExitStack() as stack:
-            with _translated(_REFUSED):
+            with _translated(_CONNECT_FAILED):
                 pool = self._pool.acquire(timeout=self._settings.timeout_s)
                 connection = await stack.enter_async_context(pool)
             with _translated():
@@ -113,22 +115,22 @@ class Database:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
-        """A transaction: everything in it happens, or nothing.
+        """Yield a connection inside a transaction.
 
         Raises:
-            DatabaseUnavailableError: it did not happen; or, rarely, its answer was lost.
+            DatabaseUnavailableError: it was rolled back, or the commit's result is unknown.
         """
         async with self.connection() as connection, connection.transaction():
             yield connection
 
     @asynccontextmanager
     async def dedicated(self) -> AsyncIterator[OwnConnection]:
-        """A connection of one's own, for session locks and LISTEN.
+        """Yield a connection outside the pool, for session locks and LISTEN.
 
         Raises:
-            DatabaseUnavailableError: it could not be had, or it broke.
+            DatabaseUnavailableError: connecting failed, or the connection was lost.
         """
-        with _translated(_REFUSED):
+        with _translated(_CONNECT_FAILED):
             connection = await asyncpg.connect(
                 self._settings.url.get_secret_value(),
                 timeout=self._settings.timeout_s,
@@ -143,17 +145,17 @@ class Database:
             await _close(connection)
 
     async def check(self) -> None:
-        """Return if PostgreSQL answers.
+        """Raise if PostgreSQL does not respond.
 
         Raises:
-            DatabaseUnavailableError: it does not.
+            DatabaseUnavailableError: it does not respond.
         """
         async with self.connection() as connection:
             await connection.execute("SELECT 1")
 
 
 async def prepare(connection: Connection) -> None:
-    """Make `connection` speak JSON as Python values."""
+    """Set the JSON codecs of `connection`."""
     for name in ("json", "jsonb"):
         await connection.set_type_codec(
             name, schema="pg_catalog", encoder=to_json, decoder=json.loads
@@ -161,12 +163,12 @@ async def prepare(connection: Connection) -> None:
 
 
 def to_json(value: Any) -> str:
-    """`value` as JSON that PostgreSQL can keep."""
+    """Return `value` as JSON that PostgreSQL accepts."""
     return json.dumps(storable(value))
 
 
 def storable(value: Any) -> Any:
-    """`value` with every NUL in its texts replaced: PostgreSQL has no room for that character."""
+    """Return `value` with every NUL replaced: PostgreSQL cannot store that character."""
     match value:
         case str():
             return value.replace("\x00", "\ufffd")
@@ -178,24 +180,24 @@ def storable(value: Any) -> Any:
             return value
 
 
-async def _as_it_is(connection: Connection) -> None:
-    """Spare the round trip of a reset: nothing here leaves a session changed behind."""
+async def _no_reset(connection: Connection) -> None:
+    """Skip the round trip of a reset: no query changes the session."""
 
 
 async def _close(connection: OwnConnection) -> None:
     try:
         await connection.close(timeout=CLOSE_S)
-    except _AWAY:
+    except _UNAVAILABLE:
         connection.terminate()
 
 
 @contextmanager
-def _translated(kinds: tuple[type[Exception], ...] = _AWAY) -> Iterator[None]:
+def _translated(kinds: tuple[type[Exception], ...] = _UNAVAILABLE) -> Iterator[None]:
     try:
         yield
     except asyncpg.LockNotAvailableError as error:
         raise LockWaitError(f"PostgreSQL: {error}") from error
     except kinds as error:
-        if isinstance(error, ValueError):  # asyncpg's word for an argument it cannot send: a bug
+        if isinstance(error, ValueError):  # asyncpg rejects an argument: a bug
             raise
         raise DatabaseUnavailableError(f"PostgreSQL: {error!r}") from error

@@ -1,4 +1,7 @@
-"""Figures: how much waits and how old it is, at a price that does not grow with the tables."""
+"""Queries for the gauges: size and age of the outbox and of unfinished runs.
+
+Their cost does not grow with the tables.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,27 +10,27 @@ from datetime import datetime
 from services.api.database import Connection
 from services.api.domain.run_view import RunStatus
 
-COUNTED_MAX = 10_000  # of the outbox: beyond it the number tells nobody anything new
+COUNTED_MAX = 10_000  # upper limit of the outbox count
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outbox:
-    """What waits for Kafka."""
+class OutboxSize:
+    """Records that wait for Kafka."""
 
     records: int  #: at most `COUNTED_MAX`
-    oldest_at: datetime | None  #: None: nothing waits
+    oldest_at: datetime | None  #: None: the outbox is empty
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Unfinished:
-    """Runs that are not done."""
+class UnfinishedRuns:
+    """Number of unfinished runs by status, and the oldest."""
 
     by_status: Mapping[RunStatus, int]
     oldest_at: datetime | None  #: None: there is none
 
 
-async def outbox(connection: Connection) -> Outbox:
-    """What the outbox holds."""
+async def outbox_size(connection: Connection) -> OutboxSize:
+    """Return the size of the outbox and its oldest record."""
     row = await connection.fetchrow(
         """
         SELECT (SELECT count(*) FROM (SELECT FROM outbox LIMIT $1) AS counted) AS records,
@@ -35,12 +38,12 @@ async def outbox(connection: Connection) -> Outbox:
         """,
         COUNTED_MAX,
     )
-    assert row is not None, "a row without a table"
-    return Outbox(records=row["records"], oldest_at=row["oldest_at"])
+    assert row is not None, "a SELECT without FROM returns a row"
+    return OutboxSize(records=row["records"], oldest_at=row["oldest_at"])
 
 
-async def unfinished_runs(connection: Connection) -> Unfinished:
-    """How many runs stand where; the words are those of the index `runs_unfinished`."""
+async def unfinished_runs(connection: Connection) -> UnfinishedRuns:
+    """Return the unfinished runs by status; the condition is that of `runs_unfinished`."""
     rows = await connection.fetch(
         """
         SELECT status, count(*) AS runs, min(started_at) AS oldest_at FROM runs
@@ -48,7 +51,7 @@ async def unfinished_runs(connection: Connection) -> Unfinished:
         GROUP BY status
         """
     )
-    return Unfinished(
+    return UnfinishedRuns(
         by_status={RunStatus(row["status"]): row["runs"] for row in rows},
         oldest_at=min((row["oldest_at"] for row in rows), default=None),
     )

@@ -1,8 +1,8 @@
-"""Idempotency keys: the first answer to a key, kept with what it answered.
+"""Stores the first response to each idempotency key.
 
-The key is taken in the transaction of the request. A second request with it waits for that
-transaction, at most `WAIT_MS`, and then reads its answer; an error rolls the key back, because
-nothing happened.
+The key is inserted in the transaction of the request. A second request with the same key waits
+for that transaction, at most `WAIT_MS`, and then returns its response; an error rolls the key
+back together with the request.
 """
 
 from dataclasses import dataclass
@@ -16,20 +16,20 @@ WAIT_MS = 3_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredResponse:
-    """What the first request with a key was answered."""
+    """Response to the first request with a key."""
 
     request_hash: str
     status_code: int | None
     answer: dict[str, Any] | None
 
 
-async def take(
+async def reserve(
     connection: Connection, key: str, request_hash: str, *, now: datetime, oldest: datetime
 ) -> StoredResponse | None:
-    """Take the key for this request: None, or what was answered to it before.
+    """Reserve the key for this request; return the stored response if it was used before.
 
     Raises:
-        LockWaitError: the first request with this key still runs.
+        LockWaitError: the first request with this key is still running.
     """
     await connection.execute(f"SET LOCAL lock_timeout = {WAIT_MS}")
     await connection.execute(
@@ -39,7 +39,7 @@ async def take(
         """,
         oldest,
     )
-    taken = await connection.fetchval(
+    reserved = await connection.fetchval(
         """
         INSERT INTO idempotency_keys AS kept (key, request_hash, created_at) VALUES ($1, $2, $3)
         ON CONFLICT (key) DO UPDATE
@@ -53,19 +53,19 @@ async def take(
         now,
         oldest,
     )
-    if taken:
+    if reserved:
         return None
     row = await connection.fetchrow(
         "SELECT request_hash, status_code, answer FROM idempotency_keys WHERE key = $1", key
     )
-    assert row is not None, "a key that conflicts is there"
+    assert row is not None, "a conflicting key exists"
     return StoredResponse(**row)
 
 
-async def keep(
+async def store(
     connection: Connection, key: str, *, status_code: int, answer: dict[str, Any]
 ) -> None:
-    """Keep the answer for whoever asks again with this key."""
+    """Store the response for repeated requests with this key."""
     await connection.execute(
         "UPDATE idempotency_keys SET status_code = $2, answer = $3 WHERE key = $1",
         key,

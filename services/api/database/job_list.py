@@ -1,10 +1,10 @@
-"""Listing: jobs as operators look through them, newest first, a page at a time.
+"""Lists jobs by their newest run, newest first, one page at a time.
 
-A job is listed by its newest run, in the order in which those began; one that nobody asked for
-yet is `pending`, and as old as its job. Each status is read from its own end of one index, so a
-page of a million jobs takes as long as one of ten. A newest run is never superseded.
+Jobs are ordered by the start of their newest run; a job without a run is `pending` and ordered by
+its creation. Each status is read from its own range of one index, so a page takes equally long
+among ten jobs and a million. A newest run is never superseded.
 
-I/O: PostgreSQL, on the connection handed in.
+I/O: PostgreSQL, on the given connection.
 """
 
 from collections.abc import Collection, Sequence
@@ -27,27 +27,27 @@ _END = datetime.max.replace(tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListPosition:
-    """Where a job stands in the list."""
+    """Position of a job in the list."""
 
-    at: datetime  #: when its newest run began, or the job
+    at: datetime  #: start of its newest run, else creation of the job
     job_id: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobSummary:
-    """One job of the list."""
+    """One job of the list, with its newest run."""
 
     job_id: str
-    run: int  #: 0: not asked for yet
+    run: int  #: 0: no run
     status: str
-    at: datetime  #: when the run began, or the job
-    generated_at: datetime | None  #: when the track was there first
+    at: datetime  #: start of the run, else creation of the job
+    generated_at: datetime | None  #: when the first track was merged
     scenes_done: int
-    scene_count: int  #: 0: not known yet
-    cost_usd: float | None  #: None: nobody counted it
+    scene_count: int  #: 0: unknown
+    cost_usd: float | None  #: None: unknown
     saved_usd: float | None
-    error: str | None  #: why it failed, or was cancelled
-    waits: str | None  #: what a scene waits for at the provider
+    error: str | None  #: reason of the failure or the cancellation
+    waits: str | None  #: why a scene waits for the provider
 
 
 async def page(
@@ -59,9 +59,9 @@ async def page(
     only_waiting: bool = False,
     count: int,
 ) -> Sequence[JobSummary]:
-    """The newest `count` jobs of these statuses that stand behind `after` and began since `since`.
+    """Return the newest `count` jobs of these statuses after `after`, started since `since`.
 
-    `only_waiting`: those alone of which a scene waits for its provider.
+    `only_waiting`: only jobs with a scene that waits for its provider.
     """
     runs = sorted(set(statuses) - {PENDING})
     waiting = f"AND {_WAITING}" if only_waiting else ""
@@ -74,19 +74,19 @@ async def page(
         count,
         PENDING in statuses and not only_waiting,
     )
-    return [_line(row) for row in rows]
+    return [_summary(row) for row in rows]
 
 
 async def oldest(
     connection: Connection, statuses: Collection[str], *, count: int
 ) -> Sequence[JobSummary]:
-    """The `count` jobs of these statuses whose newest run began first."""
+    """Return the `count` jobs of these statuses with the oldest newest run."""
     rows = await connection.fetch(_OLDEST, sorted(statuses), count)
-    return [_line(row) for row in rows]
+    return [_summary(row) for row in rows]
 
 
 async def position_of(connection: Connection, job_id: str) -> ListPosition | None:
-    """Where a job stands in the list; None: nobody knows it."""
+    """Return the position of a job; None if there is no such job."""
     row = await connection.fetchrow(
         """
         SELECT coalesce(r.started_at, j.created_at) AS at, j.job_id
@@ -102,7 +102,7 @@ _WAITING = """
             AND d.delay IS NOT NULL AND d.state = 'waiting')
 """
 _NEWEST = "EXISTS (SELECT FROM jobs j WHERE j.job_id = r.job_id AND j.run = r.run)"
-_TOLD = """
+_WITH_SCENES = """
     SELECT listed.*, s.scenes_done, s.cost_usd, s.saved_usd, s.waits
     FROM listed LEFT JOIN LATERAL (
         SELECT count(*) FILTER (WHERE state = 'done') AS scenes_done, sum(cost_usd) AS cost_usd,
@@ -133,7 +133,7 @@ _PAGE = f"""
                 AND j.created_at >= $4
              ORDER BY j.created_at DESC, j.job_id DESC LIMIT $5)
         ) every ORDER BY at DESC, job_id DESC LIMIT $5
-    ) {_TOLD} ORDER BY at DESC, job_id DESC
+    ) {_WITH_SCENES} ORDER BY at DESC, job_id DESC
 """  # noqa: S608 - constants of this module
 _OLDEST = f"""
     WITH listed AS (
@@ -142,9 +142,9 @@ _OLDEST = f"""
             SELECT * FROM runs r WHERE r.status = wanted.status AND {_NEWEST}
             ORDER BY r.started_at, r.job_id LIMIT $2
         ) r ORDER BY at, job_id LIMIT $2
-    ) {_TOLD} ORDER BY at, job_id
+    ) {_WITH_SCENES} ORDER BY at, job_id
 """  # noqa: S608 - constants of this module
 
 
-def _line(row: asyncpg.Record) -> JobSummary:
+def _summary(row: asyncpg.Record) -> JobSummary:
     return JobSummary(**row)

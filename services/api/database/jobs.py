@@ -1,8 +1,8 @@
-"""Jobs: what is known of a job beside its runs, and the lock that orders everything about it.
+"""Reads, writes and locks jobs.
 
-Whoever changes a job holds its row: a request, the projection of its events, upstream's
-`video.stitched`. Rows are made and locked in the order of their ids, so no two can wait for
-each other in a circle.
+Every change of a job holds the lock on its row: a request, the projection of its events,
+upstream's `video.stitched`. Rows are created and locked in the order of their ids, so that no
+deadlock is possible.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -12,23 +12,23 @@ from typing import Any
 
 import asyncpg
 
-from services.api.database import JOBS_CHANNEL, Connection
+from services.api.database import JOBS_CHANNEL, Connection, scene_spec
 from services.api.domain.run_spec import JobSpec
 from shared.contract.params import Scene, VideoRef
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobRow:
-    """One job, locked."""
+    """One locked job."""
 
     job_id: str
-    run: int  #: the newest; 0: none yet
+    run: int  #: the newest; 0: none
     spec: JobSpec
     stitched_hashes: tuple[str, ...] = ()
 
 
 async def create(connection: Connection, job_ids: Collection[str], *, now: datetime) -> None:
-    """Make the jobs that are not there."""
+    """Create the jobs that do not exist."""
     await connection.execute(
         """
         INSERT INTO jobs (job_id, created_at, updated_at)
@@ -41,7 +41,7 @@ async def create(connection: Connection, job_ids: Collection[str], *, now: datet
 
 
 async def lock(connection: Connection, job_ids: Collection[str]) -> dict[str, JobRow]:
-    """The jobs that are there, locked until the transaction ends."""
+    """Lock the existing jobs until the transaction ends, and return them."""
     rows = await connection.fetch(
         """
         SELECT job_id, run, video, scenes, audio_params, stitched_hashes
@@ -53,13 +53,13 @@ async def lock(connection: Connection, job_ids: Collection[str]) -> dict[str, Jo
 
 
 async def newest_run(connection: Connection, job_id: str) -> int | None:
-    """The number of a job's newest run, 0 before any; None: there is no such job."""
-    found: int | None = await connection.fetchval("SELECT run FROM jobs WHERE job_id = $1", job_id)
-    return found
+    """Return the number of a job's newest run, 0 without one; None if there is no such job."""
+    run: int | None = await connection.fetchval("SELECT run FROM jobs WHERE job_id = $1", job_id)
+    return run
 
 
 async def describe(connection: Connection, job_id: str, spec: JobSpec, *, now: datetime) -> None:
-    """Keep what was said of a job; what was not said stays as it was."""
+    """Update the given parts of a job; the others stay unchanged."""
     await connection.execute(
         """
         UPDATE jobs SET
@@ -76,7 +76,7 @@ async def describe(connection: Connection, job_id: str, spec: JobSpec, *, now: d
 
 
 async def remember_stitched(connection: Connection, job_id: str, digest: str) -> None:
-    """This `video.stitched` was taken; a replay of it is known by its digest."""
+    """Store the digest of an applied `video.stitched`, so that a replay is recognised."""
     await connection.execute(
         "UPDATE jobs SET stitched_hashes = stitched_hashes || $2::text WHERE job_id = $1",
         job_id,
@@ -86,7 +86,7 @@ async def remember_stitched(connection: Connection, job_id: str, digest: str) ->
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobProgress:
-    """What the job's row shows of its newest run."""
+    """Progress of a job's newest run, as its row stores it."""
 
     job_id: str
     run: int
@@ -95,9 +95,9 @@ class JobProgress:
 
 
 async def save_progress(
-    connection: Connection, shown: Sequence[JobProgress], *, now: datetime
+    connection: Connection, progress: Sequence[JobProgress], *, now: datetime
 ) -> None:
-    """Write the progress of jobs, and wake whoever follows them when this is committed."""
+    """Write the progress of jobs and notify their followers on commit."""
     await connection.executemany(
         """
         UPDATE jobs SET run = $2, progress = $3, video = COALESCE(video, $4),
@@ -106,14 +106,14 @@ async def save_progress(
         """,
         [
             (one.job_id, one.run, one.progress, _dumped(one.video) if one.video else None, now)
-            for one in shown
+            for one in progress
         ],
     )
-    await notify(connection, [one.job_id for one in shown])
+    await notify(connection, [one.job_id for one in progress])
 
 
 async def notify(connection: Connection, job_ids: Collection[str]) -> None:
-    """Wake whoever follows these jobs when this is committed."""
+    """Notify the followers of these jobs on commit."""
     await connection.execute(
         "SELECT pg_notify($1, job_id) FROM unnest($2::text[]) AS job_id",
         JOBS_CHANNEL,
@@ -122,7 +122,7 @@ async def notify(connection: Connection, job_ids: Collection[str]) -> None:
 
 
 async def scenes_of_run(connection: Connection, job_id: str, run: int) -> tuple[Scene, ...] | None:
-    """The scenes of a run that upstream asked for scene by scene; None while some are missing."""
+    """Return the scenes of a run requested scene by scene; None while some are missing."""
     rows = await connection.fetch(
         """
         SELECT s.spec FROM scenes s JOIN runs r USING (job_id, run)
@@ -134,7 +134,7 @@ async def scenes_of_run(connection: Connection, job_id: str, run: int) -> tuple[
         job_id,
         run,
     )
-    return tuple(Scene.model_validate(row["spec"]) for row in rows) or None
+    return tuple(scene_spec.scene_from(row["spec"]) for row in rows) or None
 
 
 def _job(row: asyncpg.Record) -> JobRow:

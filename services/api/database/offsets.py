@@ -1,6 +1,6 @@
-"""Offsets: how far the projection has read, moved in the transaction of what was read.
+"""Stores the projection's offsets, in the transaction of the records that were read.
 
-`advance` compares and sets: a projector that another one has overtaken moves nothing, and its
+`advance` is a compare-and-set: if another consumer has moved the offset, nothing changes and the
 whole batch is rolled back.
 """
 
@@ -11,7 +11,7 @@ from services.api.database import Connection
 
 
 async def begin_epoch(connection: Connection, epoch: str, *, now: datetime) -> bool:
-    """Whether this log is new to us; True exactly once per epoch."""
+    """Store a new epoch of the log; return True once per epoch."""
     row = await connection.fetchrow(
         "INSERT INTO epochs (epoch, started_at) VALUES ($1, $2) ON CONFLICT DO NOTHING RETURNING 1",
         epoch,
@@ -23,7 +23,7 @@ async def begin_epoch(connection: Connection, epoch: str, *, now: datetime) -> b
 async def stored(
     connection: Connection, epoch: str, partitions: Sequence[tuple[str, int]]
 ) -> dict[tuple[str, int], int]:
-    """The next offset of each partition; a new one begins at 0."""
+    """Return the next offset of each partition; a new partition starts at 0."""
     topics, numbers = [topic for topic, _ in partitions], [number for _, number in partitions]
     await connection.execute(
         """
@@ -53,7 +53,7 @@ async def stored(
 async def advance(
     connection: Connection, epoch: str, partition: tuple[str, int], *, start: int, end: int
 ) -> bool:
-    """Move a partition from `start` to `end`; False when it does not stand at `start`."""
+    """Move a partition from `start` to `end`; return False if it is not at `start`."""
     moved = await connection.fetchval(
         """
         UPDATE projection_offsets SET next_offset = $5

@@ -1,8 +1,8 @@
-"""Outbox: records that are to be on Kafka, written in the transaction of what they speak of.
+"""The transactional outbox: records to publish, written with the change they report.
 
-Ids rise in the order of insertion. A job's rows are written under the lock on its row, so a
-later transaction of the same job takes its ids only after the earlier one has committed: per
-key the order of ids is the order of commits, and reading by id never overtakes.
+Ids rise in the order of insertion. A job's records are inserted under the lock on its row, so a
+later transaction of the same job gets its ids after the earlier one has committed: per key the
+order of ids is the order of commits, and reading by id keeps that order.
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,8 +18,8 @@ LOCK_RELAY = 0x5E60_0002
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Waiting:
-    """A record that waits for Kafka; `topic` without prefix."""
+class OutboxRecord:
+    """A record to publish; `topic` is without prefix."""
 
     topic: str
     key: bytes | None
@@ -27,8 +27,8 @@ class Waiting:
     headers: Headers
 
 
-async def add(connection: Connection, records: Sequence[Waiting], *, now: datetime) -> None:
-    """Put records in, in their order, and wake the relay when this is committed."""
+async def add(connection: Connection, records: Sequence[OutboxRecord], *, now: datetime) -> None:
+    """Insert records in order and notify the relay on commit."""
     await connection.executemany(
         """
         INSERT INTO outbox (topic, key, value, header_names, header_values, created_at)
@@ -56,24 +56,24 @@ async def add_events(
     now: datetime,
     traceparent: str | None = None,
 ) -> None:
-    """Put events in, in their order; they belong to the trace of what goes on."""
+    """Insert events in order; they carry the current trace context."""
     records = [encode(event, source="api", now=now, traceparent=traceparent) for event in events]
-    waiting = [
-        Waiting(
+    outbox_records = [
+        OutboxRecord(
             topic=one.topic, key=one.key, value=one.value, headers=with_trace_context(one.headers)
         )
         for one in records
     ]
-    await add(connection, waiting, now=now)
+    await add(connection, outbox_records, now=now)
 
 
 async def try_relay_lock(connection: Connection) -> bool:
-    """Whether this session is now the one relay; it is until it ends."""
+    """Return whether this session now holds the relay lock, until it closes."""
     return bool(await connection.fetchval("SELECT pg_try_advisory_lock($1)", LOCK_RELAY))
 
 
-async def oldest(connection: Connection, *, count: int) -> list[tuple[int, Waiting]]:
-    """The next records with their ids, oldest first."""
+async def oldest(connection: Connection, *, count: int) -> list[tuple[int, OutboxRecord]]:
+    """Return the oldest records with their ids."""
     rows = await connection.fetch(
         """
         SELECT id, topic, key, value, header_names, header_values
@@ -84,7 +84,7 @@ async def oldest(connection: Connection, *, count: int) -> list[tuple[int, Waiti
     return [
         (
             row["id"],
-            Waiting(
+            OutboxRecord(
                 topic=row["topic"],
                 key=row["key"],
                 value=row["value"],
@@ -96,5 +96,5 @@ async def oldest(connection: Connection, *, count: int) -> list[tuple[int, Waiti
 
 
 async def remove(connection: Connection, ids: Sequence[int]) -> None:
-    """Forget records that Kafka has."""
+    """Delete published records."""
     await connection.execute("DELETE FROM outbox WHERE id = ANY($1::bigint[])", ids)

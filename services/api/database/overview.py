@@ -1,10 +1,9 @@
-"""Overview: how many runs stand where, and what was spent: the figures of `segue watch`.
+"""Queries for `segue watch`: runs by status, waiting scenes, outbox size and costs.
 
-What can be asked every second is in `now`; what has to look at every run that ended is in `bill`,
-for less often where there are many. A day is one of UTC; what was spent on it is what the runs
-cost that began on it.
+`current_counts` is cheap enough for every second; `cost_totals` scans every ended run. A day is a
+UTC day; its cost is the cost of the runs started on it.
 
-I/O: PostgreSQL, on the connection handed in.
+I/O: PostgreSQL, on the given connection.
 """
 
 from collections.abc import Mapping
@@ -17,29 +16,29 @@ from services.api.domain.run_view import UNFINISHED, RunStatus
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CurrentCounts:
-    """What is asked often."""
+    """Counts of the current moment."""
 
     stages: Mapping[str, int]  #: unfinished runs by status
-    waiting_scenes: int  #: they wait for the provider
-    waiting_reason: str | None  #: of the one that waits longest
-    outbox: int  #: records that still are to be published
+    waiting_scenes: int  #: scenes that wait for the provider
+    waiting_reason: str | None  #: of the scene that waits longest
+    outbox: int  #: records to publish
     outbox_since: datetime | None  #: of the oldest of them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CostTotals:
-    """What ended and what it cost: it takes as long as there is much of it."""
+    """Ended runs and their cost."""
 
-    ended_today: Mapping[str, int]  #: runs of today that ended, by status
-    ended: Mapping[str, int]  #: the same, of all runs
+    ended_today: Mapping[str, int]  #: ended runs of today, by status
+    ended: Mapping[str, int]  #: all ended runs, by status
     spent_today_usd: float
     saved_today_usd: float
     spent_usd: float
 
 
 async def current_counts(connection: Connection) -> CurrentCounts:
-    """The figures of this moment."""
-    # in the words of the index `runs_unfinished`, which has these rows alone
+    """Return the current counts."""
+    # the condition of the partial index `runs_unfinished`
     rows = await connection.fetch(
         "SELECT status, count(*) AS runs FROM runs "
         "WHERE status NOT IN ('completed', 'failed', 'cancelled', 'superseded') GROUP BY status"
@@ -58,13 +57,13 @@ async def current_counts(connection: Connection) -> CurrentCounts:
         """,
         sorted(UNFINISHED),
     )
-    assert row is not None, "an aggregate has a row"
+    assert row is not None, "an aggregate returns a row"
     stages = [status.value for status in RunStatus if status in UNFINISHED]
     return CurrentCounts(stages={name: counts.get(name, 0) for name in stages}, **row)
 
 
 async def cost_totals(connection: Connection, *, today: datetime) -> CostTotals:
-    """What ended and was spent since `today` began, and in all."""
+    """Return ended runs and costs since `today`, and in total."""
     ended = await connection.fetch(
         """
         SELECT status, count(*) AS runs, count(*) FILTER (WHERE started_at >= $2) AS today
@@ -84,7 +83,7 @@ async def cost_totals(connection: Connection, *, today: datetime) -> CostTotals:
         [status.value for status in RunStatus],
         today,
     )
-    assert row is not None, "an aggregate has a row"
+    assert row is not None, "an aggregate returns a row"
     return CostTotals(
         ended={one["status"]: one["runs"] for one in ended},
         ended_today={one["status"]: one["today"] for one in ended},

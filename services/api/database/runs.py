@@ -1,4 +1,4 @@
-"""Runs: the generations of a job and their scenes."""
+"""Reads and writes runs and their scenes."""
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -7,10 +7,10 @@ from typing import Any
 
 import asyncpg
 
-from services.api.database import Connection, scene_delays, storable
+from services.api.database import Connection, scene_delays, scene_spec, storable
+from services.api.domain.cost_estimate import RunEstimate
 from services.api.domain.run_spec import RunSpec
 from services.api.domain.run_view import UNFINISHED, AnyRunEvent, RunStatus, RunView
-from services.api.http.schemas import CostEstimate
 from shared.contract.events import (
     AudioMerged,
     JobCancelled,
@@ -28,17 +28,17 @@ _UNFINISHED = sorted(UNFINISHED)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRow:
-    """What decides whether a request begins a new run."""
+    """One run, as far as it decides whether a request starts a new one."""
 
     run: int
     status: RunStatus
     request_hash: str | None
     started_at: datetime
-    estimate: CostEstimate | None  #: None: begun by an api that made none
+    estimate: RunEstimate | None  #: None: started by upstream or by an older api
 
 
 async def find(connection: Connection, job_id: str, run: int) -> RunRow | None:
-    """One run; None if there is none."""
+    """Return one run; None if there is none."""
     row = await connection.fetchrow(
         """
         SELECT run, status, request_hash, started_at, estimate
@@ -49,34 +49,33 @@ async def find(connection: Connection, job_id: str, run: int) -> RunRow | None:
     )
     if row is None:
         return None
-    estimate = None if row["estimate"] is None else CostEstimate(**row["estimate"])
+    estimate = None if row["estimate"] is None else RunEstimate.model_validate(row["estimate"])
     return RunRow(**{**row, "status": RunStatus(row["status"]), "estimate": estimate})
 
 
-async def begin(
-    connection: Connection, asked: RunSpec, run: int, *, estimate: CostEstimate, now: datetime
-) -> RunRow:
-    """Begin a run that was asked for here; older ones that are not done are superseded."""
-    begun = RunRow(
-        run=run,
-        status=RunStatus.SUBMITTED,
-        request_hash=asked.digest(),
-        started_at=now,
-        estimate=estimate,
-    )
+async def insert(
+    connection: Connection,
+    spec: RunSpec,
+    requests: Sequence[SceneRequested],
+    *,
+    estimate: RunEstimate,
+    now: datetime,
+) -> None:
+    """Insert the run of `requests`; older unfinished runs of the job are superseded."""
+    job_id, run = spec.job_id, requests[0].run
     await connection.execute(
         """
         INSERT INTO runs (job_id, run, status, scene_count, params, video, request_hash,
                                started_at, estimate)
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
         """,
-        asked.job_id,
+        job_id,
         run,
-        begun.status,
-        len(asked.scenes),
-        asked.params.model_dump(mode="json"),
-        asked.video.model_dump(mode="json") if asked.video else None,
-        begun.request_hash,
+        RunStatus.SUBMITTED,
+        len(requests),
+        spec.params.model_dump(mode="json"),
+        spec.video.model_dump(mode="json") if spec.video else None,
+        spec.digest(),
         now,
         estimate.model_dump(mode="json"),
     )
@@ -86,17 +85,16 @@ async def begin(
         SELECT $1, $2, place - 1, spec, 'waiting', (spec->>'duration_s')::float8
         FROM unnest($3::jsonb[]) WITH ORDINALITY AS given (spec, place)
         """,
-        asked.job_id,
+        job_id,
         run,
-        [_spec(asked, index) for index in range(len(asked.scenes))],
+        [scene_spec.to_column(request) for request in requests],
     )
     if run > 1:
-        await supersede(connection, [(asked.job_id, run)])
-    return begun
+        await supersede(connection, [(job_id, run)])
 
 
 async def supersede(connection: Connection, newest: Collection[RunKey]) -> None:
-    """End what is older than the newest run of its job and not done."""
+    """Mark older unfinished runs of these jobs as superseded."""
     await connection.execute(
         """
         UPDATE runs SET status = 'superseded'
@@ -110,15 +108,15 @@ async def supersede(connection: Connection, newest: Collection[RunKey]) -> None:
 
 
 async def load(connection: Connection, keys: Collection[RunKey]) -> dict[RunKey, RunView]:
-    """What is known of these runs; what nothing is known of is missing."""
+    """Return the views of these runs; unknown runs are missing."""
     rows = await connection.fetch(
         """
         SELECT job_id, run, r.scene_count, r.params, r.video, r.track, r.muxed, r.failure,
-               r.cancelled, r.started_at, r.generated_at, s.asked, s.done, s.delays
+               r.cancelled, r.started_at, r.generated_at, s.requested, s.done, s.delays
         FROM unnest($1::text[], $2::integer[]) AS wanted (job_id, run)
         JOIN runs r USING (job_id, run)
         LEFT JOIN LATERAL (
-            SELECT array_agg(scene_index) FILTER (WHERE spec IS NOT NULL) AS asked,
+            SELECT array_agg(scene_index) FILTER (WHERE spec IS NOT NULL) AS requested,
                    array_agg(scene_index) FILTER (WHERE state = 'done') AS done,
                    jsonb_object_agg(scene_index, delay)
                        FILTER (WHERE delay IS NOT NULL AND state <> 'done') AS delays
@@ -131,8 +129,8 @@ async def load(connection: Connection, keys: Collection[RunKey]) -> dict[RunKey,
     return {(row["job_id"], row["run"]): _view(row) for row in rows}
 
 
-async def save(connection: Connection, known: Iterable[tuple[RunView, RunStatus]]) -> None:
-    """Write what is known of runs, each with the status it has in its job."""
+async def save(connection: Connection, views: Iterable[tuple[RunView, RunStatus]]) -> None:
+    """Write the views of runs, each with its status in the job."""
     await connection.executemany(
         """
         INSERT INTO runs (job_id, run, status, scene_count, params, video, started_at,
@@ -144,20 +142,20 @@ async def save(connection: Connection, known: Iterable[tuple[RunView, RunStatus]
             muxed = excluded.muxed, failure = excluded.failure, cancelled = excluded.cancelled,
             started_at = excluded.started_at, generated_at = excluded.generated_at
         """,
-        [_saved(view, status) for view, status in known],
+        [_run_row(view, status) for view, status in views],
     )
 
 
 async def save_scenes(connection: Connection, events: Sequence[AnyRunEvent]) -> None:
-    """Write what events say of scenes, in their order."""
-    asked = [_asked(event) for event in events if isinstance(event, SceneRequested)]
-    done = [_done(event) for event in events if isinstance(event, SegmentGenerated)]
+    """Write the scenes that events change, in order."""
+    requested = [_requested_row(event) for event in events if isinstance(event, SceneRequested)]
+    done = [_done_row(event) for event in events if isinstance(event, SegmentGenerated)]
     failed = [
         (event.job_id, event.run, event.scene_index, storable(event.message), event.cost_usd)
         for event in events
         if isinstance(event, JobFailed)
     ]
-    if asked:
+    if requested:
         await connection.executemany(
             """
             INSERT INTO scenes AS s (job_id, run, scene_index, spec, state, duration_s)
@@ -165,7 +163,7 @@ async def save_scenes(connection: Connection, events: Sequence[AnyRunEvent]) -> 
             ON CONFLICT (job_id, run, scene_index) DO UPDATE
             SET spec = excluded.spec, duration_s = COALESCE(s.duration_s, excluded.duration_s)
             """,
-            asked,
+            requested,
         )
     if failed:
         await connection.executemany(
@@ -199,7 +197,7 @@ _DONE = """
 
 
 async def unfinished_requests(connection: Connection) -> list[SceneRequested]:
-    """The requests of every run that is not done, as they were or would have been published."""
+    """Return the requests of every unfinished run, as they were or would be published."""
     rows = await connection.fetch(
         """
         SELECT job_id, run, scene_index, spec, r.scene_count, r.params, r.video
@@ -210,8 +208,8 @@ async def unfinished_requests(connection: Connection) -> list[SceneRequested]:
         _UNFINISHED,
     )
     return [
-        SceneRequested(
-            **row["spec"],
+        scene_spec.to_request(
+            row["spec"],
             job_id=row["job_id"],
             run=row["run"],
             scene_index=row["scene_index"],
@@ -230,9 +228,9 @@ def _view(row: asyncpg.Record) -> RunView:
         scene_count=row["scene_count"],
         params=AudioParams.model_validate(row["params"]) if row["params"] else None,
         video=VideoRef.model_validate(row["video"]) if row["video"] else None,
-        requested=frozenset(row["asked"] or ()),
+        requested=frozenset(row["requested"] or ()),
         done=frozenset(row["done"] or ()),
-        delays=scene_delays.loaded(row["delays"]),
+        delays=scene_delays.delays_from(row["delays"]),
         track=AudioMerged.model_validate(row["track"]) if row["track"] else None,
         muxed=VideoMuxed.model_validate(row["muxed"]) if row["muxed"] else None,
         failure=JobFailed.model_validate(row["failure"]) if row["failure"] else None,
@@ -242,7 +240,7 @@ def _view(row: asyncpg.Record) -> RunView:
     )
 
 
-def _saved(view: RunView, status: RunStatus) -> tuple[Any, ...]:
+def _run_row(view: RunView, status: RunStatus) -> tuple[Any, ...]:
     facts = (view.params, view.video, view.track, view.muxed, view.failure, view.cancelled)
     params, video, *rest = [
         None if fact is None else fact.model_dump(mode="json") for fact in facts
@@ -251,26 +249,12 @@ def _saved(view: RunView, status: RunStatus) -> tuple[Any, ...]:
     return (*head, view.started_at, view.generated_at, *rest)
 
 
-def _spec(asked: RunSpec, index: int) -> dict[str, Any]:
-    """What is asked of one scene, as its row keeps it."""
-    spec = asked.scenes[index].model_dump(mode="json", exclude_none=True)
-    if index in asked.kept:
-        spec["kept"] = asked.kept[index].model_dump(mode="json")
-    return {**spec, "anew": True} if index in asked.anew else spec
+def _requested_row(event: SceneRequested) -> tuple[Any, ...]:
+    column = scene_spec.to_column(event)
+    return (event.job_id, event.run, event.scene_index, column, event.duration_s)
 
 
-def _asked(event: SceneRequested) -> tuple[Any, ...]:
-    spec = event.model_dump(
-        mode="json",
-        include={"description", "duration_s", "prompt", "mood", "kept"},
-        exclude_none=True,
-    )
-    if event.anew:
-        spec["anew"] = True
-    return (event.job_id, event.run, event.scene_index, spec, event.duration_s)
-
-
-def _done(event: SegmentGenerated) -> tuple[Any, ...]:
+def _done_row(event: SegmentGenerated) -> tuple[Any, ...]:
     return (
         event.job_id,
         event.run,

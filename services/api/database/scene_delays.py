@@ -1,4 +1,4 @@
-"""Delays: what scenes wait for, kept with them for as long as they do."""
+"""Stores why scenes wait for their provider, as long as they wait."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ _UNFINISHED = sorted(UNFINISHED)
 
 
 async def save(connection: Connection, delays: Mapping[SceneKey, Delay | None]) -> None:
-    """Write what scenes wait for now; None: for nobody. One that is done waits no more."""
+    """Write the current delay of scenes; None clears it. A finished scene has none."""
     if not delays:
         return
     await connection.executemany(
@@ -27,21 +27,21 @@ async def save(connection: Connection, delays: Mapping[SceneKey, Delay | None]) 
     )
 
 
-def loaded(rows: Mapping[str, Any] | None) -> dict[int, Delay]:
-    """What the scenes of a run wait for, by index."""
+def delays_from(rows: Mapping[str, Any] | None) -> dict[int, Delay]:
+    """Return the delays of a run by scene index."""
     return {int(index): Delay.model_validate(delay) for index, delay in (rows or {}).items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProviderPause:
-    """The provider refuses everyone, as scenes that wait for it say."""
+    """The provider rejects the account, as waiting scenes report."""
 
     reason: str
     scenes: int
 
 
 async def pause(connection: Connection) -> ProviderPause | None:
-    """Why scenes wait for a person to act; None: none does."""
+    """Return why scenes wait for a person to act; None if no scene does."""
     row = await connection.fetchrow(
         """
         SELECT count(*) AS scenes,

@@ -1,4 +1,4 @@
-"""Status: what clients see of a job, read in one go."""
+"""Reads the status of a job and its media in single queries."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from services.api.database import Connection
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatusRow:
-    """A job, its newest run (None: not asked for) and that run's scenes by index."""
+    """A job, its newest run (None: no run) and that run's scenes by index."""
 
     job_id: str
     run: int
@@ -20,12 +20,12 @@ class StatusRow:
     progress: Mapping[str, Any]
     newest: Mapping[str, Any] | None
     scenes: Sequence[Mapping[str, Any]]
-    has_track: bool  #: some run of the job made a track
+    has_track: bool  #: any run of the job has a track
     has_video: bool
 
 
 async def read(connection: Connection, job_id: str) -> StatusRow | None:
-    """The status of a job; None if there is no such job."""
+    """Return the status of a job; None if there is no such job."""
     row = await connection.fetchrow(_STATUS, job_id)
     if row is None:
         return None
@@ -55,7 +55,7 @@ _STATUS = """
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Media:
-    """A finished file of a job."""
+    """A stored track or video of a job."""
 
     run: int
     object_key: str
@@ -63,20 +63,20 @@ class Media:
 
 
 async def version_of(connection: Connection, job_id: str) -> int | None:
-    """The version of a job's status; None if there is no such job."""
-    found: int | None = await connection.fetchval(
+    """Return the version of a job's status; None if there is no such job."""
+    version: int | None = await connection.fetchval(
         "SELECT version FROM jobs WHERE job_id = $1", job_id
     )
-    return found
+    return version
 
 
 async def newest_track(connection: Connection, job_id: str) -> Media | None:
-    """The track of the newest run that made one."""
+    """Return the track of the newest run that has one."""
     return _media(await connection.fetchrow(_NEWEST.format(column="track"), job_id))
 
 
 async def newest_video(connection: Connection, job_id: str) -> Media | None:
-    """The muxed video of the newest run that made one."""
+    """Return the muxed video of the newest run that has one."""
     return _media(await connection.fetchrow(_NEWEST.format(column="muxed"), job_id))
 
 

@@ -1,1 +1,1 @@
-"""The api's rules: run specification, run view, redrive plan, costs. No I/O."""
+"""The api's rules: run specification, run view, progress, redrive, cost. No I/O."""

@@ -1,10 +1,10 @@
-"""Redriving: which scenes of a job's newest run are made again, and what the next run keeps of it.
+"""Plans a redrive: which scenes of the newest run are generated again and which are kept.
 
-A redrive is a run like any other, asked for with the brief of the run before it; its requests say
-of each scene whether it is made, or taken from an earlier run. So it stands in the rows and in
-the log, and whoever repeats it finds what is there. See ADR-0018.
+A redrive is an ordinary run with the parameters of the previous one; each of its requests states
+whether the scene is generated or taken from an earlier run. The plan is therefore stored in the
+rows and in the log, and repeating it is idempotent. See ADR-0018.
 
-Scenes count from 0. Pure.
+Scenes are counted from 0. Pure.
 """
 
 from collections.abc import Mapping
@@ -16,15 +16,15 @@ from services.api.domain.run_view import UNFINISHED, RunStatus
 from shared.contract.params import AudioParams, Kept, Scene, VideoRef
 from shared.errors import SegueError
 
-WAYS = "name what is to be made again: --scene N, --from N, --stage merge or --stage mux"
+OPTIONS = "choose what to generate again: --scene N, --from N, --stage merge or --stage mux"
 
 
 class RedriveError(SegueError):
-    """It cannot be made again as wished; nothing was changed. The message says the way out."""
+    """The redrive is not possible; nothing was changed. The message states the alternative."""
 
 
 class LateStage(StrEnum):
-    """A stage behind the scenes."""
+    """A stage after generation."""
 
     MERGE = "merge"
     MUX = "mux"
@@ -32,20 +32,20 @@ class LateStage(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RedriveRequest:
-    """What is to be made again; nothing named: what the run that failed still lacks."""
+    """What to generate again; empty: resume a failed run."""
 
-    scene: int | None = None  #: this scene alone, and the track
-    first: int | None = None  #: this scene and all behind it
-    stage: LateStage | None = None  #: no scene
+    scene: int | None = None  #: this scene only, and the track
+    first: int | None = None  #: this scene and all later ones
+    stage: LateStage | None = None  #: this stage only, no scene
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreviousScene:
-    """One scene of the earlier run."""
+    """One scene of the previous run."""
 
     scene: Scene
     is_done: bool
-    kept: Kept | None = None  #: where that run had, or would have had it from
+    kept: Kept | None = None  #: the run that the previous run took the scene from
     anew: bool = False
 
 
@@ -54,9 +54,9 @@ class PreviousRun:
     """The newest run of a job."""
 
     job_id: str
-    run: int  #: 0: there is none
+    run: int  #: 0: the job has no run
     status: RunStatus = RunStatus.SUBMITTED
-    parts: tuple[PreviousScene, ...] = ()
+    scenes: tuple[PreviousScene, ...] = ()
     is_whole: bool = True  #: the request of every scene is known
     params: AudioParams = field(default_factory=AudioParams)
     video: VideoRef | None = None
@@ -64,79 +64,76 @@ class PreviousRun:
     has_track: bool = False
 
 
-def build_redrive_spec(earlier: PreviousRun, wish: RedriveRequest) -> RunSpec:
-    """The next run: the brief of `earlier`, what is kept of it, and what is made.
+def build_redrive_spec(previous: PreviousRun, request: RedriveRequest) -> RunSpec:
+    """Return the next run: what it generates and what it keeps of `previous`.
 
     Raises:
-        RedriveError: why not, and what would do.
+        RedriveError: it is not possible; the message states the reason and the alternative.
     """
-    _check_run(earlier)
-    _check_index(earlier, wish.scene, "--scene")
-    _check_index(earlier, wish.first, "--from")
-    wish = wish if wish != RedriveRequest() else _missing_part(earlier)
-    if wish.stage is LateStage.MUX:
-        _check_mux(earlier)
-    kept = _kept(earlier, wish)
-    asked = RunSpec(
-        job_id=earlier.job_id,
-        scenes=tuple(part.scene for part in earlier.parts),
-        video=earlier.video,
-        params=earlier.params,
-        kept=kept,
+    _check_run(previous)
+    _check_index(previous, request.scene, "--scene")
+    _check_index(previous, request.first, "--from")
+    request = request if request != RedriveRequest() else _resume_request(previous)
+    if request.stage is LateStage.MUX:
+        _check_mux(previous)
+    spec = RunSpec(
+        job_id=previous.job_id,
+        scenes=tuple(scene.scene for scene in previous.scenes),
+        video=previous.video,
+        params=previous.params,
+        kept=_kept(previous, request),
     )
-    parts = earlier.parts  # music that is there is asked for anew, or the cache would answer
-    anew = frozenset(
-        index for index in asked.to_generate if parts[index].anew or parts[index].is_done
-    )
-    return replace(asked, anew=anew)
+    # a scene that was generated before would come from the cache
+    scenes = previous.scenes
+    anew = frozenset(i for i in spec.to_generate if scenes[i].anew or scenes[i].is_done)
+    return replace(spec, anew=anew)
 
 
-def _check_run(earlier: PreviousRun) -> None:
-    if not earlier.run:
-        raise RedriveError(f"job {earlier.job_id} has no run yet: ask for its music first")
-    if earlier.status in UNFINISHED:
+def _check_run(previous: PreviousRun) -> None:
+    if not previous.run:
+        raise RedriveError(f"job {previous.job_id} has no run yet: start one first")
+    if previous.status in UNFINISHED:
         raise RedriveError(
-            f"run {earlier.run} is under way ({earlier.status.value}): wait for its end, or stop "
-            f"it first with segue cancel"
+            f"run {previous.run} is still running ({previous.status.value}): wait for it to end, "
+            "or cancel it with segue cancel"
         )
-    if not earlier.is_whole or not earlier.parts:
+    if not previous.is_whole or not previous.scenes:
         raise RedriveError(
-            f"of run {earlier.run} not every scene is known: ask for the job's music again"
+            f"run {previous.run}: not every scene is known: start a new run of the job"
         )
 
 
-def _check_index(earlier: PreviousRun, index: int | None, option: str) -> None:
-    last = len(earlier.parts) - 1
+def _check_index(previous: PreviousRun, index: int | None, option: str) -> None:
+    last = len(previous.scenes) - 1
     if index is not None and not 0 <= index <= last:
+        raise RedriveError(f"{option} {index}: run {previous.run} has scenes 0 to {last}")
+
+
+def _check_mux(previous: PreviousRun) -> None:
+    if not previous.params.merge_with_video or previous.video is None:
         raise RedriveError(
-            f"{option} {index}: run {earlier.run} has the scenes 0 to {last}, and no other"
+            f"run {previous.run} was requested without a video: use --stage merge to make its "
+            "track again"
         )
+    if not previous.has_track:
+        raise RedriveError(f"run {previous.run} has no track yet: use --stage merge")
 
 
-def _check_mux(earlier: PreviousRun) -> None:
-    if not earlier.params.merge_with_video or earlier.video is None:
-        raise RedriveError(
-            f"run {earlier.run} was asked for no video: --stage merge makes its track again"
-        )
-    if not earlier.has_track:
-        raise RedriveError(f"run {earlier.run} has no track yet: --stage merge makes it first")
-
-
-def _missing_part(earlier: PreviousRun) -> RedriveRequest:
-    """What a run that failed still lacks."""
-    if earlier.status is not RunStatus.FAILED:
-        raise RedriveError(f"run {earlier.run} did not fail ({earlier.status.value}): {WAYS}")
-    if any(not part.is_done for part in earlier.parts):
+def _resume_request(previous: PreviousRun) -> RedriveRequest:
+    """Return what a failed run still lacks."""
+    if previous.status is not RunStatus.FAILED:
+        raise RedriveError(f"run {previous.run} did not fail ({previous.status.value}): {OPTIONS}")
+    if any(not scene.is_done for scene in previous.scenes):
         return RedriveRequest()
-    return RedriveRequest(stage=LateStage.MUX if earlier.has_track else LateStage.MERGE)
+    return RedriveRequest(stage=LateStage.MUX if previous.has_track else LateStage.MERGE)
 
 
-def _kept(earlier: PreviousRun, wish: RedriveRequest) -> Mapping[int, Kept]:
-    """What the next run takes from earlier ones, by scene."""
-    track = wish.stage is LateStage.MUX
+def _kept(previous: PreviousRun, request: RedriveRequest) -> Mapping[int, Kept]:
+    """Return what the next run takes from earlier ones, by scene."""
+    track = request.stage is LateStage.MUX
     kept: dict[int, Kept] = {}
-    for index, part in enumerate(earlier.parts):
-        source = _source(earlier, wish, index, part)
+    for index, scene in enumerate(previous.scenes):
+        source = _source(previous, request, index, scene)
         if source is None:
             continue
         bridged = index > 0 and index - 1 not in kept
@@ -147,18 +144,18 @@ def _kept(earlier: PreviousRun, wish: RedriveRequest) -> Mapping[int, Kept]:
 
 
 def _source(
-    earlier: PreviousRun, wish: RedriveRequest, index: int, part: PreviousScene
+    previous: PreviousRun, request: RedriveRequest, index: int, scene: PreviousScene
 ) -> Kept | None:
-    """Where a scene is taken from; None: it is made."""
-    goes_on = wish == RedriveRequest()
-    if index == wish.scene or (wish.first is not None and index >= wish.first):
+    """Return the run that a scene is taken from; None if it is generated."""
+    resumes = request == RedriveRequest()
+    if index == request.scene or (request.first is not None and index >= request.first):
         return None
-    if part.is_done:
-        return Kept(run=earlier.run)
-    if goes_on:  # what that run was to keep, this one keeps; what it failed at is made
-        return None if index == earlier.failed_scene else part.kept
-    first = index if wish.scene is None else min(index, wish.scene)
+    if scene.is_done:
+        return Kept(run=previous.run)
+    if resumes:  # keep what that run was to keep; generate the scene at which it failed
+        return None if index == previous.failed_scene else scene.kept
+    first = index if request.scene is None else min(index, request.scene)
     raise RedriveError(
-        f"scene {index} was to be kept, and run {earlier.run} never made it: "
-        f"--from {first} makes it, too"
+        f"scene {index} cannot be kept: run {previous.run} did not generate it; to generate it as "
+        f"well: --from {first}"
     )

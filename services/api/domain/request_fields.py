@@ -1,4 +1,7 @@
-"""Fields: the kinds of value that a client sends, each checked, and described for OpenAPI."""
+"""Field types of requests: validation and OpenAPI description of job ids, texts and URLs.
+
+Pure.
+"""
 
 from typing import Annotated, Any
 
@@ -6,11 +9,11 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from shared.contract import ids
 
-SCENE_S_MIN = 0.02  # one picture at 50 a second
-TEXT_CHARS_MAX = 10_000  # every scene's record repeats the prompt; a record holds a million bytes
+SCENE_S_MIN = 0.02  # one frame at 50 fps
+TEXT_CHARS_MAX = 10_000  # every scene's record repeats the prompt; a record holds 1 MB
 URL_CHARS_MAX = 8_192  # signed URLs are long
-KEY_PART_CHARS_MAX = 200  # a folder store's file system holds 255 bytes a name
-#: One segment of a URL path: no slashes, no control characters, no space at either end.
+KEY_PART_CHARS_MAX = 200  # file systems allow 255 bytes per name
+#: One segment of a URL path: no slash, no control character, no leading or trailing space.
 JOB_ID_PATTERN = r"^(?!\.{1,2}$)[^/\\\s\x00-\x1f\x7f-\x9f]([^/\\\x00-\x1f\x7f-\x9f\u2028\u2029]*[^/\\\s\x00-\x1f\x7f-\x9f])?$"  # noqa: E501 - one pattern
 
 _JOB_ID_TEXT: dict[str, Any] = {
@@ -30,7 +33,7 @@ JobIdBody = Annotated[
     WithJsonSchema(
         {
             "anyOf": [_JOB_ID_TEXT, {"type": "integer"}],
-            "description": "A string or an integer; it is kept, and answered, as text.",
+            "description": "A string or an integer; stored and returned as text.",
         }
     ),
 ]
@@ -68,7 +71,7 @@ WebUrl = Annotated[
 ObjectKey = Annotated[
     str,
     Field(
-        description="A key in the store, at most 512 characters.",
+        description="Object key, at most 512 characters.",
         json_schema_extra={"pattern": r"^[A-Za-z0-9_-]{1,200}(/[A-Za-z0-9_-]{1,200})*$"},
     ),
 ]

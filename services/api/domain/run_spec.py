@@ -1,8 +1,8 @@
-"""Asking: from what a client or upstream says to what a run really is.
+"""Builds a complete run specification from a request, a job and the defaults.
 
-A body says little and leaves the rest to the job, the settings and the contract's defaults;
-here that becomes one `RunSpec`, checked against the limits. Two requests are the same when their
-`RunSpec` is.
+A request may leave fields to the job, the settings and the contract's defaults. `RunSpec` has
+all of them, checked against the limits. Two requests are the same if their `RunSpec` has the
+same digest.
 
 Pure.
 """
@@ -17,7 +17,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from services.api.domain.request_fields import SCENE_S_MIN
-from services.api.http.schemas import (
+from services.api.domain.request_models import (
     MEDIA_TAGS,
     AudioParamsBody,
     GenerateBody,
@@ -25,19 +25,20 @@ from services.api.http.schemas import (
     VideoBody,
 )
 from services.api.settings import DefaultSettings, LimitSettings
-from shared.contract.events import VideoStitched
-from shared.contract.params import AudioParams, AudioRef, Kept, Scene, VideoRef
+from shared.contract.events import SceneRequested, VideoStitched
+from shared.contract.params import AudioParams, AudioRef, Kept, Scene, SceneSpec, VideoRef
+from shared.contract.validation import FieldProblems, field_problems
 from shared.errors import SegueError
 
-FieldProblems = list[tuple[str, str]]  #: field, what is wrong with it
-_ONE_OF_BOTH = 'give either "url" or "object"'
-#: Not part of a digest while they say nothing: a request under way keeps its digest when the api
-#: is replaced by one that knows more.
+_EITHER = 'give either "url" or "object"'
+_SCENE_FIELDS = set(SceneSpec.model_fields)
+#: Left out of a digest at their defaults, so that the digest of a running request stays the same
+#: when an upgrade adds a parameter.
 _LATER_PARAMS = frozenset({"style_audio", "use_cache", "max_cost", "on_max_cost"})
 
 
 class RequestInvalidError(SegueError):
-    """What was asked cannot be done as it was asked; names the fields and the ways out."""
+    """The request is invalid; names the fields and what to change."""
 
     def __init__(self, problems: FieldProblems) -> None:
         super().__init__("; ".join(f"{field}: {message}" for field, message in problems))
@@ -46,14 +47,14 @@ class RequestInvalidError(SegueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobSpec:
-    """What is known of a job beside its runs; None: nobody said."""
+    """What a job stores apart from its runs; None: not given."""
 
     scenes: tuple[Scene, ...] | None = None
     video: VideoRef | None = None
-    audio_params: Mapping[str, Any] | None = None  #: as `video.stitched` brought them
+    audio_params: Mapping[str, Any] | None = None  #: from `video.stitched`
 
     def over(self, older: "JobSpec") -> "JobSpec":
-        """What is said here, and what `older` said where this says nothing."""
+        """Return this with missing fields taken from `older`."""
         return JobSpec(
             scenes=self.scenes if self.scenes is not None else older.scenes,
             video=self.video or older.video,
@@ -65,44 +66,62 @@ class JobSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSpec:
-    """One run, complete: nothing is left to a default any more."""
+    """A complete run: every parameter has its value."""
 
     job_id: str
     scenes: tuple[Scene, ...]
     video: VideoRef | None
     params: AudioParams
-    kept: Mapping[int, Kept] = field(default_factory=dict)  #: scenes that earlier runs made
-    anew: frozenset[int] = frozenset()  #: scenes that the cache must not answer
+    kept: Mapping[int, Kept] = field(default_factory=dict)  #: scenes taken from earlier runs
+    anew: frozenset[int] = frozenset()  #: scenes to generate without the cache
 
     @property
     def to_generate(self) -> tuple[int, ...]:
-        """The scenes that are made in this run."""
+        """The scenes that this run generates."""
         return tuple(index for index in range(len(self.scenes)) if index not in self.kept)
 
     def digest(self) -> str:
-        """Equal for equal requests; what a run keeps is nothing that was asked of the music."""
-        plain = AudioParams()
-        silent = {p for p in _LATER_PARAMS if getattr(self.params, p) == getattr(plain, p)}
-        said = {
-            "scenes": [
-                scene.model_dump(mode="json", exclude={"start_s", "end_s"}) for scene in self.scenes
-            ],
-            "video": self.video.model_dump(mode="json") if self.video else None,
-            "params": self.params.model_dump(mode="json", exclude=silent),
-        }
-        return digest_of(said)
+        """Return a digest that is equal for equal requests, whatever the run keeps."""
+        defaults = AudioParams()
+        unset = {p for p in _LATER_PARAMS if getattr(self.params, p) == getattr(defaults, p)}
+        return digest_of(
+            {
+                "scenes": [
+                    scene.model_dump(mode="json", include=_SCENE_FIELDS) for scene in self.scenes
+                ],
+                "video": self.video.model_dump(mode="json") if self.video else None,
+                "params": self.params.model_dump(mode="json", exclude=unset),
+            }
+        )
+
+    def requests(self, run: int) -> list[SceneRequested]:
+        """Return one `scene.requested` per scene, in order."""
+        return [
+            SceneRequested.of(
+                scene,
+                job_id=self.job_id,
+                run=run,
+                scene_index=index,
+                scene_count=len(self.scenes),
+                params=self.params,
+                video=self.video,
+                kept=self.kept.get(index),
+                anew=index in self.anew,
+            )
+            for index, scene in enumerate(self.scenes)
+        ]
 
 
 def digest_of(value: Any) -> str:
-    """SHA-256 of `value` as JSON, whatever the order of its keys."""
+    """Return the SHA-256 of `value` as JSON with sorted keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def spec_of_body(body: GenerateBody, limits: LimitSettings) -> JobSpec:
-    """What `body` says about the job.
+    """Return the job's part of a request body.
 
     Raises:
-        RequestInvalidError: scenes or video cannot be used.
+        RequestInvalidError: the scenes or the video are invalid.
     """
     return JobSpec(
         scenes=None if body.scenes is None else _scenes(body.scenes, limits),
@@ -111,10 +130,10 @@ def spec_of_body(body: GenerateBody, limits: LimitSettings) -> JobSpec:
 
 
 def spec_of_stitched(event: VideoStitched, limits: LimitSettings) -> JobSpec:
-    """What upstream says about the job.
+    """Return the job's part of a `video.stitched` event.
 
     Raises:
-        RequestInvalidError: scenes or parameters cannot be used.
+        RequestInvalidError: the scenes or the parameters are invalid.
     """
     _check_scenes(event.scenes, limits)
     params_of(event.audio_params)
@@ -122,45 +141,50 @@ def spec_of_stitched(event: VideoStitched, limits: LimitSettings) -> JobSpec:
 
 
 def stitched_digest(event: VideoStitched) -> str:
-    """Equal for equal content, however often upstream says it."""
+    """Return a digest that is equal for equal content of `video.stitched`."""
     return digest_of(event.model_dump(mode="json"))
 
 
-def params_of(said: Mapping[str, Any]) -> AudioParamsBody:
-    """Upstream's parameters, checked as a client's are.
+def params_of(values: Mapping[str, Any]) -> AudioParamsBody:
+    """Return upstream's parameters, validated as a client's are.
 
     Raises:
-        RequestInvalidError: a field is wrong.
+        RequestInvalidError: a field is invalid.
     """
     try:
-        return AudioParamsBody.model_validate_json(json.dumps(said))
+        return AudioParamsBody.model_validate_json(json.dumps(values))
     except ValidationError as error:
-        raise RequestInvalidError(problems_of(error, prefix="audio_params")) from error
+        raise RequestInvalidError(body_problems(error, prefix="audio_params")) from error
+
+
+def body_problems(error: ValidationError, *, prefix: str = "") -> FieldProblems:
+    """Return the invalid fields of a request body."""
+    return field_problems(error, prefix=prefix, skip=MEDIA_TAGS, root="body")
 
 
 def build_run_spec(
     job_id: str, *, job: JobSpec, params: AudioParamsBody | None, defaults: DefaultSettings
 ) -> RunSpec:
-    """The run that `job` and `params` ask for.
+    """Return the run that `job` and `params` request.
 
     Raises:
-        RequestInvalidError: no scenes, a video is asked for and there is none, or the style
-            sample is named twice or not at all.
+        RequestInvalidError: there are no scenes, a video is required and missing, or the style
+            sample has no reference or two.
     """
     if not job.scenes:
         raise RequestInvalidError(
             [("scenes", f"job {job_id} has no scenes: send them in this request")]
         )
-    said = _layered(params, params_of(job.audio_params or {}))
-    wants_video = said.pop("merge_with_video", None)
-    if wants_video and job.video is None:
+    given = _first_given(params, params_of(job.audio_params or {}))
+    merge_with_video = given.pop("merge_with_video", None)
+    if merge_with_video and job.video is None:
         raise RequestInvalidError(
-            [("video", 'audio_params.merge_with_video needs one: send "video", or leave it out')]
+            [("video", 'audio_params.merge_with_video requires a video: send "video"')]
         )
-    if wants_video is None:  # the setting is a wish: without a video there is nothing to mux
-        wants_video = defaults.merge_with_video and job.video is not None
-    if (style := said.pop("style_audio", None)) is not None:
-        said["style_audio"] = _style(style)
+    if merge_with_video is None:  # the setting applies only to jobs with a video
+        merge_with_video = defaults.merge_with_video and job.video is not None
+    if (style := given.pop("style_audio", None)) is not None:
+        given["style_audio"] = _style(style)
     return RunSpec(
         job_id=job_id,
         scenes=job.scenes,
@@ -172,49 +196,48 @@ def build_run_spec(
                 "fail_on_error": defaults.fail_on_error,
                 "max_cost": defaults.max_cost,
                 "on_max_cost": defaults.on_max_cost,
-                **said,
-                "merge_with_video": wants_video,
+                **given,
+                "merge_with_video": merge_with_video,
             }
         ),
     )
 
 
-def _layered(*bodies: AudioParamsBody | None) -> dict[str, Any]:
-    """What the bodies say; the first that says a field wins, null says nothing."""
-    said: dict[str, Any] = {}
+def _first_given(*bodies: AudioParamsBody | None) -> dict[str, Any]:
+    """Return each field from the first body in which it is not null."""
+    fields: dict[str, Any] = {}
     for body in bodies:
-        given = body.model_dump(exclude_none=True) if body else {}
-        said = {**given, **said}
-    return said
+        fields = {**(body.model_dump(exclude_none=True) if body else {}), **fields}
+    return fields
 
 
-def _video(said: VideoBody | str | None) -> VideoRef | None:
-    if said is None:
+def _video(video: VideoBody | str | None) -> VideoRef | None:
+    if video is None:
         return None
-    body = VideoBody(url=said) if isinstance(said, str) else said
+    body = VideoBody(url=video) if isinstance(video, str) else video
     if (body.url is None) == (body.object is None):
-        raise RequestInvalidError([("video", _ONE_OF_BOTH)])
+        raise RequestInvalidError([("video", _EITHER)])
     return VideoRef(url=body.url, object=body.object)
 
 
-def _style(said: Mapping[str, str] | str) -> AudioRef:
-    named = {"url": said} if isinstance(said, str) else said
-    if len(named) != 1:
-        raise RequestInvalidError([("audio_params.style_audio", _ONE_OF_BOTH)])
-    return AudioRef(**named)
+def _style(style: Mapping[str, str] | str) -> AudioRef:
+    reference = {"url": style} if isinstance(style, str) else style
+    if len(reference) != 1:
+        raise RequestInvalidError([("audio_params.style_audio", _EITHER)])
+    return AudioRef(**reference)
 
 
-def _scenes(said: Sequence[SceneBody], limits: LimitSettings) -> tuple[Scene, ...]:
-    if not said:
-        raise RequestInvalidError([("scenes", "is empty: a job has at least one scene")])
-    _check_count(len(said), limits)  # before a problem per scene is told
+def _scenes(bodies: Sequence[SceneBody], limits: LimitSettings) -> tuple[Scene, ...]:
+    if not bodies:
+        raise RequestInvalidError([("scenes", "is empty: a job needs at least one scene")])
+    _check_count(len(bodies), limits)  # before every scene is validated
     problems: FieldProblems = []
     scenes: list[Scene] = []
-    for index, body in enumerate(said):
+    for index, body in enumerate(bodies):
         try:
             scenes.append(Scene(**body.model_dump(exclude_none=True)))
         except ValidationError as error:
-            problems += problems_of(error, prefix=f"scenes[{index}]")
+            problems += body_problems(error, prefix=f"scenes[{index}]")
     if problems:
         raise RequestInvalidError(problems)
     _check_scenes(scenes, limits)
@@ -223,23 +246,23 @@ def _scenes(said: Sequence[SceneBody], limits: LimitSettings) -> tuple[Scene, ..
 
 def _check_count(count: int, limits: LimitSettings) -> None:
     if count > limits.scenes_max:
-        told = f"has {count} scenes, at most {limits.scenes_max} are allowed (SEGUE_SCENES_MAX)"
-        raise RequestInvalidError([("scenes", told)])
+        message = f"has {count} scenes, at most {limits.scenes_max} are allowed (SEGUE_SCENES_MAX)"
+        raise RequestInvalidError([("scenes", message)])
 
 
 def _check_scenes(scenes: Sequence[Scene], limits: LimitSettings) -> None:
-    """Whether the scenes keep the limits and, where they say when, follow one another."""
+    """Raise if a scene is too long or too short, or its start is not the end of the one before."""
     _check_count(len(scenes), limits)
     problems: FieldProblems = []
     at = Decimal(0)
     for index, scene in enumerate(scenes):
         field = f"scenes[{index}].duration_s"
         if scene.duration_s > limits.scene_s_max:
-            told = f"is {scene.duration_s} s, at most {limits.scene_s_max} s are allowed"
-            problems.append((field, f"{told}: split the scene"))
+            message = f"is {scene.duration_s} s, at most {limits.scene_s_max} s are allowed"
+            problems.append((field, f"{message}: split the scene"))
         if scene.duration_s < SCENE_S_MIN:
-            told = f"is {scene.duration_s} s, at least {SCENE_S_MIN} s are needed"
-            problems.append((field, f"{told}: leave the scene out"))
+            message = f"is {scene.duration_s} s, at least {SCENE_S_MIN} s are required"
+            problems.append((field, f"{message}: remove the scene"))
         if scene.start_s is not None and Decimal(str(scene.start_s)) != at:
             problems.append((f"scenes[{index}].start_s", _gap(scene.start_s, at, index)))
             at = Decimal(str(scene.start_s))
@@ -250,30 +273,11 @@ def _check_scenes(scenes: Sequence[Scene], limits: LimitSettings) -> None:
 
 def _gap(start_s: float, at: Decimal, index: int) -> str:
     start = Decimal(str(start_s))
-    apart = _plain(abs(start - at))
-    what = f"leaves a gap of {apart} s" if start > at else f"overlaps by {apart} s"
+    distance = _plain(abs(start - at))
+    what = f"leaves a gap of {distance} s" if start > at else f"overlaps by {distance} s"
     before = f"scenes[{index - 1}] ends at {_plain(at)} s" if index else "the first starts at 0 s"
     return f"is {_plain(start)} s and {what}: {before}"
 
 
 def _plain(seconds: Decimal) -> str:
     return f"{seconds.normalize():f}"
-
-
-def problems_of(error: ValidationError, *, prefix: str = "") -> FieldProblems:
-    """Pydantic's findings as fields and messages."""
-    return [
-        (path_of(found["loc"], prefix=prefix), _told(found["msg"]))
-        for found in error.errors(include_url=False, include_input=False, include_context=False)
-    ]
-
-
-def path_of(loc: Sequence[int | str], *, prefix: str = "") -> str:
-    """`("scenes", 2, "duration_s")` as people write it: `scenes[2].duration_s`."""
-    told = [part for part in loc if part not in MEDIA_TAGS]
-    names = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in told]
-    return (prefix + "".join(names)).lstrip(".") or "body"
-
-
-def _told(message: str) -> str:
-    return message.removeprefix("Value error, ")

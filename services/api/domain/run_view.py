@@ -1,16 +1,15 @@
-"""Projection: what the events of a run say about it; a pure fold.
+"""Folds the events of a run into what is known of it: its view and status.
 
-A run's view only ever gains facts, and its status is a function of the facts whose rank never
-falls when one is added. So the order in which topics are read, duplicates and replays decide
-nothing: a finished run stays finished, a result that comes after a failure (an operator ran it
-again) completes the run, and the first event of a newer run, whoever asked for it, begins a
-view of its own. What is still told of an older run is a fact of that run alone. Only of the
-records of one topic does the order count, and that is the same however often they are read.
+A view only gains facts, and the status is a function of the facts whose rank never falls when a
+fact is added. Neither the order in which topics are read, nor duplicates, nor replays change the
+result: a completed run stays completed, a result after a failure (an operator retried it)
+completes the run, and the first event of a newer run starts a view of its own. Late events of an
+older run change that run only. Within one topic the order counts; it is the same on every read.
 
-What a scene waits for is no such fact: it comes and goes, so the last word of its own topic
-counts, and none once the segment is known. It decides nothing about the status.
+What a scene waits for is not such a fact: the latest event of its topic counts, until the
+segment is known. It does not affect the status.
 
-Pure. `projector.py` reads, `repository/` writes.
+Pure. The projection (`projection/`) reads the events, `database/runs.py` stores the views.
 """
 
 from collections.abc import Mapping
@@ -46,23 +45,23 @@ AnyRunEvent = (
 
 
 class RunStatus(StrEnum):
-    """Where a run stands; the order of the members is their rank."""
+    """Status of a run; the order of the members is their rank."""
 
-    SUBMITTED = "submitted"  #: asked for; no segment yet
-    GENERATING = "generating"  #: the first segment is there
-    MERGING = "merging"  #: every segment is there
-    MUXING = "muxing"  #: the track is there, a video was asked for
-    SUPERSEDED = "superseded"  #: a newer run began before this one was done
-    FAILED = "failed"  #: a stage said why; what was made stays
-    CANCELLED = "cancelled"  #: somebody said stop before it was done
-    COMPLETED = "completed"  #: what was asked for is there
+    SUBMITTED = "submitted"  #: requested; no segment yet
+    GENERATING = "generating"  #: the first segment is stored
+    MERGING = "merging"  #: every segment is stored
+    MUXING = "muxing"  #: the track is stored, the video is not
+    SUPERSEDED = "superseded"  #: a newer run started before this one ended
+    FAILED = "failed"  #: a stage failed; stored objects remain
+    CANCELLED = "cancelled"  #: cancelled before it completed
+    COMPLETED = "completed"  #: the requested result is stored
 
 
 RANK: Mapping[RunStatus, int] = {status: rank for rank, status in enumerate(RunStatus)}
 UNFINISHED = frozenset(
     {RunStatus.SUBMITTED, RunStatus.GENERATING, RunStatus.MERGING, RunStatus.MUXING}
 )
-#: What may follow what: docs/job-states.md draws it, a test compares the two.
+#: Allowed transitions; a test compares them with docs/job-states.md.
 ALLOWED: Mapping[RunStatus, frozenset[RunStatus]] = {
     RunStatus.SUBMITTED: frozenset(RunStatus) - {RunStatus.SUBMITTED},
     RunStatus.GENERATING: frozenset(RunStatus) - {RunStatus.SUBMITTED, RunStatus.GENERATING},
@@ -78,12 +77,12 @@ ALLOWED: Mapping[RunStatus, frozenset[RunStatus]] = {
 }
 
 _STAGE_RANK = {stage: rank for rank, stage in enumerate(Stage)}
-_SHARE_SCENES = 90  # percent of a run that is making the segments; the rest is joining
+_SHARE_SCENES = 90  # percent of a run that is generating; the rest is merging and muxing
 _SHARE_TRACK = 95
 
 
 class Delay(Value):
-    """What a scene waits for, and since when; another reason does not begin the time anew."""
+    """Why a scene waits, and since when; a new reason keeps the start time."""
 
     code: WaitCode
     reason: str
@@ -92,31 +91,31 @@ class Delay(Value):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunView:
-    """What is known of one run."""
+    """What the events of one run state."""
 
     job_id: str
     run: int
-    scene_count: int = 0  #: 0: not known yet
-    params: AudioParams | None = None  #: None: not known yet
+    scene_count: int = 0  #: 0: unknown
+    params: AudioParams | None = None  #: None: unknown
     video: VideoRef | None = None
-    requested: frozenset[int] = frozenset()  #: scenes whose request is known
-    done: frozenset[int] = frozenset()  #: scenes whose segment is known
-    delays: Mapping[int, Delay] = field(default_factory=dict)  #: of scenes that are not done
+    requested: frozenset[int] = frozenset()  #: scenes with a request
+    done: frozenset[int] = frozenset()  #: scenes with a segment
+    delays: Mapping[int, Delay] = field(default_factory=dict)  #: by scene without a segment
     track: AudioMerged | None = None
     muxed: VideoMuxed | None = None
     failure: JobFailed | None = None
     cancelled: JobCancelled | None = None
-    started_at: datetime  #: of its first request, else of its first event of any kind
-    generated_at: datetime | None = None  #: when the track was there first
+    started_at: datetime  #: time of the first request, else of the first event
+    generated_at: datetime | None = None  #: when the first track was merged
 
     def status_beside(self, newest: int) -> RunStatus:
-        """Where the run stands in a job whose newest run is `newest`."""
+        """Return the status in a job whose newest run is `newest`."""
         superseded = self.run < newest and self.status in UNFINISHED
         return RunStatus.SUPERSEDED if superseded else self.status
 
     @property
     def status(self) -> RunStatus:
-        """Where the run stands by its own facts."""
+        """The status by the run's own events."""
         if self._has_result:
             return RunStatus.COMPLETED
         if self.cancelled is not None:
@@ -131,7 +130,7 @@ class RunView:
 
     @property
     def percentage(self) -> int:
-        """How far the run is, 0 to 100; never falls."""
+        """Progress from 0 to 100; it never falls."""
         if self._has_result:
             return 100
         if self.track is not None:
@@ -149,28 +148,28 @@ class RunView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ViewChange:
-    """What an event did."""
+    """Result of applying one event."""
 
     view: RunView
-    scene: AnyRunEvent | None = None  #: the event, when it says something new of a scene
+    scene: AnyRunEvent | None = None  #: the event if it changes its scene
 
 
 def run_event(event: Event) -> AnyRunEvent | None:
-    """`event` if it speaks of a run; None for what upstream says of a job."""
+    """Return `event` if it belongs to a run; None otherwise."""
     return event if isinstance(event, AnyRunEvent) else None
 
 
 def project(view: RunView | None, event: AnyRunEvent, *, at: datetime) -> ViewChange:
-    """What is known after `event`, made `at`; `view` is that of its own run, None before any."""
+    """Return the view after `event`, published `at`; `view` is None before the first event."""
     if view is None:
         view = RunView(job_id=event.job_id, run=event.run, started_at=at)
-    assert (view.job_id, view.run) == (event.job_id, event.run), "each run has its own view"
-    scene = event if _is_news(view, event) else None
+    assert (view.job_id, view.run) == (event.job_id, event.run), "the view of the same run"
+    scene = event if _changes_scene(view, event) else None
     return ViewChange(view=_with(view, event, at=at), scene=scene)
 
 
 def _with(view: RunView, event: AnyRunEvent, *, at: datetime) -> RunView:
-    """`view` with the fact that `event` is."""
+    """Return `view` with the fact of `event`."""
     if isinstance(event, SceneRequested | SegmentGenerated | AudioMerged):
         view = _described(view, event)
     view = _started(view, event, at=at)
@@ -187,7 +186,7 @@ def _with(view: RunView, event: AnyRunEvent, *, at: datetime) -> RunView:
         case VideoMuxed():
             view = replace(view, muxed=event)
         case JobFailed():
-            view = replace(view, failure=_graver(view.failure, event))
+            view = replace(view, failure=_decisive(view.failure, event))
         case JobCancelled():
             view = replace(view, cancelled=view.cancelled or event)
         case _:
@@ -196,7 +195,7 @@ def _with(view: RunView, event: AnyRunEvent, *, at: datetime) -> RunView:
 
 
 def _delayed(view: RunView, event: SceneDelayed, *, at: datetime) -> RunView:
-    """`view` after a scene said that it waits, or waits no longer."""
+    """Return `view` after a scene started or stopped waiting."""
     if event.scene_index in view.done:
         return view
     delays = dict(view.delays)
@@ -207,8 +206,8 @@ def _delayed(view: RunView, event: SceneDelayed, *, at: datetime) -> RunView:
     return replace(view, delays=delays)
 
 
-def _is_news(view: RunView, event: AnyRunEvent) -> bool:
-    """Whether `event` says something new of a scene; of its segment the first word counts."""
+def _changes_scene(view: RunView, event: AnyRunEvent) -> bool:
+    """Return whether `event` changes its scene; the first segment of a scene counts."""
     match event:
         case SceneRequested():
             return event.scene_index not in view.requested
@@ -218,25 +217,25 @@ def _is_news(view: RunView, event: AnyRunEvent) -> bool:
             return event.scene_index is not None and event.scene_index not in view.done
         case SceneDelayed():
             known = view.delays.get(event.scene_index)
-            said = None if event.over else (event.code, event.reason)
-            told = None if known is None else (known.code, known.reason)
-            return event.scene_index not in view.done and said != told
+            after = None if event.over else (event.code, event.reason)
+            before = None if known is None else (known.code, known.reason)
+            return event.scene_index not in view.done and after != before
         case _:
             return False
 
 
-def _graver(known: JobFailed | None, failure: JobFailed) -> JobFailed:
-    """Of two failures the later stage's counts, whichever was read first."""
-    return failure if known is None or _gravity(failure) > _gravity(known) else known
+def _decisive(known: JobFailed | None, failure: JobFailed) -> JobFailed:
+    """Return the failure of the later stage, whichever was read first."""
+    return failure if known is None or _failure_rank(failure) > _failure_rank(known) else known
 
 
-def _gravity(failure: JobFailed) -> tuple[int, int, str]:
+def _failure_rank(failure: JobFailed) -> tuple[int, int, str]:
     index = -1 if failure.scene_index is None else failure.scene_index
     return (_STAGE_RANK[failure.stage], index, failure.code)
 
 
 def _started(view: RunView, event: AnyRunEvent, *, at: datetime) -> RunView:
-    """When the run began: with its earliest request; until one is read, its earliest event."""
+    """Return `view` with its start: the earliest request, else the earliest event."""
     is_request = isinstance(event, SceneRequested)
     if view.requested and not is_request:
         return view
@@ -245,22 +244,22 @@ def _started(view: RunView, event: AnyRunEvent, *, at: datetime) -> RunView:
 
 
 def _described(view: RunView, event: SceneRequested | SegmentGenerated | AudioMerged) -> RunView:
-    """What every event of the line repeats about its run.
+    """Return `view` with what every event of a run repeats: scene count, parameters, video.
 
-    Should two of them differ, one of both counts whichever was read first, and so that no
-    status falls: fewer scenes, no video to be made.
+    If two events differ, the same one counts in any order, and no status falls: the smaller
+    scene count, and no video.
     """
     count, params, video = event.scene_count, event.params, event.video
     if view.scene_count:
         count = min(count, view.scene_count)
     if view.params is not None and view.params != params:
-        params = min(params, view.params, key=_settled)
+        params = min(params, view.params, key=_params_rank)
     if view.video is not None and view.video != video:
         video = view.video if video is None else min(video, view.video, key=_text)
     return replace(view, scene_count=count, params=params, video=video)
 
 
-def _settled(params: AudioParams) -> tuple[bool, str]:
+def _params_rank(params: AudioParams) -> tuple[bool, str]:
     return (params.merge_with_video, _text(params))
 
 

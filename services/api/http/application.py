@@ -1,10 +1,11 @@
-"""Web: the FastAPI application around an `ApiContext`, and the OpenAPI document it answers with."""
+"""Creates the FastAPI application and its OpenAPI document."""
 
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from services.api.domain.request_models import GenerateBody
 from services.api.http import problems
 from services.api.http.context import ApiContext
 from services.api.http.middleware.tracing import TracingMiddleware
@@ -18,11 +19,10 @@ from services.api.http.routes import (
     videos,
     webhooks,
 )
-from services.api.http.schemas import GenerateBody
 from shared.telemetry import service_version, trace
 
 DESCRIPTION = (
-    "Gives a stitched video its music: scene by scene, each continuing the one before. "
+    "Generates music for a stitched video, scene by scene, each continuing the previous one. "
     "Errors are RFC 9457 problems."
 )
 EXAMPLE_BODY = {
@@ -43,12 +43,12 @@ _REF = "#/components/schemas/{model}"
 
 
 def create_app(context: ApiContext) -> FastAPI:
-    """The application that serves `context`."""
+    """Return the application that serves `context`."""
     app = FastAPI(
         title="Segue",
         version=service_version(),
         description=DESCRIPTION,
-        docs_url=None,  # both pages would load scripts from elsewhere
+        docs_url=None,  # both pages load scripts from a CDN
         redoc_url=None,
     )
     app.state.context = context

@@ -1,8 +1,8 @@
-"""Ranges: objects of the store as HTTP answers, whole or in part.
+"""Serves stored objects over HTTP, whole or as one byte range.
 
-One range is served (206); several are answered with the whole, as RFC 9110 allows. A range that
-lies behind the end is 416, one that cannot be read is no range. `If-None-Match` is answered
-before `Range`, `If-Range` decides whether the range still speaks of the same bytes.
+One range is served (206); several ranges return the whole object, as RFC 9110 allows. A range
+beyond the end is 416; a malformed range is ignored. `If-None-Match` is evaluated before `Range`;
+`If-Range` decides whether the range still refers to the same bytes.
 
 I/O: reads the store, chunk by chunk.
 """
@@ -31,14 +31,14 @@ class ByteRange:
 
 
 class UnsatisfiableRangeError(ValueError):
-    """The range lies behind the end."""
+    """The range is beyond the end of the object."""
 
 
 def parse_range(header: str | None, size_bytes: int) -> ByteRange | None:
-    """What a Range header asks for of an object; None: everything.
+    """Return the range that a Range header requests; None: the whole object.
 
     Raises:
-        UnsatisfiableRangeError: nothing of it is there.
+        UnsatisfiableRangeError: the range is beyond the end.
     """
     match = _RANGE.match((header or "").strip())
     if match is None or match.groups() == ("", ""):
@@ -56,51 +56,51 @@ def parse_range(header: str | None, size_bytes: int) -> ByteRange | None:
 
 
 def respond(
-    request: Request, store: ObjectStore, found: ObjectStat, *, headers: Mapping[str, str]
+    request: Request, store: ObjectStore, stat: ObjectStat, *, headers: Mapping[str, str]
 ) -> Response:
-    """The answer to a GET or HEAD of an object."""
-    etag = f'"{found.etag.strip(chr(34))}"'
+    """Return the response to a GET or HEAD of an object."""
+    etag = f'"{stat.etag.strip(chr(34))}"'
     headers = {"Accept-Ranges": "bytes", "ETag": etag, **headers}
     if _matches(request.headers.get("if-none-match"), etag):
         return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
-    wanted = request.headers.get("range")
+    range_header = request.headers.get("range")
     if request.headers.get("if-range", etag) != etag:
-        wanted = None  # the bytes changed since, or are named by a date: send them whole
+        range_header = None  # the object changed, or If-Range is a date: send the whole object
     try:
-        span = parse_range(wanted, found.size_bytes) if request.method == "GET" else None
+        span = parse_range(range_header, stat.size_bytes) if request.method == "GET" else None
     except UnsatisfiableRangeError:
         return problem_response(
             request,
             HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
-            f"there are {found.size_bytes} bytes",
-            headers={**headers, "Content-Range": f"bytes */{found.size_bytes}"},
+            f"the range is beyond the end: the file has {stat.size_bytes} bytes",
+            headers={**headers, "Content-Range": f"bytes */{stat.size_bytes}"},
         )
     whole = span is None
-    span = span or ByteRange(0, found.size_bytes)
+    span = span or ByteRange(0, stat.size_bytes)
     headers["Content-Length"] = str(span.end - span.start)
-    headers["Content-Type"] = found.content_type
+    headers["Content-Type"] = stat.content_type
     if request.method == "HEAD":
         return Response(headers=headers)
     if not whole:
-        headers["Content-Range"] = f"bytes {span.start}-{span.end - 1}/{found.size_bytes}"
+        headers["Content-Range"] = f"bytes {span.start}-{span.end - 1}/{stat.size_bytes}"
     return StreamingResponse(
-        store.stream(found.key, start=span.start, end=span.end),
+        store.stream(stat.key, start=span.start, end=span.end),
         status_code=HTTPStatus.OK if whole else HTTPStatus.PARTIAL_CONTENT,
         headers=headers,
     )
 
 
 def attachment(name: str, ending: str) -> str:
-    """A Content-Disposition that gives any job id as a file name (RFC 6266, RFC 8187)."""
+    """Return a Content-Disposition with any job id as file name (RFC 6266, RFC 8187)."""
     plain = re.sub(r"[^A-Za-z0-9._ -]", "_", name)
-    told = f'attachment; filename="{plain}{ending}"'
+    disposition = f'attachment; filename="{plain}{ending}"'
     if plain == name:
-        return told
-    return f"{told}; filename*=UTF-8''{quote(name + ending, safe='')}"
+        return disposition
+    return f"{disposition}; filename*=UTF-8''{quote(name + ending, safe='')}"
 
 
 def _matches(header: str | None, etag: str) -> bool:
     if header is None:
         return False
-    told = [one.strip().removeprefix("W/") for one in header.split(",")]
-    return "*" in told or etag in told
+    etags = [value.strip().removeprefix("W/") for value in header.split(",")]
+    return "*" in etags or etag in etags

@@ -1,4 +1,4 @@
-"""Edge: what every route may use, built once in `app.py`."""
+"""Holds what the routes use: settings, database, store and keys; built in `app.py`."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -17,11 +17,11 @@ from shared.security.webhook_signatures import Deliveries
 from shared.storage import ObjectStore
 from shared.telemetry.log import Logger
 
-_SEALED_MAX = 50_000  # tokens kept, some 300 bytes each
+_SEALED_MAX = 50_000  # cached tokens of about 300 bytes each
 
 
 class SegmentPaths:
-    """Paths to segments, each sealed once per half of its life, so that one lives long enough."""
+    """Signed paths of segments, each reused for half of its lifetime."""
 
     def __init__(self, links: SegmentLinks, *, ttl_s: int, clock: Clock) -> None:
         self._links = links
@@ -32,11 +32,11 @@ class SegmentPaths:
 
     @property
     def period(self) -> int:
-        """Changes when paths do."""
+        """Number of the current half lifetime; the paths change with it."""
         return int(self._clock.now().timestamp() / self._half_life_s)
 
     def path(self, object_key: str) -> str:
-        """The path of a segment, open to whoever has it."""
+        """Return the signed path of a segment; no other credential is needed."""
         period = self.period
         if period != self._period or len(self._sealed) >= _SEALED_MAX:
             self._period, self._sealed = period, {}
@@ -47,7 +47,7 @@ class SegmentPaths:
 
 @dataclass(kw_only=True)
 class ApiContext:
-    """The parts behind the routes."""
+    """Dependencies of the routes."""
 
     settings: ApiSettings
     database: Database
@@ -56,21 +56,21 @@ class ApiContext:
     paths: SegmentPaths
     webhook_links: WebhookLinks
     webhook_keys: WebhookKeys
-    notices: JobNotifications
+    notifications: JobNotifications
     probes: tuple[Probe, ...]
     clock: Clock
     log: Logger
     stop: asyncio.Event
-    webhooks_heard: Deliveries = field(default_factory=Deliveries)
+    deliveries: Deliveries = field(default_factory=Deliveries)
     uploads: asyncio.Semaphore = field(init=False)
 
     def __post_init__(self) -> None:
         self.uploads = asyncio.Semaphore(self.settings.limits.uploads_max)
 
 
-async def _context(request: Request) -> ApiContext:  # were it not async, each request took a thread
+async def _context(request: Request) -> ApiContext:  # async, so that no request needs a thread
     context = request.app.state.context
-    assert isinstance(context, ApiContext), "app.py puts it there"
+    assert isinstance(context, ApiContext), "set by create_app"
     return context
 
 

@@ -1,31 +1,31 @@
-"""Documents: the parts that the routes' OpenAPI descriptions share."""
+"""Shared parts of the OpenAPI descriptions: problems, binary bodies, media responses."""
 
 from typing import Any
 
 from services.api.http.problems import CONTENT_TYPE
 
 _DETAILS = {
-    304: "It is what you have already (`If-None-Match`).",
-    400: "The body is not JSON, or ended early.",
-    401: "Nobody we know signed it, or not now.",
-    404: "There is no such job, or what was asked for is not made yet.",
-    405: "This path does not know that method.",
-    408: "The body stalled.",
-    409: "The first request with this `Idempotency-Key` still runs.",
-    410: "The link was good once; its time is over. Ask the status for a new one.",
-    413: "The body is larger than is allowed.",
-    415: "The body is not JSON by its `Content-Type`.",
-    416: "The range lies behind the end.",
-    422: "A field is wrong; `errors` names each and the way out.",
-    500: "An error of ours.",
-    503: "A server we need is away, or too much is asked at once; `Retry-After` says when.",
+    304: "Not modified (`If-None-Match`).",
+    400: "The body is not valid JSON, or is incomplete.",
+    401: "Missing, invalid or expired signature.",
+    404: "Not found: no such job, or the file does not exist yet.",
+    405: "The path does not support this method.",
+    408: "The body was not received in time.",
+    409: "The first request with this `Idempotency-Key` is still running.",
+    410: "The link has expired; get a new one from the status.",
+    413: "The body is too large.",
+    415: "The `Content-Type` is not JSON.",
+    416: "The range is beyond the end of the file.",
+    422: "Invalid fields; `errors` lists each field and what to change.",
+    500: "Internal server error.",
+    503: "A required server is unavailable, or too many requests; retry after `Retry-After`.",
 }
 _EXAMPLES: dict[int, dict[str, Any]] = {
     404: {
         "type": "about:blank",
         "title": "Not Found",
         "status": 404,
-        "detail": "there is no job 124: create it by sending scenes in "
+        "detail": "job 124 not found: create it by sending scenes in "
         "POST /api/v3/audio/generate-scenes",
         "instance": "/api/v3/audio/status/124",
     },
@@ -47,14 +47,14 @@ _RETRY_AFTER = {"Retry-After": {"description": "Seconds.", "schema": {"type": "s
 
 
 def problems(*codes: int) -> dict[int | str, dict[str, Any]]:
-    """FastAPI's `responses` for these codes, each a problem."""
+    """Return FastAPI's `responses` for these problem codes."""
     described: dict[int | str, dict[str, Any]] = {}
     for code in sorted({*codes, 500}):
         body: dict[str, Any] = {"schema": {"$ref": "#/components/schemas/Problem"}}
         if code in _EXAMPLES:
             body["example"] = _EXAMPLES[code]
         described[code] = {"description": _DETAILS[code]}
-        if code != 304:  # noqa: PLR2004 - it has no body
+        if code != 304:  # noqa: PLR2004 - 304 has no body
             described[code]["content"] = {CONTENT_TYPE: body}
         if code in {409, 503}:
             described[code]["headers"] = _RETRY_AFTER
@@ -62,14 +62,14 @@ def problems(*codes: int) -> dict[int | str, dict[str, Any]]:
 
 
 def binary(*media_types: str) -> dict[str, Any]:
-    """The content of a body or an answer that is bytes."""
+    """Return the OpenAPI content of a binary body."""
     return {kind: {"schema": {"type": "string", "format": "binary"}} for kind in media_types}
 
 
 def media_responses(media_type: str, *codes: int) -> dict[int | str, dict[str, Any]]:
-    """FastAPI's `responses` for a file that is served whole or in part."""
+    """Return FastAPI's `responses` for a file with byte ranges."""
     part = {
-        "description": "The part that `Range` asked for.",
+        "description": "The requested byte range.",
         "content": binary(media_type),
         "headers": {"Content-Range": {"schema": {"type": "string"}}},
     }

@@ -1,21 +1,17 @@
-"""Presenting: from what is known of a job to what clients are told.
+"""Builds the response bodies from rows and started runs.
 
-The contract knows five statuses and three stages; inside there are more (`projection.py`).
-
-Pure: the sealing of links is handed in.
+No I/O: the function that signs links is a parameter.
 """
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
-from services.api.database.runs import RunRow
 from services.api.database.status_view import StatusRow
-from services.api.domain.run_view import UNFINISHED, RunStatus, RunView
+from services.api.domain.progress import AudioState, audio_state, stage_of
+from services.api.domain.run_view import UNFINISHED, RunStatus
 from services.api.http.schemas import (
-    AudioState,
     AudioStatus,
     CostEstimate,
     Failure,
@@ -23,67 +19,35 @@ from services.api.http.schemas import (
     Links,
     Progress,
     SceneStatus,
-    StageName,
     StartedAudio,
     StatusAnswer,
     TrackFacts,
     VideoFacts,
 )
+from services.api.runs.start import StartedRun
 from shared.contract.events import Origin
 
 BASE_PATH = "/api/v3/audio"
-FINAL: frozenset[AudioState] = frozenset({"completed", "failed", "cancelled"})
-Seal = Callable[[str], str]  #: an object key's path, open to whoever has it
+LinkSigner = Callable[[str], str]  #: returns the signed path of an object key
 
 
-def audio_state(status: RunStatus) -> AudioState:
-    """A run's status in the contract's words."""
-    match status:
-        case RunStatus.COMPLETED:
-            return "completed"
-        case RunStatus.FAILED:
-            return "failed"
-        case RunStatus.CANCELLED:
-            return "cancelled"
-        case _:
-            return "processing"
-
-
-def stage_of(status: RunStatus) -> StageName:
-    """A run's status as one of the contract's stages."""
-    if status is RunStatus.SUBMITTED:
-        return "audio_generation_pending"
-    return "audio_completed" if status is RunStatus.COMPLETED else "audio_generation"
-
-
-def progress_of(view: RunView) -> dict[str, Any]:
-    """The contract's progress JSON, as the job's row keeps it."""
-    return {
-        "audio_status": audio_state(view.status),
-        "audio_generated_at": _iso(view.generated_at),
-        "audio_size": view.track.size_bytes if view.track else None,
-        "video_with_audio": view.muxed is not None,
-        "stage": stage_of(view.status),
-        "percentage": view.percentage,
-    }
-
-
-def started_answer(job_id: str, run: RunRow, *, estimate: CostEstimate) -> GenerateAnswer:
-    """What whoever asked for a run is told; `estimate` stands in for one that was not kept."""
-    kept = run.estimate or estimate
+def started_answer(job_id: str, started: StartedRun) -> GenerateAnswer:
+    """Return the response to POST generate-scenes."""
+    estimate = started.estimate
     return GenerateAnswer(
         job_id=job_id,
         audio_status=StartedAudio(
-            started_at=run.started_at, estimated_duration=f"{max(math.ceil(kept.seconds), 1)}s"
+            started_at=started.started_at,
+            estimated_duration=f"{max(math.ceil(estimate.seconds), 1)}s",
         ),
-        estimate=kept,
-        run=run.run,
+        estimate=CostEstimate(**estimate.model_dump()),
+        run=started.run,
         links=links_of(job_id),
     )
 
 
 def links_of(job_id: str, *, download: bool = False, video: bool = False) -> Links:
-    """The paths of a job."""
+    """Return the paths of a job."""
     name = quote(job_id, safe="")
     return Links(
         self=f"{BASE_PATH}/status/{name}",
@@ -93,13 +57,13 @@ def links_of(job_id: str, *, download: bool = False, video: bool = False) -> Lin
     )
 
 
-def status_answer(row: StatusRow, *, seal: Seal) -> StatusAnswer:
-    """What is told of a job."""
+def status_answer(row: StatusRow, *, sign: LinkSigner) -> StatusAnswer:
+    """Return the status of a job."""
     newest = row.newest or {}
     status = RunStatus(newest["status"]) if newest else None
     track, muxed, failure = newest.get("track"), newest.get("muxed"), newest.get("failure")
-    scenes = _scenes(row, status, seal)
-    told_failure = Failure.model_validate(failure) if failure else None
+    scenes = _scenes(row, status, sign)
+    failed = Failure.model_validate(failure) if failure else None
     cancelled = newest.get("cancelled") or {}
     state: AudioState = audio_state(status) if status else "pending"
     return StatusAnswer(
@@ -109,7 +73,7 @@ def status_answer(row: StatusRow, *, seal: Seal) -> StatusAnswer:
             generated_at=newest.get("generated_at"),
             size=track["size_bytes"] if track else None,
             merged_with_video=muxed is not None,
-            error=_error(state, told_failure, cancelled),
+            error=_error(state, failed, cancelled),
         ),
         waiting=next((scene.waiting for scene in scenes if scene.waiting), None),
         run=row.run,
@@ -121,7 +85,7 @@ def status_answer(row: StatusRow, *, seal: Seal) -> StatusAnswer:
         ),
         track=TrackFacts.model_validate(track) if track else None,
         video=VideoFacts.model_validate(muxed) if muxed else None,
-        failure=None if state == "completed" else told_failure,
+        failure=None if state == "completed" else failed,
         silent_scenes=[scene.index for scene in scenes if scene.origin is Origin.SILENCE],
         warnings=[*(track or {}).get("warnings", ()), *(muxed or {}).get("warnings", ())],
         cost_usd=_sum(scene.cost_usd for scene in scenes),
@@ -132,16 +96,16 @@ def status_answer(row: StatusRow, *, seal: Seal) -> StatusAnswer:
     )
 
 
-def _scenes(row: StatusRow, status: RunStatus | None, seal: Seal) -> list[SceneStatus]:
-    """The scenes of the run; in a running one, the first that is not done is being made."""
-    told = []
-    under_way = status in UNFINISHED
+def _scenes(row: StatusRow, status: RunStatus | None, sign: LinkSigner) -> list[SceneStatus]:
+    """Return the scenes; in a running run the first unfinished one is `generating`."""
+    scenes = []
+    is_running = status in UNFINISHED
     for scene in row.scenes:
         state = scene["state"]
-        if state == "waiting" and under_way:
-            state, under_way = "generating", False
+        if state == "waiting" and is_running:
+            state, is_running = "generating", False
         key = scene["object_key"]
-        told.append(
+        scenes.append(
             SceneStatus(
                 index=scene["scene_index"],
                 state=state,
@@ -154,10 +118,10 @@ def _scenes(row: StatusRow, status: RunStatus | None, seal: Seal) -> list[SceneS
                 generation_s=scene["generation_s"],
                 warnings=scene["warnings"],
                 waiting=scene["delay"] if state == "generating" else None,
-                links={"segment": seal(key)} if key else {},
+                links={"segment": sign(key)} if key else {},
             )
         )
-    return told
+    return scenes
 
 
 def _error(state: AudioState, failure: Failure | None, cancelled: Mapping[str, Any]) -> str | None:
@@ -169,7 +133,3 @@ def _error(state: AudioState, failure: Failure | None, cancelled: Mapping[str, A
 def _sum(amounts: Iterable[float | None]) -> float | None:
     known = [amount for amount in amounts if amount is not None]
     return round(sum(known), 6) if known else None
-
-
-def _iso(moment: datetime | None) -> str | None:
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if moment else None

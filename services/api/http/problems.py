@@ -1,7 +1,7 @@
-"""Problems: every error of the HTTP context as an RFC 9457 problem, from one table.
+"""Maps errors to RFC 9457 problem responses.
 
-Whoever finds the fault raises the error that says it; the table here chooses the status. A
-fault nobody expected is logged with its traceback and answered without one.
+Code raises an error that describes the fault; the handlers here choose the status. An unexpected
+error is logged with its traceback; the response does not contain it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,17 +14,24 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from services.api.domain.run_spec import FieldProblems, RequestInvalidError, path_of
+from services.api.domain.request_models import MEDIA_TAGS
+from services.api.domain.run_spec import RequestInvalidError
+from shared.contract.validation import (
+    FieldProblems,
+    field_path,
+    join_problems,
+    plain_message,
+)
 from shared.errors import NotFoundError, RetryableError, SegueError
 from shared.telemetry.log import Logger
 
 CONTENT_TYPE = "application/problem+json"
 RETRY_AFTER_S = 2
-_PLACES = frozenset({"path", "query", "header", "body"})
+_NOT_FIELDS = MEDIA_TAGS | {"path", "query", "header", "body"}
 
 
 class FieldProblem(BaseModel):
-    """One field that is wrong, and the way out."""
+    """An invalid field and what to change."""
 
     field: str = Field(examples=["scenes[2].duration_s"])
     message: str
@@ -42,7 +49,7 @@ class Problem(BaseModel):
 
 
 class ProblemError(SegueError):
-    """An answer that is not a result: the status, and words for whoever asked."""
+    """An error response: its status and its detail for the client."""
 
     def __init__(
         self,
@@ -60,12 +67,12 @@ class ProblemError(SegueError):
 
 
 class UnknownJobError(ProblemError):
-    """Nobody here has heard of this job."""
+    """The job does not exist."""
 
     def __init__(self, job_id: str) -> None:
         super().__init__(
             HTTPStatus.NOT_FOUND,
-            f"there is no job {job_id}: create it by sending scenes in "
+            f"job {job_id} not found: create it by sending scenes in "
             "POST /api/v3/audio/generate-scenes",
         )
 
@@ -78,7 +85,7 @@ def problem_response(
     errors: FieldProblems | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> Response:
-    """The problem as an answer."""
+    """Return a problem response."""
     problem = Problem(
         type="about:blank",
         title=status.phrase,
@@ -96,13 +103,13 @@ def problem_response(
 
 
 def install(app: FastAPI, log: Logger) -> None:
-    """Answer every error of `app` as a problem."""
-    _install_refusals(app)
-    _install_faults(app, log)
+    """Register the handlers that turn every error of `app` into a problem."""
+    _install_client_errors(app)
+    _install_server_errors(app, log)
 
 
-def _install_refusals(app: FastAPI) -> None:
-    """What whoever asked can change."""
+def _install_client_errors(app: FastAPI) -> None:
+    """Errors that the client can correct."""
 
     @app.exception_handler(ProblemError)
     async def _problem(request: Request, error: ProblemError) -> Response:
@@ -125,8 +132,8 @@ def _install_refusals(app: FastAPI) -> None:
         return problem_response(request, status, detail, headers=error.headers)
 
 
-def _install_faults(app: FastAPI, log: Logger) -> None:
-    """What they cannot: somebody is away, something is gone, or the fault is ours."""
+def _install_server_errors(app: FastAPI, log: Logger) -> None:
+    """Errors that it cannot: unavailable servers, missing objects, bugs."""
 
     @app.exception_handler(RetryableError)
     async def _busy(request: Request, error: RetryableError) -> Response:
@@ -135,16 +142,14 @@ def _install_faults(app: FastAPI, log: Logger) -> None:
         return problem_response(
             request,
             HTTPStatus.SERVICE_UNAVAILABLE,
-            f"the service is busy or one of its servers is away; try again in {wait_s} s",
+            f"the service is busy or a required server is unavailable; retry in {wait_s} s",
             headers={"Retry-After": str(wait_s)},
         )
 
     @app.exception_handler(NotFoundError)
     async def _gone(request: Request, error: NotFoundError) -> Response:
         log.warning("object missing", action="request.failed", reason=str(error))
-        return problem_response(
-            request, HTTPStatus.NOT_FOUND, "the media is no longer in the store"
-        )
+        return problem_response(request, HTTPStatus.NOT_FOUND, "the file is no longer in the store")
 
     @app.exception_handler(Exception)
     async def _bug(request: Request, error: Exception) -> Response:
@@ -155,28 +160,26 @@ def _install_faults(app: FastAPI, log: Logger) -> None:
             exc_info=(type(error), error, error.__traceback__),
         )
         return problem_response(
-            request, HTTPStatus.INTERNAL_SERVER_ERROR, "an error of ours; it was logged"
+            request, HTTPStatus.INTERNAL_SERVER_ERROR, "internal server error (logged)"
         )
 
 
 _HTTP_DETAILS = {
-    HTTPStatus.NOT_FOUND: 'there is nothing at this path; a job id must not contain "/"',
-    HTTPStatus.METHOD_NOT_ALLOWED: "this path does not know that method; see /openapi.json",
+    HTTPStatus.NOT_FOUND: 'path not found; a job id must not contain "/"',
+    HTTPStatus.METHOD_NOT_ALLOWED: "method not allowed for this path; see /openapi.json",
 }
 
 
 def _unprocessable(request: Request, problems: FieldProblems) -> Response:
-    detail = "; ".join(f"{field}: {message}" for field, message in problems[:5])
-    more = f" (and {len(problems) - 5} more)" if len(problems) > 5 else ""  # noqa: PLR2004 - of five told
     return problem_response(
-        request, HTTPStatus.UNPROCESSABLE_ENTITY, detail + more, errors=problems
+        request, HTTPStatus.UNPROCESSABLE_ENTITY, join_problems(problems), errors=problems
     )
 
 
-def _parameter_problems(found: Sequence[object]) -> FieldProblems:
+def _parameter_problems(errors: Sequence[object]) -> FieldProblems:
     problems: FieldProblems = []
-    for item in found:
-        assert isinstance(item, dict), "FastAPI's findings are mappings"
-        loc = [part for part in item["loc"] if part not in _PLACES]
-        problems.append((path_of(loc), str(item["msg"]).removeprefix("Value error, ")))
+    for item in errors:
+        assert isinstance(item, dict), "FastAPI reports mappings"
+        path = field_path(item["loc"], skip=_NOT_FIELDS, root="body")
+        problems.append((path, plain_message(str(item["msg"]))))
     return problems

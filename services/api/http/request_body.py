@@ -1,7 +1,7 @@
-"""Receiving: bodies of requests, bounded in size and in time.
+"""Receives request bodies with limits on size and time.
 
-What is too large is refused as soon as that is known: by its announced length, else at the byte
-that is one too many. Nothing of it is kept.
+A body that is too large is rejected as early as possible: by its Content-Length, else at the
+first byte over the limit. Nothing of it is stored.
 """
 
 import asyncio
@@ -18,30 +18,30 @@ from starlette.requests import ClientDisconnect
 
 from services.api.http.problems import ProblemError
 
-WRITE_BYTES = 1024 * 1024  # what one trip to the disk's thread carries
+WRITE_BYTES = 1024 * 1024  # bytes per write in the disk thread
 
 
 async def read_json(request: Request, *, bytes_max: int, part_s: float) -> bytes:
-    """The body of a JSON request.
+    """Return the body of a JSON request.
 
     Raises:
-        ProblemError: not JSON by its own word (415), too large (413), too slow (408).
+        ProblemError: the Content-Type is not JSON (415), too large (413), too slow (408).
     """
     kind = request.headers.get("content-type", "application/json").partition(";")[0].strip()
     if kind.lower() != "application/json" and not kind.lower().endswith("+json"):
         raise ProblemError(
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-            f"the body is {kind or 'of no type'}, send JSON with Content-Type: application/json",
+            f"unsupported Content-Type {kind!r}: send JSON with Content-Type: application/json",
         )
-    parts = [part async for part in bounded(request, bytes_max=bytes_max, part_s=part_s)]
+    parts = [part async for part in receive_parts(request, bytes_max=bytes_max, part_s=part_s)]
     return b"".join(parts)
 
 
-async def bounded(request: Request, *, bytes_max: int, part_s: float) -> AsyncIterator[bytes]:
-    """The body part by part.
+async def receive_parts(request: Request, *, bytes_max: int, part_s: float) -> AsyncIterator[bytes]:
+    """Yield the body part by part.
 
     Raises:
-        ProblemError: it is, or will be, longer than `bytes_max` (413), or stalls (408).
+        ProblemError: the body is longer than `bytes_max` (413), or stalls (408).
     """
     announced = request.headers.get("content-length", "")
     if announced.isdigit() and int(announced) > bytes_max:
@@ -56,10 +56,10 @@ async def bounded(request: Request, *, bytes_max: int, part_s: float) -> AsyncIt
             return
         except TimeoutError as error:
             raise ProblemError(
-                HTTPStatus.REQUEST_TIMEOUT, f"no more of the body came for {part_s:g} s"
+                HTTPStatus.REQUEST_TIMEOUT, f"no data received for {part_s:g} s"
             ) from error
         except ClientDisconnect as error:
-            raise ProblemError(HTTPStatus.BAD_REQUEST, "the body ended early") from error
+            raise ProblemError(HTTPStatus.BAD_REQUEST, "the body is incomplete") from error
         received += len(part)
         if received > bytes_max:
             raise _too_large(received, bytes_max)
@@ -68,7 +68,7 @@ async def bounded(request: Request, *, bytes_max: int, part_s: float) -> AsyncIt
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReceivedFile:
-    """A body in a temporary file."""
+    """A request body in a temporary file."""
 
     path: Path
     size_bytes: int
@@ -79,10 +79,10 @@ class ReceivedFile:
 async def received_file(
     request: Request, *, bytes_max: int, part_s: float, folder: Path | None
 ) -> AsyncIterator[ReceivedFile]:
-    """The body as a file that is gone afterwards.
+    """Yield the body as a temporary file, deleted afterwards.
 
     Raises:
-        ProblemError: as `bounded`.
+        ProblemError: as `receive_parts`.
     """
     digest, size = hashlib.sha256(), 0
     pending = bytearray()
@@ -93,7 +93,7 @@ async def received_file(
             file.write(data)
             file.flush()
 
-        async for part in bounded(request, bytes_max=bytes_max, part_s=part_s):
+        async for part in receive_parts(request, bytes_max=bytes_max, part_s=part_s):
             size += len(part)
             pending += part
             if len(pending) >= WRITE_BYTES:

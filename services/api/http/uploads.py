@@ -1,4 +1,4 @@
-"""Uploading: files that clients hand in, as many at once as may, each kept once.
+"""Receives uploads, a limited number at a time, and stores each file once.
 
 I/O: the request's body, a temporary file, the store.
 """
@@ -23,15 +23,15 @@ FRESH = timedelta(days=1)
 async def receive_upload(
     request: Request, context: ApiContext, *, bytes_max: int
 ) -> AsyncIterator[ReceivedFile]:
-    """The body as a file that is gone afterwards.
+    """Yield the uploaded body as a temporary file, deleted afterwards.
 
     Raises:
-        ProblemError: too many come in already (503), or as `receiving.bounded`.
+        ProblemError: too many concurrent uploads (503), or as `receive_parts`.
     """
     if context.uploads.locked():
         raise ProblemError(
             HTTPStatus.SERVICE_UNAVAILABLE,
-            "as many files come in as may at once",
+            f"too many concurrent uploads; retry in {BUSY_S} s",
             headers={"Retry-After": str(BUSY_S)},
         )
     async with (
@@ -46,15 +46,15 @@ async def receive_upload(
         yield received
 
 
-async def kept(context: ApiContext, received: ReceivedFile, *, content_type: str) -> str:
-    """The key of the file in the store; the same bytes are stored once.
+async def store_upload(context: ApiContext, received: ReceivedFile, *, content_type: str) -> str:
+    """Store the file and return its key; the same bytes are stored once.
 
-    Where they lie for longer already they are put again: what is old and named by no job may be
-    swept out at any moment.
+    An older copy is written again, because an upload that is old and not referenced by any job
+    may be deleted by `segue store sweep` at any time.
     """
     key = upload_key(received.sha256)
-    found = await context.store.stat(key)
-    whole = found is not None and found.size_bytes == received.size_bytes
-    if found is None or not whole or context.clock.now() - found.modified_at > FRESH:
+    stat = await context.store.stat(key)
+    is_complete = stat is not None and stat.size_bytes == received.size_bytes
+    if stat is None or not is_complete or context.clock.now() - stat.modified_at > FRESH:
         await context.store.put_file(key, received.path, content_type=content_type)
     return key

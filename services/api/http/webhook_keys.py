@@ -1,8 +1,8 @@
-"""Webhook keys: what the provider signs its messages with.
+"""Verifies the signatures of the provider's webhooks.
 
-The ones that the environment names, or else the account's own, asked of the provider with its
-key and kept. When a message fits none of them, they are asked for again, now and then: somebody
-may have changed them.
+The keys come from the environment, or else from the provider, which returns the account's key to
+its API key. If a signature matches none of them, the key is read again, at most once per
+`AGAIN_S`, because it may have been rotated.
 
 Units: seconds. I/O: HTTP.
 """
@@ -19,24 +19,24 @@ from shared.errors import RetryableError
 from shared.pricing import ReplicateAccount
 from shared.security.webhook_signatures import WebhookRefusedError, secret_of, verify
 
-ASK_S = 10.0
-AGAIN_S = 60.0  # between two questions, whoever sends us what
+READ_S = 10.0
+AGAIN_S = 60.0  # minimum interval between two requests for the key
 ANSWER_BYTES_MAX = 65_536
 _NO_KEY = (
-    "no key to verify webhooks with: set REPLICATE_WEBHOOK_SECRET, or REPLICATE_API_KEY"
-    " for the api to ask for it"
+    "no key to verify webhooks: set REPLICATE_WEBHOOK_SECRET, or REPLICATE_API_KEY so that"
+    " the api can read it"
 )
-_NOT_TOLD = (
-    "no key to verify webhooks with: Replicate did not tell it; it is asked again, or set"
+_UNREADABLE = (
+    "no key to verify webhooks: Replicate did not return it; the api retries, or set"
     " REPLICATE_WEBHOOK_SECRET"
 )
 
 
 class NoWebhookKeyError(RetryableError):
-    """There is no key, so nothing can be verified."""
+    """No key is available, so no webhook can be verified."""
 
 
-class _Told(BaseModel):
+class _SecretBody(BaseModel):
     key: SecretStr
 
 
@@ -44,20 +44,20 @@ class WebhookKeys:
     """The keys of one account."""
 
     def __init__(self, named: SecretStr, account: ReplicateAccount, *, clock: Clock) -> None:
-        told = named.get_secret_value().split(",")
-        self._named = [key.strip() for key in told if key.strip()]
+        keys = named.get_secret_value().split(",")
+        self._named = [key.strip() for key in keys if key.strip()]
         self._account = account
         self._clock = clock
-        self._asking = asyncio.Lock()
+        self._lock = asyncio.Lock()
         self._known: str | None = None
-        self._asked_at = -math.inf
+        self._read_at = -math.inf
 
     async def verified(self, headers: Mapping[str, str], body: bytes) -> str:
-        """The id of a message that the provider signed.
+        """Return the id of a message that the provider signed.
 
         Raises:
-            WebhookRefusedError: it did not, or not now.
-            NoWebhookKeyError: nobody can tell.
+            WebhookRefusedError: the signature is missing, invalid or expired.
+            NoWebhookKeyError: no key is available.
         """
         keys = await self._keys()
         try:
@@ -65,7 +65,7 @@ class WebhookKeys:
         except WebhookRefusedError:
             if self._named:
                 raise
-            await self._ask()
+            await self._refresh()
             if (changed := await self._keys()) == keys:
                 raise
         return self._verify(headers, body, changed)
@@ -77,40 +77,40 @@ class WebhookKeys:
         if self._named:
             return self._named
         if self._known is None:
-            await self._ask()
+            await self._refresh()
         if self._known is None:
             has_key = bool(self._account.key.get_secret_value())
-            raise NoWebhookKeyError(_NOT_TOLD if has_key else _NO_KEY, retry_after_s=AGAIN_S)
+            raise NoWebhookKeyError(_UNREADABLE if has_key else _NO_KEY, retry_after_s=AGAIN_S)
         return [self._known]
 
-    async def _ask(self) -> None:
-        """Ask the provider, unless that was just done; a key that was known is kept."""
-        async with self._asking:
+    async def _refresh(self) -> None:
+        """Read the key again, at most once per `AGAIN_S`; keep the known one on failure."""
+        async with self._lock:
             now = self._clock.monotonic()
-            if self._account.key.get_secret_value() and now - self._asked_at >= AGAIN_S:
-                self._asked_at = now
-                self._known = await self._asked() or self._known
+            if self._account.key.get_secret_value() and now - self._read_at >= AGAIN_S:
+                self._read_at = now
+                self._known = await self._read_key() or self._known
 
-    async def _asked(self) -> str | None:
+    async def _read_key(self) -> str | None:
         url = f"{self._account.base_url.rstrip('/')}/webhooks/default/secret"
         bearer = {"Authorization": f"Bearer {self._account.key.get_secret_value()}"}
         try:
             async with (
-                asyncio.timeout(ASK_S),
-                httpx.AsyncClient(timeout=ASK_S, follow_redirects=False) as client,
-                client.stream("GET", url, headers=bearer) as answer,
+                asyncio.timeout(READ_S),
+                httpx.AsyncClient(timeout=READ_S, follow_redirects=False) as client,
+                client.stream("GET", url, headers=bearer) as response,
             ):
                 body = b""
-                async for part in answer.aiter_bytes():
+                async for part in response.aiter_bytes():
                     body += part
                     if len(body) > ANSWER_BYTES_MAX:
                         return None
-            if not answer.is_success:
+            if not response.is_success:
                 return None
-            key = _Told.model_validate_json(body).key.get_secret_value()
+            key = _SecretBody.model_validate_json(body).key.get_secret_value()
             secret_of(key)
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError):
-            return None  # nobody answers
+            return None  # unreachable
         except (ValidationError, WebhookRefusedError):
-            return None  # what they say is no key
+            return None  # not a key
         return key

@@ -20,12 +20,12 @@ from datetime import UTC, datetime
 from services.api.database import Connection, Database, jobs, offsets, outbox, runs
 from services.api.database import scene_delays as delays
 from services.api.database.jobs import JobProgress
-from services.api.database.outbox import Waiting
+from services.api.database.outbox import OutboxRecord
 from services.api.database.runs import RunKey
 from services.api.database.scene_delays import SceneKey
+from services.api.domain.progress import progress_of
 from services.api.domain.run_spec import RequestInvalidError
 from services.api.domain.run_view import AnyRunEvent, Delay, RunView, project, run_event
-from services.api.http.presenter import progress_of
 from services.api.projection import run_durations
 from services.api.runs import ingest_stitched
 from services.api.settings import ApiSettings
@@ -141,7 +141,7 @@ class Applier:
         assert isinstance(one.event, VideoStitched), "its topic carries nothing else"
         try:
             async with connection.transaction():
-                new = await ingest_stitched.take(
+                new = await ingest_stitched.ingest(
                     connection,
                     one.event,
                     settings=self.settings,
@@ -156,7 +156,7 @@ class Applier:
     async def _dead_letter(self, connection: Connection, record: Record, error: Exception) -> None:
         now = self.clock.now()
         told = dead_letter_headers(record, error, attempts=1, service=SERVICE, now=now)
-        letter = Waiting(
+        letter = OutboxRecord(
             topic=record.topic + DLQ_SUFFIX,
             key=record.key,
             value=record.value,
@@ -290,7 +290,7 @@ def _said_at(record: Record) -> datetime | None:
     return said.astimezone(UTC) if said.tzinfo else None
 
 
-def _fitting(letter: Waiting) -> Waiting:
+def _fitting(letter: OutboxRecord) -> OutboxRecord:
     """`letter`, cut if no broker would take it: it came in whole, but without our headers."""
     value, headers = letter.value or b"", letter.headers
     room = VALUE_BYTES_MAX - sum(len(name) + len(value) for name, value in headers)

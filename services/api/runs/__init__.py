@@ -1,1 +1,1 @@
-"""Start, cancel and resume runs inside a database transaction."""
+"""Starts, cancels and resumes runs inside a database transaction of the caller."""

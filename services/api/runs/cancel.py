@@ -1,8 +1,8 @@
-"""Cancelling: say that a run is to stop, in the transaction that is handed in.
+"""Cancels the newest run of a job, in the caller's transaction.
 
-`job.cancelled` goes out through the outbox, behind everything that was said of the run before.
-The generator cancels the prediction under way and asks for no more, the later stages skip; what
-was made stays. The rows change when the api reads its own word, as with every event.
+`job.cancelled` is published through the outbox, after all earlier events of the run. The generator
+cancels the current prediction and requests no more; later stages skip the run; stored objects
+remain. As with every event, the rows change when the projection reads it.
 """
 
 from dataclasses import dataclass
@@ -17,21 +17,21 @@ REASON_CHARS_MAX = 500
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CancelOutcome:
-    """What came of it."""
+    """Result of a cancel request."""
 
     job_id: str
-    run: int  #: the newest; 0: none was asked for
-    status: RunStatus | None  #: of that run, before this
-    is_cancelling: bool  #: it is to stop; else there was nothing to stop
+    run: int  #: the newest; 0: the job has none
+    status: RunStatus | None  #: of that run, before the request
+    is_cancelling: bool  #: false: there was nothing to cancel
     message: str
 
 
 async def cancel(
     connection: Connection, job_id: str, *, run: int | None, reason: str, now: datetime
 ) -> CancelOutcome | None:
-    """Stop the newest run of a job; None: nobody knows the job.
+    """Cancel the newest run of a job; return None if there is no such job.
 
-    `run`: stop only that one; a newer one goes on.
+    `run`: cancel only if this is the newest run.
     """
     if not await jobs.lock(connection, [job_id]):
         return None
@@ -45,30 +45,30 @@ async def cancel(
 async def plan_cancel(
     connection: Connection, job_id: str, *, run: int | None
 ) -> CancelOutcome | None:
-    """What `cancel` would come to."""
-    number = await jobs.newest_run(connection, job_id)
-    if number is None:
+    """Return what `cancel` would do; change nothing."""
+    newest = await jobs.newest_run(connection, job_id)
+    if newest is None:
         return None
-    newest = await runs.find(connection, job_id, number) if number else None
-    status = None if newest is None else newest.status
-    why_not = _why_not(run, number, status)
+    row = await runs.find(connection, job_id, newest) if newest else None
+    status = None if row is None else row.status
+    obstacle = _obstacle(run, newest, status)
     return CancelOutcome(
         job_id=job_id,
-        run=number,
+        run=newest,
         status=status,
-        is_cancelling=why_not is None,
-        message=why_not or f"run {number} stops; nothing more is spent on it",
+        is_cancelling=obstacle is None,
+        message=obstacle or f"run {newest} is being cancelled; nothing more is spent on it",
     )
 
 
-def _why_not(run: int | None, newest: int, status: RunStatus | None) -> str | None:
-    """Why there is nothing to stop; None: there is."""
+def _obstacle(run: int | None, newest: int, status: RunStatus | None) -> str | None:
+    """Return why there is nothing to cancel; None if there is."""
     if status is None:
-        return "no run was asked for: there is nothing to cancel"
+        return "the job has no run: there is nothing to cancel"
     if run is not None and run > newest:
         return f"there is no run {run}; the newest is {newest}: nothing was cancelled"
     if run is not None and run != newest:
-        return f"run {run} was superseded by run {newest}, which goes on: nothing was cancelled"
+        return f"run {run} was superseded by run {newest}, which continues: nothing was cancelled"
     if status not in UNFINISHED:
         return f"run {newest} has ended ({status.value}): there is nothing to cancel"
     return None

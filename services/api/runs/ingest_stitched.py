@@ -1,23 +1,22 @@
-"""Ingest: what `video.stitched` does to a job; in the transaction that moves its offset.
+"""Applies `video.stitched` to its job, in the transaction that moves its offset.
 
-The same content changes nothing, however often it is said and whatever came between: its digest
-is remembered with the job, so a replay never pays. Other content replaces the job's scenes,
-video and parameters. With `AUTO_GENERATE_AUDIO` it also begins a run, which supersedes one
-under way; without, a run under way goes on with what it was given, and the next request uses
-the new content. A run that would begin by itself over its cap (`AUDIO_MAX_COST`, or what
-upstream named) cannot be used, as any wrong content.
+The same content changes nothing, however often it is read: the job stores its digest, so a replay
+never pays. Other content replaces the job's scenes, video and parameters. With
+`AUTO_GENERATE_AUDIO` it also starts a run, which supersedes a running one; without, a running run
+continues unchanged and the next request uses the new content. Content whose automatic run would
+exceed its cost limit (`AUDIO_MAX_COST`, or upstream's own) is invalid.
 """
 
 from datetime import datetime
 
 from services.api.database import Connection, jobs
 from services.api.domain.run_spec import build_run_spec, spec_of_stitched, stitched_digest
-from services.api.runs.start import begin, lock_job
+from services.api.runs.start import lock_job, start_run
 from services.api.settings import ApiSettings
 from shared.contract.events import VideoStitched
 
 
-async def take(
+async def ingest(
     connection: Connection,
     event: VideoStitched,
     *,
@@ -25,24 +24,24 @@ async def take(
     now: datetime,
     traceparent: str | None = None,
 ) -> bool:
-    """Take in what upstream says; whether it was new. To be called in a savepoint.
+    """Apply `event`; return whether its content was new. Call it in a savepoint.
 
     Raises:
-        RequestInvalidError: it cannot be used, whenever it is read.
+        RequestInvalidError: the content is invalid, on every read.
     """
-    said = spec_of_stitched(event, settings.limits)
+    content = spec_of_stitched(event, settings.limits)
     digest = stitched_digest(event)
-    job = await lock_job(connection, event.job_id, said, now=now)
-    assert job is not None, "upstream sends scenes, so the job is made"
-    asked = build_run_spec(event.job_id, job=job.spec, params=None, defaults=settings.defaults)
+    job = await lock_job(connection, event.job_id, content, now=now)
+    assert job is not None, "upstream sends scenes, so the job is created"
+    spec = build_run_spec(event.job_id, job=job.spec, params=None, defaults=settings.defaults)
     if digest in job.stitched_hashes:
         return False
     await jobs.remember_stitched(connection, event.job_id, digest)
     if settings.auto_generate:
-        await begin(
-            connection, job, asked, pricing=settings.pricing, now=now, traceparent=traceparent
+        await start_run(
+            connection, job, spec, pricing=settings.pricing, now=now, traceparent=traceparent
         )
     else:
-        await jobs.describe(connection, event.job_id, said, now=now)
+        await jobs.describe(connection, event.job_id, content, now=now)
         await jobs.notify(connection, [event.job_id])
     return True

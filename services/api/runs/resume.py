@@ -1,9 +1,9 @@
-"""Resuming: a log that is new to us knows nothing of the runs that are under way.
+"""Requests unfinished runs again on a Kafka log that does not contain them.
 
-An embedded broker forgets everything when it stops, and a cluster may be made anew. PostgreSQL
-is the truth: the scenes of every unfinished run are asked for again, through the outbox, in one
-transaction. It costs nothing: every object and every event is a function of job, run and scene,
-so whatever was made is recognised and said again.
+An embedded broker loses its log when it stops, and a cluster may be created again. PostgreSQL is
+authoritative: the scenes of every unfinished run are requested again through the outbox, in one
+transaction. That costs nothing: every object and every event is a function of job, run and scene,
+so the services find stored results and publish their events again.
 """
 
 from services.api.database import Connection, Database, offsets, outbox, runs
@@ -12,10 +12,10 @@ from shared.telemetry.log import Logger
 
 
 async def resume_in_new_epoch(database: Database, epoch: str, *, clock: Clock, log: Logger) -> int:
-    """Ask again for what is unfinished if this epoch was never seen; how many records that took.
+    """Request unfinished runs again if the epoch is new; return the number of records.
 
     Raises:
-        DatabaseUnavailableError: nothing was done.
+        DatabaseUnavailableError: nothing was changed.
     """
     now = clock.now()
     async with database.transaction() as connection:
@@ -25,17 +25,13 @@ async def resume_in_new_epoch(database: Database, epoch: str, *, clock: Clock, l
 
 
 async def resume(connection: Connection, *, clock: Clock, log: Logger) -> int:
-    """Ask again for everything unfinished, in this transaction; how many records that took.
+    """Request unfinished runs again in this transaction; return the number of records.
 
     Raises:
-        DatabaseUnavailableError: nothing was done.
+        DatabaseUnavailableError: nothing was changed.
     """
     requests = await runs.unfinished_requests(connection)
     await outbox.add_events(connection, requests, now=clock.now())
-    return _told(len(requests), log)
-
-
-def _told(count: int, log: Logger) -> int:
-    if count:
-        log.info("unfinished runs asked for again", action="job.resumed", records=count)
-    return count
+    if requests:
+        log.info("unfinished runs requested again", action="job.resumed", records=len(requests))
+    return len(requests)

@@ -1,122 +1,114 @@
-"""Starting: begin the run that was asked for, once, in the transaction that is handed in.
+"""Starts runs, each exactly once, in the caller's transaction.
 
-Everything about a job happens under the lock on its row. The same request while its run is
-under way is answered with that run; a different one begins the next run, which supersedes it;
-after a run ended, asking again begins a new one.
+Every change of a job happens under the lock on its row. A repeated request returns the running
+run; a different request starts the next run, which supersedes it; after a run has ended, a
+request starts a new one.
 """
 
+from dataclasses import dataclass
 from datetime import datetime
 
 from services.api.database import Connection, jobs, outbox, runs
 from services.api.database.jobs import JobProgress, JobRow
 from services.api.database.operators import redrive
-from services.api.database.runs import RunRow
-from services.api.domain.cost_estimate import check_cap, estimate_of
+from services.api.domain.cost_estimate import RunEstimate, check_cap, estimate_of
+from services.api.domain.progress import progress_of
 from services.api.domain.redrive import RedriveError, RedriveRequest, build_redrive_spec
 from services.api.domain.run_spec import JobSpec, RunSpec
 from services.api.domain.run_view import UNFINISHED, RunView
-from services.api.http.presenter import progress_of
-from shared.contract.events import SceneRequested
 from shared.pricing import PricingSettings
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartedRun:
+    """The run that answers a request."""
+
+    run: int
+    started_at: datetime
+    estimate: RunEstimate  #: the stored one; computed now if the run has none
+    is_new: bool  #: false: it was running already
+
+
 async def lock_job(
-    connection: Connection, job_id: str, said: JobSpec, *, now: datetime
+    connection: Connection, job_id: str, given: JobSpec, *, now: datetime
 ) -> JobRow | None:
-    """The job with what was said of it now, locked; None when it is unknown and has no scenes."""
-    if said.scenes:
+    """Lock a job and return it with `given` applied; None if it is unknown and has no scenes."""
+    if given.scenes:
         await jobs.create(connection, [job_id], now=now)
     job = (await jobs.lock(connection, [job_id])).get(job_id)
     if job is None:
         return None
     known = job.spec
-    if said.scenes is None and known.scenes is None and job.run:
+    if given.scenes is None and known.scenes is None and job.run:
         known = JobSpec(scenes=await jobs.scenes_of_run(connection, job_id, job.run)).over(known)
     return JobRow(
         job_id=job_id,
         run=job.run,
-        spec=said.over(known),
+        spec=given.over(known),
         stitched_hashes=job.stitched_hashes,
     )
 
 
-async def begin(
+async def start_run(
     connection: Connection,
     job: JobRow,
-    asked: RunSpec,
+    spec: RunSpec,
     *,
     pricing: PricingSettings,
     now: datetime,
     traceparent: str | None = None,
-) -> tuple[RunRow, bool]:
-    """The run that answers `asked`, and whether it begins now.
+) -> StartedRun:
+    """Return the running run of the same request, or start the next run.
 
     Raises:
-        RequestInvalidError: it would begin now, and its estimate is over its cap.
+        RequestInvalidError: a new run would exceed its cost limit.
     """
+    estimate = estimate_of(spec, pricing)
     current = await runs.find(connection, job.job_id, job.run) if job.run else None
     if (
         current is not None
         and current.status in UNFINISHED
-        and current.request_hash == asked.digest()
+        and current.request_hash == spec.digest()
     ):
-        return current, False
-    estimate = estimate_of(asked, pricing)
-    check_cap(asked, estimate)
-    begun = await runs.begin(connection, asked, job.run + 1, estimate=estimate, now=now)
+        return StartedRun(
+            run=current.run,
+            started_at=current.started_at,
+            estimate=current.estimate or estimate,
+            is_new=False,
+        )
+    check_cap(spec, estimate)
+    run, requests = job.run + 1, spec.requests(job.run + 1)
+    await runs.insert(connection, spec, requests, estimate=estimate, now=now)
     await jobs.describe(connection, job.job_id, job.spec, now=now)
-    view = RunView(job_id=job.job_id, run=begun.run, started_at=now)
-    shown = JobProgress(
-        job_id=job.job_id, run=begun.run, progress=progress_of(view), video=asked.video
-    )
-    await jobs.save_progress(connection, [shown], now=now)
-    await outbox.add_events(
-        connection, requests_of(asked, begun.run), now=now, traceparent=traceparent
-    )
-    return begun, True
+    view = RunView(job_id=job.job_id, run=run, started_at=now)
+    progress = JobProgress(job_id=job.job_id, run=run, progress=progress_of(view), video=spec.video)
+    await jobs.save_progress(connection, [progress], now=now)
+    await outbox.add_events(connection, requests, now=now, traceparent=traceparent)
+    return StartedRun(run=run, started_at=now, estimate=estimate, is_new=True)
 
 
 async def start_redrive(
     connection: Connection,
     job_id: str,
-    wish: RedriveRequest,
+    request: RedriveRequest,
     *,
     of_run: int,
     pricing: PricingSettings,
     now: datetime,
-) -> RunRow:
-    """The run that makes a part of run `of_run` again; it begins now.
+) -> StartedRun:
+    """Start the run that generates a part of run `of_run` again.
 
     Raises:
-        RedriveError: it cannot be made as wished, or `of_run` is no longer the newest.
-        RequestInvalidError: its estimate is over its cap.
+        RedriveError: it is not possible, or `of_run` is no longer the newest run.
+        RequestInvalidError: the run would exceed its cost limit.
     """
     job = (await jobs.lock(connection, [job_id])).get(job_id)
-    earlier = await redrive.previous_run(connection, job_id)
-    if job is None or earlier is None or earlier.run != of_run:
-        raise RedriveError(f"another run than {of_run} is the newest by now: look again")
-    asked = build_redrive_spec(earlier, wish)
-    begun, _ = await begin(connection, job, asked, pricing=pricing, now=now)
-    assert begun.run == of_run + 1, "a run that is under way is refused"
-    return begun
-
-
-def requests_of(asked: RunSpec, run: int) -> list[SceneRequested]:
-    """One `scene.requested` per scene, in order."""
-    return [
-        SceneRequested(
-            job_id=asked.job_id,
-            run=run,
-            scene_index=index,
-            scene_count=len(asked.scenes),
-            duration_s=scene.duration_s,
-            description=scene.description,
-            prompt=scene.prompt,
-            mood=scene.mood,
-            params=asked.params,
-            video=asked.video,
-            kept=asked.kept.get(index),
-            anew=index in asked.anew,
+    previous = await redrive.previous_run(connection, job_id)
+    if job is None or previous is None or previous.run != of_run:
+        raise RedriveError(
+            f"run {of_run} is no longer the newest run of job {job_id}: check the job and retry"
         )
-        for index, scene in enumerate(asked.scenes)
-    ]
+    spec = build_redrive_spec(previous, request)
+    started = await start_run(connection, job, spec, pricing=pricing, now=now)
+    assert started.run == of_run + 1, "a running run is rejected"
+    return started

@@ -1,14 +1,14 @@
--- The view of every job, the outbox, and how far the projection has read.
+-- Jobs, runs and scenes, the outbox, and the projection's offsets.
 
 CREATE TABLE jobs (
     job_id          text PRIMARY KEY,
     video           jsonb,                                -- {"url": …} or {"object": …}
-    scenes          jsonb,                                -- as asked; null when upstream asked by itself
-    audio_params    jsonb NOT NULL DEFAULT '{}',          -- of video.stitched: defaults for its runs
-    stitched_hashes text[] NOT NULL DEFAULT '{}',         -- of every video.stitched taken, so a replay is known
-    run             integer NOT NULL DEFAULT 0,           -- the newest; 0: waits to be asked
+    scenes          jsonb,                                -- as requested; null if upstream requested each scene
+    audio_params    jsonb NOT NULL DEFAULT '{}',          -- from video.stitched: defaults of its runs
+    stitched_hashes text[] NOT NULL DEFAULT '{}',         -- of every applied video.stitched, to recognise a replay
+    run             integer NOT NULL DEFAULT 0,           -- the newest; 0: none
     progress        jsonb NOT NULL DEFAULT '{"audio_status": "pending", "stage": "audio_generation_pending"}',
-    version         bigint NOT NULL DEFAULT 1,            -- rises with every visible change
+    version         bigint NOT NULL DEFAULT 1,            -- incremented on every visible change
     created_at      timestamptz NOT NULL,
     updated_at      timestamptz NOT NULL
 );
@@ -17,16 +17,16 @@ CREATE TABLE runs (
     job_id       text NOT NULL REFERENCES jobs ON DELETE CASCADE,
     run          integer NOT NULL CHECK (run > 0),
     status       text NOT NULL,
-    scene_count  integer NOT NULL DEFAULT 0,              -- 0: not known yet
-    params       jsonb,                                   -- null: not known yet
+    scene_count  integer NOT NULL DEFAULT 0,              -- 0: unknown
+    params       jsonb,                                   -- null: unknown
     video        jsonb,
-    request_hash text,                                    -- null: upstream asked by itself
+    request_hash text,                                    -- null: requested by upstream
     started_at   timestamptz NOT NULL,
     generated_at timestamptz,
-    track        jsonb,                                   -- the audio.merged that counts
-    muxed        jsonb,                                   -- the video.muxed that counts
-    failure      jsonb,                                   -- the job.failed that counts
-    cancelled    jsonb,                                   -- the job.cancelled that counts
+    track        jsonb,                                   -- the decisive audio.merged
+    muxed        jsonb,                                   -- the decisive video.muxed
+    failure      jsonb,                                   -- the decisive job.failed
+    cancelled    jsonb,                                   -- the decisive job.cancelled
     PRIMARY KEY (job_id, run)
 );
 CREATE INDEX runs_unfinished ON runs (job_id, run)
@@ -36,7 +36,7 @@ CREATE TABLE scenes (
     job_id        text NOT NULL,
     run           integer NOT NULL,
     scene_index   integer NOT NULL CHECK (scene_index >= 0),
-    spec          jsonb,                                  -- description, duration_s, prompt, mood
+    spec          jsonb,                                  -- fields of SceneSpec, kept, anew
     state         text NOT NULL,
     origin        text,
     reason        text,
@@ -78,8 +78,8 @@ CREATE TABLE projection_offsets (
 CREATE TABLE idempotency_keys (
     key          text PRIMARY KEY,
     request_hash text NOT NULL,
-    status_code  integer,                                 -- null only inside the transaction that runs
-    answer       json,                                    -- not jsonb: equal to the letter
+    status_code  integer,                                 -- null only inside the request's transaction
+    answer       json,                                    -- not jsonb: byte for byte equal
     created_at   timestamptz NOT NULL
 );
 CREATE INDEX idempotency_keys_age ON idempotency_keys (created_at);

@@ -1,4 +1,4 @@
--- What operators did, and how far: the audit of every command that writes.
+-- The audit log: every operator command that writes.
 
 CREATE TABLE operator_actions (
     id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -7,7 +7,7 @@ CREATE TABLE operator_actions (
     who        text NOT NULL,                             -- SEGUE_OPERATOR, else user@host
     reason     text NOT NULL,
     state      text NOT NULL,                             -- running, done, interrupted, failed
-    progress   jsonb NOT NULL DEFAULT '{}',               -- the command's own: how far, what came of it
+    progress   jsonb NOT NULL DEFAULT '{}',               -- specific to the command: progress and result
     started_at timestamptz NOT NULL,
     ended_at   timestamptz
 );

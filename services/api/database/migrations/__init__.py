@@ -1,1 +1,1 @@
-"""Migrations: numbered SQL files, applied once each, in order (`repository/schema.py`)."""
+"""Numbered SQL files, each applied once, in order (`database/migrate.py`). Never edit one."""

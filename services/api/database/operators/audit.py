@@ -1,7 +1,7 @@
-"""Audit: what operators did: a row per command that writes, from before its first change.
+"""Audit log of operator commands: one row per command that writes.
 
-A row says `running` until its command has ended; the row of a process that died goes on saying
-so, and keeps how far it had come. I/O: PostgreSQL, on the connection handed in.
+The row is inserted before the first change and is `running` until the command ends; after a
+crash it stays `running` and keeps the last progress. I/O: PostgreSQL, on the given connection.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,17 +16,17 @@ from services.api.database import Connection, storable
 
 
 class ActionState(StrEnum):
-    """How a command stands."""
+    """State of a command."""
 
-    RUNNING = "running"  #: or its process died
+    RUNNING = "running"  #: or its process crashed
     DONE = "done"
-    INTERRUPTED = "interrupted"  #: by its operator, or because a server went away
+    INTERRUPTED = "interrupted"  #: by the operator, or a server became unavailable
     FAILED = "failed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Action:
-    """One row."""
+    """One command in the audit log."""
 
     id: int
     command: str
@@ -48,7 +48,7 @@ async def begin(
     reason: str,
     now: datetime,
 ) -> int:
-    """Write down that `command` begins; the number of its row."""
+    """Insert a row for `command`; return its number."""
     number: int = await connection.fetchval(
         """
         INSERT INTO operator_actions (command, arguments, who, reason, state, started_at)
@@ -64,21 +64,21 @@ async def begin(
 
 
 async def save_progress(connection: Connection, number: int, progress: Mapping[str, Any]) -> None:
-    """Replace what is known of how far it has come."""
+    """Replace the progress of a command."""
     await connection.execute(
         "UPDATE operator_actions SET progress = $2 WHERE id = $1", number, dict(progress)
     )
 
 
 async def resume(connection: Connection, number: int) -> None:
-    """It goes on after an interruption."""
+    """Mark a command as running again after an interruption."""
     await connection.execute(
         "UPDATE operator_actions SET state = 'running', ended_at = NULL WHERE id = $1", number
     )
 
 
 async def end(connection: Connection, number: int, state: ActionState, *, now: datetime) -> None:
-    """Write down how it ended."""
+    """Store the final state of a command."""
     await connection.execute(
         "UPDATE operator_actions SET state = $2, ended_at = $3 WHERE id = $1",
         number,
@@ -88,7 +88,7 @@ async def end(connection: Connection, number: int, state: ActionState, *, now: d
 
 
 async def find(connection: Connection, number: int) -> Action | None:
-    """One row; None if there is none."""
+    """Return one row; None if there is none."""
     row = await connection.fetchrow("SELECT * FROM operator_actions WHERE id = $1", number)
     return None if row is None else _action(row)
 
@@ -96,7 +96,7 @@ async def find(connection: Connection, number: int) -> Action | None:
 async def newest(
     connection: Connection, *, command: str | None = None, count: int = 50
 ) -> Sequence[Action]:
-    """The newest rows, of one command or of all, newest first."""
+    """Return the newest rows of one command or of all, newest first."""
     rows = await connection.fetch(
         """
         SELECT * FROM operator_actions WHERE $1::text IS NULL OR command = $1
@@ -109,7 +109,7 @@ async def newest(
 
 
 async def of_job(connection: Connection, job_id: str, *, command: str) -> Sequence[Action]:
-    """What `command` did to one job, newest first."""
+    """Return the rows of `command` for one job, newest first."""
     rows = await connection.fetch(
         """
         SELECT * FROM operator_actions WHERE command = $1 AND arguments->>'job_id' = $2

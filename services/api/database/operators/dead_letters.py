@@ -1,8 +1,8 @@
-"""Letters: what became of dead letters, by their places on the dead-letter topics.
+"""Stores which dead letters were requeued or discarded, by topic, partition and offset.
 
-A letter is marked before anything is done with it, and done afterwards; one that is marked alone
-belongs to a command that was interrupted, and to no other. I/O: PostgreSQL, on the connection
-handed in.
+A command claims a letter before it handles it and completes it afterwards; a letter that is
+claimed and not complete belongs to an interrupted command. I/O: PostgreSQL, on the given
+connection.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -16,7 +16,7 @@ LetterPlace = tuple[str, int, int]  #: dead-letter topic without prefix, partiti
 
 
 class Resolution(StrEnum):
-    """What became of it."""
+    """How a dead letter was resolved."""
 
     REQUEUED = "requeued"
     DISCARDED = "discarded"
@@ -24,26 +24,26 @@ class Resolution(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResolvedLetter:
-    """A letter that waits no more."""
+    """A requeued or discarded letter."""
 
     resolution: Resolution
-    action: int  #: the audit's row
-    is_done: bool  #: or its command was interrupted before
+    action: int  #: number of the command in the audit log
+    is_done: bool  #: false: the command was interrupted before it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClaimedLetter:
-    """A letter to be marked."""
+    """A letter that a command is about to resolve."""
 
     place: LetterPlace
-    job_id: str | None  #: None: it is no event
+    job_id: str | None  #: None: the record is no event
     run: int | None
 
 
 async def resolutions(
     connection: Connection, epoch: str, topics: Collection[str]
 ) -> Mapping[LetterPlace, ResolvedLetter]:
-    """What is known of letters of these topics."""
+    """Return the resolved letters of these topics."""
     rows = await connection.fetch(
         """
         SELECT topic, partition, "offset", fate, action, done_at IS NOT NULL AS is_done
@@ -69,7 +69,7 @@ async def claim(
     action: int,
     now: datetime,
 ) -> None:
-    """Say whose these letters are from now on; those that are marked already stay as they are."""
+    """Claim letters for a command; letters that are claimed already stay unchanged."""
     await connection.executemany(
         """
         INSERT INTO dead_letters
@@ -86,7 +86,7 @@ async def claim(
 async def complete(
     connection: Connection, epoch: str, places: Collection[LetterPlace], *, now: datetime
 ) -> None:
-    """Say that their command came to these."""
+    """Mark claimed letters as resolved."""
     await connection.execute(
         """
         UPDATE dead_letters AS d SET done_at = $5
@@ -105,10 +105,10 @@ async def complete(
 async def count_resolved(
     connection: Connection, epoch: str, starts: Mapping[tuple[str, int], int]
 ) -> Mapping[str, int]:
-    """How many of each topic wait no more; `starts`: where its partitions begin in the log."""
+    """Return the number of resolved letters per topic, from each partition's first offset."""
     rows = await connection.fetch(
         """
-        SELECT topic, count(*) AS settled FROM dead_letters
+        SELECT topic, count(*) AS resolved FROM dead_letters
         JOIN unnest($2::text[], $3::integer[], $4::bigint[]) AS given (topic, partition, start)
             USING (topic, partition)
         WHERE epoch = $1 AND done_at IS NOT NULL AND "offset" >= given.start GROUP BY topic
@@ -118,4 +118,4 @@ async def count_resolved(
         [number for _, number in starts],
         list(starts.values()),
     )
-    return {row["topic"]: row["settled"] for row in rows}
+    return {row["topic"]: row["resolved"] for row in rows}

@@ -1,12 +1,12 @@
-"""Rebuild: a second set of the projection's tables beside the live ones, and what differs.
+"""Compares the projection's tables with a second set rebuilt from the log, and updates them.
 
-The second set lies in a schema of its own and takes part in nothing else, so that a rebuild
-that was interrupted leaves the live rows as they were; the next one begins by dropping it.
+The second set has a schema of its own, so that an interrupted rebuild leaves the live rows
+unchanged; the next rebuild drops it first.
 
-What only a request knows is not on the log (its digest, its estimate), nor is what upstream said
-of a job before a run: those columns are never touched, and no live row is ever removed.
+The log contains neither a request's digest and estimate nor upstream's content before a run:
+those columns are never changed, and no live row is deleted.
 """
-# ruff: noqa: S608 - statements are put together from the names in this file and the server's own
+# ruff: noqa: S608 - statements consist of names in this file and of the server's own
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -35,22 +35,22 @@ _FACTS = {"jobs": _JOBS, "runs": _RUNS, "scenes": _SCENES}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableComparison:
-    """How the rows of one table compare with what the log says."""
+    """Comparison of one table with the log."""
 
     same: int
     different: int
-    missing: int  #: the log has it, the table does not
-    not_on_the_log: int  #: the table alone has it: not published yet, or of an earlier log
-    examples: tuple[str, ...] = ()  #: keys of what is different or missing
+    missing: int  #: on the log, not in the table
+    not_on_the_log: int  #: only in the table: not published yet, or from an earlier log
+    examples: tuple[str, ...] = ()  #: keys of different or missing rows
 
 
 async def try_lock(connection: Connection) -> bool:
-    """Whether this session is now the one that rebuilds; it is until it ends."""
+    """Return whether this session now holds the rebuild lock, until it closes."""
     return bool(await connection.fetchval("SELECT pg_try_advisory_lock($1)", LOCK_REBUILD))
 
 
 async def make(connection: Connection) -> str:
-    """Make the second set, empty; the schema of the live one."""
+    """Create the empty second set; return the schema of the live one."""
     live: str = await connection.fetchval("SELECT current_schema()")
     await drop(connection)
     await connection.execute(f"CREATE SCHEMA {SCHEMA}")
@@ -62,23 +62,23 @@ async def make(connection: Connection) -> str:
 
 
 async def drop(connection: Connection) -> None:
-    """Remove the second set, if there is one."""
+    """Drop the second set if it exists."""
     await connection.execute("SET LOCAL client_min_messages = warning")
     await connection.execute(f"DROP SCHEMA IF EXISTS {SCHEMA} CASCADE")
 
 
 async def newest_epoch(connection: Connection) -> str | None:
-    """The log that the api reads; None if it never read one."""
-    found: str | None = await connection.fetchval(
+    """Return the epoch that the api reads; None if it has read none."""
+    epoch: str | None = await connection.fetchval(
         "SELECT epoch FROM epochs ORDER BY started_at DESC LIMIT 1"
     )
-    return found
+    return epoch
 
 
 async def stored_positions(
     connection: Connection, epoch: str, *, hold: bool
 ) -> Mapping[tuple[str, int], int]:
-    """How far the live projection has read; `hold` keeps it there until the transaction ends."""
+    """Return the live projection's offsets; `hold` locks them until the transaction ends."""
     rows = await connection.fetch(
         "SELECT topic, partition, next_offset FROM projection_offsets WHERE epoch = $1 "
         f"ORDER BY topic, partition {'FOR UPDATE' if hold else ''}",
@@ -88,9 +88,9 @@ async def stored_positions(
 
 
 async def choose(connection: Connection, live: str, *, since: datetime | None) -> int:
-    """Fix which jobs are compared: all, or those younger than `since`; how many are older.
+    """Select the jobs to compare: all, or those created since `since`; return how many are older.
 
-    Runs that are older than what the log has are superseded by it here, too.
+    In the second set, runs older than the newest live run are superseded as well.
     """
     await connection.execute(
         "CREATE TEMP TABLE chosen (job_id text PRIMARY KEY, young boolean) ON COMMIT DROP"
@@ -123,34 +123,34 @@ async def choose(connection: Connection, live: str, *, since: datetime | None) -
 
 
 async def compare(connection: Connection, live: str, table: str) -> TableComparison:
-    """Compare the live rows of the chosen jobs with those of the second set."""
+    """Compare the live rows of the selected jobs with the second set."""
     keys = ", ".join(_KEYS[table])
     join = f'FROM (SELECT * FROM "{live}".{table} JOIN chosen USING (job_id)) l'
     join += f" FULL JOIN (SELECT * FROM {SCHEMA}.{table} JOIN chosen USING (job_id)) s"
     join += f" USING ({keys})"
     differs = f"({_columns('l', table)}) IS DISTINCT FROM ({_columns('s', table)})"
-    there, told = "l.job_id IS NOT NULL", "s.job_id IS NOT NULL"
-    if table == "jobs":  # one whose newest run is not on the log yet shows that, and rightly
-        told += " AND coalesce(l.run <= s.run, true)"
+    live_row, log_row = "l.job_id IS NOT NULL", "s.job_id IS NOT NULL"
+    if table == "jobs":  # a newer run that is not on the log yet is no difference
+        log_row += " AND coalesce(l.run <= s.run, true)"
     counted = await connection.fetchrow(
         f"""
-        SELECT count(*) FILTER (WHERE {there} AND {told} AND NOT {differs}) AS same,
-            count(*) FILTER (WHERE {there} AND {told} AND {differs}) AS different,
-            count(*) FILTER (WHERE NOT ({there})) AS missing,
-            count(*) FILTER (WHERE {there} AND NOT ({told})) AS not_on_the_log
+        SELECT count(*) FILTER (WHERE {live_row} AND {log_row} AND NOT {differs}) AS same,
+            count(*) FILTER (WHERE {live_row} AND {log_row} AND {differs}) AS different,
+            count(*) FILTER (WHERE NOT ({live_row})) AS missing,
+            count(*) FILTER (WHERE {live_row} AND NOT ({log_row})) AS not_on_the_log
         {join}
         """
     )
-    assert counted is not None, "an aggregate has a row"
+    assert counted is not None, "an aggregate returns a row"
     examples = await connection.fetch(
-        f"SELECT concat_ws(' / ', {keys}) AS key {join} WHERE {told} AND {differs} "
+        f"SELECT concat_ws(' / ', {keys}) AS key {join} WHERE {log_row} AND {differs} "
         f"ORDER BY {keys} LIMIT {EXAMPLES_MAX}"
     )
     return TableComparison(**counted, examples=tuple(row["key"] for row in examples))
 
 
 async def write(connection: Connection, live: str, *, now: datetime) -> None:
-    """Make the live rows of the chosen jobs say what the log says; wake whoever follows them."""
+    """Update the live rows of the selected jobs from the second set and notify followers."""
     await connection.execute(
         f"""
         INSERT INTO "{live}".jobs (job_id, run, progress, video, created_at, updated_at)
@@ -161,25 +161,25 @@ async def write(connection: Connection, live: str, *, now: datetime) -> None:
     )
     for table in ("runs", "scenes"):
         columns = ", ".join((*_KEYS[table], *_FACTS[table]))
-        told = ", ".join(f"{column} = excluded.{column}" for column in _FACTS[table])
+        updates = ", ".join(f"{column} = excluded.{column}" for column in _FACTS[table])
         await connection.execute(
             f"""
             INSERT INTO "{live}".{table} AS l ({columns})
             SELECT {columns} FROM {SCHEMA}.{table} JOIN chosen USING (job_id)
-            ON CONFLICT ({", ".join(_KEYS[table])}) DO UPDATE SET {told}
+            ON CONFLICT ({", ".join(_KEYS[table])}) DO UPDATE SET {updates}
             WHERE ({_columns("l", table)}) IS DISTINCT FROM ({_columns("excluded", table)})
             """
         )
     await connection.execute(
         f"""
-        WITH told AS (
+        WITH updated AS (
             UPDATE "{live}".jobs l SET run = s.run, progress = s.progress,
                 version = l.version + 1, updated_at = $1
             FROM {SCHEMA}.jobs s JOIN chosen USING (job_id)
             WHERE l.job_id = s.job_id AND l.run <= s.run
                 AND ({_columns("l", "jobs")}) IS DISTINCT FROM ({_columns("s", "jobs")})
             RETURNING l.job_id
-        ) SELECT pg_notify($2, job_id) FROM told
+        ) SELECT pg_notify($2, job_id) FROM updated
         """,
         now,
         JOBS_CHANNEL,
@@ -187,7 +187,7 @@ async def write(connection: Connection, live: str, *, now: datetime) -> None:
 
 
 async def lock_jobs(connection: Connection, live: str) -> None:
-    """Hold the chosen jobs, so that nobody begins a run between comparing and writing."""
+    """Lock the selected jobs, so that no run starts between comparing and writing."""
     await connection.execute(
         f'SELECT FROM "{live}".jobs JOIN chosen USING (job_id) '
         'ORDER BY job_id COLLATE "C" FOR UPDATE OF jobs'

@@ -1,15 +1,15 @@
-"""Redrive: what a job's newest run was asked for and has come to, to make a part of it again.
+"""Reads the newest run of a job for a redrive.
 
-I/O: PostgreSQL, on the connection handed in.
+I/O: PostgreSQL, on the given connection.
 """
 
-from services.api.database import Connection, jobs, runs
-from services.api.domain.redrive import PreviousRun, PreviousScene
-from shared.contract.params import AudioParams, Kept, Scene
+from services.api.database import Connection, jobs, runs, scene_spec
+from services.api.domain.redrive import PreviousRun
+from shared.contract.params import AudioParams
 
 
 async def previous_run(connection: Connection, job_id: str) -> PreviousRun | None:
-    """The newest run of a job; None: nobody knows the job. Its `run` is 0 before any."""
+    """Return the newest run of a job, run 0 if it has none; None if there is no such job."""
     number = await jobs.newest_run(connection, job_id)
     if number is None:
         return None
@@ -29,14 +29,8 @@ async def previous_run(connection: Connection, job_id: str) -> PreviousRun | Non
         job_id=job_id,
         run=number,
         status=view.status,
-        parts=tuple(
-            PreviousScene(
-                scene=Scene.model_validate(row["spec"]),
-                is_done=row["state"] == "done",
-                kept=Kept.model_validate(row["spec"]["kept"]) if "kept" in row["spec"] else None,
-                anew=row["spec"].get("anew", False),
-            )
-            for row in rows
+        scenes=tuple(
+            scene_spec.previous_scene(row["spec"], is_done=row["state"] == "done") for row in rows
         ),
         is_whole=view.scene_count == len(rows),
         params=view.params or AudioParams(),

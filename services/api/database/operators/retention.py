@@ -1,18 +1,18 @@
-"""Sweep: what of the store somebody still needs, by what the rows say.
+"""Queries for `segue store`: which runs and uploads are still referenced.
 
-I/O: PostgreSQL, on the connection handed in.
+I/O: PostgreSQL, on the given connection.
 """
 
 from services.api.database import Connection
 
 
 async def job_ids(connection: Connection) -> list[str]:
-    """Every job."""
+    """Return every job id."""
     return [row["job_id"] for row in await connection.fetch("SELECT job_id FROM jobs")]
 
 
 async def unfinished_runs(connection: Connection) -> list[tuple[str, int]]:
-    """Every run that has not ended, by job and number, and those that it takes scenes from."""
+    """Return every unfinished run and the runs it takes scenes from, as job id and run."""
     rows = await connection.fetch(
         """
         WITH open AS (SELECT job_id, run FROM runs
@@ -26,24 +26,24 @@ async def unfinished_runs(connection: Connection) -> list[tuple[str, int]]:
 
 
 async def is_referenced(connection: Connection, key: str) -> bool:
-    """Whether any job or run names this handed-in file."""
-    return bool(await connection.fetchval(_NAMED, key))
+    """Return whether a job or run references this upload."""
+    return bool(await connection.fetchval(_IS_REFERENCED, key))
 
 
 async def referenced_uploads(connection: Connection) -> frozenset[str]:
-    """Every handed-in file that a job or run names."""
-    rows = await connection.fetch(_ALL_NAMED)
+    """Return every upload that a job or run references."""
+    rows = await connection.fetch(_REFERENCED)
     return frozenset(row["key"] for row in rows if row["key"])
 
 
-_ALL_NAMED = """
+_REFERENCED = """
     SELECT video->>'object' AS key FROM jobs WHERE video ? 'object'
     UNION SELECT audio_params->'style_audio'->>'object' FROM jobs
         WHERE audio_params->'style_audio' ? 'object'
     UNION SELECT video->>'object' FROM runs WHERE video ? 'object'
     UNION SELECT params->'style_audio'->>'object' FROM runs WHERE params->'style_audio' ? 'object'
 """
-_NAMED = """
+_IS_REFERENCED = """
     SELECT EXISTS (SELECT FROM jobs WHERE video->>'object' = $1)
         OR EXISTS (SELECT FROM jobs WHERE audio_params->'style_audio'->>'object' = $1)
         OR EXISTS (SELECT FROM runs WHERE video->>'object' = $1)

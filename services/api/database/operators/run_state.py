@@ -1,6 +1,6 @@
-"""Standing: how far runs have come, for whoever wants to say a part of them again.
+"""Reads the state of runs for replay and history; holds the replay lock.
 
-I/O: PostgreSQL, on the connection handed in.
+I/O: PostgreSQL, on the given connection.
 """
 
 from collections.abc import Collection, Mapping
@@ -17,67 +17,67 @@ LOCK_REPLAY = 0x5E60_0004
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunState:
-    """One run."""
+    """State of one run."""
 
     status: RunStatus
     has_track: bool
     has_video: bool
-    stored_scenes: frozenset[int]  #: scenes whose music lies in the store, by index
+    stored_scenes: frozenset[int]  #: scenes whose clip is stored, by index
 
     @property
     def is_running(self) -> bool:
-        """Whether a service may be working on it."""
+        """Whether a service may be working on the run."""
         return self.status in UNFINISHED
 
 
 async def try_replay_lock(connection: Connection) -> bool:
-    """Whether this session is now the one that replays; it is until it ends."""
+    """Return whether this session now holds the replay lock, until it closes."""
     return bool(await connection.fetchval("SELECT pg_try_advisory_lock($1)", LOCK_REPLAY))
 
 
 async def for_runs(
-    connection: Connection, asked: Collection[tuple[str, int]]
+    connection: Connection, keys: Collection[tuple[str, int]]
 ) -> Mapping[tuple[str, int], RunState]:
-    """Those of `asked` (job and run) that there are."""
+    """Return the state of the existing runs among `keys` (job id and run)."""
     rows = await connection.fetch(
-        _STANDING
+        _STATES
         + """
-        JOIN unnest($1::text[], $2::integer[]) AS asked(job_id, run)
-            ON (r.job_id, r.run) = (asked.job_id, asked.run)
+        JOIN unnest($1::text[], $2::integer[]) AS wanted(job_id, run)
+            ON (r.job_id, r.run) = (wanted.job_id, wanted.run)
         """,
-        [job_id for job_id, _ in asked],
-        [run for _, run in asked],
+        [job_id for job_id, _ in keys],
+        [run for _, run in keys],
     )
     return {(row["job_id"], row["run"]): _run_state(row) for row in rows}
 
 
 async def for_job(connection: Connection, job_id: str) -> Mapping[int, RunState]:
-    """Every run of a job, the first one first."""
-    rows = await connection.fetch(_STANDING + "WHERE r.job_id = $1 ORDER BY r.run", job_id)
+    """Return every run of a job, in order."""
+    rows = await connection.fetch(_STATES + "WHERE r.job_id = $1 ORDER BY r.run", job_id)
     return {row["run"]: _run_state(row) for row in rows}
 
 
 async def created_at(connection: Connection, job_id: str) -> datetime | None:
-    """When a job became known; None: it is not."""
-    found: datetime | None = await connection.fetchval(
+    """Return when a job was created; None if there is no such job."""
+    moment: datetime | None = await connection.fetchval(
         "SELECT created_at FROM jobs WHERE job_id = $1", job_id
     )
-    return found
+    return moment
 
 
 async def existing_jobs(connection: Connection, job_ids: Collection[str]) -> frozenset[str]:
-    """Those of `job_ids` that there are."""
+    """Return the existing jobs among `job_ids`."""
     rows = await connection.fetch(
         "SELECT job_id FROM jobs WHERE job_id = ANY($1::text[])", list(job_ids)
     )
     return frozenset(row["job_id"] for row in rows)
 
 
-_STANDING = """
+_STATES = """
     SELECT r.job_id, r.run, r.status, r.track IS NOT NULL AS has_track,
         r.muxed IS NOT NULL AS has_video,
         ARRAY(SELECT s.scene_index FROM scenes s WHERE s.job_id = r.job_id
-              AND s.run = r.run AND s.object_key IS NOT NULL) AS made
+              AND s.run = r.run AND s.object_key IS NOT NULL) AS stored_scenes
     FROM runs r
 """
 
@@ -87,5 +87,5 @@ def _run_state(row: asyncpg.Record) -> RunState:
         status=RunStatus(row["status"]),
         has_track=row["has_track"],
         has_video=row["has_video"],
-        stored_scenes=frozenset(row["made"]),
+        stored_scenes=frozenset(row["stored_scenes"]),
     )

@@ -1,10 +1,10 @@
-"""Door: who is let in, and what answers while there is nothing behind it.
+"""Admission control: 503 until the api is ready, and a limit on concurrent requests.
 
-While PostgreSQL is waited for, health answers for itself and everything else is 503 with
-Retry-After: a balancer sees a service that is alive and not ready, never a refused connection.
-Afterwards so many requests are worked on at once and no more; one too many is told at once to
-come again, and never waits until somebody's patience ends. An answer whose head was sent counts
-no more, so followers and slow downloads keep nobody out.
+While the api waits for PostgreSQL, only the health routes respond and everything else is 503 with
+Retry-After: a load balancer sees a service that is alive and not ready, never a refused
+connection. Afterwards at most `requests_max` requests are processed at a time; one more is
+rejected with 503 at once instead of being queued. A request counts until its response headers are
+sent, so event streams and slow downloads do not count.
 """
 
 from http import HTTPStatus
@@ -18,60 +18,60 @@ from shared.telemetry.metrics import REQUEST_SECONDS, REQUESTS_REFUSED_TOTAL, RE
 
 _HEALTH = frozenset({"/livez", "/readyz", "/metrics"})
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-_NO_ROUTE = "none"  # a path is what a client chose, and no label
+_NO_ROUTE = "none"  # a path is chosen by the client, so it is no label
 
 
 class AdmissionControl:
-    """An application that is another one as soon as that can be had; `requests_max` at once."""
+    """ASGI application that rejects requests until `open`, and above `requests_max`."""
 
     def __init__(self, health: Health, *, requests_max: int) -> None:
         self._health = health_app(health)
         self._clock = health.clock
-        self._inside: ASGIApp | None = None
+        self._app: ASGIApp | None = None
         self._requests_max = requests_max
-        self.requests = 0  #: that are worked on now
+        self.requests = 0  #: in progress
 
-    def open(self, inside: ASGIApp) -> None:
-        """From here on `inside` answers everything."""
-        self._inside = inside
+    def open(self, app: ASGIApp) -> None:
+        """Forward requests to `app` from now on."""
+        self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+        """Handle one request."""
         if scope["type"] != "http" or scope["path"] in _HEALTH:
-            await (self._inside or self._health)(scope, receive, send)
-        elif self._inside is None:
-            await _refuse(scope, receive, send, why="the service starts")
+            await (self._app or self._health)(scope, receive, send)
+        elif self._app is None:
+            await _refuse(scope, receive, send, why="the service is starting")
         elif self.requests >= self._requests_max:
             REQUESTS_REFUSED_TOTAL.inc()
-            why = f"{self._requests_max} requests are worked on already"
+            why = f"too many concurrent requests (at most {self._requests_max})"
             await _refuse(scope, receive, send, why=why)
         else:
-            await self._counted(self._inside, scope, receive, send)
+            await self._counted(self._app, scope, receive, send)
 
-    async def _counted(self, inside: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let one request in; it counts until the head of its answer is sent."""
-        is_inside, began = True, self._clock.monotonic()
-        status = HTTPStatus.INTERNAL_SERVER_ERROR.value  # what breaks off before it is told
+    async def _counted(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+        """Process one request; it counts until its response headers are sent."""
+        is_counted, started = True, self._clock.monotonic()
+        status = HTTPStatus.INTERNAL_SERVER_ERROR.value  # if it fails before the headers are sent
 
-        def leave() -> None:
-            nonlocal is_inside
-            if is_inside:
+        def finish() -> None:
+            nonlocal is_counted
+            if is_counted:
                 self.requests -= 1
-                _measure(scope, status, self._clock.monotonic() - began)
-            is_inside = False
+                _measure(scope, status, self._clock.monotonic() - started)
+            is_counted = False
 
-        async def answer(message: Message) -> None:
+        async def send_counted(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                leave()
+                finish()
             await send(message)
 
         self.requests += 1
         try:
-            await inside(scope, receive, answer)
+            await app(scope, receive, send_counted)
         finally:
-            leave()
+            finish()
 
 
 def _measure(scope: Scope, status: int, seconds: float) -> None:
@@ -82,10 +82,10 @@ def _measure(scope: Scope, status: int, seconds: float) -> None:
 
 
 async def _refuse(scope: Scope, receive: Receive, send: Send, *, why: str) -> None:
-    refused = problem_response(
+    response = problem_response(
         Request(scope),
         HTTPStatus.SERVICE_UNAVAILABLE,
-        f"{why}; try again in {RETRY_AFTER_S} s",
+        f"{why}; retry in {RETRY_AFTER_S} s",
         headers={"Retry-After": str(RETRY_AFTER_S)},
     )
-    await refused(scope, receive, send)
+    await response(scope, receive, send)

@@ -1,4 +1,4 @@
-"""Cancel route: stop a run, and spend nothing more on it."""
+"""Route that cancels the newest run of a job."""
 
 from http import HTTPStatus
 from typing import Annotated
@@ -25,34 +25,36 @@ router = APIRouter(tags=["audio"])
     response_model=CancelAnswer,
     responses={
         200: {"model": CancelAnswer, "description": "There was nothing to cancel."},
-        202: {"description": "The run stops; its status says when it has."},
+        202: {"description": "The run is being cancelled; follow its status."},
         **problems(404, 422, 503),
     },
-    summary="Stop the newest run of a job; what was made stays",
+    summary="Cancel the newest run of a job; stored objects remain",
 )
 async def cancel_run(
     job_id: JobIdText,
     context: ContextDep,
     run: Annotated[
-        int | None, Query(ge=1, le=NUMBER_MAX, description="Only this run, if it is the newest.")
+        int | None, Query(ge=1, le=NUMBER_MAX, description="Cancel only if this is the newest run.")
     ] = None,
     reason: Annotated[
-        Text, Query(max_length=REASON_CHARS_MAX, description="Kept, and shown in the status.")
+        Text, Query(max_length=REASON_CHARS_MAX, description="Stored, and shown in the status.")
     ] = "",
 ) -> Response:
-    """Cancel; asked again, or of a run that has ended, it changes nothing."""
+    """Cancel the newest run; repeated, or after the run has ended, it changes nothing."""
     async with context.database.transaction() as connection:
-        told = await cancel(connection, job_id, run=run, reason=reason, now=context.clock.now())
-    if told is None:
+        outcome = await cancel(connection, job_id, run=run, reason=reason, now=context.clock.now())
+    if outcome is None:
         raise UnknownJobError(job_id)
-    if told.is_cancelling:
-        context.log.info("job is cancelled", action="job.cancelled", job_id=job_id, run=told.run)
+    if outcome.is_cancelling:
+        context.log.info(
+            "run is being cancelled", action="job.cancelled", job_id=job_id, run=outcome.run
+        )
     answer = CancelAnswer(
         job_id=job_id,
-        run=told.run,
-        cancelling=told.is_cancelling,
-        message=told.message,
+        run=outcome.run,
+        cancelling=outcome.is_cancelling,
+        message=outcome.message,
         links=links_of(job_id),
     )
-    status = HTTPStatus.ACCEPTED if told.is_cancelling else HTTPStatus.OK
+    status = HTTPStatus.ACCEPTED if outcome.is_cancelling else HTTPStatus.OK
     return JSONResponse(answer.model_dump(mode="json"), status_code=status)

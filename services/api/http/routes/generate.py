@@ -1,4 +1,4 @@
-"""Audio routes: start a run, and see how it goes."""
+"""Routes that start a run and return the status of a job."""
 
 from datetime import timedelta
 from http import HTTPStatus
@@ -10,14 +10,14 @@ from pydantic import ValidationError
 from starlette.responses import Response
 
 from services.api.database import Connection, LockWaitError, idempotency_keys, status_view
-from services.api.domain.cost_estimate import estimate_of
 from services.api.domain.request_fields import KEY_PART_CHARS_MAX, JobIdText
+from services.api.domain.request_models import GenerateBody, StyleBody, VideoBody
 from services.api.domain.run_spec import (
     JobSpec,
     RequestInvalidError,
+    body_problems,
     build_run_spec,
     digest_of,
-    problems_of,
     spec_of_body,
 )
 from services.api.http.context import ApiContext, ContextDep
@@ -26,17 +26,11 @@ from services.api.http.openapi import problems
 from services.api.http.presenter import BASE_PATH, started_answer, status_answer
 from services.api.http.problems import ProblemError, UnknownJobError
 from services.api.http.request_body import read_json
-from services.api.http.schemas import (
-    GenerateAnswer,
-    GenerateBody,
-    StatusAnswer,
-    StyleBody,
-    VideoBody,
-)
-from services.api.runs.start import begin, lock_job
+from services.api.http.schemas import GenerateAnswer, StatusAnswer
+from services.api.runs.start import lock_job, start_run
 from shared.storage.keys import check_key
 
-POLL_AFTER_S = 2  # a fair pace for whoever polls the status
+POLL_AFTER_S = 2  # recommended polling interval
 router = APIRouter(tags=["audio"])
 _KEY_PATTERN = r"^[!-~]{1,255}$"
 IdempotencyKey = Annotated[
@@ -44,7 +38,7 @@ IdempotencyKey = Annotated[
     Header(
         alias="Idempotency-Key",
         pattern=_KEY_PATTERN,
-        description="The same key with the same body gets the first answer again, for 24 hours.",
+        description="The same key and body return the first response again, for 24 hours.",
     ),
 ]
 
@@ -55,9 +49,9 @@ IdempotencyKey = Annotated[
     response_model=GenerateAnswer,
     responses={
         202: {
-            "description": "The run has begun, or runs already.",
+            "description": "The run was started, or is running already.",
             "headers": {
-                "Location": {"description": "Its status.", "schema": {"type": "string"}},
+                "Location": {"description": "Path of the status.", "schema": {"type": "string"}},
                 "Retry-After": {"description": "Seconds.", "schema": {"type": "string"}},
             },
         },
@@ -76,12 +70,12 @@ IdempotencyKey = Annotated[
 async def generate_scenes(
     request: Request, context: ContextDep, idempotency_key: IdempotencyKey = None
 ) -> Response:
-    """Begin a run, or answer with the one that runs for the same request."""
+    """Start a run, or return the running run of the same request."""
     limits = context.settings.limits
     raw = await read_json(request, bytes_max=limits.body_bytes_max, part_s=limits.receive_s)
     body = _parsed(raw)
     bind_job(body.job_id)
-    said = spec_of_body(body, limits)
+    given = spec_of_body(body, limits)
     await _check_object(context, body.video, field="video", route="/api/v3/videos")
     style = body.audio_params.style_audio if body.audio_params else None
     await _check_object(
@@ -89,58 +83,63 @@ async def generate_scenes(
     )
     try:
         async with context.database.transaction() as connection:
-            answer = await _answered_once(connection, context, body, said, idempotency_key)
+            answer = await _respond_once(connection, context, body, given, idempotency_key)
     except LockWaitError as error:
         if idempotency_key is None:
             raise
         raise ProblemError(
             HTTPStatus.CONFLICT,
-            "the first request with this Idempotency-Key still runs",
+            "the first request with this Idempotency-Key is still running: retry later",
             headers={"Retry-After": str(POLL_AFTER_S)},
         ) from error
     headers = {"Location": answer["links"]["self"], "Retry-After": str(POLL_AFTER_S)}
     return JSONResponse(answer, status_code=HTTPStatus.ACCEPTED, headers=headers)
 
 
-async def _answered_once(
-    connection: Connection, context: ApiContext, body: GenerateBody, said: JobSpec, key: str | None
+async def _respond_once(
+    connection: Connection, context: ApiContext, body: GenerateBody, given: JobSpec, key: str | None
 ) -> dict[str, Any]:
-    """The answer to `body`, or the kept one if its key was used before."""
+    """Return the response to `body`, or the stored one if its key was used before."""
     if key is None:
-        return await _start(connection, context, body, said)
+        return await _start(connection, context, body, given)
     now = context.clock.now()
     digest = digest_of(body.model_dump(mode="json", exclude_unset=True))
     oldest = now - timedelta(seconds=context.settings.idempotency_s)
-    kept = await idempotency_keys.take(connection, key, digest, now=now, oldest=oldest)
-    if kept is None:
-        answer = await _start(connection, context, body, said)
-        await idempotency_keys.keep(connection, key, status_code=HTTPStatus.ACCEPTED, answer=answer)
+    stored = await idempotency_keys.reserve(connection, key, digest, now=now, oldest=oldest)
+    if stored is None:
+        answer = await _start(connection, context, body, given)
+        await idempotency_keys.store(
+            connection, key, status_code=HTTPStatus.ACCEPTED, answer=answer
+        )
         return answer
-    if kept.request_hash != digest or kept.answer is None:
+    if stored.request_hash != digest or stored.answer is None:
         raise ProblemError(
             HTTPStatus.UNPROCESSABLE_ENTITY,
-            "this Idempotency-Key was used for another request: take a new key",
-            errors=[("Idempotency-Key", "was used for another request: take a new key")],
+            "this Idempotency-Key was used for another request: use a new key",
+            errors=[("Idempotency-Key", "was used for another request: use a new key")],
         )
-    return kept.answer
+    return stored.answer
 
 
 async def _start(
-    connection: Connection, context: ApiContext, body: GenerateBody, said: JobSpec
+    connection: Connection, context: ApiContext, body: GenerateBody, given: JobSpec
 ) -> dict[str, Any]:
     now = context.clock.now()
-    job = await lock_job(connection, body.job_id, said, now=now)
+    job = await lock_job(connection, body.job_id, given, now=now)
     if job is None:
         raise UnknownJobError(body.job_id)
-    asked = build_run_spec(
+    spec = build_run_spec(
         body.job_id, job=job.spec, params=body.audio_params, defaults=context.settings.defaults
     )
-    run, begun = await begin(connection, job, asked, pricing=context.settings.pricing, now=now)
+    started = await start_run(connection, job, spec, pricing=context.settings.pricing, now=now)
     context.log.info(
-        "job accepted", action="job.accepted", job_id=body.job_id, run=run.run, begun=begun
+        "job accepted",
+        action="job.accepted",
+        job_id=body.job_id,
+        run=started.run,
+        is_new=started.is_new,
     )
-    estimate = estimate_of(asked, context.settings.pricing)
-    return started_answer(body.job_id, run, estimate=estimate).model_dump(mode="json")
+    return started_answer(body.job_id, started).model_dump(mode="json")
 
 
 def _parsed(raw: bytes) -> GenerateBody:
@@ -152,23 +151,23 @@ def _parsed(raw: bytes) -> GenerateBody:
             raise ProblemError(
                 HTTPStatus.BAD_REQUEST, f"the body is not JSON: {first['ctx']['error']}"
             ) from error
-        raise RequestInvalidError(problems_of(error)) from error
+        raise RequestInvalidError(body_problems(error)) from error
 
 
 async def _check_object(
     context: ApiContext, media: VideoBody | StyleBody | str | None, *, field: str, route: str
 ) -> None:
-    """Whether `media` is in the store, if it is said to be there."""
+    """Raise if `media` refers to an object that is not in the store."""
     if media is None or isinstance(media, str) or media.object is None:
         return
     try:
         key = check_key(media.object)
     except ValueError as error:
         raise RequestInvalidError([(f"{field}.object", str(error))]) from error
-    possible = max(map(len, key.split("/"))) <= KEY_PART_CHARS_MAX
-    if not possible or await context.store.stat(key) is None:
-        told = f"there is no object {key}: hand the file in with POST {route}"
-        raise RequestInvalidError([(f"{field}.object", told)])
+    is_valid = max(map(len, key.split("/"))) <= KEY_PART_CHARS_MAX
+    if not is_valid or await context.store.stat(key) is None:
+        message = f"object {key} not found: upload the file with POST {route}"
+        raise RequestInvalidError([(f"{field}.object", message)])
 
 
 @router.get(
@@ -178,20 +177,20 @@ async def _check_object(
         200: {"headers": {"ETag": {"schema": {"type": "string"}}}},
         **problems(304, 404, 422, 503),
     },
-    summary="How the newest run of a job goes",
+    summary="Status of the newest run of a job",
 )
 async def show_status(job_id: JobIdText, request: Request, context: ContextDep) -> Response:
-    """Everything known of the job's newest run."""
+    """Return the status of the job's newest run."""
     async with context.database.connection() as connection:
         row = await status_view.read(connection, job_id)
     if row is None:
         raise UnknownJobError(job_id)
     etag = f'W/"{row.version}-{context.paths.period}"'
     headers = {"ETag": etag, "Cache-Control": "no-cache"}
-    told = [one.strip() for one in request.headers.get("if-none-match", "").split(",")]
-    if etag in told or "*" in told:
+    etags = [value.strip() for value in request.headers.get("if-none-match", "").split(",")]
+    if etag in etags or "*" in etags:
         return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
-    answer = status_answer(row, seal=context.paths.path)
+    answer = status_answer(row, sign=context.paths.path)
     return Response(
         answer.model_dump_json(), headers={**headers, "Content-Type": "application/json"}
     )

@@ -1,4 +1,4 @@
-"""Health routes: alive, ready, and the figures."""
+"""Routes for liveness, readiness and metrics."""
 
 from http import HTTPStatus
 
@@ -15,28 +15,28 @@ router = APIRouter(tags=["health"])
 
 
 class Alive(BaseModel):
-    """The process serves."""
+    """The process is alive."""
 
     status: str = "alive"
 
 
-@router.get("/livez", summary="Whether the process serves; touches nothing")
+@router.get("/livez", summary="Liveness of the process; checks no server")
 async def alive() -> Alive:
-    """Yes."""
+    """Return that the process is alive."""
     return Alive()
 
 
 @router.get(
     "/readyz",
     response_model=Ready,
-    responses={503: {"model": Ready, "description": "A server we need does not answer."}},
-    summary="Whether Kafka, PostgreSQL and the store answer, and whether the provider pauses",
+    responses={503: {"model": Ready, "description": "A required server is unavailable."}},
+    summary="Readiness: Kafka, PostgreSQL and the store respond; whether the provider is paused",
 )
 async def ready(context: ContextDep) -> Response:
-    """Each server with what is wrong with it."""
-    told = await readiness(context.probes)
-    status = HTTPStatus.OK if told.ready else HTTPStatus.SERVICE_UNAVAILABLE
-    return JSONResponse(told.model_dump(), status_code=status)
+    """Return each server and its error."""
+    state = await readiness(context.probes)
+    status = HTTPStatus.OK if state.ready else HTTPStatus.SERVICE_UNAVAILABLE
+    return JSONResponse(state.model_dump(), status_code=status)
 
 
 @router.get(
@@ -44,12 +44,12 @@ async def ready(context: ContextDep) -> Response:
     response_class=Response,
     responses={
         200: {
-            "description": "Prometheus' text format.",
+            "description": "Prometheus text format.",
             "content": {"text/plain": {"schema": {"type": "string"}}},
         }
     },
-    summary="The figures, for Prometheus",
+    summary="Metrics for Prometheus",
 )
 async def metrics(context: ContextDep) -> Response:
-    """Every metric of this process."""
+    """Return every metric of this process."""
     return await metrics_response("api", context.probes)

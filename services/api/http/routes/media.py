@@ -1,4 +1,4 @@
-"""Media routes: tracks, videos and segments as files."""
+"""Routes that serve tracks, videos and segments as files."""
 
 import re
 from collections.abc import Awaitable, Callable
@@ -21,7 +21,7 @@ from shared.media.samples import TRACK_CONTENT_TYPE, VIDEO_CONTENT_TYPE
 from shared.security.signed_links import SEGMENTS_PATH, LinkExpiredError, LinkUnknownError
 
 router = APIRouter(tags=["media"])
-SegmentToken = Annotated[str, Path(description="Opaque, and soon over.")]
+SegmentToken = Annotated[str, Path(description="Opaque, short-lived token.")]
 Find = Callable[[Connection, str], Awaitable[Media | None]]
 _CLIP = re.compile(r"^jobs/[0-9a-f]{32}/runs/\d+/(scenes/\d{5,}/clip-\d+|style)\.mp3$")
 _PRIVATE = {
@@ -29,7 +29,7 @@ _PRIVATE = {
     "Referrer-Policy": "no-referrer",
     "X-Robots-Tag": "noindex",
 }
-_NO_SEGMENT = "there is no such segment"
+_NO_SEGMENT = "segment not found"
 
 
 @router.head(f"{BASE_PATH}/{{job_id}}/download", include_in_schema=False)
@@ -37,11 +37,11 @@ _NO_SEGMENT = "there is no such segment"
     f"{BASE_PATH}/{{job_id}}/download",
     responses=media_responses(TRACK_CONTENT_TYPE, 404, 422),
     response_class=Response,
-    summary="The track of the newest run that made one",
+    summary="Track of the newest run that has one",
 )
 async def download_track(job_id: JobIdText, request: Request, context: ContextDep) -> Response:
-    """The track as MP3."""
-    return await _finished(request, context, job_id, find=status_view.newest_track, ending=".mp3")
+    """Return the track as MP3."""
+    return await _serve(request, context, job_id, find=status_view.newest_track, ending=".mp3")
 
 
 @router.head(f"{BASE_PATH}/{{job_id}}/video", include_in_schema=False)
@@ -49,14 +49,14 @@ async def download_track(job_id: JobIdText, request: Request, context: ContextDe
     f"{BASE_PATH}/{{job_id}}/video",
     responses=media_responses(VIDEO_CONTENT_TYPE, 404, 422),
     response_class=Response,
-    summary="The video of the newest run that made one",
+    summary="Video of the newest run that has one",
 )
 async def download_video(job_id: JobIdText, request: Request, context: ContextDep) -> Response:
-    """The video with its music as MP4."""
-    return await _finished(request, context, job_id, find=status_view.newest_video, ending=".mp4")
+    """Return the video with its music as MP4."""
+    return await _serve(request, context, job_id, find=status_view.newest_video, ending=".mp4")
 
 
-async def _finished(
+async def _serve(
     request: Request, context: ApiContext, job_id: str, *, find: Find, ending: str
 ) -> Response:
     async with context.database.connection() as connection:
@@ -65,17 +65,17 @@ async def _finished(
     if not known:
         raise UnknownJobError(job_id)
     if media is None:
-        what = "track" if ending == ".mp3" else "video with music"
-        told = f"job {job_id} has no {what} yet: follow {BASE_PATH}/status/{{job_id}}"
-        raise ProblemError(HTTPStatus.NOT_FOUND, told)
-    found = await context.store.stat(media.object_key)
-    if found is None:
+        what = "track" if ending == ".mp3" else "video"
+        message = f"job {job_id} has no {what} yet: follow {BASE_PATH}/status/{{job_id}}"
+        raise ProblemError(HTTPStatus.NOT_FOUND, message)
+    stat = await context.store.stat(media.object_key)
+    if stat is None:
         raise NotFoundError(media.object_key)
     headers = {
         "Content-Disposition": attachment(job_id, ending),
         "Cache-Control": "private, no-cache",
     }
-    return respond(request, context.store, found, headers=headers)
+    return respond(request, context.store, stat, headers=headers)
 
 
 @router.head(f"{SEGMENTS_PATH}/{{token}}", include_in_schema=False)
@@ -83,17 +83,17 @@ async def _finished(
     f"{SEGMENTS_PATH}/{{token}}",
     responses=media_responses(TRACK_CONTENT_TYPE, 404, 410, 422),
     response_class=Response,
-    summary="One stored segment, for whoever has its link",
+    summary="One stored segment, by its signed link",
 )
 async def stored_segment(request: Request, context: ContextDep, token: SegmentToken) -> Response:
-    """A segment as the provider made it."""
+    """Return a segment as the provider generated it."""
     try:
         key = context.links.open(token)
     except LinkUnknownError as error:
         raise ProblemError(HTTPStatus.NOT_FOUND, _NO_SEGMENT, headers=_PRIVATE) from error
     except LinkExpiredError as error:
         raise ProblemError(HTTPStatus.GONE, str(error), headers=_PRIVATE) from error
-    found = await context.store.stat(key) if _CLIP.match(key) else None
-    if found is None:
+    stat = await context.store.stat(key) if _CLIP.match(key) else None
+    if stat is None:
         raise ProblemError(HTTPStatus.NOT_FOUND, _NO_SEGMENT, headers=_PRIVATE)
-    return respond(request, context.store, found, headers=_PRIVATE)
+    return respond(request, context.store, stat, headers=_PRIVATE)

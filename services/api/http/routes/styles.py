@@ -1,21 +1,22 @@
-"""Style routes: hand in music that a run begins from."""
+"""Route that uploads a style sample."""
 
 import asyncio
 from http import HTTPStatus
 
 from fastapi import APIRouter, Request
 
+from services.api.domain.request_models import StyleBody
 from services.api.domain.run_spec import RequestInvalidError
 from services.api.http.context import ContextDep
 from services.api.http.openapi import binary, problems
 from services.api.http.presenter import BASE_PATH
 from services.api.http.request_body import ReceivedFile
-from services.api.http.schemas import StyleBody, StyleUploadAnswer
-from services.api.http.uploads import kept, receive_upload
+from services.api.http.schemas import StyleUploadAnswer
+from services.api.http.uploads import receive_upload, store_upload
 from shared.errors import MediaError
 from shared.media.style_sample import Style, read_style
 
-DECODE_S = 120.0  # an hour of sound, on a busy machine
+DECODE_S = 120.0  # one hour of audio on a busy machine
 router = APIRouter(tags=["audio"])
 
 
@@ -31,14 +32,14 @@ router = APIRouter(tags=["audio"])
             ),
         }
     },
-    summary="Hand in a style sample; the body is the file",
+    summary="Upload a style sample; the body is the file",
 )
-async def hand_in_style(request: Request, context: ContextDep) -> StyleUploadAnswer:
-    """Check and keep music for `audio_params.style_audio`; the same bytes are kept once."""
+async def upload_style(request: Request, context: ContextDep) -> StyleUploadAnswer:
+    """Validate and store a style sample; the same bytes are stored once."""
     bytes_max = context.settings.limits.style_bytes_max
     async with receive_upload(request, context, bytes_max=bytes_max) as received:
-        style = await _heard(received, window_s=context.settings.pricing.style_window_s)
-        key = await kept(context, received, content_type=style.content_type)
+        style = await _read_style(received, window_s=context.settings.pricing.style_window_s)
+        key = await store_upload(context, received, content_type=style.content_type)
     return StyleUploadAnswer(
         style_audio=StyleBody(object=key),
         size_bytes=received.size_bytes,
@@ -48,12 +49,12 @@ async def hand_in_style(request: Request, context: ContextDep) -> StyleUploadAns
     )
 
 
-async def _heard(received: ReceivedFile, *, window_s: int) -> Style:
+async def _read_style(received: ReceivedFile, *, window_s: int) -> Style:
     try:
         async with asyncio.timeout(DECODE_S):
             return await asyncio.to_thread(read_style, received.path, window_s=window_s)
     except TimeoutError as error:
-        told = f"takes longer than {DECODE_S:g} s to read: send a shorter piece"
-        raise RequestInvalidError([("style_audio", told)]) from error
+        message = f"takes longer than {DECODE_S:g} s to decode: send a shorter file"
+        raise RequestInvalidError([("style_audio", message)]) from error
     except MediaError as error:
         raise RequestInvalidError([("style_audio", error.reason)]) from error

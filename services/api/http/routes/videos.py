@@ -1,20 +1,21 @@
-"""Video routes: hand in a local video."""
+"""Route that uploads a video."""
 
 import asyncio
 from http import HTTPStatus
 
 from fastapi import APIRouter, Request
 
+from services.api.domain.request_models import VideoBody
 from services.api.domain.run_spec import RequestInvalidError
 from services.api.http.context import ContextDep
 from services.api.http.openapi import binary, problems
 from services.api.http.request_body import ReceivedFile
-from services.api.http.schemas import UploadAnswer, VideoBody
-from services.api.http.uploads import kept, receive_upload
+from services.api.http.schemas import UploadAnswer
+from services.api.http.uploads import receive_upload, store_upload
 from shared.errors import MediaError
 from shared.media.video import VideoInfo, probe_video
 
-PROBE_S = 300.0  # every packet is read: 2 GiB from a slow disk
+PROBE_S = 300.0  # reads every packet: 2 GiB from a slow disk
 _TYPES = {"mov": "video/mp4", "matroska": "video/x-matroska"}
 router = APIRouter(tags=["videos"])
 
@@ -29,14 +30,14 @@ router = APIRouter(tags=["videos"])
             "content": binary("video/mp4", "video/x-matroska", "application/octet-stream"),
         }
     },
-    summary="Hand in a video file; the body is the file",
+    summary="Upload a video; the body is the file",
 )
-async def hand_in_video(request: Request, context: ContextDep) -> UploadAnswer:
-    """Check and keep a video; the same bytes are kept once."""
+async def upload_video(request: Request, context: ContextDep) -> UploadAnswer:
+    """Validate and store a video; the same bytes are stored once."""
     bytes_max = context.settings.limits.video_bytes_max
     async with receive_upload(request, context, bytes_max=bytes_max) as received:
-        info = await _probed(received)
-        key = await kept(context, received, content_type=_TYPES[info.demuxer])
+        info = await _probe(received)
+        key = await store_upload(context, received, content_type=_TYPES[info.demuxer])
     return UploadAnswer(
         video=VideoBody(object=key),
         size_bytes=received.size_bytes,
@@ -46,7 +47,7 @@ async def hand_in_video(request: Request, context: ContextDep) -> UploadAnswer:
     )
 
 
-async def _probed(received: ReceivedFile) -> VideoInfo:
+async def _probe(received: ReceivedFile) -> VideoInfo:
     try:
         async with asyncio.timeout(PROBE_S):
             return await asyncio.to_thread(probe_video, received.path)

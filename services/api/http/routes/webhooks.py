@@ -1,7 +1,7 @@
-"""Webhook routes: the provider tells that a prediction ended; whoever waits for it looks now.
+"""Route for the provider's webhooks: a prediction ended, so the generator reads it now.
 
-Nothing of it is believed but that: the generator reads the prediction itself. A message that
-never comes costs a few seconds, because polling goes on.
+Nothing else in the message is trusted: the generator reads the prediction from the provider. A
+lost webhook costs a few seconds, because the generator also polls.
 """
 
 import math
@@ -24,11 +24,11 @@ from shared.security.webhook_signatures import WEBHOOK_PATH, WebhookRefusedError
 
 BODY_BYTES_MAX = 1024 * 1024  # a prediction with its logs
 router = APIRouter(tags=["webhooks"])
-WebhookToken = Annotated[str, Path(description="Sealed: which job it is about.")]
+WebhookToken = Annotated[str, Path(description="Signed token with the job id.")]
 
 
 class PredictionWebhook(BaseModel):
-    """What is read of a message; the rest is looked up."""
+    """The used part of a webhook; the generator reads the rest from the provider."""
 
     id: str = Field(pattern=r"^[A-Za-z0-9_-]{1,100}$", description="The prediction.")
 
@@ -38,7 +38,7 @@ class PredictionWebhook(BaseModel):
     status_code=HTTPStatus.NO_CONTENT,
     response_class=Response,
     responses={
-        204: {"description": "Heard; a message that came before changes nothing."},
+        204: {"description": "Accepted; a repeated delivery changes nothing."},
         **problems(400, 401, 404, 408, 410, 413, 415, 422, 503),
     },
     openapi_extra={
@@ -49,35 +49,35 @@ class PredictionWebhook(BaseModel):
             },
         }
     },
-    summary="A prediction ended; signed by the provider (Standard Webhooks)",
+    summary="A prediction ended (signed, Standard Webhooks)",
 )
 async def prediction_ended(token: WebhookToken, request: Request, context: ContextDep) -> Response:
-    """Tell the generator to look."""
+    """Publish `prediction.ended` so that the generator reads the prediction now."""
     try:
         job_id = context.webhook_links.open(token)
     except LinkUnknownError as error:
-        raise ProblemError(HTTPStatus.NOT_FOUND, "there is no such webhook") from error
+        raise ProblemError(HTTPStatus.NOT_FOUND, "webhook not found") from error
     except LinkExpiredError as error:
-        raise ProblemError(HTTPStatus.GONE, f"nobody waits any more: {error}") from error
+        raise ProblemError(HTTPStatus.GONE, f"webhook link expired: {error}") from error
     receive_s = context.settings.limits.receive_s
     body = await read_json(request, bytes_max=BODY_BYTES_MAX, part_s=receive_s)
     message_id = await _verified(request, body, job_id=job_id, context=context)
     now = context.clock.now()
-    if not context.webhooks_heard.is_new(message_id, now_s=now.timestamp()):
+    if not context.deliveries.is_new(message_id, now_s=now.timestamp()):
         return Response(status_code=HTTPStatus.NO_CONTENT)
     try:
-        news = _parsed(body)
-        event = PredictionEnded(job_id=job_id, prediction_id=news.id)
+        webhook = _parsed(body)
+        event = PredictionEnded(job_id=job_id, prediction_id=webhook.id)
         async with context.database.transaction() as connection:
             await outbox.add_events(connection, [event], now=now)
     except BaseException:
-        context.webhooks_heard.forget(message_id)
+        context.deliveries.forget(message_id)
         raise
     return Response(status_code=HTTPStatus.NO_CONTENT)
 
 
 async def _verified(request: Request, body: bytes, *, job_id: str, context: ApiContext) -> str:
-    """The id of the message; refusals are said to an operator too."""
+    """Return the id of the message; log a rejected one for operators."""
     try:
         return await context.webhook_keys.verified(request.headers, body)
     except (WebhookRefusedError, NoWebhookKeyError) as error:
@@ -85,7 +85,7 @@ async def _verified(request: Request, body: bytes, *, job_id: str, context: ApiC
             "webhook refused", action="webhook.rejected", job_id=job_id, reason=str(error)
         )
         if isinstance(error, WebhookRefusedError):
-            detail = f"not from the provider: {error}"
+            detail = f"signature rejected: {error}"
             raise ProblemError(HTTPStatus.UNAUTHORIZED, detail) from error
         again = {"Retry-After": str(math.ceil(AGAIN_S))}
         raise ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, str(error), headers=again) from error
@@ -100,6 +100,6 @@ def _parsed(body: bytes) -> PredictionWebhook:
             raise ProblemError(HTTPStatus.BAD_REQUEST, "the body is not JSON") from error
         raise ProblemError(
             HTTPStatus.UNPROCESSABLE_ENTITY,
-            "the body is no prediction: id is missing or no id",
+            "the body is not a prediction: id is missing or invalid",
             errors=[("id", first["msg"])],
         ) from error

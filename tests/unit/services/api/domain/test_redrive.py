@@ -16,7 +16,6 @@ from services.api.domain.redrive import (
     build_redrive_spec,
 )
 from services.api.domain.run_view import UNFINISHED, RunStatus
-from services.api.runs.start import requests_of
 from shared.contract.params import AudioParams, Kept, Scene, VideoRef
 from shared.pricing import PricingSettings
 
@@ -25,7 +24,7 @@ DONE = PreviousRun(
     job_id="j",
     run=1,
     status=RunStatus.COMPLETED,
-    parts=tuple(
+    scenes=tuple(
         PreviousScene(scene=Scene(description=str(index), duration_s=2.0), is_done=True)
         for index in range(4)
     ),
@@ -37,9 +36,9 @@ DONE = PreviousRun(
 
 def stopped(at: int, *, of: PreviousRun = DONE) -> PreviousRun:
     """The run that ended at scene `at`."""
-    parts = (replace(part, is_done=index < at) for index, part in enumerate(of.parts))
+    parts = (replace(part, is_done=index < at) for index, part in enumerate(of.scenes))
     return replace(
-        of, parts=tuple(parts), status=RunStatus.FAILED, failed_scene=at, has_track=False
+        of, scenes=tuple(parts), status=RunStatus.FAILED, failed_scene=at, has_track=False
     )
 
 
@@ -99,7 +98,7 @@ def test_a_redrive_that_failed_goes_on_and_keeps_what_it_was_to_keep() -> None:
         )
         for index, scene in enumerate(asked.scenes)
     )
-    failed = replace(DONE, run=2, parts=parts, status=RunStatus.FAILED, failed_scene=1)
+    failed = replace(DONE, run=2, scenes=parts, status=RunStatus.FAILED, failed_scene=1)
 
     again = build_redrive_spec(failed, RedriveRequest())
 
@@ -129,7 +128,7 @@ def test_the_requests_say_what_is_kept_and_what_is_made_anew() -> None:
     """Whatever reads them again does the same: nothing of it is held elsewhere."""
     asked = build_redrive_spec(DONE, RedriveRequest(scene=1))
 
-    requests = requests_of(asked, 2)
+    requests = asked.requests(2)
 
     assert [request.kept and request.kept.run for request in requests] == [1, None, 1, 1]
     assert [request.anew for request in requests] == [False, True, False, False]
@@ -140,32 +139,36 @@ def test_the_requests_say_what_is_kept_and_what_is_made_anew() -> None:
     ("earlier", "wish", "words"),
     [
         (replace(DONE, run=0), RedriveRequest(scene=1), "no run yet"),
-        (DONE, RedriveRequest(), "did not fail (completed): name what"),
+        (DONE, RedriveRequest(), "did not fail (completed): choose what"),
         (replace(DONE, status=RunStatus.CANCELLED), RedriveRequest(), "did not fail (cancelled)"),
-        (DONE, RedriveRequest(scene=4), "--scene 4: run 1 has the scenes 0 to 3"),
-        (DONE, RedriveRequest(first=9), "--from 9: run 1 has the scenes 0 to 3"),
+        (DONE, RedriveRequest(scene=4), "--scene 4: run 1 has scenes 0 to 3"),
+        (DONE, RedriveRequest(first=9), "--from 9: run 1 has scenes 0 to 3"),
         (
             stopped(2),
             RedriveRequest(scene=1),
-            "scene 2 was to be kept, and run 1 never made it: --from 1",
+            "scene 2 cannot be kept: run 1 did not generate it; to generate it as well: --from 1",
         ),
         (
             stopped(2),
             RedriveRequest(scene=3),
-            "scene 2 was to be kept, and run 1 never made it: --from 2",
+            "scene 2 cannot be kept: run 1 did not generate it; to generate it as well: --from 2",
         ),
-        (stopped(2), RedriveRequest(first=3), "--from 2 makes it, too"),
-        (stopped(2), RedriveRequest(stage=LateStage.MERGE), "--from 2 makes it, too"),
+        (stopped(2), RedriveRequest(first=3), "to generate it as well: --from 2"),
+        (stopped(2), RedriveRequest(stage=LateStage.MERGE), "to generate it as well: --from 2"),
         (replace(DONE, has_track=False), RedriveRequest(stage=LateStage.MUX), "has no track yet"),
-        (replace(DONE, video=None), RedriveRequest(stage=LateStage.MUX), "asked for no video"),
+        (
+            replace(DONE, video=None),
+            RedriveRequest(stage=LateStage.MUX),
+            "without a video",
+        ),
         (
             replace(DONE, params=AudioParams()),
             RedriveRequest(stage=LateStage.MUX),
-            "asked for no video",
+            "without a video",
         ),
         (replace(DONE, is_whole=False), RedriveRequest(scene=1), "not every scene is known"),
         *[
-            (replace(DONE, status=status), RedriveRequest(scene=1), "under way")
+            (replace(DONE, status=status), RedriveRequest(scene=1), "still running")
             for status in sorted(UNFINISHED)
         ],
     ],

@@ -6,18 +6,18 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from services.api.domain.request_models import AudioParamsBody, GenerateBody
 from services.api.domain.run_spec import (
     JobSpec,
     RequestInvalidError,
     RunSpec,
+    body_problems,
     build_run_spec,
     digest_of,
-    problems_of,
     spec_of_body,
     spec_of_stitched,
     stitched_digest,
 )
-from services.api.http.schemas import AudioParamsBody, GenerateBody
 from services.api.settings import DefaultSettings, LimitSettings
 from shared.contract.events import VideoStitched
 from shared.contract.params import AudioParams, AudioRef, ErrorStrategy, OnMaxCost, SyncMode
@@ -122,7 +122,7 @@ def test_a_wrong_wish_is_told_by_its_name(name: str, value: Any) -> None:
     with pytest.raises(ValidationError) as caught:
         a_body(scenes=TWO, audio_params={name: value})
 
-    fields = [field for field, _ in problems_of(caught.value)]
+    fields = [field for field, _ in body_problems(caught.value)]
     assert fields
     assert all(field.startswith(f"audio_params.{name}") for field in fields)
 

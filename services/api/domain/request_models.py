@@ -1,0 +1,115 @@
+"""Request bodies of the api: videos, style samples, scenes and audio parameters.
+
+Bodies are validated strictly (a quoted number is not a number); unknown fields are ignored.
+
+Pure.
+"""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+
+from services.api.domain.request_fields import (
+    SCENE_S_MIN,
+    JobIdBody,
+    ObjectKey,
+    Seconds,
+    Text,
+    WebUrl,
+)
+from shared.contract.params import COST_USD_MAX, ErrorStrategy, OnMaxCost, SyncMode, Transition
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
+
+
+class VideoBody(_Body):
+    """Reference to the stitched video: exactly one of the two."""
+
+    url: WebUrl | None = None
+    object: ObjectKey | None = Field(
+        default=None, description="As returned by POST /api/v3/videos."
+    )
+
+
+class StyleBody(_Body):
+    """Reference to a style sample: exactly one of the two."""
+
+    url: WebUrl | None = None
+    object: ObjectKey | None = Field(
+        default=None, description="As returned by POST /api/v3/audio/styles."
+    )
+
+
+#: Discriminator tags of the two ways to reference media; they never appear in a field path.
+MEDIA_TAGS = frozenset({"by-reference", "by-address"})
+_BY_KIND = Discriminator(lambda value: "by-address" if isinstance(value, str) else "by-reference")
+Video = Annotated[
+    Annotated[VideoBody, Tag("by-reference")] | Annotated[WebUrl, Tag("by-address")], _BY_KIND
+]
+Style = Annotated[
+    Annotated[StyleBody, Tag("by-reference")] | Annotated[WebUrl, Tag("by-address")], _BY_KIND
+]
+
+
+class SceneBody(_Body):
+    """A span of the video: `duration_s`, or `start_s` and `end_s`."""
+
+    description: Text = Field(default="", description="What the scene shows; sets the mood.")
+    duration_s: Seconds | None = Field(default=None, ge=SCENE_S_MIN)
+    start_s: Seconds | None = Field(default=None, ge=0)
+    end_s: Seconds | None = Field(default=None, gt=0)
+    prompt: Text | None = Field(default=None, description="Overrides the prompt of the run.")
+    mood: Text | None = Field(default=None, description="Overrides the description.")
+
+
+class AudioParamsBody(_Body):
+    """Audio parameters; a missing or null field takes the service's default."""
+
+    fade_duration: Seconds | None = Field(
+        default=None, ge=0, le=30, description="Seconds between segments; default 1.0."
+    )
+    sync_mode: SyncMode | None = Field(default=None, description="Default `trim`.")
+    merge_with_video: bool | None = Field(
+        default=None, description="Mux the track with the video; default false."
+    )
+    error_strategy: ErrorStrategy | None = Field(
+        default=None, description="Default `continue_with_silence`."
+    )
+    prompt: Text | None = Field(
+        default=None, description="Prompt of every scene that has none of its own."
+    )
+    transition: Transition | None = Field(default=None, description="Default `auto`.")
+    style_audio: Style | None = Field(
+        default=None,
+        description="Music that the first scene continues: `{url}`, `{object}`, or the URL as a "
+        "plain string.",
+    )
+    use_cache: bool | None = Field(
+        default=None,
+        description="Reuse music composed earlier for the same input; default true.",
+    )
+    max_cost: float | None = Field(
+        default=None,
+        ge=0,
+        le=COST_USD_MAX,
+        allow_inf_nan=False,
+        description="Cost limit of the run in US dollars; default AUDIO_MAX_COST.",
+    )
+    on_max_cost: OnMaxCost | None = Field(
+        default=None,
+        description="`refuse` (default): reject a run whose estimate exceeds `max_cost`. "
+        "`error_strategy`: start it; scenes over the limit follow `error_strategy`.",
+    )
+
+
+class GenerateBody(_Body):
+    """Starts the audio of a job; `scenes` create the job or replace its scenes."""
+
+    job_id: JobIdBody
+    audio_params: AudioParamsBody | None = None
+    scenes: tuple[SceneBody, ...] | None = None
+    video: Video | None = Field(
+        default=None, description="`{url}`, `{object}`, or the URL as a plain string."
+    )
