@@ -11,6 +11,7 @@ terminal.
 """
 
 import logging
+import math
 import sys
 import time
 from contextlib import AbstractContextManager
@@ -99,6 +100,7 @@ LogAction = Literal[
 ]
 ACTIONS: frozenset[str] = frozenset(get_args(LogAction))
 STARTING_S_MAX = 120.0  # a service that reports no readiness counts as starting for so long
+SETTLE_S = 20.0  # consumer groups are joined after a service is ready
 _SECRET_WORDS = ("token", "secret", "password", "api_key", "authorization")
 
 Logger = FilteringBoundLogger
@@ -109,25 +111,17 @@ def configure(settings: TelemetrySettings, *, stream: TextIO | None = None) -> N
     out = stream or sys.stderr
     for name in ("aiokafka", "asyncpg", "faust", "mode"):
         logging.getLogger(name).setLevel(logging.ERROR)  # they warn of every rebalance
-    ready: set[str] = set()
-    until_s = time.monotonic() + STARTING_S_MAX
-    handler = StdlibLogHandler(
-        logger_of, is_starting=lambda name: name not in ready and time.monotonic() < until_s
-    )
+    starts = _Starts()
+    handler = StdlibLogHandler(logger_of, is_starting=starts.is_starting)
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     is_text = is_text_format(settings.log_format, out)
-
-    def note_ready(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
-        if line.get("action") == "service.ready":
-            ready.add(str(line.get("service")))
-        return line
 
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="%H:%M:%S" if is_text else "iso", utc=not is_text),
-            note_ready,
+            starts.note_ready,
             _with_trace_id,
             structlog.processors.format_exc_info,
             _masked,
@@ -141,6 +135,24 @@ def configure(settings: TelemetrySettings, *, stream: TextIO | None = None) -> N
         logger_factory=structlog.PrintLoggerFactory(out),
         cache_logger_on_first_use=False,
     )
+
+
+class _Starts:
+    """Which services are starting: until they have been ready for a while."""
+
+    def __init__(self) -> None:
+        self._until_s = time.monotonic() + STARTING_S_MAX
+        self._settled_s: dict[str, float] = {}
+
+    def note_ready(self, _logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
+        """Note the readiness that a line reports; a structlog processor."""
+        if line.get("action") == "service.ready":
+            self._settled_s.setdefault(str(line.get("service")), time.monotonic() + SETTLE_S)
+        return line
+
+    def is_starting(self, service: str) -> bool:
+        """Return whether `service` is starting."""
+        return time.monotonic() < min(self._until_s, self._settled_s.get(service, math.inf))
 
 
 def is_text_format(log_format: str, stream: TextIO) -> bool:

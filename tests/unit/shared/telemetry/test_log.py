@@ -18,7 +18,7 @@ from typing_extensions import override
 from shared.clock import SystemClock
 from shared.security.signed_links import LinkSettings, SegmentLinks
 from shared.settings import KafkaSettings, StoreSettings, TelemetrySettings, secrets_in
-from shared.telemetry import redaction, trace
+from shared.telemetry import log, redaction, trace
 from shared.telemetry.log import configure, is_text_format, log_context, logger_of
 from shared.telemetry.redaction import CHARS_MAX, hide, redacted
 from shared.telemetry.stdlib_logging import StdlibLogHandler, is_expected_at_start
@@ -174,8 +174,11 @@ def test_a_library_message_keeps_its_level_name_and_text(stream: io.StringIO) ->
     assert SIGNATURE not in stream.getvalue()
 
 
-def test_expected_retries_of_a_start_are_logged_at_debug(stream: io.StringIO) -> None:
-    """Once the service is ready, the same message has its own level again."""
+def test_expected_retries_of_a_start_are_logged_at_debug(
+    stream: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once the service has settled, the same message has its own level again."""
+    monkeypatch.setattr(log, "SETTLE_S", 0.0)
     client = logging.getLogger("aiokafka.consumer.group_coordinator")
     text = "Group Coordinator Request failed: [Error 15] GroupCoordinatorNotAvailableError"
 
