@@ -40,7 +40,7 @@ from shared.storage import CHUNK_BYTES, ObjectStore, keys
 from shared.storage.results import stored_result
 from shared.telemetry import trace
 from shared.telemetry.log import logger_of
-from shared.telemetry.metrics import REDONE_TOTAL
+from shared.telemetry.metrics import WORK_DEDUPLICATED_TOTAL
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -67,7 +67,7 @@ class Merge:
         """
         stored = await self._stored_event(last.job_id, last.run)
         if stored is not None:
-            REDONE_TOTAL.labels("merger", "found").inc()
+            WORK_DEDUPLICATED_TOTAL.labels("merger", "already_stored").inc()
             return stored
         segments = await self._read_segments(last)
         try:

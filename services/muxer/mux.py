@@ -30,7 +30,7 @@ from shared.storage import ObjectStore, keys
 from shared.storage.results import stored_result
 from shared.telemetry import trace
 from shared.telemetry.log import logger_of
-from shared.telemetry.metrics import REDONE_TOTAL
+from shared.telemetry.metrics import WORK_DEDUPLICATED_TOTAL
 
 
 def video_fetcher(
@@ -80,7 +80,7 @@ class Mux:
         key = keys.muxed_key(merged.job_id, merged.run)
         done = await stored_result(self._store, key, VideoMuxed)
         if done is not None:
-            REDONE_TOTAL.labels("muxer", "found").inc()
+            WORK_DEDUPLICATED_TOTAL.labels("muxer", "already_stored").inc()
             return done
         async with self.slots, self._scratch_folder() as folder:
             result = folder / "result.mp4"

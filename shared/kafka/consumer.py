@@ -23,7 +23,7 @@ from shared.processing.lanes import Lanes
 from shared.settings import KafkaSettings, LaneSettings
 from shared.telemetry.consumer_metrics import ConsumerMetrics, export_lane_metrics
 from shared.telemetry.log import Logger
-from shared.telemetry.metrics import REDONE_TOTAL
+from shared.telemetry.metrics import WORK_DEDUPLICATED_TOTAL
 
 POLL_MS = 200
 POLL_RECORDS = 500
@@ -141,7 +141,7 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
             timestamp_s=record.timestamp_s,
         )
         if not is_new:
-            REDONE_TOTAL.labels(self._router.service, "joined").inc()
+            WORK_DEDUPLICATED_TOTAL.labels(self._router.service, "in_progress").inc()
 
     def _end_offset(self, partition: Hashable) -> int | None:
         if partition not in self._consumer.assignment():

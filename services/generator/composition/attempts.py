@@ -36,9 +36,9 @@ from shared.telemetry.metrics import (
     COST_USD_TOTAL,
     PREDICTIONS_IN_FLIGHT,
     PREDICTIONS_TOTAL,
-    REDONE_TOTAL,
     SCENES_WAITING,
     WAITED_SECONDS_TOTAL,
+    WORK_DEDUPLICATED_TOTAL,
 )
 
 Step = Callable[[], Awaitable[None]]
@@ -207,7 +207,7 @@ class Attempts:
         if self.delays is not None:
             await self.delays.goes_on(scene)
         if prediction.adopted:
-            REDONE_TOTAL.labels("generator", "taken_up").inc()
+            WORK_DEDUPLICATED_TOTAL.labels("generator", "adopted").inc()
             self.log.info(
                 "prediction taken up again",
                 action="scene.reattached",

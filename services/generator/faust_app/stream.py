@@ -30,7 +30,7 @@ from shared.processing.lanes import Lanes
 from shared.processing.slots import Slots
 from shared.telemetry.consumer_metrics import ConsumerMetrics, export_lane_metrics
 from shared.telemetry.log import Logger
-from shared.telemetry.metrics import REDONE_TOTAL
+from shared.telemetry.metrics import WORK_DEDUPLICATED_TOTAL
 
 CHANGELOG_S = 30.0  # the broker confirms in milliseconds; beyond this it is away
 START_S = 120.0  # recovery reads one small record per job
@@ -217,7 +217,7 @@ class SceneStream:
                     timestamp_s=message.timestamp or None,
                 )
                 if not is_new:
-                    REDONE_TOTAL.labels("generator", "joined").inc()
+                    WORK_DEDUPLICATED_TOTAL.labels("generator", "in_progress").inc()
 
         self._app.agent(topic, name=f"segue.{name}")(consume)
 

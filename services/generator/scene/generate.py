@@ -27,9 +27,9 @@ from shared.storage.keys import segment_key
 from shared.telemetry.log import Logger
 from shared.telemetry.metrics import (
     GENERATION_SECONDS,
-    REDONE_TOTAL,
     SAVED_USD_TOTAL,
     SCENES_TOTAL,
+    WORK_DEDUPLICATED_TOTAL,
 )
 
 
@@ -84,7 +84,7 @@ class Generate:
         """
         stored = await self.recall(scene.job_id, scene.run, scene.scene_index)
         if stored is not None:
-            REDONE_TOTAL.labels("generator", "found").inc()
+            WORK_DEDUPLICATED_TOTAL.labels("generator", "already_stored").inc()
             return stored
         if scene.kept is not None:
             return await self._keep(await taken(self.store, scene, scene.kept))

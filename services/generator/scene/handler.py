@@ -35,7 +35,7 @@ from shared.kafka.producer import EventPublisher
 from shared.processing.active_runs import ActiveRuns
 from shared.storage import ObjectStore
 from shared.telemetry.log import Logger
-from shared.telemetry.metrics import REDONE_TOTAL, SKIPPED_TOTAL
+from shared.telemetry.metrics import SKIPPED_TOTAL, WORK_DEDUPLICATED_TOTAL
 
 Gate = Callable[[], Awaitable[None]]
 
@@ -109,7 +109,7 @@ class SceneHandler:
         if scene.scene_index <= state.scene_done:
             segment = await self.generate.recall(scene.job_id, scene.run, scene.scene_index)
             if segment is not None:
-                REDONE_TOTAL.labels("generator", "found").inc()
+                WORK_DEDUPLICATED_TOTAL.labels("generator", "already_stored").inc()
                 self.log.info(
                     "segment exists; event republished",
                     action="segment.republished",

@@ -57,8 +57,8 @@ def test_no_metric_has_a_label_that_a_client_chooses() -> None:
     labels = {label for _, metric in catalogue() for label in labels_of(metric)}
 
     assert labels <= {
-        "code", "how", "kind", "method", "origin", "outcome", "provider", "route",
-        "server", "service", "status", "topic", "version", "why",
+        "code", "reason", "kind", "method", "origin", "outcome", "provider", "route",
+        "server", "service", "status", "topic", "version",
     }  # fmt: skip
 
 

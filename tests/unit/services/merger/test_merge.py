@@ -141,7 +141,7 @@ async def test_the_seams_of_a_track_are_counted_once(store: RecordingStore, merg
         ("segue_merger_seam_step_decibels_count", splice),
         ("segue_merger_seam_click_ratio_count", splice),
         ("segue_merger_seam_correlation_ratio_count", {}),
-        ("segue_redone_total", {"service": "merger", "how": "found"}),
+        ("segue_work_deduplicated_total", {"service": "merger", "reason": "already_stored"}),
     ]
 
     def figures() -> list[float]:
