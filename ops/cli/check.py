@@ -1,4 +1,4 @@
-"""Checks: one thing that `segue doctor` looked at, and what to do about it.
+"""The result of one `segue doctor` check.
 
 Pure.
 """
@@ -8,21 +8,21 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """One thing that was looked at."""
+    """One check: what was found, and what to do if it failed."""
 
     name: str
     ok: bool
     found: str
-    needed: bool = True  #: False: only useful
-    advice: str = ""  #: what to do when it is not ok
+    needed: bool = True  #: False: optional
+    advice: str = ""  #: what to do if it failed
 
     @property
     def state(self) -> str:
-        """In one word."""
+        """Return `ok`, `missing` or `optional`."""
         return "ok" if self.ok else ("missing" if self.needed else "optional")
 
     def as_json(self) -> dict[str, object]:
-        """For scripts."""
+        """Return the check for `--json`."""
         return {
             "name": self.name,
             "state": self.state,

@@ -36,7 +36,7 @@ from rich.table import Table
 from ops.cli.exit_codes import CommandError, Exit, print_json, report_errors
 from ops.cli.output import plain
 from ops.cli.settings import CommandSettings
-from services.api.operators import ActionState, ApiSettings, Database, audit
+from services.api.operators import Action, ActionState, ApiSettings, Database, audit
 from shared.clock import Clock, SystemClock
 from shared.errors import RetryableError
 from shared.local_stack import DataDirSettings, find_stack, read_stack_environment
@@ -193,7 +193,7 @@ def run_with_operator(
 
 @asynccontextmanager
 async def audited_action(
-    operator: Operator, command: str, *, arguments: Mapping[str, Any], resumes: int | None = None
+    operator: Operator, command: str, *, arguments: Mapping[str, Any], resumes: Action | None = None
 ) -> AsyncIterator[AuditRow]:
     """Run the body under an audit row; `resumes` is the row of an interrupted command.
 
@@ -213,7 +213,7 @@ async def audited_action(
                 now=operator.clock.now(),
             )
         else:
-            number = resumes
+            number = resumes.id
             await audit.resume(connection, number)
     state = ActionState.FAILED
     try:
@@ -292,16 +292,3 @@ async def _operator(
             apply=apply,
             reason=reason,
         )
-
-
-def audited(  # replaced by `audited_action` in the commands that follow
-    operator: Operator,
-    command: str,
-    *,
-    arguments: Mapping[str, Any],
-    reason: str | None,
-    goes_on: int | None = None,
-) -> AbstractAsyncContextManager[AuditRow]:
-    """Run the body under an audit row."""
-    operator.reason = reason or ""
-    return audited_action(operator, command, arguments=arguments, resumes=goes_on)

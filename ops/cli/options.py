@@ -1,4 +1,4 @@
-"""Options: what several commands take, or one command takes in number, with their help."""
+"""Options that several commands share, or that one command has many of, with their help."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,48 +10,63 @@ from shared.contract.params import COST_USD_MAX, ErrorStrategy, OnMaxCost, SyncM
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 ApiUrl = Annotated[
-    str | None, typer.Option("--api", help="A running api (SEGUE_API_URL); else this machine's.")
+    str | None,
+    typer.Option(
+        "--api", help="URL of a running api (SEGUE_API_URL); default: the stack on this machine."
+    ),
 ]
 DataDir = Annotated[
-    Path | None, typer.Option(help="Where the embedded stack keeps its data (SEGUE_DATA_DIR).")
+    Path | None, typer.Option(help="Data directory of the embedded stack (SEGUE_DATA_DIR).")
 ]
 Provider = Annotated[
     str | None,
     typer.Option(
-        help="Who makes the music: synth, silence, replicate, fake-replicate (MUSIC_PROVIDER)."
+        help="Music provider: synth, silence, replicate, fake-replicate (MUSIC_PROVIDER)."
     ),
 ]
 
 Video = Annotated[Path | None, typer.Argument(metavar="VIDEO", help="The stitched video.")]
 Scenes = Annotated[
-    Path, typer.Option(help="JSON: description and duration_s (or start_s, end_s) of each.")
+    Path,
+    typer.Option(help="JSON file: description and duration_s (or start_s, end_s) of each scene."),
 ]
-Prompt = Annotated[str | None, typer.Option(help="For scenes without their own.")]
-Sync = Annotated[SyncMode | None, typer.Option(help="How it fits the picture.")]
-FadeDuration = Annotated[float | None, typer.Option(help="Seconds, 0 to 30.")]
-TransitionKind = Annotated[Transition | None, typer.Option(help="auto splices music.")]
-OnError = Annotated[ErrorStrategy | None, typer.Option(help="For a scene.")]
+Prompt = Annotated[str | None, typer.Option(help="Prompt of scenes that have none.")]
+Sync = Annotated[SyncMode | None, typer.Option(help="How the track is fitted to the video.")]
+FadeDuration = Annotated[float | None, typer.Option(help="Fade between scenes: seconds, 0 to 30.")]
+TransitionKind = Annotated[
+    Transition | None, typer.Option(help="Transition between scenes; auto splices continued music.")
+]
+OnError = Annotated[ErrorStrategy | None, typer.Option(help="What to do if a scene fails.")]
 Style = Annotated[
     str | None, typer.Option(metavar="FILE|URL", help="Music that the first scene continues.")
 ]
 MaxCost = Annotated[
     float | None,
-    typer.Option(min=0, max=COST_USD_MAX, help="US dollars of the run (AUDIO_MAX_COST)."),
+    typer.Option(
+        min=0, max=COST_USD_MAX, help="Cost limit of the run in US dollars (AUDIO_MAX_COST)."
+    ),
 ]
 OnOverCost = Annotated[
-    OnMaxCost | None, typer.Option(help="If it would cost more (AUDIO_ON_MAX_COST).")
+    OnMaxCost | None, typer.Option(help="What to do above --max-cost (AUDIO_ON_MAX_COST).")
 ]
-NoCache = Annotated[bool, typer.Option("--no-cache", help="Compose anew what was composed before.")]
-NoVideo = Annotated[bool, typer.Option("--no-video", help="The track alone.")]
-Out = Annotated[Path | None, typer.Option(help="Folder; default out/JOB.")]
-JobId = Annotated[str | None, typer.Option(help="Default: made from the content.")]
-Timeout = Annotated[float | None, typer.Option(help="Seconds (SEGUE_SCORE_TIMEOUT_S).")]
+NoCache = Annotated[
+    bool, typer.Option("--no-cache", help="Generate every scene, without the cache.")
+]
+NoVideo = Annotated[bool, typer.Option("--no-video", help="Only the track, no video.")]
+Out = Annotated[Path | None, typer.Option(help="Output folder; default: out/JOB.")]
+JobId = Annotated[str | None, typer.Option(help="Job id; default: derived from the content.")]
+Timeout = Annotated[
+    float | None, typer.Option(help="Seconds to wait for the job (SEGUE_SCORE_TIMEOUT_S).")
+]
 DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Say what it would do and cost; do nothing.")
+    bool, typer.Option("--dry-run", help="Show what it would do and cost, without doing it.")
 ]
 
-Apply = Annotated[bool, typer.Option("--apply", help="Do it; else say what would be done.")]
-Reason = Annotated[str | None, typer.Option(help="Why; kept in the audit. Needed with --apply.")]
+Apply = Annotated[bool, typer.Option("--apply", help="Apply the changes; default: a dry run.")]
+Rate = Annotated[float | None, typer.Option(min=0.1, help="Records per second at most.")]
+Reason = Annotated[
+    str | None, typer.Option(help="Reason, stored in the audit; required with --apply.")
+]
 Moment = Annotated[
     datetime | None,
     typer.Option(formats=["%Y-%m-%dT%H:%M:%S%z", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d"], help="UTC."),
@@ -59,7 +74,7 @@ Moment = Annotated[
 
 
 def utc(moment: datetime | None) -> datetime | None:
-    """A moment as it was given; without a zone it is UTC."""
+    """Return the moment with a time zone; UTC if it has none."""
     if moment is None or moment.tzinfo is not None:
         return moment
     return moment.replace(tzinfo=UTC)

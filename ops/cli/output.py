@@ -1,9 +1,9 @@
-"""Showing: what the commands say at their end, for people; scripts ask for `--json`.
+"""Prints the results of commands as text.
 
 I/O: standard output.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -14,7 +14,7 @@ from ops.cli.exit_codes import print_json
 from services.api.http.schemas import StatusAnswer
 from services.api.operators import dollars
 
-WIDTH = 120  # where there is no terminal that has one
+WIDTH = 120  # without a terminal
 _MARKS = {"ok": "ok", "missing": "MISSING", "optional": "-"}
 
 
@@ -24,53 +24,57 @@ def dry_run(effect: str, action: str) -> str:
 
 
 def show_files(report: dict[str, Any], *, as_json: bool) -> None:
-    """The files of a report, each on a line."""
+    """Print the cost, the warnings and the files of a report."""
     if as_json:
         print_json(report)
         return
     estimate = (report.get("estimate") or {}).get("cost_usd")
-    if said := money(report["cost_usd"], saved_usd=report.get("saved_usd"), estimate_usd=estimate):
-        print(said)
+    cost = money(report["cost_usd"], saved_usd=report.get("saved_usd"), estimate_usd=estimate)
+    if cost:
+        print(cost)
     for warning in report["warnings"]:
         print(f"note: {warning}")
     for file in (*report["files"].values(), {"path": report["report"]}):
         print(file["path"])
 
 
-def show_status(found: StatusAnswer) -> None:
-    """How a job stands."""
-    said = found.audio_status
-    line = f"job {found.job_id}, run {found.run}: {said.status} ({found.state})"
-    print(f"{line}, {found.progress.percentage} %")
-    for scene in found.progress.scenes:
-        how = f"{scene.origin.value}" if scene.origin else scene.state
+def show_status(job_status: StatusAnswer) -> None:
+    """Print the status of a job."""
+    audio = job_status.audio_status
+    print(
+        f"job {job_status.job_id}, run {job_status.run}: {audio.status} ({job_status.state}), "
+        f"{job_status.progress.percentage} %"
+    )
+    for scene in job_status.progress.scenes:
+        origin = f"{scene.origin.value}" if scene.origin else scene.state
         cost = money(scene.cost_usd, saved_usd=scene.saved_usd)
-        waits = f"waits: {scene.waiting.reason}" if scene.waiting else ""
-        told = "; ".join(part for part in (cost, scene.reason, waits) if part)
-        print(f"scene {scene.index + 1:>3}  {how:<10} {told}".rstrip())
-    estimate = found.estimate.cost_usd if found.estimate else None
-    if told := money(found.cost_usd, saved_usd=found.saved_usd, estimate_usd=estimate):
-        print(told)
-    if said.error:
-        print(f"error: {said.error}")
-    for warning in found.warnings:
+        waiting = f"waiting: {scene.waiting.reason}" if scene.waiting else ""
+        details = "; ".join(filter(None, (cost, scene.reason, waiting)))
+        print(f"scene {scene.index + 1:>3}  {origin:<10} {details}".rstrip())
+    estimate = job_status.estimate.cost_usd if job_status.estimate else None
+    total = money(job_status.cost_usd, saved_usd=job_status.saved_usd, estimate_usd=estimate)
+    if total:
+        print(total)
+    if audio.error:
+        print(f"error: {audio.error}")
+    for warning in job_status.warnings:
         print(f"note: {warning}")
 
 
 def money(
     cost_usd: float | None, *, saved_usd: float | None, estimate_usd: float | None = None
 ) -> str:
-    """What was spent and spared; "" where nothing was counted, or nothing costs anything."""
+    """Return cost, estimate and savings as text; "" if there is none."""
     if not any((cost_usd, saved_usd, estimate_usd)):
         return ""
-    cost = "cost not known" if cost_usd is None else f"cost {dollars(cost_usd)}"
+    cost = "cost unknown" if cost_usd is None else f"cost {dollars(cost_usd)}"
     estimated = "" if estimate_usd is None else f" (estimated {dollars(estimate_usd)})"
     saved = f", saved {dollars(saved_usd)}" if saved_usd else ""
     return f"{cost}{estimated}{saved}"
 
 
 def plain() -> Console:
-    """Standard output for tables: as wide as the terminal, `WIDTH` where there is none."""
+    """Return a console for tables: as wide as the terminal, or `WIDTH` without one."""
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=WIDTH)
 
@@ -81,9 +85,10 @@ def wide(
     folds: Collection[str] = (),
     rest: str | None = None,
 ) -> Table:
-    """A table without lines: numbers stand `right`, what `folds` is never cut off.
+    """Return a table without borders.
 
-    `rest` is the column that has what the others leave of the width.
+    `right`: right-aligned columns. `folds`: columns that wrap and are never truncated. `rest`: the
+    column that takes the remaining width.
     """
     table = Table(box=None, pad_edge=False, expand=rest is not None)
     for name in columns:
@@ -97,9 +102,9 @@ def wide(
     return table
 
 
-def show_checks(checks: list[Check]) -> None:
-    """What `segue doctor` found."""
-    for one in checks:
-        print(f"{_MARKS[one.state]:<9}{one.name:<20}{one.found}")
-        if not one.ok:
-            print(f"{'':<29}-> {one.advice}")
+def show_checks(checks: Sequence[Check]) -> None:
+    """Print the checks of `segue doctor`."""
+    for check in checks:
+        print(f"{_MARKS[check.state]:<9}{check.name:<20}{check.found}")
+        if not check.ok:
+            print(f"{'':<29}-> {check.advice}")

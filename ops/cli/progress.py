@@ -1,7 +1,7 @@
-"""Progress: what a job's status says, told to a person while it changes.
+"""Shows the progress of a job or of a long command.
 
-Each scene is a line when it is done; on a terminal a bar moves below them. Without a terminal
-there are the lines alone, so a log holds the whole story and no control characters.
+Each scene is printed once, when it ends; on a terminal a bar moves below. Without a terminal only
+the lines are printed, so that a log has no control characters.
 
 I/O: the console.
 """
@@ -18,37 +18,38 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from services.api.http.schemas import SceneStatus, StatusAnswer
 from services.api.operators import dollars
 
-_SETTLED = frozenset({"done", "failed"})
+_ENDED = frozenset({"done", "failed"})
 _STAGES = {
-    "audio_generation_pending": "waiting",
-    "audio_generation": "making music",
-    "audio_completed": "done",
+    "audio_generation_pending": "Waiting",
+    "audio_generation": "Generating the music",
+    "audio_completed": "Done",
 }
-_STATES = {"merging": "joining the segments", "muxing": "putting it under the picture"}
-TELL_EVERY_S = 2.0
+_STATES = {"merging": "Merging the segments", "muxing": "Muxing the track with the video"}
+REPORT_INTERVAL_S = 2.0
+ProgressReporter = Callable[[int, int], None]  #: done, total
 
 
-def progress_reporter(say: Callable[[str], None], what: str) -> Callable[[int, int], None]:
-    """A function that says how many of how many `what` are done, not too often."""
-    said_at = time.monotonic()
+def progress_reporter(report: Callable[[str], None], what: str) -> ProgressReporter:
+    """Return a function that reports `N of TOTAL what`, at most every `REPORT_INTERVAL_S`."""
+    reported_at = time.monotonic()
 
-    def tell(done: int, total: int) -> None:
-        nonlocal said_at
-        if time.monotonic() - said_at >= TELL_EVERY_S:
-            said_at = time.monotonic()
-            say(f"{done} of {total} {what}")
+    def report_progress(done: int, total: int) -> None:
+        nonlocal reported_at
+        if time.monotonic() - reported_at >= REPORT_INTERVAL_S:
+            reported_at = time.monotonic()
+            report(f"{done} of {total} {what}")
 
-    return tell
+    return report_progress
 
 
 class JobProgress:
-    """Tells one job's progress; use it as a context, and give it each status."""
+    """Shows the progress of one job; use it as a context manager and pass it each status."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._told: set[int] = set()
+        self._printed_scenes: set[int] = set()
         self._state = ""
-        self._waits = ""
+        self._waiting_reason = ""
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -58,7 +59,7 @@ class JobProgress:
             transient=True,
             disable=not console.is_terminal,
         )
-        self._task = self._bar.add_task("waiting", total=100)
+        self._task = self._bar.add_task("Waiting", total=100)
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -73,28 +74,34 @@ class JobProgress:
         self._bar.stop()
 
     def update(self, status: StatusAnswer) -> None:
-        """Tell what is new."""
+        """Print what changed since the last status."""
         count = len(status.progress.scenes)
         for scene in status.progress.scenes:
-            if scene.state in _SETTLED and scene.index not in self._told:
-                self._told.add(scene.index)
-                self._console.print(_line(scene, count), highlight=False)
-        doing = _STATES.get(status.state, _STAGES[status.progress.stage])
-        waits = status.waiting.reason if status.waiting else ""
-        if waits != self._waits:
-            self._console.print(escape(f"waits: {waits}") if waits else "goes on", highlight=False)
-        self._waits = waits
-        doing = "waiting for the provider" if waits else doing
+            if scene.state in _ENDED and scene.index not in self._printed_scenes:
+                self._printed_scenes.add(scene.index)
+                self._print(scene_line(scene, count))
+        activity = _STATES.get(status.state, _STAGES[status.progress.stage])
+        reason = status.waiting.reason if status.waiting else ""
+        if reason != self._waiting_reason:
+            self._print(f"Waiting: {reason}" if reason else f"Resuming run {status.run}.")
+        self._waiting_reason = reason
+        activity = "Waiting for the provider" if reason else activity
         if status.state != self._state and status.state in _STATES:
-            self._console.print(doing, highlight=False)
+            self._print(activity)
         self._state = status.state
-        self._bar.update(self._task, completed=status.progress.percentage, description=doing)
+        self._bar.update(self._task, completed=status.progress.percentage, description=activity)
+
+    def _print(self, text: str) -> None:
+        self._console.print(escape(text), highlight=False)
 
 
-def _line(scene: SceneStatus, count: int) -> str:
-    how = scene.origin.value if scene.origin else scene.state
-    seconds = f"{scene.duration_s:8.3f} s" if scene.duration_s is not None else ""
+def scene_line(scene: SceneStatus, count: int) -> str:
+    """Return one ended scene as text."""
+    origin = scene.origin.value if scene.origin else scene.state
+    number = f"{scene.index + 1:>{len(str(count))}}/{count}"
+    seconds = f"{scene.duration_s:.1f} s" if scene.duration_s is not None else ""
     saved = f"saved {dollars(scene.saved_usd)}" if scene.saved_usd else ""
-    notes = [scene.provider or "", saved, scene.reason or "", *scene.warnings]
-    told = "; ".join(note for note in notes if note)
-    return escape(f"scene {scene.index + 1:>3}/{count}  {how:<10}{seconds}  {told}".rstrip())
+    notes = "; ".join(filter(None, (saved, scene.reason, *scene.warnings)))
+    source = scene.provider or ""
+    details = f"{source} ({notes})" if source and notes else source or notes
+    return f"scene {number}  {origin:<9}  {seconds:>7}  {details}".rstrip()

@@ -10,20 +10,20 @@ from shared.settings import SettingsGroup
 
 
 class CommandSettings(SettingsGroup):
-    """What the commands read from the environment; options win."""
+    """The commands' environment variables; options win."""
 
-    #: of a running api; None: the stack of this machine
+    #: URL of a running api; None: the stack on this machine
     api_url: str | None = Field(None, validation_alias="SEGUE_API_URL", pattern="^https?://")
     #: seconds that `segue score` waits for its job
     score_s: float = Field(1800, gt=0, validation_alias="SEGUE_SCORE_TIMEOUT_S")
-    #: who makes the music of a stack that a command starts; None: the stack's own choice
+    #: music provider of a stack that a command starts; None: the stack's default
     provider: str | None = Field(None, validation_alias="MUSIC_PROVIDER")
 
-    #: who is written into the audit; None: the user at this machine
+    #: operator name in the audit; None: the user at this machine
     operator: str | None = Field(None, validation_alias="SEGUE_OPERATOR", max_length=200)
 
-    #: where services answer `readyz`, NAME=URL with commas, several of one name too; `segue watch`
-    #: asks them for their lanes
+    #: base URLs of the services' `readyz` for `segue watch`: NAME=URL, comma-separated; a name may
+    #: repeat
     service_urls: str = Field("", validation_alias="SEGUE_SERVICE_URLS")
 
     home: DataDirSettings = Field(default_factory=DataDirSettings.from_environment)

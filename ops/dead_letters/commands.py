@@ -1,34 +1,39 @@
-"""Dlq: the commands about dead letters: what they died of, one in full, put back, put away.
+"""The `segue dlq` commands: list and show; requeue and discard have their own modules.
 
-I/O: Kafka, PostgreSQL, the store.
+I/O: Kafka and PostgreSQL.
 """
 
 from collections import Counter
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
 
-from ops.cli.exit_codes import HELP, CommandError, Exit, print_json, report_errors
-from ops.cli.operator import Operator, run_with_operator
+from ops.cli.exit_codes import HELP, CommandError, Exit
+from ops.cli.operator import Operator, operator_command
 from ops.cli.options import DataDir, Json
 from ops.cli.progress import progress_reporter
 from ops.dead_letters.discard import discard
 from ops.dead_letters.letter import (
-    Letter,
-    LetterSelection,
-    LetterState,
+    DeadLetter,
+    DeadLetterSelection,
+    DeadLetterState,
     RequeueSettings,
     key_of,
-    letters_in,
-    parsed,
+    parse_place,
+    place_text,
+    read_letters,
 )
 from ops.dead_letters.requeue_command import requeue
-from ops.dead_letters.selection import Job, Run, looked_at
+from ops.dead_letters.selection import Job, Run, stored_letters
+from services.api.operators import LetterPlace
 from shared.kafka.log_reader import LogReader, OffsetRange, open_log_reader
 
-REASON_CHARS = 120  # of a line; `show` has all of it
-STILL_THERE = frozenset({LetterState.WAITING, LetterState.QUARANTINED, LetterState.INTERRUPTED})
-dlq = typer.Typer(help="Dead letters: list, show, requeue, discard.", no_args_is_help=True)
+REASON_CHARS = 120  # in the list; `show` prints all of it
+UNRESOLVED = frozenset(
+    {DeadLetterState.WAITING, DeadLetterState.QUARANTINED, DeadLetterState.INTERRUPTED}
+)
+dlq = typer.Typer(help="List, show, requeue and discard dead letters.", no_args_is_help=True)
 dlq.command(epilog=HELP)(requeue)
 dlq.command(epilog=HELP)(discard)
 
@@ -36,117 +41,110 @@ dlq.command(epilog=HELP)(discard)
 @dlq.command(name="list", epilog=HELP)
 def list_letters(
     topic: Annotated[
-        str | None, typer.Argument(metavar="[TOPIC]", help="Whose dead letters; else all.")
+        str | None, typer.Argument(metavar="[TOPIC]", help="Only of this topic; default: all.")
     ] = None,
     *,
     job: Job = None,
     run_: Run = None,
     died_of: Annotated[
         str | None,
-        typer.Option("--died-of", "--reason", help="Only those whose reason has this."),
+        typer.Option("--died-of", "--reason", help="Only those whose reason contains this text."),
     ] = None,
     every: Annotated[
-        bool, typer.Option("--all", help="Those too that were requeued or discarded.")
+        bool, typer.Option("--all", help="Include requeued and discarded dead letters.")
     ] = False,
-    limit: Annotated[int, typer.Option(min=1, max=100_000, help="The newest so many.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, max=100_000, help="List the newest N.")] = 20,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """Say how many dead letters wait, of which reason, and list the newest."""
-    with report_errors(as_json=as_json):
-        selection = LetterSelection(topic=topic, job_id=job, run=run_, died_of=died_of)
+    """Count the waiting dead letters by reason, and list the newest."""
+    with operator_command(data_dir=data_dir, as_json=as_json) as command:
+        selection = DeadLetterSelection(topic=topic, job_id=job, run=run_, died_of=died_of)
         _ = selection.topics
-
-        async def body(operator: Operator) -> dict[str, Any]:
-            return await _listed(operator, selection, every=every, limit=limit)
-
-        told = run_with_operator(body, as_json=as_json, data_dir=data_dir)
-        if as_json:
-            print_json(told)
-            return
-        for line in lines(told):
-            print(line)
+        command.run(
+            lambda operator: _list(operator, selection, every=every, limit=limit), lines=lines
+        )
 
 
 @dlq.command(epilog=HELP)
 def show(
-    place: Annotated[str, typer.Argument(metavar="TOPIC/PARTITION/OFFSET", help="As in list.")],
+    place: Annotated[
+        str, typer.Argument(metavar="TOPIC/PARTITION/OFFSET", help="As segue dlq list prints it.")
+    ],
     *,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """Show one dead letter whole: key, value, and every header, the original ones too."""
-    with report_errors(as_json=as_json):
-        topic, number, offset = parsed(place)
-
-        async def body(operator: Operator) -> dict[str, Any]:
-            async with open_log_reader(operator.kafka, client_id="segue-ops") as reader:
-                for span in await reader.ranges(topic):
-                    if span.partition == number and span.start <= offset < span.end:
-                        return await _one(operator, reader, span, offset)
-            raise CommandError(Exit.REFUSED, f"there is no dead letter {place}")
-
-        told = run_with_operator(body, as_json=as_json, data_dir=data_dir)
-        if as_json:
-            print_json(told)
-            return
-        for name, value in told["headers"]:
-            print(f"{name}: {value}")
-        by = f" by {told['action']} of the audit" if told["action"] else ""
-        print(f"\n{told['state']}{by}\nkey: {told['key']}\n{told['value']}")
+    """Show one dead letter in full: key, value and every header."""
+    with operator_command(data_dir=data_dir, as_json=as_json) as command:
+        parsed = parse_place(place)
+        command.run(lambda operator: _show(operator, parsed), lines=_letter_lines)
 
 
-def lines(told: dict[str, Any]) -> list[str]:
-    """The list in words."""
-    found = [f"{told['count']} dead letters"]
-    found += [f"{count:>8} {name}" for name, count in told["reasons"].items()]
-    found += [f"{count:>8} {name}" for name, count in told["states"].items()]
-    for one in told["letters"]:
-        reason = one["reason"].splitlines()[0][:REASON_CHARS] if one["reason"] else ""
-        state = "" if one["state"] == LetterState.WAITING else f" ({one['state']})"
-        found.append(f"{one['at'][:19]}  {one['place']}{state}  job {one['job_id']}: {reason}")
-    return found
+def lines(result: dict[str, Any]) -> Iterator[str]:
+    """Yield the list as text."""
+    yield f"{result['count']} dead letters"
+    for counts in (result["reasons"], result["states"]):
+        yield from (f"{count:>8} {name}" for name, count in counts.items())
+    for letter in result["letters"]:
+        reason = letter["reason"].splitlines()[0][:REASON_CHARS] if letter["reason"] else ""
+        state = "" if letter["state"] == DeadLetterState.WAITING else f" ({letter['state']})"
+        yield f"{letter['at'][:19]}  {letter['place']}{state}  job {letter['job_id']}: {reason}"
 
 
-async def _listed(
-    operator: Operator, selection: LetterSelection, *, every: bool, limit: int
+def _letter_lines(result: dict[str, Any]) -> Iterator[str]:
+    yield from (f"{name}: {value}" for name, value in result["headers"])
+    action = f" by action {result['action']} of the audit" if result["action"] else ""
+    yield f"\n{result['state']}{action}\nkey: {result['key']}\n{result['value']}"
+
+
+async def _list(
+    operator: Operator, selection: DeadLetterSelection, *, every: bool, limit: int
 ) -> dict[str, Any]:
     requeues_max = RequeueSettings.from_environment().requeues_max
     async with open_log_reader(operator.kafka, client_id="segue-ops") as reader:
-        spans, fates = await looked_at(operator, reader, selection)
-        tell = progress_reporter(operator.report, "dead letters looked at")
-        found: list[tuple[Letter, LetterState]] = []
-        async for letter in letters_in(reader, spans, tell=tell):
-            state = letter.state(fates.get(letter.place), requeues_max=requeues_max)
-            if selection.takes(letter):
-                found.append((letter, state))
-    shown = [(letter, state) for letter, state in found if every or state in STILL_THERE]
-    newest = sorted(shown, key=lambda one: one[0].at, reverse=True)[:limit]
+        ranges, resolved = await stored_letters(operator, reader, selection)
+        on_progress = progress_reporter(operator.report, "dead letters read")
+        selected: list[tuple[DeadLetter, DeadLetterState]] = []
+        async for letter in read_letters(reader, ranges, on_progress=on_progress):
+            if selection.matches(letter):
+                state = letter.state(resolved.get(letter.place), requeues_max=requeues_max)
+                selected.append((letter, state))
+    listed = [(letter, state) for letter, state in selected if every or state in UNRESOLVED]
+    newest = sorted(listed, key=lambda pair: pair[0].at, reverse=True)[:limit]
     return {
-        "count": len(shown),
-        "reasons": dict(Counter(letter.exception for letter, _ in shown).most_common()),
-        "states": dict(Counter(state.value for _, state in found).most_common()),
+        "count": len(listed),
+        "reasons": dict(Counter(letter.exception for letter, _ in listed).most_common()),
+        "states": dict(Counter(state.value for _, state in selected).most_common()),
         "letters": [{**letter.as_json(), "state": state.value} for letter, state in newest],
     }
 
 
-async def _one(
-    operator: Operator, reader: LogReader, span: OffsetRange, offset: int
-) -> dict[str, Any]:
-    only = OffsetRange(topic=span.topic, partition=span.partition, start=offset, end=offset + 1)
-    _, fates = await looked_at(operator, reader, LetterSelection(topic=span.topic))
+async def _show(operator: Operator, place: LetterPlace) -> dict[str, Any]:
+    topic, partition, offset = place
+    async with open_log_reader(operator.kafka, client_id="segue-ops") as reader:
+        for stored in await reader.ranges(topic):
+            if stored.partition == partition and stored.start <= offset < stored.end:
+                return await _read_letter(operator, reader, place)
+    raise CommandError(Exit.REFUSED, f"dead letter {place_text(place)} not found")
+
+
+async def _read_letter(operator: Operator, reader: LogReader, place: LetterPlace) -> dict[str, Any]:
+    topic, partition, offset = place
+    only = OffsetRange(topic=topic, partition=partition, start=offset, end=offset + 1)
+    _, resolved = await stored_letters(operator, reader, DeadLetterSelection(topic=topic))
     async for records in reader.read(only):
-        record, letter = records[0], Letter.of(records[0])
-        fated = fates.get(letter.place)
+        record, letter = records[0], DeadLetter.of(records[0])
+        resolution = resolved.get(letter.place)
         requeues_max = RequeueSettings.from_environment().requeues_max
         headers = [[name, value.decode(errors="replace")] for name, value in record.headers]
         value = None if record.value is None else record.value.decode(errors="replace")
         return {
             **letter.as_json(),
-            "state": letter.state(fated, requeues_max=requeues_max).value,
-            "action": fated and fated.action,
+            "state": letter.state(resolution, requeues_max=requeues_max).value,
+            "action": resolution and resolution.action,
             "key": key_of(record),
             "value": value,
             "headers": headers,
         }
-    raise CommandError(Exit.REFUSED, f"the record {span.topic}/{span.partition}/{offset} is gone")
+    raise CommandError(Exit.REFUSED, f"dead letter {place_text(place)} not found")

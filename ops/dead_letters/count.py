@@ -1,4 +1,4 @@
-"""Letters: how many dead letters wait for somebody; counted here and nowhere else.
+"""Counts the dead letters that wait for an operator.
 
 I/O: Kafka and PostgreSQL.
 """
@@ -10,23 +10,23 @@ from shared.errors import RetryableError
 from shared.kafka.log_reader import LogReader
 
 
-async def waiting(operator: Operator, reader: LogReader) -> dict[str, int]:
-    """The dead letters that nobody has settled, by the topic they came from; none: not named."""
-    every = await reader.ranges_of([topic.dead_letters for topic in EVENT_TOPICS])
+async def count_waiting(operator: Operator, reader: LogReader) -> dict[str, int]:
+    """Return the number of unresolved dead letters by origin topic, without zeros."""
+    stored = await reader.ranges_of([topic.dead_letters for topic in EVENT_TOPICS])
     starts = {
-        (span.topic, span.partition): span.start
-        for spans in every.values()
-        for span in spans
-        if span.length
+        (offsets.topic, offsets.partition): offsets.start
+        for ranges in stored.values()
+        for offsets in ranges
+        if offsets.length
     }
     try:
         async with operator.database.connection() as connection:
-            settled = await rows.count_resolved(connection, operator.kafka.epoch, starts)
+            resolved = await rows.count_resolved(connection, operator.kafka.epoch, starts)
     except RetryableError:
-        settled = {}  # PostgreSQL is away: they count as they lie there
+        resolved = {}  # PostgreSQL is unavailable: every stored letter counts
     counts = {
-        topic.name: sum(span.length for span in every[topic.dead_letters])
-        - settled.get(topic.dead_letters, 0)
+        topic.name: sum(offsets.length for offsets in stored[topic.dead_letters])
+        - resolved.get(topic.dead_letters, 0)
         for topic in EVENT_TOPICS
     }
     return {name: count for name, count in counts.items() if count > 0}

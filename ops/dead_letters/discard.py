@@ -1,7 +1,7 @@
-"""Discard: the command that puts dead letters away: they stay in the log, and wait no more.
+"""The dlq discard command: resolves dead letters without requeueing them; they stay in Kafka.
 
-A run that is parked stays so, unless it is released; its job has failed already, and asking for
-it again begins a new run, which is not parked. Dry by default.
+A parked run stays parked unless it is released. Its job has failed already; requesting the job
+again starts a new run, which is not parked.
 
 I/O: Kafka, PostgreSQL, the store.
 """
@@ -12,24 +12,25 @@ from typing import Annotated, Any
 
 import typer
 
-from ops.cli.exit_codes import CommandError, Exit, print_json, report_errors
-from ops.cli.operator import Operator, audited, run_with_operator
+from ops.cli.exit_codes import CommandError, Exit
+from ops.cli.operator import Operator, audited_action, operator_command
 from ops.cli.options import Apply, DataDir, Json, Reason
+from ops.cli.output import dry_run
 from ops.cli.progress import progress_reporter
-from ops.dead_letters.letter import Lane, Letter, LetterSelection, letters_in
-from ops.dead_letters.requeue import standing
+from ops.dead_letters.letter import DeadLetter, DeadLetterSelection, Lane, read_letters
+from ops.dead_letters.requeue import claimed_letter, parked_lanes
 from ops.dead_letters.selection import (
     DiedOf,
     Job,
     Place,
     Run,
     Topic,
+    build_selection,
     check_places,
-    looked_at,
-    selected,
+    stored_letters,
 )
-from ops.kafka_log.exclusive import alone, interrupted
-from services.api.operators import Action, ClaimedLetter, Resolution, ResolvedLetter
+from ops.kafka_log.exclusive import acquire_exclusive, find_interrupted
+from services.api.operators import Action, Resolution, ResolvedLetter
 from services.api.operators import dead_letters as rows
 from shared.kafka.log_reader import LogReader, open_log_reader
 from shared.kafka.parked_runs import ParkedRuns
@@ -37,22 +38,13 @@ from shared.kafka.parked_runs import ParkedRuns
 COMMAND = "dlq discard"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Wish:
-    """What is to be done with the selection."""
-
-    apply: bool
-    release: bool
-    reason: str | None
-
-
 @dataclass(kw_only=True)
-class Found:
-    """What is to be put away."""
+class DiscardPlan:
+    """The letters to discard, and what becomes of their parked lanes."""
 
-    letters: list[Letter]
-    released: list[Lane]  #: parked lanes that may go on
-    kept: list[Lane]  #: that stay parked
+    letters: list[DeadLetter]
+    released: list[Lane]
+    still_parked: list[Lane]
     left_out: Counter[str]
 
 
@@ -64,140 +56,133 @@ def discard(
     died_of: DiedOf = None,
     place: Place = None,
     release: Annotated[
-        bool, typer.Option("--release", help="Let runs go on of which nothing waits any more.")
+        bool, typer.Option("--release", help="Release parked runs that have no waiting letter.")
     ] = False,
     apply: Apply = False,
     reason: Reason = None,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """Put dead letters away: they are listed no more and cannot be requeued.
+    """Discard dead letters: they are no longer listed and cannot be requeued.
 
-    Their runs stay parked without --release. The jobs have failed already: whoever asks for one
-    again begins a new run.
+    Without --release their runs stay parked. The jobs have failed already; requesting one again
+    starts a new run.
     """
-    with report_errors(as_json=as_json):
-        selection = selected(topic, job=job, run=run_, died_of=died_of, place=place)
-        wish = Wish(apply=apply, release=release, reason=reason)
-        told = run_with_operator(
-            lambda operator: _discard(operator, selection, wish), as_json=as_json, data_dir=data_dir
-        )
-        if as_json:
-            print_json(told)
-        else:
-            print("\n".join(lines(told)))
+    with operator_command(
+        apply=apply, reason=reason, data_dir=data_dir, as_json=as_json
+    ) as command:
+        selection = build_selection(topic, job=job, run=run_, died_of=died_of, place=place)
+        command.run(lambda operator: _discard(operator, selection, release=release), lines=lines)
 
 
-async def _discard(operator: Operator, selection: LetterSelection, wish: Wish) -> dict[str, Any]:
-    arguments = {**selection.as_json(), "release": wish.release}
+async def _discard(
+    operator: Operator, selection: DeadLetterSelection, *, release: bool
+) -> dict[str, Any]:
+    arguments = {**selection.as_json(), "release": release}
     async with (
-        operator.database.dedicated() as holder,
+        operator.database.dedicated() as lock_holder,
         open_log_reader(operator.kafka, client_id="segue-ops") as reader,
     ):
-        if wish.apply:
-            await alone(operator, holder)
-        earlier = await interrupted(operator, COMMAND, arguments)
-        found = await _found(operator, reader, selection, wish, earlier)
-    told = _told(found)
-    if not wish.apply:
-        return told
-    async with audited(
-        operator,
-        COMMAND,
-        arguments=arguments,
-        reason=wish.reason,
-        goes_on=None if earlier is None else earlier.id,
-    ) as row:
-        await row.save_progress({"spans": [], "letters": len(found.letters)})
-        await _put_away(operator, found, row.number)
-    return {**told, "applied": True, "discard": row.number}
+        if operator.apply:
+            await acquire_exclusive(operator, lock_holder)
+        earlier = await find_interrupted(operator, COMMAND, arguments)
+        plan = await _plan(operator, reader, selection, release=release, earlier=earlier)
+    result = _result(plan)
+    if not operator.apply:
+        return result
+    async with audited_action(operator, COMMAND, arguments=arguments, resumes=earlier) as row:
+        await row.save_progress({"spans": [], "letters": len(plan.letters)})
+        await _apply(operator, plan, row.number)
+    return {**result, "applied": True, "discard": row.number}
 
 
-async def _found(
+async def _plan(
     operator: Operator,
     reader: LogReader,
-    selection: LetterSelection,
-    wish: Wish,
+    selection: DeadLetterSelection,
+    *,
+    release: bool,
     earlier: Action | None,
-) -> Found:
-    spans, fates = await looked_at(operator, reader, selection)
-    tell = progress_reporter(operator.report, "dead letters looked at")
-    letters = [one async for one in letters_in(reader, spans, tell=tell)]
-    if not wish.release and earlier is None:
-        check_places(selection, {letter.place for letter in letters}, fates)
-    chosen, left_out, lanes = list[Letter](), Counter[str](), dict[Lane, None]()
-    for letter in filter(selection.takes, letters):
-        fated = fates.get(letter.place)
-        is_ours = fated is not None and earlier is not None and fated.action == earlier.id
-        if fated is None or is_ours:
-            chosen.append(letter)
-        elif not (wish.release and fated.is_done):
-            left_out[_why(fated)] += 1
+) -> DiscardPlan:
+    ranges, resolved = await stored_letters(operator, reader, selection)
+    on_progress = progress_reporter(operator.report, "dead letters read")
+    letters = [letter async for letter in read_letters(reader, ranges, on_progress=on_progress)]
+    if not release and earlier is None:
+        check_places(selection, {letter.place for letter in letters}, resolved)
+    selected, left_out, lanes = list[DeadLetter](), Counter[str](), dict[Lane, None]()
+    for letter in filter(selection.matches, letters):
+        claim = resolved.get(letter.place)
+        is_resumed = claim is not None and earlier is not None and claim.action == earlier.id
+        if claim is None or is_resumed:
+            selected.append(letter)
+        elif not (release and claim.is_done):
+            left_out[_exclusion(claim)] += 1
             continue
         if letter.lane is not None:
             lanes[letter.lane] = None
-    gone = {letter.place for letter in chosen}
-    waiting = {one.lane for one in letters if one.place not in {*gone, *fates}}
-    parked = {lane: one for lane, one in (await standing(operator, lanes)).items() if one}
-    released = [lane for lane in parked if wish.release and lane not in waiting]
-    if not chosen and not released:
-        some = [f"{count} {why}" for why, count in left_out.items()]
-        told = "; ".join(["no dead letter that waits is selected", *some, "nothing was changed"])
-        raise CommandError(Exit.REFUSED, told, detail={"left_out": dict(left_out)})
-    kept = [lane for lane in parked if lane not in released]
-    return Found(letters=chosen, released=released, kept=kept, left_out=left_out)
+    discarded = {letter.place for letter in selected}
+    waiting = {letter.lane for letter in letters if letter.place not in {*discarded, *resolved}}
+    parked = [lane for lane, state in (await parked_lanes(operator, lanes)).items() if state]
+    released = [lane for lane in parked if release and lane not in waiting]
+    if not selected and not released:
+        reasons = [f"{count} {reason}" for reason, count in left_out.items()]
+        message = "; ".join(["no waiting dead letter is selected", *reasons, "nothing was changed"])
+        raise CommandError(Exit.REFUSED, message, detail={"left_out": dict(left_out)})
+    still_parked = [lane for lane in parked if lane not in released]
+    return DiscardPlan(
+        letters=selected, released=released, still_parked=still_parked, left_out=left_out
+    )
 
 
-def _why(fated: ResolvedLetter) -> str:
-    if not fated.is_done:
-        return f"belong to {fated.action} of the audit, which was interrupted"
-    return f"were {fated.resolution.value} already"
+def _exclusion(claim: ResolvedLetter) -> str:
+    if not claim.is_done:
+        return f"claimed by the interrupted action {claim.action} of the audit"
+    return f"already {claim.resolution.value}"
 
 
-async def _put_away(operator: Operator, found: Found, number: int) -> None:
-    """Mark all or none, then release, then say that it is done."""
-    marked = [
-        ClaimedLetter(
-            place=one.place, job_id=one.lane and one.lane.job_id, run=one.lane and one.lane.run
-        )
-        for one in found.letters
-    ]
+async def _apply(operator: Operator, plan: DiscardPlan, number: int) -> None:
+    """Claim all letters or none, release the lanes, then complete the letters."""
     epoch, now = operator.kafka.epoch, operator.clock.now()
     async with operator.database.transaction() as connection:
         await rows.claim(
-            connection, epoch, marked, resolution=Resolution.DISCARDED, action=number, now=now
+            connection,
+            epoch,
+            [claimed_letter(letter) for letter in plan.letters],
+            resolution=Resolution.DISCARDED,
+            action=number,
+            now=now,
         )
     parked = ParkedRuns(operator.store)
-    for lane in found.released:
+    for lane in plan.released:
         await parked.release(lane.job_id, lane.run, lane.topic)
     async with operator.database.connection() as connection:
-        await rows.complete(connection, epoch, [one.place for one in found.letters], now=now)
+        places = [letter.place for letter in plan.letters]
+        await rows.complete(connection, epoch, places, now=now)
 
 
-def _told(found: Found) -> dict[str, Any]:
-    """The plan for scripts."""
+def _result(plan: DiscardPlan) -> dict[str, Any]:
+    """Return the plan as the command's result."""
     return {
         "applied": False,
-        "letters": len(found.letters),
-        "left_out": dict(found.left_out),
-        "released": [lane._asdict() for lane in found.released],
-        "stay_parked": [lane._asdict() for lane in found.kept],
+        "letters": len(plan.letters),
+        "left_out": dict(plan.left_out),
+        "released": [lane._asdict() for lane in plan.released],
+        "stay_parked": [lane._asdict() for lane in plan.still_parked],
     }
 
 
-def lines(told: dict[str, Any]) -> list[str]:
-    """The outcome in words."""
-    found = [f"{told['letters']:>8} dead letters"]
-    found += [f"{count:>8} {why}: left out" for why, count in told["left_out"].items()]
-    if told["released"]:
-        found.append(f"{len(told['released']):>8} runs are released")
-    if told["stay_parked"]:
-        some = len(told["stay_parked"])
-        found.append(f"{some:>8} runs stay parked: --release, once nothing of them waits")
-    if told["applied"]:
-        found.append(
-            f"discard {told['discard']}: put away; asking for a job again begins a new run"
+def lines(result: dict[str, Any]) -> list[str]:
+    """Return the result as text."""
+    letters, released = result["letters"], len(result["released"])
+    text = [f"{letters:>8} dead letters"]
+    text += [f"left out: {count} {reason}" for reason, count in result["left_out"].items()]
+    if released:
+        text.append(f"{released:>8} runs {'released' if result['applied'] else 'to release'}")
+    if result["stay_parked"]:
+        count = len(result["stay_parked"])
+        text.append(
+            f"{count:>8} runs stay parked; --release releases those without waiting letters"
         )
-    else:
-        found.append("nothing was put away; --apply --reason does it")
-    return found
+    if result["applied"]:
+        return [*text, f"discard {result['discard']}: {letters} dead letters discarded"]
+    return [*text, dry_run(f"{letters} dead letters would be discarded", "discard them")]

@@ -1,9 +1,9 @@
-"""Dead letters: dead letters as operators name and choose them.
+"""Dead letters as operators name and select them.
 
-I/O: Kafka, through the reader that is handed in; all else is pure.
+I/O: Kafka, through the given reader.
 """
 
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -12,9 +12,11 @@ from typing import Any, NamedTuple, Self
 from pydantic import Field
 
 from ops.cli.exit_codes import CommandError, Exit
-from ops.kafka_log.selection import Said
+from ops.cli.progress import ProgressReporter
+from ops.kafka_log.republish import RecordSummary
+from ops.kafka_log.selection import unknown_topic
 from services.api.operators import LetterPlace, Resolution, ResolvedLetter
-from shared.contract.events import run_of
+from shared.contract.events import Event, run_of
 from shared.contract.topics import DLQ_SUFFIX, EVENT_TOPICS, topic_named
 from shared.kafka.codec import Envelope, Record, try_decode
 from shared.kafka.log_reader import LogReader, OffsetRange
@@ -23,24 +25,24 @@ from shared.settings import SettingsGroup
 
 
 class RequeueSettings(SettingsGroup):
-    """How often something is put back."""
+    """The limit of requeues."""
 
     #: a record that failed again after so many requeues is quarantined
     requeues_max: int = Field(3, ge=1, le=1000, validation_alias="SEGUE_REQUEUES_MAX")
 
 
-class LetterState(StrEnum):
-    """How a letter stands."""
+class DeadLetterState(StrEnum):
+    """The state of a dead letter."""
 
     WAITING = "waiting"
-    QUARANTINED = "quarantined"  #: waits, and was put back too often
-    INTERRUPTED = "interrupted"  #: a command stopped in the middle of it: the same goes on
+    QUARANTINED = "quarantined"  #: waiting, and was requeued too often
+    INTERRUPTED = "interrupted"  #: its requeue or discard was interrupted and can be resumed
     REQUEUED = "requeued"
     DISCARDED = "discarded"
 
 
 class Lane(NamedTuple):
-    """The records of one run on one topic; they go together, in order."""
+    """The records of one run on one topic; they are requeued together, in order."""
 
     topic: str
     job_id: str
@@ -48,26 +50,28 @@ class Lane(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Letter:
-    """What is kept of a dead letter while they are counted; the record stays in the log."""
+class DeadLetter:
+    """The fields of one dead letter that selection and requeue need; the record stays in Kafka."""
 
     place: LetterPlace
     at: datetime
     key: str | None
-    lane: Lane | None  #: None: it is no event
-    origin: LetterPlace | None  #: where the record lay; None: no service of ours wrote it
-    first: LetterPlace | None  #: and before it was put back for the first time
+    lane: Lane | None  #: None: the record is not an event
+    origin: (
+        LetterPlace | None
+    )  #: where the record was read; None: no Segue service wrote the letter
+    first: LetterPlace | None  #: its origin before the first requeue
     exception: str
     reason: str
-    attempts: str | None  #: "0": it was parked behind another one
+    attempts: str | None  #: "0": parked behind an earlier dead letter
     service: str | None
-    requeues: int  #: how often it was put back after it had failed itself
-    is_cut: bool  #: its value is not whole
-    said: Said | None  #: None: it is no event
+    requeues: int  #: how often it was requeued after it failed itself
+    is_cut: bool  #: its value was truncated
+    summary: RecordSummary | None  #: None: the record is not an event
 
     @classmethod
     def of(cls, record: Record) -> Self:
-        """The letter that `record` is."""
+        """Return the dead letter in `record`."""
         origin = _origin(record)
         event = _event(record, origin)
         requeues = record.header(REQUEUES) or "0"
@@ -84,40 +88,40 @@ class Letter:
             service=record.header("dlq-service"),
             requeues=int(requeues) if requeues.isdecimal() else 0,
             is_cut=record.header("dlq-truncated-from") is not None,
-            said=Said.of(event) if event else None,
+            summary=RecordSummary.of(event) if event else None,
         )
 
     @property
     def failed_itself(self) -> bool:
-        """Whether it was tried, not only parked behind another one."""
+        """Return whether it was processed and failed, rather than parked behind another one."""
         return self.attempts != "0"
 
     @property
     def order(self) -> tuple[int, int, int]:
-        """Where it belongs in its lane, however often it was put back.
+        """Return the position in its lane, which requeues do not change.
 
-        Requests go in the order of their scenes: one that was said again for one that nobody
-        could read lies behind those that wait for it.
+        Requests are ordered by scene: a request that was published again because the first one
+        could not be decoded is stored behind the later scenes.
         """
-        assert self.first is not None, "only letters of ours are put in order"
-        scene_index = 0 if self.said is None else self.said.scene_index
+        assert self.first is not None, "letters without an origin have no order"
+        scene_index = 0 if self.summary is None else self.summary.scene_index
         return self.first[1], scene_index, self.first[2]
 
-    def state(self, fated: ResolvedLetter | None, *, requeues_max: int) -> LetterState:
-        """How it stands, by what is known of it."""
-        if fated is None:
-            spent = self.failed_itself and self.requeues >= requeues_max
-            return LetterState.QUARANTINED if spent else LetterState.WAITING
-        if not fated.is_done:
-            return LetterState.INTERRUPTED
+    def state(self, resolved: ResolvedLetter | None, *, requeues_max: int) -> DeadLetterState:
+        """Return the state; `resolved` is what PostgreSQL has stored for it."""
+        if resolved is None:
+            is_spent = self.failed_itself and self.requeues >= requeues_max
+            return DeadLetterState.QUARANTINED if is_spent else DeadLetterState.WAITING
+        if not resolved.is_done:
+            return DeadLetterState.INTERRUPTED
         return (
-            LetterState.REQUEUED
-            if fated.resolution is Resolution.REQUEUED
-            else LetterState.DISCARDED
+            DeadLetterState.REQUEUED
+            if resolved.resolution is Resolution.REQUEUED
+            else DeadLetterState.DISCARDED
         )
 
     def as_json(self) -> dict[str, Any]:
-        """For scripts."""
+        """Return the dead letter for `--json`."""
         return {
             "place": place_text(self.place),
             "at": self.at.isoformat(),
@@ -133,35 +137,35 @@ class Letter:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LetterSelection:
-    """Which letters an operator means; what is None selects all."""
+class DeadLetterSelection:
+    """The dead letters that the operator selected; None selects all."""
 
     topic: str | None = None
     job_id: str | None = None
     run: int | None = None
-    died_of: str | None = None  #: some words of the reason
+    died_of: str | None = None  #: a part of the reason
     places: tuple[LetterPlace, ...] = ()
 
     def check(self) -> None:
-        """Return if it is narrow enough for a command that writes.
+        """Raise if the selection is too wide for a command that writes.
 
         Raises:
-            CommandError: it means everything, or names an unknown topic.
+            CommandError: it selects everything, or names an unknown topic.
         """
         _ = self.topics
         if not (self.topic or self.job_id or self.died_of or self.places):
-            told = "say which: name a TOPIC, or use --job, --died-of or --place"
-            raise CommandError(Exit.USAGE, told)
+            message = "nothing is selected: name a TOPIC, or use --job, --died-of or --place"
+            raise CommandError(Exit.USAGE, message)
 
     @property
     def topics(self) -> Sequence[str]:
-        """The dead-letter topics that have to be read."""
+        """Return the dead-letter topics to read."""
         if self.topic is None and self.places:
             return tuple(dict.fromkeys(topic for topic, _, _ in self.places))
         return dead_letter_topics(self.topic)
 
-    def takes(self, letter: Letter) -> bool:
-        """Whether it is meant."""
+    def matches(self, letter: DeadLetter) -> bool:
+        """Return whether `letter` is selected."""
         job_id = letter.lane.job_id if letter.lane else letter.key
         return (
             self.job_id in {None, job_id}
@@ -171,25 +175,25 @@ class LetterSelection:
         )
 
     def as_json(self) -> dict[str, Any]:
-        """For the audit, where an interrupted command is found by it."""
+        """Return the arguments for the audit; an interrupted command is found by them."""
         return {**asdict(self), "places": [place_text(place) for place in self.places]}
 
 
-async def letters_in(
-    reader: LogReader, spans: Sequence[OffsetRange], *, tell: Callable[[int, int], None]
-) -> AsyncIterator[Letter]:
-    """Every dead letter in these stretches."""
-    total, done = sum(span.length for span in spans), 0
-    for span in spans:
-        async for records in reader.read(span):
+async def read_letters(
+    reader: LogReader, ranges: Sequence[OffsetRange], *, on_progress: ProgressReporter
+) -> AsyncIterator[DeadLetter]:
+    """Yield every dead letter of the ranges."""
+    total, done = sum(offsets.length for offsets in ranges), 0
+    for offsets in ranges:
+        async for records in reader.read(offsets):
             for record in records:
-                yield Letter.of(record)
+                yield DeadLetter.of(record)
             done += len(records)
-            tell(done, total)
+            on_progress(done, total)
 
 
-def once(lane: Sequence[Letter]) -> Iterator[Letter]:
-    """The lane in its order, each record once: a death may have put it aside twice."""
+def in_order_once(lane: Sequence[DeadLetter]) -> Iterator[DeadLetter]:
+    """Yield the lane in order, each record once; a crash may have written a letter twice."""
     seen: set[LetterPlace | None] = set()
     for letter in sorted(lane, key=lambda one: (one.order, -one.requeues)):
         if letter.first not in seen:
@@ -198,60 +202,59 @@ def once(lane: Sequence[Letter]) -> Iterator[Letter]:
 
 
 def dead_letter_topics(topic: str | None) -> Sequence[str]:
-    """The dead-letter topics that are meant by a name; None: all of them.
+    """Return the dead-letter topic of `topic`, or all of them for None.
 
     Raises:
-        CommandError: there is no such topic.
+        CommandError: the topic does not exist.
     """
     if topic is None:
-        return [one.dead_letters for one in EVENT_TOPICS]
+        return [known.dead_letters for known in EVENT_TOPICS]
     named = topic_named(topic.removesuffix(DLQ_SUFFIX))
     if named is None:
-        names = ", ".join(one.name for one in EVENT_TOPICS)
-        raise CommandError(Exit.USAGE, f"there is no topic {topic}; there are {names}")
+        raise CommandError(Exit.USAGE, unknown_topic(topic))
     return [named.dead_letters]
 
 
-def parsed(place: str) -> LetterPlace:
-    """A place as people write it.
+def parse_place(text: str) -> LetterPlace:
+    """Return the place that the operator named.
 
     Raises:
-        CommandError: it is none.
+        CommandError: it has another form, or an unknown topic.
     """
-    found = place_of(place)
-    if found is None:
-        told = f"{place} is no place: name it as TOPIC/PARTITION/OFFSET (segue dlq list shows it)"
-        raise CommandError(Exit.USAGE, told)
-    return dead_letter_topics(found[0])[0], found[1], found[2]
+    place = place_of(text)
+    if place is None:
+        message = f"{text} is no TOPIC/PARTITION/OFFSET: copy one from segue dlq list"
+        raise CommandError(Exit.USAGE, message)
+    return dead_letter_topics(place[0])[0], place[1], place[2]
 
 
 def place_of(text: str) -> LetterPlace | None:
-    """`topic/2/17` as a value; None: it is no place."""
-    told = text.rsplit("/", 2)
+    """Return `topic/2/17` as a tuple; None if it has another form."""
+    parts = text.rsplit("/", 2)
     try:
-        return told[0], int(told[1]), int(told[2])
+        return parts[0], int(parts[1]), int(parts[2])
     except (IndexError, ValueError):
         return None
 
 
 def place_text(place: LetterPlace) -> str:
-    """A place as people write it."""
+    """Return a place as `topic/partition/offset`."""
     return "/".join(map(str, place))
 
 
 def key_of(record: Record) -> str | None:
-    """The key as text."""
+    """Return the key as text."""
     return None if record.key is None else record.key.decode(errors="replace")
 
 
 def _origin(record: Record) -> LetterPlace | None:
-    where = (record.header(f"dlq-origin-{what}") or "" for what in ("topic", "partition", "offset"))
-    found = place_of("/".join(where))
-    return found if found and found[0] + DLQ_SUFFIX == record.topic else None
+    parts = (record.header(f"dlq-origin-{part}") or "" for part in ("topic", "partition", "offset"))
+    place = place_of("/".join(parts))
+    return place if place and place[0] + DLQ_SUFFIX == record.topic else None
 
 
-def _event(record: Record, origin: LetterPlace | None) -> Any:
-    """What the record says, read as if it lay where it came from; None: it is no event."""
+def _event(record: Record, origin: LetterPlace | None) -> Event | None:
+    """Return the record decoded as on its origin topic; None if it is not an event."""
     if origin is None:
         return None
     received = try_decode(

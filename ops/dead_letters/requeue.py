@@ -1,22 +1,30 @@
-"""Requeueing: parked lanes put back in order, each record once, whatever interrupts it.
+"""Requeues parked lanes in order, each record once, resumable after an interruption.
 
-First the letters are marked in PostgreSQL as this requeue's, then the lanes are opened for its
-records alone, then what was parked until that moment is taken along, then the records go back to
-the partitions they came from. Nothing that a service does meanwhile can overtake them: see
-`shared/kafka/parked_runs.py`. A record says which requeue wrote it and of which letter it is, so
-what goes on after an interruption finds in the log what is there, and says the rest.
+First the letters are claimed in PostgreSQL for this requeue, then the lanes are opened for its
+records only, then letters parked until that moment are added, then the records are published to
+the partitions they came from. No record of a service can overtake them: see
+`shared/kafka/parked_runs.py`. Each record names its requeue and its letter, so a resumed requeue
+finds in the log what is already published, and publishes the rest.
 
 I/O: Kafka, PostgreSQL, the store.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 from ops.cli.operator import AuditRow, Operator
-from ops.dead_letters.letter import Lane, Letter, letters_in, once, place_of, place_text
-from ops.kafka_log.replay_run import Pace, written_since
+from ops.cli.progress import ProgressReporter
+from ops.dead_letters.letter import (
+    DeadLetter,
+    Lane,
+    in_order_once,
+    place_of,
+    place_text,
+    read_letters,
+)
+from ops.kafka_log.republish import RateLimit, appended_since
 from services.api.operators import ClaimedLetter, LetterPlace, Resolution
 from services.api.operators import dead_letters as rows
 from shared.kafka.codec import Headers, Record
@@ -33,31 +41,30 @@ from shared.kafka.parked_runs import (
 )
 from shared.kafka.producer import Publisher
 
-MARKERS_AT_ONCE = 16
-CHUNK_LETTERS = 2000  # held in memory at once; whole runs, so a longer one is more
-Tell = Callable[[int, int], None]  #: records, of how many
+PARALLEL_LANES = 16
+CHUNK_LETTERS = 2000  # held in memory at once; a longer lane is one chunk
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stretches:
-    """Where the letters lie, and from where on their records may have been put back."""
+class RequeueRanges:
+    """Where the letters are stored, and after which offsets their records may be requeued."""
 
     letters: Sequence[OffsetRange]
-    origins: Sequence[OffsetRange]  #: as they lay before the first record was put back
+    origins: Sequence[OffsetRange]  #: as of before the first record was requeued
 
     @classmethod
     def of(cls, progress: Mapping[str, Any]) -> Self:
-        """Those that the audit kept."""
+        """Return the ranges from the audit's progress."""
         letters, origins = (
-            [OffsetRange(**one) for one in progress[name]] for name in ("spans", "origins")
+            [OffsetRange(**offsets) for offsets in progress[name]] for name in ("spans", "origins")
         )
         return cls(letters=letters, origins=origins)
 
     def progress(self, *, total: int, copied: int) -> dict[str, Any]:
-        """What the audit keeps: from it an interrupted requeue goes on."""
+        """Return the progress for the audit; an interrupted requeue resumes from it."""
         return {
-            "spans": [asdict(span) for span in self.letters],
-            "origins": [asdict(span) for span in self.origins],
+            "spans": [asdict(offsets) for offsets in self.letters],
+            "origins": [asdict(offsets) for offsets in self.origins],
             "total": total,
             "copied": copied,
         }
@@ -65,137 +72,140 @@ class Stretches:
 
 @dataclass(kw_only=True)
 class Requeue:
-    """One requeue, whose number its audit row gives."""
+    """One requeue; the number of its audit row identifies it."""
 
     operator: Operator
     reader: LogReader
     row: AuditRow
-    stretches: Stretches
-    lanes: list[list[Letter]]
+    ranges: RequeueRanges
+    lanes: list[list[DeadLetter]]
 
-    async def begin(self) -> None:
-        """Mark the letters, all or none: from here on they are this requeue's."""
-        await self.row.save_progress(self.stretches.progress(total=self.total, copied=0))
-        await self._mark(letter for lane in self.lanes for letter in lane)
+    async def claim(self) -> None:
+        """Claim the letters for this requeue, all or none."""
+        await self.row.save_progress(self.ranges.progress(total=self.total, copied=0))
+        await self._claim(letter for lane in self.lanes for letter in lane)
 
-    async def run(self, *, rate: float | None, tell: Tell) -> int:
-        """Put them back, from where an earlier try of the same stopped; how many there are now.
+    async def run(self, *, rate: float | None, on_progress: ProgressReporter) -> int:
+        """Publish the records that are missing; return how many are requeued now.
 
-        `rate`: records a second, at most.
+        `rate`: records per second at most.
 
         Raises:
-            RetryableError: a server went away; the same goes on when it is back.
+            RetryableError: a server is unavailable; run the same requeue again to resume.
         """
-        there = await self._there()
-        untouched = [
-            lane for lane in self.lanes if not any(letter.place in there for letter in lane)
+        requeued = await self._find_requeued()
+        unopened = [
+            lane for lane in self.lanes if not any(letter.place in requeued for letter in lane)
         ]
-        await self._open(untouched)
-        await self._take_late(untouched)
+        await self._open(unopened)
+        await self._add_late_letters(unopened)
         publisher = Publisher(self.operator.kafka, source="ops", clock=self.operator.clock)
         await publisher.start()
-        pace, total, copied = Pace(rate), self.total, 0
+        limit, total, copied = RateLimit(rate), self.total, 0
         try:
             for chunk in _chunks(self.lanes):
-                async for count in self._put_back(chunk, there, publisher, pace):
+                async for count in self._publish(chunk, requeued, publisher, limit):
                     copied += count
-                    await self.row.save_progress(
-                        self.stretches.progress(total=total, copied=copied)
-                    )
-                    tell(copied, total)
+                    await self.row.save_progress(self.ranges.progress(total=total, copied=copied))
+                    on_progress(copied, total)
         finally:
             await publisher.stop()
         return copied
 
     @property
     def total(self) -> int:
-        """How many records there are to put back."""
-        return sum(len(list(once(lane))) for lane in self.lanes)
+        """Return the number of records to requeue."""
+        return sum(len(list(in_order_once(lane))) for lane in self.lanes)
 
-    async def _mark(self, letters: Iterable[Letter]) -> None:
-        marked = [
-            ClaimedLetter(
-                place=one.place,
-                job_id=one.lane and one.lane.job_id,
-                run=one.lane and one.lane.run,
-            )
-            for one in letters
-        ]
+    async def _claim(self, letters: Iterable[DeadLetter]) -> None:
         async with self.operator.database.transaction() as connection:
             await rows.claim(
                 connection,
                 self.operator.kafka.epoch,
-                marked,
+                [claimed_letter(letter) for letter in letters],
                 resolution=Resolution.REQUEUED,
                 action=self.row.number,
                 now=self.operator.clock.now(),
             )
 
-    async def _there(self) -> set[LetterPlace]:
-        """The letters whose records are back: by their rows, and by what lies in the log."""
-        topics = {span.topic for span in self.stretches.letters}
+    async def _find_requeued(self) -> set[LetterPlace]:
+        """Return the letters that are already requeued, from their rows and from the log."""
+        topics = {offsets.topic for offsets in self.ranges.letters}
         async with self.operator.database.connection() as connection:
-            fates = await rows.resolutions(connection, self.operator.kafka.epoch, topics)
-        found = {
-            place for place, one in fates.items() if one.is_done and one.action == self.row.number
+            resolved = await rows.resolutions(connection, self.operator.kafka.epoch, topics)
+        requeued = {
+            place
+            for place, resolution in resolved.items()
+            if resolution.is_done and resolution.action == self.row.number
         }
-        for span in self.stretches.origins:
-            async for records in self.reader.read(await written_since(self.reader, span)):
+        for offsets in self.ranges.origins:
+            async for records in self.reader.read(await appended_since(self.reader, offsets)):
                 for record in records:
                     place = place_of(record.header(REQUEUE_OF) or "")
                     if record.header(REQUEUE_ID) == str(self.row.number) and place is not None:
-                        found.add(place)
-        return found
+                        requeued.add(place)
+        return requeued
 
-    async def _open(self, lanes: Sequence[Sequence[Letter]]) -> None:
-        """Open lanes of which nothing was put back yet; any other has its fate in the log."""
+    async def _open(self, lanes: Sequence[Sequence[DeadLetter]]) -> None:
+        """Open the lanes of which no record is requeued yet."""
         parked, number = ParkedRuns(self.operator.store), str(self.row.number)
         names = [lane[0].lane for lane in lanes if lane[0].lane is not None]
-        for at in range(0, len(names), MARKERS_AT_ONCE):
+        for at in range(0, len(names), PARALLEL_LANES):
             await asyncio.gather(
                 *(
                     parked.open_for(lane.job_id, lane.run, lane.topic, requeue=number)
-                    for lane in names[at : at + MARKERS_AT_ONCE]
+                    for lane in names[at : at + PARALLEL_LANES]
                 )
             )
 
-    async def _take_late(self, lanes: Sequence[list[Letter]]) -> None:
-        """What was parked behind these lanes since they were looked at, before they were open."""
-        ours = {lane[0].lane: lane for lane in lanes if lane[0].lane is not None}
+    async def _add_late_letters(self, lanes: Sequence[list[DeadLetter]]) -> None:
+        """Add letters that were parked after the lanes were read and before they were opened."""
+        opened = {lane[0].lane: lane for lane in lanes if lane[0].lane is not None}
         known = {letter.place for lane in lanes for letter in lane}
-        late: list[Letter] = []
-        for span in self.stretches.letters:
-            since = await written_since(self.reader, span)
-            async for letter in letters_in(self.reader, [since], tell=lambda *_: None):
-                if letter.lane in ours and letter.place not in known:
-                    ours[letter.lane].append(letter)
+        late: list[DeadLetter] = []
+        for offsets in self.ranges.letters:
+            appended = await appended_since(self.reader, offsets)
+            async for letter in read_letters(self.reader, [appended], on_progress=lambda *_: None):
+                if letter.lane in opened and letter.place not in known:
+                    opened[letter.lane].append(letter)
                     late.append(letter)
         if late:
-            await self._mark(late)
+            await self._claim(late)
 
-    async def _put_back(
+    async def _publish(
         self,
-        lanes: Sequence[Sequence[Letter]],
-        there: set[LetterPlace],
+        lanes: Sequence[Sequence[DeadLetter]],
+        requeued: set[LetterPlace],
         publisher: Publisher,
-        pace: Pace,
+        limit: RateLimit,
     ) -> AsyncIterator[int]:
-        """Put back what is not there of these lanes; how many more are there now, each time."""
-        wanted = {letter.place for lane in lanes for letter in once(lane)} - there
-        found = {(one.topic, one.partition, one.offset): one async for one in self._read(wanted)}
-        for place in sorted(wanted - set(found)):
-            self.operator.report(f"{place_text(place)} is gone by its age: left out")
-        lines = [[one for one in once(lane) if one.place in there | set(found)] for lane in lanes]
-        copies = [
-            copy_of(found[letter.place], letter, number=self.row.number, is_last=letter is line[-1])
-            for line in lines
-            for letter in line
-            if letter.place in found
+        """Publish the missing records of these lanes; yield how many were added each time."""
+        missing = {letter.place for lane in lanes for letter in in_order_once(lane)} - requeued
+        records = {
+            (record.topic, record.partition, record.offset): record
+            async for record in self._read(missing)
+        }
+        for place in sorted(missing - set(records)):
+            self.operator.report(f"{place_text(place)} was removed by retention; left out")
+        ordered = [
+            [letter for letter in in_order_once(lane) if letter.place in requeued | set(records)]
+            for lane in lanes
         ]
-        yield sum(map(len, lines)) - len(copies)
-        for at in range(0, len(copies), pace.batch):
-            batch = copies[at : at + pace.batch]
-            await pace.before(len(batch))
+        copies = [
+            requeued_record(
+                records[letter.place],
+                letter,
+                number=self.row.number,
+                is_last=letter is lane[-1],
+            )
+            for lane in ordered
+            for letter in lane
+            if letter.place in records
+        ]
+        yield sum(map(len, ordered)) - len(copies)
+        for at in range(0, len(copies), limit.batch):
+            batch = copies[at : at + limit.batch]
+            await limit.wait(len(batch))
             await publisher.send_all(batch)
             yield len(batch)
         async with self.operator.database.connection() as connection:
@@ -207,23 +217,36 @@ class Requeue:
             )
 
     async def _read(self, places: set[LetterPlace]) -> AsyncIterator[Record]:
-        """The records of these letters."""
-        offsets: dict[tuple[str, int], set[int]] = {}
-        for topic, number, offset in places:
-            offsets.setdefault((topic, number), set()).add(offset)
-        for (topic, number), some in sorted(offsets.items()):
-            [there] = [one for one in await self.reader.ranges(topic) if one.partition == number]
-            span = OffsetRange(topic=topic, partition=number, start=min(some), end=max(some) + 1)
-            async for records in self.reader.read(span.since(there.start)):
+        """Yield the stored records at these places."""
+        wanted: dict[tuple[str, int], set[int]] = {}
+        for topic, partition, offset in places:
+            wanted.setdefault((topic, partition), set()).add(offset)
+        for (topic, partition), offsets in sorted(wanted.items()):
+            [stored] = [
+                one for one in await self.reader.ranges(topic) if one.partition == partition
+            ]
+            selected = OffsetRange(
+                topic=topic, partition=partition, start=min(offsets), end=max(offsets) + 1
+            )
+            async for records in self.reader.read(selected.since(stored.start)):
                 for record in records:
-                    if record.offset in some:
+                    if record.offset in offsets:
                         yield record
 
 
-def copy_of(record: Record, letter: Letter, *, number: int, is_last: bool) -> Record:
-    """The record as it was, on its way back to where it came from."""
-    assert letter.origin is not None, "only letters of ours go back"
-    assert letter.first is not None, "where it came from, at least"
+def claimed_letter(letter: DeadLetter) -> ClaimedLetter:
+    """Return the row that claims `letter` for a command."""
+    return ClaimedLetter(
+        place=letter.place,
+        job_id=letter.lane and letter.lane.job_id,
+        run=letter.lane and letter.lane.run,
+    )
+
+
+def requeued_record(record: Record, letter: DeadLetter, *, number: int, is_last: bool) -> Record:
+    """Return the original record with the headers of requeue `number`."""
+    assert letter.origin is not None, "a letter without an origin is never requeued"
+    assert letter.first is not None, "the first origin is at least the origin"
     topic, partition, _ = letter.origin
     first_failed = record.header(FIRST_FAILED_AT) or record.header("dlq-failed-at") or ""
     marks = {
@@ -235,33 +258,37 @@ def copy_of(record: Record, letter: Letter, *, number: int, is_last: bool) -> Re
     }
     if is_last:
         marks[REQUEUE_LAST] = "true"
-    own: Headers = tuple(one for one in record.headers if not one[0].startswith("dlq-"))
+    original: Headers = tuple(
+        header for header in record.headers if not header[0].startswith("dlq-")
+    )
     return Record(
         topic=topic,
         partition=partition,
         offset=0,
         key=record.key,
         value=record.value,
-        headers=own + tuple((name, value.encode()) for name, value in marks.items()),
+        headers=original + tuple((name, value.encode()) for name, value in marks.items()),
     )
 
 
-async def standing(operator: Operator, lanes: Iterable[Lane]) -> dict[Lane, ParkedLane | None]:
-    """How these lanes stand: None of one that is not parked."""
+async def parked_lanes(operator: Operator, lanes: Iterable[Lane]) -> dict[Lane, ParkedLane | None]:
+    """Return the parked state of each lane; None if it is not parked."""
     parked, names = ParkedRuns(operator.store), list(lanes)
-    found: dict[Lane, ParkedLane | None] = {}
-    for at in range(0, len(names), MARKERS_AT_ONCE):
-        some = names[at : at + MARKERS_AT_ONCE]
-        told = await asyncio.gather(*(parked.state(one.job_id, one.run, one.topic) for one in some))
-        found |= dict(zip(some, told, strict=True))
-    return found
+    states: dict[Lane, ParkedLane | None] = {}
+    for at in range(0, len(names), PARALLEL_LANES):
+        some = names[at : at + PARALLEL_LANES]
+        answers = await asyncio.gather(
+            *(parked.state(lane.job_id, lane.run, lane.topic) for lane in some)
+        )
+        states |= dict(zip(some, answers, strict=True))
+    return states
 
 
-def _chunks(lanes: Sequence[Sequence[Letter]]) -> list[list[Sequence[Letter]]]:
-    """Whole lanes, as many as go together; those that lie close to one another first."""
-    chunks: list[list[Sequence[Letter]]] = [[]]
+def _chunks(lanes: Sequence[Sequence[DeadLetter]]) -> list[list[Sequence[DeadLetter]]]:
+    """Return whole lanes in groups of about `CHUNK_LETTERS`, neighbours in the log together."""
+    chunks: list[list[Sequence[DeadLetter]]] = [[]]
     count = 0
-    for lane in sorted(lanes, key=lambda one: min(letter.place for letter in one)):
+    for lane in sorted(lanes, key=lambda lane: min(letter.place for letter in lane)):
         if count and count + len(lane) > CHUNK_LETTERS:
             chunks.append([])
             count = 0

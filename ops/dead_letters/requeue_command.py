@@ -1,7 +1,7 @@
-"""Requeue: the command that puts dead letters back where they came from.
+"""The dlq requeue command: publishes dead letters again to the topics they came from.
 
-What waits of a lane goes together and in order, and the lane is released behind it. Dry by
-default. The same command goes on where an interruption stopped it.
+All waiting letters of a lane are requeued together, in order, and the lane is released behind
+them. After an interruption the same command resumes.
 
 I/O: Kafka, PostgreSQL, the store.
 """
@@ -11,26 +11,31 @@ from typing import Annotated, Any
 
 import typer
 
-from ops.cli.exit_codes import RESUMABLE, CommandError, Exit, print_json, report_errors
-from ops.cli.operator import Operator, audited, run_with_operator
-from ops.cli.options import Apply, DataDir, Json, Reason
+from ops.cli.exit_codes import RESUMABLE, CommandError, Exit
+from ops.cli.operator import Operator, audited_action, operator_command
+from ops.cli.options import Apply, DataDir, Json, Rate, Reason
+from ops.cli.output import dry_run
 from ops.cli.progress import progress_reporter
-from ops.dead_letters.letter import Lane, LetterSelection, RequeueSettings, letters_in
-from ops.dead_letters.requeue import Requeue, Stretches, standing
-from ops.dead_letters.requeue_plan import UNDER_WAY, Gathered, gather, gather_again
+from ops.dead_letters.letter import DeadLetterSelection, Lane, RequeueSettings, read_letters
+from ops.dead_letters.requeue import Requeue, RequeueRanges, parked_lanes
+from ops.dead_letters.requeue_plan import (
+    UNDER_WAY,
+    RequeuePlan,
+    plan_requeue,
+    plan_resumed_requeue,
+)
 from ops.dead_letters.selection import (
     DiedOf,
     Job,
     Place,
     Run,
     Topic,
+    build_selection,
     check_places,
-    looked_at,
-    selected,
+    stored_letters,
 )
-from ops.kafka_log.exclusive import alone, interrupted
-from ops.kafka_log.replay_run import judge
-from ops.kafka_log.selection import Plan
+from ops.kafka_log.exclusive import acquire_exclusive, find_interrupted
+from ops.kafka_log.republish import UNAVAILABLE, RepublishPlan
 from services.api.operators import Action, dollars
 from shared.errors import RetryableError
 from shared.kafka.log_reader import LogReader, OffsetRange, open_log_reader
@@ -39,23 +44,26 @@ COMMAND = "dlq requeue"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wish:
-    """What is to be done with the selection."""
+class RequeueOptions:
+    """What is requeued, and how fast."""
 
-    apply: bool
+    selection: DeadLetterSelection
     quarantined: bool
     rate: float | None
-    reason: str | None
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the arguments for the audit; an interrupted requeue is found by them."""
+        return {**self.selection.as_json(), "quarantined": self.quarantined}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
-    """What a command works on."""
+class RequeueWork:
+    """The lanes to requeue, and the interrupted command that is resumed, if any."""
 
-    gathered: Gathered
-    stretches: Stretches
-    goes_on: Action | None
-    is_marked: bool  #: the letters are the interrupted one's already
+    plan: RequeuePlan
+    ranges: RequeueRanges
+    resumes: Action | None
+    is_claimed: bool  #: the interrupted command has claimed the letters
 
 
 def requeue(
@@ -66,203 +74,191 @@ def requeue(
     died_of: DiedOf = None,
     place: Place = None,
     quarantined: Annotated[
-        bool, typer.Option("--quarantined", help="Though it failed again too often.")
+        bool, typer.Option("--quarantined", help="Include quarantined dead letters.")
     ] = False,
-    rate: Annotated[float | None, typer.Option(min=0.1, help="Records a second, at most.")] = None,
+    rate: Rate = None,
     apply: Apply = False,
     reason: Reason = None,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """Put dead letters back: with each, all that waits of its run there, in order.
+    """Requeue dead letters, each with all waiting letters of its run on that topic, in order.
 
-    What is mended goes on; what fails again is a dead letter again, and counts up. After an
-    interruption the same command goes on where it stopped.
+    A record that fails again is a dead letter again, and its requeues are counted. After an
+    interruption the same command resumes.
     """
-    with report_errors(as_json=as_json, interrupted=RESUMABLE):
-        selection = selected(topic, job=job, run=run_, died_of=died_of, place=place)
-        wish = Wish(apply=apply, quarantined=quarantined, rate=rate, reason=reason)
-        told = run_with_operator(
-            lambda operator: _requeue(operator, selection, wish), as_json=as_json, data_dir=data_dir
-        )
-        if as_json:
-            print_json(told)
-        else:
-            print("\n".join(lines(told)))
+    with operator_command(
+        apply=apply, reason=reason, data_dir=data_dir, as_json=as_json, interrupted=RESUMABLE
+    ) as command:
+        selection = build_selection(topic, job=job, run=run_, died_of=died_of, place=place)
+        options = RequeueOptions(selection=selection, quarantined=quarantined, rate=rate)
+        command.run(lambda operator: _requeue(operator, options), lines=lines)
 
 
-async def _requeue(operator: Operator, selection: LetterSelection, wish: Wish) -> dict[str, Any]:
+async def _requeue(operator: Operator, options: RequeueOptions) -> dict[str, Any]:
     async with (
-        operator.database.dedicated() as holder,
+        operator.database.dedicated() as lock_holder,
         open_log_reader(operator.kafka, client_id="segue-ops") as reader,
     ):
-        if wish.apply:
-            await alone(operator, holder)
-        found = await _found(operator, reader, selection, wish)
-        told = await _told(operator, found)
-        if not wish.apply:
-            return told
-        return await _applied(operator, reader, selection, wish, found, told)
+        if operator.apply:
+            await acquire_exclusive(operator, lock_holder)
+        work = await _find_work(operator, reader, options)
+        result = await _result(operator, work)
+        if not operator.apply:
+            return result
+        return await _apply(operator, reader, options, work, result)
 
 
-async def _applied(
+async def _apply(
     operator: Operator,
     reader: LogReader,
-    selection: LetterSelection,
-    wish: Wish,
-    found: Found,
-    told: dict[str, Any],
+    options: RequeueOptions,
+    work: RequeueWork,
+    result: dict[str, Any],
 ) -> dict[str, Any]:
-    async with audited(
+    async with audited_action(
         operator,
         COMMAND,
-        arguments=_arguments(selection, wish),
-        reason=wish.reason,
-        goes_on=None if found.goes_on is None else found.goes_on.id,
+        arguments=options.arguments(),
+        resumes=work.resumes,
     ) as row:
-        work = Requeue(
-            operator=operator,
-            reader=reader,
-            row=row,
-            stretches=found.stretches,
-            lanes=found.gathered.lanes,
+        requeue = Requeue(
+            operator=operator, reader=reader, row=row, ranges=work.ranges, lanes=work.plan.lanes
         )
-        if not found.is_marked:
-            await work.begin()
+        if not work.is_claimed:
+            await requeue.claim()
         try:
-            copied = await work.run(
-                rate=wish.rate, tell=progress_reporter(operator.report, "records put back")
+            copied = await requeue.run(
+                rate=options.rate,
+                on_progress=progress_reporter(operator.report, "records requeued"),
             )
         except RetryableError as error:
-            end = f"{error}; when it is back, the same command goes on where this stopped"
-            raise RetryableError(end) from error.__cause__
-    return {**told, "applied": True, "requeue": row.number, "copied": copied}
+            raise RetryableError(UNAVAILABLE.format(error=error)) from error.__cause__
+    return {**result, "applied": True, "requeue": row.number, "copied": copied}
 
 
-def _arguments(selection: LetterSelection, wish: Wish) -> dict[str, Any]:
-    return {**selection.as_json(), "quarantined": wish.quarantined}
-
-
-async def _found(
-    operator: Operator, reader: LogReader, selection: LetterSelection, wish: Wish
-) -> Found:
-    earlier = await interrupted(operator, COMMAND, _arguments(selection, wish))
-    spans, fates = await looked_at(operator, reader, selection)
-    letters = [
-        one
-        async for one in letters_in(
-            reader, spans, tell=progress_reporter(operator.report, "dead letters looked at")
+async def _find_work(operator: Operator, reader: LogReader, options: RequeueOptions) -> RequeueWork:
+    selection = options.selection
+    earlier = await find_interrupted(operator, COMMAND, options.arguments())
+    ranges, resolved = await stored_letters(operator, reader, selection)
+    on_progress = progress_reporter(operator.report, "dead letters read")
+    letters = [letter async for letter in read_letters(reader, ranges, on_progress=on_progress)]
+    if earlier is not None and any(claim.action == earlier.id for claim in resolved.values()):
+        return RequeueWork(
+            plan=plan_resumed_requeue(letters, resolved, action=earlier.id),
+            ranges=RequeueRanges.of(earlier.progress),
+            resumes=earlier,
+            is_claimed=True,
         )
-    ]
-    if earlier is not None and any(one.action == earlier.id for one in fates.values()):
-        return Found(
-            gathered=gather_again(letters, fates, action=earlier.id),
-            stretches=Stretches.of(earlier.progress),
-            goes_on=earlier,
-            is_marked=True,
-        )
-    check_places(selection, {letter.place for letter in letters}, fates)
-    gathered = gather(
+    check_places(selection, {letter.place for letter in letters}, resolved)
+    plan = plan_requeue(
         letters,
-        fates,
+        resolved,
         selection,
         requeues_max=RequeueSettings.from_environment().requeues_max,
-        quarantined=wish.quarantined,
+        quarantined=options.quarantined,
     )
-    lanes = {group[0].lane for group in gathered.lanes} - {None}
-    stands = await standing(operator, [lane for lane in lanes if lane is not None])
-    open_ = [lane for lane, one in stands.items() if one is not None and one.open_for]
-    gathered.without(open_, why=UNDER_WAY)
-    if not gathered.lanes:
+    parked = await parked_lanes(operator, _lanes(plan))
+    open_lanes = [lane for lane, state in parked.items() if state is not None and state.open_for]
+    plan.leave_out(open_lanes, reason=UNDER_WAY)
+    if not plan.lanes:
         raise CommandError(
-            Exit.REFUSED, _nothing(gathered), detail={"left_out": dict(gathered.left_out)}
+            Exit.REFUSED, _nothing_selected(plan), detail={"left_out": dict(plan.left_out)}
         )
-    stretches = Stretches(letters=spans, origins=await _origins(reader, gathered))
-    return Found(gathered=gathered, stretches=stretches, goes_on=earlier, is_marked=False)
+    origins = await _origin_ranges(reader, plan)
+    return RequeueWork(
+        plan=plan,
+        ranges=RequeueRanges(letters=ranges, origins=origins),
+        resumes=earlier,
+        is_claimed=False,
+    )
 
 
-async def _origins(reader: LogReader, gathered: Gathered) -> list[OffsetRange]:
-    """Where the records go, as it is now.
+def _lanes(plan: RequeuePlan) -> list[Lane]:
+    return list({group[0].lane: None for group in plan.lanes if group[0].lane is not None})
+
+
+async def _origin_ranges(reader: LogReader, plan: RequeuePlan) -> list[OffsetRange]:
+    """Return what the partitions store now to which the records are requeued.
 
     Raises:
-        CommandError: a topic or partition is not there.
+        CommandError: a topic or partition does not exist.
     """
-    wanted = {letter.origin[:2] for lane in gathered.lanes for letter in lane if letter.origin}
-    found: list[OffsetRange] = []
-    for topic in sorted({topic for topic, _ in wanted}):
-        found += [one for one in await reader.ranges(topic) if (topic, one.partition) in wanted]
-    if missing := wanted - {(one.topic, one.partition) for one in found}:
-        topic, number = min(missing)
-        raise CommandError(Exit.REFUSED, f"{topic} has no partition {number} on this Kafka")
-    return found
+    wanted = {letter.origin[:2] for lane in plan.lanes for letter in lane if letter.origin}
+    stored = await reader.ranges_of(sorted({topic for topic, _ in wanted}))
+    ranges = [
+        offsets
+        for topic in stored.values()
+        for offsets in topic
+        if (offsets.topic, offsets.partition) in wanted
+    ]
+    if missing := wanted - {(offsets.topic, offsets.partition) for offsets in ranges}:
+        topic, partition = min(missing)
+        raise CommandError(Exit.REFUSED, f"{topic} has no partition {partition}")
+    return ranges
 
 
-def _nothing(gathered: Gathered) -> str:
-    told = "; ".join(["no dead letter that waits is selected", *gathered.reasons()])
-    if gathered.actions:
-        some = ", ".join(map(str, sorted(gathered.actions)))
-        told += f" ({some} of the audit): the same words as then go on with it"
-    return f"{told}; nothing was changed"
+def _nothing_selected(plan: RequeuePlan) -> str:
+    message = "; ".join(["no waiting dead letter is selected", *plan.reasons()])
+    if plan.actions:
+        actions = ", ".join(map(str, sorted(plan.actions)))
+        message += f" (action {actions} of the audit): run that command again to resume it"
+    return f"{message}; nothing was changed"
 
 
-async def _told(operator: Operator, found: Found) -> dict[str, Any]:
-    """The plan for scripts."""
-    gathered, plan = found.gathered, Plan()
-    unreadable = 0
-    for letter in (letter for lane in gathered.lanes for letter in lane):
-        if letter.said is None or letter.lane is None:
+async def _result(operator: Operator, work: RequeueWork) -> dict[str, Any]:
+    """Return the plan as the command's result."""
+    plan, cost_plan, unreadable = work.plan, RepublishPlan(), 0
+    for letter in (letter for lane in plan.lanes for letter in lane):
+        if letter.summary is None or letter.lane is None:
             unreadable += 1
         else:
-            plan.note(letter.lane.job_id, letter.lane.run, letter.said)
-    await judge(operator, plan)
-    cost = operator.settings.pricing.estimate(plan.scenes_s)
-    lanes = [group[0].lane for group in gathered.lanes if group[0].lane is not None]
-    stands = await standing(operator, lanes)
-    earlier = found.goes_on
+            cost_plan.add_summary(letter.lane.job_id, letter.lane.run, letter.summary)
+    await cost_plan.compare_with_rows(operator)
+    cost = operator.settings.pricing.estimate(cost_plan.scenes_s)
+    parked = await parked_lanes(operator, _lanes(plan))
+    earlier = work.resumes
     return {
         "applied": False,
         "requeue": earlier and earlier.id,
-        "goes_on": earlier is not None,
-        "letters": gathered.letters,
-        "lanes": [_lane(lane, is_parked=stands[lane] is not None) for lane in lanes],
-        "taken_along": gathered.taken_along,
+        "resumes": earlier is not None,
+        "letters": plan.letters,
+        "lanes": [
+            {**lane._asdict(), "is_parked": state is not None} for lane, state in parked.items()
+        ],
+        "added": plan.added,
         "unreadable": unreadable,
-        "left_out": dict(gathered.left_out),
-        "why_left_out": gathered.reasons(),
-        "runs": dict(plan.states),
-        "already_done": plan.already_done,
-        "calls_at_most": len(plan.scenes_s),
+        "left_out": dict(plan.left_out),
+        "why_left_out": plan.reasons(),
+        "runs": dict(cost_plan.states),
+        "already_done": cost_plan.already_done,
+        "calls_at_most": len(cost_plan.scenes_s),
         "cost_usd_at_most": cost.cost_usd,
         "copied": (earlier.progress.get("copied", 0) if earlier else 0),
     }
 
 
-def _lane(lane: Lane, *, is_parked: bool) -> dict[str, Any]:
-    return {"topic": lane.topic, "job_id": lane.job_id, "run": lane.run, "is_parked": is_parked}
-
-
-def lines(told: dict[str, Any]) -> list[str]:
-    """The outcome in words."""
-    parked = sum(lane["is_parked"] for lane in told["lanes"])
-    found = [
-        f"{told['letters']:>8} dead letters of {len(told['lanes'])} runs, {parked} of them parked"
+def lines(result: dict[str, Any]) -> list[str]:
+    """Return the result as text."""
+    parked = sum(lane["is_parked"] for lane in result["lanes"])
+    text = [
+        f"{result['letters']:>8} dead letters of {len(result['lanes'])} runs, {parked} runs parked"
     ]
-    if told["taken_along"]:
-        found.append(f"{told['taken_along']:>8} of them come along: a run goes back whole")
-    if told["unreadable"]:
-        found.append(f"{told['unreadable']:>8} of them are no events: they will die again")
-    found += [f"left out: {reason}" for reason in told["why_left_out"]]
-    found += [f"{count:>8} runs {status}" for status, count in sorted(told["runs"].items())]
-    found.append(f"{told['already_done']:>8} ask for what is done or over: 0 calls")
-    cost = dollars(told["cost_usd_at_most"])
-    found.append(f"{told['calls_at_most']:>8} scenes may be made, for {cost} at most")
-    if told["applied"]:
-        found.append(f"requeue {told['requeue']}: {told['copied']} records put back")
-    elif told["goes_on"]:
-        found.append(
-            f"requeue {told['requeue']} of these was interrupted after {told['copied']} records: "
-            "--apply --reason goes on with it"
+    if result["added"]:
+        text.append(f"{result['added']:>8} of them added: a run is requeued as a whole")
+    if result["unreadable"]:
+        text.append(f"{result['unreadable']:>8} of them are not events and will fail again")
+    text += [f"left out: {reason}" for reason in result["why_left_out"]]
+    text += [f"{count:>8} runs {status}" for status, count in sorted(result["runs"].items())]
+    text.append(f"{result['already_done']:>8} of them already done: 0 provider calls")
+    cost = dollars(result["cost_usd_at_most"])
+    text.append(f"{result['calls_at_most']:>8} scenes to generate at most, at most {cost}")
+    if result["applied"]:
+        return [*text, f"requeue {result['requeue']}: {result['copied']} records requeued"]
+    if result["resumes"]:
+        text.append(
+            f"Requeue {result['requeue']} was interrupted after {result['copied']} records; "
+            "--apply resumes it."
         )
-    else:
-        found.append("nothing was put back; --apply --reason puts them back")
-    return found
+    left = result["letters"] - result["copied"]
+    return [*text, dry_run(f"{left} dead letters would be requeued", "requeue them")]

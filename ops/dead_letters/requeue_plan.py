@@ -1,107 +1,108 @@
-"""Gathering: which dead letters go back together, and which are left out, and why.
+"""Groups dead letters into lanes that are requeued together, and leaves others out with a reason.
 
-Of a lane all that waits goes together: one record out of its middle would break its order.
-
-Pure.
+All waiting letters of a lane are requeued together: a record taken from the middle would break
+the lane's order. No I/O.
 """
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from ops.dead_letters.letter import Lane, Letter, LetterSelection, LetterState
+from ops.dead_letters.letter import DeadLetter, DeadLetterSelection, DeadLetterState, Lane
 from services.api.operators import LetterPlace, ResolvedLetter
 
-#: why a letter stays where it is; besides the states of letters
-FOREIGN, CUT, UNDER_WAY = "not_ours", "cut", "under_way"
-_LEFT_OUT = {
-    LetterState.REQUEUED: "were requeued already (segue dlq list --all)",
-    LetterState.DISCARDED: "were discarded (segue dlq list --all)",
-    LetterState.INTERRUPTED: "belong to a command that was interrupted",
-    LetterState.QUARANTINED: "are quarantined, failed again too often: with --quarantined they go",
-    UNDER_WAY: "wait for records of an earlier requeue to be worked off: does the service run?",
-    FOREIGN: "have no origin: no service of ours wrote them",
-    CUT: "were cut to fit: the record is not whole",
+#: reasons to leave a letter out, besides the states of letters
+NO_ORIGIN, TRUNCATED, UNDER_WAY = "no_origin", "truncated", "under_way"
+_REASONS = {
+    DeadLetterState.REQUEUED: "already requeued (segue dlq list --all)",
+    DeadLetterState.DISCARDED: "already discarded (segue dlq list --all)",
+    DeadLetterState.INTERRUPTED: "claimed by an interrupted command",
+    DeadLetterState.QUARANTINED: "quarantined after too many failures: add --quarantined",
+    UNDER_WAY: "behind an earlier requeue that is not processed yet: is the service running?",
+    NO_ORIGIN: "without an origin: not written by a Segue service",
+    TRUNCATED: "truncated: the stored record is incomplete",
 }
 
 
 @dataclass(kw_only=True)
-class Gathered:
-    """What a requeue takes."""
+class RequeuePlan:
+    """The lanes to requeue, and what is left out."""
 
-    lanes: list[list[Letter]] = field(default_factory=list)  #: each in order
+    lanes: list[list[DeadLetter]] = field(default_factory=list)  #: each in order
     left_out: Counter[str] = field(default_factory=Counter)
-    taken_along: int = 0  #: of their lanes, though the selection does not name them
-    actions: set[int] = field(default_factory=set)  #: interrupted commands that own some
+    added: int = 0  #: letters of these lanes that the selection does not match
+    actions: set[int] = field(default_factory=set)  #: interrupted commands that claimed some
 
     @property
     def letters(self) -> int:
-        """How many."""
+        """Return the number of letters to requeue."""
         return sum(map(len, self.lanes))
 
-    def without(self, lanes: Iterable[Lane], *, why: str) -> None:
+    def leave_out(self, lanes: Iterable[Lane], *, reason: str) -> None:
         """Leave these lanes out."""
-        gone = set(lanes)
+        excluded = set(lanes)
         for group in self.lanes:
-            if group[0].lane in gone:
-                self.left_out[why] += len(group)
-        self.lanes = [group for group in self.lanes if group[0].lane not in gone]
+            if group[0].lane in excluded:
+                self.left_out[reason] += len(group)
+        self.lanes = [group for group in self.lanes if group[0].lane not in excluded]
 
     def reasons(self) -> list[str]:
-        """Why letters are left out, in words."""
-        return [f"{count} {_LEFT_OUT[why]}" for why, count in self.left_out.items()]
+        """Return how many letters are left out for which reason, as text."""
+        return [f"{count} {_REASONS[reason]}" for reason, count in self.left_out.items()]
 
 
-def gather(
-    letters: Iterable[Letter],
-    fates: Mapping[LetterPlace, ResolvedLetter],
-    selection: LetterSelection,
+def plan_requeue(
+    letters: Iterable[DeadLetter],
+    resolved: Mapping[LetterPlace, ResolvedLetter],
+    selection: DeadLetterSelection,
     *,
     requeues_max: int,
     quarantined: bool,
-) -> Gathered:
-    """The lanes that `selection` means; `quarantined`: those, too."""
-    told = Gathered()
-    groups: dict[Lane | LetterPlace, list[Letter]] = {}
+) -> RequeuePlan:
+    """Return the lanes that `selection` matches; `quarantined` includes quarantined ones."""
+    plan = RequeuePlan()
+    groups: dict[Lane | LetterPlace, list[DeadLetter]] = {}
     for letter in letters:
-        if why := _stays(letter, fates.get(letter.place)):
-            if selection.takes(letter):
-                told.left_out[why] += 1
-                if why == LetterState.INTERRUPTED:
-                    told.actions.add(fates[letter.place].action)
+        if reason := _exclusion(letter, resolved.get(letter.place)):
+            if selection.matches(letter):
+                plan.left_out[reason] += 1
+                if reason == DeadLetterState.INTERRUPTED:
+                    plan.actions.add(resolved[letter.place].action)
             continue
         groups.setdefault(letter.lane or letter.place, []).append(letter)
     for group in groups.values():
-        wanted = sum(map(selection.takes, group))
+        selected = sum(map(selection.matches, group))
         states = {letter.state(None, requeues_max=requeues_max) for letter in group}
-        if not wanted:
+        if not selected:
             continue
-        if LetterState.QUARANTINED in states and not quarantined:
-            told.left_out[LetterState.QUARANTINED] += len(group)
+        if DeadLetterState.QUARANTINED in states and not quarantined:
+            plan.left_out[DeadLetterState.QUARANTINED] += len(group)
             continue
-        told.taken_along += len(group) - wanted
-        told.lanes.append(sorted(group, key=lambda one: one.order))
-    return told
+        plan.added += len(group) - selected
+        plan.lanes.append(sorted(group, key=lambda letter: letter.order))
+    return plan
 
 
-def gather_again(
-    letters: Iterable[Letter], fates: Mapping[LetterPlace, ResolvedLetter], *, action: int
-) -> Gathered:
-    """The lanes that an interrupted command took."""
-    told = Gathered()
-    groups: dict[Lane | LetterPlace, list[Letter]] = {}
+def plan_resumed_requeue(
+    letters: Iterable[DeadLetter],
+    resolved: Mapping[LetterPlace, ResolvedLetter],
+    *,
+    action: int,
+) -> RequeuePlan:
+    """Return the lanes that the interrupted command `action` claimed."""
+    groups: dict[Lane | LetterPlace, list[DeadLetter]] = {}
     for letter in letters:
-        fated = fates.get(letter.place)
-        if fated is not None and fated.action == action:
+        claim = resolved.get(letter.place)
+        if claim is not None and claim.action == action:
             groups.setdefault(letter.lane or letter.place, []).append(letter)
-    told.lanes = [sorted(group, key=lambda one: one.order) for group in groups.values()]
-    return told
+    lanes = [sorted(group, key=lambda letter: letter.order) for group in groups.values()]
+    return RequeuePlan(lanes=lanes)
 
 
-def _stays(letter: Letter, fated: ResolvedLetter | None) -> str | None:
-    """Why it cannot go back; None: it can."""
-    if fated is not None:
-        return letter.state(fated, requeues_max=1).value
+def _exclusion(letter: DeadLetter, resolved: ResolvedLetter | None) -> str | None:
+    """Return why the letter cannot be requeued; None if it can."""
+    if resolved is not None:
+        return letter.state(resolved, requeues_max=1).value
     if letter.origin is None:
-        return FOREIGN
-    return CUT if letter.is_cut else None
+        return NO_ORIGIN
+    return TRUNCATED if letter.is_cut else None

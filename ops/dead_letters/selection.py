@@ -1,4 +1,4 @@
-"""Choosing: the options by which commands choose dead letters, and what is known of those.
+"""Options that select dead letters, and what Kafka and PostgreSQL store of them.
 
 I/O: Kafka and PostgreSQL.
 """
@@ -10,70 +10,76 @@ import typer
 
 from ops.cli.exit_codes import CommandError, Exit
 from ops.cli.operator import Operator
-from ops.dead_letters.letter import LetterSelection, parsed, place_text
+from ops.dead_letters.letter import DeadLetterSelection, parse_place, place_text
 from services.api.operators import LetterPlace, ResolvedLetter
 from services.api.operators import dead_letters as rows
 from shared.kafka.log_reader import LogReader, OffsetRange
 
-Topic = Annotated[str | None, typer.Argument(metavar="[TOPIC]", help="Whose dead letters.")]
+Topic = Annotated[
+    str | None, typer.Argument(metavar="[TOPIC]", help="Only dead letters of this topic.")
+]
 Job = Annotated[str | None, typer.Option(help="Only of this job.")]
-Run = Annotated[int | None, typer.Option("--run", min=1, help="Only of this run of it.")]
-DiedOf = Annotated[str | None, typer.Option(help="Only those whose reason has this.")]
+Run = Annotated[int | None, typer.Option("--run", min=1, help="Only of this run of the job.")]
+DiedOf = Annotated[str | None, typer.Option(help="Only those whose reason contains this text.")]
 Place = Annotated[
     list[str] | None,
-    typer.Option(metavar="TOPIC/PARTITION/OFFSET", help="This one; may be repeated."),
+    typer.Option(metavar="TOPIC/PARTITION/OFFSET", help="Only this one; may be repeated."),
 ]
 
 
-def selected(
+def build_selection(
     topic: str | None,
     *,
     job: str | None,
     run: int | None,
     died_of: str | None,
     place: list[str] | None,
-) -> LetterSelection:
-    """What the options select.
+) -> DeadLetterSelection:
+    """Return the selection that the options describe.
 
     Raises:
-        CommandError: they select everything, or name what cannot be.
+        CommandError: the options select everything, or an unknown topic or place.
     """
-    selection = LetterSelection(
+    selection = DeadLetterSelection(
         topic=topic,
         job_id=job,
         run=run,
         died_of=died_of,
-        places=tuple(dict.fromkeys(map(parsed, place or ()))),
+        places=tuple(dict.fromkeys(map(parse_place, place or ()))),
     )
     selection.check()
     return selection
 
 
-async def looked_at(
-    operator: Operator, reader: LogReader, selection: LetterSelection
+async def stored_letters(
+    operator: Operator, reader: LogReader, selection: DeadLetterSelection
 ) -> tuple[list[OffsetRange], dict[LetterPlace, ResolvedLetter]]:
-    """Where the dead letters lie that may be meant, and what is known of them."""
-    spans = [span for topic in selection.topics for span in await reader.ranges(topic)]
+    """Return the ranges of the selected topics, and the letters that are already resolved."""
+    stored = await reader.ranges_of(selection.topics)
+    ranges = [offsets for topic in selection.topics for offsets in stored[topic]]
     async with operator.database.connection() as connection:
-        fates = await rows.resolutions(connection, operator.kafka.epoch, selection.topics)
-    return spans, dict(fates)
+        resolved = await rows.resolutions(connection, operator.kafka.epoch, selection.topics)
+    return ranges, dict(resolved)
 
 
 def check_places(
-    selection: LetterSelection,
-    there: Collection[LetterPlace],
-    fates: Mapping[LetterPlace, ResolvedLetter],
+    selection: DeadLetterSelection,
+    stored: Collection[LetterPlace],
+    resolved: Mapping[LetterPlace, ResolvedLetter],
 ) -> None:
-    """Return if every place that was named has a letter that waits.
+    """Raise unless every named place has a waiting dead letter.
 
     Raises:
-        CommandError: one has none, and why.
+        CommandError: the place has none, or it is resolved.
     """
     for place in selection.places:
-        named = place_text(place)
-        if place not in there:
-            raise CommandError(Exit.REFUSED, f"there is no dead letter {named}")
-        fated = fates.get(place)
-        if fated is not None and fated.is_done:
-            told = f"{named} was {fated.resolution.value} already, by {fated.action} of the audit"
-            raise CommandError(Exit.REFUSED, f"{told}: nothing was changed")
+        name = place_text(place)
+        if place not in stored:
+            raise CommandError(Exit.REFUSED, f"dead letter {name} not found")
+        resolution = resolved.get(place)
+        if resolution is not None and resolution.is_done:
+            raise CommandError(
+                Exit.REFUSED,
+                f"dead letter {name} was already {resolution.resolution.value} by action "
+                f"{resolution.action} of the audit; nothing was changed",
+            )

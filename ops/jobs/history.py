@@ -1,18 +1,17 @@
-"""Job: the command that tells one job's story: every event with its place in the log.
+"""The job command: shows every event of a job with its place in the log.
 
-What was said again by a replay or put back by a requeue says so, and a dead letter says why. It
-reads; it writes nothing.
+Replayed and requeued records name their origin, dead letters their reason. The command only reads.
 
 I/O: Kafka and PostgreSQL.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from ops.cli.exit_codes import CommandError, Exit, print_json, report_errors
-from ops.cli.operator import Operator, run_with_operator
+from ops.cli.exit_codes import CommandError, Exit
+from ops.cli.operator import Operator, operator_command
 from ops.cli.options import DataDir, Json
 from ops.cli.progress import progress_reporter
 from ops.kafka_log.selection import REPLAY_ID, REPLAY_ORIGIN
@@ -38,99 +37,96 @@ SKEW = timedelta(hours=1)  # between the clocks of brokers and services
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
+class JobRecord:
     """One record of a job."""
 
-    at: datetime  #: when the broker took it
+    at: datetime  #: the broker's timestamp
     topic: str
     partition: int
     offset: int
-    says: str
+    summary: str
     run: int | None = None
     scene_index: int | None = None
     cost_usd: float | None = None
     object_key: str | None = None
-    replay: str | None = None  #: the replay that said it again
-    origin: str | None = None  #: of which record: topic/partition/offset
+    replay: str | None = None  #: the replay that wrote it
+    origin: str | None = None  #: the replayed record or requeued letter: topic/partition/offset
     attempts: str | None = None  #: of a dead letter
-    requeue: str | None = None  #: the requeue that put it back
+    requeue: str | None = None  #: the requeue that wrote it
 
     def as_json(self) -> dict[str, Any]:
-        """For scripts."""
+        """Return the record for `--json`."""
         return {**asdict(self), "at": self.at.isoformat()}
 
 
 def job(job_id: str, *, data_dir: DataDir = None, as_json: Json = False) -> None:
-    """Tell the story of JOB_ID: every event with its offset, its cost, and who said it again."""
-    with report_errors(as_json=as_json):
-        told = run_with_operator(
-            lambda operator: _job(operator, job_id), as_json=as_json, data_dir=data_dir
-        )
-        if as_json:
-            print_json(told)
-            return
-        for line in lines(told):
-            print(line)
+    """Show every event of JOB_ID, with its offset, cost and replays."""
+    with operator_command(data_dir=data_dir, as_json=as_json) as command:
+        command.run(lambda operator: _history(operator, job_id), lines=lines)
 
 
-async def _job(operator: Operator, job_id: str) -> dict[str, Any]:
+async def _history(operator: Operator, job_id: str) -> dict[str, Any]:
     async with operator.database.connection() as connection:
-        began = await run_state.created_at(connection, job_id)
+        created_at = await run_state.created_at(connection, job_id)
         runs = await run_state.for_job(connection, job_id)
         redrives = await audit.of_job(connection, job_id, command="redrive")
     async with open_log_reader(operator.kafka, client_id="segue-ops") as reader:
-        since = None if began is None else began - SKEW
-        story = [one async for one in _story(operator, reader, job_id, since)]
-    if began is None and not story:
-        raise CommandError(Exit.REFUSED, f"nobody knows a job {job_id}")
+        since = None if created_at is None else created_at - SKEW
+        records = [record async for record in _records(operator, reader, job_id, since)]
+    if created_at is None and not records:
+        raise CommandError(Exit.REFUSED, f"job {job_id} not found")
+    records.sort(key=lambda record: (record.at, record.offset))
     return {
         "job_id": job_id,
-        "runs": [{"run": number, "status": stands.status.value} for number, stands in runs.items()],
-        "redrives": [_redrive(one) for one in reversed(redrives) if "run" in one.progress],
-        "cost_usd": round(sum(_costs(story)), 6),
-        "events": [one.as_json() for one in sorted(story, key=lambda one: (one.at, one.offset))],
+        "runs": [{"run": number, "status": state.status.value} for number, state in runs.items()],
+        "redrives": [_redrive(action) for action in reversed(redrives) if "run" in action.progress],
+        "cost_usd": round(sum(_costs(records)), 6),
+        "events": [record.as_json() for record in records],
     }
 
 
 def _redrive(action: Action) -> dict[str, Any]:
-    """Who asked for a run that keeps a part of an earlier one, and why."""
-    began = {name: action.progress[name] for name in ("run", "of_run", "made")}
-    return {"redrive": action.id, **began, "who": action.who, "reason": action.reason}
+    """Return the run that a redrive started, its operator and reason."""
+    started = {name: action.progress[name] for name in ("run", "of_run", "made")}
+    return {"redrive": action.id, **started, "who": action.who, "reason": action.reason}
 
 
-async def _story(operator: Operator, reader: LogReader, job_id: str, since: datetime | None) -> Any:
-    """Every record of the job, in no order."""
-    tell = progress_reporter(operator.report, "records looked at")
-    topics = [name for one in EVENT_TOPICS for name in (one.name, one.dead_letters)]
-    spans = [span for topic in topics for span in await reader.ranges(topic)]
-    total, done = sum(span.length for span in spans), 0
-    for span in spans:
-        start = span.start if since is None else await reader.first_at(span, since)
-        async for records in reader.read(span.since(start)):
+async def _records(
+    operator: Operator, reader: LogReader, job_id: str, since: datetime | None
+) -> AsyncIterator[JobRecord]:
+    """Yield every record of the job, unordered."""
+    on_progress = progress_reporter(operator.report, "records read")
+    topics = [name for topic in EVENT_TOPICS for name in (topic.name, topic.dead_letters)]
+    stored = await reader.ranges_of(topics)
+    ranges = [offsets for topic in topics for offsets in stored[topic]]
+    total, done = sum(offsets.length for offsets in ranges), 0
+    for offsets in ranges:
+        start = offsets.start if since is None else await reader.first_at(offsets, since)
+        async for records in reader.read(offsets.since(start)):
             for record in records:
-                if (found := _told(record, job_id)) is not None:
-                    yield found
+                if (job_record := _job_record(record, job_id)) is not None:
+                    yield job_record
             done += len(records)
-            tell(done, total)
+            on_progress(done, total)
 
 
-def _told(record: Record, job_id: str) -> Told | None:
-    """What `record` tells of the job; None: it is another's."""
+def _job_record(record: Record, job_id: str) -> JobRecord | None:
+    """Return `record` if it belongs to the job; None otherwise."""
     if record.topic.endswith(DLQ_SUFFIX):
-        event, says = None, f"dead letter: {record.header('dlq-reason')}"
+        event, summary = None, f"dead letter: {record.header('dlq-reason')}"
     else:
         received = try_decode(record)
         event = received.event if isinstance(received, Envelope) else None
-        says = "no event" if event is None else said_by(event)
+        summary = "not an event" if event is None else summary_of(event)
     key = None if record.key is None else record.key.decode(errors="replace")
     if (event.job_id if event is not None else key) != job_id:
         return None
-    return Told(
+    return JobRecord(
         at=datetime.fromtimestamp((record.timestamp_ms or 0) / 1000, UTC),
         topic=record.topic,
         partition=record.partition,
         offset=record.offset,
-        says=says,
+        summary=summary,
         run=event.run if isinstance(event, RunEvent) else None,
         scene_index=getattr(event, "scene_index", None),
         cost_usd=getattr(event, "cost_usd", None),
@@ -142,61 +138,63 @@ def _told(record: Record, job_id: str) -> Told | None:
     )
 
 
-def said_by(event: Event) -> str:
-    """An event in words."""
+def summary_of(event: Event) -> str:
+    """Return an event as text."""
     match event:
         case VideoStitched():
-            says = f"stitched: {len(event.scenes)} scenes"
+            summary = f"video stitched: {len(event.scenes)} scenes"
         case SceneRequested():
-            place = f"{event.scene_index + 1}/{event.scene_count}"
+            number = f"{event.scene_index + 1}/{event.scene_count}"
             source = f", kept from run {event.kept.run}" if event.kept else ""
-            says = f"scene {place} asked for: {event.duration_s:g} s{source}"
+            summary = f"scene {number} requested: {event.duration_s:g} s{source}"
         case SceneDelayed():
-            says = f"scene {event.scene_index + 1} waits: {event.reason}"
+            summary = f"scene {event.scene_index + 1} waiting: {event.reason}"
         case SegmentGenerated():
-            does = f"kept from run {event.kept.run}" if event.kept else "made"
-            place = f"{event.scene_index + 1}/{event.scene_count}"
-            says = f"scene {place} {does}: {event.origin.value}"
+            action = f"kept from run {event.kept.run}" if event.kept else "generated"
+            number = f"{event.scene_index + 1}/{event.scene_count}"
+            summary = f"scene {number} {action}: {event.origin.value}"
         case AudioMerged():
             level = "silent" if event.loudness_lufs is None else f"{event.loudness_lufs:.1f} LUFS"
-            says = f"track: {event.duration_s:g} s, {level}"
+            summary = f"track: {event.duration_s:g} s, {level}"
         case VideoMuxed():
-            says = f"video: {event.duration_s:g} s"
+            summary = f"video: {event.duration_s:g} s"
         case JobFailed():
-            says = f"failed at {event.stage.value}: {event.message}"
+            summary = f"failed at {event.stage.value}: {event.message}"
         case JobCancelled():
-            says = f"cancelled: {event.reason}"
+            summary = f"cancelled: {event.reason}"
         case _:
-            says = event.kind
-    return says
+            summary = event.kind
+    return summary
 
 
-def _costs(story: Sequence[Told]) -> Iterator[float]:
-    """What each thing cost, once however often it was said."""
+def _costs(records: Sequence[JobRecord]) -> Iterator[float]:
+    """Yield the cost of each result once, however often it was published."""
     seen: set[tuple[object, ...]] = set()
-    for one in story:
-        what = (one.topic, one.run, one.scene_index)
-        if one.cost_usd is not None and what not in seen:
-            seen.add(what)
-            yield one.cost_usd
+    for record in records:
+        result = (record.topic, record.run, record.scene_index)
+        if record.cost_usd is not None and result not in seen:
+            seen.add(result)
+            yield record.cost_usd
 
 
-def lines(told: dict[str, Any]) -> list[str]:
-    """The story in words, a line per event."""
-    runs = ", ".join(f"run {one['run']} {one['status']}" for one in told["runs"])
-    found = [f"{told['job_id']}: {runs or 'no run'}, {dollars(told['cost_usd'])}"]
-    found += [
-        f"run {one['run']} makes a part of run {one['of_run']} again "
-        f"(redrive {one['redrive']} of {one['who']}): {one['reason']}"
-        for one in told["redrives"]
+def lines(history: dict[str, Any]) -> list[str]:
+    """Return the history as text, one line per record."""
+    runs = ", ".join(f"run {run['run']} {run['status']}" for run in history["runs"])
+    text = [f"{history['job_id']}: {runs or 'no run'}, {dollars(history['cost_usd'])}"]
+    text += [
+        f"run {redrive['run']} regenerates a part of run {redrive['of_run']} "
+        f"(redrive {redrive['redrive']} by {redrive['who']}): {redrive['reason']}"
+        for redrive in history["redrives"]
     ]
-    for one in told["events"]:
-        at = datetime.fromisoformat(one["at"]).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
-        place = f"{one['topic']}/{one['partition']}/{one['offset']}"
-        number = "" if one["run"] is None else f"run {one['run']}"
-        how = next((name for name in ("requeue", "replay") if one[name]), None)
-        again = f" ({how} {one[how]} of {one['origin']})" if how else ""
-        cost = "" if one["cost_usd"] is None else f" {dollars(one['cost_usd'])}"
-        tried = f" ({one['attempts']} attempts)" if one["attempts"] else ""
-        found.append(f"{at}  {place:<30} {number:<6} {one['says']}{cost}{tried}{again}")
-    return found
+    return text + [_record_line(record) for record in history["events"]]
+
+
+def _record_line(record: dict[str, Any]) -> str:
+    at = datetime.fromisoformat(record["at"]).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+    place = f"{record['topic']}/{record['partition']}/{record['offset']}"
+    number = "" if record["run"] is None else f"run {record['run']}"
+    command = next((name for name in ("requeue", "replay") if record[name]), None)
+    source = f" ({command} {record[command]} of {record['origin']})" if command else ""
+    cost = "" if record["cost_usd"] is None else f" {dollars(record['cost_usd'])}"
+    attempts = f" ({record['attempts']} attempts)" if record["attempts"] else ""
+    return f"{at}  {place:<30} {number:<6} {record['summary']}{cost}{attempts}{source}"

@@ -1,13 +1,13 @@
-"""Jobs: the command that lists them, newest first, and says how each stands.
+"""The jobs command: lists jobs with status, cost and reason, newest first.
 
-One page of a million takes as long as one of ten (`services/api/database/job_list.py`). It
-reads PostgreSQL alone, and writes nothing.
+A page of a million jobs takes as long as one of ten (`services/api/database/job_list.py`). The
+command only reads.
 
 I/O: PostgreSQL.
 """
 
 import shlex
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Annotated, Any
@@ -15,13 +15,13 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from ops.cli.exit_codes import CommandError, Exit, print_json, report_errors
-from ops.cli.operator import Operator, run_with_operator
+from ops.cli.exit_codes import CommandError, Exit
+from ops.cli.operator import Operator, operator_command
 from ops.cli.options import DataDir, Json, Moment, utc
-from ops.cli.output import plain, wide
+from ops.cli.output import wide
 from services.api.operators import LISTED, UNFINISHED, JobSummary, dollars, job_list
 
-#: the contract's one word for all that is under way
+#: the contract's status of every unfinished run
 PROCESSING = "processing"
 COLUMNS = ("job", "run", "status", "scenes", "cost", "age", "why")
 _MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86_400
@@ -33,64 +33,59 @@ def jobs(
         list[str] | None,
         typer.Option("--status", "--stage", help=f"Any of {', '.join((*LISTED, PROCESSING))}."),
     ] = None,
-    failed: Annotated[bool, typer.Option("--failed", help="Those that failed.")] = False,
+    failed: Annotated[bool, typer.Option("--failed", help="Only failed jobs.")] = False,
     waiting: Annotated[
-        bool, typer.Option("--waiting", help="Those of which a scene waits for its provider.")
+        bool, typer.Option("--waiting", help="Only jobs with a scene that waits for its provider.")
     ] = False,
     since: Moment = None,
     after: Annotated[
-        str | None, typer.Option(metavar="JOB", help="The page behind this job, its last one.")
+        str | None, typer.Option(metavar="JOB", help="The page after this job, the last one shown.")
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, max=10_000, help="So many at most.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="At most N jobs.")] = 20,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """List the newest jobs: how each stands, what it cost, and why it failed or waits."""
-    with report_errors(as_json=as_json):
-        wanted = statuses_of([*(status or []), *(["failed"] if failed else [])])
+    """List the newest jobs with status, cost, and why they failed or wait."""
+    with operator_command(data_dir=data_dir, as_json=as_json) as command:
+        statuses = parse_statuses([*(status or []), *(["failed"] if failed else [])])
         if waiting:
-            wanted &= frozenset(UNFINISHED)
-            if not wanted:
-                raise CommandError(Exit.USAGE, "only what is under way waits: leave one out")
-
-        async def body(operator: Operator) -> dict[str, Any]:
-            return await _jobs(
-                operator, wanted, since=utc(since), after=after, waiting=waiting, limit=limit
-            )
-
-        told = run_with_operator(body, as_json=as_json, data_dir=data_dir)
-        if as_json:
-            print_json(told)
-            return
-        if told["jobs"]:
-            plain().print(table(told["jobs"]))
-        print(last_line(told, wanted))
+            statuses &= frozenset(UNFINISHED)
+            if not statuses:
+                raise CommandError(
+                    Exit.USAGE, "--waiting selects unfinished jobs only: remove the status"
+                )
+        command.run(
+            lambda operator: _jobs(
+                operator, statuses, since=utc(since), after=after, waiting=waiting, limit=limit
+            ),
+            lines=lambda result: _lines(result, statuses),
+        )
 
 
-def statuses_of(asked: Sequence[str]) -> frozenset[str]:
-    """The statuses that are meant; none asked for: all.
+def parse_statuses(names: Sequence[str]) -> frozenset[str]:
+    """Return the statuses that the options name; all of them for no name.
 
     Raises:
-        CommandError: there is no such status.
+        CommandError: a status does not exist.
     """
-    meant: set[str] = set()
-    for one in asked:
-        if one == PROCESSING:
-            meant |= UNFINISHED
-        elif one in LISTED:
-            meant.add(one)
-        elif one == "superseded":
-            told = "a superseded run has a newer one, which is listed: see segue job JOB"
-            raise CommandError(Exit.USAGE, told)
+    statuses: set[str] = set()
+    for name in names:
+        if name == PROCESSING:
+            statuses |= UNFINISHED
+        elif name in LISTED:
+            statuses.add(name)
+        elif name == "superseded":
+            message = "superseded runs are not listed, only the newest run: see segue job JOB"
+            raise CommandError(Exit.USAGE, message)
         else:
-            told = f"there is no status {one}; there are {', '.join((*LISTED, PROCESSING))}"
-            raise CommandError(Exit.USAGE, told)
-    return frozenset(str(one) for one in meant or LISTED)
+            known = ", ".join((*LISTED, PROCESSING))
+            raise CommandError(Exit.USAGE, f"status {name} not found; statuses: {known}")
+    return frozenset(str(status) for status in statuses or LISTED)
 
 
 async def _jobs(
     operator: Operator,
-    wanted: Collection[str],
+    statuses: Collection[str],
     *,
     since: datetime | None,
     after: str | None,
@@ -98,62 +93,73 @@ async def _jobs(
     limit: int,
 ) -> dict[str, Any]:
     async with operator.database.connection() as connection:
-        place = None
+        position = None
         if after is not None:
-            place = await job_list.position_of(connection, after)
-            if place is None:
-                raise CommandError(Exit.REFUSED, f"nobody knows a job {after}")
-        found = await job_list.page(
-            connection, wanted, after=place, since=since, only_waiting=waiting, count=limit + 1
+            position = await job_list.position_of(connection, after)
+            if position is None:
+                raise CommandError(Exit.REFUSED, f"job {after} not found")
+        summaries = await job_list.page(
+            connection,
+            statuses,
+            after=position,
+            since=since,
+            only_waiting=waiting,
+            count=limit + 1,
         )
     now = operator.clock.now()
-    page = found[:limit]
+    page = summaries[:limit]
     return {
-        "jobs": [line_of(one, now=now) for one in page],
-        "next": page[-1].job_id if len(found) > limit else None,
+        "jobs": [job_row(summary, now=now) for summary in page],
+        "next": page[-1].job_id if len(summaries) > limit else None,
     }
 
 
-def line_of(one: JobSummary, *, now: datetime) -> dict[str, Any]:
-    """One job for scripts."""
+def job_row(summary: JobSummary, *, now: datetime) -> dict[str, Any]:
+    """Return one job for `--json` and the table."""
     moments = {
         name: None if moment is None else moment.isoformat()
-        for name, moment in (("at", one.at), ("generated_at", one.generated_at))
+        for name, moment in (("at", summary.at), ("generated_at", summary.generated_at))
     }
-    age_s = round(max((now - one.at).total_seconds(), 0.0), 1)
-    return {**asdict(one), **moments, "age_s": age_s}
+    age_s = round(max((now - summary.at).total_seconds(), 0.0), 1)
+    return {**asdict(summary), **moments, "age_s": age_s}
 
 
-def table(lines: Sequence[dict[str, Any]]) -> Table:
-    """Jobs for people."""
-    found = wide(*COLUMNS, right={"run", "scenes", "cost", "age"}, folds={"job", "why"})
-    for one in lines:
-        found.add_row(
-            one["job_id"],
-            str(one["run"] or ""),
-            one["status"],
-            scenes_of(one),
-            "" if one["cost_usd"] is None else dollars(one["cost_usd"]),
-            age_of(one["age_s"]),
-            why_of(one),
+def _lines(result: dict[str, Any], statuses: Collection[str]) -> Iterator[str | Table]:
+    if result["jobs"]:
+        yield jobs_table(result["jobs"])
+    yield last_line(result, statuses)
+
+
+def jobs_table(rows: Sequence[dict[str, Any]]) -> Table:
+    """Return jobs as a table."""
+    table = wide(*COLUMNS, right={"run", "scenes", "cost", "age"}, folds={"job", "why"})
+    for row in rows:
+        table.add_row(
+            row["job_id"],
+            str(row["run"] or ""),
+            row["status"],
+            format_scenes(row),
+            "" if row["cost_usd"] is None else dollars(row["cost_usd"]),
+            format_age(row["age_s"]),
+            format_reason(row),
         )
-    return found
+    return table
 
 
-def scenes_of(one: dict[str, Any]) -> str:
-    """How many scenes are done, of how many."""
-    count = one["scene_count"]
-    return f"{one['scenes_done']}/{count or '?'}" if one["run"] else ""
+def format_scenes(row: dict[str, Any]) -> str:
+    """Return the number of finished scenes, of how many."""
+    count = row["scene_count"]
+    return f"{row['scenes_done']}/{count or '?'}" if row["run"] else ""
 
 
-def why_of(one: dict[str, Any]) -> str:
-    """Why a job failed, was cancelled, or does not go on."""
-    said = one["error"] or (f"waits: {one['waits']}" if one["waits"] else "")
-    return str(said).splitlines()[0] if said else ""
+def format_reason(row: dict[str, Any]) -> str:
+    """Return why a job failed, was cancelled, or waits."""
+    reason = row["error"] or (f"waiting: {row['waits']}" if row["waits"] else "")
+    return str(reason).splitlines()[0] if reason else ""
 
 
-def age_of(seconds: float) -> str:
-    """A time as people say it: the largest unit, and the next."""
+def format_age(seconds: float) -> str:
+    """Return a duration in its largest unit and the next one."""
     whole = int(seconds)
     if whole < _MINUTE_S:
         return f"{whole} s"
@@ -166,11 +172,11 @@ def age_of(seconds: float) -> str:
     return f"{days} d {rest.seconds // _HOUR_S} h"
 
 
-def last_line(told: dict[str, Any], wanted: Collection[str]) -> str:
-    """What is said below the list."""
-    if not told["jobs"]:
-        which = "" if set(wanted) == set(LISTED) else f" that is {' or '.join(sorted(wanted))}"
-        return f"no job{which}"
-    if told["next"] is not None:
-        return f"more: --after {shlex.quote(told['next'])}"
-    return f"{len(told['jobs'])} jobs, and no more"
+def last_line(result: dict[str, Any], statuses: Collection[str]) -> str:
+    """Return the line below the table: the number of jobs, or how to see more."""
+    if not result["jobs"]:
+        names = "" if set(statuses) == set(LISTED) else f" {' or '.join(sorted(statuses))}"
+        return f"No{names} jobs."
+    if result["next"] is not None:
+        return f"For more: add --after {shlex.quote(result['next'])}"
+    return f"{len(result['jobs'])} jobs."

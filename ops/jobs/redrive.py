@@ -1,23 +1,26 @@
-"""Redrive: the command that makes a part of a job again, and keeps the rest.
+"""The redrive command: regenerates a part of a job as its next run, and keeps the rest.
 
-Dry by default: what would be made, what is kept, what it costs. Applied, it begins the job's next
-run as the api does, rows and outbox in one transaction; the services do the rest when they are
-there. Interrupted before its events were published, the same command goes on with that run.
+Applied, it starts the next run as the api does, rows and outbox in one transaction; the services
+do the rest. If it is interrupted before its events were published, the same command resumes that
+run.
 
 I/O: PostgreSQL, Kafka and the store.
 """
 
+import asyncio
+import math
 import shlex
 from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
+from pydantic import ValidationError
 
-from ops.cli.exit_codes import CommandError, Exit, print_json, report_errors
-from ops.cli.operator import Operator, audited, run_with_operator
+from ops.cli.exit_codes import CommandError, Exit
+from ops.cli.operator import Operator, audited_action, operator_command
 from ops.cli.options import Apply, DataDir, Json, Reason
+from ops.cli.output import dry_run
 from ops.jobs.flush_outbox import flush_outbox
-from ops.jobs.redrive_plan import check_kept, lines, plan_of
 from services.api.operators import (
     Action,
     ActionState,
@@ -25,19 +28,31 @@ from services.api.operators import (
     RedriveError,
     RedriveRequest,
     RequestInvalidError,
+    RunSpec,
     audit,
     build_redrive_spec,
+    check_cap,
+    dollars,
+    estimate_of,
     start_redrive,
 )
 from services.api.operators import redrive as rows
+from shared.contract.events import AudioMerged, SegmentGenerated
+from shared.contract.params import Kept
+from shared.errors import NotFoundError
+from shared.pricing import PricingSettings
+from shared.storage import ObjectStore, keys
+from shared.storage.results import stored_result
 
 COMMAND = "redrive"
+PARALLEL_READS = 16
+NAMED_MAX = 5  # scenes that a message names
 Scene = Annotated[
-    int | None, typer.Option(min=0, help="This scene alone; counted from 0, as in the api.")
+    int | None, typer.Option(min=0, help="Only this scene; counted from 0, as in the api.")
 ]
-From = Annotated[int | None, typer.Option("--from", min=0, help="This scene and all behind it.")]
+From = Annotated[int | None, typer.Option("--from", min=0, help="This scene and all after it.")]
 Stage = Annotated[
-    LateStage | None, typer.Option(help="No scene: the track, or only the video with its music.")
+    LateStage | None, typer.Option(help="No scene: the track (merge), or only the video (mux).")
 ]
 
 
@@ -52,101 +67,217 @@ def redrive(
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """Make a part of JOB_ID again, as its next run, and keep the rest of its newest.
+    """Regenerate a part of JOB_ID as its next run, and keep the rest of the newest run.
 
-    Without an option: what the run that failed still lacks. A kept scene behind one that is made
-    anew is bridged: both sound together for a moment where it begins.
+    Without an option: what a failed run still lacks. A kept scene after a regenerated one is
+    bridged: both sound together for a moment where it begins.
     """
-    with report_errors(as_json=as_json):
-        named = {"--scene": scene, "--from": first, "--stage": stage}
-        given = [option for option, value in named.items() if value is not None]
+    with operator_command(
+        apply=apply, reason=reason, data_dir=data_dir, as_json=as_json
+    ) as command:
+        options = {"--scene": scene, "--from": first, "--stage": stage}
+        given = [option for option, value in options.items() if value is not None]
         if len(given) > 1:
-            raise CommandError(Exit.USAGE, f"{' and '.join(given)}: name one of them")
-        wish = RedriveRequest(scene=scene, first=first, stage=stage)
-        told = run_with_operator(
-            lambda operator: _redrive(operator, job_id, wish, apply=apply, reason=reason),
-            as_json=as_json,
-            data_dir=data_dir,
-        )
-        if as_json:
-            print_json(told)
-            return
-        for line in lines(told):
-            print(line)
+            raise CommandError(Exit.USAGE, f"{' and '.join(given)}: use only one of them")
+        request = RedriveRequest(scene=scene, first=first, stage=stage)
+        command.run(lambda operator: _redrive(operator, job_id, request), lines=lines)
 
 
-async def _redrive(
-    operator: Operator, job_id: str, wish: RedriveRequest, *, apply: bool, reason: str | None
-) -> dict[str, Any]:
+async def _redrive(operator: Operator, job_id: str, request: RedriveRequest) -> dict[str, Any]:
     async with operator.database.connection() as connection:
-        earlier = await rows.previous_run(connection, job_id)
-    if earlier is None:
-        raise CommandError(Exit.REFUSED, f"there is no job {job_id}")
-    arguments = {"job_id": job_id, **asdict(wish)}
-    begun = await _interrupted(operator, arguments, run=earlier.run) if apply else None
-    if begun is not None:
-        return await _gone_on(operator, begun, reason=reason)
+        previous = await rows.previous_run(connection, job_id)
+    if previous is None:
+        raise CommandError(Exit.REFUSED, f"job {job_id} not found")
+    arguments = {"job_id": job_id, **asdict(request)}
+    if operator.apply:
+        interrupted = await _find_interrupted(operator, arguments, run=previous.run)
+        if interrupted is not None:
+            return await _resume(operator, interrupted)
     try:
-        asked = build_redrive_spec(earlier, wish)
-        told = plan_of(asked, of_run=earlier.run, pricing=operator.settings.pricing)
-        await check_kept(operator.store, asked, wish)
-        if not apply:
-            return {**told, "message": "nothing was begun; --apply --reason begins it"}
-        return await _applied(operator, wish, told, arguments=arguments, reason=reason)
+        spec = build_redrive_spec(previous, request)
+        plan = _plan(spec, of_run=previous.run, pricing=operator.settings.pricing)
+        await _check_kept(operator.store, spec, request)
+        if not operator.apply:
+            message = dry_run(f"run {plan['run']} would be started", "start it")
+            return {**plan, "message": message}
+        return await _start(operator, request, plan, arguments=arguments)
     except (RedriveError, RequestInvalidError) as error:
         raise CommandError(Exit.REFUSED, str(error)) from error
 
 
-async def _applied(
+async def _start(
     operator: Operator,
-    wish: RedriveRequest,
-    told: dict[str, Any],
+    request: RedriveRequest,
+    plan: dict[str, Any],
     *,
     arguments: dict[str, Any],
-    reason: str | None,
 ) -> dict[str, Any]:
-    async with audited(operator, COMMAND, arguments=arguments, reason=reason) as row:
-        told = {**told, "applied": True, "redrive": row.number}
+    async with audited_action(operator, COMMAND, arguments=arguments) as row:
+        result = {**plan, "applied": True, "redrive": row.number}
         async with operator.database.transaction() as connection:
             await start_redrive(
                 connection,
-                told["job_id"],
-                wish,
-                of_run=told["of_run"],
+                plan["job_id"],
+                request,
+                of_run=plan["of_run"],
                 pricing=operator.settings.pricing,
                 now=operator.clock.now(),
             )
-            await audit.save_progress(connection, row.number, told)
-        return {**told, "message": await _followed(operator, told)}
+            await audit.save_progress(connection, row.number, result)
+        return {**result, "message": await _publish(operator, result)}
 
 
-async def _gone_on(operator: Operator, begun: Action, *, reason: str | None) -> dict[str, Any]:
-    """The run is there: what its command was interrupted in is done now."""
-    async with audited(
-        operator, COMMAND, arguments=begun.arguments, reason=reason, goes_on=begun.id
+async def _resume(operator: Operator, interrupted: Action) -> dict[str, Any]:
+    """Publish the events of a run that an interrupted redrive started."""
+    async with audited_action(
+        operator, COMMAND, arguments=interrupted.arguments, resumes=interrupted
     ):
-        told = dict(begun.progress)
-        return {**told, "message": "begun before; " + await _followed(operator, told)}
+        result = dict(interrupted.progress)
+        message = await _publish(operator, result)
+        return {**result, "message": f"Resuming run {result['run']}. {message}"}
 
 
-async def _followed(operator: Operator, told: dict[str, Any]) -> str:
-    """Publish what was asked for; how to follow it."""
-    left = "" if await flush_outbox(operator) else "the api's relay publishes it; "
-    job = shlex.quote(told["job_id"])
-    return f"{left}follow run {told['run']} with: segue status {job} --watch"
+async def _publish(operator: Operator, result: dict[str, Any]) -> str:
+    """Publish the outbox; return how to follow the run."""
+    relay_note = "" if await flush_outbox(operator) else "The api's relay publishes it. "
+    job = shlex.quote(result["job_id"])
+    return f"{relay_note}To follow run {result['run']}: segue status {job} --watch"
 
 
-async def _interrupted(operator: Operator, arguments: dict[str, Any], *, run: int) -> Action | None:
-    """The redrive that began this run and did not come to its end, if it asked for the same."""
+async def _find_interrupted(
+    operator: Operator, arguments: dict[str, Any], *, run: int
+) -> Action | None:
+    """Return the redrive that started `run` with these arguments and did not finish."""
     async with operator.database.connection() as connection:
-        begun = await audit.of_job(connection, arguments["job_id"], command=COMMAND)
+        actions = await audit.of_job(connection, arguments["job_id"], command=COMMAND)
     return next(
         (
-            one
-            for one in begun
-            if one.state is not ActionState.DONE
-            and one.progress.get("run") == run
-            and one.arguments == arguments
+            action
+            for action in actions
+            if action.state is not ActionState.DONE
+            and action.progress.get("run") == run
+            and action.arguments == arguments
         ),
         None,
     )
+
+
+async def _check_kept(store: ObjectStore, spec: RunSpec, request: RedriveRequest) -> None:
+    """Raise unless the store has everything that the run keeps.
+
+    Raises:
+        CommandError: the scenes or the track that are missing, and the option to use.
+    """
+    limit = asyncio.Semaphore(PARALLEL_READS)
+
+    async def check(index: int, kept: Kept) -> str | None:
+        async with limit:
+            return await _missing_part(store, spec.job_id, index, kept)
+
+    scenes = sorted(spec.kept.items())
+    problems = await asyncio.gather(*(check(index, kept) for index, kept in scenes))
+    lost = {index: problem for (index, _), problem in zip(scenes, problems, strict=True) if problem}
+    if lost:
+        first = min(lost) if request.scene is None else min(*lost, request.scene)
+        named = "; ".join(
+            f"scene {index}: {problem}" for index, problem in list(lost.items())[:NAMED_MAX]
+        )
+        more = f" and {len(lost) - NAMED_MAX} more" if len(lost) > NAMED_MAX else ""
+        raise CommandError(
+            Exit.REFUSED,
+            f"some scenes cannot be kept: {named}{more}; use --from {first} to regenerate them "
+            "(clips are kept for SEGUE_CLIP_RETENTION_DAYS)",
+            detail={"lost": sorted(lost)},
+        )
+    run = _track_run(spec)
+    if run is None:
+        return
+    if await stored_result(store, keys.merged_key(spec.job_id, run), AudioMerged) is None:
+        message = f"the track of run {run} is no longer in the store: use --stage merge"
+        raise CommandError(Exit.REFUSED, message)
+
+
+def _track_run(spec: RunSpec) -> int | None:
+    """Return the run whose track is kept; None if the track is merged again."""
+    return next((kept.run for kept in spec.kept.values() if kept.track), None)
+
+
+async def _missing_part(store: ObjectStore, job_id: str, index: int, kept: Kept) -> str | None:
+    """Return why a scene cannot be kept; None if it can."""
+    try:
+        stored = await store.get(keys.segment_key(job_id, kept.run, index))
+        segment = SegmentGenerated.model_validate_json(stored)
+    except NotFoundError:
+        return f"its segment of run {kept.run} is no longer in the store"
+    except ValidationError:
+        return f"its segment of run {kept.run} is invalid"
+    if segment.object_key is not None and await store.stat(segment.object_key) is None:
+        return f"its clip of run {kept.run} is no longer in the store"
+    return None
+
+
+def _plan(spec: RunSpec, *, of_run: int, pricing: PricingSettings) -> dict[str, Any]:
+    """Return what the redrive would generate and cost.
+
+    Raises:
+        RequestInvalidError: it may cost more than its limit.
+    """
+    estimate = estimate_of(spec, pricing)
+    check_cap(spec, estimate)
+    return {
+        "job_id": spec.job_id,
+        "applied": False,
+        "of_run": of_run,
+        "run": of_run + 1,
+        "scenes": [_scene(spec, index) for index in range(len(spec.scenes))],
+        "made": list(spec.to_generate),
+        "kept": sorted(spec.kept),
+        "bridged": [index for index, kept in sorted(spec.kept.items()) if kept.bridged],
+        "track": "made" if _track_run(spec) is None else "kept",
+        "video": "made" if spec.params.merge_with_video else None,
+        "calls_at_most": len(spec.to_generate),
+        "cost_usd_at_most": estimate.cost_usd,
+        "seconds": estimate.seconds,
+        "provider": estimate.provider,
+    }
+
+
+def _scene(spec: RunSpec, index: int) -> dict[str, Any]:
+    kept = spec.kept.get(index)
+    return {
+        "index": index,
+        "description": spec.scenes[index].description,
+        "duration_s": spec.scenes[index].duration_s,
+        "made": kept is None,
+        "kept_from_run": kept and kept.run,
+        "bridged": kept is not None and kept.bridged,
+    }
+
+
+def lines(result: dict[str, Any]) -> list[str]:
+    """Return the result as text."""
+    starts = "starts" if result["applied"] else "would start"
+    count, generated = len(result["scenes"]), result["calls_at_most"]
+    text = [f"{result['job_id']}: run {result['run']} {starts}, based on run {result['of_run']}"]
+    text += [_scene_line(scene, count=count) for scene in result["scenes"]]
+    if result["bridged"]:
+        text.append(
+            "bridged: continued other music; both sound together for a moment where it begins"
+        )
+    track = "track merged" if result["track"] == "made" else "track kept"
+    text.append(track + (", video muxed" if result["video"] else ""))
+    cost, seconds = dollars(result["cost_usd_at_most"]), math.ceil(result["seconds"])
+    regenerates = "Regenerates" if result["applied"] else "Would regenerate"
+    text.append(
+        f"{regenerates} {generated} of {count} scenes with {result['provider']}: at most {cost}, "
+        f"about {seconds} s."
+    )
+    return [*text, result["message"]]
+
+
+def _scene_line(scene: dict[str, Any], *, count: int) -> str:
+    """Return one scene: its index for the options, and its number as in `segue status`."""
+    action = "regenerated" if scene["made"] else f"kept from run {scene['kept_from_run']}"
+    action += ", bridged" * scene["bridged"]
+    number = f"scene {scene['index']:>3}  {scene['index'] + 1}/{count}"
+    return f"{number}  {scene['duration_s']:>7g} s  {action:<25} {scene['description']}".rstrip()

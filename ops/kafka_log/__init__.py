@@ -1,1 +1,1 @@
-"""Reads and replays Kafka topics without a consumer group."""
+"""Commands that replay topics and report consumer lag."""

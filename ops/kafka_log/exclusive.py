@@ -1,4 +1,4 @@
-"""Alone: of the commands that say records again one runs at a time, and it knows its forerunner.
+"""Advisory lock for replay, requeue and discard; finds an interrupted run to resume.
 
 I/O: PostgreSQL.
 """
@@ -10,34 +10,36 @@ from ops.cli.exit_codes import CommandError, Exit
 from ops.cli.operator import Operator
 from services.api.operators import Action, ActionState, OwnConnection, audit, run_state
 
-LOOK_BACK = 200  # commands
+ROWS_MAX = 200  #: of the audit, newest first
 
 
-async def alone(operator: Operator, holder: OwnConnection) -> None:
-    """Return once this session is the one; it is until `holder` ends.
+async def acquire_exclusive(operator: Operator, connection: OwnConnection) -> None:
+    """Take the lock; it is held until `connection` closes.
 
     Raises:
-        CommandError: another one runs, and whose.
+        CommandError: another replay or requeue is running; the message names it.
     """
-    if await run_state.try_replay_lock(holder):
+    if await run_state.try_replay_lock(connection):
         return
-    async with operator.database.connection() as connection:
-        rows = await audit.newest(connection, count=LOOK_BACK)
+    async with operator.database.connection() as reader:
+        rows = await audit.newest(reader, count=ROWS_MAX)
     for row in rows:
         if row.state is ActionState.RUNNING:
-            began = f"{row.started_at:%Y-%m-%d %H:%M:%S}"
-            told = f"{row.command} {row.id} of {row.who} runs since {began} UTC: one at a time"
-            raise CommandError(Exit.REFUSED, told)
-    raise CommandError(Exit.REFUSED, "another replay or requeue runs: one at a time")
+            raise CommandError(
+                Exit.REFUSED,
+                f"{row.command} {row.id} of {row.who} is running since "
+                f"{row.started_at:%Y-%m-%d %H:%M:%S} UTC; wait until it ends",
+            )
+    raise CommandError(Exit.REFUSED, "another replay or requeue is running; wait until it ends")
 
 
-async def interrupted(
+async def find_interrupted(
     operator: Operator, command: str, arguments: Mapping[str, Any]
 ) -> Action | None:
-    """The newest run of the same command, if it began and did not come to its end."""
+    """Return the latest run with the same arguments if it did not finish; None otherwise."""
     async with operator.database.connection() as connection:
-        rows = await audit.newest(connection, command=command, count=LOOK_BACK)
-    same = next((row for row in rows if row.arguments == arguments), None)
-    if same is None or same.state is ActionState.DONE or "spans" not in same.progress:
+        rows = await audit.newest(connection, command=command, count=ROWS_MAX)
+    latest = next((row for row in rows if row.arguments == arguments), None)
+    if latest is None or latest.state is ActionState.DONE or "spans" not in latest.progress:
         return None
-    return same
+    return latest

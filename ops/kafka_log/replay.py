@@ -1,43 +1,54 @@
-"""Replay: the command that says records again, after a failure.
+"""The replay command: publishes records again on their own topics, in order, each once.
 
-What is finished is recognised by the services and costs nothing; what is not, goes on. Dry by
-default. The same command goes on where an interruption stopped it.
+The services recognize finished work and skip it; unfinished work continues. A copy has the key,
+value, partition and headers of its original, and two more headers: the replay that wrote it and
+the original's place. So the log itself records how far a replay came: after an interruption the
+same command finds the last copy there and continues behind it. The ranges are fixed before the
+first copy: a replay never reads its own copies.
 
 I/O: Kafka and PostgreSQL.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
 import typer
 
-from ops.cli.exit_codes import RESUMABLE, CommandError, Exit, print_json, report_errors
-from ops.cli.operator import Operator, audited, run_with_operator
-from ops.cli.options import Apply, DataDir, Json, Moment, Reason, utc
-from ops.cli.progress import progress_reporter
-from ops.kafka_log.exclusive import alone, interrupted
-from ops.kafka_log.replay_run import Replay, progress, spans_of
-from ops.kafka_log.selection import Picker, Plan, Selection
+from ops.cli.exit_codes import RESUMABLE, CommandError, Exit
+from ops.cli.operator import AuditRow, Operator, audited_action, operator_command
+from ops.cli.options import Apply, DataDir, Json, Moment, Rate, Reason, utc
+from ops.cli.output import dry_run
+from ops.cli.progress import ProgressReporter, progress_reporter
+from ops.kafka_log.exclusive import acquire_exclusive, find_interrupted
+from ops.kafka_log.republish import UNAVAILABLE, RateLimit, RepublishPlan, appended_since
+from ops.kafka_log.selection import (
+    REPLAY_ID,
+    REPLAY_ORIGIN,
+    RecordFilter,
+    ReplaySelection,
+    origin_of,
+)
 from services.api.operators import Action, dollars
 from shared.errors import RetryableError
-from shared.kafka.log_reader import LogReader, open_log_reader
+from shared.kafka.codec import Envelope, Headers, Record
+from shared.kafka.log_reader import LogReader, OffsetRange, open_log_reader
+from shared.kafka.producer import Publisher
 
 COMMAND = "replay"
-RUNNING_NAMED = 5
+RUNNING_MAX = 5  # running jobs that a message names
 Topic = Annotated[
-    str | None, typer.Argument(metavar="[TOPIC]", help="Without it: a job's whole line.")
+    str | None, typer.Argument(metavar="[TOPIC]", help="Default: all topics of --job, in order.")
 ]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wish:
-    """What is to be done with the selection."""
+class ReplayOptions:
+    """How the selected records are replayed."""
 
-    apply: bool
     force: bool
-    anew: bool
+    restart: bool
     rate: float | None
-    reason: str | None
 
 
 def replay(
@@ -45,27 +56,28 @@ def replay(
     *,
     job: Annotated[str | None, typer.Option(help="Only records of this job.")] = None,
     partition: Annotated[int | None, typer.Option(min=0, help="Only of this partition.")] = None,
-    from_offset: Annotated[int | None, typer.Option(min=0, help="The first.")] = None,
-    to_offset: Annotated[int | None, typer.Option(min=0, help="Before this one.")] = None,
+    from_offset: Annotated[int | None, typer.Option(min=0, help="From this offset on.")] = None,
+    to_offset: Annotated[int | None, typer.Option(min=0, help="Before this offset.")] = None,
     since: Moment = None,
     until: Moment = None,
-    rate: Annotated[float | None, typer.Option(min=0.1, help="Records a second, at most.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Though jobs of it are running.")] = False,
-    anew: Annotated[
-        bool, typer.Option("--anew", help="From its beginning, though one was interrupted.")
+    rate: Rate = None,
+    force: Annotated[bool, typer.Option("--force", help="Even if the jobs are running.")] = False,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Start over instead of resuming an interrupted one.")
     ] = False,
     apply: Apply = False,
     reason: Reason = None,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """Say records of TOPIC again, on the same topic and partition, in their order.
+    """Publish records of TOPIC again, on the same topic and partition, in order.
 
-    Work that is done is recognised and neither paid nor changed. After an interruption the same
-    command goes on where it stopped.
+    Finished work is skipped and costs nothing. After an interruption the same command resumes.
     """
-    with report_errors(as_json=as_json, interrupted=RESUMABLE):
-        selection = Selection(
+    with operator_command(
+        apply=apply, reason=reason, data_dir=data_dir, as_json=as_json, interrupted=RESUMABLE
+    ) as command:
+        selection = ReplaySelection(
             topic=topic,
             job_id=job,
             partition=partition,
@@ -74,142 +86,245 @@ def replay(
             since=utc(since),
             until=utc(until),
         )
-        wish = Wish(apply=apply, force=force, anew=anew, rate=rate, reason=reason)
-        told = run_with_operator(
-            lambda operator: _replay(operator, selection, wish), as_json=as_json, data_dir=data_dir
-        )
-        if as_json:
-            print_json(told)
-        else:
-            for line in lines(told):
-                print(line)
+        options = ReplayOptions(force=force, restart=restart, rate=rate)
+        command.run(lambda operator: _replay(operator, selection, options), lines=lines)
 
 
-async def _replay(operator: Operator, selection: Selection, wish: Wish) -> dict[str, Any]:
+async def _replay(
+    operator: Operator, selection: ReplaySelection, options: ReplayOptions
+) -> dict[str, Any]:
     selection.check(now=operator.clock.now())
     async with (
-        operator.database.dedicated() as holder,
+        operator.database.dedicated() as lock_holder,
         open_log_reader(operator.kafka, client_id="segue-ops") as reader,
     ):
-        if wish.apply:
-            await alone(operator, holder)
+        if operator.apply:
+            await acquire_exclusive(operator, lock_holder)
         arguments = selection.as_json()
-        earlier = None if wish.anew else await interrupted(operator, COMMAND, arguments)
-        spans = await selection.spans(reader) if earlier is None else spans_of(earlier.progress)
-        work = Replay(operator=operator, selection=selection, spans=spans)
-        plan, picker = await work.plan(
-            reader, tell=progress_reporter(operator.report, "records looked at")
+        earlier = None if options.restart else await find_interrupted(operator, COMMAND, arguments)
+        ranges = (
+            await selection.ranges(reader) if earlier is None else _saved_ranges(earlier.progress)
         )
-        told = _told(operator, plan, picker, goes_on=earlier)
-        if not wish.apply:
-            return told
-        if plan.running and earlier is None and not wish.force:
-            raise CommandError(Exit.REFUSED, _running(plan), detail=told)
-        return await _applied(work, reader, wish, told, goes_on=earlier)
+        work = Replay(operator=operator, reader=reader, selection=selection, ranges=ranges)
+        plan, record_filter = await work.plan(progress_reporter(operator.report, "records read"))
+        result = _result(operator, plan, record_filter, resumes=earlier)
+        if not operator.apply:
+            return result
+        if plan.running and earlier is None and not options.force:
+            raise CommandError(Exit.REFUSED, _still_running(plan), detail=result)
+        return await _apply(work, options, result, resumes=earlier)
 
 
-async def _applied(
-    work: Replay, reader: LogReader, wish: Wish, told: dict[str, Any], *, goes_on: Action | None
+async def _apply(
+    work: "Replay", options: ReplayOptions, result: dict[str, Any], *, resumes: Action | None
 ) -> dict[str, Any]:
-    operator, total = work.operator, told["records"]
-    async with audited(
-        operator,
-        COMMAND,
-        arguments=work.selection.as_json(),
-        reason=wish.reason,
-        goes_on=None if goes_on is None else goes_on.id,
+    operator, total = work.operator, result["records"]
+    async with audited_action(
+        operator, COMMAND, arguments=work.selection.as_json(), resumes=resumes
     ) as row:
-        if goes_on is None:
-            await row.save_progress(progress(work.spans, total=total, copied=0))
+        if resumes is None:
+            await row.save_progress(_progress(work.ranges, total=total, copied=0))
         try:
             copied = await work.copy(
-                reader,
                 row,
                 total=total,
-                rate=wish.rate,
-                tell=progress_reporter(operator.report, "records said again"),
+                rate=options.rate,
+                on_progress=progress_reporter(operator.report, "records replayed"),
             )
         except RetryableError as error:
-            end = f"{error}; when it is back, the same command goes on where this stopped"
-            raise RetryableError(end) from error.__cause__
-        await row.save_progress(progress(work.spans, total=total, copied=copied))
-    return {**told, "applied": True, "replay": row.number, "copied": copied}
+            raise RetryableError(UNAVAILABLE.format(error=error)) from error.__cause__
+        await row.save_progress(_progress(work.ranges, total=total, copied=copied))
+    return {**result, "applied": True, "replay": row.number, "copied": copied}
 
 
-def _told(
-    operator: Operator, plan: Plan, picker: Picker, *, goes_on: Action | None
+@dataclass(kw_only=True)
+class Replay:
+    """One replay of fixed offset ranges."""
+
+    operator: Operator
+    reader: LogReader
+    selection: ReplaySelection
+    ranges: Sequence[OffsetRange]
+
+    async def plan(self, on_progress: ProgressReporter) -> tuple[RepublishPlan, RecordFilter]:
+        """Read every selected record and compare it with the rows of its run."""
+        plan, record_filter = RepublishPlan(), await self._filter()
+        total, done = sum(offsets.length for offsets in self.ranges), 0
+        for offsets in self.ranges:
+            async for records in self.reader.read(offsets):
+                for envelope in record_filter.select(records):
+                    plan.add(envelope.event)
+                done += len(records)
+                on_progress(done, total)
+        await plan.compare_with_rows(self.operator)
+        return plan, record_filter
+
+    async def copy(
+        self, row: AuditRow, *, total: int, rate: float | None, on_progress: ProgressReporter
+    ) -> int:
+        """Publish the copies that are missing; return how many copies the log has now.
+
+        Raises:
+            RetryableError: the broker did not acknowledge; the next attempt finds what it stored.
+        """
+        record_filter, limit, copied = await self._filter(), RateLimit(rate), 0
+        publisher = Publisher(self.operator.kafka, source="ops", clock=self.operator.clock)
+        await publisher.start()
+        try:
+            for offsets in self.ranges:
+                before, last = await self._find_copies(offsets, row.number)
+                copied += before
+                async for records in self.reader.read(offsets):
+                    missing = [
+                        envelope
+                        for envelope in record_filter.select(records)
+                        if envelope.record.offset > last
+                    ]
+                    for at in range(0, len(missing), limit.batch):
+                        batch = missing[at : at + limit.batch]
+                        await limit.wait(len(batch))
+                        await publisher.send_all([_copy(one, row.number) for one in batch])
+                        copied += len(batch)
+                        await row.save_progress(_progress(self.ranges, total=total, copied=copied))
+                        on_progress(copied, total)
+        finally:
+            await publisher.stop()
+        return copied
+
+    async def _filter(self) -> RecordFilter:
+        """Return a new filter, whose counts are zero."""
+        topics = dict.fromkeys(offsets.topic for offsets in self.ranges)
+        stored = await self.reader.ranges_of(list(topics))
+        return RecordFilter(
+            selection=self.selection,
+            start_offsets={
+                (offsets.topic, offsets.partition): offsets.start
+                for ranges in stored.values()
+                for offsets in ranges
+            },
+        )
+
+    async def _find_copies(self, offsets: OffsetRange, number: int) -> tuple[int, int]:
+        """Return how many copies of the range exist, and the last copied offset (-1: none)."""
+        replay_id, copies, last = str(number), 0, -1
+        async for records in self.reader.read(await appended_since(self.reader, offsets)):
+            for record in records:
+                origin = origin_of(record)
+                if record.header(REPLAY_ID) == replay_id and origin is not None:
+                    copies, last = copies + 1, origin[2]
+        return copies, last
+
+
+def _progress(ranges: Sequence[OffsetRange], *, total: int, copied: int) -> dict[str, Any]:
+    """Return the progress for the audit; an interrupted replay resumes from it."""
+    return {"spans": [asdict(offsets) for offsets in ranges], "total": total, "copied": copied}
+
+
+def _saved_ranges(progress: Mapping[str, Any]) -> list[OffsetRange]:
+    """Return the ranges from the audit's progress."""
+    return [OffsetRange(**offsets) for offsets in progress["spans"]]
+
+
+def _copy(envelope: Envelope, number: int) -> Record:
+    """Return the copy of a record, with the headers that mark it."""
+    record = envelope.record
+    marks: Headers = (
+        (REPLAY_ID, str(number).encode()),
+        (REPLAY_ORIGIN, f"{record.topic}/{record.partition}/{record.offset}".encode()),
+    )
+    headers = tuple(
+        header for header in record.headers if header[0] not in {REPLAY_ID, REPLAY_ORIGIN}
+    )
+    return Record(
+        topic=record.topic,
+        partition=record.partition,
+        offset=record.offset,
+        key=record.key,
+        value=record.value,
+        headers=headers + marks,
+    )
+
+
+def _result(
+    operator: Operator,
+    plan: RepublishPlan,
+    record_filter: RecordFilter,
+    *,
+    resumes: Action | None,
 ) -> dict[str, Any]:
-    """The plan for scripts.
+    """Return the plan as the command's result.
 
     Raises:
-        CommandError: nothing is selected.
+        CommandError: no record is selected.
     """
     records = sum(plan.records.values())
     left_out = {
-        "not_events": picker.not_events,
-        "copies": picker.copies,
-        "repeats": picker.repeats,
+        "not_events": record_filter.not_events,
+        "copies": record_filter.copies,
+        "repeats": record_filter.repeats,
     }
     if not records:
-        raise CommandError(Exit.REFUSED, _nothing(picker), detail={"left_out": left_out})
+        message = _nothing_selected(record_filter)
+        raise CommandError(Exit.REFUSED, message, detail={"left_out": left_out})
     cost = operator.settings.pricing.estimate(plan.scenes_s)
     return {
         "applied": False,
-        "replay": goes_on and goes_on.id,
-        "goes_on": goes_on is not None,
+        "replay": resumes and resumes.id,
+        "resumes": resumes is not None,
         "records": records,
         "topics": dict(plan.records),
         "left_out": left_out,
         "already_done": plan.already_done,
         "runs": dict(plan.states),
-        "running_jobs": sorted(set(plan.running))[:RUNNING_NAMED],
+        "running_jobs": sorted(set(plan.running))[:RUNNING_MAX],
         "calls_at_most": len(plan.scenes_s),
         "cost_usd_at_most": cost.cost_usd,
-        "copied": (goes_on.progress.get("copied", 0) if goes_on else 0),
+        "copied": (resumes.progress.get("copied", 0) if resumes else 0),
     }
 
 
-def _nothing(picker: Picker) -> str:
-    told = "these bounds select nothing"
-    if picker.selection.job_id is not None:
-        told = f"no record of job {picker.selection.job_id} is selected"
-    if picker.copies:
-        told += f" but {picker.copies} copies of earlier replays, whose origins are still there"
-    if picker.not_events:
-        told += f"; {picker.not_events} records there are no events and are not said again"
-    return told
+def _nothing_selected(record_filter: RecordFilter) -> str:
+    message = "no record is selected: check the bounds"
+    if record_filter.selection.job_id is not None:
+        message = f"no record of job {record_filter.selection.job_id} is selected"
+    if record_filter.copies:
+        message += f"; {record_filter.copies} copies of earlier replays are left out"
+    if record_filter.not_events:
+        message += f"; {record_filter.not_events} records are not events and are left out"
+    return message
 
 
-def _running(plan: Plan) -> str:
+def _still_running(plan: RepublishPlan) -> str:
     names = sorted(set(plan.running))
-    more = f" and {len(names) - RUNNING_NAMED} more" if len(names) > RUNNING_NAMED else ""
-    some = ", ".join(names[:RUNNING_NAMED]) + more
-    return f"still running: {some}; wait for them, or say it again all the same with --force"
+    more = f" and {len(names) - RUNNING_MAX} more" if len(names) > RUNNING_MAX else ""
+    jobs = ", ".join(names[:RUNNING_MAX]) + more
+    return f"jobs are still running: {jobs}; wait until they end, or add --force"
 
 
-def lines(told: dict[str, Any]) -> list[str]:
-    """The outcome in words."""
-    found = [f"{count:>8} records of {topic}" for topic, count in told["topics"].items()]
-    found.append(f"{told['already_done']:>8} of them ask for what is done: 0 calls")
-    left_out = told["left_out"]
+def lines(result: dict[str, Any]) -> list[str]:
+    """Return the result as text."""
+    text = [f"{count:>8} records of {topic}" for topic, count in result["topics"].items()]
+    text.append(f"{result['already_done']:>8} of them already done: 0 provider calls")
+    left_out = result["left_out"]
     if left_out["not_events"]:
-        found.append(f"{left_out['not_events']:>8} records are no events: left out")
+        text.append(f"{left_out['not_events']:>8} records left out: not events")
     if left_out["copies"]:
-        found.append(f"{left_out['copies']:>8} are copies of earlier replays: left out")
+        text.append(f"{left_out['copies']:>8} records left out: copies of earlier replays")
     if left_out["repeats"]:
-        found.append(f"{left_out['repeats']:>8} say once more what others of them say: left out")
-    found += [f"{count:>8} runs {status}" for status, count in sorted(told["runs"].items())]
-    cost = dollars(told["cost_usd_at_most"])
-    found.append(f"{told['calls_at_most']:>8} scenes may be made, for {cost} at most")
-    if told["applied"]:
-        found.append(f"replay {told['replay']}: {told['copied']} records said again")
-    elif told["goes_on"]:
-        found.append(
-            f"replay {told['replay']} of these was interrupted after {told['copied']} records: "
-            "--apply --reason goes on with it, --anew begins again"
+        text.append(f"{left_out['repeats']:>8} records left out: repeats of selected events")
+    text += [f"{count:>8} runs {status}" for status, count in sorted(result["runs"].items())]
+    cost = dollars(result["cost_usd_at_most"])
+    text.append(f"{result['calls_at_most']:>8} scenes to generate at most, at most {cost}")
+    if result["running_jobs"] and not result["applied"]:
+        text.append(f"jobs are still running: {', '.join(result['running_jobs'])}; add --force")
+    if result["applied"]:
+        text.append(f"replay {result['replay']}: {result['copied']} records replayed")
+    elif result["resumes"]:
+        text.append(
+            f"Replay {result['replay']} was interrupted after {result['copied']} records; "
+            "--apply resumes it, --restart starts over."
         )
-    else:
-        found.append("nothing was said; --apply --reason says them again")
-    if told["running_jobs"] and not told["applied"]:
-        found.append(f"still running: {', '.join(told['running_jobs'])}: needs --force")
-    return found
+    if not result["applied"]:
+        left = result["records"] - result["copied"]
+        text.append(dry_run(f"{left} records would be replayed", "replay them"))
+    return text

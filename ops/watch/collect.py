@@ -17,8 +17,8 @@ from aiokafka.errors import KafkaError
 
 from ops.cli.operator import Operator
 from ops.cluster.consumer_groups import SERVICES, count_members
-from ops.dead_letters.count import waiting
-from ops.kafka_log.lag import Lag, lags, projection
+from ops.dead_letters.count import count_waiting
+from ops.kafka_log.lag import Lag, projection_positions, service_lags
 from ops.watch.snapshot import (
     DatabaseFigures,
     KafkaFigures,
@@ -80,16 +80,16 @@ class Collector:
     async def _kafka(self) -> KafkaFigures:
         health = await self._health()
         try:
-            projected = await projection(self.operator)
+            projected = await projection_positions(self.operator)
         except RetryableError:
             projected = None  # reported as the state of PostgreSQL
         async with open_log_reader(self.operator.kafka, client_id="segue-ops") as reader:
             members = await count_members(reader.admin, self.operator.kafka)
-            service_lags = await lags(self.operator, reader, projected)
-            letters = await waiting(self.operator, reader)
+            lags = await service_lags(self.operator, reader, projected)
+            letters = await count_waiting(self.operator, reader)
         return KafkaFigures(
             services=[
-                service_figures(name, members, service_lags, health.get(name, HealthFigures()))
+                service_figures(name, members, lags, health.get(name, HealthFigures()))
                 for name in SERVICES
             ],
             dead_letters=letters,

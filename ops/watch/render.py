@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ops.cli.output import wide
-from ops.jobs.list import age_of, line_of, scenes_of, why_of
+from ops.jobs.list import format_age, format_reason, format_scenes, job_row
 from ops.watch.snapshot import (
     LAG_S_MAX,
     DatabaseFigures,
@@ -83,7 +83,7 @@ def _services(services: Sequence[ServiceFigures]) -> Table:
             Text(members, style=_BAD if service.members == 0 else ""),
             _UNKNOWN if service.records is None else str(service.records),
             Text(
-                age_of(service.seconds) if service.records else "",
+                format_age(service.seconds) if service.records else "",
                 style=_BAD if service.seconds >= LAG_S_MAX else "",
             ),
             service.behind_on or "",
@@ -131,15 +131,15 @@ def _counts(counts: Mapping[str, int]) -> str:
 def _oldest_jobs(snapshot: Snapshot, database: DatabaseFigures) -> Table:
     table = wide(*JOB_COLUMNS, right={"run", "scenes", "cost", "age"}, rest="why")
     for summary in database.oldest:
-        job = line_of(summary, now=snapshot.at)
+        job = job_row(summary, now=snapshot.at)
         table.add_row(
             _shortened(job["job_id"]),
             str(job["run"]),
             job["status"],
-            scenes_of(job),
+            format_scenes(job),
             "" if job["cost_usd"] is None else dollars(job["cost_usd"]),
-            age_of(job["age_s"]),
-            why_of(job),
+            format_age(job["age_s"]),
+            format_reason(job),
         )
     return table
 

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar
 
-from ops.jobs.list import age_of, line_of
+from ops.jobs.list import format_age, job_row
 from services.api.operators import CostTotals, CurrentCounts, JobSummary
 
 LAG_S_MAX = 300.0  # an older unfinished record is a problem
@@ -122,7 +122,7 @@ def _service_problems(snapshot: Snapshot) -> Iterator[Problem]:
         if service.unready is not None:
             yield Problem(what=f"{service.name} is not ready: {service.unready}", do="see its log")
         if service.seconds >= LAG_S_MAX:
-            what = f"{service.name}: {age_of(service.seconds)} behind on {service.behind_on}"
+            what = f"{service.name}: {format_age(service.seconds)} behind on {service.behind_on}"
             yield Problem(what=what, do="segue lag, segue jobs --status processing")
     if letters := snapshot.kafka.figures.dead_letters:
         count = sum(letters.values())
@@ -138,7 +138,7 @@ def _job_problems(snapshot: Snapshot) -> Iterator[Problem]:
         what = f"{counts.waiting_scenes} scenes wait for the provider: {counts.waiting_reason}"
         yield Problem(what=what, do="segue jobs --waiting")
     if counts.outbox_since is not None and snapshot.at - counts.outbox_since > OUTBOX_AGE_MAX:
-        age = age_of((snapshot.at - counts.outbox_since).total_seconds())
+        age = format_age((snapshot.at - counts.outbox_since).total_seconds())
         what = f"{counts.outbox} records in the outbox, the oldest for {age}"
         yield Problem(what=what, do="check that the api runs and reaches Kafka")
 
@@ -167,7 +167,7 @@ def snapshot_json(snapshot: Snapshot) -> dict[str, Any]:
         "outbox": None if counts is None else counts.outbox,
         "oldest": None
         if database is None
-        else [line_of(job, now=snapshot.at) for job in database.oldest],
+        else [job_row(job, now=snapshot.at) for job in database.oldest],
         "problems": [asdict(problem) for problem in problems_of(snapshot)],
     }
 

@@ -70,7 +70,7 @@ def test_a_video_is_scored_with_one_command_and_nothing_stays_behind(
     assert [scene["origin"] for scene in report["progress"]["scenes"]] == ["fresh", "continued"]
     assert report["progress"]["scenes"][1]["description"] == "an exciting race"
     assert report["track"]["loudness_lufs"] == pytest.approx(-14, abs=0.5)
-    assert "scene   2/2  continued" in done.stdout
+    assert "scene 2/2  continued" in done.stdout
     assert "\x1b" not in done.stdout, "without a terminal there are no control characters"
 
 
@@ -196,7 +196,7 @@ def test_an_interrupted_score_says_how_to_go_on_and_takes_its_stack_along(
     ) as process:
         assert process.stdout is not None
         for line in process.stdout:
-            if line.startswith("scene   2/40"):
+            if line.startswith("scene  2/40"):
                 break
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=STOP_S)

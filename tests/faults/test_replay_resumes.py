@@ -93,7 +93,7 @@ async def test_killed_at_random_and_interrupted_it_goes_on_where_it_stopped(
     dry = await fixture.segue(*WORDS[:2])
     done = await fixture.segue(*WORDS)
     began = time.monotonic()
-    twice = await fixture.segue(*WORDS, "--anew")
+    twice = await fixture.segue(*WORDS, "--restart")
     took_s = time.monotonic() - began
 
     sys.stdout.write(
@@ -102,7 +102,7 @@ async def test_killed_at_random_and_interrupted_it_goes_on_where_it_stopped(
     )
     assert codes == [130, *[-signal.SIGKILL] * 4]
     assert 0 < halfway < RECORDS
-    assert (dry[1]["goes_on"], dry[1]["records"]) == (True, RECORDS)
+    assert (dry[1]["resumes"], dry[1]["records"]) == (True, RECORDS)
     assert (done[0], done[1]["copied"]) == (0, RECORDS)
     assert (twice[0], twice[1]["copied"]) == (0, RECORDS)
     rows = await fixture.api.rows("SELECT id, state FROM operator_actions ORDER BY id")
@@ -135,8 +135,8 @@ async def test_kafka_goes_away_in_the_middle_and_the_same_command_goes_on(
                 done = await fixture.segue(*WORDS)
 
                 assert process.returncode == 3, said
-                assert b"goes on where this stopped" in said
-                assert (done[0], done[1]["goes_on"], done[1]["copied"]) == (0, True, 3000)
+                assert b"run the same command again to resume" in said
+                assert (done[0], done[1]["resumes"], done[1]["copied"]) == (0, True, 3000)
                 await check(fixture, 3000)
         finally:
             broker.stop()

@@ -195,9 +195,9 @@ async def killed_again_and_again(fixture: OperatorFixture) -> None:
     sys.stdout.write(f"requeue of {JOBS * SCENES}, ended {codes}, {halfway} back by then\n")
     assert codes == [130, *[-signal.SIGKILL] * KILLS]
     assert 0 < halfway < JOBS * SCENES
-    assert (other[0], "the same words as then" in other[1]["error"]) == (4, True), other
-    assert (done[0], done[1]["goes_on"], done[1]["copied"]) == (0, True, JOBS * SCENES), done
-    assert (twice[0], "requeued already" in twice[1]["error"]) == (4, True), twice
+    assert (other[0], "run that command again" in other[1]["error"]) == (4, True), other
+    assert (done[0], done[1]["resumes"], done[1]["copied"]) == (0, True, JOBS * SCENES), done
+    assert (twice[0], "already requeued" in twice[1]["error"]) == (4, True), twice
     assert set(Counter(one.header("dlq-requeue-of") for one in log).values()) == {1}
     runs: dict[bytes | None, list[tuple[int, str | None]]] = defaultdict(list)
     for one in log:

@@ -112,7 +112,7 @@ async def test_a_muxer_that_failed_on_forty_jobs_for_a_full_disk_is_mended_by_th
     calls = fixture.calls
 
     operator = addresses(fixture.pipeline)
-    hand = RunbookOperator("say-it-again", operator, JOB=JOBS[7], MOMENT=since)
+    hand = RunbookOperator("replay-records", operator, JOB=JOBS[7], MOMENT=since)
     await hand.does()
     fixture.disk.make_room()
     await hand.does()
@@ -129,7 +129,7 @@ async def test_a_muxer_that_failed_on_forty_jobs_for_a_full_disk_is_mended_by_th
     )
     await _everything_was_read(operator)
 
-    for anchor in ("is-it-well", "rows-differ-from-the-log", "the-store-fills-up"):
+    for anchor in ("check-the-system", "rows-differ-from-the-log", "the-store-fills-up"):
         daily = RunbookOperator(
             anchor, operator, API=str(fixture.pipeline.client.base_url).rstrip("/")
         )

@@ -116,19 +116,19 @@ async def test_a_key_that_expired_over_night_is_mended_by_the_page(
     await fixture.a_night_goes_by()
     charged = len(fixture.provider.ledger.charged)
 
-    stuck = RunbookOperator("a-job-does-not-go-on", operator, JOB=JOBS[2])
+    stuck = RunbookOperator("a-job-is-stuck", operator, JOB=JOBS[2])
     await stuck.does()
     await stuck.does()
     stuck.done()
     behind = RunbookOperator("lag", operator)
     await behind.does()
     behind.done()
-    stop = RunbookOperator("stop-a-job", operator, JOB="unwanted")
+    stop = RunbookOperator("cancel-a-job", operator, JOB="unwanted")
     await stop.does()
     await stop.does()
     stop.done()
     mend = RunbookOperator(
-        "the-provider-refuses", operator, GENERATOR=fixture.generator, JOB=JOBS[2]
+        "the-provider-rejects-requests", operator, GENERATOR=fixture.generator, JOB=JOBS[2]
     )
     await mend.does()
     fixture.provider.restore()
@@ -140,7 +140,7 @@ async def test_a_key_that_expired_over_night_is_mended_by_the_page(
     await fixture.pipeline.generate(job_id="morning", scenes=SCENES)
     await fixture.waits("morning")
     again = RunbookOperator(
-        "the-provider-refuses", operator, GENERATOR=fixture.generator, JOB="morning"
+        "the-provider-rejects-requests", operator, GENERATOR=fixture.generator, JOB="morning"
     )
     await again.does()
     await fixture.restarts_with(fixture.provider.token)
@@ -149,7 +149,7 @@ async def test_a_key_that_expired_over_night_is_mended_by_the_page(
     ends.append(await fixture.pipeline.ended("morning"))
     paid = len(fixture.provider.ledger.charged)
 
-    part = RunbookOperator("make-a-part-again", operator, JOB="morning")
+    part = RunbookOperator("redrive-a-job", operator, JOB="morning")
     await part.does()
     await part.does()
     part.done()

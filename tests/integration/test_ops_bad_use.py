@@ -131,7 +131,7 @@ async def test_a_record_that_is_no_event_is_told_in_the_story_of_its_job(
 
     code, told = await fixture.segue("job", "job-1")
 
-    says = [one["says"] for one in told["events"]]
+    says = [one["summary"] for one in told["events"]]
     assert code == 0, told
-    assert says[:2] == ["scene 1/2 asked for: 2.5 s", "scene 2/2 asked for: 2.5 s"]
-    assert says[-1] == "no event"
+    assert says[:2] == ["scene 1/2 requested: 2.5 s", "scene 2/2 requested: 2.5 s"]
+    assert says[-1] == "not an event"

@@ -1,4 +1,4 @@
-"""`segue dlq`: what died of what, and one dead letter as it was."""
+"""`segue dlq list` and `segue dlq show` on real servers."""
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -37,7 +37,7 @@ async def fixture(
 
 
 def a_record(job_id: str, offset: int) -> Record:
-    """A record as a service had it."""
+    """Return a record as a service read it."""
     return Record(
         topic="segment.generated",
         partition=0,
@@ -63,7 +63,7 @@ async def test_dead_letters_are_counted_by_reason_and_filtered(fixture: Operator
     [letter] = reason[1]["letters"]
     assert (letter["job_id"], letter["origin"]) == ("b", "segment.generated/0/9")
     assert (letter["reason"], letter["attempts"]) == ("wrong scene", "3")
-    assert (unknown[0], "there is no topic nothing" in unknown[1]["error"]) == (2, True)
+    assert (unknown[0], "topic nothing not found" in unknown[1]["error"]) == (2, True)
 
 
 async def test_one_is_shown_whole_and_what_is_not_there_is_said(fixture: OperatorFixture) -> None:
@@ -79,5 +79,5 @@ async def test_one_is_shown_whole_and_what_is_not_there_is_said(fixture: Operato
     assert (shown[1]["key"], shown[1]["value"]) == ("a", '{"half')
     assert shown[1]["headers"][0] == ["ce_id", "an id"]
     assert ["dlq-reason", "no JSON"] in shown[1]["headers"]
-    assert (gone[0], "no dead letter" in gone[1]["error"]) == (4, True)
+    assert (gone[0], "not found" in gone[1]["error"]) == (4, True)
     assert (wrong[0], "TOPIC/PARTITION/OFFSET" in wrong[1]["error"]) == (2, True)

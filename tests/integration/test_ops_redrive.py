@@ -181,15 +181,15 @@ async def test_a_run_that_stopped_at_a_scene_goes_on_there(
 
 
 REFUSED: list[tuple[tuple[str, ...], int, str]] = [
-    (("nobody", "--scene", "1"), 4, "there is no job nobody"),
+    (("unknown", "--scene", "1"), 4, "job unknown not found"),
     (("unasked", "--scene", "1"), 4, "no run yet"),
     (("running", "--scene", "1"), 4, "still running (submitted): wait"),
     (("job-1",), 4, "did not fail (completed): name what"),
     (("job-1", "--scene", "2"), 4, "has scenes 0 to 1"),
-    (("job-1", "--scene", "0"), 4, "scene 1: its clip of run 1 is not in the store any more"),
-    (("job-1", "--stage", "merge"), 4, "--from 1 makes that and the rest anew"),
+    (("job-1", "--scene", "0"), 4, "scene 1: its clip of run 1 is no longer in the store"),
+    (("job-1", "--stage", "merge"), 4, "use --from 1 to regenerate them"),
     (("job-1", "--stage", "mux"), 4, "run 1 was requested without a video"),
-    (("job-1", "--scene", "1", "--from", "1"), 2, "--scene and --from: name one"),
+    (("job-1", "--scene", "1", "--from", "1"), 2, "--scene and --from: use only one"),
     (("job-1", "--from", "1", "--apply"), 2, "--reason"),
 ]
 
@@ -240,7 +240,7 @@ async def test_an_interrupted_redrive_goes_on_with_the_run_it_began(
     assert [one["kept"] and one["kept"]["run"] for one in requests] == [1, None]
     assert [one["anew"] for one in requests] == [False, True]
     [row] = await fixture.api.rows("SELECT command, who, reason, state FROM operator_actions")
-    assert list(row.values()) == ["redrive", "somebody", "to hear it", "done"]
+    assert list(row.values()) == ["redrive", "an-operator", "to hear it", "done"]
     [run] = await fixture.api.rows("SELECT estimate FROM runs WHERE run = 2")
     assert '"music_s": 4' in run["estimate"]  # 2.5 s, whole, and the window
     async with fixture.api.edge.database.transaction() as connection:

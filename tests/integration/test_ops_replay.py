@@ -1,4 +1,4 @@
-"""`segue replay`: what is done stays done, what is not goes on, and what is wrong is said."""
+"""`segue replay`, `segue job` and `segue lag` on real servers."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -185,20 +185,20 @@ async def test_a_job_whose_mux_failed_is_completed_by_its_track_said_again(
 
     await eventually(completed, within_s=60, what="the video")
 
-    story = await segue(environment, "job", "j")
-    nobody = await segue(environment, "job", "nobody")
+    history = await segue(environment, "job", "j")
+    unknown = await segue(environment, "job", "unknown")
 
     assert failed["audio_status"]["status"] == "failed"
     assert (dry[1]["runs"], dry[1]["already_done"]) == ({"failed": 1}, 0)
     assert (done[0], done[1]["copied"]) == (0, 1)
     assert [name for name in objects(pipeline) if "claim" in name] == claims
-    assert (story[0], story[1]["runs"]) == (0, [{"run": 1, "status": "completed"}])
-    told = [(one["topic"], one["replay"]) for one in story[1]["events"]]
+    assert (history[0], history[1]["runs"]) == (0, [{"run": 1, "status": "completed"}])
+    told = [(one["topic"], one["replay"]) for one in history[1]["events"]]
     assert told[:2] == [(SceneRequested.kind, None)] * 2
     assert (AudioMerged.kind, None) in told
     assert told[-2:] == [(AudioMerged.kind, str(done[1]["replay"])), (VideoMuxed.kind, None)]
-    assert any("failed at mux" in one["says"] for one in story[1]["events"])
-    assert (nobody[0], "nobody knows" in nobody[1]["error"]) == (4, True)
+    assert any("failed at mux" in one["summary"] for one in history[1]["events"])
+    assert (unknown[0], "job unknown not found" in unknown[1]["error"]) == (4, True)
 
 
 def records(count: int = 1, *, job_id: str = "job-1") -> list[SceneRequested]:
@@ -208,20 +208,20 @@ def records(count: int = 1, *, job_id: str = "job-1") -> list[SceneRequested]:
 
 REFUSED: list[tuple[tuple[str, ...], int, str]] = [
     ((), 2, "name a TOPIC, or a job"),
-    (("scene.wished",), 2, "there is no topic scene.wished; there are video.stitched"),
+    (("scene.wished",), 2, "topic scene.wished not found; topics: video.stitched"),
     (("scene.requested.dlq",), 2, "dead letters"),
-    (("--job", "nobody"), 4, "no record of job nobody"),
+    (("--job", "unknown"), 4, "no record of job unknown"),
     (("scene.requested", "--partition", "99"), 4, "no partition 99"),
     (("scene.requested", "--from-offset", "3"), 2, "--partition"),
     (("--job", "job-1", "--partition", "0"), 2, "name the TOPIC"),
     (("scene.requested", "--partition", "0", "--from-offset", "1"), 4, "begins at offset 2"),
     (("scene.requested", "--partition", "0", "--from-offset", "9"), 4, "ends at offset 4"),
     (("scene.requested", "--partition", "0", "--to-offset", "5"), 4, "ends at offset 4"),
-    (("scene.requested", "--partition", "1"), 4, "1 records there are no events"),
-    (("scene.requested", "--partition", "0", "--from-offset", "4"), 4, "select nothing"),
-    (("video.muxed",), 4, "select nothing"),
-    (("scene.requested", "--since", "2099-01-01"), 2, "yet to come"),
-    (("scene.requested", "--until", "2020-01-01"), 4, "select nothing"),
+    (("scene.requested", "--partition", "1"), 4, "1 records are not events"),
+    (("scene.requested", "--partition", "0", "--from-offset", "4"), 4, "no record is selected"),
+    (("video.muxed",), 4, "no record is selected"),
+    (("scene.requested", "--since", "2099-01-01"), 2, "in the future"),
+    (("scene.requested", "--until", "2020-01-01"), 4, "no record is selected"),
     (("scene.requested", "--since", "2021-01-01", "--until", "2020-01-01"), 2, "before"),
 ]
 
@@ -256,7 +256,7 @@ async def test_a_running_job_is_said_again_only_by_force_and_what_it_may_cost_is
 
     dry = await fixture.segue("replay", "scene.requested")
     refused = await fixture.segue("replay", "scene.requested", *WHY)
-    unsaid = await fixture.segue("replay", "scene.requested", "--apply", "--force")
+    unreasoned = await fixture.segue("replay", "scene.requested", "--apply", "--force")
     silent = await fixture.log("scene.requested")
     forced = await fixture.segue("replay", "scene.requested", *WHY, "--force")
 
@@ -264,10 +264,10 @@ async def test_a_running_job_is_said_again_only_by_force_and_what_it_may_cost_is
     assert dry[1]["cost_usd_at_most"] > 0
     assert refused[0] == 4
     assert "still running: job-1" in refused[1]["error"]
-    assert (unsaid[0], len(silent)) == (2, 2)
+    assert (unreasoned[0], len(silent)) == (2, 2)
     assert (forced[0], forced[1]["copied"]) == (0, 2)
     [row] = await fixture.api.rows("SELECT who, reason, state, command FROM operator_actions")
-    assert row == {"who": "somebody", "reason": "to see", "state": "done", "command": "replay"}
+    assert row == {"who": "an-operator", "reason": "to see", "state": "done", "command": "replay"}
 
 
 async def test_who_is_behind_is_said_in_records_and_seconds(fixture: OperatorFixture) -> None:
@@ -297,7 +297,7 @@ async def test_one_replay_at_a_time(fixture: OperatorFixture) -> None:
 
     assert (dry[0], dry[1]["already_done"]) == (0, 2)
     assert refused[0] == 4
-    assert "one at a time" in refused[1]["error"]
+    assert "is running" in refused[1]["error"]
     assert len(await fixture.log("scene.requested")) == 2
 
 

@@ -1,4 +1,4 @@
-"""`segue dlq requeue` and `discard`: what died goes on in order, once, or waits no more."""
+"""`segue dlq requeue` and `segue dlq discard` on real servers."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -35,7 +35,7 @@ SCENES = [*TWO_SCENES, {"description": "a storm", "duration_s": 1.9}, TWO_SCENES
 async def pipeline(
     kafka: KafkaServer, postgres: Database, topic_prefix: str, tmp_path: Path
 ) -> AsyncIterator[Pipeline]:
-    """The four services, soon at their wits' end."""
+    """The four services, with two attempts per record."""
     async with running_pipeline(
         *(kafka, postgres, topic_prefix, tmp_path),
         SEGUE_ATTEMPTS_MAX="2",
@@ -45,30 +45,30 @@ async def pipeline(
 
 
 async def letters(pipeline: Pipeline) -> list[Record]:
-    """The dead letters of scenes."""
+    """Return the dead letters of `scene.requested`."""
     return await records_of(pipeline.kafka.bootstrap, LETTERS, prefix=pipeline.prefix)
 
 
-async def letters_are(pipeline: Pipeline, count: int) -> list[Record]:
-    """Wait until there are so many."""
+async def wait_for_letters(pipeline: Pipeline, count: int) -> list[Record]:
+    """Wait until there are `count` dead letters."""
 
-    async def look() -> list[Record] | None:
-        found = await letters(pipeline)
-        return found if len(found) >= count else None
+    async def enough() -> list[Record] | None:
+        records = await letters(pipeline)
+        return records if len(records) >= count else None
 
-    return await eventually(look, within_s=60, what=f"{count} dead letters")
+    return await eventually(enough, within_s=60, what=f"{count} dead letters")
 
 
-async def test_a_run_goes_on_where_it_died_and_what_fails_again_is_quarantined(
+async def test_a_requeued_run_continues_and_repeated_failures_are_quarantined(
     pipeline: Pipeline,
 ) -> None:
-    """A scene's place in the store is taken; three requeues later it is free."""
+    """A file blocks the scene's folder in the store until three requeues have failed."""
     environment = pipeline.services["api"].environment
     place = pipeline.folder / "store" / scene_prefix("j", 1, 1)
     place.parent.mkdir(parents=True)
     place.write_text("in the way")
     await pipeline.generate(job_id="j", scenes=SCENES)
-    await letters_are(pipeline, 3)
+    await wait_for_letters(pipeline, 3)
     failed = await pipeline.ended("j")
 
     log = await records_of(pipeline.kafka.bootstrap, TOPIC, prefix=pipeline.prefix)
@@ -77,7 +77,7 @@ async def test_a_run_goes_on_where_it_died_and_what_fails_again_is_quarantined(
     for number in (1, 2, 3):
         done = await segue(environment, "dlq", "requeue", "--job", "j", *WHY)
         assert (done[0], done[1]["copied"], done[1]["letters"]) == (0, 3, 3), done
-        await letters_are(pipeline, 3 + 3 * number)
+        await wait_for_letters(pipeline, 3 + 3 * number)
     again = await letters(pipeline)
     refused = await segue(environment, "dlq", "requeue", "--job", "j", *WHY)
     listed = await segue(environment, "dlq", "list", "--job", "j", "--all")
@@ -85,13 +85,13 @@ async def test_a_run_goes_on_where_it_died_and_what_fails_again_is_quarantined(
     mended = await segue(environment, "dlq", "requeue", "--job", "j", "--quarantined", *WHY)
 
     async def completed() -> dict[str, Any] | None:
-        told = await pipeline.status("j")
-        return told if told and told["audio_status"]["status"] == "completed" else None
+        status = await pipeline.status("j")
+        return status if status and status["audio_status"]["status"] == "completed" else None
 
     await eventually(completed, within_s=60, what="the track")
     rows = await segue(environment, "dlq", "list", "--all")
     twice = await segue(environment, "dlq", "requeue", "--job", "j", *WHY)
-    settled = await records_of(pipeline.kafka.bootstrap, TOPIC, prefix=pipeline.prefix)
+    after = await records_of(pipeline.kafka.bootstrap, TOPIC, prefix=pipeline.prefix)
     story = await segue(environment, "job", "j")
 
     assert failed["audio_status"]["status"] == "failed"
@@ -108,12 +108,12 @@ async def test_a_run_goes_on_where_it_died_and_what_fails_again_is_quarantined(
     assert (refused[0], "--quarantined" in refused[1]["error"]) == (4, True), refused
     assert listed[1]["states"] == {"requeued": 9, "waiting": 2, "quarantined": 1}
     assert (mended[0], mended[1]["copied"]) == (0, 3), mended
-    assert rows[1]["states"] == {"requeued": 12}, "none died again"
-    assert (twice[0], "requeued already" in twice[1]["error"]) == (4, True), twice
+    assert rows[1]["states"] == {"requeued": 12}, "none failed again"
+    assert (twice[0], "already requeued" in twice[1]["error"]) == (4, True), twice
     this = str(mended[1]["requeue"])
-    copies = [one for one in settled if one.header("dlq-requeue") == this]
-    assert [one["says"] for one in story[1]["events"] if one["requeue"] == this] == [
-        f"scene {scene}/4 asked for: {SCENES[scene - 1]['duration_s']:g} s" for scene in (2, 3, 4)
+    copies = [one for one in after if one.header("dlq-requeue") == this]
+    assert [one["summary"] for one in story[1]["events"] if one["requeue"] == this] == [
+        f"scene {scene}/4 requested: {SCENES[scene - 1]['duration_s']:g} s" for scene in (2, 3, 4)
     ]
     assert [value_of(one)["scene_index"] for one in copies] == [1, 2, 3]
     first = {value_of(one)["scene_index"]: one for one in log}
@@ -125,7 +125,7 @@ async def test_a_run_goes_on_where_it_died_and_what_fails_again_is_quarantined(
         )
         assert copy.headers[: len(origin.headers)] == origin.headers
         assert copy.header("dlq-first-origin") == f"{TOPIC}/{origin.partition}/{origin.offset}"
-    assert len(settled) == len(log) + 4 * 3
+    assert len(after) == len(log) + 4 * 3
     assert await ParkedRuns(FolderStore(pipeline.folder / "store")).state("j", 1, TOPIC) is None
 
 
@@ -133,10 +133,10 @@ async def test_a_run_goes_on_where_it_died_and_what_fails_again_is_quarantined(
 async def fixture(
     kafka: KafkaServer, postgres: Database, topic_prefix: str, store_folder: Path
 ) -> AsyncIterator[OperatorFixture]:
-    """Two parked runs of three letters each in turns, and one letter that is no event."""
+    """Two parked runs with three letters each, alternating, and one letter that is not an event."""
     async with operator_fixture(kafka.bootstrap, postgres, topic_prefix, store_folder) as fixture:
         records = [a_record(job, scene) for scene in (2, 0, 1) for job in ("a", "b")]
-        await put_aside(fixture, [*records, a_record("a", 3, value=b'{"half')])
+        await dead_letter(fixture, [*records, a_record("a", 3, value=b'{"half')])
         parked = ParkedRuns(FolderStore(store_folder))
         for job in ("a", "b"):
             await parked.park(job, 1, TOPIC, reason="wrong")
@@ -144,7 +144,7 @@ async def fixture(
 
 
 def a_record(job_id: str, scene: int, *, value: bytes | None = None) -> Record:
-    """A request as the generator had it; the offset is a function of the scene."""
+    """Return a request as the generator read it; the offset depends on the scene."""
     event = a_scene(scene, count=4).model_copy(update={"job_id": job_id})
     one = encode(event, source="api", now=SystemClock().now())
     return Record(
@@ -157,8 +157,8 @@ def a_record(job_id: str, scene: int, *, value: bytes | None = None) -> Record:
     )
 
 
-async def put_aside(fixture: OperatorFixture, records: list[Record]) -> None:
-    """Make them dead letters: of each run the first scene died, the others lie behind it."""
+async def dead_letter(fixture: OperatorFixture, records: list[Record]) -> None:
+    """Publish dead letters: the first scene of each run failed, the others are parked behind it."""
     publisher = Publisher(fixture.kafka, source="test", clock=SystemClock())
     await publisher.start()
     dead = DeadLetters(publisher, service="generator", clock=SystemClock(), consecutive_max=99)
@@ -177,39 +177,42 @@ async def put_aside(fixture: OperatorFixture, records: list[Record]) -> None:
 
 
 REFUSED: list[tuple[tuple[str, ...], int, str]] = [
-    ((), 2, "say which"),
-    (("weather",), 2, "there is no topic weather"),
+    ((), 2, "nothing is selected"),
+    (("weather",), 2, "topic weather not found"),
     (("--place", "somewhere"), 2, "TOPIC/PARTITION/OFFSET"),
-    (("--place", f"{TOPIC}/1/99"), 4, f"there is no dead letter {LETTERS}/1/99"),
-    (("audio.merged", "--job", "nobody"), 4, "no dead letter that waits is selected"),
-    (("--died-of", "sunshine"), 4, "no dead letter that waits is selected"),
+    (("--place", f"{TOPIC}/1/99"), 4, f"dead letter {LETTERS}/1/99 not found"),
+    (("audio.merged", "--job", "nobody"), 4, "no waiting dead letter is selected"),
+    (("--died-of", "sunshine"), 4, "no waiting dead letter is selected"),
 ]
 
 
-async def test_what_cannot_go_back_is_refused_and_changes_nothing(fixture: OperatorFixture) -> None:
-    """Each with its own word, for both commands; without a reason nothing is done."""
+async def test_an_invalid_requeue_or_discard_is_rejected_and_changes_nothing(
+    fixture: OperatorFixture,
+) -> None:
+    """Each has its own message, in both commands; --apply needs a reason."""
     before = await fixture.log(TOPIC, LETTERS)
-    asked = [("requeue", *one) for one in REFUSED] + [("discard", *one) for one in REFUSED[::3]]
-    for at in range(0, len(asked), 4):  # as many at once as do not hinder one another
-        some = asked[at : at + 4]
+    commands = [("requeue", *one) for one in REFUSED] + [("discard", *one) for one in REFUSED[::3]]
+    for at in range(0, len(commands), 4):  # four processes at a time
+        some = commands[at : at + 4]
         answers = await asyncio.gather(
             *(fixture.segue("dlq", command, *words) for command, words, *_ in some)
         )
-        for (command, words, code, told), answer in zip(some, answers, strict=True):
-            assert (answer[0], told in answer[1]["error"]) == (code, True), (command, words, answer)
+        for (command, words, code, message), answer in zip(some, answers, strict=True):
+            assert answer[0] == code, (command, words, answer)
+            assert message in answer[1]["error"], (command, words, answer)
     applied = await fixture.segue("dlq", "requeue", *REFUSED[-1][0], *WHY)
-    unsaid = await fixture.segue("dlq", "requeue", TOPIC, "--apply")
-    assert (applied[0], unsaid[0], "--reason" in unsaid[1]["error"]) == (4, 2, True)
+    unreasoned = await fixture.segue("dlq", "requeue", TOPIC, "--apply")
+    assert (applied[0], unreasoned[0], "--reason" in unreasoned[1]["error"]) == (4, 2, True)
 
     assert await fixture.log(TOPIC, LETTERS) == before
     assert await fixture.api.rows("SELECT * FROM operator_actions") == []
     assert await fixture.api.rows("SELECT * FROM dead_letters") == []
 
 
-async def test_one_letter_takes_its_run_along_in_its_order_and_no_other(
+async def test_requeueing_one_letter_requeues_its_whole_run_and_no_other(
     fixture: OperatorFixture, store_folder: Path
 ) -> None:
-    """The run waits for its records alone then; the other stays as it was."""
+    """The lane then accepts only the requeued records; the other run stays parked."""
     place = f"{TOPIC}/1/4"  # scene 1 of a
     dry = await fixture.segue("dlq", "requeue", "--place", place)
     silent = await fixture.log(TOPIC)
@@ -219,17 +222,17 @@ async def test_one_letter_takes_its_run_along_in_its_order_and_no_other(
     shown = await fixture.segue("dlq", "show", place)
     log = await fixture.log(TOPIC)
 
-    assert (dry[0], dry[1]["letters"], dry[1]["taken_along"], silent) == (0, 3, 2, [])
+    assert (dry[0], dry[1]["letters"], dry[1]["added"], silent) == (0, 3, 2, [])
     assert (done[0], done[1]["copied"]) == (0, 3)
-    assert (twice[0], "was requeued already" in twice[1]["error"]) == (4, True), twice
+    assert (twice[0], "was already requeued" in twice[1]["error"]) == (4, True), twice
     assert (rest[0], rest[1]["copied"], rest[1]["unreadable"]) == (0, 4, 1)
     assert rest[1]["left_out"] == {"requeued": 3}
     assert (shown[1]["state"], shown[1]["action"]) == ("requeued", done[1]["requeue"])
     assert {one.partition for one in log} == {1}
-    told = [(one.header("dlq-requeue"), one.header("dlq-requeue-of")) for one in log]
+    headers = [(one.header("dlq-requeue"), one.header("dlq-requeue-of")) for one in log]
     first, second = str(done[1]["requeue"]), str(rest[1]["requeue"])
-    assert told[:3] == [(first, f"{LETTERS}/1/{at}") for at in (2, 4, 0)]
-    assert [at for number, at in told if number == second] == [
+    assert headers[:3] == [(first, f"{LETTERS}/1/{at}") for at in (2, 4, 0)]
+    assert [at for number, at in headers if number == second] == [
         f"{LETTERS}/1/{at}" for at in (3, 5, 1, 6)
     ]
     assert [one.header("dlq-requeue-last") for one in log[:3]] == [None, None, "true"]
@@ -238,25 +241,25 @@ async def test_one_letter_takes_its_run_along_in_its_order_and_no_other(
     [row] = await fixture.api.rows(
         "SELECT who, reason, state FROM operator_actions WHERE id = $1", done[1]["requeue"]
     )
-    assert row == {"who": "somebody", "reason": "mended", "state": "done"}
+    assert row == {"who": "an-operator", "reason": "mended", "state": "done"}
 
 
-async def test_a_lane_whose_requeue_is_not_worked_off_yet_takes_no_other(
+async def test_a_lane_with_an_unprocessed_requeue_is_not_requeued_again(
     fixture: OperatorFixture,
 ) -> None:
-    """No service runs: what died meanwhile waits for its turn."""
+    """No service runs: letters that are parked meanwhile must wait."""
     await fixture.segue("dlq", "requeue", "--job", "a", "--died-of", "wrong", *WHY)
-    await put_aside(fixture, [a_record("a", 3)])
+    await dead_letter(fixture, [a_record("a", 3)])
     refused = await fixture.segue("dlq", "requeue", "--job", "a", "--died-of", "behind", *WHY)
 
-    assert (refused[0], "does the service run?" in refused[1]["error"]) == (4, True), refused
+    assert (refused[0], "is the service running?" in refused[1]["error"]) == (4, True), refused
     assert len(await fixture.log(TOPIC)) == 3
 
 
-async def test_discarded_letters_wait_no_more_and_free_their_run_only_when_asked(
+async def test_discarding_letters_releases_their_run_only_with_release(
     fixture: OperatorFixture, store_folder: Path
 ) -> None:
-    """Nothing is said on any topic; a second time there is nothing left to put away."""
+    """Nothing is published; a second discard has nothing left to discard."""
     parked = ParkedRuns(FolderStore(store_folder))
     one = ("dlq", "discard", "--place", f"{TOPIC}/1/2")
     dry = await fixture.segue(*one, "--release")
@@ -273,14 +276,14 @@ async def test_discarded_letters_wait_no_more_and_free_their_run_only_when_asked
     assert (done[0], len(done[1]["stay_parked"])) == (0, 1), "two of its letters wait"
     assert (rest[0], rest[1]["letters"], rest[1]["left_out"]) == (
         *(0, 3),
-        {"were discarded already": 1},
+        {"already discarded": 1},
     )
     assert stays == still == ParkedLane()
     assert (freed[0], freed[1]["letters"], len(freed[1]["released"])) == (0, 0, 1), freed
     assert await parked.state("a", 1, TOPIC) is None
     assert await parked.state("b", 1, TOPIC) == ParkedLane()
     assert (twice[0], requeue[0]) == (4, 4)
-    assert "were discarded" in requeue[1]["error"]
+    assert "already discarded" in requeue[1]["error"]
     assert listed[1]["states"] == {"discarded": 4, "waiting": 3}
     assert listed[1]["count"] == 7
     assert await fixture.log(TOPIC) == []

@@ -108,7 +108,7 @@ async def operator_fixture(
             "SEGUE_STORE_DIR": str(folder),
             "KAFKA_BOOTSTRAP_SERVERS": bootstrap,
             "SEGUE_TOPIC_PREFIX": prefix,
-            "SEGUE_OPERATOR": "somebody",
+            "SEGUE_OPERATOR": "an-operator",
             "MUSIC_PROVIDER": "replicate",
             "REPLICATE_API_KEY": "r8_nothing",
         }

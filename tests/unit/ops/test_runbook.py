@@ -14,19 +14,19 @@ from tests.support.runbook import PAGE, blanks, sections, unseen
 TESTS = Path(__file__).parents[2]
 #: which test runs a section from the page, step by step
 RUN_BY = {
-    "is-it-well": "faults/test_runbook_disk.py",
-    "a-job-does-not-go-on": "faults/test_runbook_key.py",
+    "check-the-system": "faults/test_runbook_disk.py",
+    "a-job-is-stuck": "faults/test_runbook_key.py",
     "lag": "faults/test_runbook_key.py",
     "dead-letters": "faults/test_runbook_poison.py",
-    "say-it-again": "faults/test_runbook_disk.py",
-    "make-a-part-again": "faults/test_runbook_key.py",
-    "the-provider-refuses": "faults/test_runbook_key.py",
-    "stop-a-job": "faults/test_runbook_key.py",
+    "replay-records": "faults/test_runbook_disk.py",
+    "redrive-a-job": "faults/test_runbook_key.py",
+    "the-provider-rejects-requests": "faults/test_runbook_key.py",
+    "cancel-a-job": "faults/test_runbook_key.py",
     "rows-differ-from-the-log": "faults/test_runbook_disk.py",
     "the-store-fills-up": "faults/test_runbook_disk.py",
 }
 #: sections that are read: nothing is to be run
-READ = {"stop-and-start", "something-outside-is-away", "alerts"}
+READ = {"stop-and-start", "a-dependency-is-unavailable", "alerts"}
 #: what an operator might fill in
 FILLED = {"MOMENT": "2026-01-01T00:00:00", "PLACE": "scene.requested.dlq/0/3", "SCENE": "3"}
 COMMANDS = [
@@ -66,7 +66,7 @@ def test_the_test_that_runs_a_section_names_it_and_does_all_of_it(anchor: str, p
     words = {node.value for node in ast.walk(ast.parse(said)) if isinstance(node, ast.Constant)}
 
     assert anchor in words
-    assert said.count("Hand(") == said.count(".done()")
+    assert said.count("RunbookOperator(") == said.count(".done()")
 
 
 def test_every_place_that_the_page_sends_one_to_is_there() -> None:

@@ -1,4 +1,4 @@
-"""What is said of money at the end of a command."""
+"""The cost, files and status that commands print at their end."""
 
 import pytest
 
@@ -9,25 +9,25 @@ REPORT = {"warnings": [], "files": {"track.mp3": {"path": "out/track.mp3"}}, "re
 
 
 @pytest.mark.parametrize(
-    ("cost", "saved", "estimate", "told"),
+    ("cost", "saved", "estimate", "text"),
     [
         (0.013, 0.007, 0.05, "cost $0.013 (estimated $0.05), saved $0.007"),
         (0.5, None, None, "cost $0.50"),
         (0.0, 0.02, None, "cost $0.00, saved $0.02"),
-        (None, None, 0.1, "cost not known (estimated $0.10)"),
+        (None, None, 0.1, "cost unknown (estimated $0.10)"),
         (0.0, None, 0.0, ""),
         (None, None, None, ""),
     ],
 )
-def test_money_is_told_where_there_is_some(
-    cost: float | None, saved: float | None, estimate: float | None, told: str
+def test_money_is_empty_if_nothing_costs_anything(
+    cost: float | None, saved: float | None, estimate: float | None, text: str
 ) -> None:
-    """Music that is made here needs no bill."""
-    assert money(cost, saved_usd=saved, estimate_usd=estimate) == told
+    """Music from a local provider costs nothing."""
+    assert money(cost, saved_usd=saved, estimate_usd=estimate) == text
 
 
-def test_a_report_ends_with_its_bill_and_its_files(capsys: pytest.CaptureFixture[str]) -> None:
-    """One that an older api wrote has no estimate."""
+def test_a_report_ends_with_its_cost_and_its_files(capsys: pytest.CaptureFixture[str]) -> None:
+    """A report of an older api has no estimate."""
     show_files({**REPORT, "cost_usd": 0.02}, as_json=False)
     show_files(
         {**REPORT, "cost_usd": 0.0, "saved_usd": 0.02, "estimate": {"cost_usd": 0.03}},
@@ -44,10 +44,10 @@ def test_a_report_ends_with_its_bill_and_its_files(capsys: pytest.CaptureFixture
     ]
 
 
-def test_a_status_tells_the_price_of_each_scene_and_of_all(
+def test_a_status_has_the_cost_of_each_scene_and_the_total(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """A cached scene says what it spared, a failed one what it cost."""
+    """A cached scene shows what it saved, a failed one what it cost."""
     scene = {"duration_s": 2.0, "warnings": []}
     status = {
         "job_id": "j",
@@ -82,7 +82,7 @@ def test_a_status_tells_the_price_of_each_scene_and_of_all(
     show_status(StatusAnswer.model_validate(status))
 
     assert capsys.readouterr().out.splitlines()[1:] == [
-        "scene   1  cached     cost not known, saved $0.01",
+        "scene   1  cached     cost unknown, saved $0.01",
         "scene   2  failed     cost $0.002; no",
         "cost $0.002 (estimated $0.02), saved $0.01",
         "error: no",

@@ -1,4 +1,4 @@
-"""What a person reads while a job runs."""
+"""The progress lines that a job prints while it runs."""
 
 import io
 from collections.abc import Mapping
@@ -40,7 +40,7 @@ def _status(state: str, *scenes: Mapping[str, object], percentage: int = 50) -> 
     )
 
 
-def _told(*statuses: StatusAnswer) -> list[str]:
+def _printed_lines(*statuses: StatusAnswer) -> list[str]:
     console = Console(file=io.StringIO(), force_terminal=False, width=100, soft_wrap=True)
     with JobProgress(console) as progress:
         for status in statuses:
@@ -49,11 +49,11 @@ def _told(*statuses: StatusAnswer) -> list[str]:
     return console.file.getvalue().splitlines()
 
 
-def test_each_scene_is_told_once_when_it_is_done() -> None:
-    """However often the status says it."""
+def test_each_scene_is_printed_once_when_it_ends() -> None:
+    """However often the status reports it."""
     waiting = {"state": "waiting"}
 
-    lines = _told(
+    lines = _printed_lines(
         _status("submitted", waiting, waiting),
         _status("generating", SETTLED, waiting),
         _status("generating", SETTLED, waiting),
@@ -61,24 +61,24 @@ def test_each_scene_is_told_once_when_it_is_done() -> None:
     )
 
     assert lines[:2] == [
-        "scene   1/2  continued    1.700 s  synth",
-        "scene   2/2  continued    1.700 s  synth",
+        "scene 1/2  continued    1.7 s  synth",
+        "scene 2/2  continued    1.7 s  synth",
     ]
-    assert lines[2:] == ["joining the segments"]
+    assert lines[2:] == ["Merging the segments"]
 
 
-def test_silence_is_told_with_its_reason() -> None:
-    """Brackets in it are text, not colours."""
-    silent = {"state": "done", "origin": "silence", "reason": "provider said [busy]"}
+def test_a_silent_scene_is_printed_with_its_reason() -> None:
+    """Brackets in the reason are text, not markup."""
+    silent = {"state": "done", "origin": "silence", "reason": "provider answered [busy]"}
 
-    (line,) = _told(_status("generating", silent))
+    (line,) = _printed_lines(_status("generating", silent))
 
-    assert line.endswith("provider said [busy]")
+    assert line.endswith("provider answered [busy]")
     assert "silence" in line
 
 
-def test_a_wait_is_told_once_in_the_providers_words_and_once_when_it_ends() -> None:
-    """However often the status says it."""
+def test_a_wait_is_printed_once_with_its_reason_and_once_when_it_ends() -> None:
+    """However often the status reports it."""
     paused = {
         "code": "provider_paused",
         "reason": "Replicate wants credit [402]",
@@ -89,6 +89,6 @@ def test_a_wait_is_told_once_in_the_providers_words_and_once_when_it_ends() -> N
         update={"waiting": Waiting.model_validate(paused)}
     )
 
-    lines = _told(waits, waits, _status("submitted", {"state": "generating"}))
+    lines = _printed_lines(waits, waits, _status("submitted", {"state": "generating"}))
 
-    assert lines == ["waits: Replicate wants credit [402]", "goes on"]
+    assert lines == ["Waiting: Replicate wants credit [402]", "Resuming run 1."]

@@ -1,4 +1,4 @@
-"""What `segue jobs` understands, and how it says what it found."""
+"""The options of `segue jobs` and the table it prints."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -7,15 +7,15 @@ import pytest
 from rich.console import Console
 
 from ops.cli.exit_codes import CommandError, Exit
-from ops.jobs.list import COLUMNS, age_of, last_line, line_of, statuses_of, table
-from services.api.database.job_list import LISTED, JobSummary
+from ops.jobs.list import COLUMNS, format_age, job_row, jobs_table, last_line, parse_statuses
+from services.api.operators import LISTED, JobSummary
 
 NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
 
 
-def a_line(**given: Any) -> JobSummary:
-    """A job that failed an hour ago."""
-    told: dict[str, Any] = {
+def a_summary(**fields: Any) -> JobSummary:
+    """Return a job that failed an hour ago."""
+    defaults: dict[str, Any] = {
         "job_id": "film-7",
         "run": 2,
         "status": "failed",
@@ -28,13 +28,13 @@ def a_line(**given: Any) -> JobSummary:
         "error": "no film\nbut a page",
         "waits": None,
     }
-    return JobSummary(**{**told, **given})
+    return JobSummary(**{**defaults, **fields})
 
 
-def test_nothing_asked_for_means_all_and_processing_all_that_is_under_way() -> None:
-    """The contract's word stands for four of ours."""
-    assert statuses_of([]) == frozenset(LISTED)
-    assert statuses_of(["processing", "failed"]) == {
+def test_no_status_selects_all_and_processing_selects_every_unfinished_one() -> None:
+    """The contract's `processing` stands for four internal statuses."""
+    assert parse_statuses([]) == frozenset(LISTED)
+    assert parse_statuses(["processing", "failed"]) == {
         "submitted",
         "generating",
         "merging",
@@ -44,18 +44,18 @@ def test_nothing_asked_for_means_all_and_processing_all_that_is_under_way() -> N
 
 
 @pytest.mark.parametrize(
-    ("status", "told"), [("done", "there is no status done"), ("superseded", "segue job JOB")]
+    ("status", "message"), [("done", "status done not found"), ("superseded", "segue job JOB")]
 )
-def test_a_status_that_no_listed_job_has_is_refused(status: str, told: str) -> None:
-    """With those that there are, or the command that shows it."""
-    with pytest.raises(CommandError, match=told) as refused:
-        statuses_of([status])
+def test_a_status_that_no_listed_job_has_is_rejected(status: str, message: str) -> None:
+    """The message lists the statuses, or names the command to use."""
+    with pytest.raises(CommandError, match=message) as rejected:
+        parse_statuses([status])
 
-    assert refused.value.code is Exit.USAGE
+    assert rejected.value.code is Exit.USAGE
 
 
 @pytest.mark.parametrize(
-    ("seconds", "told"),
+    ("seconds", "text"),
     [
         (0.9, "0 s"),
         (59.9, "59 s"),
@@ -64,46 +64,48 @@ def test_a_status_that_no_listed_job_has_is_refused(status: str, told: str) -> N
         (50 * 3600, "2 d 2 h"),
     ],
 )
-def test_an_age_is_told_in_its_largest_unit(seconds: float, told: str) -> None:
-    """And the next one."""
-    assert age_of(seconds) == told
+def test_an_age_has_its_largest_unit_and_the_next_one(seconds: float, text: str) -> None:
+    """Ages are formatted for people."""
+    assert format_age(seconds) == text
 
 
 @pytest.mark.parametrize("width", [80, 120])
-def test_a_list_has_its_columns_and_never_cuts_a_job_off(width: int) -> None:
-    """The id is there to be copied, however long it is."""
+def test_the_table_has_every_column_and_never_truncates_a_job_id(width: int) -> None:
+    """A long id wraps, so that it can be copied."""
     long_id = "x" * 150
-    lines = [line_of(one, now=NOW) for one in (a_line(), a_line(job_id=long_id))]
+    rows = [job_row(one, now=NOW) for one in (a_summary(), a_summary(job_id=long_id))]
     console = Console(width=width, record=True, file=None, quiet=False)
-    with console.capture() as drawn:
-        console.print(table(lines))
+    with console.capture() as output:
+        console.print(jobs_table(rows))
 
-    text = drawn.get()
+    text = output.get()
     assert all(column in text.splitlines()[0] for column in COLUMNS)
     assert all(word in text for word in ("film-7", "3/12", "$0.04", "1 h 0 min", "no film"))
     assert text.count("x") == len(long_id)
     assert max(map(len, text.splitlines())) <= width
 
 
-def test_a_job_that_nobody_asked_for_has_no_scenes_and_one_that_waits_says_for_what() -> None:
-    """Neither failed."""
-    pending = line_of(a_line(run=0, status="pending", error=None, cost_usd=None), now=NOW)
-    waits = line_of(a_line(error=None, waits="no credit", scene_count=0), now=NOW)
+def test_a_job_without_a_run_has_no_scenes_and_a_waiting_one_has_its_reason() -> None:
+    """Neither job has failed."""
+    pending = job_row(a_summary(run=0, status="pending", error=None, cost_usd=None), now=NOW)
+    waiting = job_row(a_summary(error=None, waits="no credit", scene_count=0), now=NOW)
     console = Console(width=120)
-    with console.capture() as drawn:
-        console.print(table([pending, waits]))
+    with console.capture() as output:
+        console.print(jobs_table([pending, waiting]))
 
-    _, first, second = drawn.get().splitlines()
+    _, first, second = output.get().splitlines()
     assert ("/" in first, "$" in first) == (False, False)
     assert "3/?" in second
-    assert "waits: no credit" in second
+    assert "waiting: no credit" in second
 
 
-def test_the_last_line_says_how_to_go_on_or_that_there_is_no_more() -> None:
-    """The job's id as a shell reads it."""
-    one = [line_of(a_line(), now=NOW)]
+def test_the_last_line_names_the_next_page_or_the_number_of_jobs() -> None:
+    """The job id is quoted for the shell."""
+    rows = [job_row(a_summary(), now=NOW)]
 
-    assert last_line({"jobs": one, "next": "my film"}, LISTED) == "more: --after 'my film'"
-    assert last_line({"jobs": one, "next": None}, LISTED) == "1 jobs, and no more"
-    assert last_line({"jobs": [], "next": None}, {"failed"}) == "no job that is failed"
-    assert last_line({"jobs": [], "next": None}, LISTED) == "no job"
+    assert last_line({"jobs": rows, "next": "my film"}, LISTED) == (
+        "For more: add --after 'my film'"
+    )
+    assert last_line({"jobs": rows, "next": None}, LISTED) == "1 jobs."
+    assert last_line({"jobs": [], "next": None}, {"failed"}) == "No failed jobs."
+    assert last_line({"jobs": [], "next": None}, LISTED) == "No jobs."

@@ -25,7 +25,7 @@ from ops.watch.snapshot import (
 )
 from services.api.operators import CostTotals, CurrentCounts
 from shared.http.probes import Check, Ready
-from tests.unit.ops.jobs.test_list import NOW, a_line
+from tests.unit.ops.jobs.test_list import NOW, a_summary
 
 SCREENS = Path(__file__).parents[4] / "docs" / "screens"
 IDLE_API = ServiceFigures(name="api", members=1, records=0, seconds=0.0, behind_on=None)
@@ -65,7 +65,7 @@ def database_figures(**overrides: Any) -> DatabaseFigures:
             saved_today_usd=0.5,
             spent_usd=70.0,
         ),
-        oldest=[a_line(status="generating", error=None)],
+        oldest=[a_summary(status="generating", error=None)],
     )
 
 
@@ -185,7 +185,7 @@ def test_the_screen_shows_everything_and_fits_its_width(width: int) -> None:
     busy = DatabaseFigures(
         counts=busy.counts,
         totals=busy.totals,
-        oldest=[a_line(job_id="film " * 20, waits="x" * 90)],
+        oldest=[a_summary(job_id="film " * 20, waits="x" * 90)],
     )
     text = drawn(make_snapshot(letters={"segment.generated": 3}, database=busy), width=width)
 
@@ -271,7 +271,7 @@ def test_the_recorded_screens_have_the_columns_of_the_commands() -> None:
 
     assert all(word in watch for word in (*SERVICE_COLUMNS, *JOB_COLUMNS, *ROWS, *SERVICES))
     assert "-> segue dlq list" in watch
-    for text in ("run 1 ", "scene.requested/", "asked for", "made: ", "track: ", "$", "UTC"):
+    for text in ("run 1 ", "scene.requested/", "requested", "generated: ", "track: ", "$", "UTC"):
         assert text in job or text == "UTC"
     assert max(map(len, watch.splitlines())) <= 100
 
