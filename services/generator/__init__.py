@@ -1,1 +1,1 @@
-"""generator: scenes to segments, strictly in order within a job."""
+"""The generator service: composes a segment for each scene, in order within a job."""

@@ -46,6 +46,7 @@ async def run(
     provider_health = ProviderHealth(provider)
     publisher = Publisher(settings.kafka, source="generator", clock=clock)
     stream = _stream(settings, store, provider, publisher, clock=clock, log=log)
+    probes = server_probes(settings.kafka, store, clock=clock)
     health = Health(
         service="generator",
         start_s=settings.health.start_s,
@@ -53,10 +54,7 @@ async def run(
         ready=ready or asyncio.Event(),
         clock=clock,
         log=log,
-        probes=[
-            *server_probes(settings.kafka, store, clock=clock),
-            Probe(name="provider", call=provider_health.check, clock=clock),
-        ],
+        probes=[*probes, Probe(name="provider", call=provider_health.check, clock=clock)],
         figures=stream.figures,
     )
     async with health.serve(settings.health):
@@ -91,8 +89,8 @@ def _stream(
         store=store,
         provider=provider,
         publisher=publisher,
-        memory=stream.memory,
-        gate=stream.lanes.wait_until_owned,
+        continuations=stream.continuations,
+        wait_until_owned=stream.lanes.wait_until_owned,
         clock=clock,
         log=log,
     )
@@ -105,5 +103,5 @@ def _stream(
         clock=clock,
         log=log,
     )
-    stream.attach(handler, router, slots=handler.generate.attempts.slots)
+    stream.attach(handler, router, slots=handler.generator.attempts.slots)
     return stream

@@ -1,4 +1,4 @@
-"""Building: the provider that the settings name."""
+"""Builds the provider that the settings name."""
 
 from typing import assert_never
 
@@ -15,10 +15,10 @@ from shared.telemetry.log import Logger
 def build_provider(
     settings: GeneratorSettings, *, store: ObjectStore, clock: Clock, log: Logger
 ) -> MusicProvider:
-    """The provider that `settings` name.
+    """Return the provider that `settings` name.
 
     Raises:
-        SettingsError: it cannot be had with these settings.
+        SettingsError: these settings do not allow it.
     """
     match settings.provider:
         case "replicate":

@@ -1,7 +1,6 @@
 """Settings of the generator.
 
-Units stand in the names. Who makes the music is for `shared/pricing.py` to say; where it is
-`silence`, every result says so.
+Units are in the names. `shared/pricing.py` selects the provider.
 """
 
 from typing import Literal
@@ -26,28 +25,28 @@ CacheScope = Literal["all", "job", "off"]
 class StyleSettings(FetchGuardSettings):
     """How a style sample is fetched."""
 
-    #: a sample of more bytes is refused
+    #: largest accepted sample
     bytes_max: int = Field(25 * 1024 * 1024, ge=1024, validation_alias="SEGUE_STYLE_BYTES_MAX")
-    #: a whole download, redirects included, may take so long
+    #: timeout of a whole download, redirects included
     timeout_s: float = Field(60, gt=0, le=3600, validation_alias="SEGUE_STYLE_TIMEOUT_S")
 
 
 class GeneratorSettings(PricingSettings):
-    """What the generator reads from the environment."""
+    """The generator's settings, read from the environment."""
 
-    #: predictions under way at once, over all lanes
+    #: predictions in flight at once, over all lanes
     slots: int = Field(8, ge=1, le=1000, validation_alias="SEGUE_PROVIDER_SLOTS")
-    #: whose music is used again where the same is asked for: anybody's, the same job's, nobody's
+    #: which cached clips are reused for equal requests: of all jobs, of the same job, none
     scene_cache: CacheScope = Field("all", validation_alias="SEGUE_SCENE_CACHE")
-    #: tries of one scene with a new seed each, before the error strategy decides
+    #: attempts at one scene, each with a new seed, before the error strategy applies
     scene_attempts_max: int = Field(3, ge=1, le=20, validation_alias="SEGUE_SCENE_ATTEMPTS_MAX")
-    #: how long one scene may wait for a busy provider, before the error strategy decides
+    #: longest wait of one scene for a busy provider, before the error strategy applies
     scene_deadline_s: float = Field(1200, gt=0, validation_alias="SEGUE_SCENE_DEADLINE_S")
-    #: a scene that waited so long for a busy provider says so in its job's status
-    delay_said_after_s: float = Field(15, ge=0, validation_alias="SEGUE_DELAY_SAID_AFTER_S")
-    #: a claim whose owner fell silent is looked up, and given up, only after so long
+    #: a scene that waits so long for a busy provider reports it in its job's status
+    delay_notice_after_s: float = Field(15, ge=0, validation_alias="SEGUE_DELAY_NOTICE_AFTER_S")
+    #: a claim without a known prediction counts as void only after so long
     claim_settle_s: float = Field(40, gt=0, validation_alias="SEGUE_CLAIM_SETTLE_S")
-    #: whoever claimed must have asked within so long, or ask anew: a thawed process may not
+    #: a claim may be used only within so long: a process suspended for longer must not pay
     claim_lease_s: float = Field(5, gt=0, validation_alias="SEGUE_CLAIM_LEASE_S")
 
     replicate: ReplicateSettings = Field(default_factory=ReplicateSettings.from_environment)
@@ -60,8 +59,8 @@ class GeneratorSettings(PricingSettings):
     telemetry: TelemetrySettings = Field(default_factory=TelemetrySettings.from_environment)
 
     @property
-    def why_silent(self) -> str:
-        """What a scene is told that the silence provider made."""
+    def silence_reason(self) -> str:
+        """Return the reason in segments of the silence provider."""
         if self.wanted is None:
             return "No Replicate API key configured"
         return "MUSIC_PROVIDER is silence"

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from services.generator.clip.quality import heard_at
+from services.generator.clip.quality import best_match
 from shared.media.decode import decode
 from shared.media.samples import SAMPLE_RATE_HZ
 from tests.support.pipeline_fixture import BASE, OpenPipeline, Pipeline
@@ -47,7 +47,7 @@ async def test_a_song_that_is_handed_in_opens_the_music_and_a_bad_one_is_told(
     track = decode((await pipeline.save(f"{BASE}/s/download", tmp_path / "track.mp3")).read_bytes())
     assert track.shape[1] == told["track"]["samples"] == round(4.7 * SAMPLE_RATE_HZ)
     last_s = decode(audio_file(song))[:, -SAMPLE_RATE_HZ:]
-    assert heard_at(last_s, track, early=0, late=track.shape[1] - SAMPLE_RATE_HZ)[0] < 0.5
+    assert best_match(last_s, track, early=0, late=track.shape[1] - SAMPLE_RATE_HZ)[0] < 0.5
     assert np.abs(track[:, :24_000]).max() > 0.01
 
     assert bad["audio_status"]["status"] == "completed", bad

@@ -53,7 +53,7 @@ async def heard(lengths: Sequence[float], forms: Sequence[Form], *, fade_s: floa
     with tempfile.TemporaryDirectory() as name:
         fixture = HandlerFixture(Path(name))
         fixture.provider = LedgerProvider(clip_of=Player(folder=Path(name), forms=forms).clip_of)
-        fixture.work = fixture.process()
+        fixture.handler = fixture.process()
         params = AudioParams(fade_duration=fade_s)
         for index, length in enumerate(lengths):
             await fixture.handle(

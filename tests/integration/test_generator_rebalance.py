@@ -46,7 +46,7 @@ async def settings(kafka: KafkaServer, topic_prefix: str) -> GeneratorSettings:
 async def with_state(settings: GeneratorSettings) -> GeneratorSettings:
     """A generator that has kept the state of one job, and ended."""
     async with _running(settings) as stream:
-        await stream.memory.keep("job-1", STATE, partition=0)
+        await stream.continuations.put("job-1", STATE, partition=0)
     return settings
 
 
@@ -112,7 +112,7 @@ async def test_a_recovery_that_makes_no_way_is_begun_again(
     lost = _lose_changelog(monkeypatch, times=1)
     monkeypatch.setattr(driver, "STALL_S", 1.0)
     async with _running(with_state) as stream:
-        assert stream.memory.recall("job-1") == STATE
+        assert stream.continuations.get("job-1") == STATE
     assert len(lost) == 1
 
 

@@ -91,7 +91,7 @@ def open_fixture(tmp_path: Path) -> OpenFixture:
             generator.store, clock=FastClock(20), fake=fake, starts_per_s=10
         ) as replicate:
             generator.provider = replicate.provider  # type: ignore[assignment]  # another of the same port
-            generator.work = generator.process()
+            generator.handler = generator.process()
             yield CacheFixture(generator=generator, fake=replicate.fake)
 
     return opened
@@ -170,7 +170,9 @@ async def test_spent_is_what_the_ledger_says_failed_attempts_included(
         assert fixture.charged == 4
         paid_usd = fixture.fake.ledger.total_usd
     assert sum(s.cost_usd or 0 for s in said) == pytest.approx(paid_usd, abs=1e-5)
-    assert fixture.generator.memory.states["job-1"].spent_usd == pytest.approx(paid_usd, abs=1e-5)
+    assert fixture.generator.continuations.states["job-1"].spent_usd == pytest.approx(
+        paid_usd, abs=1e-5
+    )
 
 
 async def test_a_cap_ends_the_spending_and_says_so(open_fixture: OpenFixture) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from services.generator.clip.quality import heard_at
+from services.generator.clip.quality import best_match
 from services.generator.provider_factory import build_provider
 from services.generator.providers import MusicProvider
 from services.generator.settings import GeneratorSettings
@@ -61,7 +61,7 @@ def handler_fixture(folder: Path, provider: MusicProvider, **settings: object) -
     """A generator with this provider."""
     fixture = HandlerFixture(folder, **settings)
     fixture.provider = provider  # type: ignore[assignment]  # any of them will do
-    fixture.work = fixture.process()
+    fixture.handler = fixture.process()
     return fixture
 
 
@@ -71,7 +71,7 @@ async def style_heard(fixture: HandlerFixture, track: Audio) -> float:
     whole = style.shape[1] // SAMPLE_RATE_HZ
     seconds = np.split(style[:, : whole * SAMPLE_RATE_HZ], whole, axis=1)
     late = track.shape[1] - SAMPLE_RATE_HZ
-    return max(heard_at(second, track, early=0, late=late)[0] for second in seconds)
+    return max(best_match(second, track, early=0, late=late)[0] for second in seconds)
 
 
 def piece_heard(track: Audio, place: int, *, at: int) -> float:
@@ -79,7 +79,7 @@ def piece_heard(track: Audio, place: int, *, at: int) -> float:
     half = SAMPLE_RATE_HZ // 4
     here = track[:, place - half : place + half]
     piece = music(np.arange(at - half - 40, at + half + 40))
-    return heard_at(here, piece, early=0, late=80)[0]
+    return best_match(here, piece, early=0, late=80)[0]
 
 
 @pytest.mark.parametrize("transition", Transition)

@@ -6,9 +6,9 @@ What a fault did to its scenes is written to standard output as a row of figures
 
 import sys
 
-from services.generator.clip.inspection import AskedFor, Inspection
-from services.generator.composition.attempts import Attempts, Made
-from services.generator.composition.cancellation import Interrupts
+from services.generator.clip.inspection import ClipInspector, ClipSpec
+from services.generator.composition.attempts import Attempts, ComposedClip
+from services.generator.composition.cancellation import RunCancellation
 from services.generator.composition.claims import Claims
 from services.generator.providers import CompositionRequest
 from services.generator.scene_ref import SceneRef
@@ -19,7 +19,7 @@ from shared.storage.filesystem import FolderStore
 from shared.telemetry.log import logger_of
 from tests.support.replicate_provider import ReplicateFixture
 
-FRESH = AskedFor(
+FRESH = ClipSpec(
     request=CompositionRequest(prompt="calm", duration_s=1, window=None, seed=1),
     so_far_samples=0,
     needed_samples=48_000,
@@ -47,25 +47,25 @@ class ClaimsFixture:
                 lease_s=self.settings.claim_lease_s,
                 settle_s=self.settings.claim_settle_s,
             ),
-            interrupts=Interrupts(ActiveRuns()),
-            inspection=Inspection(store=self.store),
+            cancellation=RunCancellation(ActiveRuns()),
+            inspector=ClipInspector(store=self.store),
             settings=self.settings,
             clock=self.replicate.clock,
             log=logger_of("test"),
         )
 
-    async def scene(self, job: str = "job-1") -> Made:
+    async def scene(self, job: str = "job-1") -> ComposedClip:
         """One scene, run again as the lane does while the world is busy."""
         for _ in range(30):
             try:
-                return await self.attempts.clip(
+                return await self.attempts.compose(
                     SceneRef(job_id=job, run=1, scene_index=0), FRESH, before_paying=self.nothing
                 )
             except RetryableError as error:
                 await self.replicate.clock.sleep(error.retry_after_s or 1.0)
         raise AssertionError("thirty tries were not enough")
 
-    async def timed(self, job: str = "job-1") -> tuple[Made, float]:
+    async def timed(self, job: str = "job-1") -> tuple[ComposedClip, float]:
         """One scene, and the seconds that it took by the line's clock."""
         begun = self.replicate.clock.monotonic()
         made = await self.scene(job)

@@ -1,9 +1,9 @@
-"""Inspection: whether a clip that came back may be used, and where its new music begins.
+"""Inspects a received clip: whether it is usable, and where its new music begins.
 
-`quality.py` decides on arrays; here the bytes are decoded and the window as it was sent is
-fetched, because the sound itself must say whether it came back.
+The rules on arrays are in `quality.py`; this module decodes the bytes and reads the window that
+was sent, to find out from the audio whether the clip repeats it.
 
-I/O: the store; decoding in threads.
+Shapes: float32 `(channels, samples)` at 48 kHz. I/O: the store; decoding runs in threads.
 """
 
 import asyncio
@@ -13,7 +13,12 @@ from dataclasses import dataclass
 import av
 from av.audio.stream import AudioStream
 
-from services.generator.clip.quality import Asked, Recognised, faults, recognise
+from services.generator.clip.quality import (
+    ExpectedClip,
+    RecognisedClip,
+    faults,
+    recognise,
+)
 from services.generator.providers import Clip, CompositionRequest, ContinuationWindow
 from shared.errors import MediaError, NotFoundError, ProviderRejectedError
 from shared.media.decode import INVALID_OUTPUT, decode
@@ -24,17 +29,17 @@ _MP3_DELAY_SAMPLES = 1105  # LAME's 576 and a decoder's 529, at the file's own r
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AskedFor:
-    """A request, and what of its answer will be heard."""
+class ClipSpec:
+    """A request, and the part of its clip that the track will use."""
 
     request: CompositionRequest
     so_far_samples: int  #: of track up to the end of the window
     needed_samples: int  #: of new music, up to the end of the scene
 
-    def quality(self, *, continued: bool) -> Asked:
-        """The same in the words of `quality.py`; a clip that could not continue has no window."""
+    def expected(self, *, continued: bool) -> ExpectedClip:
+        """Return the expected clip; one that could not continue has no window."""
         window = self.request.window if continued else None
-        return Asked(
+        return ExpectedClip(
             samples=self.request.duration_s * SAMPLE_RATE_HZ,
             window_samples=window.length_s * SAMPLE_RATE_HZ if window else 0,
             so_far_samples=self.so_far_samples,
@@ -44,42 +49,47 @@ class AskedFor:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Measured:
-    """A clip, decoded."""
+class DecodedClip:
+    """A decoded clip."""
 
     audio: Audio
-    rate_hz: int  #: of the file; the sound was brought to ours
+    rate_hz: int  #: of the file; the audio is resampled to 48 kHz
     channels: int  #: of the file
-    #: of nothing in front of the music, because the file does not tell how much to cut off
+    #: padding in front of the music that the file's header does not declare
     padding_samples: int
 
 
 @dataclass(frozen=True, kw_only=True)
-class Inspection:
-    """The gate that every clip goes through."""
+class ClipInspector:
+    """Checks every clip before it is used."""
 
     store: ObjectStore
 
-    async def passed(self, clip: Clip, asked: AskedFor, *, musical: bool) -> tuple[int, Recognised]:
-        """Samples of the clip, and its shape.
+    async def inspect(
+        self, clip: Clip, spec: ClipSpec, *, musical: bool
+    ) -> tuple[int, RecognisedClip]:
+        """Return the clip's length in samples, and its shape.
 
         Raises:
-            ProviderRejectedError: it cannot be used, and why; a new seed may help.
+            ProviderRejectedError: the clip is unusable; a new seed may help.
         """
         try:
-            measured = await asyncio.to_thread(measure, clip.data)
+            decoded = await asyncio.to_thread(decode_clip, clip.data)
         except MediaError as error:
             raise ProviderRejectedError(error.reason, retryable=True) from error
-        window = asked.request.window if clip.continued and musical else None
+        window = spec.request.window if clip.continued and musical else None
         source = await self._source(window) if window is not None else None
-        quality = asked.quality(continued=clip.continued)
-        found, wrong = await asyncio.to_thread(_judged, measured, quality, source, musical=musical)
-        if found is None or wrong:
-            raise ProviderRejectedError(f"{INVALID_OUTPUT}: {'; '.join(wrong)}", retryable=True)
-        return int(measured.audio.shape[1]), found
+        expected = spec.expected(continued=clip.continued)
+        recognised, problems = await asyncio.to_thread(
+            _judge, decoded, expected, source, musical=musical
+        )
+        if recognised is None or problems:
+            reason = f"{INVALID_OUTPUT}: {'; '.join(problems)}"
+            raise ProviderRejectedError(reason, retryable=True)
+        return int(decoded.audio.shape[1]), recognised
 
     async def _source(self, window: ContinuationWindow) -> Audio | None:
-        """What is continued, up to the window's end; None if it cannot be had any more."""
+        """Return the continued clip up to the window's end; None if it is unavailable."""
         try:
             audio = await asyncio.to_thread(decode, await self.store.get(window.clip_key))
         except (NotFoundError, MediaError):
@@ -87,31 +97,31 @@ class Inspection:
         return audio[:, : window.end_s * SAMPLE_RATE_HZ]
 
 
-def _judged(
-    measured: Measured, asked: Asked, source: Audio | None, *, musical: bool
-) -> tuple[Recognised | None, tuple[str, ...]]:
-    sent = before = None
+def _judge(
+    decoded: DecodedClip, expected: ExpectedClip, source: Audio | None, *, musical: bool
+) -> tuple[RecognisedClip | None, tuple[str, ...]]:
+    window_audio = before = None
     if source is not None:
-        # counted from the front: a file may miss the rest of a frame at its end
-        begin = asked.source_samples - asked.window_samples
-        before, sent = source[:, :begin], source[:, begin:]
-    found = recognise(
-        measured.audio,
-        asked,
-        sent=sent,
+        # counted from the front: a file may lack the rest of its last frame
+        begin = expected.source_samples - expected.window_samples
+        before, window_audio = source[:, :begin], source[:, begin:]
+    recognised = recognise(
+        decoded.audio,
+        expected,
+        sent=window_audio,
         before=before,
-        padding_samples=measured.padding_samples,
+        padding_samples=decoded.padding_samples,
     )
-    if found is not None and not musical:
-        return found, ()  # nothing to hear is what was asked for; its length is right
-    wrong = faults(
-        measured.audio, found, asked, rate_hz=measured.rate_hz, channels=measured.channels
+    if recognised is not None and not musical:
+        return recognised, ()  # silence was requested; its length is right
+    problems = faults(
+        decoded.audio, recognised, expected, rate_hz=decoded.rate_hz, channels=decoded.channels
     )
-    return found, wrong
+    return recognised, problems
 
 
-def measure(data: bytes) -> Measured:
-    """The clip in `data`.
+def decode_clip(data: bytes) -> DecodedClip:
+    """Decode a clip; blocks, so call it in a thread.
 
     Raises:
         MediaError: it cannot be decoded.
@@ -120,7 +130,7 @@ def measure(data: bytes) -> Measured:
     try:
         with av.open(io.BytesIO(data), "r", metadata_errors="replace") as container:
             stream = container.streams.audio[0]
-            return Measured(
+            return DecodedClip(
                 audio=audio,
                 rate_hz=stream.rate,
                 channels=stream.channels,
@@ -131,8 +141,8 @@ def measure(data: bytes) -> Measured:
 
 
 def _padding(stream: AudioStream) -> int:
-    """What the decoder left in front; a stream that starts later than 0 told its padding."""
-    told = bool(stream.start_time)
-    if told or not stream.codec_context.name.startswith("mp3"):
+    """Return the padding left by the decoder; a start time after 0 declares it already."""
+    declared = bool(stream.start_time)
+    if declared or not stream.codec_context.name.startswith("mp3"):
         return 0
     return round(_MP3_DELAY_SAMPLES * SAMPLE_RATE_HZ / stream.rate)

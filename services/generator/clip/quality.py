@@ -1,15 +1,15 @@
-"""Quality: what came back, and whether it can be used; decided by measuring, never by assumption.
+"""Recognises the shape of a clip and finds its faults, by measuring the audio.
 
-Three shapes are known. The window in front (as the model does it), or the new music alone, or
-everything so far with the new music behind it: all of the track, or all of the clip that was
-sent. Length decides between them; where two have the same length, the sound does: where is the
-music that was sent heard? A cumulative track will replace what was made before, so there the
-music before the window must be ours as well; if it is not, only what is new is taken of it.
+There are three shapes: the window followed by new music (the model's usual output), new music
+alone, or a cumulative track: everything so far, of the track or of the clip that was sent,
+followed by new music. The length decides; if two shapes have the same length, the audio decides
+by where the sent window correlates. A cumulative track replaces all earlier music, so the music
+before the window must match as well; if it does not, only the new part is used.
 
-The two mistakes cost unequally. Music cut off that was new is missed by nobody; a window left
-in is heard twice. So a clip of the length that was asked for counts as having its window
-unless it clearly has not (the same music correlates at 0.99 after one coding; music of
-another kind at up to 0.4, other music of the same key and bar at up to 0.75).
+The two possible errors cost unequally. New music that is cut off is not missed; a window left
+in is heard twice. So a clip of the requested length counts as having its window unless it
+clearly has not (the same music correlates at 0.99 after one encoding; music of another kind at
+up to 0.4, other music of the same key and bar at up to 0.75).
 
 Shapes: float32 `(channels, samples)`. Units: samples at 48 kHz. Pure.
 """
@@ -25,57 +25,57 @@ from shared.media.samples import CHANNELS, SAMPLE_RATE_HZ, Audio, rms
 PROVIDER_RATE_HZ = 32_000
 #: an MP3 without its header decodes to 44 to 70 ms more than the music
 LENGTH_OFF_SAMPLES = SAMPLE_RATE_HZ // 4
-_TRACK_OFF_SAMPLES = SAMPLE_RATE_HZ // 2  # of a cumulative track, whose scenes are cut exactly
+_TRACK_OFF_SAMPLES = SAMPLE_RATE_HZ // 2  # of a cumulative track, whose scenes have exact lengths
 _EARLY_SAMPLES = SAMPLE_RATE_HZ // 100
-_LATE_SAMPLES = SAMPLE_RATE_HZ * 60 // 1000  # 34.5 ms of encoder's delay, and some room
-_HEARD_MIN = 0.3
-_SILENT_RMS = 2e-3  # the model itself takes less for silence
-_CLIPPED_AT = 0.98  # a coder bends the tops that were cut off
+_LATE_SAMPLES = SAMPLE_RATE_HZ * 60 // 1000  # 34.5 ms of encoder delay, with a margin
+_CORRELATION_MIN = 0.3
+_SILENT_RMS = 2e-3  # the model treats less as silence
+_CLIPPED_AT = 0.98  # encoding bends clipped peaks
 _BLOCK_SAMPLES = SAMPLE_RATE_HZ // 20
-#: a scene may be over before its clip enters, and the next one continues the clip all the same;
-#: the least that is asked for holds a second of new music
+#: the next scene continues a clip even if the clip's own scene ends before its music starts;
+#: every request includes at least a second of new music
 _JUDGED_SAMPLES_MIN = SAMPLE_RATE_HZ
 
 
 class Shape(StrEnum):
-    """What a clip consists of."""
+    """The parts of a clip."""
 
-    WINDOW = "window"  #: the music that was sent, then new music
+    WINDOW = "window"  #: the sent window, then new music
     NO_WINDOW = "no_window"  #: new music alone
     CUMULATIVE = "cumulative"  #: everything so far, then new music
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Recognised:
+class RecognisedClip:
     """A clip whose shape is known."""
 
     shape: Shape
     old_samples: int  #: where the new music begins in the clip
-    padding_samples: int = 0  #: of them, nothing: the file does not tell how much to cut off
-    lag_samples: int = 0  #: how much later than expected the old music lies, as far as heard
-    correlation: float | None = None  #: of what was sent and what was found; None: not compared
+    padding_samples: int = 0  #: of them, padding that the file does not declare
+    lag_samples: int = 0  #: how much later than expected the old music starts; 0 if not compared
+    correlation: float | None = None  #: of the sent window with the clip; None: not compared
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """What a clip was asked for."""
+class ExpectedClip:
+    """The clip that was requested."""
 
-    samples: int  #: all of it, the window included
-    window_samples: int  #: 0: begin anew
+    samples: int  #: window included
+    window_samples: int  #: 0: nothing is continued
     so_far_samples: int  #: of track up to the end of the window
     source_samples: int = 0  #: of the clip that is continued, up to the end of the window
-    #: of new music that will be heard; None: all of it; a second of it is judged all the same
+    #: of new music that the track uses; None: all of it; at least a second is judged
     needed_samples: int | None = None
 
     @property
     def new_samples(self) -> int:
-        """Samples of new music."""
+        """Return the samples of new music."""
         return self.samples - self.window_samples
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """Where the gate closes."""
+class QualityLimits:
+    """The limits beyond which a clip is rejected."""
 
     silent_tail_samples_max: int = 2 * SAMPLE_RATE_HZ
     #: music 6 dB over full scale has 0.0002 of its samples there, 10 dB over 0.005 (measured)
@@ -84,158 +84,166 @@ class Limits:
 
 def recognise(
     clip: Audio,
-    asked: Asked,
+    expected: ExpectedClip,
     *,
     sent: Audio | None,
     before: Audio | None = None,
     padding_samples: int = 0,
-) -> Recognised | None:
-    """The shape of `clip`; None if it has the length of none.
+) -> RecognisedClip | None:
+    """Return the shape of `clip`; None if its length matches none.
 
-    `sent` is the window as it was sent, `before` what the same clip holds before it;
-    `padding_samples` are known to lie in front of the music.
+    `sent` is the window as it was sent, `before` the audio before it in the same clip;
+    `padding_samples` precede the music.
     """
     length = clip.shape[1]
-    as_asked = abs(length - asked.samples) <= LENGTH_OFF_SAMPLES
-    alone = Recognised(
+    full_length = abs(length - expected.samples) <= LENGTH_OFF_SAMPLES
+    alone = RecognisedClip(
         shape=Shape.NO_WINDOW, old_samples=padding_samples, padding_samples=padding_samples
     )
-    if asked.window_samples == 0:
-        return alone if as_asked else None
+    if expected.window_samples == 0:
+        return alone if full_length else None
     ends = [
         end
-        for end in dict.fromkeys((asked.so_far_samples, asked.source_samples))
-        if end > asked.window_samples
-        and abs(length - end - asked.new_samples) <= _TRACK_OFF_SAMPLES
+        for end in dict.fromkeys((expected.so_far_samples, expected.source_samples))
+        if end > expected.window_samples
+        and abs(length - end - expected.new_samples) <= _TRACK_OFF_SAMPLES
     ]
     if sent is None or rms(sent) < _SILENT_RMS:
-        return _by_length(asked, ends, alone, length)
-    found = [_with_window(clip, asked, sent, padding_samples)] if as_asked else []
-    found += [_cumulative(clip, end, sent, before, padding_samples) for end in ends]
-    best = max(found, key=lambda one: one.correlation or 0.0, default=None)
-    if best is not None and (best.correlation or 0.0) >= _HEARD_MIN:
+        return _by_length(expected, ends, alone, length)
+    candidates = [_with_window(clip, expected, sent, padding_samples)] if full_length else []
+    candidates += [_cumulative(clip, end, sent, before, padding_samples) for end in ends]
+    best = max(candidates, key=lambda candidate: candidate.correlation or 0.0, default=None)
+    if best is not None and (best.correlation or 0.0) >= _CORRELATION_MIN:
         return best
-    if as_asked:
-        assert best is not None, "the window was listened for"
+    if full_length:
+        assert best is not None, "the window was compared"
         return replace(alone, correlation=best.correlation)
-    return alone if abs(length - asked.new_samples) <= LENGTH_OFF_SAMPLES else None
+    return alone if abs(length - expected.new_samples) <= LENGTH_OFF_SAMPLES else None
 
 
 def faults(
     clip: Audio,
-    found: Recognised | None,
-    asked: Asked,
+    recognised: RecognisedClip | None,
+    expected: ExpectedClip,
     *,
     rate_hz: int,
     channels: int,
-    limits: Limits | None = None,
+    limits: QualityLimits | None = None,
 ) -> tuple[str, ...]:
-    """Why the clip cannot be used, in words for the status; empty: it can.
+    """Return why the clip is unusable, for the job's status; empty if it is usable.
 
-    `rate_hz` and `channels` are those of the file; the clip itself was brought to ours.
+    `rate_hz` and `channels` are the file's; `clip` is resampled.
     """
-    limits = limits or Limits()
-    wrong: list[str] = []
+    limits = limits or QualityLimits()
+    problems: list[str] = []
     if rate_hz != PROVIDER_RATE_HZ or channels != CHANNELS:
-        wrong.append(f"{rate_hz} Hz and {channels} channels instead of 32000 Hz stereo")
-    if found is None:
-        wrong.append(f"{_s(clip.shape[1])} s instead of {_s(asked.samples)} s")
-        return tuple(wrong)
-    new = clip[:, found.old_samples :]
-    if asked.needed_samples is not None:
-        new = new[:, : max(asked.needed_samples, _JUDGED_SAMPLES_MIN)]
+        problems.append(f"{rate_hz} Hz and {channels} channels instead of 32000 Hz stereo")
+    if recognised is None:
+        problems.append(f"{_seconds(clip.shape[1])} s instead of {_seconds(expected.samples)} s")
+        return tuple(problems)
+    new = clip[:, recognised.old_samples :]
+    if expected.needed_samples is not None:
+        new = new[:, : max(expected.needed_samples, _JUDGED_SAMPLES_MIN)]
     if rms(new) < _SILENT_RMS:
-        return (*wrong, "silent")
+        return (*problems, "silent")
     tail = new.shape[1] - _sounding_until(new)
-    # a scene shorter than the limit may not be silent for most of it either
+    # at most half of a scene may be silent
     if tail > min(limits.silent_tail_samples_max, new.shape[1] // 2):
-        wrong.append(f"silent for the last {_s(tail)} s")
+        problems.append(f"silent for the last {_seconds(tail)} s")
     share = float(np.mean(np.abs(clip) >= _CLIPPED_AT))
     if share > limits.clipped_share_max:
-        wrong.append(f"{share:.1%} of the samples clipped")
-    return tuple(wrong)
+        problems.append(f"{share:.1%} of the samples clipped")
+    return tuple(problems)
 
 
-def heard_at(music: Audio, where: Audio, *, early: int, late: int) -> tuple[float, int]:
-    """How well `music` is heard in `where`, and at which sample, from `-early` to `late`."""
+def best_match(music: Audio, audio: Audio, *, early: int, late: int) -> tuple[float, int]:
+    """Return the best correlation of `music` in `audio`, and its offset in `[-early, late]`."""
     count = music.shape[1]
     field = np.zeros((CHANNELS, count + early + late))
-    part = where[:, : count + late]
+    part = audio[:, : count + late]
     field[:, early : early + part.shape[1]] = part
     size = 1 << (field.shape[1] + count - 1).bit_length()
-    both = np.fft.rfft(field, size) * np.conj(np.fft.rfft(music.astype(np.float64), size))
-    together = np.fft.irfft(both, size).sum(axis=0)[: early + late + 1]
+    spectrum = np.fft.rfft(field, size) * np.conj(np.fft.rfft(music.astype(np.float64), size))
+    products = np.fft.irfft(spectrum, size).sum(axis=0)[: early + late + 1]
     power = np.concatenate([[0.0], np.cumsum(np.square(field).sum(axis=0))])
-    there = power[count : count + early + late + 1] - power[: early + late + 1]
-    ours = float(np.square(music, dtype=np.float64).sum())
-    # places that are nearly silent would make much of nothing
-    alike = together / np.sqrt(np.maximum(there, 1e-3 * max(there.max(), 1e-12)) * ours)
-    best = int(np.argmax(alike))
-    return float(alike[best]), best - early
+    local_power = power[count : count + early + late + 1] - power[: early + late + 1]
+    music_power = float(np.square(music, dtype=np.float64).sum())
+    # avoid high correlations where `audio` is nearly silent
+    correlation = products / np.sqrt(
+        np.maximum(local_power, 1e-3 * max(local_power.max(), 1e-12)) * music_power
+    )
+    best = int(np.argmax(correlation))
+    return float(correlation[best]), best - early
 
 
 def _by_length(
-    asked: Asked, ends: Sequence[int], alone: Recognised, length: int
-) -> Recognised | None:
-    """The shape where there is nothing to listen for."""
+    expected: ExpectedClip, ends: Sequence[int], alone: RecognisedClip, length: int
+) -> RecognisedClip | None:
+    """Return the shape if there is no window to compare."""
     padding = alone.padding_samples
-    if abs(length - asked.samples) <= LENGTH_OFF_SAMPLES:
-        old = asked.window_samples + padding
-        return Recognised(shape=Shape.WINDOW, old_samples=old, padding_samples=padding)
-    if abs(length - asked.new_samples) <= LENGTH_OFF_SAMPLES:
+    if abs(length - expected.samples) <= LENGTH_OFF_SAMPLES:
+        old = expected.window_samples + padding
+        return RecognisedClip(shape=Shape.WINDOW, old_samples=old, padding_samples=padding)
+    if abs(length - expected.new_samples) <= LENGTH_OFF_SAMPLES:
         return alone
     if not ends:
         return None
-    end = min(ends, key=lambda end: abs(length - end - asked.new_samples))
-    return Recognised(shape=Shape.CUMULATIVE, old_samples=end + padding, padding_samples=padding)
+    end = min(ends, key=lambda end: abs(length - end - expected.new_samples))
+    return RecognisedClip(
+        shape=Shape.CUMULATIVE, old_samples=end + padding, padding_samples=padding
+    )
 
 
-def _with_window(clip: Audio, asked: Asked, sent: Audio, padding: int) -> Recognised:
-    alike, lag = heard_at(sent, clip, early=_EARLY_SAMPLES, late=_LATE_SAMPLES)
-    return Recognised(
+def _with_window(clip: Audio, expected: ExpectedClip, sent: Audio, padding: int) -> RecognisedClip:
+    correlation, lag = best_match(sent, clip, early=_EARLY_SAMPLES, late=_LATE_SAMPLES)
+    return RecognisedClip(
         shape=Shape.WINDOW,
-        old_samples=asked.window_samples + lag,
+        old_samples=expected.window_samples + lag,
         padding_samples=padding,
         lag_samples=lag,
-        correlation=alike,
+        correlation=correlation,
     )
 
 
 def _cumulative(
     clip: Audio, end: int, sent: Audio, before: Audio | None, padding: int
-) -> Recognised:
-    """Everything up to `end`; what lies before the window must be ours to be believed."""
+) -> RecognisedClip:
+    """Return the clip as a cumulative track, if the audio before the window matches."""
     start = end - sent.shape[1]
     early = min(start, _TRACK_OFF_SAMPLES)
-    alike, lag = heard_at(sent, clip[:, start - early :], early=0, late=early + _TRACK_OFF_SAMPLES)
+    correlation, lag = best_match(
+        sent, clip[:, start - early :], early=0, late=early + _TRACK_OFF_SAMPLES
+    )
     lag -= early
-    ours = before is None or _agree(before, clip[:, : start + lag])
-    return Recognised(
-        shape=Shape.CUMULATIVE if ours else Shape.WINDOW,
+    matches = before is None or _agree(before, clip[:, : start + lag])
+    return RecognisedClip(
+        shape=Shape.CUMULATIVE if matches else Shape.WINDOW,
         old_samples=end + lag,
         padding_samples=padding,
         lag_samples=lag,
-        correlation=alike,
+        correlation=correlation,
     )
 
 
-def _agree(before: Audio, heard: Audio) -> bool:
-    """Whether two stretches that end together are the same music, or nothing is to be heard."""
-    count = min(before.shape[1], heard.shape[1])
-    ours, theirs = before[:, before.shape[1] - count :], heard[:, heard.shape[1] - count :]
-    loud, there = rms(ours), rms(theirs)
-    if loud < _SILENT_RMS:
+def _agree(before: Audio, received: Audio) -> bool:
+    """Return whether two signals that end together are the same music, or `before` is silent."""
+    count = min(before.shape[1], received.shape[1])
+    ours, theirs = before[:, before.shape[1] - count :], received[:, received.shape[1] - count :]
+    our_rms, their_rms = rms(ours), rms(theirs)
+    if our_rms < _SILENT_RMS:
         return True
-    return there > 0 and float(np.mean(ours * theirs)) / (loud * there) >= _HEARD_MIN
+    return (
+        their_rms > 0 and float(np.mean(ours * theirs)) / (our_rms * their_rms) >= _CORRELATION_MIN
+    )
 
 
 def _sounding_until(audio: Audio) -> int:
-    """The end of the last twentieth of a second that is not silent."""
+    """Return the end of the last 50 ms block that is not silent."""
     for end in range(audio.shape[1], 0, -_BLOCK_SAMPLES):
         if rms(audio[:, max(0, end - _BLOCK_SAMPLES) : end]) >= _SILENT_RMS:
             return end
     return 0
 
 
-def _s(samples: int) -> str:
+def _seconds(samples: int) -> str:
     return f"{samples / SAMPLE_RATE_HZ:.2f}"

@@ -1,1 +1,1 @@
-"""Paid composition: claims, attempts, delays and cancellation."""
+"""Paid composition: claims, attempts, delay notices and cancellation."""

@@ -1,8 +1,7 @@
-"""Attempts: from a request to a clip that passes, paid for once and not given up lightly.
+"""Composes a usable clip for a request, in as many paid attempts as allowed.
 
-Each attempt has a claim and a seed of its own. A provider that is busy is waited for; a
-prediction that failed, or a clip that cannot be used, is tried again with a new seed; a run
-that is no longer wanted stops at once and its prediction is cancelled.
+Each attempt has its own claim and seed. A busy provider is retried; a failed prediction or an
+unusable clip is retried with a new seed; if the run ends, its prediction is cancelled at once.
 
 I/O: the provider, through claims.
 """
@@ -11,11 +10,11 @@ import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 
-from services.generator.clip.inspection import AskedFor, Inspection
-from services.generator.clip.quality import Recognised, Shape
-from services.generator.composition.cancellation import Interrupts
+from services.generator.clip.inspection import ClipInspector, ClipSpec
+from services.generator.clip.quality import RecognisedClip, Shape
+from services.generator.composition.cancellation import RunCancellation
 from services.generator.composition.claims import Claims, Prediction
-from services.generator.composition.delay_notices import Delays
+from services.generator.composition.delay_notices import DelayNotices
 from services.generator.providers import Clip, MusicProvider
 from services.generator.scene_ref import SceneRef
 from services.generator.settings import GeneratorSettings
@@ -41,44 +40,44 @@ from shared.telemetry.metrics import (
     WORK_DEDUPLICATED_TOTAL,
 )
 
-Step = Callable[[], Awaitable[None]]
+BeforePaying = Callable[[], Awaitable[None]]
 BUSY = RetryPolicy(first_s=1.0, max_s=30.0)
-CLAIMS_MAX = 1000  # of one scene: a provider that was busy so often is down
+CLAIMS_MAX = 1000  # of one scene; more busy responses mean that the provider is down
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Made:
-    """A clip that passed, and how it came about."""
+class ComposedClip:
+    """A usable clip, with its attempts and cost."""
 
     clip: Clip
     clip_samples: int
-    old_samples: int  #: where the new music begins in the clip, as measured
-    padding_samples: int = 0  #: of them, nothing: the file does not tell how much to cut off
+    old_samples: int  #: where the new music begins in the clip, measured
+    padding_samples: int = 0  #: of them, padding that the file does not declare
     replaces: bool = False  #: a cumulative track
     prediction: Prediction
     attempt: int
-    cost_usd: float | None  #: of all attempts, the failed ones included
-    failed: tuple[str, ...] = ()  #: why earlier attempts were not taken
+    cost_usd: float | None  #: of all attempts, including failed ones
+    failed: tuple[str, ...] = ()  #: why earlier attempts failed
 
 
 @dataclass(slots=True, kw_only=True)
-class Spending:
-    """What a run has spent, and may; grows with each attempt that is not taken."""
+class RunBudget:
+    """The budget of a run, and what it has spent so far."""
 
-    max_usd: float | None = None  #: None: as much as it takes
-    spent_usd: float = 0.0  #: by the scenes before
-    scene_usd: float | None = None  #: by failed attempts at this one; None: nothing known
+    max_usd: float | None = None  #: None: unlimited
+    spent_usd: float = 0.0  #: by earlier scenes
+    scene_usd: float | None = None  #: by failed attempts at this scene; None: unknown
 
-    def paid(self, usd: float | None) -> None:
-        """An attempt that is not taken cost so much."""
+    def add_failed_attempt(self, usd: float | None) -> None:
+        """Add the cost of a failed attempt."""
         if usd is not None:
             self.scene_usd = (self.scene_usd or 0.0) + usd
 
     def check(self, next_usd: float) -> None:
-        """Return if one more attempt may be paid for.
+        """Return if the budget covers one more attempt.
 
         Raises:
-            MaxCostError: it may not.
+            MaxCostError: it does not.
         """
         spent = self.spent_usd + (self.scene_usd or 0.0)
         if not fits_budget(self.max_usd, spent_usd=spent, next_usd=next_usd):
@@ -89,127 +88,128 @@ class Spending:
 
 
 class MaxCostError(JobError):
-    """The run may not spend as much as it would take."""
+    """The run's budget does not cover the next attempt."""
 
     code = "max_cost_reached"
 
 
 @dataclass(kw_only=True)
 class Attempts:
-    """Makes clips; safe to call from many lanes at once."""
+    """Composes clips. Safe to call from many lanes at once."""
 
     provider: MusicProvider
     claims: Claims
-    interrupts: Interrupts
-    inspection: Inspection
+    cancellation: RunCancellation
+    inspector: ClipInspector
     settings: GeneratorSettings
     clock: Clock
     log: Logger
-    delays: Delays | None = None  #: None: waits are nobody's business
+    delay_notices: DelayNotices | None = None  #: None: waits are not reported
     chance: random.Random = field(default_factory=random.Random)
 
     def __post_init__(self) -> None:
-        """Bound what is under way at the provider; the first dollar is to be an increase."""
+        """Limit the predictions in flight; create the cost metric at 0 for increase()."""
         COST_USD_TOTAL.labels(self.provider.name)
         self.slots = Slots(self.settings.slots)
 
-    async def has_begun(self, scene: SceneRef) -> bool:
-        """Whether an attempt was claimed: its prediction may be paid for."""
+    async def has_claim(self, scene: SceneRef) -> bool:
+        """Return whether a first attempt is claimed: its prediction may be paid for."""
         return await self.claims.is_claimed(scene, 1)
 
-    async def clip(
+    async def compose(
         self,
         scene: SceneRef,
-        asked: AskedFor,
+        spec: ClipSpec,
         *,
-        before_paying: Step,
-        spending: Spending | None = None,
-    ) -> Made:
-        """A clip for what is asked, from as many attempts as it takes.
+        before_paying: BeforePaying,
+        budget: RunBudget | None = None,
+    ) -> ComposedClip:
+        """Return a usable clip for `spec`.
 
         Raises:
-            ProviderRejectedError: it cannot be made, or not in time.
-            MaxCostError: it would cost more than the run may spend.
-            RunEndedError: the run is no longer wanted.
+            ProviderRejectedError: no attempt succeeded, or not in time.
+            MaxCostError: the run's budget does not cover it.
+            RunEndedError: the run ended.
         """
-        spending = spending or Spending()
+        budget = budget or RunBudget()
         try:
-            made = await self._made(scene, asked, before_paying, spending)
+            composed = await self._compose(scene, spec, before_paying, budget)
         except JobError as error:
-            error.cost_usd = spending.scene_usd
+            error.cost_usd = budget.scene_usd
             raise
         finally:
-            COST_USD_TOTAL.labels(self.provider.name).inc(spending.scene_usd or 0.0)
-        COST_USD_TOTAL.labels(self.provider.name).inc(made.cost_usd or 0.0)
-        if spending.scene_usd is None:
-            return made
-        return replace(made, cost_usd=(made.cost_usd or 0.0) + spending.scene_usd)
+            COST_USD_TOTAL.labels(self.provider.name).inc(budget.scene_usd or 0.0)
+        COST_USD_TOTAL.labels(self.provider.name).inc(composed.cost_usd or 0.0)
+        if budget.scene_usd is None:
+            return composed
+        return replace(composed, cost_usd=(composed.cost_usd or 0.0) + budget.scene_usd)
 
-    async def _made(
-        self, scene: SceneRef, asked: AskedFor, before_paying: Step, spending: Spending
-    ) -> Made:
+    async def _compose(
+        self, scene: SceneRef, spec: ClipSpec, before_paying: BeforePaying, budget: RunBudget
+    ) -> ComposedClip:
         deadline = self.clock.monotonic() + self.settings.scene_deadline_s
         failed: list[str] = []
         busy, attempt = 0, 1
         while attempt <= CLAIMS_MAX:
-            await self._afford(scene, attempt, asked, spending)
-            tried = self.clock.monotonic()
+            await self._check_budget(scene, attempt, spec, budget)
+            started = self.clock.monotonic()
             try:
                 async with self.slots:
-                    deadline += self.clock.monotonic() - tried  # our own line is not the provider
-                    tried = self.clock.monotonic()
-                    made = await self._attempt(scene, attempt, asked, before_paying)
+                    # the wait for our own slot does not count
+                    deadline += self.clock.monotonic() - started
+                    started = self.clock.monotonic()
+                    composed = await self._attempt(scene, attempt, spec, before_paying)
             except ProviderBusyError as error:
                 self._count("paused" if isinstance(error, ProviderPausedError) else "busy")
-                busy += 1  # the same attempt again: a claim it may have left is void, and passed by
-                deadline = await self._wait(scene, error, busy, deadline, since=tried)
+                busy += 1  # retry the same attempt: a claim it left behind is void and skipped
+                deadline = await self._wait(scene, error, busy, deadline, since=started)
                 continue
             except JobError as error:
                 self._count("failed")
                 failed.append(f"attempt {len(failed) + 1}: {error.reason}")
-                spending.paid(error.cost_usd)
+                budget.add_failed_attempt(error.cost_usd)
                 if not error.retryable or len(failed) >= self.settings.scene_attempts_max:
                     raise
                 attempt += 1
                 continue
-            self._count("void" if made is None else "made")
-            if made is not None:
-                return replace(made, failed=tuple(failed))
+            self._count("void" if composed is None else "made")
+            if composed is not None:
+                return replace(composed, failed=tuple(failed))
             attempt += 1
-        raise ProviderRejectedError(f"no answer in {CLAIMS_MAX} attempts", retryable=True)
+        raise ProviderRejectedError(f"no clip in {CLAIMS_MAX} attempts", retryable=True)
 
-    async def _afford(
-        self, scene: SceneRef, attempt: int, asked: AskedFor, spending: Spending
+    async def _check_budget(
+        self, scene: SceneRef, attempt: int, spec: ClipSpec, budget: RunBudget
     ) -> None:
-        """Return if this attempt may be paid for; what was claimed may be paid for already.
+        """Return if the budget covers this attempt; a claimed one may be paid for already.
 
-        Before the claim, and before the provider is asked for a turn: neither is to be wasted.
+        Called before the permit is acquired and the claim is created: neither must be wasted.
         """
-        if spending.max_usd is None or await self.claims.is_claimed(scene, attempt):
+        if budget.max_usd is None or await self.claims.is_claimed(scene, attempt):
             return
         one_clip = estimate(
-            [asked.request.duration_s],
+            [spec.request.duration_s],
             window_s=0,
             provider=self.provider.name,
             usd_per_s=self.settings.replicate.usd_per_s,
         )
-        spending.check(one_clip.cost_usd)
+        budget.check(one_clip.cost_usd)
 
     async def _attempt(
-        self, scene: SceneRef, attempt: int, asked: AskedFor, before_paying: Step
-    ) -> Made | None:
-        """One claim followed to its clip; None if it led to nothing."""
+        self, scene: SceneRef, attempt: int, spec: ClipSpec, before_paying: BeforePaying
+    ) -> ComposedClip | None:
+        """Return the clip of one claim; None if the claim is void."""
         prediction = await self.claims.prediction(
-            scene, attempt, asked.request, before_paying=before_paying
+            scene, attempt, spec.request, before_paying=before_paying
         )
         if prediction is None:
             return None
-        if self.delays is not None:
-            await self.delays.goes_on(scene)
+        if self.delay_notices is not None:
+            await self.delay_notices.report_resumed(scene)
         if prediction.adopted:
             WORK_DEDUPLICATED_TOTAL.labels("generator", "adopted").inc()
             self.log.info(
-                "prediction taken up again",
+                "prediction adopted",
                 action="scene.reattached",
                 job_id=scene.job_id,
                 run=scene.run,
@@ -218,44 +218,44 @@ class Attempts:
         else:
             PREDICTIONS_TOTAL.labels(self.provider.name).inc()
         with PREDICTIONS_IN_FLIGHT.labels(self.provider.name).track_inprogress():
-            clip = await self.interrupts.unless_ended(
+            clip = await self.cancellation.unless_ended(
                 scene.job_id,
                 scene.run,
                 self._collect(scene, prediction),
                 on_end=lambda: self.provider.cancel(prediction.id),
             )
         try:
-            measured, found = await self.inspection.passed(
-                clip, asked, musical=not self.provider.makes_silence
+            samples, recognised = await self.inspector.inspect(
+                clip, spec, musical=not self.provider.makes_silence
             )
         except JobError as error:
-            error.cost_usd = clip.cost_usd  # of no use, and paid for
+            error.cost_usd = clip.cost_usd  # unusable, but paid for
             raise
-        self._tell(clip, measured, found)
-        return Made(
+        self._log_clip(clip, samples, recognised)
+        return ComposedClip(
             clip=clip,
-            clip_samples=measured,
-            old_samples=found.old_samples,
-            padding_samples=found.padding_samples,
-            replaces=found.shape is Shape.CUMULATIVE,
+            clip_samples=samples,
+            old_samples=recognised.old_samples,
+            padding_samples=recognised.padding_samples,
+            replaces=recognised.shape is Shape.CUMULATIVE,
             prediction=prediction,
             attempt=attempt,
             cost_usd=clip.cost_usd,
         )
 
-    def _tell(self, clip: Clip, samples: int, found: Recognised) -> None:
+    def _log_clip(self, clip: Clip, samples: int, recognised: RecognisedClip) -> None:
         self.log.debug(
-            "clip can be used",
+            "clip accepted",
             action="clip.measured",
             size_bytes=len(clip.data),
             samples=samples,
-            shape=found.shape.value,
-            old_samples=found.old_samples,
-            padding_samples=found.padding_samples,
+            shape=recognised.shape.value,
+            old_samples=recognised.old_samples,
+            padding_samples=recognised.padding_samples,
         )
 
     async def _collect(self, scene: SceneRef, prediction: Prediction) -> Clip:
-        """The clip of a prediction that exists; a busy provider is asked again for the same."""
+        """Return the clip of a submitted prediction; retry while the provider is busy."""
         deadline = self.clock.monotonic() + self.settings.scene_deadline_s
         busy = 0
         while True:
@@ -267,31 +267,31 @@ class Attempts:
                 now = self.clock.monotonic()
                 deadline = await self._wait(scene, error, busy, deadline, since=now)
             else:
-                if self.delays is not None:
-                    await self.delays.goes_on(scene)
+                if self.delay_notices is not None:
+                    await self.delay_notices.report_resumed(scene)
                 return clip
 
     async def _wait(
         self, scene: SceneRef, error: ProviderBusyError, busy: int, deadline: float, *, since: float
     ) -> float:
-        """Wait as long as was asked for, or our own backoff, but not beyond the deadline.
+        """Wait for the requested delay or our backoff, at most until the deadline; return it.
 
-        The deadline from here on: a pause moves it, for a person is needed, and it would be over
-        when the provider serves again and everyone comes at once.
+        A pause extends the deadline: a person must act, and when the provider resumes, all
+        scenes retry at once.
         """
         delay_s = BUSY.delay_s(busy, asked_s=error.retry_after_s, chance=self.chance)
         paused = isinstance(error, ProviderPausedError)
         if paused:
             self.log.warning(
-                "provider refuses everyone", action="provider.paused", reason=str(error)
+                "provider rejects all requests", action="provider.paused", reason=str(error)
             )
         elif self.clock.monotonic() + delay_s > deadline:
             raise ProviderRejectedError(str(error), retryable=True) from error
-        if self.delays is not None:
-            await self.delays.waits(scene, error, for_s=delay_s, since=since)
-        why = "paused" if paused else "busy"
-        WAITED_SECONDS_TOTAL.labels(self.provider.name, why).inc(delay_s)
-        with SCENES_WAITING.labels(self.provider.name, why).track_inprogress():
+        if self.delay_notices is not None:
+            await self.delay_notices.report_wait(scene, error, for_s=delay_s, since=since)
+        reason = "paused" if paused else "busy"
+        WAITED_SECONDS_TOTAL.labels(self.provider.name, reason).inc(delay_s)
+        with SCENES_WAITING.labels(self.provider.name, reason).track_inprogress():
             await self.clock.sleep(delay_s)
         return deadline + (self.clock.monotonic() - since if paused else 0.0)
 

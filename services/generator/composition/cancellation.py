@@ -1,7 +1,7 @@
-"""Interrupts: a run that is no longer wanted stops waiting, at once and wherever it waits.
+"""Cancels the work of a run as soon as the run is cancelled or superseded.
 
-A cancelled or superseded run must not sit out ten minutes of somebody else's GPU: whoever
-waits for its prediction is woken, cancels it at the provider and leaves.
+A lane that waits minutes for a prediction of an ended run wakes up at once, cancels the
+prediction at the provider and stops.
 """
 
 import asyncio
@@ -17,48 +17,48 @@ T = TypeVar("T")
 
 
 class RunEndedError(SegueError):
-    """The run was superseded or cancelled while its scene was being made."""
+    """The run was superseded or cancelled while its scene was being generated."""
 
 
-class Interrupts:
-    """Who waits on behalf of which run. The book says which runs count."""
+class RunCancellation:
+    """Interrupts waits on behalf of runs; `active_runs` decides which runs are current."""
 
     def __init__(self, active_runs: ActiveRuns) -> None:
         self.active_runs = active_runs
-        self._waiting: dict[tuple[str, int], set[asyncio.Event]] = {}
+        self._waits: dict[tuple[str, int], set[asyncio.Event]] = {}
 
-    def look(self, job_id: str) -> None:
-        """The book changed: wake whoever waits for a run of this job that ended."""
-        for (waiting_for, run), events in list(self._waiting.items()):
-            if waiting_for == job_id and not self.active_runs.is_current(job_id, run):
+    def wake_ended(self, job_id: str) -> None:
+        """Wake every wait for a run of this job that has ended."""
+        for (waiting_job, run), events in list(self._waits.items()):
+            if waiting_job == job_id and not self.active_runs.is_current(job_id, run):
                 for event in events:
                     event.set()
 
     async def unless_ended(
         self, job_id: str, run: int, work: Awaitable[T], *, on_end: Callable[[], Awaitable[None]]
     ) -> T:
-        """What `work` returns, unless the run ends first: then `on_end` is awaited.
+        """Return the result of `work`; if the run ends first, await `on_end` and raise.
 
         Raises:
             RunEndedError: the run ended.
         """
         task = asyncio.ensure_future(work)
-        with self._listening(job_id, run) as ended:
+        with self._end_event(job_id, run) as ended:
             if await completes_first(task, ended.wait()):
                 return task.result()
         await on_end()
-        raise RunEndedError(f"run {run} is no longer wanted")
+        raise RunEndedError(f"run {run} was cancelled or superseded")
 
     @contextmanager
-    def _listening(self, job_id: str, run: int) -> Iterator[asyncio.Event]:
+    def _end_event(self, job_id: str, run: int) -> Iterator[asyncio.Event]:
         event = asyncio.Event()
         if not self.active_runs.is_current(job_id, run):
             event.set()
-        listeners = self._waiting.setdefault((job_id, run), set())
-        listeners.add(event)
+        events = self._waits.setdefault((job_id, run), set())
+        events.add(event)
         try:
             yield event
         finally:
-            listeners.discard(event)
-            if not listeners:
-                self._waiting.pop((job_id, run), None)
+            events.discard(event)
+            if not events:
+                self._waits.pop((job_id, run), None)

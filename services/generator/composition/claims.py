@@ -1,18 +1,18 @@
-"""Claims: whoever creates the claim may pay; everyone else joins what it led to.
+"""Ensures that each attempt at a scene is paid for at most once, by claims in the object store.
 
-Before a prediction is submitted, `claim-<attempt>` is created in the object store if absent.
-It holds the seed and a nonce; `prediction-<attempt>` with the prediction's id is written beside
-it right after. Whoever finds a claim takes up the prediction by that id. A claim is used once:
+Before a prediction is submitted, the process creates `claim-<attempt>` if it is absent. The claim
+holds the seed and a nonce; `prediction-<attempt>` with the prediction's id is stored next to it
+afterwards. A process that finds a claim adopts the prediction by that id. A claim is used once:
 
-1. created, and used within its lease: one request, whose id is written down; or
-2. void, in its owner's own words: the provider started nothing, or the owner slept past its
-   lease between claim and request and must not ask any more; or
-3. silent: its owner died, or the answer was lost. The provider is looked through for its seed;
-   only when nothing is found, after the owner can no longer be about to ask (`settle_s`: lease
-   plus the provider's own deadline), does the claim count as having led to nothing.
+1. used: created, and used for one request within its lease; the prediction's id is stored; or
+2. void, as marked by its owner: the provider started nothing, or the owner was suspended past its
+   lease between claim and request and must not send it any more; or
+3. unresolved: its owner died, or the response was lost. The provider is searched for the seed;
+   the claim counts as void only if nothing is found after the owner can no longer send the
+   request (`settle_s`: the lease plus the provider's own deadline).
 
-After void or nothing the next attempt is claimed, by create-if-absent again. So a frozen
-process that thaws, a split group or a replay cannot pay twice: the store decides, not the
+After a void claim the next attempt is claimed, again by create-if-absent. So a suspended process
+that resumes, a split consumer group or a replay cannot pay twice: the store decides, not the
 consumer group.
 
 I/O: the object store and the provider.
@@ -32,21 +32,21 @@ from shared.storage import ObjectStore
 from shared.telemetry import trace
 from shared.telemetry.log import logger_of
 
-READY_S = 30.0  # longer than that in line, and the lane goes back to its backoff
-_VOID = b""  # no provider names a prediction by nothing
+READY_S = 30.0  # longest wait for a permit; then the lane backs off
+_VOID = b""  # no prediction has an empty id
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
-    """A composition that was submitted: by us, or by whoever claimed it first."""
+    """A submitted composition."""
 
     id: str
     request: CompositionRequest
-    adopted: bool  #: somebody else's, or our own from before a crash
+    adopted: bool  #: submitted by another process, or by this one before a crash
 
 
 class Claims:
-    """Leads every attempt at a scene to at most one prediction."""
+    """Submits at most one prediction per attempt at a scene."""
 
     def __init__(
         self,
@@ -63,10 +63,10 @@ class Claims:
         self._lease_s = lease_s
         self._settle_s = settle_s
         self._log = logger_of("generator")
-        self._ours: dict[str, bytes] = {}  # claims whose creation was not confirmed yet
+        self._unconfirmed: dict[str, bytes] = {}  # claims whose creation was not confirmed yet
 
     async def is_claimed(self, scene: SceneRef, attempt: int) -> bool:
-        """Whether somebody claimed this attempt."""
+        """Return whether this attempt is claimed."""
         return await self._store.stat(scene.claim_key(attempt)) is not None
 
     async def prediction(
@@ -77,81 +77,82 @@ class Claims:
         *,
         before_paying: Callable[[], Awaitable[None]],
     ) -> Prediction | None:
-        """The one prediction of this attempt; None if its claim led to nothing.
+        """Return the only prediction of this attempt; None if its claim is void.
 
-        `before_paying` is awaited between claim and request: a gate that may wait for the
-        partition, or raise because the run is no longer wanted.
+        `before_paying` is awaited between claim and request: it may wait until the partition is
+        owned, or raise because the run has ended.
 
         Raises:
-            ProviderBusyError: nothing was started; make the next attempt after a while.
+            ProviderBusyError: nothing was started; try the next attempt later.
             ProviderRejectedError: this request can never succeed.
         """
         request = replace(request, seed=scene.seed(attempt))
         if not await self.is_claimed(scene, attempt):
             await self._provider.ready(within_s=READY_S)
-        lease_from = self._clock.monotonic()
+        lease_start = self._clock.monotonic()
         if not await self._create(scene, attempt):
-            self._log.debug("another attempt holds the claim", action="claim.held", attempt=attempt)
-            found = await self._led_to(scene, attempt, request)
-            return Prediction(id=found, request=request, adopted=True) if found else None
+            self._log.debug("claim exists already", action="claim.held", attempt=attempt)
+            adopted_id = await self._find_prediction(scene, attempt, request)
+            if not adopted_id:
+                return None
+            return Prediction(id=adopted_id, request=request, adopted=True)
         self._log.debug("claim created", action="claim.created", attempt=attempt)
         try:
             await before_paying()
-        except BaseException:  # also where the task is cancelled: nothing was started
-            await self._store.put(scene.prediction_key(attempt), _VOID)
+        except BaseException:  # including cancellation: nothing was started
+            await self._void(scene, attempt)
             raise
-        if self._clock.monotonic() - lease_from > self._lease_s:
-            await self._store.put(scene.prediction_key(attempt), _VOID)
+        if self._clock.monotonic() - lease_start > self._lease_s:
+            await self._void(scene, attempt)
             return None
         try:
             with trace.span("provider submit", {"segue.provider": self._provider.name}):
                 submitted = await self._provider.submit(request)
         except (ProviderBusyError, ProviderRejectedError):  # nothing was started
-            await self._store.put(scene.prediction_key(attempt), _VOID)
+            await self._void(scene, attempt)
             raise
-        self._log.debug(
-            "prediction submitted",
-            action="prediction.submitted",
-            attempt=attempt,
-            prediction_id=submitted,
-            duration_s=request.duration_s,
-        )
+        log = {"attempt": attempt, "prediction_id": submitted, "duration_s": request.duration_s}
+        self._log.debug("prediction submitted", action="prediction.submitted", **log)
         await self._store.put(scene.prediction_key(attempt), submitted.encode())
         return Prediction(id=submitted, request=request, adopted=False)
 
     async def _create(self, scene: SceneRef, attempt: int) -> bool:
-        """Whether the claim is ours to use; a claim whose answer was lost is known by its nonce."""
+        """Return whether this process created the claim; the nonce settles a lost response."""
         key = scene.claim_key(attempt)
-        told = {
+        claim = {
             "seed": scene.seed(attempt),
             "nonce": secrets.token_hex(16),
             "claimed_at": self._clock.now().isoformat(),
             "provider": self._provider.name,
         }
-        data = self._ours.setdefault(key, json.dumps(told).encode())
+        data = self._unconfirmed.setdefault(key, json.dumps(claim).encode())
         created = await self._store.put_if_absent(key, data)
-        del self._ours[key]  # answered: from here on the claim is used once, or is not ours
+        # confirmed: the claim is used once from here on, or belongs to another process
+        del self._unconfirmed[key]
         return created
 
-    async def _led_to(
+    async def _void(self, scene: SceneRef, attempt: int) -> None:
+        await self._store.put(scene.prediction_key(attempt), _VOID)
+
+    async def _find_prediction(
         self, scene: SceneRef, attempt: int, request: CompositionRequest
     ) -> str | None:
-        """The prediction that an existing claim led to; None: nothing, for good."""
-        written = await self._written(scene, attempt)
-        if written is None:
+        """Return the id of an existing claim's prediction; None if the claim is void."""
+        prediction_id = await self._stored_id(scene, attempt)
+        if prediction_id is None:
             claim = json.loads(await self._store.get(scene.claim_key(attempt)))
             claimed_at = datetime.fromisoformat(claim["claimed_at"])
-            written = await self._provider.find(request, since=claimed_at)
-            if written is None:
-                # From now, not from when it was claimed: clocks of two machines differ, and jump.
+            prediction_id = await self._provider.find(request, since=claimed_at)
+            if prediction_id is None:
+                # Counted from now, not from `claimed_at`: clocks differ, and may jump.
                 await self._clock.sleep(self._settle_s)
-                written = await self._written(scene, attempt)
-            if written is None:
-                written = await self._provider.find(request, since=claimed_at)
-        return written or None
+                prediction_id = await self._stored_id(scene, attempt)
+            if prediction_id is None:
+                prediction_id = await self._provider.find(request, since=claimed_at)
+        return prediction_id or None
 
-    async def _written(self, scene: SceneRef, attempt: int) -> str | None:
-        """The id beside the claim; empty: void; None: nothing was written."""
+    async def _stored_id(self, scene: SceneRef, attempt: int) -> str | None:
+        """Return the stored id; empty if the claim is void, None if nothing is stored."""
         try:
             return (await self._store.get(scene.prediction_key(attempt))).decode()
         except NotFoundError:

@@ -1,10 +1,10 @@
-"""Delays: a scene that waits for its provider says so, and says so again when it goes on.
+"""Publishes `scene.delayed` while a scene waits for its provider, and when it continues.
 
-Said once per reason: at once where everyone is refused, because a person must act; of a busy
-provider only when the wait is longer than a person wonders about. It is news, not work: where it
-cannot be published, the scene goes on without it, and says it at its next wait.
+One notice per reason: at once if the provider rejects all requests, because a person must act;
+for a busy provider only after `after_s`. A notice is optional: if it cannot be published, the
+scene continues without it, and the next wait publishes it.
 
-A process that dies takes its delays along; whoever goes on says its own, and the segment ends
+A process that dies forgets its notices. The next process publishes its own, and the segment ends
 them all.
 
 Units: seconds. I/O: the publisher.
@@ -27,60 +27,62 @@ from shared.errors import (
 from shared.kafka.producer import EventPublisher
 from shared.telemetry.log import Logger
 
-SAY_S = 5.0
+PUBLISH_TIMEOUT_S = 5.0
 REASON_CHARS_MAX = 500
-_KEPT_MAX = 10_000
+_SCENES_MAX = 10_000
 
 
 @dataclass(slots=True)
 class _Wait:
-    """Of one scene."""
+    """The wait of one scene."""
 
     traceparent: str | None
-    since: float | None = None  #: None: it does not wait
-    said: SceneDelayed | None = None  #: what its job shows now
+    since: float | None = None  #: None: the scene does not wait
+    notice: SceneDelayed | None = None  #: the notice that the job shows now
 
 
-class Delays:
-    """What the scenes of this process wait for."""
+class DelayNotices:
+    """Publishes the delays of this process's scenes."""
 
     def __init__(
         self,
         publisher: EventPublisher,
         *,
-        gate: Callable[[], Awaitable[None]],
-        said_after_s: float,
+        wait_until_owned: Callable[[], Awaitable[None]],
+        after_s: float,
         clock: Clock,
         log: Logger,
+        publish_timeout_s: float = PUBLISH_TIMEOUT_S,
     ) -> None:
         self._publisher = publisher
-        self._gate = gate
-        self._said_after_s = said_after_s
+        self._wait_until_owned = wait_until_owned
+        self._after_s = after_s
+        self._publish_timeout_s = publish_timeout_s
         self._clock = clock
         self._log = log
         self._waits: OrderedDict[SceneRef, _Wait] = OrderedDict()
 
     @asynccontextmanager
-    async def of(self, scene: SceneRef, *, traceparent: str | None) -> AsyncIterator[None]:
-        """While `scene` is made; where its lane comes back to it, its wait goes on."""
+    async def track(self, scene: SceneRef, *, traceparent: str | None) -> AsyncIterator[None]:
+        """Track `scene` while it is generated; a retry of the record continues its wait."""
         self._waits.setdefault(scene, _Wait(traceparent))
-        while len(self._waits) > _KEPT_MAX:
+        while len(self._waits) > _SCENES_MAX:
             self._waits.popitem(last=False)
         try:
             yield
         except RetryableError as error:
             if not isinstance(error, StoreUnavailableError):
-                await self.waits(scene, error, for_s=error.retry_after_s or 0.0)
+                await self.report_wait(scene, error, for_s=error.retry_after_s or 0.0)
             raise
         except BaseException:
             self._waits.pop(scene, None)
             raise
         self._waits.pop(scene, None)
 
-    async def waits(
+    async def report_wait(
         self, scene: SceneRef, error: RetryableError, *, for_s: float, since: float | None = None
     ) -> None:
-        """`scene` waits because of `error`, `for_s` from now; its try began at `since`."""
+        """Report that `scene` waits `for_s` because of `error`; its attempt began at `since`."""
         wait = self._waits.get(scene)
         if wait is None:
             return
@@ -88,37 +90,37 @@ class Delays:
         if wait.since is None:
             wait.since = now if since is None else since
         paused = isinstance(error, ProviderPausedError)
-        if not paused and now + for_s - wait.since < self._said_after_s:
+        if not paused and now + for_s - wait.since < self._after_s:
             return
         reason = str(error)[:REASON_CHARS_MAX]
         code = WaitCode.PROVIDER_PAUSED if paused else WaitCode.PROVIDER_BUSY
-        said = wait.said
-        # a busy provider has new words each time, and they mean the same
-        if said is not None and said.code is code and (not paused or said.reason == reason):
+        last = wait.notice
+        # a busy provider's message differs each time without a new meaning
+        if last is not None and last.code is code and (not paused or last.reason == reason):
             return
-        delayed = SceneDelayed(
+        notice = SceneDelayed(
             job_id=scene.job_id,
             run=scene.run,
             scene_index=scene.scene_index,
             code=code,
             reason=reason,
         )
-        if await self._say(delayed, wait):
-            wait.said = delayed
+        if await self._publish(notice, wait):
+            wait.notice = notice
 
-    async def goes_on(self, scene: SceneRef) -> None:
-        """`scene` waits no longer."""
+    async def report_resumed(self, scene: SceneRef) -> None:
+        """Report that `scene` no longer waits, if its wait was published."""
         wait = self._waits.get(scene)
         if wait is None:
             return
-        said, wait.since, wait.said = wait.said, None, None
-        if said is not None:
-            await self._say(said.model_copy(update={"over": True}), wait)
+        notice, wait.since, wait.notice = wait.notice, None, None
+        if notice is not None:
+            await self._publish(notice.model_copy(update={"over": True}), wait)
 
-    async def _say(self, event: SceneDelayed, wait: _Wait) -> bool:
-        await self._gate()
+    async def _publish(self, event: SceneDelayed, wait: _Wait) -> bool:
+        await self._wait_until_owned()
         try:
-            async with asyncio.timeout(SAY_S):
+            async with asyncio.timeout(self._publish_timeout_s):
                 await self._publisher.publish(event, traceparent=wait.traceparent)
         except (RetryableError, TimeoutError) as error:
             self._log.warning(
@@ -127,11 +129,11 @@ class Delays:
                 job_id=event.job_id,
                 run=event.run,
                 scene_index=event.scene_index,
-                reason=str(error) or f"not confirmed within {SAY_S:g} s",
+                reason=str(error) or f"not confirmed within {self._publish_timeout_s:g} s",
             )
             return False
         self._log.info(
-            "scene waits no longer" if event.over else "scene waits",
+            "scene resumed" if event.over else "scene waits for the provider",
             action="scene.delayed",
             job_id=event.job_id,
             run=event.run,

@@ -1,7 +1,7 @@
-"""Driver: Faust's app and its Kafka transport, with the settings and habits that are safe.
+"""Builds the Faust app and its Kafka transport, with safe settings and corrected behaviour.
 
-Each habit that is changed here cost scenes in tests (ADR-0003). `stream.py` is the only user;
-nothing else knows Faust.
+Every behaviour of Faust that is overridden here lost scenes in tests (ADR-0003). Used by
+`stream.py` only.
 """
 
 import asyncio
@@ -20,11 +20,11 @@ from shared.settings import KafkaSettings
 from shared.telemetry.log import Logger
 
 POLL_RECORDS_MAX = 100
-STALL_S = 20.0  # a table's changelog is read in less, record by record
+STALL_S = 20.0  # without progress; a recovering table reads a record in less
 
 
 def build_faust(settings: GeneratorSettings) -> faust.App:
-    """The Faust app, with the settings that its rules were proven with (ADR-0003)."""
+    """Return the Faust app, with the settings under which ADR-0003 was tested."""
     kafka = settings.kafka
     app = faust.App(
         kafka.topic_prefix + GENERATOR_GROUP,
@@ -54,22 +54,22 @@ def build_faust(settings: GeneratorSettings) -> faust.App:
         web_enabled=False,
         worker_redirect_stdouts=False,
     )
-    # else it makes a folder wherever it is started; its tables are in memory
+    # Faust would create a folder in the working directory; its tables are in memory
     app._create_directories = lambda: None  # type: ignore[method-assign]  # noqa: SLF001
     return app
 
 
 def _buffer_max(partitions: int) -> int:
-    """Records between the fetcher and an agent.
+    """Return the buffer size between the fetcher and an agent, in records.
 
-    At four fifths Faust stops fetching a partition, after one poll more; an agent that is full
-    to the brim stops every topic, so that cancellations would wait behind the scenes they end.
+    At four fifths Faust stops fetching a partition, after one more poll; a full agent stops every
+    topic, so that cancellations would wait behind the scenes they cancel.
     """
     return 5 * POLL_RECORDS_MAX * (partitions + 1)
 
 
 def _credentials(kafka: KafkaSettings) -> CredentialsT | None:
-    """What `shared/kafka/client.py` tells aiokafka, in Faust's words; None: PLAINTEXT."""
+    """Return Faust's credentials, as `shared/kafka/client.py` does for aiokafka."""
     context = ssl_context(kafka)
     if kafka.security_protocol.startswith("SASL"):
         return faust.SASLCredentials(
@@ -82,9 +82,9 @@ def _credentials(kafka: KafkaSettings) -> CredentialsT | None:
 
 
 class _Thread(driver.AIOKafkaConsumerThread):
-    """Waits for records as long as the settings say, and gives back what came too late.
+    """Fetches with the configured wait, and seeks back after a fetch that came too late.
 
-    Faust fixes the wait at 1.5 s, and throws away what a fetch brings after a rebalance.
+    Faust fixes the wait at 1.5 s, and discards records fetched during a rebalance.
     """
 
     @override
@@ -107,33 +107,33 @@ class _Thread(driver.AIOKafkaConsumerThread):
     async def _take(
         self, consumer: Any, active_partitions: Any, stops: int, **limits: Any
     ) -> Mapping[Any, list[Any]]:
-        """Records of partitions that were active, if the flow was not stopped meanwhile.
+        """Return the fetched records; if the flow was stopped meanwhile, seek back and return none.
 
-        A rebalance seeks while a fetch of before is under way. It takes what was sought, and
-        nobody wants it: a changelog would never be read to its end, and a stream without a
-        committed offset would go on behind it.
+        A rebalance seeks while an older fetch is in progress. That fetch moves the position past
+        records that Faust then discards: a changelog would never be read completely, and a stream
+        without a committed offset would continue after them.
         """
-        taken = await super()._fetch_records(consumer, active_partitions, **limits)
+        records = await super()._fetch_records(consumer, active_partitions, **limits)
         if self._stops() == stops:
-            return taken
-        for partition in set(taken) & set(consumer.assignment()):
-            consumer.seek(partition, taken[partition][0].offset)
+            return records
+        for partition in set(records) & set(consumer.assignment()):
+            consumer.seek(partition, records[partition][0].offset)
         return {}
 
     @override
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
-        consumer._fetch_max_wait_ms = transport.fetch_max_wait_ms  # noqa: SLF001 - no public way
+        consumer._fetch_max_wait_ms = transport.fetch_max_wait_ms  # noqa: SLF001 - no public setter
         return consumer
 
 
 class _Consumer(driver.Consumer):
-    """Faust's consumer with three habits changed; each cost scenes in tests (ADR-0003)."""
+    """Faust's consumer with three behaviours overridden; each lost scenes (ADR-0003)."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._held: set[Any] = set()
-        self.stops = 0  #: how often the flow was stopped: by every rebalance
+        self.stops = 0  #: number of times the flow was stopped; every rebalance stops it
 
     @override
     def stop_flow(self) -> None:
@@ -146,17 +146,18 @@ class _Consumer(driver.Consumer):
 
     @override
     async def _getmany(self, active_partitions: Any, timeout: float) -> Any:
-        """Fetch from what is active now; Faust hands its own set to another thread.
+        """Fetch from a copy of the active partitions; Faust shares its set with another thread.
 
-        Empty for a moment when recovery ends, it means "all" there: records are thrown away.
+        The set is empty for a moment when recovery ends, which means "all" there: records would be
+        discarded.
         """
         return await super()._getmany(set(active_partitions or ()), timeout)
 
     @override
     def resume_partitions(self, tps: Any) -> None:
-        """Changelogs at once; streams when they were sought and the flow is on.
+        """Resume changelogs at once, and streams after their seek, when the flow is active.
 
-        What Faust fetches before that, its streams skip and ack unread.
+        Faust's streams would skip and ack everything fetched before that.
         """
         streams = {tp for tp in tps if not self._is_changelog_tp(tp)}
         self._held |= streams
@@ -178,7 +179,7 @@ class _Consumer(driver.Consumer):
 
     @override
     def _new_offset(self, tp: Any) -> int | None:
-        """The watermark of the lanes; Faust's own count also takes what it skipped."""
+        """Return the lanes' offset to commit; Faust's own offset includes skipped records."""
         self._acked[tp].clear()
         self._acked_index[tp].clear()
         self._gap.pop(tp, None)
@@ -188,19 +189,19 @@ class _Consumer(driver.Consumer):
 
 
 class Transport(driver.Transport):
-    """Uses the consumer above; `SceneStream` says how long to wait and what may be committed."""
+    """Uses the consumer above; `SceneStream` sets the fetch wait and the offsets to commit."""
 
     Consumer = _Consumer  # type: ignore[mutable-override]  # as Faust's own drivers do
     fetch_max_wait_ms: int
     watermarks: dict[Any, int]
-    committed: Callable[[bool], None]  #: hears of every commit, and whether Kafka confirmed it
+    committed: Callable[[bool], None]  #: called after every commit with whether Kafka confirmed it
 
 
-async def mind_recovery(app: faust.App, log: Logger) -> None:
-    """Begin the recovery of a table again when it makes no way for `STALL_S`; never ends.
+async def watch_recovery(app: faust.App, log: Logger) -> None:
+    """Restart the recovery of a table that makes no progress for `STALL_S`; run forever.
 
-    Faust waits without a deadline for a changelog's last record, and while it waits no scene
-    of its partitions is made. Whatever kept that record away, the second reading seeks anew.
+    Faust waits without a deadline for a changelog's last record, and generates no scene of its
+    partitions until then. A restarted recovery seeks again.
     """
     tables: Any = app.tables
     recovery = tables.recovery

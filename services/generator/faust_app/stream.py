@@ -1,13 +1,14 @@
-"""Stream: the generator's records and state; it and `driver.py` are all that knows Faust.
+"""Consumes the generator's topics and stores its state with Faust.
 
-Faust serves keyed state: two agents, and one table with its changelog. Three habits make it safe
+Faust provides keyed state: agents, and one table with its changelog. Three rules make it safe
 (ADR-0003; each has its test):
 
-- Lanes, not the stream, run scenes; the agent only hands records over. What is committed is the
-  lanes' watermark: Faust 0.15.3 commits past unfinished messages and past skipped ones.
-- The table is written by an awaited changelog record first, then in memory; it needs no
-  current event, and nothing is acked before the broker has the state.
-- A rebalance suspends the lanes; what came back goes on, what went elsewhere is cancelled.
+- Lanes run the scenes; an agent only submits records to them. The committed offset comes from the
+  lanes: Faust 0.15.3 commits past unfinished messages and past skipped ones.
+- The table is written by an awaited changelog record first, then in memory; no record is acked
+  before the broker has confirmed the state.
+- A rebalance suspends the lanes; the work of partitions that come back resumes, that of lost
+  partitions is cancelled.
 """
 
 import asyncio
@@ -16,7 +17,7 @@ from typing import Any
 
 import faust
 
-from services.generator.faust_app.driver import Transport, build_faust, mind_recovery
+from services.generator.faust_app.driver import Transport, build_faust, watch_recovery
 from services.generator.scene.plan import Continuation
 from services.generator.settings import GeneratorSettings
 from shared.clock import Clock
@@ -32,29 +33,29 @@ from shared.telemetry.consumer_metrics import ConsumerMetrics, export_lane_metri
 from shared.telemetry.log import Logger
 from shared.telemetry.metrics import WORK_DEDUPLICATED_TOTAL
 
-CHANGELOG_S = 30.0  # the broker confirms in milliseconds; beyond this it is away
+CHANGELOG_S = 30.0  # the broker confirms in milliseconds; later it counts as unavailable
 START_S = 120.0  # recovery reads one small record per job
 STOP_S = 3.0  # to commit and leave the group, after the drain
 
 
-class TableMemory:
-    """The `continuations` table as plain values."""
+class FaustContinuationTable:
+    """Stores `Continuation` values in the `continuations` table."""
 
     def __init__(self, app: faust.App, *, partitions: int) -> None:
         self._table = app.Table(
             CONTINUATIONS_TABLE,
             key_type=str,
-            value_type=bytes,  # raw: the model is the codec; Faust's own cannot read back a dict
+            value_type=bytes,  # raw: pydantic is the codec; Faust's own cannot decode a dict
             partitions=partitions,
         )
 
-    def recall(self, job_id: str) -> Continuation | None:
-        """The state of the job; None if nothing is known of it."""
-        known = self._table.data.get(job_id)
-        return None if known is None else Continuation.model_validate_json(known)
+    def get(self, job_id: str) -> Continuation | None:
+        """Return the state of the job; None if there is none."""
+        value = self._table.data.get(job_id)
+        return None if value is None else Continuation.model_validate_json(value)
 
-    async def keep(self, job_id: str, state: Continuation, *, partition: int) -> None:
-        """Write the state on the changelog, then in memory.
+    async def put(self, job_id: str, state: Continuation, *, partition: int) -> None:
+        """Write the state to the changelog, then to memory.
 
         Raises:
             RetryableError: the broker did not confirm it in time.
@@ -64,12 +65,12 @@ class TableMemory:
             async with asyncio.timeout(CHANGELOG_S):
                 await self._table.send_changelog(partition, job_id, value)
         except Exception as error:
-            raise RetryableError(f"state was not confirmed: {error!r}") from error
+            raise RetryableError(f"the broker did not confirm the state: {error!r}") from error
         self._table.data[job_id] = value
 
 
 class SceneStream:
-    """Hands the records of the generator's topics to lanes, and lets them go in order."""
+    """Submits the records of the generator's topics to lanes, and commits them in order."""
 
     def __init__(self, settings: GeneratorSettings, *, clock: Clock, log: Logger) -> None:
         self._settings = settings
@@ -81,8 +82,8 @@ class SceneStream:
         transport.fetch_max_wait_ms = settings.kafka.fetch_max_wait_ms
         transport.committed = self._committed
         self._app.transport = transport
-        self.memory = TableMemory(self._app, partitions=settings.kafka.partitions)
-        self.lanes: Lanes[Any] = Lanes(self._let_go)
+        self.continuations = FaustContinuationTable(self._app, partitions=settings.kafka.partitions)
+        self.lanes: Lanes[Any] = Lanes(self._commit)
         self._slots: Slots | None = None
         self._metrics = ConsumerMetrics(
             service="generator",
@@ -109,8 +110,8 @@ class SceneStream:
         async def on_revoked(*_: Any, **__: Any) -> None:
             self.lanes.suspend()
 
-        async def on_assigned(*told: Any, **_: Any) -> None:
-            _app, assigned = told
+        async def on_assigned(*args: Any, **_: Any) -> None:
+            _app, assigned = args
             self._assigned(set(assigned))
             router.parked.forget()
 
@@ -118,19 +119,19 @@ class SceneStream:
         self._app.on_partitions_assigned.connect(on_assigned, weak=False)
 
     def figures(self) -> dict[str, int]:
-        """How much is under way, for `readyz`."""
+        """Return the work in progress, for `readyz`."""
         return {**self.lanes.figures(), **(self._slots.figures() if self._slots else {})}
 
     async def serve(self, stop: asyncio.Event, *, ready: asyncio.Event | None = None) -> None:
-        """Work until `stop`.
+        """Consume until `stop`.
 
         Raises:
             SegueError: Faust did not start, or stopped by itself.
             DeadLetterLimitError: too many dead letters in a row.
         """
         stopped = asyncio.create_task(stop.wait())
-        minding = asyncio.create_task(mind_recovery(self._app, self._log))
-        ends: list[asyncio.Future[Any]] = [stopped, minding, self.lanes.failure]
+        recovery_watch = asyncio.create_task(watch_recovery(self._app, self._log))
+        ends: list[asyncio.Future[Any]] = [stopped, recovery_watch, self.lanes.failure]
         in_flight_max = self._settings.lanes.in_flight_max
         try:
             if await self._start(ends):
@@ -142,8 +143,8 @@ class SceneStream:
                     await self._until_one_of(ends)
         finally:
             stopped.cancel()
-            minding.cancel()
-        for failed in (self.lanes.failure, minding):
+            recovery_watch.cancel()
+        for failed in (self.lanes.failure, recovery_watch):
             if failed.done():
                 failed.result()
         if self._app.crashed:
@@ -151,18 +152,20 @@ class SceneStream:
             raise SegueError(f"Faust stopped: {reason!r}") from reason
 
     async def stop(self) -> None:
-        """Finish what runs, commit, leave the group; after a while, without its answer."""
+        """Drain the lanes, commit and leave the group, within bounded times."""
         await self.lanes.drain(self._settings.lanes.drain_s)
         try:
             async with asyncio.timeout(STOP_S):
                 await self._app.stop()
         except TimeoutError:
             self._log.warning(
-                "left without a word", action="commit.failed", reason=f"no end in {STOP_S:g} s"
+                "Faust did not stop in time",
+                action="faust.stop_timed_out",
+                reason=f"still running after {STOP_S:g} s",
             )
 
     async def _start(self, ends: Sequence[asyncio.Future[Any]]) -> bool:
-        """Whether Faust started before one of `ends`."""
+        """Start Faust; return False if one of `ends` came first."""
         self._app.finalize()
         starting = asyncio.ensure_future(self._app.start())
         try:
@@ -177,7 +180,7 @@ class SceneStream:
         return starting.done()
 
     async def _until_one_of(self, ends: Sequence[asyncio.Future[Any]]) -> None:
-        """Wait for the first of `ends`, or for Faust's crash."""
+        """Wait for the first of `ends`, or for a crash of Faust."""
         crashed = asyncio.create_task(self._app._crashed.wait())  # noqa: SLF001 - no public wait
         try:
             await asyncio.wait([crashed, *ends], return_when=asyncio.FIRST_COMPLETED)
@@ -197,7 +200,7 @@ class SceneStream:
 
         in_flight_max = self._settings.lanes.in_flight_max
         if name != SceneRequested.kind:
-            in_flight_max *= 2  # what is only heard: scenes that fill their room do not keep it out
+            in_flight_max *= 2  # a full backlog of scenes must not block cancellations
 
         async def consume(stream: Any) -> None:
             async for event in stream.noack().events():
@@ -221,9 +224,9 @@ class SceneStream:
 
         self._app.agent(topic, name=f"segue.{name}")(consume)
 
-    def _let_go(self, slot: Hashable, events: list[Any]) -> None:
-        """Commit up to here, in the order of the partition; the ack makes Faust look."""
-        self._watermarks[slot] = events[-1].message.offset + 1
+    def _commit(self, partition: Hashable, events: list[Any]) -> None:
+        """Set the offset to commit; the ack makes Faust commit it."""
+        self._watermarks[partition] = events[-1].message.offset + 1
         self._metrics.commit_due()
         for event in events:
             event.ack()
@@ -242,17 +245,22 @@ class SceneStream:
         return end
 
     def _assigned(self, assigned: set[Hashable]) -> None:
-        for slot in [slot for slot in self._watermarks if slot not in assigned]:
-            del self._watermarks[slot]  # somebody else's now
+        for partition in self._watermarks.keys() - assigned:
+            del self._watermarks[partition]  # assigned to another process
         if not self._watermarks:
             self._metrics.commit_confirmed(nothing_due=True)
-        for slot, records in self.lanes.resume(assigned).items():
-            self._log.info("lost", action="partitions.lost", partition=str(slot), records=records)
+        for partition, records in self.lanes.resume(assigned).items():
+            self._log.info(
+                "work of a lost partition cancelled",
+                action="partitions.lost",
+                partition=str(partition),
+                records=records,
+            )
         self._log.info("partitions assigned", action="partitions.assigned", count=len(assigned))
 
 
 def _record_of(message: Any, *, prefix: str) -> Record:
-    """Faust's message as ours; the topic without its prefix."""
+    """Convert a Faust message to a `Record`; the topic loses its prefix."""
     headers = message.headers or {}
     pairs = headers.items() if isinstance(headers, dict) else headers
     return Record(

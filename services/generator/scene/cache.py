@@ -1,14 +1,14 @@
-"""Cache: music that was made and paid for once is not paid for again.
+"""Caches clips by their request, so that equal music is not paid for twice.
 
-An entry answers one question, whoever asks it: this prompt, after this window, by this model at
-this address, so long. Its key is the hash of the question; the seed is no part of it, because
-every attempt has a seed of its own. `SEGUE_SCENE_CACHE` says who may share an answer: `all`, the
-runs of one `job`, or nobody (`off`); a run that says `use_cache: false` asks anew, and its answer
-takes the place of the older one. Equal questions asked in the same moment are both paid for.
+The key of an entry is the hash of the request: prompt, window, provider, model, address and
+duration. The seed is not included, because every attempt has its own seed. `SEGUE_SCENE_CACHE`
+sets who shares entries: `all` jobs, the runs of one `job`, or none (`off`). A run with
+`use_cache: false` composes again, and its clip replaces the entry. Equal requests at the same
+moment are both paid for.
 
-An entry is two objects: the clip, and what is known of it. The second is written last and names
-the first by its hash, so half an entry, or a wrong one, is no entry. Music is copied out of the
-cache, never referred to: an entry may be deleted at any time. See ADR-0014.
+An entry is two objects: the clip and its facts. The facts are stored last and contain the clip's
+hash, so an incomplete or damaged entry is ignored. A clip is copied from the cache and not
+referenced: an entry may be deleted at any time. See ADR-0014.
 
 I/O: the object store.
 """
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from services.generator.composition.attempts import Made
+from services.generator.composition.attempts import ComposedClip
 from services.generator.providers import CompositionRequest, MusicProvider
 from services.generator.settings import CacheScope
 from shared.clock import Clock
@@ -30,12 +30,12 @@ from shared.storage.keys import cache_key, cached_facts_key
 from shared.telemetry.log import Logger
 from shared.telemetry.metrics import CACHE_TOTAL
 
-FORMAT = 1  # of entries and of the question; another number makes every entry unknown
-_LATE_SAMPLES = SAMPLE_RATE_HZ // 4  # more in front than the window: a whole track so far
+FORMAT = 1  # of entries and of the hashed request; a new number invalidates every entry
+_LATE_SAMPLES = SAMPLE_RATE_HZ // 4  # more old music than the window: a cumulative track
 
 
 class CachedFacts(BaseModel):
-    """What is known of a cached clip."""
+    """The metadata of a cached clip."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -43,19 +43,19 @@ class CachedFacts(BaseModel):
     sha256: str
     content_type: str
     clip_samples: int
-    old_samples: int  #: where the new music begins in the clip, as measured
-    padding_samples: int = 0  #: of them, nothing: what a file without its header begins with
-    needed_samples: int  #: of new music, as far as it was inspected
+    old_samples: int  #: where the new music begins in the clip, measured
+    padding_samples: int = 0  #: of them, padding that the file does not declare
+    needed_samples: int  #: of new music, inspected
     seed: int | None = None
     prediction_id: str | None = None
     generation_s: float | None = None
-    cost_usd: float | None = None  #: what it cost when it was made, failed attempts included
+    cost_usd: float | None = None  #: of the original generation, including failed attempts
     made_at: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CachedClip:
-    """A hit."""
+    """A cache hit."""
 
     data: bytes
     facts: CachedFacts
@@ -63,22 +63,22 @@ class CachedClip:
 
 @dataclass(frozen=True, kw_only=True)
 class SceneCache:
-    """Finds and keeps clips by what was asked for. Safe to use from many lanes at once."""
+    """Stores and finds clips by request. Safe to use from many lanes at once."""
 
     store: ObjectStore
     provider: MusicProvider
     scope: CacheScope
-    source: str  #: where the provider is: a stand-in of it may call itself the same
+    source: str  #: the provider's address: an emulator may have the same name
     clock: Clock
     log: Logger
 
     def digest_of(self, request: CompositionRequest, *, job_id: str) -> str | None:
-        """The key of the question; None: it cannot be answered from a cache."""
+        """Return the key of a request; None if it cannot be cached."""
         window = request.window
-        unknown = window is not None and window.clip_sha256 is None  # by a state of older times
-        if self.scope == "off" or self.provider.makes_silence or unknown:
+        unhashed = window is not None and window.clip_sha256 is None
+        if self.scope == "off" or self.provider.makes_silence or unhashed:
             return None
-        question = {
+        hashed = {
             "format": FORMAT,
             "provider": self.provider.name,
             "model": self.provider.model,
@@ -94,40 +94,40 @@ class SceneCache:
                 "end_s": window.end_s,
             },
         }
-        return hashlib.sha256(json.dumps(question, sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(hashed, sort_keys=True).encode()).hexdigest()
 
     async def find(self, digest: str, *, needed_samples: int) -> CachedClip | None:
-        """The clip that answers; None if there is none that can be trusted for so much music.
+        """Return the cached clip; None if there is none with enough inspected music.
 
         Raises:
-            StoreUnavailableError: the store did not answer: not knowing is not a miss.
+            StoreUnavailableError: the store did not answer; that is not a miss.
         """
-        found = await self._read(digest)
-        if found is not None and found.facts.needed_samples < needed_samples:
-            found = None  # of scenes with the same whole seconds, one may need more of them
-        CACHE_TOTAL.labels("miss" if found is None else "hit").inc()
-        return found
+        hit = await self._read(digest)
+        if hit is not None and hit.facts.needed_samples < needed_samples:
+            hit = None  # two scenes of the same whole seconds may need different lengths
+        CACHE_TOTAL.labels("miss" if hit is None else "hit").inc()
+        return hit
 
-    async def keep(self, digest: str, made: Made, *, needed_samples: int) -> None:
-        """Keep what was made as it was asked for; that it cannot be kept harms nobody."""
-        window = made.prediction.request.window
+    async def put(self, digest: str, composed: ComposedClip, *, needed_samples: int) -> None:
+        """Store a clip that matches its request; log a failure and continue."""
+        window = composed.prediction.request.window
         window_samples = window.length_s * SAMPLE_RATE_HZ if window else 0
-        as_asked = window is None or made.clip.continued
-        whole_track = made.replaces or made.old_samples > window_samples + _LATE_SAMPLES
-        if not as_asked or whole_track:
+        matches_request = window is None or composed.clip.continued
+        is_cumulative = composed.replaces or composed.old_samples > window_samples + _LATE_SAMPLES
+        if not matches_request or is_cumulative:
             return
-        clip = made.clip
+        clip = composed.clip
         facts = CachedFacts(
             sha256=hashlib.sha256(clip.data).hexdigest(),
             content_type=clip.content_type,
-            clip_samples=made.clip_samples,
-            old_samples=made.old_samples,
-            padding_samples=made.padding_samples,
+            clip_samples=composed.clip_samples,
+            old_samples=composed.old_samples,
+            padding_samples=composed.padding_samples,
             needed_samples=needed_samples,
-            seed=made.prediction.request.seed,
-            prediction_id=made.prediction.id,
+            seed=composed.prediction.request.seed,
+            prediction_id=composed.prediction.id,
             generation_s=clip.generation_s,
-            cost_usd=made.cost_usd,
+            cost_usd=composed.cost_usd,
             made_at=self.clock.now().isoformat(timespec="seconds"),
         )
         try:

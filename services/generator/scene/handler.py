@@ -1,23 +1,23 @@
-"""Work: what the generator does with one record, given and giving plain values.
+"""Handles one record: decides which run is current, which scene is next and what is republished.
 
-`app.py` knows Faust and nothing of music, `generate.py` music and nothing of records; this
-file holds the rules between them: which run counts, which scene is next, what is said again.
+`faust_app` knows Kafka and no music, `generate.py` knows music and no records; this module is
+between them and works with plain values.
 """
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
-from services.generator.clip.inspection import Inspection
+from services.generator.clip.inspection import ClipInspector
 from services.generator.composition.attempts import Attempts
-from services.generator.composition.cancellation import Interrupts, RunEndedError
+from services.generator.composition.cancellation import RunCancellation, RunEndedError
 from services.generator.composition.claims import Claims
-from services.generator.composition.delay_notices import Delays
+from services.generator.composition.delay_notices import DelayNotices
 from services.generator.providers import MusicProvider
 from services.generator.scene.cache import SceneCache
-from services.generator.scene.generate import Generate
+from services.generator.scene.generate import SceneGenerator
 from services.generator.scene.plan import Continuation
-from services.generator.scene.style_sample import build_styles
+from services.generator.scene.style_sample import build_style_samples
 from services.generator.scene_ref import SceneRef
 from services.generator.settings import GeneratorSettings
 from shared.clock import Clock
@@ -37,18 +37,16 @@ from shared.storage import ObjectStore
 from shared.telemetry.log import Logger
 from shared.telemetry.metrics import SKIPPED_TOTAL, WORK_DEDUPLICATED_TOTAL
 
-Gate = Callable[[], Awaitable[None]]
 
+class ContinuationTable(Protocol):
+    """Stores the state of each job; `faust_app` implements it with a Faust table."""
 
-class Memory(Protocol):
-    """What is remembered of each job; `app.py` keeps it in a Faust table."""
-
-    def recall(self, job_id: str) -> Continuation | None:
-        """The state of the job; None if nothing is known of it."""
+    def get(self, job_id: str) -> Continuation | None:
+        """Return the state of the job; None if there is none."""
         ...
 
-    async def keep(self, job_id: str, state: Continuation, *, partition: int) -> None:
-        """Write the state down; returns when the broker has it."""
+    async def put(self, job_id: str, state: Continuation, *, partition: int) -> None:
+        """Store the state; return when the broker has confirmed it."""
         ...
 
 
@@ -58,13 +56,13 @@ class SceneHandler:
 
     topics: ClassVar = (SceneRequested.kind, JobCancelled.kind, PredictionEnded.kind)
 
-    generate: Generate
-    memory: Memory
+    generator: SceneGenerator
+    continuations: ContinuationTable
     publisher: EventPublisher
-    interrupts: Interrupts
+    cancellation: RunCancellation
     nudge: Callable[[str], None]
-    delays: Delays
-    gate: Gate
+    delay_notices: DelayNotices
+    wait_until_owned: Callable[[], Awaitable[None]]
     log: Logger
 
     def on_received(self, envelope: Envelope) -> None:
@@ -73,32 +71,32 @@ class SceneHandler:
         if isinstance(event, PredictionEnded):
             self.nudge(event.prediction_id)
             return
-        active_runs = self.interrupts.active_runs
+        active_runs = self.cancellation.active_runs
         if isinstance(event, JobCancelled):
             active_runs.cancel(event.job_id, event.run)
         elif isinstance(event, SceneRequested):
             active_runs.observe(event.job_id, event.run)
-        self.interrupts.look(event.job_id)
+        self.cancellation.wake_ended(event.job_id)
 
     async def handle(self, envelope: Envelope) -> None:
         """Generate the scene of a `scene.requested`; ignore other events.
 
         Raises:
-            SceneGapError: an earlier scene of the run was never finished.
-            JobError: the scene failed, and the run asks to stop then.
+            SceneGapError: an earlier scene of the run is missing.
+            JobError: the scene failed, and the run must stop.
         """
         scene = envelope.event
         if not isinstance(scene, SceneRequested):
             return  # on_received has applied it
-        state = self.memory.recall(scene.job_id)
-        if not self._wanted(scene, state):
+        state = self.continuations.get(scene.job_id)
+        if not self._is_current(scene, state):
             self._skip(scene)
             return
         if state is None or state.run < scene.run:
             state = Continuation(run=scene.run)
         if state.failure is not None and scene.scene_index > state.scene_done:
             if scene.scene_index == state.scene_done + 1:
-                raise _again(state.failure)
+                raise _error_of(state.failure)
             self._skip(scene)  # the run ended before this scene
             return
         await self._continue(scene, state, envelope)
@@ -107,7 +105,9 @@ class SceneHandler:
         self, scene: SceneRequested, state: Continuation, envelope: Envelope
     ) -> None:
         if scene.scene_index <= state.scene_done:
-            segment = await self.generate.recall(scene.job_id, scene.run, scene.scene_index)
+            segment = await self.generator.stored_segment(
+                scene.job_id, scene.run, scene.scene_index
+            )
             if segment is not None:
                 WORK_DEDUPLICATED_TOTAL.labels("generator", "already_stored").inc()
                 self.log.info(
@@ -117,52 +117,54 @@ class SceneHandler:
                     run=scene.run,
                     scene_index=scene.scene_index,
                 )
-                await self._say(segment, envelope)
+                await self._publish(segment, envelope)
                 return
-            state = Continuation(run=scene.run)  # the store lost it: as if never made
+            state = Continuation(run=scene.run)  # the segment was deleted: generate it again
         if scene.scene_index > state.scene_done + 1:
-            rebuilt = await self.generate.rebuild(scene)
+            rebuilt = await self.generator.rebuild_state(scene)
             if rebuilt is None:
                 raise SceneGapError(
-                    f"scene {scene.scene_index} came, but of run {scene.run} only"
-                    f" {state.scene_done + 1} scenes are finished: records of a job must be keyed"
-                    " by job_id and published in the order of their scenes"
+                    f"received scene {scene.scene_index}, but run {scene.run} has only"
+                    f" {state.scene_done + 1} finished scenes; key the records of a job by job_id"
+                    " and publish them in scene order"
                 )
             state = rebuilt
         partition = envelope.record.partition
         try:
-            async with self.delays.of(SceneRef.of(scene), traceparent=envelope.traceparent):
-                segment = await self.generate.scene(
-                    scene, state, before_paying=lambda: self._before(scene)
+            async with self.delay_notices.track(
+                SceneRef.of(scene), traceparent=envelope.traceparent
+            ):
+                segment = await self.generator.generate(
+                    scene, state, before_paying=lambda: self._check_current(scene)
                 )
         except RunEndedError:
             self._skip(scene)
             return
         except JobError as error:
             ended = state.ended(_failure(scene, error))
-            await self.memory.keep(scene.job_id, ended, partition=partition)
+            await self.continuations.put(scene.job_id, ended, partition=partition)
             raise
-        await self.gate()
-        await self._say(segment, envelope)
-        await self.memory.keep(scene.job_id, state.after(segment), partition=partition)
+        await self.wait_until_owned()
+        await self._publish(segment, envelope)
+        await self.continuations.put(scene.job_id, state.after(segment), partition=partition)
         self.log.debug("state stored", action="state.stored", scene_done=segment.scene_index)
 
-    def _wanted(self, scene: SceneRequested, state: Continuation | None) -> bool:
+    def _is_current(self, scene: SceneRequested, state: Continuation | None) -> bool:
         stale = state is not None and state.run > scene.run
-        return not stale and self.interrupts.active_runs.is_current(scene.job_id, scene.run)
+        return not stale and self.cancellation.active_runs.is_current(scene.job_id, scene.run)
 
-    async def _before(self, scene: SceneRequested) -> None:
-        await self.gate()
-        if not self.interrupts.active_runs.is_current(scene.job_id, scene.run):
-            raise RunEndedError(f"run {scene.run} is no longer wanted")
+    async def _check_current(self, scene: SceneRequested) -> None:
+        await self.wait_until_owned()
+        if not self.cancellation.active_runs.is_current(scene.job_id, scene.run):
+            raise RunEndedError(f"run {scene.run} was cancelled or superseded")
 
-    async def _say(self, segment: SegmentGenerated, envelope: Envelope) -> None:
+    async def _publish(self, segment: SegmentGenerated, envelope: Envelope) -> None:
         await self.publisher.publish(segment, traceparent=envelope.traceparent)
 
     def _skip(self, scene: SceneRequested) -> None:
         SKIPPED_TOTAL.labels("generator", scene.kind).inc()
         self.log.info(
-            "scene of a run that ended",
+            "scene of an ended run skipped",
             action="record.skipped",
             job_id=scene.job_id,
             run=scene.run,
@@ -183,8 +185,8 @@ def _failure(scene: SceneRequested, error: JobError) -> JobFailed:
     )
 
 
-def _again(failure: JobFailed) -> JobError:
-    """The error as it was, for a record that is read again."""
+def _error_of(failure: JobFailed) -> JobError:
+    """Return the error of a stored failure, for a redelivered record."""
     return JobError(
         failure.message,
         code=failure.code,
@@ -199,41 +201,45 @@ def build_scene_handler(
     store: ObjectStore,
     provider: MusicProvider,
     publisher: EventPublisher,
-    memory: Memory,
-    gate: Gate,
+    continuations: ContinuationTable,
+    wait_until_owned: Callable[[], Awaitable[None]],
     clock: Clock,
     log: Logger,
 ) -> SceneHandler:
     """Return the scene handler, built from the settings."""
-    interrupts = Interrupts(ActiveRuns())
-    delays = Delays(
-        publisher, gate=gate, said_after_s=settings.delay_said_after_s, clock=clock, log=log
+    cancellation = RunCancellation(ActiveRuns())
+    delay_notices = DelayNotices(
+        publisher,
+        wait_until_owned=wait_until_owned,
+        after_s=settings.delay_notice_after_s,
+        clock=clock,
+        log=log,
     )
-    generate = _build_generate(
-        settings, interrupts, delays, store=store, provider=provider, clock=clock, log=log
+    generator = _build_generator(
+        settings, cancellation, delay_notices, store=store, provider=provider, clock=clock, log=log
     )
     return SceneHandler(
-        generate=generate,
-        memory=memory,
+        generator=generator,
+        continuations=continuations,
         publisher=publisher,
-        interrupts=interrupts,
+        cancellation=cancellation,
         nudge=provider.nudge,
-        delays=delays,
-        gate=gate,
+        delay_notices=delay_notices,
+        wait_until_owned=wait_until_owned,
         log=log,
     )
 
 
-def _build_generate(
+def _build_generator(
     settings: GeneratorSettings,
-    interrupts: Interrupts,
-    delays: Delays,
+    cancellation: RunCancellation,
+    delay_notices: DelayNotices,
     *,
     store: ObjectStore,
     provider: MusicProvider,
     clock: Clock,
     log: Logger,
-) -> Generate:
+) -> SceneGenerator:
     attempts = Attempts(
         provider=provider,
         claims=Claims(
@@ -243,14 +249,14 @@ def _build_generate(
             lease_s=settings.claim_lease_s,
             settle_s=settings.claim_settle_s,
         ),
-        interrupts=interrupts,
-        inspection=Inspection(store=store),
+        cancellation=cancellation,
+        inspector=ClipInspector(store=store),
         settings=settings,
         clock=clock,
         log=log,
-        delays=delays,
+        delay_notices=delay_notices,
     )
-    return Generate(
+    return SceneGenerator(
         store=store,
         provider=provider,
         attempts=attempts,
@@ -262,15 +268,15 @@ def _build_generate(
             clock=clock,
             log=log,
         ),
-        styles=build_styles(
+        style_samples=build_style_samples(
             settings,
             store=store,
             provider=provider,
-            interrupts=interrupts,
+            cancellation=cancellation,
             clock=clock,
             log=log,
         ),
         window_s=settings.window_s,
         log=log,
-        why_silent=settings.why_silent,
+        silence_reason=settings.silence_reason,
     )

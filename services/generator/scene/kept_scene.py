@@ -1,8 +1,8 @@
-"""Keeping: a scene that an earlier run made, taken into this one as it is.
+"""Copies the segment of an earlier run into this one, for a redrive that keeps the scene.
 
-A redrive makes a part of a run again and keeps the rest. What is kept is copied, never referred
-to: the earlier run may be swept, and this one stays whole. It says which run it is from, costs
-nothing, and is what the next scene continues.
+A redrive generates a part of a run again and keeps the rest. A kept clip is copied and not
+referenced, because the earlier run may be deleted. The copy names the run it comes from, costs
+nothing, and is continued by the next scene.
 
 I/O: the object store.
 """
@@ -14,37 +14,39 @@ from shared.errors import JobError, NotFoundError
 from shared.storage import DEFAULT_CONTENT_TYPE, ObjectStore
 from shared.storage.keys import segment_key
 
-_WORDS = "kept from run"
+_WARNING_PREFIX = "kept from run"
 
 
 class KeptMissingError(JobError):
-    """What was to be kept is not in the store any more: nothing is made in its place unasked."""
+    """The segment to keep is not stored any more; it is not generated without a request."""
 
     code = "kept_missing"
 
 
-async def taken(store: ObjectStore, scene: SceneRequested, kept: Kept) -> SegmentGenerated:
-    """The segment of `scene`, its clip stored, as the run in `kept` has it.
+async def copy_kept_segment(
+    store: ObjectStore, scene: SceneRequested, kept: Kept
+) -> SegmentGenerated:
+    """Copy the clip that the run in `kept` has for `scene`; return its segment.
 
     Raises:
-        KeptMissingError: that run has no such segment, or its clip was swept.
+        KeptMissingError: that run has no such segment, or its clip was deleted.
     """
     try:
         stored = await store.get(segment_key(scene.job_id, kept.run, scene.scene_index))
         segment = SegmentGenerated.model_validate_json(stored)
-        key = await _copied(store, segment, scene)
+        key = await _copy_clip(store, segment, scene)
     except NotFoundError as error:
         raise KeptMissingError(
-            f"scene {scene.scene_index} was to be kept from run {kept.run}, and is not in the "
-            f"store any more: make it anew (segue redrive --from {scene.scene_index})"
+            f"scene {scene.scene_index} of run {kept.run} is not stored any more; "
+            f"generate it again: segue redrive --from {scene.scene_index}"
         ) from error
     return kept_segment(segment, scene, kept, key=key)
 
 
-async def _copied(
+async def _copy_clip(
     store: ObjectStore, segment: SegmentGenerated, scene: SceneRequested
 ) -> str | None:
-    """Where this run has the clip; None of silence."""
+    """Copy the segment's clip; return its key in this run, None for silence."""
     if segment.object_key is None:
         return None
     data = await store.get(segment.object_key)
@@ -56,21 +58,23 @@ async def _copied(
 def kept_segment(
     segment: SegmentGenerated, scene: SceneRequested, kept: Kept, *, key: str | None
 ) -> SegmentGenerated:
-    """`segment` of an earlier run as the segment of `scene`, with its clip at `key`.
+    """Return an earlier run's `segment` as the segment of `scene`, with its clip at `key`.
 
-    What was bridged once stays bridged: its window still repeats other music.
+    A bridged segment stays bridged: its window still repeats other music.
     """
-    before = segment.kept is not None and segment.kept.bridged
-    bridged = kept.bridged or before
-    own = tuple(said for said in segment.warnings if not said.startswith(_WORDS))
-    said = f"{_WORDS} {kept.run}" + (", bridged: the music before it was made anew" * bridged)
+    was_bridged = segment.kept is not None and segment.kept.bridged
+    bridged = kept.bridged or was_bridged
+    others = tuple(text for text in segment.warnings if not text.startswith(_WARNING_PREFIX))
+    warning = f"{_WARNING_PREFIX} {kept.run}"
+    if bridged:
+        warning += ", bridged: the music before it was generated again"
     return segment.model_copy(
         update={
             "run": scene.run,
             "object_key": key,
             "cost_usd": 0.0,
-            "saved_usd": segment.saved_usd if segment.cost_usd is None else _worth(segment),
-            "warnings": (said, *own),
+            "saved_usd": segment.saved_usd if segment.cost_usd is None else _original_cost(segment),
+            "warnings": (warning, *others),
             "params": scene.params,
             "video": scene.video,
             "kept": kept.model_copy(update={"bridged": bridged}),
@@ -78,6 +82,6 @@ def kept_segment(
     )
 
 
-def _worth(segment: SegmentGenerated) -> float:
-    """What it cost when it was made, whatever was kept or cached since."""
+def _original_cost(segment: SegmentGenerated) -> float:
+    """Return the cost of the original generation, also of a kept or cached segment."""
     return round((segment.cost_usd or 0.0) + (segment.saved_usd or 0.0), 6)

@@ -1,12 +1,11 @@
-"""Continuation: what a job remembers between its scenes, and what may come next.
+"""Plans a scene from its job's state: position on the track, window and requested duration.
 
-Scenes follow each other on the track without gaps; a scene's music continues the last *real*
-music before it, never silence. Providers know whole seconds only, so the window ends on the
-first whole second of the earlier clip at or after the cut: up to there the earlier clip plays
-on, and from there the new music begins (never as much as a second after the cut, however many
-scenes follow). See ADR-0005.
+Scenes follow each other on the track without gaps; a scene's music continues the last music
+before it, never silence. Providers accept whole seconds only, so the window ends on the first
+whole second of the earlier clip at or after the cut: until then the earlier clip plays, and from
+there the new music (less than a second after the cut, however many scenes follow). See ADR-0005.
 
-Units: samples at 48 kHz, places on the track; whole seconds where the provider is asked.
+Units: samples at 48 kHz on the track; whole seconds in requests to the provider.
 Pure.
 """
 
@@ -24,7 +23,7 @@ from shared.media.samples import SAMPLE_RATE_HZ, exact_seconds, samples_at
 
 
 class LastClip(BaseModel):
-    """The last real music: where its clip lies, and where it lies on the track."""
+    """The last clip with music: its key, and its position on the track."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -35,11 +34,11 @@ class LastClip(BaseModel):
     clip_samples: int
     window_samples: int
     join_samples: int
-    scene_end_samples: int | None = None  #: where the scene it was made for ends; None: unknown
+    scene_end_samples: int | None = None  #: end of its own scene; None: unknown
 
     @classmethod
     def of(cls, segment: SegmentGenerated) -> Self | None:
-        """The clip of `segment`; None of silence."""
+        """Return the clip of `segment`; None for silence."""
         if segment.origin is Origin.SILENCE or segment.object_key is None:
             return None
         return cls(
@@ -55,12 +54,12 @@ class LastClip(BaseModel):
 
     @property
     def origin_samples(self) -> int:
-        """Where on the track the clip's first sample lies; may be before its start."""
+        """Return the clip's first sample on the track; may be negative."""
         return self.join_samples - self.window_samples
 
 
 class Continuation(BaseModel):
-    """The state of one job's newest run, as it stands in the table."""
+    """The state of one job's newest run, as stored in the table."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -68,16 +67,16 @@ class Continuation(BaseModel):
     scene_done: int = -1  #: the last finished scene; -1: none yet
     elapsed_s: str = "0"  #: exact sum of the finished scenes' lengths, as a fraction
     last_clip: LastClip | None = None
-    spent_usd: float = 0.0  #: by its scenes so far, failed attempts included
-    failure: JobFailed | None = None  #: the run ended here; later scenes are not made
+    spent_usd: float = 0.0  #: by its scenes so far, including failed attempts
+    failure: JobFailed | None = None  #: the run ended here; later scenes are skipped
 
     @property
     def elapsed(self) -> Fraction:
-        """Seconds of track that are finished."""
+        """Return the finished seconds of the track."""
         return Fraction(self.elapsed_s)
 
     def after(self, segment: SegmentGenerated) -> Self:
-        """The state once `segment` is finished."""
+        """Return the state after `segment`."""
         elapsed = self.elapsed + exact_seconds(segment.duration_s)
         return self.model_copy(
             update={
@@ -89,16 +88,16 @@ class Continuation(BaseModel):
         )
 
     def ended(self, failure: JobFailed) -> Self:
-        """The state once the run ended in `failure`."""
+        """Return the state after the run ended with `failure`."""
         spent_usd = self.spent_usd + (failure.cost_usd or 0.0)
         return self.model_copy(update={"failure": failure, "spent_usd": spent_usd})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StyleSample:
-    """Somebody's own music as a clip of whole seconds, which the first music of a run continues.
+    """The user's own music as a clip of whole seconds, continued by the run's first music.
 
-    It is never heard: its end lies where the music begins.
+    It is not part of the track: its end is where the music begins.
     """
 
     clip_key: str
@@ -107,7 +106,7 @@ class StyleSample:
 
     @property
     def window(self) -> ContinuationWindow:
-        """All of it."""
+        """Return the window of the whole clip."""
         return ContinuationWindow(
             clip_key=self.clip_key,
             clip_url=None,
@@ -119,18 +118,18 @@ class StyleSample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScenePlan:
-    """Where a scene's music belongs, and what the provider is asked for."""
+    """The position of a scene's music, and the request to the provider."""
 
     start_samples: int
     samples: int
-    join_samples: int  #: where on the track the first sample after the window belongs
+    join_samples: int  #: position of the first sample after the window
     window: ContinuationWindow | None
-    duration_s: int  #: what the provider is asked for, window included
+    duration_s: int  #: requested duration, window included
     continues_style: bool = False  #: the window is a style sample, not earlier music
 
     @property
     def window_samples(self) -> int:
-        """Samples of old music at the head of the clip to come."""
+        """Return the samples of old music at the head of the clip to come."""
         return self.window.length_s * SAMPLE_RATE_HZ if self.window else 0
 
 
@@ -141,9 +140,9 @@ def plan_scene(
     window_s: int,
     style: StyleSample | None = None,
 ) -> ScenePlan:
-    """Where the next scene lies and how it continues, with a window of `window_s` if possible.
+    """Plan the next scene, with a window of `window_s` if possible.
 
-    Where there is no music yet, it continues `style`, all of it.
+    If there is no music yet, it continues all of `style`.
 
     Raises:
         JobError: the scene is shorter than a sample.
@@ -160,7 +159,9 @@ def plan_scene(
     continues_style = style is not None and state.last_clip is None
     if style is not None and continues_style:
         window = style.window
-    early_s = -(-(start + samples - join) // SAMPLE_RATE_HZ)  # more, if it begins before the cut
+    early_s = -(
+        -(start + samples - join) // SAMPLE_RATE_HZ
+    )  # more if the new music starts before the cut
     return ScenePlan(
         start_samples=start,
         samples=samples,
@@ -174,11 +175,11 @@ def plan_scene(
 def _window(
     last: LastClip | None, start_samples: int, window_s: int
 ) -> tuple[ContinuationWindow | None, int]:
-    """The window on the last clip, and where the music after it belongs."""
+    """Return the window on the last clip, and the position of the music after it."""
     if last is None:
         return None, start_samples
-    whole_s = last.clip_samples // SAMPLE_RATE_HZ  # never a window past the clip's end
-    cut_samples = start_samples - last.origin_samples  # the cut, in the clip's own time
+    whole_s = last.clip_samples // SAMPLE_RATE_HZ  # the window must not exceed the clip
+    cut_samples = start_samples - last.origin_samples  # the cut, relative to the clip
     end_s = min(whole_s, -(-cut_samples // SAMPLE_RATE_HZ))
     if end_s < 1:
         return None, start_samples
@@ -191,8 +192,8 @@ def _window(
         end_s=end_s,
     )
     end = last.origin_samples + end_s * SAMPLE_RATE_HZ
-    follows = last.scene_end_samples == start_samples  # else there was silence in between
-    # The clip of the scene before may end with less than the whole second that reaches the cut
-    # (padding in front of it counts, too): it is continued where its last whole second ends.
+    follows = last.scene_end_samples == start_samples  # otherwise there was silence in between
+    # The previous scene's clip may end before the whole second that reaches the cut (padding in
+    # front of it counts, too): then it is continued where its last whole second ends.
     short = 0 < start_samples - end <= SAMPLE_RATE_HZ
     return window, end if follows and short else max(start_samples, end)

@@ -3,7 +3,7 @@
 import hashlib
 from dataclasses import dataclass
 
-from services.generator.composition.attempts import Made
+from services.generator.composition.attempts import ComposedClip
 from services.generator.providers import MusicProvider
 from services.generator.scene.cache import CachedClip
 from services.generator.scene.plan import ScenePlan
@@ -13,17 +13,17 @@ from shared.errors import JobError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Segments:
-    """Writes the segments of one scene."""
+class SegmentBuilder:
+    """Builds the segment of one scene."""
 
     scene: SceneRequested
     plan: ScenePlan
     provider: MusicProvider
-    style_fault: str | None = None  #: why the style sample that was named is not continued
+    style_fault: str | None = None  #: why the requested style sample is not continued
 
     @property
     def prompt(self) -> str:
-        """What the provider is asked for."""
+        """Return the scene's prompt."""
         return prompt_for(
             description=self.scene.description,
             mood=self.scene.mood,
@@ -31,11 +31,13 @@ class Segments:
             run_prompt=self.scene.params.prompt,
         )
 
-    def made(self, made: Made, *, key: str, why_silent: str) -> SegmentGenerated:
-        """Of a clip that was composed now."""
-        origin, reason = self._origin(made, why_silent)
+    def composed(
+        self, composed: ComposedClip, *, key: str, silence_reason: str
+    ) -> SegmentGenerated:
+        """Return the segment of a clip that was composed now."""
+        origin, reason = self._origin(composed, silence_reason)
         continues = origin is Origin.CONTINUED
-        clip = made.clip
+        clip = composed.clip
         return SegmentGenerated(
             **self._common(),
             origin=origin,
@@ -44,29 +46,29 @@ class Segments:
             content_type=clip.content_type,
             sha256=hashlib.sha256(clip.data).hexdigest(),
             size_bytes=len(clip.data),
-            clip_samples=made.clip_samples,
-            window_samples=made.old_samples if continues else made.padding_samples,
-            padding_samples=made.padding_samples,
-            replaces=made.replaces and continues,
+            clip_samples=composed.clip_samples,
+            window_samples=composed.old_samples if continues else composed.padding_samples,
+            padding_samples=composed.padding_samples,
+            replaces=composed.replaces and continues,
             join_samples=self.plan.join_samples if continues else self.plan.start_samples,
-            seed=made.prediction.request.seed,
-            prediction_id=made.prediction.id,
+            seed=composed.prediction.request.seed,
+            prediction_id=composed.prediction.id,
             output_url=clip.output_url,
             output_url_born_at=clip.output_url_born_at,
-            attempts=len(made.failed) + 1,
+            attempts=len(composed.failed) + 1,
             generation_s=clip.generation_s,
-            cost_usd=made.cost_usd,
-            warnings=(*self._style_warnings, *made.failed, *clip.warnings),
+            cost_usd=composed.cost_usd,
+            warnings=(*self._style_warnings, *composed.failed, *clip.warnings),
         )
 
     def cached(self, hit: CachedClip, *, key: str) -> SegmentGenerated:
-        """Of a clip that was composed before, for this or another job."""
+        """Return the segment of a cached clip."""
         continues = self.plan.window is not None
         facts = hit.facts
         return SegmentGenerated(
             **self._common(),
             origin=Origin.CACHED,
-            reason=f"the same was composed at {facts.made_at}",
+            reason=f"composed at {facts.made_at}",
             object_key=key,
             content_type=facts.content_type,
             sha256=facts.sha256,
@@ -83,7 +85,7 @@ class Segments:
         )
 
     def silent(self, error: JobError) -> SegmentGenerated:
-        """Of a scene that could not be composed, and whose run goes on without it."""
+        """Return the silent segment of a scene that failed in a run that continues."""
         return SegmentGenerated(
             **self._common(),
             origin=Origin.SILENCE,
@@ -95,15 +97,15 @@ class Segments:
             warnings=self._style_warnings,
         )
 
-    def _origin(self, made: Made, why_silent: str) -> tuple[Origin, str | None]:
-        """How the segment was made, and why if that needs saying."""
+    def _origin(self, composed: ComposedClip, silence_reason: str) -> tuple[Origin, str | None]:
+        """Return the origin of the segment, and its reason if it is unusual."""
         if self.provider.makes_silence:
-            return Origin.SILENCE, why_silent
+            return Origin.SILENCE, silence_reason
         if self.plan.window is None:
-            usual = "nothing to continue from" if self.scene.scene_index else None
-            return Origin.FRESH, self.style_fault or usual
-        if not made.clip.continued:
-            return Origin.FRESH, "; ".join(made.clip.warnings) or "made without continuation"
+            reason = "nothing to continue from" if self.scene.scene_index else None
+            return Origin.FRESH, self.style_fault or reason
+        if not composed.clip.continued:
+            return Origin.FRESH, "; ".join(composed.clip.warnings) or "made without continuation"
         return Origin.CONTINUED, "continues the style sample" if self.plan.continues_style else None
 
     @property

@@ -1,9 +1,9 @@
-"""Style: somebody's own music, as what the first music of a run continues.
+"""Fetches a run's style sample: the user's own music, which the run's first music continues.
 
-The sample is fetched once for a run, its last whole seconds that sound are stored as a clip, and
-what was found is written down beside it, create-if-absent: whoever makes a scene of the run again
-plans the same, even if the address gives something else by then. So is the reason why a sample
-cannot be used; the run then begins without it, or ends, as it asked for. See ADR-0015.
+The sample is fetched once per run. Its last audible whole seconds are stored as a clip, and the
+result is stored next to it, create-if-absent: every retry of a scene plans the same, even if the
+address returns something else by then. The reason why a sample is unusable is stored as well; the
+run then begins without it, or stops, as requested. See ADR-0015.
 
 Units: whole seconds. I/O: the store, the network, a temporary file; decoding in threads.
 """
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from services.generator.composition.cancellation import Interrupts
+from services.generator.composition.cancellation import RunCancellation
 from services.generator.providers import MusicProvider, mp3
 from services.generator.providers.synth.voices import RATE_HZ
 from services.generator.scene.plan import Continuation, StyleSample
@@ -42,159 +42,161 @@ from shared.storage.keys import style_facts_key, style_key
 from shared.telemetry.log import Logger
 
 FIELD = "audio_params.style_audio"
-AWAY = RetryPolicy(first_s=2.0, max_s=20.0, attempts_max=3, asked_max_s=20.0)
-READ_S = 120.0  # an hour of sound, on a busy machine
-AT_ONCE_MAX = 2  # each may hold a whole file in the temporary folder, and the end of one in memory
-_BIT_RATE = 320_000  # the best that MP3 has: the provider codes the music once more
+FETCH_RETRY = RetryPolicy(first_s=2.0, max_s=20.0, attempts_max=3, asked_max_s=20.0)
+READ_TIMEOUT_S = 120.0  # an hour of audio, on a busy machine
+CONCURRENT_MAX = 2  # each holds a whole file on disk, and the end of it in memory
+_BIT_RATE = 320_000  # the best of MP3: the provider encodes the music once more
 
-assert STYLE_RATE_HZ == RATE_HZ, "a window is sent at the model's own rate"
+assert STYLE_RATE_HZ == RATE_HZ, "a window has the model's sample rate"
 
 
 class StyleUnusableError(JobError):
-    """The style sample cannot be continued, and the run asks to stop then."""
+    """The style sample is unusable, and the run must stop."""
 
     code = "style_unusable"
 
 
 class _FolderError(RetryableError):
-    """The temporary folder is full or away: our fault, and the record waits for it."""
+    """The temporary folder is full or missing: the record is retried."""
 
 
 class StyleFacts(BaseModel):
-    """What was found out about the style sample of a run."""
+    """The stored result for a run's style sample."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    clip_sha256: str | None = None  #: of the clip at `style_key`; None: there is none
+    clip_sha256: str | None = None  #: of the clip at `style_key`; None: unusable
     length_s: int = 0
-    fault: str | None = None  #: why there is none, for the status
+    fault: str | None = None  #: why it is unusable, for the job's status
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Opening:
-    """What a scene without music before it begins from."""
+class StyleResult:
+    """The style sample that a scene continues, or why it continues none."""
 
     sample: StyleSample | None = None
-    fault: str | None = None  #: why there is none, though one was named
+    fault: str | None = None  #: why there is none, if one was requested
 
 
 @dataclass(kw_only=True)
-class Styles:
-    """Finds the opening of runs. Safe to use from many lanes at once."""
+class StyleSamples:
+    """Resolves the style samples of runs. Safe to use from many lanes at once."""
 
     store: ObjectStore
     provider: MusicProvider
     fetcher: Fetcher
     window_s: int
-    interrupts: Interrupts
+    cancellation: RunCancellation
     clock: Clock
     log: Logger
     chance: random.Random = field(default_factory=random.Random)
 
     def __post_init__(self) -> None:
-        """Bound what lies in the temporary folder."""
-        self._slots = asyncio.Semaphore(AT_ONCE_MAX)
+        """Limit the files in the temporary folder."""
+        self._slots = asyncio.Semaphore(CONCURRENT_MAX)
 
-    async def opening(
-        self, scene: SceneRequested, state: Continuation, *, must_have: bool
-    ) -> Opening:
-        """What `scene` begins from; nothing where there is music before it, or no sample named.
+    async def resolve(
+        self, scene: SceneRequested, state: Continuation, *, required: bool
+    ) -> StyleResult:
+        """Return the style sample for `scene`; none if it follows music or requests no sample.
 
         Raises:
-            StyleUnusableError: the sample cannot be used, and the run `must_have` it.
-            RunEndedError: the run is no longer wanted.
+            StyleUnusableError: the sample is unusable and `required`.
+            RunEndedError: the run ended.
         """
         ref = scene.params.style_audio
         if ref is None or state.last_clip is not None or self.provider.makes_silence:
-            return Opening()
-        facts = await self._known(scene)
+            return StyleResult()
+        facts = await self._read_facts(scene)
         if facts is None:
-            facts = await self.interrupts.unless_ended(
-                scene.job_id, scene.run, self._decided(scene, ref), on_end=_nothing
+            facts = await self.cancellation.unless_ended(
+                scene.job_id, scene.run, self._create_facts(scene, ref), on_end=_do_nothing
             )
         if facts.clip_sha256 is not None:
             key = style_key(scene.job_id, scene.run)
-            return Opening(
+            return StyleResult(
                 sample=StyleSample(
                     clip_key=key, clip_sha256=facts.clip_sha256, length_s=facts.length_s
                 )
             )
-        if must_have:
+        if required:
             raise StyleUnusableError(facts.fault or "")
-        return Opening(fault=facts.fault)
+        return StyleResult(fault=facts.fault)
 
-    async def _known(self, scene: SceneRequested) -> StyleFacts | None:
+    async def _read_facts(self, scene: SceneRequested) -> StyleFacts | None:
         try:
             stored = await self.store.get(style_facts_key(scene.job_id, scene.run))
         except NotFoundError:
             return None
         return StyleFacts.model_validate_json(stored)
 
-    async def _decided(self, scene: SceneRequested, ref: AudioRef) -> StyleFacts:
-        """The facts, written down; if another process was first, its facts count."""
+    async def _create_facts(self, scene: SceneRequested, ref: AudioRef) -> StyleFacts:
+        """Create and return the facts; return another process's if it was first."""
         try:
-            style = await self._taken(ref)
+            style = await self._fetch(ref)
         except MediaError as error:
-            told = error.reason if error.reason.startswith(FIELD) else f"{FIELD}: {error.reason}"
-            facts = StyleFacts(fault=told)
+            reason = error.reason
+            facts = StyleFacts(fault=reason if reason.startswith(FIELD) else f"{FIELD}: {reason}")
         else:
-            facts = await self._stored(scene, style.window)
+            facts = await self._store_clip(scene, style.window)
         key = style_facts_key(scene.job_id, scene.run)
         if not await self.store.put_if_absent(key, facts.model_dump_json().encode()):
             facts = StyleFacts.model_validate_json(await self.store.get(key))
-        self._say(scene, facts)
+        self._log_facts(scene, facts)
         return facts
 
-    async def _stored(self, scene: SceneRequested, window: Audio) -> StyleFacts:
-        """The window as a clip; if another process was first, its clip counts."""
+    async def _store_clip(self, scene: SceneRequested, window: Audio) -> StyleFacts:
+        """Store the window as a clip, unless another process was first; return its facts."""
         key = style_key(scene.job_id, scene.run)
         data = await asyncio.to_thread(mp3.encode, window, bit_rate=_BIT_RATE)
         if not await self.store.put_if_absent(key, data):
             data = await self.store.get(key)
-        await self.store.put(key, data, content_type=mp3.CONTENT_TYPE)  # the same, with its type
+        await self.store.put(
+            key, data, content_type=mp3.CONTENT_TYPE
+        )  # the same bytes, with their type
         music = await asyncio.to_thread(decode, data, rate_hz=RATE_HZ)
         return StyleFacts(
             clip_sha256=hashlib.sha256(data).hexdigest(),
             length_s=round(music.shape[1] / RATE_HZ),
         )
 
-    async def _taken(self, ref: AudioRef) -> Style:
-        """The sample, fetched and read; a host that is away is asked again a few times.
+    async def _fetch(self, ref: AudioRef) -> Style:
+        """Return the fetched sample; retry a few times if the host is unavailable.
 
         Raises:
-            MediaError: it cannot be used, in words for a person.
-            RetryableError: the store or the disk is busy.
+            MediaError: it is unusable; the message is for a person.
+            RetryableError: the store or the disk is unavailable.
         """
-        ours = (StoreUnavailableError, _FolderError)  # no fault of the sample
+        not_its_fault = (StoreUnavailableError, _FolderError)
         try:
             return await retrying(
-                lambda: self._read(ref),
-                policy=AWAY,
+                lambda: self._fetch_once(ref),
+                policy=FETCH_RETRY,
                 clock=self.clock,
-                never=ours,
+                never=not_its_fault,
                 chance=self.chance,
             )
-        except ours:
+        except not_its_fault:
             raise
         except RetryableError as error:
-            raise MediaError(f"{error}; asked {AWAY.attempts_max} times") from error
+            raise MediaError(f"{error}; tried {FETCH_RETRY.attempts_max} times") from error
 
-    async def _read(self, ref: AudioRef) -> Style:
+    async def _fetch_once(self, ref: AudioRef) -> Style:
         async with self._slots:
             try:
                 with tempfile.TemporaryDirectory(prefix="segue-style-") as folder:
                     path = Path(folder, "style")
                     await self.fetcher.fetch(ref, path)
-                    async with asyncio.timeout(READ_S):
+                    async with asyncio.timeout(READ_TIMEOUT_S):
                         return await asyncio.to_thread(read_style, path, window_s=self.window_s)
             except TimeoutError as error:
                 raise MediaError(
-                    f"takes longer than {READ_S:g} s to read; send a shorter piece"
+                    f"decoding takes longer than {READ_TIMEOUT_S:g} s; use a shorter file"
                 ) from error
             except OSError as error:
                 raise _FolderError(f"temporary folder: {error.strerror or error}") from error
 
-    def _say(self, scene: SceneRequested, facts: StyleFacts) -> None:
+    def _log_facts(self, scene: SceneRequested, facts: StyleFacts) -> None:
         about = {"job_id": scene.job_id, "run": scene.run, "scene_index": scene.scene_index}
         if facts.clip_sha256 is not None:
             self.log.info(
@@ -206,16 +208,16 @@ class Styles:
         )
 
 
-def build_styles(
+def build_style_samples(
     settings: GeneratorSettings,
     *,
     store: ObjectStore,
     provider: MusicProvider,
-    interrupts: Interrupts,
+    cancellation: RunCancellation,
     clock: Clock,
     log: Logger,
-) -> Styles:
-    """The styles of one generator, from its settings."""
+) -> StyleSamples:
+    """Return the style samples, built from the settings."""
     wanted = FetchSpec(
         noun="style sample",
         field=FIELD,
@@ -224,16 +226,16 @@ def build_styles(
         bytes_max_setting="SEGUE_STYLE_BYTES_MAX",
         timeout_s=settings.style.timeout_s,
     )
-    return Styles(
+    return StyleSamples(
         store=store,
         provider=provider,
         fetcher=Fetcher(store, wanted, private=settings.style.private_hosts),
         window_s=settings.style_window_s,
-        interrupts=interrupts,
+        cancellation=cancellation,
         clock=clock,
         log=log,
     )
 
 
-async def _nothing() -> None:
-    """There is nothing to cancel."""
+async def _do_nothing() -> None:
+    """Do nothing: a download needs no cancellation at the provider."""

@@ -154,7 +154,7 @@ GENERATOR: tuple[Step, ...] = (
     Step(name="published", doors=_PUBLISH, picks=_says_scene),
     Step(
         name="state",
-        doors=("services.generator.faust_app.stream:TableMemory.keep",),
+        doors=("services.generator.faust_app.stream:FaustContinuationTable.put",),
         picks=_keeps_scene,
     ),
     Step(name="ack", doors=("faust.events:Event.ack",), picks=_any, follows="state"),

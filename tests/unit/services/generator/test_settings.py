@@ -1,4 +1,4 @@
-"""Who makes the music when little is said."""
+"""Checks which provider the settings select by default."""
 
 from pydantic import SecretStr
 
@@ -6,26 +6,26 @@ from services.generator.providers.replicate.settings import ReplicateSettings
 from services.generator.settings import GeneratorSettings
 
 
-def test_without_a_word_and_without_a_key_there_is_silence_that_says_why() -> None:
+def test_without_provider_and_key_the_provider_is_silence_with_a_reason() -> None:
     """The contract's fallback, with its message."""
     settings = GeneratorSettings()
 
     assert settings.provider == "silence"
-    assert settings.why_silent == "No Replicate API key configured"
+    assert settings.silence_reason == "No Replicate API key configured"
 
 
-def test_a_key_alone_chooses_musicgen() -> None:
-    """Nothing else need be said."""
+def test_a_key_selects_replicate() -> None:
+    """No other setting is needed."""
     settings = GeneratorSettings(replicate=ReplicateSettings(key=SecretStr("r8_x")))
 
     assert settings.provider == "replicate"
 
 
-def test_what_is_said_wins_over_the_key() -> None:
-    """Also silence, which is then told as it was wanted."""
+def test_music_provider_overrides_the_key() -> None:
+    """Also with silence, which then has its own reason."""
     settings = GeneratorSettings(
         wanted="silence", replicate=ReplicateSettings(key=SecretStr("r8_x"))
     )
 
     assert settings.provider == "silence"
-    assert settings.why_silent == "MUSIC_PROVIDER is silence"
+    assert settings.silence_reason == "MUSIC_PROVIDER is silence"

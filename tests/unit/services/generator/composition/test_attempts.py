@@ -1,4 +1,4 @@
-"""Attempts: how long a scene waits, and for whom."""
+"""Checks how long a scene waits for a busy or paused provider."""
 
 import asyncio
 from collections.abc import Callable
@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from services.generator.clip.inspection import Inspection
+from services.generator.clip.inspection import ClipInspector
 from services.generator.composition.attempts import Attempts
-from services.generator.composition.cancellation import Interrupts
+from services.generator.composition.cancellation import RunCancellation
 from services.generator.composition.claims import Claims
 from services.generator.providers import CompositionRequest
 from services.generator.scene_ref import SceneRef
@@ -26,7 +26,7 @@ HOUR_S = 3600.0  # three times what a scene may wait for a busy provider
 
 
 class AttemptsFixture:
-    """Attempts with one slot at a provider that does what the test says."""
+    """Attempts with one slot at a scripted provider."""
 
     def __init__(self, folder: Path) -> None:
         self.clock = FakeClock()
@@ -35,78 +35,78 @@ class AttemptsFixture:
         self.attempts = Attempts(
             provider=self.provider,
             claims=Claims(self.store, self.provider, clock=self.clock, lease_s=5, settle_s=40),
-            interrupts=Interrupts(ActiveRuns()),
-            inspection=Inspection(store=self.store),
+            cancellation=RunCancellation(ActiveRuns()),
+            inspector=ClipInspector(store=self.store),
             settings=GeneratorSettings(slots=1),
             clock=self.clock,
             log=logger_of("test"),
         )
 
-    async def made(self, *jobs: str) -> list[tuple[str, ...]]:
-        """A scene of each job, side by side; why earlier attempts of each were not taken."""
-        made = await asyncio.gather(
+    async def compose(self, *jobs: str) -> list[tuple[str, ...]]:
+        """Compose a scene of each job concurrently; return the failures of earlier attempts."""
+        clips = await asyncio.gather(
             *(
-                self.attempts.clip(
+                self.attempts.compose(
                     SceneRef(job_id=job, run=1, scene_index=0), FRESH, before_paying=self._open
                 )
                 for job in jobs
             )
         )
-        return [one.failed for one in made]
+        return [clip.failed for clip in clips]
 
     async def _open(self) -> None:
-        """A gate that stands open."""
+        """Return at once: the partition is owned."""
 
 
 @pytest.fixture
 def fixture(tmp_path: Path) -> AttemptsFixture:
-    """A room of its own for each test."""
+    """Return a fresh fixture."""
     return AttemptsFixture(tmp_path)
 
 
-def says(*errors: ProviderBusyError | None) -> Callable[[], None]:
-    """What each try to submit is told, in turn; None: it goes on."""
-    left = list(errors)
+def raises(*errors: ProviderBusyError | None) -> Callable[[], None]:
+    """Return a hook that raises these errors in turn; None: the submission succeeds."""
+    remaining = list(errors)
 
-    def next_one() -> None:
-        if left and (error := left.pop(0)) is not None:
+    def before_submit() -> None:
+        if remaining and (error := remaining.pop(0)) is not None:
             raise error
 
-    return next_one
+    return before_submit
 
 
-async def test_standing_in_our_own_line_is_not_waiting_for_the_provider(
+async def test_the_wait_for_our_own_slot_does_not_count_towards_the_deadline(
     fixture: AttemptsFixture,
 ) -> None:
-    """The second scene comes to the slot after an hour, and finds the provider busy once."""
+    """The second scene gets the slot after an hour, and the provider is busy once."""
 
     def takes_an_hour(request: CompositionRequest) -> bytes:
         fixture.clock.jump(HOUR_S)
         return clip_of(request)
 
     fixture.provider.clip_of = takes_an_hour
-    fixture.provider.before_submit = says(None, ProviderBusyError("busy", retry_after_s=10))
+    fixture.provider.before_submit = raises(None, ProviderBusyError("busy", retry_after_s=10))
 
-    assert await fixture.made("job-1", "job-2") == [(), ()]
+    assert await fixture.compose("job-1", "job-2") == [(), ()]
     assert len(fixture.provider.charged) == 2
 
 
-async def test_a_pause_leaves_as_much_time_as_there_was(fixture: AttemptsFixture) -> None:
-    """When the key works again everyone comes at once, and is told to wait for a turn."""
+async def test_a_pause_extends_the_deadline(fixture: AttemptsFixture) -> None:
+    """After the pause, all scenes retry at once and some have to wait."""
     paused = ProviderPausedError("No Replicate API key configured", retry_after_s=HOUR_S)
-    fixture.provider.before_submit = says(paused, ProviderBusyError("no turn", retry_after_s=10))
+    fixture.provider.before_submit = raises(paused, ProviderBusyError("no turn", retry_after_s=10))
 
-    assert await fixture.made("job-1") == [()]
+    assert await fixture.compose("job-1") == [()]
     assert len(fixture.provider.charged) == 1
 
 
-async def test_a_provider_that_is_busy_for_longer_than_a_scene_may_wait_ends_it(
+async def test_a_provider_that_is_busy_beyond_the_deadline_fails_the_scene(
     fixture: AttemptsFixture,
 ) -> None:
-    """In its own words, and nothing is charged."""
-    fixture.provider.before_submit = says(*[ProviderBusyError("busy", retry_after_s=300)] * 5)
+    """With the provider's message, and nothing is charged."""
+    fixture.provider.before_submit = raises(*[ProviderBusyError("busy", retry_after_s=300)] * 5)
 
     with pytest.raises(ProviderRejectedError, match="busy"):
-        await fixture.made("job-1")
+        await fixture.compose("job-1")
 
     assert fixture.provider.charged == []

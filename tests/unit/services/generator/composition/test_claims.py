@@ -1,4 +1,4 @@
-"""Claims: one paid call per attempt, whoever asks, whatever dies in between."""
+"""Checks that each attempt is paid once, whichever process dies in between."""
 
 import asyncio
 from pathlib import Path
@@ -18,11 +18,11 @@ REQUEST = CompositionRequest(prompt="p", duration_s=3, window=None, seed=1)
 
 
 class DiedError(BaseException):
-    """The process ends here."""
+    """The process dies here."""
 
 
 class ClaimsFixture:
-    """One store, one provider and one clock, seen by several processes."""
+    """A store, a provider and a clock, shared by several processes."""
 
     def __init__(self, folder: Path) -> None:
         self.clock = FakeClock()
@@ -30,24 +30,24 @@ class ClaimsFixture:
         self.provider = LedgerProvider(clip_of=lambda _: b"")
 
     def process(self) -> Claims:
-        """A process that knows nothing but the store."""
+        """Return the claims of a new process, which knows only the store."""
         return Claims(self.store, self.provider, clock=self.clock, lease_s=5, settle_s=40)
 
     async def prediction(self, claims: Claims, attempt: int = 1) -> Prediction | None:
-        """Ask for the prediction of an attempt, with nothing between claim and payment."""
+        """Request the prediction of an attempt, with nothing between claim and payment."""
         return await claims.prediction(REF, attempt, REQUEST, before_paying=self.nothing)
 
     async def nothing(self) -> None:
-        """A gate that stands open."""
+        """Return at once: the partition is owned."""
 
 
 @pytest.fixture
 def fixture(tmp_path: Path) -> ClaimsFixture:
-    """A fresh one."""
+    """Return a fresh fixture."""
     return ClaimsFixture(tmp_path)
 
 
-async def test_a_second_process_takes_up_the_prediction_of_the_first(
+async def test_a_second_process_adopts_the_prediction_of_the_first(
     fixture: ClaimsFixture,
 ) -> None:
     """A redelivered scene is not paid for twice."""
@@ -61,10 +61,10 @@ async def test_a_second_process_takes_up_the_prediction_of_the_first(
     assert len(fixture.provider.charged) == 1
 
 
-async def test_a_prediction_whose_id_was_never_written_is_found_by_its_seed(
+async def test_a_prediction_whose_id_was_not_stored_is_found_by_its_seed(
     fixture: ClaimsFixture,
 ) -> None:
-    """The process died between the provider's answer and writing it down."""
+    """The process died between the provider's response and storing the id."""
 
     def die() -> None:
         raise DiedError
@@ -74,17 +74,17 @@ async def test_a_prediction_whose_id_was_never_written_is_found_by_its_seed(
         await fixture.prediction(fixture.process())
     fixture.provider.after_submit = None
 
-    found = await fixture.prediction(fixture.process())
+    adopted = await fixture.prediction(fixture.process())
 
-    assert found is not None
-    assert found.adopted
+    assert adopted is not None
+    assert adopted.adopted
     assert len(fixture.provider.charged) == 1
 
 
-async def test_a_claim_that_led_to_nothing_is_given_up_only_after_it_settled(
+async def test_an_unresolved_claim_is_void_only_after_it_settled(
     fixture: ClaimsFixture,
 ) -> None:
-    """The claimant died before it asked; nobody pays while it could still be about to ask."""
+    """Its owner died before the request; no process pays while it could still send it."""
 
     def die() -> None:
         raise DiedError
@@ -103,22 +103,22 @@ async def test_a_claim_that_led_to_nothing_is_given_up_only_after_it_settled(
     assert len(fixture.provider.charged) == 1
 
 
-async def test_a_process_that_thaws_after_its_claim_does_not_pay(fixture: ClaimsFixture) -> None:
-    """Frozen between claim and request for longer than its lease: the claim is void."""
+async def test_a_process_that_resumes_after_its_lease_does_not_pay(fixture: ClaimsFixture) -> None:
+    """Suspended between claim and request for longer than its lease: the claim is void."""
 
-    async def freeze() -> None:
+    async def suspend() -> None:
         fixture.clock.jump(20)
 
-    frozen = await fixture.process().prediction(REF, 1, REQUEST, before_paying=freeze)
+    result = await fixture.process().prediction(REF, 1, REQUEST, before_paying=suspend)
 
-    assert frozen is None
+    assert result is None
     assert fixture.provider.charged == []
     assert await fixture.prediction(fixture.process(), attempt=1) is None
     assert fixture.clock.elapsed_s == 20, "a void claim is known at once"
 
 
-async def test_the_successor_of_a_frozen_process_pays_once(fixture: ClaimsFixture) -> None:
-    """While one is frozen another settles, claims the next attempt and pays; the first thaws."""
+async def test_the_successor_of_a_suspended_process_pays_once(fixture: ClaimsFixture) -> None:
+    """The successor settles, claims the next attempt and pays; then the first resumes."""
     successor = fixture.process()
 
     async def meanwhile() -> None:
@@ -126,9 +126,9 @@ async def test_the_successor_of_a_frozen_process_pays_once(fixture: ClaimsFixtur
         assert await fixture.prediction(successor, attempt=1) is None
         assert await fixture.prediction(successor, attempt=2) is not None
 
-    thawed = fixture.process()
-    assert await thawed.prediction(REF, 1, REQUEST, before_paying=meanwhile) is None
-    again = await fixture.prediction(thawed, attempt=2)
+    resumed = fixture.process()
+    assert await resumed.prediction(REF, 1, REQUEST, before_paying=meanwhile) is None
+    again = await fixture.prediction(resumed, attempt=2)
 
     assert again is not None
     assert again.adopted
@@ -136,7 +136,7 @@ async def test_the_successor_of_a_frozen_process_pays_once(fixture: ClaimsFixtur
 
 
 async def test_a_busy_provider_voids_the_claim(fixture: ClaimsFixture) -> None:
-    """Nothing was started, and everyone may know it at once."""
+    """Nothing was started, and the next attempt can start at once."""
 
     def busy() -> None:
         raise ProviderBusyError("throttled", retry_after_s=10)
@@ -152,8 +152,8 @@ async def test_a_busy_provider_voids_the_claim(fixture: ClaimsFixture) -> None:
     assert len(fixture.provider.charged) == 1
 
 
-async def test_a_run_that_is_no_longer_wanted_is_not_paid_for(fixture: ClaimsFixture) -> None:
-    """The gate between claim and payment may refuse."""
+async def test_an_ended_run_is_not_paid_for(fixture: ClaimsFixture) -> None:
+    """The hook between claim and payment may raise."""
 
     class NotWantedError(Exception):
         pass
@@ -167,8 +167,8 @@ async def test_a_run_that_is_no_longer_wanted_is_not_paid_for(fixture: ClaimsFix
     assert fixture.provider.charged == []
 
 
-async def test_each_attempt_has_a_seed_of_its_own(fixture: ClaimsFixture) -> None:
-    """Lost predictions are found by seed, so no two attempts may share one."""
+async def test_each_attempt_has_its_own_seed(fixture: ClaimsFixture) -> None:
+    """Lost predictions are found by seed, so it must be unique."""
     claims = fixture.process()
     for attempt in range(1, 6):
         await fixture.prediction(claims, attempt=attempt)
@@ -178,10 +178,10 @@ async def test_each_attempt_has_a_seed_of_its_own(fixture: ClaimsFixture) -> Non
     assert all(0 < seed < 2**32 for seed in seeds)
 
 
-async def test_a_claim_that_is_cancelled_before_payment_is_void_at_once(
+async def test_a_claim_cancelled_before_payment_is_void_at_once(
     fixture: ClaimsFixture,
 ) -> None:
-    """A service that stops leaves nothing for its successor to wait for."""
+    """The successor of a stopped service does not wait."""
     waits = asyncio.Event()
 
     async def wait() -> None:

@@ -1,4 +1,4 @@
-"""A generator without Kafka: its work on a folder, a table that is a dict, a scripted provider."""
+"""Runs a scene handler without Kafka: a folder store, a dict table and a scripted provider."""
 
 from pathlib import Path
 from typing import Any
@@ -19,64 +19,64 @@ from tests.fakes.provider import LedgerProvider
 
 
 def clip_of(request: CompositionRequest) -> bytes:
-    """The same quiet second over and over, as long as asked: every clip holds every window."""
+    """Return the same second repeated for the requested duration: every window matches."""
     second = np.random.default_rng(1).standard_normal((2, 32_000))
     return encode((0.1 * np.tile(second, request.duration_s)).astype(np.float32))
 
 
-class Memory:
-    """The table as a dict."""
+class DictTable:
+    """A continuation table in a dict."""
 
     def __init__(self) -> None:
         self.states: dict[str, Continuation] = {}
 
-    def recall(self, job_id: str) -> Continuation | None:
-        """The state of the job."""
+    def get(self, job_id: str) -> Continuation | None:
+        """Return the state of the job."""
         return self.states.get(job_id)
 
-    async def keep(self, job_id: str, state: Continuation, *, partition: int) -> None:
-        """Write it down."""
+    async def put(self, job_id: str, state: Continuation, *, partition: int) -> None:
+        """Store the state of the job."""
         self.states[job_id] = state
 
 
 class HandlerFixture:
-    """A generator without Kafka: what it said lies in `said`."""
+    """A scene handler without Kafka; `published` has its events."""
 
     def __init__(self, folder: Path, **settings: Any) -> None:
         self.settings = GeneratorSettings(**{"scene_cache": "off", **settings})
         self.store = FolderStore(folder)
         self.provider = LedgerProvider(clip_of=clip_of)
-        self.memory = Memory()
+        self.continuations = DictTable()
         self.published: list[Event] = []
-        self.work = self.process()
+        self.handler = self.process()
 
     def process(self) -> SceneHandler:
-        """A process with nothing in its head but what store and table have."""
+        """Return the handler of a new process, which knows only the store and the table."""
         return build_scene_handler(
             self.settings,
             store=self.store,
             provider=self.provider,
             publisher=self,
-            memory=self.memory,
-            gate=self._open,
+            continuations=self.continuations,
+            wait_until_owned=self._open,
             clock=FakeClock(),
             log=logger_of("test"),
         )
 
     async def publish(self, event: Event, *, traceparent: str | None = None) -> None:
-        """As the publisher does."""
+        """Record the event."""
         self.published.append(event)
 
     async def _open(self) -> None:
-        """A gate that stands open."""
+        """Return at once: the partition is owned."""
 
     async def handle(self, scene: SceneRequested) -> None:
-        """As if a record had come."""
+        """Handle the scene as a received record."""
         record = Record(topic=scene.kind, partition=0, offset=0, key=None, value=None)
         envelope = Envelope(event=scene, event_id="", traceparent=None, record=record)
-        self.work.on_received(envelope)
-        await self.work.handle(envelope)
+        self.handler.on_received(envelope)
+        await self.handler.handle(envelope)
 
     def segments(self) -> list[SegmentGenerated]:
-        """What was said, segments alone."""
+        """Return the published segments."""
         return [event for event in self.published if isinstance(event, SegmentGenerated)]

@@ -11,7 +11,6 @@ from typing_extensions import override
 
 from services.generator.providers import Clip, CompositionRequest
 from services.generator.providers.replicate.settings import ReplicateSettings
-from services.generator.scene.cache import SceneCache
 from shared.contract.events import Origin, SegmentGenerated
 from shared.contract.params import AudioParams
 from shared.errors import StoreUnavailableError
@@ -63,7 +62,7 @@ async def test_the_same_scenes_of_another_job_cost_nothing(fixture: HandlerFixtu
         assert what_the_merger_reads(ours) == what_the_merger_reads(theirs)
     assert [s.saved_usd for s in second] == [s.cost_usd for s in first]
     assert {s.cost_usd for s in second} == {0.0}
-    assert all(s.reason and s.reason.startswith("the same was composed at 2026") for s in second)
+    assert all(s.reason and s.reason.startswith("composed at 2026") for s in second)
     assert [one.key async for one in fixture.store.list_objects("jobs") if "claim" in one.key] == [
         claim_key("job-1", 1, index, 1) for index in range(3)
     ]
@@ -164,7 +163,7 @@ async def test_a_scene_that_was_claimed_goes_on_with_its_own_prediction(
     fixture.provider.after_submit = None
     await fixture.handle(a_scene(0, job_id="job-2"))
 
-    fixture.work = fixture.process()
+    fixture.handler = fixture.process()
     (again,) = await _scenes(fixture, a_scene(0))
 
     assert again.origin is Origin.FRESH
@@ -172,20 +171,24 @@ async def test_a_scene_that_was_claimed_goes_on_with_its_own_prediction(
     assert len(fixture.provider.charged) == 2
 
 
-async def test_a_process_that_dies_before_it_is_cached_says_the_same_segment(
-    fixture: HandlerFixture,
+async def test_a_process_that_dies_before_it_caches_republishes_its_segment(
+    fixture: HandlerFixture, tmp_path: Path
 ) -> None:
-    """The entry is the last thing written, and nobody's business but later jobs'."""
-    keep = SceneCache.keep
+    """The cache entry is written last, after the segment."""
 
-    async def dies(*_: object, **__: object) -> None:
-        raise asyncio.CancelledError
+    class DyingStore(FolderStore):
+        @override
+        async def put(self, key: str, data: bytes, *, content_type: str = "") -> None:
+            if key.startswith("cache"):
+                raise asyncio.CancelledError
+            await super().put(key, data, content_type=content_type)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(SceneCache, "keep", dies)
-        with pytest.raises(asyncio.CancelledError):
-            await fixture.handle(a_scene(0))
-    assert SceneCache.keep is keep
+    store, fixture.store = fixture.store, DyingStore(tmp_path)
+    fixture.handler = fixture.process()
+    with pytest.raises(asyncio.CancelledError):
+        await fixture.handle(a_scene(0))
+    fixture.store = store
+    fixture.handler = fixture.process()
 
     (again,) = await _scenes(fixture, a_scene(0))
 
@@ -270,7 +273,7 @@ async def test_a_store_that_is_away_is_no_miss(fixture: HandlerFixture, tmp_path
     fixture.store = Away(tmp_path)
 
     with pytest.raises(StoreUnavailableError):
-        await fixture.process().generate.cache.find("0" * 64, needed_samples=1)
+        await fixture.process().generator.cache.find("0" * 64, needed_samples=1)
 
 
 async def test_an_entry_that_cannot_be_written_harms_nobody(
@@ -286,7 +289,7 @@ async def test_an_entry_that_cannot_be_written_harms_nobody(
             await super().put(key, data, content_type=content_type)
 
     fixture.store = Full(tmp_path)
-    fixture.work = fixture.process()
+    fixture.handler = fixture.process()
 
     said = await _scenes(fixture, a_scene(0), a_scene(0, job_id="job-2"))
 

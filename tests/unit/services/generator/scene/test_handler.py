@@ -21,7 +21,7 @@ from tests.unit.services.generator.scene.handler_fixture import HandlerFixture, 
 
 @pytest.fixture
 async def fixture(tmp_path: Path) -> HandlerFixture:
-    """A fresh one."""
+    """Return a fresh fixture."""
     return HandlerFixture(tmp_path)
 
 
@@ -61,9 +61,9 @@ async def test_a_generator_that_forgot_everything_pays_nothing_again(
     """Table and memory lost, the store kept: every scene is said again, the next is made."""
     for index in range(2):
         await fixture.handle(a_scene(index))
-    fixture.memory.states.clear()
+    fixture.continuations.states.clear()
     fixture.published.clear()
-    fixture.work = fixture.process()
+    fixture.handler = fixture.process()
 
     for index in range(3):
         await fixture.handle(a_scene(index))
@@ -76,8 +76,8 @@ async def test_state_lost_in_the_middle_is_rebuilt_from_the_store(fixture: Handl
     """Scene 2 comes first after the loss: what it continues is read from the store."""
     for index in range(2):
         await fixture.handle(a_scene(index))
-    kept = fixture.memory.states["job-1"]
-    fixture.memory.states.clear()
+    kept = fixture.continuations.states["job-1"]
+    fixture.continuations.states.clear()
 
     await fixture.handle(a_scene(2))
 
@@ -91,7 +91,7 @@ async def test_a_scene_that_skips_ahead_is_refused(fixture: HandlerFixture) -> N
     """Its predecessor was never made: the topic is not ordered by job."""
     await fixture.handle(a_scene(0))
 
-    with pytest.raises(SceneGapError, match="scene 2 came"):
+    with pytest.raises(SceneGapError, match="received scene 2, but run 1 has only 1 finished"):
         await fixture.handle(a_scene(2))
 
     assert len(fixture.provider.charged) == 1
@@ -112,7 +112,7 @@ async def test_a_process_that_only_has_the_table_still_knows_the_newer_run(
 ) -> None:
     """The newer run was made before this process began: the older one's records come to nothing."""
     await fixture.handle(a_scene(0, run=2))
-    fixture.work = fixture.process()
+    fixture.handler = fixture.process()
 
     await fixture.handle(a_scene(0))
 
@@ -124,7 +124,7 @@ async def test_a_run_that_is_superseded_while_it_waits_is_not_paid_for(
     fixture: HandlerFixture,
 ) -> None:
     """The newer run's record was seen, though its turn has not come."""
-    fixture.work.interrupts.active_runs.observe("job-1", 2)
+    fixture.handler.cancellation.active_runs.observe("job-1", 2)
 
     await fixture.handle(a_scene(0))
 
@@ -137,7 +137,7 @@ async def test_a_cancelled_run_spends_nothing_more(fixture: HandlerFixture) -> N
     await fixture.handle(a_scene(0))
     cancelled = JobCancelled(job_id="job-1", run=1)
     record = Record(topic=cancelled.kind, partition=0, offset=1, key=None, value=None)
-    fixture.work.on_received(
+    fixture.handler.on_received(
         Envelope(event=cancelled, event_id="", traceparent=None, record=record)
     )
 
@@ -154,10 +154,10 @@ async def test_news_of_a_prediction_is_heard_before_its_turn_and_decides_nothing
     record = Record(topic=news.kind, partition=0, offset=0, key=None, value=None)
     envelope = Envelope(event=news, event_id="", traceparent=None, record=record)
 
-    fixture.work.on_received(envelope)
+    fixture.handler.on_received(envelope)
 
     assert fixture.provider.nudged == ["p1"]
-    await fixture.work.handle(envelope)
+    await fixture.handler.handle(envelope)
     assert (fixture.provider.nudged, fixture.provider.charged, fixture.published) == (
         ["p1"],
         [],
@@ -238,7 +238,7 @@ async def test_what_another_process_finished_first_counts(fixture: HandlerFixtur
     """Two made the same scene: one segment is stored, and both say that one."""
     await fixture.handle(a_scene(0))
     stored = await fixture.store.get(segment_key("job-1", 1, 0))
-    fixture.memory.states.clear()
+    fixture.continuations.states.clear()
 
     await fixture.handle(a_scene(0))
 
@@ -262,7 +262,7 @@ async def test_a_run_that_is_cancelled_while_its_prediction_runs_cancels_it(
     await asked.wait()
     cancelled = JobCancelled(job_id="job-1", run=1)
     record = Record(topic=cancelled.kind, partition=0, offset=1, key=None, value=None)
-    fixture.work.on_received(
+    fixture.handler.on_received(
         Envelope(event=cancelled, event_id="", traceparent=None, record=record)
     )
     await scene

@@ -1,4 +1,4 @@
-"""Keeping: what an earlier run made is taken as it is; what is made anew really is."""
+"""Checks that a redrive copies kept scenes and generates the others again."""
 
 from pathlib import Path
 
@@ -58,7 +58,7 @@ async def test_one_scene_is_made_anew_and_its_neighbours_are_kept(fixture: Handl
         )
         assert (new.cost_usd, new.run) == (0.0, 2)
     assert first.warnings == ("kept from run 1",)
-    assert third.warnings == ("kept from run 1, bridged: the music before it was made anew",)
+    assert third.warnings == ("kept from run 1, bridged: the music before it was generated again",)
 
 
 async def test_what_was_bridged_once_stays_bridged(fixture: HandlerFixture) -> None:
@@ -68,7 +68,7 @@ async def test_what_was_bridged_once_stays_bridged(fixture: HandlerFixture) -> N
     *_, third = await redriven(fixture, 3, *[Kept(run=2)] * 3)
 
     assert third.kept == Kept(run=2, bridged=True)
-    assert third.warnings == ("kept from run 2, bridged: the music before it was made anew",)
+    assert third.warnings == ("kept from run 2, bridged: the music before it was generated again",)
 
 
 async def test_what_was_kept_stays_when_the_earlier_run_is_swept(fixture: HandlerFixture) -> None:
@@ -91,7 +91,7 @@ async def test_a_kept_scene_that_is_gone_ends_the_run_and_is_not_paid_for(
     """Nobody asked for silence there, nor for other music; the way out is said."""
     await fixture.store.delete(clip_key("job-1", 1, 0, 1))
 
-    with pytest.raises(KeptMissingError, match=r"kept from run 1.*redrive --from 0"):
+    with pytest.raises(KeptMissingError, match=r"scene 0 of run 1 is not stored.*redrive --from 0"):
         await redriven(fixture, 2, OF_RUN_1, None, BRIDGED)
 
     assert fixture.segments() == []

@@ -101,7 +101,7 @@ def handler_fixture(folder: Path, **settings: Any) -> HandlerFixture:
     """A generator that may fetch from this machine."""
     fixture = HandlerFixture(folder, **{"style": PRIVATE, **settings})
     fixture.provider = LedgerProvider(clip_of=Continuing(folder=folder, song=a_song(7.4)).clip_of)
-    fixture.work = fixture.process()
+    fixture.handler = fixture.process()
     return fixture
 
 
@@ -111,7 +111,7 @@ async def _styled(fixture: HandlerFixture, index: int = 0, *, ref: AudioRef, **p
 
 
 async def in_store(fixture: HandlerFixture, data: bytes = SONG) -> AudioRef:
-    """A sample as the api keeps it."""
+    """Store a sample as the api does; return its reference."""
     await fixture.store.put("uploads/song", data)
     return AudioRef(object="uploads/song")
 
@@ -184,8 +184,8 @@ async def test_a_style_by_its_address_is_fetched_once_for_a_run(tmp_path: Path) 
         ref = AudioRef(url=f"http://127.0.0.1:{server.port}/song")
         await _styled(fixture, 0, ref=ref)
         server.answers["/song"] = Answer(body=audio_file(a_song(3.0, root_hz=300)))
-        fixture.memory.states.clear()
-        fixture.work = fixture.process()
+        fixture.continuations.states.clear()
+        fixture.handler = fixture.process()
         await _styled(fixture, 1, ref=ref)
 
         assert len(server.requests) == 1
@@ -216,7 +216,7 @@ BAD = {
     "silent": (Answer(body=audio_file(quiet(3.0))), "is silent"),
     "too short": (Answer(body=audio_file(a_song(0.5))), "at least 1 s"),
     "too large": (Answer(body=bytes(2_000_000)), "SEGUE_STYLE_BYTES_MAX"),
-    "away": (Answer(status="503 Busy"), "returned 503; asked 3 times"),
+    "away": (Answer(status="503 Busy"), "returned 503; tried 3 times"),
     "a redirect inside": (
         Answer(status="302 Found", headers={"Location": "http://127.0.0.2/x"}),
         "127.0.0.2 resolves to a private address",

@@ -12,8 +12,8 @@ from typing import Any
 import httpx
 import pytest
 
-from services.generator.clip.inspection import AskedFor, Inspection
-from services.generator.clip.quality import Recognised, Shape
+from services.generator.clip.inspection import ClipInspector, ClipSpec
+from services.generator.clip.quality import RecognisedClip, Shape
 from services.generator.providers import CompositionRequest, ContinuationWindow
 from shared.errors import ProviderRejectedError
 from shared.media.samples import SAMPLE_RATE_HZ
@@ -39,7 +39,7 @@ EXPECTED = {
 }
 
 
-async def inspected(folder: Path, *, form: str, clip: str) -> tuple[int, Recognised]:
+async def inspected(folder: Path, *, form: str, clip: str) -> tuple[int, RecognisedClip]:
     """Return the inspection's result for a clip returned in this form."""
     fixture, answer = ScriptedReplicate(folder), dict(ANSWERS[form])
     data = (FOLDER / f"{clip}.mp3").read_bytes()
@@ -53,8 +53,8 @@ async def inspected(folder: Path, *, form: str, clip: str) -> tuple[int, Recogni
     await fixture.store.put(SOURCE, (FOLDER / "source.mp3").read_bytes())
     received = await fixture.provider.collect(answer["id"], REQUEST)
     assert received.data == data
-    asked = AskedFor(request=REQUEST, so_far_samples=2 * RATE, needed_samples=RATE)
-    return await Inspection(store=fixture.store).passed(received, asked, musical=True)
+    asked = ClipSpec(request=REQUEST, so_far_samples=2 * RATE, needed_samples=RATE)
+    return await ClipInspector(store=fixture.store).inspect(received, asked, musical=True)
 
 
 @pytest.mark.parametrize("form", ["string", "list", "data_url"])
