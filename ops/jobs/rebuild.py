@@ -55,7 +55,7 @@ async def _rebuild(operator: Operator) -> RebuildReport:
         settings=operator.settings.model_copy(update={"database": database}),
         clock=operator.clock,
         log=operator.log,
-        tell=progress_reporter(operator.report, "records read"),
+        report_progress=progress_reporter(operator.report, "records read"),
     )
     try:
         return await rebuilding.run(apply=operator.apply)

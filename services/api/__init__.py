@@ -1,1 +1,1 @@
-"""api: the HTTP edge, the outbox, and the view of every job in PostgreSQL."""
+"""The api service: HTTP, the outbox, and the view of every job in PostgreSQL."""

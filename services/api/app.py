@@ -1,8 +1,8 @@
-"""App: the api service, wired, served, and taken down in order.
+"""Runs the api service: starts its parts, serves HTTP, and stops in order.
 
-It listens from the first moment: while PostgreSQL is waited for, health alone answers. Then the
-whole context does; relay and projection wait for Kafka beside it, so requests are accepted while it
-is away.
+The service listens at once; while it waits for PostgreSQL, only the health routes respond. The
+relay and the projection wait for Kafka in the background, so requests are accepted while Kafka is
+unavailable.
 """
 
 import asyncio
@@ -36,8 +36,8 @@ from shared.storage.instrumented import InstrumentedStore
 from shared.telemetry import trace
 from shared.telemetry.log import Logger, logger_of
 
-HTTP_STOP_S = 3  # for answers under way; the streams of followers end by themselves
-WORK_STOP_S = 3.0  # for the batch under way, and leaving the group
+HTTP_STOP_S = 3  # for responses in progress; status streams end on their own
+WORK_STOP_S = 3.0  # for the current batch, and leaving the group
 
 
 async def run(
@@ -47,10 +47,10 @@ async def run(
     ready: asyncio.Event | None = None,
     clock: Clock | None = None,
 ) -> None:
-    """Serve until `stop`; the one way up, for `__main__`, the embedded stack and the tests.
+    """Serve until `stop`; used by `__main__`, the embedded stack and the tests.
 
     Raises:
-        SegueError: it could not start, or had to stop.
+        SegueError: the service could not start, or failed.
     """
     clock = clock or SystemClock()
     trace.set_service("api", topic_prefix=settings.kafka.topic_prefix)
@@ -65,15 +65,15 @@ async def run(
         log=log,
     )
     listening = listen(settings.host, settings.port, setting="SEGUE_API_PORT")
-    door = AdmissionControl(health, requests_max=settings.limits.requests_max)
-    server = HttpServer(door, listening, stop_s=HTTP_STOP_S)
+    admission = AdmissionControl(health, requests_max=settings.limits.requests_max)
+    server = HttpServer(admission, listening, stop_s=HTTP_STOP_S)
     try:
         serving = await server.start()
-        async with _parts(settings, health=health) as context:
+        async with _context(settings, health=health) as context:
             if stop.is_set():
                 return
             await resume_in_new_epoch(context.database, settings.kafka.epoch, clock=clock, log=log)
-            door.open(create_app(context))
+            admission.open(create_app(context))
             await _serve(server, serving, context, ready=ready)
     finally:
         await server.stop()
@@ -86,8 +86,8 @@ async def _serve(
     *,
     ready: asyncio.Event | None,
 ) -> None:
-    """Run the context and everything beside it; when one ends, all do."""
-    work = [asyncio.create_task(coroutine) for coroutine in _work(context)]
+    """Serve HTTP and run the background tasks; when one ends, stop all."""
+    work = [asyncio.create_task(coroutine) for coroutine in _background(context)]
     stopped = asyncio.create_task(context.stop.wait())
     try:
         context.log.info("ready", action="service.ready", port=server.port)
@@ -95,38 +95,38 @@ async def _serve(
             ready.set()
         await asyncio.wait({serving, stopped, *work}, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        # 1. no new requests, answers under way are finished; followers hear the end
+        # 1. accept no new requests, finish responses in progress, end status streams
         context.log.info("stopping", action="service.stopping")
         context.stop.set()
         server.request_stop()
-        # 2. projection, relay and listening finish their batch and leave
-        await _ended({serving, stopped, *work})
+        # 2. projection, relay and notifications finish their batch and stop
+        await _wait_for({serving, stopped, *work})
     for task in (serving, *work):
-        task.result()  # a fault that ended everything is told to whoever runs us
+        task.result()  # raise the error that ended the service
 
 
-def _work(context: ApiContext) -> list[Coroutine[Any, Any, None]]:
-    """What runs beside the HTTP context."""
+def _background(context: ApiContext) -> list[Coroutine[Any, Any, None]]:
+    """Return the background tasks."""
     settings, clock, log = context.settings, context.clock, context.log
 
-    async def log_is_new(connection: Connection) -> None:
+    async def on_new_log(connection: Connection) -> None:
         await resume(connection, clock=clock, log=log)
 
-    projector = ProjectionConsumer(
+    projection = ProjectionConsumer(
         database=context.database,
         applier=Applier(database=context.database, settings=settings, clock=clock, log=log),
         settings=settings,
-        log_is_new=log_is_new,
+        on_new_log=on_new_log,
         log=log,
     )
     relay = OutboxRelay(context.database, settings.kafka, clock=clock, log=log)
-    meter = GaugeUpdater(database=context.database, clock=clock)
-    beside = (projector, relay, context.notifications, meter)
-    return [one.run(context.stop) for one in beside]
+    gauges = GaugeUpdater(database=context.database, clock=clock)
+    tasks = (projection, relay, context.notifications, gauges)
+    return [task.run(context.stop) for task in tasks]
 
 
-async def _ended(tasks: set[asyncio.Task[Any]]) -> None:
-    """Wait for `tasks`, then cancel what did not come to its end."""
+async def _wait_for(tasks: set[asyncio.Task[Any]]) -> None:
+    """Wait for `tasks`, then cancel the unfinished ones."""
     _, late = await asyncio.wait(tasks, timeout=HTTP_STOP_S + WORK_STOP_S)
     for task in late:
         task.cancel()
@@ -134,8 +134,8 @@ async def _ended(tasks: set[asyncio.Task[Any]]) -> None:
         await asyncio.wait(late, timeout=1.0)
 
 
-async def _prepared(store: ObjectStore, *, log: Logger) -> None:
-    """The bucket is there; a store that is away is waited for by whoever needs it."""
+async def _prepare_store(store: ObjectStore, *, log: Logger) -> None:
+    """Create the bucket; if the store is unavailable, later calls retry."""
     try:
         await store.prepare()
     except RetryableError as error:
@@ -148,11 +148,11 @@ async def _prepared(store: ObjectStore, *, log: Logger) -> None:
 
 
 @asynccontextmanager
-async def _parts(settings: ApiSettings, *, health: Health) -> AsyncIterator[ApiContext]:
-    """What the routes use, connected; let go of in reverse order.
+async def _context(settings: ApiSettings, *, health: Health) -> AsyncIterator[ApiContext]:
+    """Connect the dependencies of the routes; close them in reverse order.
 
     Raises:
-        SegueError: PostgreSQL was not there in time.
+        SegueError: PostgreSQL was not available in time.
     """
     stop, clock, log = health.stop, health.clock, health.log
     links = SegmentLinks(settings.links, clock=clock)
@@ -163,9 +163,9 @@ async def _parts(settings: ApiSettings, *, health: Health) -> AsyncIterator[ApiC
         Probe(name="postgres", call=database.check, clock=clock),
     ]
     try:
-        await _prepared(store, log=log)
-        await health.wait_for("PostgreSQL", lambda: _migrated(database))
-        health.probes.append(_provider_probe(database, clock=clock))  # it reads tables
+        await _prepare_store(store, log=log)
+        await health.wait_for("PostgreSQL", lambda: _open_database(database))
+        health.probes.append(_provider_probe(database, clock=clock))  # reads tables
         yield ApiContext(
             settings=settings,
             database=database,
@@ -185,17 +185,16 @@ async def _parts(settings: ApiSettings, *, health: Health) -> AsyncIterator[ApiC
             stop=stop,
         )
     finally:
-        # 3. connections last: nothing uses them any more
+        # 3. close connections last
         await database.close()
         await store.close()
         log.info("stopped", action="service.stopped")
 
 
 def _provider_probe(database: Database, *, clock: Clock) -> Probe:
-    """Whether the provider pauses.
+    """Return a probe that fails while the provider is paused.
 
-    A paused one does not make the api unready: it takes requests in, and the queue keeps them;
-    taken out of its balancer it would only refuse them.
+    It is not required: the api still accepts requests, and the queue keeps them.
     """
 
     async def ask() -> None:
@@ -207,8 +206,8 @@ def _provider_probe(database: Database, *, clock: Clock) -> Probe:
     return Probe(name="provider", call=ask, clock=clock, required=False)
 
 
-async def _migrated(database: Database) -> None:
-    """Connect, and bring the tables up to this version."""
+async def _open_database(database: Database) -> None:
+    """Connect and apply the migrations."""
     try:
         await database.open()
         await migrate(database)

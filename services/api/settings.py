@@ -1,6 +1,6 @@
-"""Settings of the api: the HTTP edge, its limits, and the defaults of a request.
+"""Settings of the api: HTTP, limits, and the defaults of a request.
 
-Units stand in the names.
+Units are in the names.
 """
 
 from pathlib import Path
@@ -16,7 +16,7 @@ _MIB = 1024 * 1024
 
 
 class DefaultSettings(SettingsGroup):
-    """What a request gets that does not say."""
+    """Defaults of a request."""
 
     merge_with_video: bool = Field(False, validation_alias="AUDIO_MERGE_WITH_VIDEO")
     sync_mode: SyncMode = Field(SyncMode.TRIM, validation_alias="AUDIO_SYNC_MODE")
@@ -30,7 +30,7 @@ class DefaultSettings(SettingsGroup):
 
 
 class LimitSettings(SettingsGroup):
-    """How much one client may ask for."""
+    """Limits on requests."""
 
     scenes_max: int = Field(1000, ge=1, le=100_000, validation_alias="SEGUE_SCENES_MAX")
     #: seconds of one scene
@@ -38,41 +38,41 @@ class LimitSettings(SettingsGroup):
     body_bytes_max: int = Field(5 * _MIB, ge=1024, validation_alias="SEGUE_BODY_BYTES_MAX")
     video_bytes_max: int = Field(2048 * _MIB, ge=1024, validation_alias="SEGUE_VIDEO_BYTES_MAX")
     style_bytes_max: int = Field(25 * _MIB, ge=1024, validation_alias="SEGUE_STYLE_BYTES_MAX")
-    #: videos and style samples handed in at once; each needs its size in the temporary folder
+    #: concurrent uploads of videos and style samples; each needs its size in the temporary folder
     uploads_max: int = Field(4, ge=1, le=100, validation_alias="SEGUE_UPLOADS_MAX")
-    #: requests worked on at once in this process; one more is told to come again (503)
+    #: concurrent requests in this process; one more is rejected with 503
     requests_max: int = Field(200, ge=1, le=100_000, validation_alias="SEGUE_REQUESTS_MAX")
-    #: clients that follow a job by server-sent events, at once, in this process
+    #: concurrent status streams (server-sent events) in this process
     listeners_max: int = Field(1000, ge=1, validation_alias="SEGUE_LISTENERS_MAX")
-    #: how long a client may take to send the next part of a body
+    #: seconds until a body that stalls is rejected
     receive_s: float = Field(30, gt=0, le=600, validation_alias="SEGUE_RECEIVE_TIMEOUT_S")
 
 
 class DatabaseSettings(SettingsGroup):
-    """Where PostgreSQL is."""
+    """Connection to PostgreSQL."""
 
     url: SecretStr = Field(
         SecretStr("postgresql://postgres@127.0.0.1:5432/segue"), validation_alias="DATABASE_URL"
     )
     connections_max: int = Field(10, ge=2, le=200, validation_alias="SEGUE_DATABASE_CONNECTIONS")
-    #: of one statement, and of the wait for a free connection
+    #: seconds for one statement, and for a free connection
     timeout_s: float = Field(10, gt=0, le=120, validation_alias="SEGUE_DATABASE_TIMEOUT_S")
-    #: how long a start waits for the server
+    #: seconds that a start waits for the server
     start_s: float = Field(60, gt=0, le=3600, validation_alias="SEGUE_START_DEADLINE_S")
 
 
 class ApiSettings(SettingsGroup):
-    """What the api reads from the environment."""
+    """Environment variables of the api."""
 
     host: str = Field("127.0.0.1", validation_alias="SEGUE_API_HOST")
     port: int = Field(4000, ge=0, le=65_535, validation_alias="SEGUE_API_PORT")
-    #: `video.stitched` starts a run by itself
+    #: start a run for each new `video.stitched`
     auto_generate: bool = Field(False, validation_alias="AUTO_GENERATE_AUDIO")
-    #: what Replicate signs webhooks with, `whsec_…`, several with commas; empty: it is asked
+    #: signing keys of Replicate's webhooks, `whsec_…`, comma-separated; empty: read from Replicate
     webhook_secret: SecretStr = Field(SecretStr(""), validation_alias="REPLICATE_WEBHOOK_SECRET")
-    #: how long a repeated `Idempotency-Key` is answered with the first answer
+    #: seconds that the response to an `Idempotency-Key` is stored
     idempotency_s: int = Field(86_400, ge=60, validation_alias="SEGUE_IDEMPOTENCY_S")
-    #: folder for videos while they come in; None: the system's own
+    #: temporary folder for uploads; None: the system's own
     scratch_dir: Path | None = Field(None, validation_alias="SEGUE_SCRATCH_DIR")
 
     defaults: DefaultSettings = Field(default_factory=DefaultSettings.from_environment)

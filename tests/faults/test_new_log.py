@@ -104,7 +104,7 @@ async def fixture(postgres: Database, store_folder: Path) -> AsyncIterator[ApiFi
 async def _project(
     fixture: ApiFixture,
     left: set[TopicPartition],
-    log_is_new: Callable[[Connection], Awaitable[None]],
+    on_new_log: Callable[[Connection], Awaitable[None]],
 ) -> RebalancedConsumer:
     """Run the projection on a `RebalancedConsumer` until it stops; return the consumer."""
     stop = asyncio.Event()
@@ -115,7 +115,7 @@ async def _project(
         database=fixture.edge.database,
         applier=fixture.applier,
         settings=settings.model_copy(update={"kafka": kafka}),
-        log_is_new=log_is_new,
+        on_new_log=on_new_log,
         log=fixture.edge.log,
         build=lambda _: consumer,
     )
@@ -131,10 +131,10 @@ async def test_the_api_requests_unfinished_runs_again_during_a_rebalance(
     await fixture.post(job_id="open", scenes=TWO_SCENES)
     await fixture.rows("DELETE FROM outbox")  # published to the log that was deleted
 
-    async def log_is_new(connection: Connection) -> None:
+    async def on_new_log(connection: Connection) -> None:
         await resume(connection, clock=fixture.edge.clock, log=fixture.edge.log)
 
-    consumer = await _project(fixture, left, log_is_new)
+    consumer = await _project(fixture, left, on_new_log)
 
     stored = await fixture.rows("SELECT next_offset FROM projection_offsets WHERE partition = 0")
     outbox = await fixture.rows("SELECT key FROM outbox")

@@ -48,7 +48,7 @@ async def test_what_waits_is_counted_and_its_age_told(fixture: ApiFixture) -> No
         await fixture.post(job_id=job, scenes=TWO_SCENES)
     meter = GaugeUpdater(database=fixture.edge.database, clock=Later())
 
-    await meter.look()
+    await meter.update()
 
     assert figure("segue_api_outbox_records") == 4
     assert figure("segue_api_outbox_oldest_seconds") == pytest.approx(3600, abs=60)
@@ -57,7 +57,7 @@ async def test_what_waits_is_counted_and_its_age_told(fixture: ApiFixture) -> No
 
     await fixture.rows("DELETE FROM outbox")
     await fixture.rows("UPDATE runs SET status = 'completed'")
-    await meter.look()
+    await meter.update()
 
     assert figure("segue_api_outbox_records") == 0
     assert figure("segue_api_outbox_oldest_seconds") == 0
@@ -88,11 +88,11 @@ async def test_without_postgres_nothing_is_known(fixture: ApiFixture) -> None:
     """NaN fires no rule; zero would say that all is well."""
     nowhere = ApiDatabase(DatabaseSettings(url="postgresql://x@127.0.0.1:9/x", timeout_s=0.5))
 
-    await GaugeUpdater(database=nowhere, clock=SystemClock()).look()
+    await GaugeUpdater(database=nowhere, clock=SystemClock()).update()
 
     value = figure("segue_api_outbox_oldest_seconds")
     assert value != value  # noqa: PLR0124 - NaN is the one number that is not itself
-    await GaugeUpdater(database=fixture.edge.database, clock=SystemClock()).look()
+    await GaugeUpdater(database=fixture.edge.database, clock=SystemClock()).update()
     assert figure("segue_api_outbox_oldest_seconds") == 0
 
 

@@ -1,7 +1,7 @@
-"""Metering: what PostgreSQL alone knows of the line, looked up every few seconds for Prometheus.
+"""Updates the gauges of outbox and runs from PostgreSQL every few seconds.
 
-Every replica says the same, so rules take the largest. While PostgreSQL is away nothing is known:
-the figures are NaN then, which no rule takes for a number, and `segue_server_up` says why.
+Every replica exports the same values, so alert rules use the maximum. While PostgreSQL is
+unavailable the gauges are NaN, which matches no rule; `segue_server_up` shows the cause.
 
 I/O: PostgreSQL.
 """
@@ -29,41 +29,41 @@ _UNKNOWN = float("nan")
 
 @dataclass(frozen=True, kw_only=True)
 class GaugeUpdater:
-    """Looks, for as long as it is told to."""
+    """Reads the values from PostgreSQL and sets the gauges."""
 
     database: Database
     clock: Clock
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Look until `stop`; PostgreSQL may come and go."""
+        """Update until `stop`, also across outages of PostgreSQL."""
         for status in frozenset(RunStatus) - UNFINISHED:
-            JOB_SECONDS.labels(status.value)  # 0 is a figure, too: the first failure is an increase
+            JOB_SECONDS.labels(status.value)  # export 0, so that the first failure is an increase
         while not stop.is_set():
-            await self.look()
+            await self.update()
             await wait_or_stop(stop, EVERY_S)
 
-    async def look(self) -> None:
-        """Look once."""
+    async def update(self) -> None:
+        """Update the gauges once."""
         try:
             async with self.database.connection() as connection:
                 outbox = await gauges.outbox_size(connection)
                 runs = await gauges.unfinished_runs(connection)
         except RetryableError:
-            _show_nothing()
+            _set_unknown()
             return
         OUTBOX_RECORDS.set(outbox.records)
-        OUTBOX_OLDEST_SECONDS.set(self._since(outbox.oldest_at))
+        OUTBOX_OLDEST_SECONDS.set(self._age_s(outbox.oldest_at))
         for status in UNFINISHED:
             RUNS.labels(status.value).set(runs.by_status.get(status, 0))
-        RUN_OLDEST_SECONDS.set(self._since(runs.oldest_at))
+        RUN_OLDEST_SECONDS.set(self._age_s(runs.oldest_at))
 
-    def _since(self, moment: datetime | None) -> float:
+    def _age_s(self, moment: datetime | None) -> float:
         if moment is None:
             return 0.0
         return max(0.0, (self.clock.now() - moment).total_seconds())
 
 
-def _show_nothing() -> None:
+def _set_unknown() -> None:
     for gauge in (OUTBOX_RECORDS, OUTBOX_OLDEST_SECONDS, RUN_OLDEST_SECONDS):
         gauge.set(_UNKNOWN)
     for status in UNFINISHED:

@@ -1,7 +1,7 @@
-"""Notices: who waits for news of a job, and the one connection that hears it.
+"""Notifies the status streams of a job when its row changes.
 
-PostgreSQL's NOTIFY reaches every replica, so any of them can serve any client. A lost
-connection may have missed news: when it is back, everyone is woken to look.
+PostgreSQL's NOTIFY reaches every replica, so any replica can serve any client. Notifications are
+lost while the connection is down: after a reconnect all streams are woken and read the status.
 
 I/O: PostgreSQL (LISTEN).
 """
@@ -16,17 +16,17 @@ from shared.errors import RetryableError
 from shared.processing.wait import wait_or_stop
 from shared.telemetry.log import Logger
 
-AGAIN_S = 1.0
+RETRY_S = 1.0
 CHECK_S = 10.0
 
 
 class TooManyListenersError(RetryableError):
-    """As many clients follow jobs here as may."""
+    """The limit of status streams in this process is reached."""
 
 
 @dataclass(kw_only=True)
 class JobNotifications:
-    """Wakes those who wait for news of a job."""
+    """Wakes the status streams of a job."""
 
     database: Database
     listeners_max: int
@@ -34,14 +34,14 @@ class JobNotifications:
     _waiting: dict[str, set[asyncio.Event]] = field(default_factory=dict)
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Listen until `stop`; PostgreSQL may come and go."""
+        """Listen until `stop`; reconnect after an outage of PostgreSQL."""
         while not stop.is_set():
             try:
                 async with self.database.dedicated() as connection:
-                    await connection.add_listener(JOBS_CHANNEL, self._heard)
+                    await connection.add_listener(JOBS_CHANNEL, self._on_notify)
                     self._wake_all()
                     while not stop.is_set():
-                        await connection.execute("SELECT 1")  # says if the connection is lost
+                        await connection.execute("SELECT 1")  # fails if the connection is lost
                         await wait_or_stop(stop, CHECK_S)
             except RetryableError as error:
                 self.log.warning(
@@ -50,40 +50,40 @@ class JobNotifications:
                     dependency="postgres",
                     reason=str(error),
                 )
-                await wait_or_stop(stop, AGAIN_S)
+                await wait_or_stop(stop, RETRY_S)
         self._wake_all()
 
     def check_capacity(self) -> None:
-        """Return if one more may follow.
+        """Raise if no further stream is allowed.
 
         Raises:
-            TooManyListenersError: the bound is reached.
+            TooManyListenersError: the limit is reached.
         """
         if sum(map(len, self._waiting.values())) >= self.listeners_max:
-            raise TooManyListenersError("too many followers here", retry_after_s=10)
+            raise TooManyListenersError("too many concurrent status streams", retry_after_s=10)
 
     @contextlib.contextmanager
     def following(self, job_id: str) -> Iterator[asyncio.Event]:
-        """An event that is set whenever there is news of the job.
+        """Yield an event that is set whenever the job changes.
 
         Raises:
-            TooManyListenersError: the bound is reached.
+            TooManyListenersError: the limit is reached.
         """
         self.check_capacity()
-        news = asyncio.Event()
-        self._waiting.setdefault(job_id, set()).add(news)
+        changed = asyncio.Event()
+        self._waiting.setdefault(job_id, set()).add(changed)
         try:
-            yield news
+            yield changed
         finally:
-            self._waiting[job_id].discard(news)
+            self._waiting[job_id].discard(changed)
             if not self._waiting[job_id]:
                 del self._waiting[job_id]
 
-    def _heard(self, _connection: object, _pid: int, _channel: str, job_id: object) -> None:
-        for news in self._waiting.get(str(job_id), ()):
-            news.set()
+    def _on_notify(self, _connection: object, _pid: int, _channel: str, job_id: object) -> None:
+        for changed in self._waiting.get(str(job_id), ()):
+            changed.set()
 
     def _wake_all(self) -> None:
         for waiting in self._waiting.values():
-            for news in waiting:
-                news.set()
+            for changed in waiting:
+                changed.set()

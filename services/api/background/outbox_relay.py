@@ -1,9 +1,10 @@
-"""Outbox relay: publishes what transactions left behind, oldest first, and forgets what is there.
+"""Publishes the records of the outbox to Kafka, oldest first, and deletes them.
 
-One relay at a time, whichever replica holds the advisory lock. The records of a key are sent
-one after the other, each after the broker confirmed the one before, so a failure never lets a
-later one overtake; keys go side by side. A record is removed after it was confirmed: what a
-crash repeats has the same event id. NOTIFY wakes the relay, a poll backs it up.
+One relay runs at a time: the replica that holds the advisory lock. The records of a key are sent
+one after the other, each after the broker acknowledged the previous one, so a failure never
+reorders them; different keys are sent concurrently. A record is deleted after it was acknowledged;
+one that is published again after a crash has the same event id. NOTIFY wakes the relay; polling is
+the fallback.
 
 I/O: PostgreSQL, Kafka.
 """
@@ -30,7 +31,7 @@ STOP_S = 3.0
 
 
 class OutboxRelay:
-    """Carries the outbox to Kafka, for as long as it is told to."""
+    """Publishes the outbox to Kafka."""
 
     def __init__(
         self, database: Database, settings: KafkaSettings, *, clock: Clock, log: Logger
@@ -42,11 +43,11 @@ class OutboxRelay:
         self._woken = asyncio.Event()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Relay until `stop`; Kafka and PostgreSQL may come and go."""
+        """Publish until `stop`; retry while Kafka or PostgreSQL is unavailable."""
 
         async def relay() -> None:
             async with self._publisher() as publisher:
-                await self._hold(publisher, stop)
+                await self._publish_all(publisher, stop)
 
         def log_retry(error: Exception, _delay_s: float) -> None:
             self._log.warning(
@@ -67,8 +68,8 @@ class OutboxRelay:
                 async with asyncio.timeout(STOP_S):
                     await publisher.stop()
 
-    async def _hold(self, publisher: Publisher, stop: asyncio.Event) -> None:
-        """Be the relay once nobody else is."""
+    async def _publish_all(self, publisher: Publisher, stop: asyncio.Event) -> None:
+        """Wait for the relay lock, then publish until `stop`."""
         async with self._database.dedicated() as connection:
             while not await outbox.try_relay_lock(connection):
                 if await wait_or_stop(stop, POLL_S):
@@ -80,27 +81,27 @@ class OutboxRelay:
                     await self._wait(stop)
 
     async def relay_once(self, connection: OwnConnection, publisher: Publisher) -> int:
-        """Publish the oldest records; how many were published.
+        """Publish the oldest records; return how many.
 
         Raises:
-            RetryableError: Kafka did not confirm all; what it confirmed is forgotten here.
+            RetryableError: Kafka did not acknowledge all; acknowledged records are deleted.
         """
-        waiting = await outbox.oldest(connection, count=BATCH)
-        if not waiting:
+        rows = await outbox.oldest(connection, count=BATCH)
+        if not rows:
             return 0
         chains: dict[bytes | None, list[tuple[int, OutboxRecord]]] = {}
-        for row in waiting:
+        for row in rows:
             chains.setdefault(row[1].key, []).append(row)
         slots = asyncio.Semaphore(KEYS_AT_ONCE)
         sent: list[int] = []
-        ends = await asyncio.gather(
+        results = await asyncio.gather(
             *(_send(chain, publisher, slots, sent) for chain in chains.values()),
             return_exceptions=True,
         )
         await outbox.remove(connection, sent)
-        for end in ends:
-            if isinstance(end, BaseException):
-                raise end
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
         self._log.debug("outbox published", action="outbox.published", records=len(sent))
         return len(sent)
 
@@ -119,7 +120,7 @@ async def _send(
     slots: asyncio.Semaphore,
     sent: list[int],
 ) -> None:
-    """Send the records of one key, in order, as far as the broker confirms."""
+    """Send the records of one key in order, until the broker rejects one."""
     async with slots:
         for number, record in chain:
             await publisher.send(

@@ -105,11 +105,11 @@ async def save_progress(
         WHERE job_id = $1
         """,
         [
-            (one.job_id, one.run, one.progress, _dumped(one.video) if one.video else None, now)
-            for one in progress
+            (row.job_id, row.run, row.progress, _dumped(row.video) if row.video else None, now)
+            for row in progress
         ],
     )
-    await notify(connection, [one.job_id for one in progress])
+    await notify(connection, [row.job_id for row in progress])
 
 
 async def notify(connection: Connection, job_ids: Collection[str]) -> None:

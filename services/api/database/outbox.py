@@ -60,9 +60,12 @@ async def add_events(
     records = [encode(event, source="api", now=now, traceparent=traceparent) for event in events]
     outbox_records = [
         OutboxRecord(
-            topic=one.topic, key=one.key, value=one.value, headers=with_trace_context(one.headers)
+            topic=record.topic,
+            key=record.key,
+            value=record.value,
+            headers=with_trace_context(record.headers),
         )
-        for one in records
+        for record in records
     ]
     await add(connection, outbox_records, now=now)
 

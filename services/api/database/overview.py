@@ -43,7 +43,7 @@ async def current_counts(connection: Connection) -> CurrentCounts:
         "SELECT status, count(*) AS runs FROM runs "
         "WHERE status NOT IN ('completed', 'failed', 'cancelled', 'superseded') GROUP BY status"
     )
-    counts = {one["status"]: one["runs"] for one in rows}
+    counts = {row["status"]: row["runs"] for row in rows}
     row = await connection.fetchrow(
         """
         SELECT waiting.*, outbox.* FROM (
@@ -85,8 +85,8 @@ async def cost_totals(connection: Connection, *, today: datetime) -> CostTotals:
     )
     assert row is not None, "an aggregate returns a row"
     return CostTotals(
-        ended={one["status"]: one["runs"] for one in ended},
-        ended_today={one["status"]: one["today"] for one in ended},
+        ended={row["status"]: row["runs"] for row in ended},
+        ended_today={row["status"]: row["today"] for row in ended},
         **row,
     )
 

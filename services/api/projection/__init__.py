@@ -1,1 +1,1 @@
-"""Projects every topic into PostgreSQL."""
+"""Projects the events of every topic into PostgreSQL."""

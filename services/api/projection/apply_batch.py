@@ -1,16 +1,16 @@
-"""Applying: a batch of records to the database, with its offset, in one transaction.
+"""Applies a batch of records and its offset to the database in one transaction.
 
-All or nothing: the rows change and `next_offset` moves together, and only from where the batch
-begins. So a record counts once however often it is read, and a projector that was overtaken
+The rows change and `next_offset` moves together, and only if the offset is at the start of the
+batch. A record therefore counts once however often it is read, and a consumer that was overtaken
 changes nothing (`StaleBatchError`).
 
-A record of `video.stitched` that cannot be used goes to its dead-letter topic through the
-outbox, in the same transaction. On the other topics whoever owns the work dead-letters; here
-such a record is counted and passed over. A record that nothing here should stumble over is
-found by applying its batch one by one, and is a dead letter with its traceback.
+An invalid record of `video.stitched` goes to its dead-letter topic through the outbox, in the
+same transaction. On the other topics the consuming service writes the dead letter; the projection
+counts such a record and skips it. If a batch fails unexpectedly, its records are applied one by
+one; the failing record becomes a dead letter with its traceback.
 
-The moment of a record is the one its writer put into it, if that was one of ours: what is said
-again, or read again from the beginning, is dated as it was.
+The time of a record is its `ce_time` if a service of Segue wrote it, so records that are
+published or read again keep their time.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -43,12 +43,12 @@ SERVICE = "api"
 
 
 class StaleBatchError(SegueError):
-    """The partition does not stand where this batch begins: somebody else was here."""
+    """The stored offset is not at the start of the batch: another consumer applied it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """Records of one partition, in order; the log is read from `start` to before `end`."""
+    """Records of one partition in order; covers the offsets `[start, end)`."""
 
     topic: str  #: with prefix
     partition: int
@@ -57,7 +57,7 @@ class Batch:
     records: tuple[Record, ...]
 
     def singles(self) -> Iterator["Batch"]:
-        """The same as batches of one record."""
+        """Yield the same records as batches of one."""
         start = self.start
         for record in self.records:
             end = self.end if record is self.records[-1] else record.offset + 1
@@ -73,7 +73,7 @@ class Batch:
 
 @dataclass(frozen=True, kw_only=True)
 class Applier:
-    """Applies batches."""
+    """Applies batches to the database."""
 
     database: Database
     settings: ApiSettings
@@ -116,11 +116,12 @@ class Applier:
         with process_spans(() if stitched else batch.records):
             async with self.database.transaction() as connection:
                 await self._advance(connection, batch)
-                received = [try_decode(record) for record in batch.records]
-                for one in received if stitched else ():
-                    with process_span(one.record, one.event if isinstance(one, Envelope) else None):
-                        await self._stitched(connection, one)
-                ended = [] if stitched else await self._project(connection, received)
+                decoded = [try_decode(record) for record in batch.records]
+                for item in decoded if stitched else ():
+                    event = item.event if isinstance(item, Envelope) else None
+                    with process_span(item.record, event):
+                        await self._ingest(connection, item)
+                ended = [] if stitched else await self._project(connection, decoded)
         run_durations.observe(ended)
 
     async def _advance(self, connection: Connection, batch: Batch) -> None:
@@ -134,39 +135,39 @@ class Applier:
         if not moved:
             raise StaleBatchError(f"{batch.topic}/{batch.partition} is not at {batch.start}")
 
-    async def _stitched(self, connection: Connection, one: Envelope | Unreadable) -> None:
-        if isinstance(one, Unreadable):
-            await self._dead_letter(connection, one.record, one.error)
+    async def _ingest(self, connection: Connection, item: Envelope | Unreadable) -> None:
+        if isinstance(item, Unreadable):
+            await self._dead_letter(connection, item.record, item.error)
             return
-        assert isinstance(one.event, VideoStitched), "its topic carries nothing else"
+        assert isinstance(item.event, VideoStitched), "the only event of its topic"
         try:
             async with connection.transaction():
-                new = await ingest_stitched.ingest(
+                is_new = await ingest_stitched.ingest(
                     connection,
-                    one.event,
+                    item.event,
                     settings=self.settings,
                     now=self.clock.now(),
-                    traceparent=one.traceparent,
+                    traceparent=item.traceparent,
                 )
         except RequestInvalidError as error:
-            await self._dead_letter(connection, one.record, InvalidEventError(str(error)))
+            await self._dead_letter(connection, item.record, InvalidEventError(str(error)))
             return
-        _count(one.record, "done" if new else "repeated")
+        _count(item.record, "done" if is_new else "repeated")
 
     async def _dead_letter(self, connection: Connection, record: Record, error: Exception) -> None:
         now = self.clock.now()
-        told = dead_letter_headers(record, error, attempts=1, service=SERVICE, now=now)
+        headers = dead_letter_headers(record, error, attempts=1, service=SERVICE, now=now)
         letter = OutboxRecord(
             topic=record.topic + DLQ_SUFFIX,
             key=record.key,
             value=record.value,
-            headers=record.headers + told,
+            headers=record.headers + headers,
         )
-        await outbox.add(connection, [_fitting(letter)], now=now)
+        await outbox.add(connection, [_truncated(letter)], now=now)
         DEAD_LETTERS_TOTAL.labels(SERVICE, record.topic).inc()
         _count(record, "dead_lettered")
         self.log.error(
-            "record is a dead letter",
+            "record dead-lettered",
             action="record.dead_lettered",
             topic=record.topic,
             partition=record.partition,
@@ -175,58 +176,58 @@ class Applier:
         )
 
     async def _project(
-        self, connection: Connection, received: Sequence[Envelope | Unreadable]
+        self, connection: Connection, decoded: Sequence[Envelope | Unreadable]
     ) -> list[tuple[str, float]]:
-        """How the runs ended that did, each with its seconds."""
+        """Apply the events; return the outcome and duration of each run that ended."""
         events: list[tuple[AnyRunEvent, datetime]] = []
-        for one in received:
-            if isinstance(one, Unreadable):
-                self._pass_over(one)
-            elif (event := run_event(one.event)) is not None:
-                events.append((event, self._moment(one.record)))
+        for item in decoded:
+            if isinstance(item, Unreadable):
+                self._skip(item)
+            elif (event := run_event(item.event)) is not None:
+                events.append((event, self._time_of(item.record)))
             else:
-                _count(one.record, "done")  # news for the generator: it changes no row
+                _count(item.record, "done")  # changes no row
         if not events:
             return []
         job_ids = {event.job_id for event, _ in events}
-        self.log.debug("rows change", action="projection.applied", jobs=sorted(job_ids))
+        self.log.debug("applying events", action="projection.applied", jobs=sorted(job_ids))
         now = self.clock.now()
         await jobs.create(connection, job_ids, now=now)
         locked = await jobs.lock(connection, job_ids)
         newest = {job.job_id: job.run for job in locked.values()}
-        about = {(event.job_id, event.run) for event, _ in events}
-        before = await runs.load(connection, about | set(newest.items()))
+        affected = {(event.job_id, event.run) for event, _ in events}
+        before = await runs.load(connection, affected | set(newest.items()))
         folded = _fold(before, newest, events)
         await _write(connection, folded, now=now)
         return run_durations.ended_in(before, folded.views, events)
 
-    def _moment(self, record: Record) -> datetime:
-        if (said := _said_at(record)) is not None:
-            return said
+    def _time_of(self, record: Record) -> datetime:
+        if (published_at := _published_at(record)) is not None:
+            return published_at
         if not record.timestamp_ms or record.timestamp_ms < 0:
             return self.clock.now()
         return datetime.fromtimestamp(record.timestamp_ms / 1000, UTC)
 
-    def _pass_over(self, one: Unreadable) -> None:
-        _count(one.record, "unreadable")
+    def _skip(self, item: Unreadable) -> None:
+        _count(item.record, "unreadable")
         self.log.warning(
-            "record passed over",
+            "unreadable record skipped",
             action="record.skipped",
-            topic=one.record.topic,
-            partition=one.record.partition,
-            offset=one.record.offset,
-            reason=str(one.error),
+            topic=item.record.topic,
+            partition=item.record.partition,
+            offset=item.record.offset,
+            reason=str(item.error),
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Folded:
-    """What a batch did to the views of its jobs."""
+class _FoldedBatch:
+    """Effect of a batch on the views of its jobs."""
 
-    views: dict[RunKey, RunView]  #: of every run that it spoke of, and of each job's newest
+    views: dict[RunKey, RunView]  #: of every run in the batch, and of each job's newest
     newest: dict[str, int]
     changed: set[RunKey]
-    begun: set[RunKey]  #: runs that are the newest of their job since this batch
+    started: set[RunKey]  #: runs that became the newest of their job
     scenes: list[AnyRunEvent]
     delays: dict[SceneKey, Delay | None]
 
@@ -235,10 +236,10 @@ def _fold(
     before: Mapping[RunKey, RunView],
     newest: Mapping[str, int],
     events: Sequence[tuple[AnyRunEvent, datetime]],
-) -> _Folded:
+) -> _FoldedBatch:
     views, last = dict(before), dict(newest)
     scenes: list[AnyRunEvent] = []
-    waits: dict[SceneKey, Delay | None] = {}
+    scene_delays: dict[SceneKey, Delay | None] = {}
     for event, moment in events:
         key = (event.job_id, event.run)
         last[event.job_id] = max(last.get(event.job_id, 0), event.run)
@@ -248,56 +249,58 @@ def _fold(
         views[key] = change.view
         if isinstance(change.scene, SceneDelayed):
             scene = change.scene.scene_index
-            waits[event.job_id, event.run, scene] = change.view.delays.get(scene)
+            scene_delays[event.job_id, event.run, scene] = change.view.delays.get(scene)
         elif change.scene is not None:
             scenes.append(change.scene)
-    return _Folded(
+    return _FoldedBatch(
         views=views,
         newest=last,
         changed={key for key, view in views.items() if view != before.get(key)},
-        begun={key for key in last.items() if key not in before},
+        started={key for key in last.items() if key not in before},
         scenes=scenes,
-        delays=waits,
+        delays=scene_delays,
     )
 
 
-async def _write(connection: Connection, folded: _Folded, *, now: datetime) -> None:
+async def _write(connection: Connection, folded: _FoldedBatch, *, now: datetime) -> None:
     if not (folded.changed or folded.scenes or folded.delays):
         return
     views, newest = folded.views, folded.newest
     saved = [views[key] for key in sorted(folded.changed)]
     await runs.save(connection, [(view, view.status_beside(newest[view.job_id])) for view in saved])
-    if folded.begun:
-        await runs.supersede(connection, folded.begun)
+    if folded.started:
+        await runs.supersede(connection, folded.started)
     await runs.save_scenes(connection, folded.scenes)
     await delays.save(connection, folded.delays)
-    shown = [views[job_id, newest[job_id]] for job_id in sorted({job for job, _ in folded.changed})]
-    told = [
-        JobProgress(job_id=view.job_id, run=view.run, progress=progress_of(view), video=view.video)
-        for view in shown
+    newest_views = [
+        views[job_id, newest[job_id]] for job_id in sorted({job for job, _ in folded.changed})
     ]
-    await jobs.save_progress(connection, told, now=now)
+    progress = [
+        JobProgress(job_id=view.job_id, run=view.run, progress=progress_of(view), video=view.video)
+        for view in newest_views
+    ]
+    await jobs.save_progress(connection, progress, now=now)
 
 
-def _said_at(record: Record) -> datetime | None:
-    """When a service of ours said it; what upstream says of time is not relied on."""
+def _published_at(record: Record) -> datetime | None:
+    """Return the `ce_time` of Segue's own services; other producers' times are ignored."""
     if not (record.header("ce_source") or "").startswith("/segue/"):
         return None
     try:
-        said = datetime.fromisoformat(record.header("ce_time") or "")
+        moment = datetime.fromisoformat(record.header("ce_time") or "")
     except ValueError:
         return None
-    return said.astimezone(UTC) if said.tzinfo else None
+    return moment.astimezone(UTC) if moment.tzinfo else None
 
 
-def _fitting(letter: OutboxRecord) -> OutboxRecord:
-    """`letter`, cut if no broker would take it: it came in whole, but without our headers."""
+def _truncated(letter: OutboxRecord) -> OutboxRecord:
+    """Return `letter`, truncated if the added headers make it too large for the broker."""
     value, headers = letter.value or b"", letter.headers
-    room = VALUE_BYTES_MAX - sum(len(name) + len(value) for name, value in headers)
-    if len(value) <= room:
+    available = VALUE_BYTES_MAX - sum(len(name) + len(value) for name, value in headers)
+    if len(value) <= available:
         return letter
-    cut = ("dlq-truncated-from", str(len(value)).encode())
-    return replace(letter, value=value[: max(room, 0)], headers=(*headers, cut))
+    truncated = ("dlq-truncated-from", str(len(value)).encode())
+    return replace(letter, value=value[: max(available, 0)], headers=(*headers, truncated))
 
 
 def _count(record: Record, outcome: str) -> None:

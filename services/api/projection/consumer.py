@@ -1,10 +1,10 @@
-"""Projector: follows every event topic and keeps the view of every job.
+"""Consumes every event topic and updates the view of every job.
 
-The group shares out partitions; where to read from is PostgreSQL's word alone, because the
-offsets there moved with the rows. What is committed to Kafka is a hint for whoever watches lag.
-A partition is paused from its assignment until its stored offset has been read and sought.
+The consumer group assigns the partitions; the start offsets come from PostgreSQL alone, where they
+move in the transaction of the rows. The offsets committed to Kafka only serve lag monitoring. A
+partition is paused from its assignment until the consumer has sought its stored offset.
 
-I/O: Kafka; PostgreSQL through `applying`.
+I/O: Kafka; PostgreSQL through `apply_batch`.
 """
 
 import asyncio
@@ -37,14 +37,14 @@ POLL_RECORDS = 2000
 AGAIN_S = 1.0
 RETRY = RetryPolicy(first_s=1.0, max_s=10.0, attempts_max=None)
 COMMIT_S = 5.0
-HINT_EVERY_S = 5.0
-MAX_POLL_INTERVAL_MS = 600_000  # PostgreSQL may be away for minutes; nobody else could go on either
+COMMIT_EVERY_S = 5.0
+MAX_POLL_INTERVAL_MS = 600_000  # PostgreSQL may be unavailable for minutes, for every consumer
 OFFSETS_S = 15.0
-METADATA_MS = 10_000  # topics that others make late are found this soon
+METADATA_MS = 10_000  # how soon new topics are discovered
 
 
 class ProjectionConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is untyped
-    """Reads every event topic into the database, for as long as it is told to."""
+    """Applies the records of every event topic to the database."""
 
     def __init__(
         self,
@@ -52,27 +52,27 @@ class ProjectionConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # ai
         database: Database,
         applier: Applier,
         settings: ApiSettings,
-        log_is_new: Callable[[Connection], Awaitable[None]],
+        on_new_log: Callable[[Connection], Awaitable[None]],
         log: Logger,
         build: Callable[[KafkaSettings], AIOKafkaConsumer] | None = None,
     ) -> None:
         self._database = database
         self._applier = applier
         self._kafka = settings.kafka
-        #: called when a log turns out to have begun anew, in the transaction that notes it:
-        #: nobody would notice a second time
-        self._log_is_new = log_is_new
+        #: called when the log is shorter than the stored offset, i.e. was created again; in the
+        #: transaction that resets the offset, because it is noticed only once
+        self._on_new_log = on_new_log
         self._log = log
         self._build = build or build_consumer
-        self._next: dict[TopicPartition, int] = {}  #: where each partition stands in PostgreSQL
+        self._next: dict[TopicPartition, int] = {}  #: next offset of each partition in PostgreSQL
         self._unsought: set[TopicPartition] = set()
-        self._hinted_at = 0.0
-        self._taken: dict[TopicPartition, PartitionPosition] = {}
+        self._committed_at = 0.0
+        self._positions: dict[TopicPartition, PartitionPosition] = {}
         self._metrics = ConsumerMetrics(
             service="api",
             topics=[topic.name for topic in EVENT_TOPICS],
             prefix=settings.kafka.topic_prefix,
-            positions=lambda: self._taken,
+            positions=lambda: self._positions,
             end_offset=self._end_of,
             clock=applier.clock,
             is_consuming=False,
@@ -80,7 +80,7 @@ class ProjectionConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # ai
         self.following = asyncio.Event()  #: partitions are assigned and sought
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Project until `stop`; Kafka and PostgreSQL may come and go."""
+        """Consume until `stop`; retry while Kafka or PostgreSQL is unavailable."""
         with self._metrics.exported():
             await self._run(stop)
         self._log.info("projection stopped", action="consumer.stopped")
@@ -125,7 +125,7 @@ class ProjectionConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # ai
                 polled = await consumer.getmany(timeout_ms=POLL_MS, max_records=POLL_RECORDS)
                 for partition, records in polled.items():
                     await self._apply(partition, records)
-                await self._hint()
+                await self._commit()
                 self._metrics.is_consuming = True
             except RetryableError as error:
                 self._log.warning(
@@ -135,15 +135,15 @@ class ProjectionConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # ai
                     reason=str(error),
                 )
                 self._metrics.is_consuming = False
-                self._seek_again(*self._next)
+                self._hold(*self._next)
                 await wait_or_stop(stop, AGAIN_S)
 
     async def _apply(self, partition: TopicPartition, records: list[ConsumerRecord]) -> None:
         if partition in self._unsought or partition not in self._next:
-            return  # assigned anew while these were on their way
+            return  # reassigned after these were fetched
         start, end = self._next[partition], records[-1].offset + 1
         first, last = (record_of(raw, prefix="") for raw in (records[0], records[-1]))
-        self._stands(partition, last, oldest=first)
+        self._set_position(partition, last, oldest=first)
         batch = Batch(
             topic=partition.topic,
             partition=partition.partition,
@@ -159,10 +159,10 @@ class ProjectionConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # ai
                 action="projection.superseded",
                 reason=str(error),
             )
-            self._seek_again(partition)
+            self._hold(partition)
             return
         self._next[partition] = end
-        self._stands(partition, last)
+        self._set_position(partition, last)
         self._log.debug(
             "batch applied",
             action="projection.applied",
@@ -172,37 +172,37 @@ class ProjectionConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # ai
         )
 
     async def _seek(self) -> None:
-        """Read on where PostgreSQL says; a log that is shorter than that began anew."""
+        """Seek new partitions to their stored offset; 0 if the log was created again."""
         wanted = sorted(self._unsought & set(self._consumer.assignment()))
         if not wanted:
             return
         async with asyncio.timeout(OFFSETS_S):
             ends = await self._consumer.end_offsets(wanted)
-        epoch, anew = self._kafka.epoch, False
+        epoch, is_new_log = self._kafka.epoch, False
         async with self._database.transaction() as connection:
             names = [(tp.topic, tp.partition) for tp in wanted]
             stored = await offsets.stored(connection, epoch, names)
             for tp, name in zip(wanted, names, strict=True):
                 if stored[name] > ends[tp]:
                     await offsets.advance(connection, epoch, name, start=stored[name], end=0)
-                    stored[name], anew = 0, True
-            if anew:
-                await self._log_is_new(connection)
-        mine = set(self._consumer.assignment())  # the group may have regrouped meanwhile
+                    stored[name], is_new_log = 0, True
+            if is_new_log:
+                await self._on_new_log(connection)
+        assigned = set(self._consumer.assignment())  # the group may have rebalanced meanwhile
         for tp, name in zip(wanted, names, strict=True):
-            if tp in mine:
+            if tp in assigned:
                 self._next[tp] = stored[name]
-                self._taken.pop(tp, None)  # it is read again from there, whoever applied it
+                self._positions.pop(tp, None)  # read again from the stored offset
                 self._consumer.seek(tp, stored[name])
         self._unsought -= set(wanted)
-        self._consumer.resume(*mine & set(wanted))
+        self._consumer.resume(*assigned & set(wanted))
         self.following.set()
 
-    def _stands(
+    def _set_position(
         self, partition: TopicPartition, last: Record, *, oldest: Record | None = None
     ) -> None:
-        """For whoever measures: what was read last, and the oldest of it that is not applied."""
-        self._taken[partition] = PartitionPosition(
+        """Store the last record read and the oldest one not applied, for the metrics."""
+        self._positions[partition] = PartitionPosition(
             next_offset=last.offset + 1,
             last_timestamp_s=last.timestamp_s,
             oldest_offset=oldest.offset if oldest else None,
@@ -215,32 +215,32 @@ class ProjectionConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # ai
         end: int | None = self._consumer.highwater(partition)
         return end
 
-    def _seek_again(self, *partitions: TopicPartition) -> None:
-        mine = set(partitions) & set(self._consumer.assignment())
-        self._unsought |= mine
-        self._consumer.pause(*mine)
+    def _hold(self, *partitions: TopicPartition) -> None:
+        assigned = set(partitions) & set(self._consumer.assignment())
+        self._unsought |= assigned
+        self._consumer.pause(*assigned)
 
-    async def _hint(self) -> None:
-        """Tell Kafka how far the projection is, for whoever watches lag."""
+    async def _commit(self) -> None:
+        """Commit the offsets to Kafka for lag monitoring."""
         now = asyncio.get_running_loop().time()
-        mine = set(self._consumer.assignment()) - self._unsought
-        offsets_now = {tp: at for tp, at in self._next.items() if tp in mine}
-        if now - self._hinted_at < HINT_EVERY_S or not offsets_now:
+        assigned = set(self._consumer.assignment()) - self._unsought
+        offsets_now = {tp: at for tp, at in self._next.items() if tp in assigned}
+        if now - self._committed_at < COMMIT_EVERY_S or not offsets_now:
             return
-        self._hinted_at = now
+        self._committed_at = now
         with contextlib.suppress(KafkaError, TimeoutError):
             async with asyncio.timeout(COMMIT_S):
                 await self._consumer.commit(offsets_now)
 
     @override
     async def on_partitions_revoked(self, revoked: Sequence[TopicPartition]) -> None:
-        """Nothing is in flight between two polls: there is nothing to finish."""
+        """Do nothing: no record is in flight between two polls."""
 
     @override
     async def on_partitions_assigned(self, assigned: Sequence[TopicPartition]) -> None:
-        """Hold every partition until its stored offset was read."""
+        """Pause every partition until it is sought to its stored offset."""
         self._next = {}
-        self._taken = {tp: at for tp, at in self._taken.items() if tp in assigned}
+        self._positions = {tp: at for tp, at in self._positions.items() if tp in assigned}
         self._unsought = set(assigned)
         self._consumer.pause(*assigned)
         self._log.info("partitions assigned", action="partitions.assigned", count=len(assigned))

@@ -1,10 +1,9 @@
-"""Rebuilding: every event of the log, from its beginning, into a second set of rows.
+"""Rebuilds the projection from the start of the log into a second set of rows, and compares.
 
-The same code applies the same records, so what differs afterwards differs for a reason: rows
-that somebody edited, records that an older version passed over. The live api serves all the
-while; its projection alone is held for the moment in which both sets stand at the same offsets
-and are compared. What of the log was removed by age is known by where partitions begin: jobs
-older than that are left as they are.
+The same code applies the same records, so a difference has a cause: rows that were edited, or
+records that an older version skipped. The api keeps serving; only its projection is held while
+both sets are at the same offsets and are compared. If retention removed the start of a partition,
+jobs older than its first record are left unchanged.
 
 I/O: Kafka, PostgreSQL.
 """
@@ -29,49 +28,49 @@ from shared.kafka.codec import Record
 from shared.kafka.log_reader import LogReader, OffsetRange, open_log_reader
 from shared.telemetry.log import Logger
 
-HELD_RECORDS = 2000  # no more than these are read while the live projection is held
+HELD_RECORDS = 2000  # at most this many are read while the live projection is held
 ROUNDS_MAX = 20
-SKEW = timedelta(hours=1)  # between the clocks of brokers and services
+SKEW = timedelta(hours=1)  # clock skew between brokers and services
 TABLES = ("jobs", "runs", "scenes")
-Tell = Callable[[int, int], None]  #: records read, of how many
+ReportProgress = Callable[[int, int], None]  #: records read, total
 
 
 class RebuildError(SegueError):
-    """It cannot be rebuilt as things stand; nothing was changed."""
+    """The projection cannot be rebuilt now; nothing was changed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RebuildReport:
-    """What came of it."""
+    """Result of a rebuild."""
 
     epoch: str
     records: int
-    partitions_cut: int  #: partitions whose first records were removed by age
-    jobs_left: int  #: jobs older than the log, which were not looked at
+    partitions_cut: int  #: partitions whose first records were removed by retention
+    jobs_left: int  #: jobs older than the log, not compared
     tables: Mapping[str, TableComparison]
     applied: bool
 
     @property
     def identical(self) -> bool:
-        """Whether every row that the log speaks of says what the log says."""
+        """Whether every row matches the log."""
         return not any(table.different or table.missing for table in self.tables.values())
 
 
 @dataclass(kw_only=True)
 class ProjectionRebuild:
-    """One rebuild."""
+    """One rebuild of the projection."""
 
     settings: ApiSettings
     clock: Clock
     log: Logger
-    tell: Tell
+    report_progress: ReportProgress
 
     async def run(self, *, apply: bool) -> RebuildReport:
-        """Read everything, compare, and write what differs if `apply`.
+        """Read the log, compare, and update different rows if `apply`.
 
         Raises:
-            RebuildError: another rebuild runs, or the log is not the one that the rows are from.
-            RetryableError: Kafka or PostgreSQL is away.
+            RebuildError: another rebuild is running, or the rows are from another log.
+            RetryableError: Kafka or PostgreSQL is unavailable.
         """
         async with AsyncExitStack() as stack:
             live = Database(self.settings.database)
@@ -79,44 +78,47 @@ class ProjectionRebuild:
             await live.open()
             holder = await stack.enter_async_context(live.dedicated())
             if not await rebuild.try_lock(holder):
-                raise RebuildError("another rebuild runs on this database")
-            async with live.transaction() as one:
-                self._epoch = await rebuild.newest_epoch(one) or self.settings.kafka.epoch
-                self._live = await rebuild.make(one)
-            stack.push_async_callback(_dropped, live)
+                raise RebuildError("another rebuild is running on this database")
+            async with live.transaction() as connection:
+                self._epoch = await rebuild.newest_epoch(connection) or self.settings.kafka.epoch
+                self._live = await rebuild.make(connection)
+            stack.push_async_callback(_drop_second_set, live)
             second = Database(self.settings.database, schema=SCHEMA)
             stack.push_async_callback(second.close)
             await second.open()
             try:
-                return await self._rebuilt(live, second, apply=apply)
+                return await self._rebuild(live, second, apply=apply)
             except (KafkaError, OSError, TimeoutError) as error:
                 raise RetryableError(f"Kafka: {error!r}") from error
 
-    async def _rebuilt(self, live: Database, second: Database, *, apply: bool) -> RebuildReport:
+    async def _rebuild(self, live: Database, second: Database, *, apply: bool) -> RebuildReport:
         async with open_log_reader(self.settings.kafka, client_id="segue-rebuild") as reader:
-            async with live.connection() as one:
-                begun = await rebuild.stored_positions(one, self._epoch, hold=False)
-            replayed = _LogReplay(reader, self._applier(second), tell=self.tell)
-            since = await replayed.begin(begun, now=self.clock.now())
+            async with live.connection() as connection:
+                positions = await rebuild.stored_positions(connection, self._epoch, hold=False)
+            replayed = _LogReplay(
+                reader, self._applier(second), report_progress=self.report_progress
+            )
+            since = await replayed.start(positions, now=self.clock.now())
             for _ in range(ROUNDS_MAX):
-                async with live.connection() as one:
-                    positions = await rebuild.stored_positions(one, self._epoch, hold=False)
-                if replayed.done and replayed.left(positions) <= HELD_RECORDS:
+                async with live.connection() as connection:
+                    positions = await rebuild.stored_positions(connection, self._epoch, hold=False)
+                if replayed.done and replayed.remaining(positions) <= HELD_RECORDS:
                     break
                 await replayed.read_to(positions)
-            async with live.transaction() as one:
-                await replayed.read_to(await rebuild.stored_positions(one, self._epoch, hold=True))
-                return await self._compared(one, replayed, since=since, apply=apply)
+            async with live.transaction() as connection:
+                positions = await rebuild.stored_positions(connection, self._epoch, hold=True)
+                await replayed.read_to(positions)
+                return await self._compare(connection, replayed, since=since, apply=apply)
 
-    async def _compared(
-        self, one: Connection, replayed: "_LogReplay", *, since: datetime | None, apply: bool
+    async def _compare(
+        self, connection: Connection, replayed: "_LogReplay", *, since: datetime | None, apply: bool
     ) -> RebuildReport:
-        left = await rebuild.choose(one, self._live, since=since)
+        left = await rebuild.choose(connection, self._live, since=since)
         if apply:
-            await rebuild.lock_jobs(one, self._live)
-        tables = {table: await rebuild.compare(one, self._live, table) for table in TABLES}
+            await rebuild.lock_jobs(connection, self._live)
+        tables = {table: await rebuild.compare(connection, self._live, table) for table in TABLES}
         if apply:
-            await rebuild.write(one, self._live, now=self.clock.now())
+            await rebuild.write(connection, self._live, now=self.clock.now())
         return RebuildReport(
             epoch=self._epoch,
             records=replayed.done,
@@ -135,17 +137,19 @@ class ProjectionRebuild:
 class _LogReplay:
     """Applies the log up to given offsets to the second set of rows, each record once."""
 
-    def __init__(self, reader: LogReader, applier: Applier, *, tell: Tell) -> None:
+    def __init__(
+        self, reader: LogReader, applier: Applier, *, report_progress: ReportProgress
+    ) -> None:
         self._reader = reader
         self._applier = applier
         self._epoch = applier.settings.kafka.epoch
         self._prefix = applier.settings.kafka.topic_prefix
-        self._tell = tell
+        self._report_progress = report_progress
         self._next: dict[tuple[str, int], int] = {}
         self.done = 0
         self.partitions_cut = 0
 
-    async def begin(
+    async def start(
         self, positions: Mapping[tuple[str, int], int], *, now: datetime
     ) -> datetime | None:
         """Start at the beginning of the log; return since when it is complete, None: always.
@@ -170,17 +174,17 @@ class _LogReplay:
                     f"epoch {self._epoch} were read up to {position}: this is another log"
                 )
         self._next = {name: stored[name].start if name in stored else 0 for name in wanted}
-        async with self._applier.database.transaction() as one:
+        async with self._applier.database.transaction() as connection:
             names = [(self._prefix + topic, partition) for topic, partition in wanted]
-            await offsets.stored(one, self._epoch, names)
+            await offsets.stored(connection, self._epoch, names)
             for name, start in zip(names, self._next.values(), strict=True):
-                await offsets.advance(one, self._epoch, name, start=0, end=start)
+                await offsets.advance(connection, self._epoch, name, start=0, end=start)
         cut = [stored[name] for name, start in self._next.items() if start]
         self.partitions_cut = len(cut)
         since = [await self._complete_since(log, now=now) for log in cut]
         return max(since) + SKEW if since else None
 
-    def left(self, positions: Mapping[tuple[str, int], int]) -> int:
+    def remaining(self, positions: Mapping[tuple[str, int], int]) -> int:
         """Return the number of offsets that are still to be read."""
         wanted = _run_partitions(positions, self._prefix)
         return sum(max(end - self._next.get(name, 0), 0) for name, end in wanted.items())
@@ -192,13 +196,13 @@ class _LogReplay:
             raise RebuildError(
                 f"partitions were added to {self._prefix}{min(new)[0]} meanwhile; run it again"
             )
-        total = self.done + self.left(positions)
+        total = self.done + self.remaining(positions)
         for (topic, partition), end in wanted.items():
             start = self._next[topic, partition]
             log = OffsetRange(topic=topic, partition=partition, start=start, end=end)
             async for records in self._reader.read(log):
                 await self._apply(log, records)
-                self._tell(self.done, total)
+                self._report_progress(self.done, total)
 
     async def _apply(self, log: OffsetRange, records: Sequence[Record]) -> None:
         name, end = (log.topic, log.partition), records[-1].offset + 1
@@ -230,6 +234,6 @@ def _run_partitions(
     }
 
 
-async def _dropped(live: Database) -> None:
-    async with live.transaction() as one:
-        await rebuild.drop(one)
+async def _drop_second_set(live: Database) -> None:
+    async with live.transaction() as connection:
+        await rebuild.drop(connection)

@@ -1,8 +1,6 @@
-"""Durations: which runs came to an end in a batch, and how long each had taken.
+"""Measures how long runs took that ended in a batch.
 
-By the moments of the events, so a batch that is read late says what really was.
-
-Pure but for the metric.
+The durations are computed from the times of the events, so a batch that is read late counts right.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,19 +17,19 @@ def ended_in(
     after: Mapping[RunKey, RunView],
     events: Sequence[tuple[AnyRunEvent, datetime]],
 ) -> list[tuple[str, float]]:
-    """How each run ended that did, and after how many seconds."""
-    last = {(event.job_id, event.run): moment for event, moment in events}
-    found = []
-    for key, moment in last.items():
-        known, view = before.get(key), after[key]
-        was_done = known is not None and known.status not in UNFINISHED
+    """Return the outcome and duration in seconds of each run that ended."""
+    times = {(event.job_id, event.run): moment for event, moment in events}
+    ended = []
+    for key, moment in times.items():
+        previous, view = before.get(key), after[key]
+        was_done = previous is not None and previous.status not in UNFINISHED
         if view.status not in UNFINISHED and not was_done:
             seconds = max(0.0, (moment - view.started_at).total_seconds())
-            found.append((view.status.value, seconds))
-    return found
+            ended.append((view.status.value, seconds))
+    return ended
 
 
 def observe(ended: Sequence[tuple[str, float]]) -> None:
-    """Count them, once their transaction is committed."""
+    """Record the durations, after the transaction has committed."""
     for outcome, seconds in ended:
         JOB_SECONDS.labels(outcome).observe(seconds)

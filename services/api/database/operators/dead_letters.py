@@ -77,8 +77,16 @@ async def claim(
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING
         """,
         [
-            (epoch, *one.place, storable(one.job_id), one.run, resolution.value, action, now)
-            for one in letters
+            (
+                epoch,
+                *letter.place,
+                storable(letter.job_id),
+                letter.run,
+                resolution.value,
+                action,
+                now,
+            )
+            for letter in letters
         ],
     )
 
