@@ -24,7 +24,7 @@ from services.muxer.settings import MuxerSettings
 from shared.pricing import PricingSettings
 from shared.security.signed_links import LinkSettings
 from shared.settings import HealthSettings, LaneSettings, SettingsGroup, secrets_in
-from shared.telemetry.redaction import hide
+from shared.telemetry.redaction import register_secrets
 
 G = TypeVar("G", bound=SettingsGroup)
 _DRAIN_S = 2.0  # what is cut off goes on at the next start, and a person waits at the terminal
@@ -94,7 +94,7 @@ def _provider(parts: Parts) -> dict[str, Any]:
 
 
 def _service(name: str, run: _Door, settings: SettingsGroup) -> Service:
-    hide(secrets_in(settings))
+    register_secrets(secrets_in(settings))
     return Service(name=name, run=partial(run, settings))
 
 

@@ -1,6 +1,6 @@
-"""Clock: the time comes in from outside, so that tests need not wait.
+"""Clock port: services take time from it, so tests need not wait.
 
-I/O: `SystemClock` is the only reader of the machine's clock.
+I/O: only `SystemClock` reads the system clock.
 """
 
 import asyncio
@@ -10,32 +10,32 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """What time it is, and how to wait."""
+    """Returns the time and waits."""
 
     def now(self) -> datetime:
-        """The moment, timezone-aware, UTC."""
+        """Return the current time, timezone-aware, UTC."""
         ...
 
     def monotonic(self) -> float:
-        """Seconds since some fixed point; never goes back."""
+        """Return seconds since a fixed point; never decreases."""
         ...
 
     async def sleep(self, seconds: float) -> None:
-        """Wait."""
+        """Wait for `seconds`."""
         ...
 
 
 class SystemClock:
-    """The machine's clock."""
+    """The system clock."""
 
     def now(self) -> datetime:
-        """The moment, timezone-aware, UTC."""
-        return datetime.now(UTC)  # noqa: TID251 - the one place
+        """Return the current time, timezone-aware, UTC."""
+        return datetime.now(UTC)  # noqa: TID251 - the only reader
 
     def monotonic(self) -> float:
-        """Seconds since some fixed point; never goes back."""
+        """Return seconds since a fixed point; never decreases."""
         return time.monotonic()
 
     async def sleep(self, seconds: float) -> None:
-        """Wait."""
+        """Wait for `seconds`."""
         await asyncio.sleep(seconds)

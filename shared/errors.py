@@ -1,53 +1,55 @@
-"""Errors: the families that decide where a record goes.
+"""Error types: their family decides how a record is handled.
 
 SegueError
-├── RetryableError(retry_after_s)   the world is busy: run the same record again, in its lane
+├── RetryableError(retry_after_s)   a dependency is busy: retry the record in its lane
 │   ├── ProviderBusyError           rate limit, cold start, 5xx        services/generator/providers
-│   │   └── ProviderPausedError     refuses everyone: no key, no credit
+│   │   └── ProviderPausedError     rejects every request: no key, no credit
 │   └── StoreUnavailableError       the object store did not answer    shared/storage
-├── InvalidEventError(reason)       the record is wrong: dead letter, its job is parked
+├── InvalidEventError(reason)       the record is invalid: dead letter, its run is parked
 │   ├── UndecodableError            not JSON, not this event           shared/kafka/codec.py
 │   └── SceneGapError               a scene skipped ahead              services/generator
-├── JobError(code, reason)          the job cannot succeed: publish job.failed, carry on
-│   ├── ProviderRejectedError       refused, or impossible to make     services/generator/providers
+├── JobError(code, reason)          the job cannot succeed: publish job.failed, continue
+│   ├── ProviderRejectedError       the request is rejected for good   services/generator/providers
 │   ├── MediaError                  no picture, no sound, too short    shared/media/decode.py, muxer
-│   └── FfmpegError                 exit code and last words           shared/media/ffmpeg.py
-├── NotFoundError                   an object that is not there        shared/storage
-├── SettingsError(field, problem)   will not start, says which variable and why
+│   └── FfmpegError                 exit code and end of stderr        shared/media/ffmpeg.py
+├── NotFoundError                   object not found                   shared/storage
+├── SettingsError(field, problem)   invalid environment variable; the start fails
 ├── ServerStartError                a server of this machine did not start       embedded
-└── DeadLetterLimitError            too many dead letters in a row: stop, keep the topic
+└── DeadLetterLimitError            too many consecutive dead letters: stop the consumer
 
-Anything else is a bug: dead letter with its traceback, and the job says so.
-The raiser, who knows, chooses the family; nobody guesses from text.
+Anything else is a bug: dead letter with its traceback, and job.failed. The code that raises an
+error chooses its family; messages are never parsed.
 """
 
 
 class SegueError(Exception):
-    """The root: everything Segue raises on purpose."""
+    """Base class of every error that Segue raises deliberately."""
 
 
 class RetryableError(SegueError):
-    """The world is busy; the same work may succeed later."""
+    """A dependency is busy or unavailable; a retry may succeed."""
 
     def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
         super().__init__(message)
-        self.retry_after_s = retry_after_s  #: seconds the other side asked for; None: our backoff
+        self.retry_after_s = (
+            retry_after_s  #: seconds that the server asked for; None: use the backoff
+        )
 
 
 class ProviderBusyError(RetryableError):
-    """The music provider asks for patience: rate limit, cold start, 5xx."""
+    """The music provider is busy: rate limit, cold start, 5xx."""
 
 
 class ProviderPausedError(ProviderBusyError):
-    """The provider refuses everyone until a person acts: key revoked (401), no credit (402)."""
+    """The provider rejects every request until an operator acts: 401 (key) or 402 (credit)."""
 
 
 class StoreUnavailableError(RetryableError):
-    """The object store did not answer in time, or answered with a fault of its own."""
+    """The object store timed out or returned an error of its own."""
 
 
 class InvalidEventError(SegueError):
-    """The record is wrong and stays wrong however often it is read."""
+    """The record is invalid; a retry cannot help."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -55,17 +57,17 @@ class InvalidEventError(SegueError):
 
 
 class UndecodableError(InvalidEventError):
-    """Not JSON, not the event its topic carries, or a field is missing or wrong."""
+    """The value is not JSON, not the topic's event, or a field is missing or invalid."""
 
 
 class SceneGapError(InvalidEventError):
-    """A scene came whose predecessor was never finished: the topic is not ordered by job."""
+    """A scene arrived before its predecessor finished: the topic is not ordered by job."""
 
 
 class JobError(SegueError):
-    """The job cannot succeed as asked; `reason` is written for the person who asked."""
+    """The job cannot succeed; `reason` is shown to the client."""
 
-    code = "job_failed"  #: stable, machine-readable; each leaf has its own
+    code = "job_failed"  #: stable and machine-readable; one per subclass
 
     def __init__(
         self,
@@ -78,24 +80,24 @@ class JobError(SegueError):
         super().__init__(reason)
         self.reason = reason
         self.code = code or type(self).code
-        self.retryable = retryable  #: whether asking again can help
-        self.cost_usd = cost_usd  #: what was paid all the same; None: nothing known
+        self.retryable = retryable  #: whether a new run can help
+        self.cost_usd = cost_usd  #: cost incurred despite the failure; None: unknown
 
 
 class ProviderRejectedError(JobError):
-    """The provider refuses this request for good, or its answer cannot be used."""
+    """The provider rejects this request for good, or its result is unusable."""
 
     code = "provider_rejected"
 
 
 class MediaError(JobError):
-    """Media that cannot be used: no picture stream, no sound, truncated, too short."""
+    """Unusable media: no video or audio stream, truncated, too short."""
 
     code = "invalid_media"
 
 
 class NotFoundError(SegueError):
-    """There is no object under this key."""
+    """Object not found."""
 
     def __init__(self, key: str) -> None:
         super().__init__(f"no object {key}")
@@ -103,7 +105,7 @@ class NotFoundError(SegueError):
 
 
 class SettingsError(SegueError):
-    """The service will not start: which variable is wrong, and why."""
+    """An environment variable is invalid; the service does not start."""
 
     def __init__(self, field: str, problem: str) -> None:
         super().__init__(f"{field}: {problem}")
@@ -112,7 +114,7 @@ class SettingsError(SegueError):
 
 
 class DeadLetterLimitError(SegueError):
-    """So many dead letters in a row that the fault is ours: stop and keep the topic."""
+    """Too many consecutive dead letters: the consumer stops and keeps the topic."""
 
 
 class ServerStartError(SegueError):

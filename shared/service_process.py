@@ -1,6 +1,6 @@
-"""Starting: a service from the environment to its exit code.
+"""Runs a service process: reads settings, configures telemetry, returns an exit code.
 
-Exit codes: 0 stopped as asked, 1 stopped by a fault, 2 the environment is wrong.
+Exit codes: 0 stopped on request, 1 failed, 2 invalid environment.
 """
 
 import asyncio
@@ -14,52 +14,55 @@ from shared.errors import SegueError, SettingsError
 from shared.settings import TelemetrySettings, secrets_in
 from shared.telemetry import trace
 from shared.telemetry.log import configure, logger_of
-from shared.telemetry.redaction import hide
+from shared.telemetry.redaction import register_secrets
 
 EXIT_FAULT = 1
 EXIT_SETTINGS = 2
 
 
 class ServiceSettings(Protocol):
-    """What every service's settings have."""
+    """Settings that every service has."""
 
     @property
     def telemetry(self) -> TelemetrySettings:
-        """How to speak."""
+        """Return the settings of logs and traces."""
         ...
 
 
 S = TypeVar("S", bound=ServiceSettings)
 
 
-class RunService(Protocol[S]):  # type: ignore[misc]  # contravariance does not matter to one caller
-    """A service's door."""
+class RunService(Protocol[S]):  # type: ignore[misc]  # contravariance has no effect with one caller
+    """The entry point of a service."""
 
     def __call__(self, settings: S, *, stop: asyncio.Event) -> Awaitable[None]:
-        """Serve until `stop`."""
+        """Run until `stop` is set."""
         ...
 
 
 def main(service: str, read_settings: Callable[[], S], run: RunService[S]) -> None:
-    """Read the settings once, serve until SIGINT or SIGTERM, and exit."""
+    """Run the service until SIGINT or SIGTERM, then exit the process."""
     try:
         settings = read_settings()
     except SettingsError as error:
-        sys.exit(_print_error(f"{service} does not start: {error}", EXIT_SETTINGS))
+        sys.exit(_print_error(f"{service} cannot start: {error}", EXIT_SETTINGS))
     configure(settings.telemetry)
     logging.captureWarnings(capture=True)
-    hide(secrets_in(settings))
+    register_secrets(secrets_in(settings))
     trace.configure(settings.telemetry, service=service)
     try:
         asyncio.run(_serve(run, settings))
     except SettingsError as error:
-        sys.exit(_print_error(f"{service} does not start: {error}", EXIT_SETTINGS))
+        sys.exit(_print_error(f"{service} cannot start: {error}", EXIT_SETTINGS))
     except SegueError as error:
-        logger_of(service).error("stopped by a fault", action="service.failed", reason=str(error))
+        logger_of(service).error("failed", action="service.failed", reason=str(error))
         sys.exit(EXIT_FAULT)
-    except Exception as error:  # noqa: BLE001 - a traceback as a line, without what it may quote
+    except Exception as error:  # noqa: BLE001 - logged with its redacted traceback
         logger_of(service).error(
-            "stopped by a bug", action="service.failed", reason=repr(error), exc_info=True
+            "failed with an unexpected error",
+            action="service.failed",
+            reason=repr(error),
+            exc_info=True,
         )
         sys.exit(EXIT_FAULT)
     finally:

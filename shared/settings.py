@@ -1,7 +1,7 @@
-"""Settings: what the environment may say, read once in each `__main__`.
+"""Settings groups that several services share, read from the environment once per process.
 
-Groups that several services share. Every field says its unit, its bounds and its variable;
-a wrong value stops the start with the variable's name. `.env.example` lists them all.
+Every field has its unit, bounds and variable; an invalid value stops the start and names the
+variable. `.env.example` lists all of them.
 """
 
 from collections.abc import Iterator
@@ -17,23 +17,23 @@ G = TypeVar("G", bound="SettingsGroup")
 
 
 class SettingsGroup(BaseSettings):
-    """A frozen group of settings; `from_environment()` names what is wrong."""
+    """A frozen group of settings; errors name the variable."""
 
     model_config = SettingsConfigDict(
         frozen=True,
         extra="ignore",
         populate_by_name=True,
         env_ignore_empty=True,
-        # of fields without an alias, the nested groups: `ffmpeg` must not read FFMPEG as its own
+        # for fields without an alias (nested groups): `ffmpeg` must not read FFMPEG
         env_prefix="SEGUE_GROUP_OF_SETTINGS_",
     )
 
     @classmethod
     def from_environment(cls, **given: Any) -> Self:
-        """Read this group; `given` fields win over the environment.
+        """Return this group; `given` fields override the environment.
 
         Raises:
-            SettingsError: the first variable that is wrong, and why.
+            SettingsError: the first invalid variable, and why.
         """
         try:
             return cls(**given)
@@ -44,7 +44,7 @@ class SettingsGroup(BaseSettings):
 
 
 def secrets_in(settings: object) -> Iterator[str]:
-    """Every secret that these settings and their groups hold."""
+    """Yield every secret of these settings and their groups."""
     if isinstance(settings, SecretStr):
         yield settings.get_secret_value()
     elif isinstance(settings, BaseSettings):
@@ -52,7 +52,7 @@ def secrets_in(settings: object) -> Iterator[str]:
             yield from secrets_in(getattr(settings, name))
 
 
-#: a broker on this machine asks for nothing, whatever the environment says of another one
+#: for a local broker without authentication, overriding the environment
 UNSECURED: dict[str, Any] = {
     "security_protocol": "PLAINTEXT",
     "sasl_username": "",
@@ -63,23 +63,23 @@ UNSECURED: dict[str, Any] = {
 
 
 class KafkaSettings(SettingsGroup):
-    """Where Kafka is and how a consumer behaves."""
+    """Connection to Kafka, and the behaviour of consumers."""
 
     bootstrap_servers: str = Field("127.0.0.1:9092", validation_alias="KAFKA_BOOTSTRAP_SERVERS")
-    #: put before every topic and group name, so that several Segues can share a cluster
+    #: prefix of every topic and group name, so that several installations can share a cluster
     topic_prefix: str = Field("", validation_alias="SEGUE_TOPIC_PREFIX", pattern=r"^[\w.-]*$")
-    #: make missing topics at start; off where the account may not (production ACLs)
+    #: create missing topics at start; false if the account may not (production ACLs)
     create_topics: bool = Field(True, validation_alias="SEGUE_CREATE_TOPICS")
     partitions: int = Field(4, ge=1, le=1000, validation_alias="SEGUE_PARTITIONS")
     replication: int = Field(1, ge=1, le=9, validation_alias="SEGUE_REPLICATION")
-    #: a member that says nothing for so long is out of its group
+    #: a consumer without heartbeats for this long is removed from its group
     session_timeout_s: float = Field(15, ge=6, le=300, validation_alias="SEGUE_SESSION_TIMEOUT_S")
     heartbeat_s: float = Field(3, gt=0, le=60, validation_alias="SEGUE_HEARTBEAT_S")
-    #: how long the broker may hold a fetch open; the embedded broker does not wake a waiting one
+    #: longest wait of a fetch at the broker; the embedded broker never ends one early
     fetch_max_wait_ms: int = Field(500, ge=1, le=60_000, validation_alias="SEGUE_FETCH_MAX_WAIT_MS")
-    #: names this log; a broker that forgot everything gets a new name, and is read from its start
+    #: name of this log; a cluster that lost its records gets a new one and is read from the start
     epoch: str = Field("1", validation_alias="SEGUE_KAFKA_EPOCH")
-    #: SSL is TLS, as Kafka writes it
+    #: SSL means TLS, in Kafka's naming
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
         "PLAINTEXT", validation_alias="KAFKA_SECURITY_PROTOCOL"
     )
@@ -88,9 +88,9 @@ class KafkaSettings(SettingsGroup):
     )
     sasl_username: str = Field("", validation_alias="KAFKA_SASL_USERNAME")
     sasl_password: SecretStr = Field(SecretStr(""), validation_alias="KAFKA_SASL_PASSWORD")
-    #: PEM: who signed the brokers' certificates; None: the system's authorities
+    #: PEM: CA of the brokers' certificates; None: the system's authorities
     ssl_ca_file: Path | None = Field(None, validation_alias="KAFKA_SSL_CA_FILE")
-    #: PEM: our own certificate and its key, where the brokers ask for one
+    #: PEM: client certificate and key, if the brokers require one
     ssl_cert_file: Path | None = Field(None, validation_alias="KAFKA_SSL_CERT_FILE")
     ssl_key_file: Path | None = Field(None, validation_alias="KAFKA_SSL_KEY_FILE")
 
@@ -99,27 +99,28 @@ class KafkaSettings(SettingsGroup):
         protocol = self.security_protocol
         if protocol.startswith("SASL"):
             if not self.sasl_username:
-                raise SettingsError("KAFKA_SASL_USERNAME", f"missing, and {protocol} needs it")
+                raise SettingsError("KAFKA_SASL_USERNAME", f"missing; {protocol} requires it")
             if not self.sasl_password.get_secret_value():
-                raise SettingsError("KAFKA_SASL_PASSWORD", f"missing, and {protocol} needs it")
-        elif self.sasl_username:  # else a password that nobody asks for would go unnoticed
+                raise SettingsError("KAFKA_SASL_PASSWORD", f"missing; {protocol} requires it")
+        elif self.sasl_username:  # else an unused password would go unnoticed
             raise SettingsError(
-                "KAFKA_SECURITY_PROTOCOL", f"{protocol} has no users: set SASL_SSL, or no username"
+                "KAFKA_SECURITY_PROTOCOL",
+                f"{protocol} has no authentication; set SASL_SSL, or unset the username",
             )
         if not protocol.endswith("SSL") and (self.ssl_ca_file or self.ssl_cert_file):
             raise SettingsError(
                 "KAFKA_SECURITY_PROTOCOL",
-                f"{protocol} has no TLS: set SSL or SASL_SSL, or no files",
+                f"{protocol} has no TLS; set SSL or SASL_SSL, or unset the files",
             )
         if (self.ssl_cert_file is None) != (self.ssl_key_file is None):
             raise SettingsError(
-                "KAFKA_SSL_CERT_FILE", "it and KAFKA_SSL_KEY_FILE are set together, or neither is"
+                "KAFKA_SSL_CERT_FILE", "must be set together with KAFKA_SSL_KEY_FILE"
             )
         return self
 
 
 class StoreSettings(SettingsGroup):
-    """Where media lies: a folder, or an S3-compatible server."""
+    """Where media is stored: a folder or an S3-compatible server."""
 
     folder: Path | None = Field(None, validation_alias="SEGUE_STORE_DIR")
     endpoint: str = Field("http://127.0.0.1:9000", validation_alias="MINIO_ENDPOINT")
@@ -127,37 +128,37 @@ class StoreSettings(SettingsGroup):
     secret_key: SecretStr = Field(SecretStr(""), validation_alias="MINIO_SECRET_KEY")
     bucket: str = Field("segue", validation_alias="MINIO_BUCKET", min_length=3, max_length=63)
     region: str = Field("us-east-1", validation_alias="MINIO_REGION")
-    #: calls to the server at once; more gained nothing on puts (measured on 2 cores)
+    #: concurrent calls to the server; more did not speed up puts (measured on 2 cores)
     threads: int = Field(8, ge=1, le=64, validation_alias="SEGUE_STORE_THREADS")
 
 
 class LaneSettings(SettingsGroup):
-    """How much may be under way at once, and how patient a lane is."""
+    """Limits of concurrency and retries."""
 
-    #: records taken from Kafka and not done; beyond it the consumer stops polling
+    #: records received and not completed; the consumer pauses at this number
     in_flight_max: int = Field(10_000, ge=1, validation_alias="SEGUE_IN_FLIGHT_MAX")
-    #: tries of one record while the world is busy, before it is a dead letter
+    #: attempts at one record while a dependency is busy, before it becomes a dead letter
     attempts_max: int = Field(30, ge=1, le=1000, validation_alias="SEGUE_ATTEMPTS_MAX")
     backoff_first_s: float = Field(1.0, gt=0, validation_alias="SEGUE_BACKOFF_FIRST_S")
     backoff_max_s: float = Field(60.0, gt=0, validation_alias="SEGUE_BACKOFF_MAX_S")
-    #: dead letters in a row that stop the consumer with its topic intact
+    #: consecutive dead letters that stop the consumer and keep its topic
     dead_letters_max: int = Field(20, ge=1, validation_alias="SEGUE_DEAD_LETTERS_MAX")
-    #: how long a stop waits for what runs
+    #: how long a stop waits for running work
     drain_s: float = Field(5.0, ge=0, le=60, validation_alias="SEGUE_DRAIN_S")
 
 
 class HealthSettings(SettingsGroup):
-    """Where a service says how it is, and how long its start may wait."""
+    """Health endpoints, and the deadline of a start."""
 
     host: str = Field("127.0.0.1", validation_alias="SEGUE_HEALTH_HOST")
-    #: of `livez`, `readyz` and `metrics`; None: none is opened; 0: any free one
+    #: of `livez`, `readyz` and `metrics`; None: closed; 0: any free port
     port: int | None = Field(None, ge=0, le=65_535, validation_alias="SEGUE_HEALTH_PORT")
-    #: how long a start waits for its servers, all of them together
+    #: how long a start waits for all of its servers together
     start_s: float = Field(60, gt=0, le=3600, validation_alias="SEGUE_START_DEADLINE_S")
 
 
 class TelemetrySettings(SettingsGroup):
-    """What is said, and where it can be read."""
+    """Logs and traces."""
 
     log_level: str = Field(
         "info", validation_alias="SEGUE_LOG_LEVEL", pattern="^(debug|info|warning|error)$"
@@ -166,34 +167,34 @@ class TelemetrySettings(SettingsGroup):
     log_format: Literal["auto", "text", "json"] = Field("auto", validation_alias="SEGUE_LOG_FORMAT")
     #: any value: text without colours (no-color.org)
     no_color: str = Field("", validation_alias="NO_COLOR")
-    #: OpenTelemetry's own: otlp or none; unset: otlp where an endpoint is named
+    #: OpenTelemetry's variable: otlp or none; unset: otlp if an endpoint is set
     traces_exporter: Literal["", "otlp", "none"] = Field(
         "", validation_alias="OTEL_TRACES_EXPORTER"
     )
-    #: base address of the collector; the SDK reads it by itself, and much more of its own
+    #: base URL of the collector; the SDK reads this variable and more of its own
     otlp_endpoint: str = Field("", validation_alias="OTEL_EXPORTER_OTLP_ENDPOINT")
     #: the same for traces alone, with its path
     otlp_traces_endpoint: str = Field("", validation_alias="OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
-    #: what the exporter speaks; gRPC would be one more library
+    #: protocol of the exporter; gRPC would need another library
     otlp_protocol: Literal["http/protobuf"] = Field(
         "http/protobuf", validation_alias="OTEL_EXPORTER_OTLP_PROTOCOL"
     )
-    #: everything off, whatever else is said
+    #: true: tracing off, overriding the others
     otel_off: bool = Field(False, validation_alias="OTEL_SDK_DISABLED")
 
     @property
     def traces_wanted(self) -> bool:
-        """Whether traces are made and exported."""
+        """Return whether traces are exported."""
         if self.otel_off or self.traces_exporter == "none":
             return False
-        named = self.otlp_endpoint or self.otlp_traces_endpoint
-        return bool(self.traces_exporter == "otlp" or named)
+        endpoint = self.otlp_endpoint or self.otlp_traces_endpoint
+        return bool(self.traces_exporter == "otlp" or endpoint)
 
 
 class FfmpegSettings(SettingsGroup):
-    """Which ffmpeg, and how long it may take."""
+    """The ffmpeg binary and its timeout."""
 
     #: path of the binary; None: the one in the imageio-ffmpeg wheel
     binary: str | None = Field(None, validation_alias="FFMPEG")
-    #: a run may take this long plus a share of the media's length
+    #: timeout of a run, plus a share of the media's length
     timeout_s: float = Field(60.0, gt=0, validation_alias="SEGUE_FFMPEG_TIMEOUT_S")

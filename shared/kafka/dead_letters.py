@@ -17,7 +17,7 @@ from shared.kafka.parked_runs import FIRST_FAILED_AT
 from shared.kafka.producer import Publisher
 from shared.telemetry import service_version
 from shared.telemetry.metrics import DEAD_LETTERS_IN_ROW, DEAD_LETTERS_IN_ROW_MAX
-from shared.telemetry.redaction import redacted
+from shared.telemetry.redaction import redact
 
 STACK_CHARS_MAX = 4000
 
@@ -113,9 +113,9 @@ def dead_letter_headers(
     """What is put beside the original headers: why `record` is here, and where it came from."""
     stack = "".join(traceback.format_exception(error))[-STACK_CHARS_MAX:]
     told: dict[str, object] = {
-        "dlq-reason": redacted(str(error)) or type(error).__name__,
+        "dlq-reason": redact(str(error)) or type(error).__name__,
         "dlq-exception": type(error).__name__,
-        "dlq-stack": redacted(stack),
+        "dlq-stack": redact(stack),
         "dlq-origin-topic": record.topic,
         "dlq-origin-partition": record.partition,
         "dlq-origin-offset": record.offset,

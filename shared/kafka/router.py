@@ -39,7 +39,7 @@ from shared.telemetry.metrics import (
     RETRIES_TOTAL,
     WORK_SECONDS,
 )
-from shared.telemetry.redaction import redacted
+from shared.telemetry.redaction import redact
 
 WaitUntilOwned = Callable[[], Awaitable[None]]
 INTERNAL_ERROR = "internal_error"
@@ -169,9 +169,7 @@ class Router:
         event, topic = envelope.event, envelope.record.topic
         is_known = isinstance(error, RetryableError | InvalidEventError)
         failure = JobError(
-            redacted(
-                str(error) if is_known else f"internal error: {type(error).__name__}: {error}"
-            ),
+            redact(str(error) if is_known else f"internal error: {type(error).__name__}: {error}"),
             code="gave_up" if is_known else INTERNAL_ERROR,
             retryable=True,
         )

@@ -1,4 +1,4 @@
-"""Telemetry: what a service says while it works, and which version says it."""
+"""Logs, metrics and traces of a service."""
 
 from functools import cache
 from importlib import metadata
@@ -6,7 +6,7 @@ from importlib import metadata
 
 @cache
 def service_version() -> str:
-    """The version of this project; "unknown" where its files lie without being installed."""
+    """Return the version of this project; "unknown" if it is not installed."""
     try:
         return metadata.version("segue")
     except metadata.PackageNotFoundError:

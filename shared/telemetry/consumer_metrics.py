@@ -1,10 +1,10 @@
-"""ConsumerMetrics: how a consumer stands, worked out when Prometheus asks and not before.
+"""Exports lag, commits and work in progress of a consumer, computed at each scrape.
 
-How far behind it is counts from what it was given: the oldest record that is taken and not done
-is older than all that lie behind it. Where everything taken is done and more lies there, the last
-one taken tells, if one was since the look before; else the time since that look.
+Lag by time is the age of the oldest unfinished record in flight: all later ones are younger. With
+none in flight and more records on the topic, it is the age of the last received record if one was
+received since the previous scrape, else the time since that scrape.
 
-Units: seconds. Pure but for the metrics; whoever consumes says what happens, and lends its eyes.
+Units: seconds. I/O: the metrics registry only.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -16,64 +16,64 @@ from shared.clock import Clock
 from shared.processing.offset_tracker import PartitionPosition
 from shared.telemetry import metrics
 
-Slot = Any  # a partition, as Kafka's clients name it: with `topic`, prefix included
+Slot = Any  # a partition of a Kafka client: has `topic`, prefix included
 
 
 @dataclass(kw_only=True)
 class ConsumerMetrics:
-    """What is told of the one consumer of a service. Cheap: nothing is kept per record."""
+    """Metrics of the one consumer of a service; keeps no state per record."""
 
     service: str
     topics: Collection[str]  #: without prefix
     prefix: str
     positions: Callable[[], Mapping[Slot, PartitionPosition]]
-    #: the offset behind the last record of a partition; None: not known, or not ours
+    #: the end offset of a partition; None: unknown, or not assigned
     end_offset: Callable[[Slot], int | None]
     clock: Clock
     is_consuming: bool = True
     _due_since: float | None = None
-    _behind: dict[Slot, tuple[int, float]] = field(default_factory=dict)  # at the last look
+    _behind: dict[Slot, tuple[int, float]] = field(default_factory=dict)  # at the previous scrape
 
     def commit_due(self) -> None:
-        """Something was let go, and is to be committed."""
+        """Note that an offset is to be committed."""
         if self._due_since is None:
             self._due_since = self.clock.monotonic()
 
     def commit_confirmed(self, *, nothing_due: bool) -> None:
-        """Kafka confirmed a commit, or what was due is nobody's any more."""
+        """Note a confirmed commit, or that the due partitions were revoked."""
         self._due_since = None if nothing_due else self.clock.monotonic()
 
     def commit_failed(self) -> None:
-        """Kafka did not confirm a commit."""
+        """Count a commit that Kafka did not confirm."""
         metrics.COMMITS_FAILED_TOTAL.labels(self.service).inc()
 
     def commit_due_s(self) -> float:
-        """How long something is due and nothing was committed."""
+        """Return the time since a commit became due without one succeeding."""
         return 0.0 if self._due_since is None else self.clock.monotonic() - self._due_since
 
     def lag_s(self, topic: str) -> float:
-        """Age of the oldest record of `topic` that is not finished, as far as is known."""
+        """Return the age of the oldest unfinished record of `topic`."""
         ages = [self._age_s(slot, position) for slot, position in self._of(topic)]
         return max(ages, default=0.0)
 
     def lag_records(self, topic: str) -> int:
-        """Records of `topic` from the oldest that is not finished to the end."""
-        behind = 0
+        """Return the records of `topic` from the oldest unfinished one to the end."""
+        records = 0
         for slot, position in self._of(topic):
-            begin = position.oldest_offset
-            begin = position.next_offset if begin is None else begin
-            behind += max(0, (self.end_offset(slot) or position.next_offset) - begin)
-        return behind
+            start = position.oldest_offset
+            start = position.next_offset if start is None else start
+            records += max(0, (self.end_offset(slot) or position.next_offset) - start)
+        return records
 
     @contextmanager
     def exported(self) -> Iterator[None]:
-        """While Prometheus is told; afterwards nothing is consumed."""
+        """Export the metrics while the block runs; afterwards `segue_consuming` is 0."""
         name = self.service
         metrics.CONSUMING.labels(name).set_function(lambda: float(self.is_consuming))
         metrics.COMMIT_DUE_SECONDS.labels(name).set_function(self.commit_due_s)
-        metrics.COMMITS_FAILED_TOTAL.labels(name)  # 0 is a figure, too
+        metrics.COMMITS_FAILED_TOTAL.labels(name)  # exported as 0
         for topic in self.topics:
-            self._show(topic)
+            self._export(topic)
         try:
             yield
         finally:
@@ -84,8 +84,10 @@ class ConsumerMetrics:
             metrics.CONSUMING.remove(name)
             metrics.CONSUMING.labels(name).set(0)
 
-    def _show(self, topic: str) -> None:
-        metrics.DEAD_LETTERS_TOTAL.labels(self.service, topic)  # else the first is no increase
+    def _export(self, topic: str) -> None:
+        metrics.DEAD_LETTERS_TOTAL.labels(
+            self.service, topic
+        )  # else the first one is not an increase
         metrics.LAG_SECONDS.labels(self.service, topic).set_function(lambda: self.lag_s(topic))
         metrics.LAG_RECORDS.labels(self.service, topic).set_function(
             lambda: self.lag_records(topic)
@@ -105,48 +107,48 @@ class ConsumerMetrics:
         if (self.end_offset(slot) or 0) <= position.next_offset:
             self._behind.pop(slot, None)
             return 0.0
-        known = self._behind.get(slot)
-        if known is None:
+        previous = self._behind.get(slot)
+        if previous is None:
             self._behind[slot] = (position.next_offset, now)
             return 0.0
-        offset, noticed_at = known
-        moves = offset != position.next_offset
+        offset, noticed_at = previous
+        has_moved = offset != position.next_offset
         self._behind[slot] = (position.next_offset, noticed_at)
-        return _since(position.last_timestamp_s if moves else noticed_at, now)
+        return _since(position.last_timestamp_s if has_moved else noticed_at, now)
 
 
 class ActiveRecords:
-    """Since when each record of a service is worked on."""
+    """The records that a service is processing, and since when."""
 
     def __init__(self, service: str, clock: Clock) -> None:
         self._clock = clock
-        self._begun: dict[object, float] = {}  # the oldest first
+        self._started: dict[object, float] = {}  # oldest first
         metrics.WORK_OLDEST_SECONDS.labels(service).set_function(self.oldest_s)
 
     @contextmanager
     def timed(self) -> Iterator[Callable[[], float]]:
-        """While a record is worked on; called, it says for how long."""
-        begun, key = self._clock.monotonic(), object()
-        self._begun[key] = begun
+        """Track a record while the block runs; yields a function that returns its time."""
+        started, key = self._clock.monotonic(), object()
+        self._started[key] = started
         try:
-            yield lambda: self._clock.monotonic() - begun
+            yield lambda: self._clock.monotonic() - started
         finally:
-            del self._begun[key]
+            del self._started[key]
 
     def oldest_s(self) -> float:
-        """For how long the one that began first has been worked on."""
-        begun = next(iter(self._begun.values()), None)
-        return 0.0 if begun is None else self._clock.monotonic() - begun
+        """Return the processing time so far of the oldest record."""
+        started = next(iter(self._started.values()), None)
+        return 0.0 if started is None else self._clock.monotonic() - started
 
 
 def export_lane_metrics(
     service: str, figures: Callable[[], Mapping[str, int]], *, in_flight_max: int
 ) -> None:
-    """Tell Prometheus how much is under way in the lanes of a service."""
+    """Export the lanes and records in flight of a service."""
     metrics.LANES.labels(service).set_function(lambda: figures()["lanes"])
     metrics.IN_FLIGHT.labels(service).set_function(lambda: figures()["records_in_flight"])
     metrics.IN_FLIGHT_MAX.labels(service).set(in_flight_max)
 
 
-def _since(moment: float | None, now: float) -> float:
-    return 0.0 if moment is None else max(0.0, now - moment)
+def _since(timestamp_s: float | None, now: float) -> float:
+    return 0.0 if timestamp_s is None else max(0.0, now - timestamp_s)

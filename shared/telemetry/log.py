@@ -22,7 +22,7 @@ from structlog.types import EventDict, FilteringBoundLogger, WrappedLogger
 
 from shared.settings import TelemetrySettings
 from shared.telemetry import trace
-from shared.telemetry.redaction import GONE, redacted
+from shared.telemetry.redaction import MASK, redact
 from shared.telemetry.stdlib_logging import StdlibLogHandler
 from shared.telemetry.text_format import TextRenderer
 
@@ -190,7 +190,7 @@ def _with_trace_id(_logger: WrappedLogger, _method: str, line: EventDict) -> Eve
 def _masked(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
     for key, value in line.items():
         if any(word in key.lower() for word in _SECRET_WORDS):
-            line[key] = GONE
+            line[key] = MASK
         else:
-            line[key] = redacted(value)
+            line[key] = redact(value)
     return line

@@ -1,10 +1,8 @@
-"""Redaction: what must not leave the process is cut out of whatever is said.
+"""Removes secrets from texts before they are logged or exported.
 
 The last line of defence behind "payloads and secrets are never logged": errors of clients quote
-addresses, and addresses hold signatures, sealed tokens and passwords. Two means: the shapes that
-secrets have, and the very secrets that the settings hold (`hide`).
-
-Pure, but for the secrets that were handed in.
+URLs, which hold signatures, sealed tokens and passwords. Removed are texts of the shapes that
+secrets have, and the secrets of the settings (`register_secrets`).
 """
 
 import re
@@ -12,68 +10,70 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-GONE = "***"
+MASK = "***"
 CHARS_MAX = 8000  # of one text: a traceback fits, a payload does not
-_SECRET_CHARS_MIN = 6  # a shorter one is part of innocent words
+_SECRET_CHARS_MIN = 6  # shorter ones occur in ordinary words
 _RULES: tuple[tuple[re.Pattern[str], str], ...] = (
     # the audio inside a request
     (re.compile(r"\bdata:[\w.+-]+/[\w.+-]+(?:;[\w=.+-]+)*,[^\s\"'<>)]*"), "data:…"),
     # user and password in front of a host
-    (re.compile(r"(\b[a-z][a-z0-9+.-]{0,30}://)[^\s/\"'<>]+@"), rf"\1{GONE}@"),
-    # what our sealed links are made of: Fernet tokens
-    (re.compile(r"gAAAA[\w-]{20,}=*"), GONE),
-    (re.compile(r"(?i)\b(bearer)\s+[^\s\"',)]+"), rf"\1 {GONE}"),
-    (re.compile(r"\b(Basic)\s+[A-Za-z0-9+/]{8,}=*"), rf"\1 {GONE}"),
+    (re.compile(r"(\b[a-z][a-z0-9+.-]{0,30}://)[^\s/\"'<>]+@"), rf"\1{MASK}@"),
+    # Fernet tokens, of sealed links
+    (re.compile(r"gAAAA[\w-]{20,}=*"), MASK),
+    (re.compile(r"(?i)\b(bearer)\s+[^\s\"',)]+"), rf"\1 {MASK}"),
+    (re.compile(r"\b(Basic)\s+[A-Za-z0-9+/]{8,}=*"), rf"\1 {MASK}"),
     # keys of Replicate and of its webhooks
-    (re.compile(r"\b(r8_|whsec_)[\w+/=-]+"), rf"\1{GONE}"),
+    (re.compile(r"\b(r8_|whsec_)[\w+/=-]+"), rf"\1{MASK}"),
     (
         re.compile(
             r"(?i)(passw(?:or)?d|secret|api_?key|authorization)([\"']?\s*[=:]\s*[\"']?)[^\s\"',;&)]+"
         ),
-        rf"\1\2{GONE}",
+        rf"\1\2{MASK}",
     ),
-    # the query of an address: signatures of presigned ones
+    # the query of a URL: signatures of presigned ones
     (re.compile(r"\?[^\s\"'<>()]*=[^\s\"'<>()]*"), "?…"),
-    (re.compile(r"(?i)\bx-amz-(signature|credential|security-token)=[^\s\"'&<>()]+"), GONE),
+    (re.compile(r"(?i)\bx-amz-(signature|credential|security-token)=[^\s\"'&<>()]+"), MASK),
 )
-#: a text without any of these breaks no rule; most lines are done after this one look
+#: a text without any of these matches no rule: one search is enough for most lines
 _SUSPECT = re.compile(
     r"(?i)://|\?|gAAAA|data:|bearer|basic |r8_|whsec_|passw|secret|api_?key|authorization|x-amz-"
 )
-_hidden: set[str] = set()
+_secrets: set[str] = set()
 
 
-def hide(secrets: Iterable[str]) -> None:
-    """From here on these are cut out, whatever shape they have; of addresses, the password."""
+def register_secrets(secrets: Iterable[str]) -> None:
+    """Remove these secrets from every further text; of a URL, its password."""
     for secret in secrets:
         if "://" in secret:
             password = urlsplit(secret).password or ""
             parts = [password, unquote(password)]
         else:
             parts = [secret, *secret.split(",")]
-        _hidden.update(part for one in parts if len(part := one.strip()) >= _SECRET_CHARS_MIN)
+        _secrets.update(
+            stripped for part in parts if len(stripped := part.strip()) >= _SECRET_CHARS_MIN
+        )
 
 
-def redacted(value: Any) -> Any:
-    """`value` without what must not be seen; texts in lists and mappings as well."""
+def redact(value: Any) -> Any:
+    """Return `value` without secrets, also in nested lists and mappings."""
     if isinstance(value, str):
         return _text(value)
     if value is None or isinstance(value, int | float):
         return value
     if isinstance(value, Mapping):
-        return {key: redacted(one) for key, one in value.items()}
+        return {key: redact(one) for key, one in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [redacted(one) for one in value]
+        return [redact(one) for one in value]
     return _text(str(value))
 
 
 def _text(text: str) -> str:
     if len(text) > CHARS_MAX:
         text = f"{text[:CHARS_MAX]}… ({len(text)} characters)"
-    for secret in _hidden:
-        text = text.replace(secret, GONE)
+    for secret in _secrets:
+        text = text.replace(secret, MASK)
     if _SUSPECT.search(text) is None:
         return text
-    for pattern, instead in _RULES:
-        text = pattern.sub(instead, text)
+    for pattern, replacement in _RULES:
+        text = pattern.sub(replacement, text)
     return text

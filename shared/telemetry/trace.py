@@ -27,7 +27,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from shared.errors import NotFoundError
 from shared.settings import TelemetrySettings
 from shared.telemetry import service_version
-from shared.telemetry.redaction import redacted
+from shared.telemetry.redaction import redact
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import SpanProcessor
@@ -191,8 +191,8 @@ def record_error(error: BaseException | str, on: Span | None = None) -> None:
     if isinstance(error, asyncio.CancelledError | GeneratorExit | NotFoundError):
         return
     kind = error if isinstance(error, str) else type(error).__name__
-    target.set_attribute("error.type", redacted(kind)[:REASON_CHARS_MAX])
-    target.set_status(Status(StatusCode.ERROR, redacted(str(error))[:REASON_CHARS_MAX]))
+    target.set_attribute("error.type", redact(kind)[:REASON_CHARS_MAX])
+    target.set_status(Status(StatusCode.ERROR, redact(str(error))[:REASON_CHARS_MAX]))
 
 
 @contextmanager
@@ -234,4 +234,4 @@ def _new_tracer(service: str, processor: "SpanProcessor") -> Tracer:
 
 
 def _clean(attributes: Attributes) -> dict[str, str | int | float | bool]:
-    return {name: redacted(value) for name, value in attributes.items() if value is not None}
+    return {name: redact(value) for name, value in attributes.items() if value is not None}

@@ -20,7 +20,7 @@ from shared.security.signed_links import LinkSettings, SegmentLinks
 from shared.settings import KafkaSettings, StoreSettings, TelemetrySettings, secrets_in
 from shared.telemetry import log, redaction, trace
 from shared.telemetry.log import configure, is_text_format, log_context, logger_of
-from shared.telemetry.redaction import CHARS_MAX, hide, redacted
+from shared.telemetry.redaction import CHARS_MAX, redact, register_secrets
 from shared.telemetry.stdlib_logging import StdlibLogHandler, is_expected_at_start
 from shared.telemetry.text_format import TextRenderer
 
@@ -146,10 +146,10 @@ def test_a_text_line_has_local_time_service_message_fields_and_reason() -> None:
 
 def test_a_traceback_follows_its_text_line() -> None:
     """The line itself stays one line."""
-    line = {"level": "error", "event": "stopped by a bug", "exception": "Traceback: …"}
+    line = {"level": "error", "event": "failed", "exception": "Traceback: …"}
 
     assert TextRenderer(colors=False)(None, "error", line).splitlines() == [
-        f"{'':<12}ERROR stopped by a bug",
+        f"{'':<12}ERROR failed",
         "Traceback: …",
     ]
 
@@ -238,7 +238,7 @@ def test_redaction_removes_secrets_from_texts(text: str, secret: str, rest: str)
     """The rest of the text stays."""
     assert secret in text
 
-    result = redacted({"reason": [text]})["reason"][0]
+    result = redact({"reason": [text]})["reason"][0]
 
     assert secret not in result
     assert rest in result
@@ -250,26 +250,28 @@ def test_redaction_removes_secrets_from_texts(text: str, secret: str, rest: str)
 )
 def test_redaction_keeps_texts_without_secrets(text: str) -> None:
     """Sentences, plain addresses, question marks."""
-    assert redacted(text) == text
+    assert redact(text) == text
 
 
 def test_redaction_removes_registered_secrets_of_any_shape(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Each entry of a list; of a URL, its password."""
-    monkeypatch.setattr(redaction, "_hidden", set())
+    monkeypatch.setattr(redaction, "_secrets", set())
     settings = StoreSettings(access_key="minio-user", secret_key="first secret,second secret")
-    hide([*secrets_in(settings), *secrets_in(KafkaSettings(sasl_password="kafka word"))])
-    hide(["postgresql://segue:db%20word@db/segue"])
+    register_secrets(
+        [*secrets_in(settings), *secrets_in(KafkaSettings(sasl_password="kafka word"))]
+    )
+    register_secrets(["postgresql://segue:db%20word@db/segue"])
 
-    result = redacted("minio-user, second secret, kafka word, db word and db%20word at db/segue")
+    result = redact("minio-user, second secret, kafka word, db word and db%20word at db/segue")
 
     assert result == "***, ***, ***, *** and *** at db/segue"
 
 
 def test_redaction_cuts_a_long_text() -> None:
     """The line names the full length."""
-    result = redacted("x" * 100_000)
+    result = redact("x" * 100_000)
 
     assert len(result) < CHARS_MAX + 100
     assert result.endswith("(100000 characters)")
