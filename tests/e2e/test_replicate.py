@@ -120,7 +120,7 @@ async def test_a_key_that_is_revoked_holds_the_job_up_until_it_works_again(
     await pipeline.generate(job_id="revoked", scenes=SCENES[:2])
 
     async def refused() -> bool | None:
-        return bool(pipeline.services["generator"].said("provider.paused")) or None
+        return bool(pipeline.services["generator"].count_logged("provider.paused")) or None
 
     await eventually(refused, within_s=60, what="the pause")
     replicate.restore()

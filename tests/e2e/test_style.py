@@ -55,7 +55,7 @@ async def test_a_song_that_is_handed_in_opens_the_music_and_a_bad_one_is_told(
     assert scene["origin"] == "fresh"
     assert "resolves to a private address" in scene["reason"]
     assert scene["warnings"] == [scene["reason"]]
-    assert pipeline.services["generator"].said("style.rejected")
+    assert pipeline.services["generator"].count_logged("style.rejected")
 
     assert halted["audio_status"]["status"] == "failed"
     assert halted["failure"]["code"] == "style_unusable"

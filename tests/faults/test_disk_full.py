@@ -254,7 +254,7 @@ async def _waits(harness: WorkerHarness, disk: SmallDisk, sizes: Sizes) -> int:
     await harness.request("waits", seconds=sizes.large_s)
 
     async def tried() -> bool | None:
-        return harness.service.said("record.retried") >= TRIES or None
+        return harness.service.count_logged("record.retried") >= TRIES or None
 
     await eventually(tried, within_s=WAIT_S, what="tries without room")
     await harness.request("small, beside waits", seconds=sizes.small_s, film=SMALL_FILM)
@@ -262,7 +262,7 @@ async def _waits(harness: WorkerHarness, disk: SmallDisk, sizes: Sizes) -> int:
     assert not harness.results.of("waits", 1)
     disk.make_room()
     await harness.done("waits")
-    return harness.service.said("record.retried")
+    return harness.service.count_logged("record.retried")
 
 
 async def _fails(harness: WorkerHarness, disk: SmallDisk, sizes: Sizes) -> str:

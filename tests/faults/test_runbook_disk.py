@@ -17,7 +17,7 @@ from tests.support.films import real_ffmpeg
 from tests.support.operator_commands import segue
 from tests.support.pipeline_fixture import Pipeline, running_pipeline
 from tests.support.processes import eventually, records_of, value_of
-from tests.support.replicate_emulator import ready_made
+from tests.support.replicate_emulator import cached_clip
 from tests.support.replicate_provider import a_fake, account_of
 from tests.support.runbook import RunbookOperator, addresses
 from tests.support.servers import Database, KafkaServer
@@ -82,7 +82,7 @@ async def fixture(
     """One job at a time is muxed, on a disk that holds not much more than one film."""
     with a_small_disk(SCRATCH_MIB) as disk:
         async with (
-            a_fake(0.0, compose=ready_made) as provider,
+            a_fake(0.0, compose=cached_clip) as provider,
             running_pipeline(
                 kafka,
                 postgres,
@@ -113,17 +113,17 @@ async def test_a_muxer_that_failed_on_forty_jobs_for_a_full_disk_is_mended_by_th
 
     operator = addresses(fixture.pipeline)
     hand = RunbookOperator("replay-records", operator, JOB=JOBS[7], MOMENT=since)
-    await hand.does()
+    await hand.run_step()
     fixture.disk.make_room()
-    await hand.does()
+    await hand.run_step()
     began = time.monotonic()
-    await hand.does()
+    await hand.run_step()
     await fixture.all_are("completed")
     mended_s = time.monotonic() - began
-    await hand.does()
+    await hand.run_step()
     before = await fixture.rows()
-    await hand.does()
-    hand.done()
+    await hand.run_step()
+    hand.assert_complete()
     code, twice = await segue(
         operator, "replay", "audio.merged", "--since", since, "--apply", "--reason", "to see"
     )
@@ -133,8 +133,8 @@ async def test_a_muxer_that_failed_on_forty_jobs_for_a_full_disk_is_mended_by_th
         daily = RunbookOperator(
             anchor, operator, API=str(fixture.pipeline.client.base_url).rstrip("/")
         )
-        await daily.does_the_rest()
-        daily.done()
+        await daily.run_remaining()
+        daily.assert_complete()
     after = await fixture.rows()
     log = await records_of(
         fixture.pipeline.kafka.bootstrap, "video.muxed", prefix=fixture.pipeline.prefix

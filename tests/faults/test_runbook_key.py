@@ -59,10 +59,10 @@ class InvalidKeyFixture:
     async def a_night_goes_by(self) -> None:
         """Longer than a scene waits for a provider that is only busy."""
         service = self.pipeline.services["generator"]
-        wanted = service.said("provider.paused") + LOOKS
+        wanted = service.count_logged("provider.paused") + LOOKS
 
         async def look() -> bool | None:
-            return service.said("provider.paused") >= wanted or None
+            return service.count_logged("provider.paused") >= wanted or None
 
         await eventually(look, within_s=WAIT_S, what=f"{LOOKS} looks at the key")
 
@@ -117,23 +117,23 @@ async def test_a_key_that_expired_over_night_is_mended_by_the_page(
     charged = len(fixture.provider.ledger.charged)
 
     stuck = RunbookOperator("a-job-is-stuck", operator, JOB=JOBS[2])
-    await stuck.does()
-    await stuck.does()
-    stuck.done()
+    await stuck.run_step()
+    await stuck.run_step()
+    stuck.assert_complete()
     behind = RunbookOperator("lag", operator)
-    await behind.does()
-    behind.done()
+    await behind.run_step()
+    behind.assert_complete()
     stop = RunbookOperator("cancel-a-job", operator, JOB="unwanted")
-    await stop.does()
-    await stop.does()
-    stop.done()
+    await stop.run_step()
+    await stop.run_step()
+    stop.assert_complete()
     mend = RunbookOperator(
         "the-provider-rejects-requests", operator, GENERATOR=fixture.generator, JOB=JOBS[2]
     )
-    await mend.does()
+    await mend.run_step()
     fixture.provider.restore()
-    await mend.does()
-    mend.done()
+    await mend.run_step()
+    mend.assert_complete()
     ends = [await fixture.pipeline.ended(job) for job in JOBS]
 
     fixture.provider.tune(token="r8_" + "new" * 12)
@@ -142,17 +142,17 @@ async def test_a_key_that_expired_over_night_is_mended_by_the_page(
     again = RunbookOperator(
         "the-provider-rejects-requests", operator, GENERATOR=fixture.generator, JOB="morning"
     )
-    await again.does()
+    await again.run_step()
     await fixture.restarts_with(fixture.provider.token)
-    await again.does()
-    again.done()
+    await again.run_step()
+    again.assert_complete()
     ends.append(await fixture.pipeline.ended("morning"))
     paid = len(fixture.provider.ledger.charged)
 
     part = RunbookOperator("redrive-a-job", operator, JOB="morning")
-    await part.does()
-    await part.does()
-    part.done()
+    await part.run_step()
+    await part.run_step()
+    part.assert_complete()
 
     origins = [scene["origin"] for told in ends for scene in told["progress"]["scenes"]]
     scenes = len(SCENES) * (len(JOBS) + 1)

@@ -86,13 +86,13 @@ async def test_a_poison_record_in_the_middle_of_a_job_is_mended_by_the_page(
     place = await _place_of_the_unreadable(pipeline)
 
     hand = RunbookOperator("dead-letters", addresses(pipeline), JOB="poisoned", PLACE=place)
-    await hand.does()
-    await hand.does()
+    await hand.run_step()
+    await hand.run_step()
     await upstream.says("poisoned", POISONED)
     await _letters_are(pipeline, 4)
     for _ in range(5):
-        await hand.does()
-    hand.done()
+        await hand.run_step()
+    hand.assert_complete()
     ended = await pipeline.ended("poisoned")
     segments = await records_of(
         pipeline.kafka.bootstrap, "segment.generated", prefix=pipeline.prefix

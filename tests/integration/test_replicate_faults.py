@@ -18,7 +18,7 @@ from services.generator.providers.synth.voices import RATE_HZ
 from shared.errors import ProviderPausedError, ProviderRejectedError
 from shared.storage.filesystem import FolderStore
 from tests.support.audio_builders import music
-from tests.support.claims_fixture import ClaimsFixture, say
+from tests.support.claims_fixture import ClaimsFixture, write_figures
 from tests.support.replicate_provider import FastClock, replicate_fixture
 
 pytestmark = pytest.mark.integration
@@ -71,7 +71,7 @@ async def test_a_fault_on_the_way_costs_nothing_twice(
 
     made, took_s = await fixture.timed()
 
-    say(
+    write_figures(
         f"{kind} at {place}",
         finished=1,
         asked=1,
@@ -85,14 +85,14 @@ async def test_a_fault_on_the_way_costs_nothing_twice(
 async def test_a_lost_answer_with_a_list_that_fails_too_is_settled_later(
     fixture: ClaimsFixture,
 ) -> None:
-    """What nobody can say is not paid for again: the claim finds it once the list answers."""
+    """An unconfirmed prediction is not paid for again: the claim finds it once the list answers."""
     calm_s = await fixture.undisturbed_s()
     fixture.replicate.fake.fault("lost_answer")
     fixture.replicate.fake.fault("500_before", place="list", times=4)
 
     made, took_s = await fixture.timed()
 
-    say(
+    write_figures(
         "lost answer, then a list that fails four times",
         finished=1,
         asked=1,
@@ -116,13 +116,13 @@ async def test_a_lost_answer_with_a_list_that_fails_too_is_settled_later(
 async def test_a_prediction_that_ended_badly_is_made_again(
     fixture: ClaimsFixture, kind: str, value: str | None, charged: int
 ) -> None:
-    """With a new seed; what the first one cost is the provider's to say."""
+    """With a new seed; what the first one cost is the provider's to write_figures."""
     calm_s = await fixture.undisturbed_s()
     fixture.replicate.fake.fault(kind, value=value)
 
     made, took_s = await fixture.timed()
 
-    say(
+    write_figures(
         f"{kind} {value or ''}".rstrip(),
         finished=1,
         asked=1,
@@ -162,7 +162,7 @@ async def test_a_provider_that_is_down_for_ten_minutes_costs_time_alone(
     made = await asyncio.gather(first, fixture.scene("job-2"))
 
     took_s = clock.monotonic() - begun
-    say(f"{kind} for 600 s", finished=2, asked=2, charged=fixture.charged, added_s=took_s)
+    write_figures(f"{kind} for 600 s", finished=2, asked=2, charged=fixture.charged, added_s=took_s)
     assert {one.attempt for one in made[:1]} == {1}
     assert fixture.charged == 2
     assert 600 <= took_s <= 720
@@ -187,7 +187,7 @@ async def test_a_revoked_key_pauses_everyone_and_its_return_goes_on_by_itself(
     restored = clock.monotonic()
 
     made = await running
-    say(
+    write_figures(
         "key revoked in the middle, from its return on",
         finished=1,
         asked=1,
@@ -216,7 +216,7 @@ async def test_an_empty_account_pauses_and_one_start_tells_that_it_is_filled(
 
     await asyncio.gather(*scenes)
 
-    say(
+    write_figures(
         "no credit, from its return on",
         finished=5,
         asked=5,
@@ -241,7 +241,7 @@ async def test_a_storm_of_429s_slows_every_lane_and_loses_nothing(tmp_path: Path
 
         took_s = clock.monotonic() - begun
         throttled = replicate.fake.requests["create", 429]
-        say(
+        write_figures(
             f"429 storm: {throttled} times told to wait; beyond the 990 s that the key imposes",
             finished=len(made),
             asked=100,
@@ -259,7 +259,9 @@ async def test_a_prediction_that_hangs_is_cancelled_at_the_deadline(fixture: Cla
 
     made, took_s = await fixture.timed()
 
-    say("stuck, cancelled at 600 s", finished=1, asked=1, charged=fixture.charged, added_s=took_s)
+    write_figures(
+        "stuck, cancelled at 600 s", finished=1, asked=1, charged=fixture.charged, added_s=took_s
+    )
     assert made.attempt == 2
     assert made.failed[0].startswith("attempt 1: Audio generation timed out")
     assert 560 <= took_s <= 900  # its clock runs 40 times faster

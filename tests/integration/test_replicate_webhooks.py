@@ -7,7 +7,7 @@ import pytest
 
 from replicate_server import EmulatorSettings
 from shared.storage.filesystem import FolderStore
-from tests.support.claims_fixture import ClaimsFixture, say
+from tests.support.claims_fixture import ClaimsFixture, write_figures
 from tests.support.replicate_provider import replicate_fixture
 from tests.support.webhook_receiver import webhook_receiver
 
@@ -62,4 +62,4 @@ async def test_a_webhook_shortens_the_wait_and_decides_nothing(
         assert looks == 1 or poll_s == POLL_S  # a slow machine may need a poll more
         assert replicate.fake.requests["get", 200] == looks
         row = f"{kind or 'webhook told'}, polled every {poll_s:g} s"
-        say(row, finished=1, asked=1, charged=fixture.charged, added_s=added_s)
+        write_figures(row, finished=1, asked=1, charged=fixture.charged, added_s=added_s)

@@ -77,7 +77,7 @@ async def test_kafka_that_comes_late_is_waited_for(
         async with forwarded(late, kafka.bootstrap):
             works = await said(port, "running")
             kafka_found = await said(port, "answers", check="kafka")
-        logged = started[name].said("service.waiting")
+        logged = started[name].count_logged("service.waiting")
 
     assert alive.status_code == 200
     assert figures.headers["content-type"].startswith("text/plain")
@@ -218,7 +218,7 @@ async def test_an_api_whose_tables_are_not_made_yet_is_not_ready_and_asks_none_o
             waits = await said(port, "answers", check="postgres")
             await other.execute("SELECT pg_advisory_unlock($1)", LOCK_MIGRATE)
             works = await said(port, "answers", check="provider")
-            failed = started["api"].said("request.failed")
+            failed = started["api"].count_logged("request.failed")
     finally:
         await other.close()
 

@@ -93,7 +93,7 @@ async def _stopped(service: Service, told: Told) -> float:
     log = service.log.read_text()
     assert code == 0, log[-2000:]
     assert "Traceback" not in log
-    assert service.said("service.stopped") == 1
+    assert service.count_logged("service.stopped") == 1
     return took_s
 
 

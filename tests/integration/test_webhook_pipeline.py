@@ -24,7 +24,7 @@ from shared.security.signed_links import LinkSettings, WebhookLinks
 from shared.settings import KafkaSettings, StoreSettings
 from shared.storage.filesystem import FolderStore
 from tests.support.api_fixture import KEYS, TWO_SCENES, api_settings, running_api
-from tests.support.claims_fixture import say
+from tests.support.claims_fixture import write_figures
 from tests.support.processes import eventually, records_of
 from tests.support.replicate_provider import ReplicateFixture, replicate_fixture
 from tests.support.servers import Database, KafkaServer
@@ -144,7 +144,7 @@ async def test_scenes_are_finished_by_news_and_paid_for_once(
             return len(said) == news or None
 
         await eventually(passed_on, within_s=DONE_S, what=f"{news} pieces of news on the log")
-        say(
+        write_figures(
             f"whole line, {fault or 'webhook told'}, polled every {poll_s:g} s",
             finished=len(origins),
             asked=2,

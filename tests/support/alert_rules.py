@@ -1,4 +1,4 @@
-"""Observability: the alert rules and the dashboard as they are, and what tools say of them."""
+"""The alert rules and the dashboard of deploy/observability, and the tools that check them."""
 
 import subprocess
 from collections.abc import Sequence
@@ -15,9 +15,9 @@ TOOL_S = 60.0
 
 
 def rules() -> list[dict[str, Any]]:
-    """Every alert rule."""
-    told = yaml.safe_load(ALERTS.read_text(encoding="utf-8"))
-    return [rule for group in told["groups"] for rule in group["rules"]]
+    """Return every alert rule."""
+    document = yaml.safe_load(ALERTS.read_text(encoding="utf-8"))
+    return [rule for group in document["groups"] for rule in group["rules"]]
 
 
 def told_by(
@@ -27,7 +27,7 @@ def told_by(
     cwd: Path | None = None,
     timeout_s: float = TOOL_S,
 ) -> str:
-    """What a tool says that must have nothing against what it is given."""
+    """Run a tool; return its output. Fails unless the tool exits with 0."""
     done = subprocess.run(
         command,
         input=given,
@@ -37,6 +37,6 @@ def told_by(
         timeout=timeout_s,
         check=False,
     )
-    said = done.stdout + done.stderr
-    assert done.returncode == 0, said
-    return said
+    output = done.stdout + done.stderr
+    assert done.returncode == 0, output
+    return output

@@ -1,4 +1,4 @@
-"""The api under test: its edge alone on a real database, or the whole service on loopback."""
+"""The api for tests: its HTTP application on a real database, or the whole service."""
 
 import asyncio
 import contextlib
@@ -39,8 +39,8 @@ TWO_SCENES = [
 
 
 def api_settings(url: str, folder: Path, **given: Any) -> ApiSettings:
-    """Settings of an api on this database and store; no Kafka unless given."""
-    told: dict[str, Any] = {
+    """Return settings of an api on this database and store; without Kafka unless given."""
+    fields: dict[str, Any] = {
         "port": 0,
         "database": DatabaseSettings(url=url, timeout_s=10, start_s=20),
         "store": StoreSettings(folder=folder),
@@ -48,12 +48,12 @@ def api_settings(url: str, folder: Path, **given: Any) -> ApiSettings:
         "kafka": KafkaSettings(bootstrap_servers=NOWHERE),
         **given,
     }
-    return ApiSettings(**told)
+    return ApiSettings(**fields)
 
 
 @dataclass(kw_only=True)
 class ApiFixture:
-    """The HTTP edge in this process, its database, and events as if Kafka had brought them."""
+    """The HTTP application in this process and its database; events are applied without Kafka."""
 
     edge: ApiContext
     client: httpx.AsyncClient
@@ -61,18 +61,18 @@ class ApiFixture:
     url: str
 
     async def post(self, **body: Any) -> httpx.Response:
-        """POST generate-scenes."""
+        """Post a generate-scenes request."""
         return await self.client.post("/api/v3/audio/generate-scenes", json=body)
 
     async def status(self, job_id: str) -> dict[str, Any]:
-        """GET the status; it must be there."""
+        """Return the status of a job; it must exist."""
         answer = await self.client.get(f"/api/v3/audio/status/{job_id}")
         assert answer.status_code == 200, answer.text
-        told: dict[str, Any] = answer.json()
-        return told
+        status: dict[str, Any] = answer.json()
+        return status
 
     async def apply(self, *events: Event) -> None:
-        """Apply events in their order, each as a batch of its own partition's log."""
+        """Apply events in this order, each as a batch of its own."""
         for event in events:
             record = encode(event, source="test", now=SystemClock().now())
             await self.apply_record(record.topic, record.value, key=record.key)
@@ -80,7 +80,7 @@ class ApiFixture:
     async def apply_record(
         self, topic: str, value: bytes | None, *, key: bytes | None = None
     ) -> None:
-        """Apply one record, the next of partition 0 of the topic."""
+        """Apply a record as the next one of partition 0 of the topic."""
         async with self.edge.database.transaction() as connection:
             start = await connection.fetchval(
                 """
@@ -96,7 +96,7 @@ class ApiFixture:
         )
 
     async def rows(self, query: str, *values: Any) -> list[dict[str, Any]]:
-        """What the database has, read beside the api."""
+        """Return rows of the database, read over a separate connection."""
         connection = await asyncpg.connect(self.url)
         try:
             return [dict(row) for row in await connection.fetch(query, *values)]
@@ -108,7 +108,7 @@ class ApiFixture:
 async def api_fixture(
     url: str, folder: Path, *, clock: Clock | None = None, **given: Any
 ) -> AsyncIterator[ApiFixture]:
-    """The edge on a migrated database, without Kafka and without a socket."""
+    """Open the HTTP application on a migrated database, without Kafka or a socket."""
     clock = clock or SystemClock()
     settings = api_settings(url, folder, **given)
     database = Database(settings.database)
@@ -154,7 +154,7 @@ async def api_fixture(
 
 @asynccontextmanager
 async def running_api(settings: ApiSettings) -> AsyncIterator[httpx.AsyncClient]:
-    """The whole service on a free port; a client that speaks to it."""
+    """Run the whole service on a free port; yield an HTTP client of it."""
     settings = settings.model_copy(update={"port": free_port()})
     stop, ready = asyncio.Event(), asyncio.Event()
     service = asyncio.create_task(run(settings, stop=stop, ready=ready))
@@ -174,7 +174,7 @@ async def running_api(settings: ApiSettings) -> AsyncIterator[httpx.AsyncClient]
 
 
 def free_port() -> int:
-    """A port that nobody listens on right now."""
+    """Return a port that is free now."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port: int = listening.getsockname()[1]
         return port

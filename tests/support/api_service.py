@@ -1,4 +1,4 @@
-"""One test's whole api: its database, its topics, its store, and what they say."""
+"""The database, topics and store of a test's api, and waiting for a job's status."""
 
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,8 @@ class ApiServiceFixture:
         self.url, self.kafka, self.prefix, self.folder = url, kafka, prefix, folder
 
     def broker(self, **given: Any) -> KafkaSettings:
-        """How to reach the broker of this run."""
-        told: dict[str, Any] = {
+        """Return Kafka settings for the broker of this run."""
+        fields: dict[str, Any] = {
             "bootstrap_servers": self.kafka.bootstrap,
             "topic_prefix": self.prefix,
             "create_topics": self.kafka.real,
@@ -33,10 +33,10 @@ class ApiServiceFixture:
             "heartbeat_s": 1,
             **given,
         }
-        return KafkaSettings(**told)
+        return KafkaSettings(**fields)
 
     def settings(self, **given: Any) -> ApiSettings:
-        """Settings of the api."""
+        """Return settings of the api."""
         return api_settings(self.url, self.folder, **{"kafka": self.broker(), **given})
 
     async def publish(self, *events: Event) -> None:
@@ -50,12 +50,12 @@ class ApiServiceFixture:
             await publisher.stop()
 
     async def published(self, topic: str = "scene.requested") -> list[dict[str, Any]]:
-        """What the log of a topic says."""
-        found = await records_of(self.kafka.bootstrap, topic, prefix=self.prefix)
-        return [value_of(record) for record in found]
+        """Return the values of a topic's records, in order."""
+        records = await records_of(self.kafka.bootstrap, topic, prefix=self.prefix)
+        return [value_of(record) for record in records]
 
     async def rows(self, query: str) -> list[dict[str, Any]]:
-        """What the database has."""
+        """Return rows of the database."""
         connection = await asyncpg.connect(self.url)
         try:
             return [dict(row) for row in await connection.fetch(query)]
@@ -64,24 +64,24 @@ class ApiServiceFixture:
 
 
 async def reached(client: httpx.AsyncClient, job_id: str, status: str) -> dict[str, Any]:
-    """The job's status once it is `status`."""
+    """Wait until the job's status is `status`; return the status document."""
 
-    async def look() -> dict[str, Any] | None:
+    async def poll() -> dict[str, Any] | None:
         answer = await client.get(f"/api/v3/audio/status/{job_id}")
-        told: dict[str, Any] = answer.json()
-        found = answer.status_code == 200 and told["audio_status"]["status"] == status
-        return told if found else None
+        document: dict[str, Any] = answer.json()
+        is_reached = answer.status_code == 200 and document["audio_status"]["status"] == status
+        return document if is_reached else None
 
-    return await eventually(look, within_s=30, what=f"{job_id} is {status}")
+    return await eventually(poll, within_s=30, what=f"{job_id} is {status}")
 
 
 async def all_done(client: httpx.AsyncClient, job_id: str) -> bool | None:
-    """True once both scenes of the job are told as done."""
+    """Return True once both scenes of the job are done, else None."""
     answer = await client.get(f"/api/v3/audio/status/{job_id}")
     states = [scene["state"] for scene in answer.json().get("progress", {}).get("scenes", [])]
     return (states == ["done", "done"]) or None
 
 
 async def is_ready(client: httpx.AsyncClient) -> bool | None:
-    """True once everything the api needs answers."""
+    """Return True once the api is ready, else None."""
     return (await client.get("/readyz")).status_code == 200 or None

@@ -1,8 +1,8 @@
-"""Builders of sound: runs of clips as a provider would send them, from music that is known.
+"""Build clips and segments of a run from a known piece of music.
 
-A continued clip is the same piece of music played on: its window repeats what was there before,
-and the whole clip comes back at another level, as clips normalised one by one do. So the track
-that should come out is known: the piece itself, at one level.
+A continued clip is the next part of the piece: its window repeats the end of the clip before, and
+the clip has another level, like clips that are normalised one by one. The expected track is
+therefore the piece itself, at one level.
 
 Units: samples at 48 kHz unless a rate is named.
 """
@@ -26,7 +26,7 @@ from tests.support.event_builders import a_segment
 
 PROVIDER_RATE_HZ = 32_000
 Kind = Literal["continued", "fresh", "silence"]
-#: an encoder's delay of 1105 samples at 32 kHz, left in by a decoder that does not know it
+#: the encoder's delay of 1105 samples at 32 kHz, which a decoder without the header keeps
 HEADERLESS_LATE_SAMPLES = 1658
 _PARTIALS = 14
 _PIECES = 4
@@ -35,19 +35,19 @@ _CACHED_S = 40
 
 @dataclass(frozen=True, kw_only=True)
 class Take:
-    """One segment, its clip and the file that holds it."""
+    """A segment, its clip and the clip's file."""
 
     segment: SegmentGenerated
     clip: Audio | None
     file: bytes | None
-    piece: int  #: which piece of music is played
-    piece_at: int  #: where in the piece the clip's music begins
-    late: int  #: samples of nothing that the decoder leaves in front of it
+    piece: int  #: number of the piece of music
+    piece_at: int  #: start of the clip in the piece
+    late: int  #: samples of silence that the decoder leaves before the clip
     gain_db: float
 
 
 def music(places: NDArray[Any], *, piece: int = 0, rate_hz: int = SAMPLE_RATE_HZ) -> Audio:
-    """The piece at `places`: slowly breathing partials, different left and right, no repeats."""
+    """Return the piece at `places`: partials of varying level, stereo, without repetition."""
     whole = places.size and places[0] >= 0 and float(places[0]).is_integer()
     if whole and places[-1] < _CACHED_S * rate_hz and (np.diff(places) == 1).all():
         return _beginning(piece % _PIECES, rate_hz)[:, int(places[0]) : int(places[-1]) + 1].copy()
@@ -73,7 +73,7 @@ def _played(places: NDArray[Any], piece: int, rate_hz: int) -> Audio:
 
 
 def mp3(audio: Audio, *, rate_hz: int = PROVIDER_RATE_HZ, header: bool = True) -> bytes:
-    """`audio` as providers send it: 96 kb/s; without `header` a decoder cannot be gapless."""
+    """Encode `audio` as MP3 at 96 kb/s; without `header` decoding is not gapless."""
     target = io.BytesIO()
     options = {} if header else {"write_xing": "0"}
     with av.open(target, "w", format="mp3", options=options) as container:
@@ -97,7 +97,7 @@ def a_run_of_takes(
     header: bool = True,
     **fields: Any,
 ) -> list[Take]:
-    """A whole run, placed as the generator places it; `fields` go into every event."""
+    """Return a run's takes, placed as the generator places them; `fields` go into every event."""
     gains_db = gains_db or [0.0] * len(durations_s)
     takes: list[Take] = []
     elapsed = exact_seconds(0)

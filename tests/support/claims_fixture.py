@@ -1,7 +1,7 @@
-"""Replicate house: claims and attempts around a `ReplicateLine`, as one generator has them.
+"""A generator's claims and attempts on a Replicate emulator, and the row of the fault table.
 
-What a fault did to its scenes is written to standard output as a row of figures, which
-`docs/reliability.md` has in a table; `-rP` shows it.
+Each test writes the figures of its fault to standard output, as a row of the table in
+`docs/reliability.md`; `pytest -rP` shows it.
 """
 
 import sys
@@ -27,7 +27,7 @@ FRESH = ClipSpec(
 
 
 class ClaimsFixture:
-    """One generator's parts around the provider."""
+    """Claims and attempts of one generator, and the emulator's counters."""
 
     def __init__(self, replicate: ReplicateFixture, store: FolderStore) -> None:
         self.replicate = replicate
@@ -37,7 +37,7 @@ class ClaimsFixture:
         self._charged_before = self._posted_before = 0
 
     def generator(self) -> Attempts:
-        """A process that knows nothing but the store."""
+        """Return the attempts of a new process, which shares only the store."""
         return Attempts(
             provider=self.replicate.provider,
             claims=Claims(
@@ -55,7 +55,7 @@ class ClaimsFixture:
         )
 
     async def scene(self, job: str = "job-1") -> ComposedClip:
-        """One scene, run again as the lane does while the world is busy."""
+        """Generate a scene; retry after retryable errors, as the lane does."""
         for _ in range(30):
             try:
                 return await self.attempts.compose(
@@ -63,38 +63,38 @@ class ClaimsFixture:
                 )
             except RetryableError as error:
                 await self.replicate.clock.sleep(error.retry_after_s or 1.0)
-        raise AssertionError("thirty tries were not enough")
+        raise AssertionError("not generated after 30 attempts")
 
     async def timed(self, job: str = "job-1") -> tuple[ComposedClip, float]:
-        """One scene, and the seconds that it took by the line's clock."""
-        begun = self.replicate.clock.monotonic()
+        """Generate a scene; return it with the seconds that it took by the fixture's clock."""
+        start_s = self.replicate.clock.monotonic()
         made = await self.scene(job)
-        return made, self.replicate.clock.monotonic() - begun
+        return made, self.replicate.clock.monotonic() - start_s
 
     async def undisturbed_s(self) -> float:
-        """Seconds of a scene that nothing disturbs, before the one that counts."""
+        """Return the seconds of a scene without faults, and reset the counters."""
         took_s = [(await self.timed(f"calm-{number}"))[1] for number in range(3)]
         self._charged_before, self._posted_before = self.charged, self.posted
         return min(took_s)
 
     async def nothing(self) -> None:
-        """A gate that stands open."""
+        """Allow the payment."""
 
     @property
     def charged(self) -> int:
-        """Predictions that were charged."""
+        """Return the number of charged predictions."""
         return len(self.replicate.fake.ledger.charged) - self._charged_before
 
     @property
     def posted(self) -> int:
-        """Requests to create a prediction, whatever became of them."""
+        """Return the number of requests to create a prediction, failed ones included."""
         requests = self.replicate.fake.requests
         posted = sum(count for (place, _), count in requests.items() if place == "create")
         return posted - self._posted_before
 
 
-def say(row: str, *, finished: int, asked: int, charged: int, added_s: float) -> None:
-    """A row of the fault table: what came of it."""
+def write_figures(row: str, *, finished: int, asked: int, charged: int, added_s: float) -> None:
+    """Write the row of a fault for the table in docs/reliability.md."""
     sys.stdout.write(
         f"{row}: {finished} of {asked} scenes finished, {charged / asked:.2f} charged per scene,"
         f" {added_s:.1f} s added\n"

@@ -1,6 +1,6 @@
-"""Containers: the servers as Docker images, pinned, for machines with a Docker engine.
+"""Start the test servers as pinned Docker containers.
 
-Each function starts one, waits until it answers, and leaves its end on `stack`.
+Each function starts a server, waits until it answers and registers its stop on `stack`.
 
 I/O: the Docker engine, which may pull the image first.
 """
@@ -35,7 +35,7 @@ _READY_S = 60.0
 
 @cache
 def why_not() -> str | None:
-    """None if a Docker engine answers; otherwise that it does not."""
+    """Return None if a Docker engine answers, else the reason."""
     with warnings.catch_warnings():
         # docker leaves the socket of a refused connection to the garbage collector
         warnings.simplefilter("ignore", ResourceWarning)
@@ -45,7 +45,7 @@ def why_not() -> str | None:
 
 
 def start_kafka(stack: ExitStack) -> str:
-    """A one-node broker; its bootstrap address. Its port is the same inside and outside."""
+    """Start a broker; return its bootstrap address. The container uses the host's port."""
     (port,) = free_ports(1)
     container = (
         DockerContainer(KAFKA_IMAGE)
@@ -71,7 +71,7 @@ def start_kafka(stack: ExitStack) -> str:
 
 
 def start_postgres(stack: ExitStack) -> str:
-    """A server; the URL of its database `postgres`."""
+    """Start a server; return the URL of its database `postgres`."""
     (port,) = free_ports(1)
     password = secrets.token_hex(8)
     container = DockerContainer(POSTGRES_IMAGE).with_bind_ports(5432, port)
@@ -93,7 +93,7 @@ def start_postgres(stack: ExitStack) -> str:
 
 
 def start_minio(stack: ExitStack) -> StoreSettings:
-    """A server with keys of its own; what a client needs to know."""
+    """Start a server with its own keys; return the settings of a client."""
     (port,) = free_ports(1)
     user, password = "segue-docker", secrets.token_hex(16)
     container = DockerContainer(MINIO_IMAGE).with_bind_ports(9000, port)

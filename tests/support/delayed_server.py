@@ -1,4 +1,4 @@
-"""Late: servers that are not there yet, behind addresses that are known already."""
+"""Forward a known local port to a server that starts later."""
 
 import asyncio
 import contextlib
@@ -8,11 +8,11 @@ from contextlib import asynccontextmanager
 
 @asynccontextmanager
 async def forwarded(port: int, to: str) -> AsyncIterator[None]:
-    """From here on `port` of this machine leads to `to`, host:port."""
-    host, _, there = to.rpartition(":")
-    lines: set[asyncio.Task[None]] = set()
+    """Forward connections of local `port` to `to` (host:port)."""
+    host, _, target_port = to.rpartition(":")
+    copies: set[asyncio.Task[None]] = set()
 
-    async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while data := await reader.read(65_536):
                 writer.write(data)
@@ -23,17 +23,17 @@ async def forwarded(port: int, to: str) -> AsyncIterator[None]:
                 await writer.wait_closed()
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        far_reader, far_writer = await asyncio.open_connection(host, int(there))
-        for one, other in ((reader, far_writer), (far_reader, writer)):
-            task = asyncio.create_task(pass_on(one, other))
-            lines.add(task)
-            task.add_done_callback(lines.discard)
+        far_reader, far_writer = await asyncio.open_connection(host, int(target_port))
+        for source, target in ((reader, far_writer), (far_reader, writer)):
+            task = asyncio.create_task(copy(source, target))
+            copies.add(task)
+            task.add_done_callback(copies.discard)
 
     server = await asyncio.start_server(connected, "127.0.0.1", port)
     try:
         yield
     finally:
         server.close()
-        for line in list(lines):
-            line.cancel()
-        await asyncio.gather(*lines, return_exceptions=True)
+        for task in list(copies):
+            task.cancel()
+        await asyncio.gather(*copies, return_exceptions=True)

@@ -1,4 +1,4 @@
-"""Builders: valid values with defaults; a test names only what it is about."""
+"""Build valid events; a test names only the fields it is about."""
 
 from typing import Any
 
@@ -7,15 +7,15 @@ from shared.media.samples import SAMPLE_RATE_HZ
 
 
 def a_scene(index: int = 0, *, count: int = 4, **fields: Any) -> SceneRequested:
-    """A requested scene of job "job-1", run 1."""
-    given = {"job_id": "job-1", "duration_s": 2.5, "description": "a calm lake", **fields}
-    return SceneRequested(scene_index=index, scene_count=count, **given)
+    """Return a `scene.requested` event of job "job-1", run 1."""
+    values = {"job_id": "job-1", "duration_s": 2.5, "description": "a calm lake", **fields}
+    return SceneRequested(scene_index=index, scene_count=count, **values)
 
 
 def a_segment(index: int = 0, *, count: int = 4, **fields: Any) -> SegmentGenerated:
-    """A finished segment: fresh, three seconds of clip for a scene of two and a half."""
+    """Return a `segment.generated` event: fresh, a clip of 3 s for a scene of 2.5 s."""
     samples = int(2.5 * SAMPLE_RATE_HZ)
-    given = {
+    values = {
         "job_id": "job-1",
         "run": 1,
         "origin": Origin.FRESH,
@@ -29,4 +29,4 @@ def a_segment(index: int = 0, *, count: int = 4, **fields: Any) -> SegmentGenera
         "provider": "synth",
         **fields,
     }
-    return SegmentGenerated(scene_index=index, scene_count=count, **given)
+    return SegmentGenerated(scene_index=index, scene_count=count, **values)

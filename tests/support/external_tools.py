@@ -1,6 +1,6 @@
-"""Tools: programs of others that some tests ask, and whether this machine has them.
+"""Find the external programs that some tests run.
 
-`SEGUE_REQUIRE=promtool,npm` makes a missing one a failure; else its tests are skipped with a word.
+Tests of a missing program are skipped with the reason; they fail if `SEGUE_REQUIRE` names it.
 """
 
 import shutil
@@ -8,20 +8,20 @@ from pathlib import Path
 
 from tests.support.servers import NoServerError
 
-PROMTOOL = "Debian has it in the package prometheus, others in Prometheus' own archive"
-NPM = "it comes with Node.js; Debian has it in the package npm"
+PROMTOOL = "install the Debian package prometheus, or the Prometheus release archive"
+NPM = "install Node.js, or the Debian package npm"
 
 
 def promtool() -> Path | NoServerError:
-    """Prometheus' checker of rules and scrapes."""
-    return _found("promtool", PROMTOOL)
+    """Return the path of Prometheus' checker of rules and metrics."""
+    return _find("promtool", PROMTOOL)
 
 
 def npm() -> Path | NoServerError:
-    """What fetches Grafana's types, and the compiler for them."""
-    return _found("npm", NPM)
+    """Return the path of npm, which installs Grafana's types and their compiler."""
+    return _find("npm", NPM)
 
 
-def _found(name: str, way_out: str) -> Path | NoServerError:
-    place = shutil.which(name)
-    return NoServerError(f"no {name}", [way_out]) if place is None else Path(place)
+def _find(name: str, hint: str) -> Path | NoServerError:
+    path = shutil.which(name)
+    return NoServerError(f"no {name}", [hint]) if path is None else Path(path)

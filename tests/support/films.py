@@ -1,4 +1,4 @@
-"""Films: videos and tracks for tests, made by the real ffmpeg from real clips."""
+"""Build videos and tracks for tests with ffmpeg, and measure results."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,19 +17,19 @@ _BURST_SAMPLES = 480
 
 
 def real_ffmpeg() -> Ffmpeg:
-    """The ffmpeg that Segue runs without any setting."""
+    """Return the ffmpeg that Segue uses by default."""
     return Ffmpeg(FfmpegSettings(binary=None), slots=1)
 
 
 async def remux(source: Path, target: Path, *args: str, before: Sequence[str] = ()) -> Path:
-    """`source` in another container, or changed by `args`; `before` stands before the input."""
+    """Convert `source` with the ffmpeg arguments `args`; `before` goes before the input."""
     options = args or ("-c", "copy")
     await real_ffmpeg().run(["-v", "error", *before, "-i", source, *options, target])
     return target
 
 
 async def a_track(path: Path, *, samples: int, bursts: Sequence[int] = ()) -> Path:
-    """An MP3 of a quiet tone, with a loud short burst around each sample of `bursts`."""
+    """Write an MP3 of a quiet tone with a loud burst around each sample of `bursts`."""
     places = np.arange(samples)
     sound = 0.1 * np.sin(2 * np.pi * TONE_HZ * places / SAMPLE_RATE_HZ)
     shape = np.hanning(_BURST_SAMPLES) * 0.8
@@ -46,22 +46,22 @@ async def a_track(path: Path, *, samples: int, bursts: Sequence[int] = ()) -> Pa
 
 
 def burst_at(audio: Audio, *, near: int, reach: int = 4800) -> int:
-    """The sample around which the burst nearest to `near` lies."""
+    """Return the middle sample of the burst nearest to `near`."""
     first = max(0, near - reach)
     part = audio[0, first : near + reach].astype(np.float64)
     kernel = np.exp(-2j * np.pi * _BURST_HZ * np.arange(_BURST_SAMPLES) / SAMPLE_RATE_HZ)
-    heard = np.abs(np.convolve(part, kernel * np.hanning(_BURST_SAMPLES), mode="same"))
-    return first + int(heard.argmax())
+    level = np.abs(np.convolve(part, kernel * np.hanning(_BURST_SAMPLES), mode="same"))
+    return first + int(level.argmax())
 
 
 def pitch_hz(audio: Audio) -> float:
-    """The strongest frequency."""
+    """Return the strongest frequency."""
     spectrum = np.abs(np.fft.rfft(audio[0] * np.hanning(audio.shape[1])))
     return float(spectrum.argmax() * SAMPLE_RATE_HZ / audio.shape[1])
 
 
 def purity_db(audio: Audio) -> float:
-    """How far the strongest frequency stands above everything else together."""
+    """Return the level of the strongest frequency relative to the rest."""
     power = np.abs(np.fft.rfft(audio[0] * np.hanning(audio.shape[1]))) ** 2
     peak = int(power.argmax())
     tone = power[max(0, peak - 20) : peak + 21].sum()
@@ -69,7 +69,7 @@ def purity_db(audio: Audio) -> float:
 
 
 def picture_packets(path: Path) -> list[bytes]:
-    """The packets of the moving picture, in file order."""
+    """Return the packets of the video stream, in file order."""
     with av.open(str(path)) as container:
         cover = Disposition.attached_pic
         moving = next(s for s in container.streams.video if not s.disposition & cover)
@@ -77,7 +77,7 @@ def picture_packets(path: Path) -> list[bytes]:
 
 
 def presented_sound(path: Path) -> tuple[int, Audio]:
-    """How many samples players present of the only sound, and what is heard."""
+    """Return the presented length in samples and the decoded audio of the only audio stream."""
     with av.open(str(path)) as container:
         (stream,) = container.streams.audio
         assert stream.rate == SAMPLE_RATE_HZ

@@ -1,6 +1,7 @@
-"""Operator: the `segue` command as an operator runs it, on the servers of this run.
+"""Run the `segue` command as an operator does, on the servers of this run.
 
-The rows are the edge's, the records are put on real topics by hand: no service runs.
+No service runs: the test writes the rows through the api's HTTP application and publishes the
+records itself.
 
 I/O: processes, Kafka, PostgreSQL.
 """
@@ -30,43 +31,43 @@ ENDS_S = 90.0
 
 @dataclass(kw_only=True)
 class OperatorFixture:
-    """A database with the tables, empty topics, and the environment that names them."""
+    """A migrated database, empty topics, and the environment with their addresses."""
 
     api: ApiFixture
     kafka: KafkaSettings
     environment: Mapping[str, str]
 
     async def start(self, *words: str) -> ForkedProcess:
-        """The command, started."""
+        """Start the command with `--json`."""
         return await started(self.environment, *words)
 
     async def start_plain(self, *words: str) -> ForkedProcess:
-        """The command as people run it, started."""
+        """Start the command with text output."""
         return await started(self.environment, *words, as_json=False)
 
     async def segue(self, *words: str) -> tuple[int, dict[str, Any]]:
-        """Run the command with `--json`; its code, and what it said."""
+        """Run the command with `--json`; return the exit code and the document."""
         return await segue(self.environment, *words)
 
     async def publish(self, events: Iterable[Event], *, partition: int | None = None) -> None:
-        """Put events on their topics, in this order."""
+        """Publish events, in this order."""
         publisher = Publisher(self.kafka, source="test", clock=SystemClock())
         await publisher.start()
         try:
             for event in events:
-                one = encode(event, source="test", now=SystemClock().now())
+                record = encode(event, source="test", now=SystemClock().now())
                 await publisher.send(
-                    topic=one.topic,
-                    key=one.key,
-                    value=one.value,
-                    headers=one.headers,
+                    topic=record.topic,
+                    key=record.key,
+                    value=record.value,
+                    headers=record.headers,
                     partition=partition,
                 )
         finally:
             await publisher.stop()
 
     async def publish_all(self, events: Iterable[Event]) -> None:
-        """Put very many events on their topics, all of a job on one partition."""
+        """Publish many events in batches, each job in one partition."""
         publisher = Publisher(self.kafka, source="test", clock=SystemClock())
         await publisher.start()
         try:
@@ -77,19 +78,19 @@ class OperatorFixture:
             await publisher.stop()
 
     def _record(self, event: Event) -> Record:
-        one = encode(event, source="test", now=SystemClock().now())
-        partition = sum(one.key) % self.kafka.partitions
+        encoded = encode(event, source="test", now=SystemClock().now())
+        partition = sum(encoded.key) % self.kafka.partitions
         return Record(
-            topic=one.topic,
+            topic=encoded.topic,
             partition=partition,
             offset=0,
-            key=one.key,
-            value=one.value,
-            headers=one.headers,
+            key=encoded.key,
+            value=encoded.value,
+            headers=encoded.headers,
         )
 
     async def log(self, *topics: str) -> list[Record]:
-        """Everything on these topics."""
+        """Return every record of these topics."""
         return await records_of(
             self.kafka.bootstrap_servers, *topics, prefix=self.kafka.topic_prefix
         )
@@ -99,7 +100,7 @@ class OperatorFixture:
 async def operator_fixture(
     bootstrap: str, postgres: Database, prefix: str, folder: Path
 ) -> AsyncIterator[OperatorFixture]:
-    """Everything that a command needs, and nothing else."""
+    """Create the topics and open a migrated database, without services."""
     kafka = KafkaSettings.from_environment(bootstrap_servers=bootstrap, topic_prefix=prefix)
     await ensure_topics(kafka)
     async with api_fixture(await postgres(), folder) as api:
@@ -118,16 +119,16 @@ async def operator_fixture(
 async def started(
     environment: Mapping[str, str], *words: str, as_json: bool = True
 ) -> ForkedProcess:
-    """`segue`, with `--json` unless it is not wanted, started."""
+    """Start `segue`, with `--json` unless `as_json` is False."""
     options = ["--json"] if as_json else []
     environment = {**os.environ, **environment}  # noqa: TID251 - the child's
     return await start_forked("ops", *words, *options, environment=environment)
 
 
 async def segue(environment: Mapping[str, str], *words: str) -> tuple[int, dict[str, Any]]:
-    """`segue` with `--json`, run to its end; its code, and what it said."""
+    """Run `segue` with `--json`; return the exit code and the document."""
     process = await started(environment, *words)
     async with asyncio.timeout(ENDS_S):
-        said, _ = await process.communicate()
+        output, _ = await process.communicate()
     assert process.returncode is not None
-    return process.returncode, json.loads(said)
+    return process.returncode, json.loads(output)

@@ -1,8 +1,7 @@
-"""Mortal: processes of tests that do not outlive whoever started them.
+"""End the processes of tests when the process that started them dies.
 
-A test run that is killed can end nothing any more: its services would go on for ever, asking
-for servers that are gone. The kernel ends them instead. Linux alone can do that; elsewhere they
-are as they were.
+A test run that is killed cannot stop its services; the kernel stops them. Linux only: on other
+systems the processes keep running.
 
 I/O: one system call.
 """
@@ -15,11 +14,11 @@ import sys
 _SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
 _SETPRIV = shutil.which("setpriv") if sys.platform == "linux" else None
 
-#: what stands before a command that is to end with its starter; it becomes that command
+#: prefix of a command that ends when its parent dies; `setpriv` executes the command
 MORTAL: tuple[str, ...] = (_SETPRIV, "--pdeathsig", "KILL") if _SETPRIV else ()
 
 
 def end_with_parent() -> None:
-    """From here on, this process ends when its parent does."""
+    """End this process when its parent dies."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)

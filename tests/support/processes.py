@@ -1,4 +1,4 @@
-"""Running: services as processes of their own, started as a user would, and killed as fate does."""
+"""Start services as processes, signal them, and wait for their results."""
 
 import asyncio
 import contextlib
@@ -29,14 +29,14 @@ class Service:
         self.environment = {
             "PATH": "/usr/bin:/bin",
             "PYTHONWARNINGS": "ignore",
-            # tests ask for equal scenes, and count what is made of each
+            # tests request equal scenes and count the segments of each
             "SEGUE_SCENE_CACHE": "off",
             **environment,
         }
         self._process: ForkedProcess | None = None
 
     async def start(self) -> None:
-        """Start it; it is on its way, not ready."""
+        """Start the process; it is not ready yet."""
         module, *arguments = self.command()
         with self.log.open("ab") as log:
             self._process = await start_forked(
@@ -44,7 +44,7 @@ class Service:
             )
 
     def command(self) -> Sequence[str]:
-        """The module to run, and its arguments."""
+        """Return the module to run and its arguments."""
         return (f"services.{self.name}",)
 
     @property
@@ -54,22 +54,22 @@ class Service:
         return self._process.pid
 
     async def wait(self) -> int:
-        """Wait until it has ended by itself; the exit code, or minus the signal's number."""
+        """Wait for the end; return the exit code, or minus the signal's number."""
         assert self._process is not None, "start() comes first"
         return await self._process.wait()
 
-    def said(self, action: str) -> int:
-        """How often the log has a line of this action."""
+    def count_logged(self, action: str) -> int:
+        """Return the number of log records with this action."""
         return sum(
             line.get("action") == action for line in map(_line, self.log.read_text().splitlines())
         )
 
     async def kill(self) -> None:
-        """End it without a word, as `kill -9` does."""
+        """Send SIGKILL and wait for the end."""
         await self._end(signal.SIGKILL)
 
     async def stop(self) -> int:
-        """Ask it to end; the exit code."""
+        """Send SIGTERM; return the exit code."""
         return await self._end(signal.SIGTERM)
 
     def send(self, number: signal.Signals) -> None:
@@ -103,38 +103,38 @@ async def services(
     of: Mapping[str, Mapping[str, str]] | None = None,
     kind: type[Service] = Service,
 ) -> AsyncIterator[dict[str, Service]]:
-    """Services of these names, started; killed at the end if they still run.
+    """Start the named services; kill those that still run at the end.
 
-    `of` adds to the environment of single ones; `kind` says how they are started.
+    `of` has more environment per service; `kind` is the class that starts them.
     """
-    made = {
+    started = {
         name: kind(name, {**environment, **(of or {}).get(name, {})}, log=folder / f"{name}.log")
         for name in names
     }
     try:
-        for service in made.values():
+        for service in started.values():
             await service.start()
-        yield made
+        yield started
     finally:
-        for service in made.values():
+        for service in started.values():
             await service.kill()
 
 
-async def eventually(look: Callable[[], Awaitable[T | None]], *, within_s: float, what: str) -> T:
-    """What `look` finds, asked again until it is something."""
+async def eventually(poll: Callable[[], Awaitable[T | None]], *, within_s: float, what: str) -> T:
+    """Call `poll` until it returns something; return that."""
     try:
         async with asyncio.timeout(within_s):
             while True:
-                found = await look()
-                if found is not None:
-                    return found
+                result = await poll()
+                if result is not None:
+                    return result
                 await asyncio.sleep(0.1)
     except TimeoutError:
-        raise AssertionError(f"not within {within_s} s: {what}") from None
+        raise AssertionError(f"timeout after {within_s} s: {what}") from None
 
 
 async def records_of(bootstrap: str, *topics: str, prefix: str) -> list[Record]:
-    """Every record of these topics, by topic, partition and offset."""
+    """Return every record of these topics, by topic, partition and offset."""
     consumer = AIOKafkaConsumer(
         *(prefix + topic for topic in topics),
         bootstrap_servers=bootstrap,
@@ -156,7 +156,7 @@ async def records_of(bootstrap: str, *topics: str, prefix: str) -> list[Record]:
 
 
 def value_of(record: Record) -> dict[str, Any]:
-    """A record's value, parsed."""
+    """Return a record's parsed value."""
     assert record.value is not None, "every event has a value"
     value: dict[str, Any] = json.loads(record.value)
     return value

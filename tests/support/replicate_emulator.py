@@ -1,6 +1,6 @@
-"""Replicate room: a fake Replicate, a plain HTTP client for it, and somebody who gets webhooks.
+"""The Replicate emulator with a plain HTTP client, and a receiver of its webhooks.
 
-Nothing here knows Segue's own client: the fake is judged as the real API would be.
+Segue's own client is not used: the tests treat the emulator as the real API.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ FRESH = {
 
 @dataclass
 class EmulatorFixture:
-    """A fake that runs, and a client with its token."""
+    """A running emulator and a client with its token."""
 
     fake: ReplicateEmulator
     http: httpx.AsyncClient
@@ -46,24 +46,24 @@ class EmulatorFixture:
         keys: dict[str, Any] | None = None,
         **inputs: Any,
     ) -> httpx.Response:
-        """Ask for a prediction: the usual inputs, and these."""
+        """Create a prediction with the default inputs and `inputs`."""
         body = {"version": VERSION, "input": {**FRESH, **inputs}, **(keys or {})}
         return await self.http.post("predictions", json=body, headers=headers)
 
     async def made(self, **inputs: Any) -> dict[str, Any]:
-        """A prediction at its end."""
+        """Create a prediction, wait for its end and return it."""
         created = (await self.create(**inputs)).raise_for_status().json()
         await self.fake.settled()
         return await self.get(created["id"])
 
     async def get(self, prediction_id: str) -> dict[str, Any]:
-        """A prediction as it stands."""
-        told = (await self.http.get(f"predictions/{prediction_id}")).raise_for_status()
-        answer: dict[str, Any] = told.json()
+        """Return the current state of a prediction."""
+        response = (await self.http.get(f"predictions/{prediction_id}")).raise_for_status()
+        answer: dict[str, Any] = response.json()
         return answer
 
     async def clip(self, **inputs: Any) -> bytes:
-        """The file of a prediction."""
+        """Create a prediction; return its file."""
         prediction = await self.made(**inputs)
         assert prediction["status"] == "succeeded", prediction["error"]
         return (await self.http.get(prediction["output"])).raise_for_status().content
@@ -73,11 +73,11 @@ class EmulatorFixture:
 async def emulator_fixture(
     *, clock: Clock | None = None, compose: Compose | None = None, **settings: Any
 ) -> AsyncIterator[EmulatorFixture]:
-    """A fake with these settings, quick in everything that they do not name."""
+    """Start an emulator with `settings`; all other delays are zero."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", StandInWarning)
         given = EmulatorSettings(**{"work_s": 0.0, **settings})
-        fake = ReplicateEmulator(given, clock=clock, compose=compose or ready_made)
+        fake = ReplicateEmulator(given, clock=clock, compose=compose or cached_clip)
     async with fake:
         headers = {"Authorization": f"Bearer {fake.token}"}
         async with httpx.AsyncClient(
@@ -88,28 +88,28 @@ async def emulator_fixture(
 
 @cache
 def _tls() -> ssl.SSLContext:
-    """One for all: reading the certificates takes longer than most of the tests."""
+    """Return a shared TLS context: loading the certificates takes longer than most tests."""
     return ssl.create_default_context()
 
 
-def ready_made(request: CompositionRequest, _: bytes | None) -> bytes:
-    """A clip of the right length, composed once: for tests that do not listen."""
-    return _ready_made(request.duration_s)
+def cached_clip(request: CompositionRequest, _: bytes | None) -> bytes:
+    """Return a clip of the requested length, composed once per length."""
+    return _clip_of_length(request.duration_s)
 
 
 @cache
-def _ready_made(duration_s: int) -> bytes:
+def _clip_of_length(duration_s: int) -> bytes:
     request = CompositionRequest(prompt="calm", duration_s=duration_s, window=None, seed=1)
     return compose(request, None)
 
 
 @dataclass
 class Webhook:
-    """Takes webhooks on a port of this machine."""
+    """Receives webhooks on a local port."""
 
     url: str = ""
     got: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
-    answers: list[int] = field(default_factory=list)  #: status codes to come; then always 200
+    answers: list[int] = field(default_factory=list)  #: the next status codes; then 200
 
     async def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
@@ -127,7 +127,7 @@ class Webhook:
 
 @asynccontextmanager
 async def a_webhook() -> AsyncIterator[Webhook]:
-    """A receiver of webhooks."""
+    """Serve a receiver of webhooks."""
     receiver = Webhook()
     server = await asyncio.start_server(receiver._take, "127.0.0.1", 0)
     receiver.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/hook"

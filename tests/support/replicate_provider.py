@@ -1,4 +1,4 @@
-"""The Replicate provider on the fake Replicate, ready to be used, and a clock that runs ahead."""
+"""The Replicate provider on an emulator, and a clock that runs faster."""
 
 import asyncio
 import time
@@ -22,23 +22,23 @@ from shared.telemetry.log import logger_of
 
 
 class FastClock:
-    """A `Clock` on which everything takes `factor` times less than it says."""
+    """A `Clock` that runs `factor` times as fast as real time."""
 
     def __init__(self, factor: float) -> None:
         self._factor = factor
-        self._begun = time.monotonic()
-        self._began = datetime(2026, 1, 1, tzinfo=UTC)
+        self._start_s = time.monotonic()
+        self._start = datetime(2026, 1, 1, tzinfo=UTC)
 
     def monotonic(self) -> float:
-        """Seconds since this clock was made."""
-        return (time.monotonic() - self._begun) * self._factor
+        """Return the seconds since the clock was created."""
+        return (time.monotonic() - self._start_s) * self._factor
 
     def now(self) -> datetime:
-        """The moment, UTC."""
-        return self._began + timedelta(seconds=self.monotonic())
+        """Return the current time, UTC."""
+        return self._start + timedelta(seconds=self.monotonic())
 
     async def sleep(self, seconds: float) -> None:
-        """Wait, for less."""
+        """Wait `seconds` of this clock."""
         await asyncio.sleep(seconds / self._factor)
 
 
@@ -46,7 +46,7 @@ class FastClock:
 async def a_fake(
     work_s: float, *, compose: Compose = composed_by_synth
 ) -> AsyncIterator[ReplicateEmulator]:
-    """A fake Replicate that works for `work_s` on each prediction."""
+    """Start an emulator that works for `work_s` on each prediction."""
     with warnings.catch_warnings(action="ignore", category=StandInWarning):
         fake = ReplicateEmulator(EmulatorSettings(work_s=work_s), compose=compose)
     async with fake as started:
@@ -54,7 +54,7 @@ async def a_fake(
 
 
 def account_of(fake: ReplicateEmulator) -> dict[str, Any]:
-    """What services are told to work with an account of it, at a pace for tests."""
+    """Return the environment of services that use the emulator, with short intervals."""
     return {
         "MUSIC_PROVIDER": "",
         "REPLICATE_API_KEY": fake.token,
@@ -66,7 +66,7 @@ def account_of(fake: ReplicateEmulator) -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class ReplicateFixture:
-    """Both ends of the line."""
+    """An emulator, the provider that uses it, and their clock."""
 
     fake: ReplicateEmulator
     provider: ReplicateProvider
@@ -84,7 +84,7 @@ async def replicate_fixture(
     webhook: WebhookUrl | None = None,
     **settings: Any,
 ) -> AsyncIterator[ReplicateFixture]:
-    """A provider that talks to a fake of its own; `settings` are the provider's."""
+    """Start an emulator and a provider that uses it; `settings` are the provider's."""
     with warnings.catch_warnings(action="ignore", category=StandInWarning):
         server = ReplicateEmulator(
             fake or EmulatorSettings(work_s=0.0), clock=clock, compose=compose

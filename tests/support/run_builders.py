@@ -1,4 +1,4 @@
-"""Builders of what a run of job "job-1" says after its segments, and of a whole good run."""
+"""Build the events of a run of job "job-1" after its segments, and of a whole run."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ WITH_VIDEO = AudioParams(merge_with_video=True)
 
 
 def a_track(run: int = 1, *, params: AudioParams = WITH_VIDEO, size: int = 1000) -> AudioMerged:
-    """The track of two scenes."""
+    """Return an `audio.merged` event of two scenes."""
     return AudioMerged(
         job_id="job-1",
         run=run,
@@ -35,7 +35,7 @@ def a_track(run: int = 1, *, params: AudioParams = WITH_VIDEO, size: int = 1000)
 
 
 def a_video(run: int = 1) -> VideoMuxed:
-    """The video of a run."""
+    """Return a `video.muxed` event."""
     return VideoMuxed(
         job_id="job-1",
         run=run,
@@ -48,23 +48,23 @@ def a_video(run: int = 1) -> VideoMuxed:
 
 
 def a_failure(run: int = 1, stage: Stage = Stage.MUX, scene: int | None = None) -> JobFailed:
-    """A stage that says why."""
+    """Return a `job.failed` event."""
     return JobFailed(job_id="job-1", run=run, stage=stage, code="c", message="m", scene_index=scene)
 
 
 def a_delay(scene: int = 0, run: int = 1, **fields: Any) -> SceneDelayed:
-    """A scene waits because its provider refuses everyone."""
-    given = {"code": WaitCode.PROVIDER_PAUSED, "reason": "Replicate wants credit", **fields}
-    return SceneDelayed(job_id="job-1", run=run, scene_index=scene, **given)
+    """Return a `scene.delayed` event: the provider is paused."""
+    values = {"code": WaitCode.PROVIDER_PAUSED, "reason": "Replicate wants credit", **fields}
+    return SceneDelayed(job_id="job-1", run=run, scene_index=scene, **values)
 
 
 def a_cancel(run: int = 1) -> JobCancelled:
-    """Somebody said stop."""
+    """Return a `job.cancelled` event."""
     return JobCancelled(job_id="job-1", run=run, reason="enough")
 
 
 def a_complete_run(run: int = 1) -> list[AnyRunEvent]:
-    """Everything that a good run with a video says, in the order of the line."""
+    """Return every event of a completed run with a video, in order."""
     scenes = [a_scene(i, count=2, run=run, params=WITH_VIDEO) for i in range(2)]
     segments = [a_segment(i, count=2, run=run, params=WITH_VIDEO) for i in range(2)]
     return [*scenes, *segments, a_track(run), a_video(run)]

@@ -1,9 +1,9 @@
-"""Runbook: `docs/runbook.md` as data, and a hand that does what it says.
+"""`docs/runbook.md` as data, and an operator that runs its commands.
 
-A section is a symptom. Its steps are the blocks of commands (`sh`), each with the block behind it
-(`text`) of what one should see: every line of it, in this order, among what the commands print.
-`…` stands for anything; words in CAPITALS are the operator's to fill in. A command that ends with
-another code than 0 says so in a line `exit code N`.
+A section is a symptom. Its steps are the blocks of commands (`sh`), each followed by a block of
+expected lines (`text`): the commands must print every line of it, in this order. `…` matches any
+text; the operator fills in words in CAPITALS. An exit code other than 0 is expected as a line
+`exit code N`.
 
 I/O: the page; processes of `segue`; HTTP for `curl`.
 """
@@ -23,7 +23,7 @@ from tests.support.pipeline_fixture import Pipeline
 
 PAGE = REPOSITORY / "docs" / "runbook.md"
 ENDS_S = 120.0
-LOOKS_S = 45.0  # until what is looked for is there
+EXPECTED_S = 45.0  # until the expected lines are printed
 _FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _INLINE = re.compile(r"`(segue [^`]+)`")
 _BLANK = re.compile(r"\b[A-Z][A-Z_]+\b")
@@ -32,38 +32,37 @@ _ANY = "…"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """Commands that are run one after the other, and what they must show."""
+    """Commands that run in sequence, and the lines that they must print."""
 
     commands: tuple[str, ...]
-    sees: tuple[str, ...]
+    expected: tuple[str, ...]
 
     @property
     def writes(self) -> bool:
-        """Whether it changes something, so that it is done once."""
+        """Return whether a command changes something; such a step runs once."""
         return any("--apply" in command for command in self.commands)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
-    """One symptom."""
+    """A section of the page: a symptom and its steps."""
 
     anchor: str
     text: str
     steps: tuple[Step, ...]
 
     def commands(self) -> Iterator[str]:
-        """Every `segue` command that it names, in a block or in a sentence."""
+        """Return every `segue` command of the section, in blocks and in sentences."""
         for step in self.steps:
-            yield from (one for one in step.commands if one.startswith("segue "))
+            yield from (command for command in step.commands if command.startswith("segue "))
         yield from _INLINE.findall(_FENCE.sub("", self.text))
 
 
 @cache
 def sections() -> Mapping[str, Section]:
-    """The page's sections, by the anchor of their heading."""
+    """Return the page's sections by the anchor of their heading."""
     _, *parts = re.split(r"^## ", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE)
-    found = [_section(part) for part in parts]
-    return {one.anchor: one for one in found}
+    return {section.anchor: section for section in map(_section, parts)}
 
 
 def _section(part: str) -> Section:
@@ -77,12 +76,12 @@ def _steps(text: str) -> Iterator[Step]:
     for kind, block in _FENCE.findall(text):
         lines = tuple(line for line in block.splitlines() if line.strip())
         if kind == "sh":
-            assert not commands, f"nothing says what to see after {commands}"
+            assert not commands, f"no expected output after {commands}"
             commands = tuple(line for line in map(_uncommented, lines) if line)
         elif kind == "text":
-            yield Step(commands=commands, sees=lines)
+            yield Step(commands=commands, expected=lines)
             commands = ()
-    assert not commands, f"nothing says what to see after {commands}"
+    assert not commands, f"no expected output after {commands}"
 
 
 def _uncommented(line: str) -> str:
@@ -90,15 +89,15 @@ def _uncommented(line: str) -> str:
 
 
 def addresses(pipeline: Pipeline) -> dict[str, str]:
-    """What an operator's environment has: where the servers are, and no more."""
+    """Return an operator's environment: the addresses of the servers."""
     served = pipeline.services["api"].environment
     names = ("DATABASE_URL", "KAFKA_BOOTSTRAP_SERVERS", "SEGUE_STORE_DIR", "SEGUE_TOPIC_PREFIX")
     here = {name: served[name] for name in names}
-    return here | {"SEGUE_API_URL": str(pipeline.client.base_url), "SEGUE_OPERATOR": "a new one"}
+    return here | {"SEGUE_API_URL": str(pipeline.client.base_url), "SEGUE_OPERATOR": "operator-1"}
 
 
 class RunbookOperator:
-    """An operator who knows the page and the addresses, and nothing else."""
+    """Runs the steps of one section with the addresses of the servers."""
 
     def __init__(self, anchor: str, environment: Mapping[str, str], **fills: str) -> None:
         self._section = sections()[anchor]
@@ -111,60 +110,60 @@ class RunbookOperator:
         }
         self._fills = fills
 
-    async def does(self, **fills: str) -> str:
-        """The section's next step; what it printed, once all is seen that should be."""
+    async def run_step(self, **fills: str) -> str:
+        """Run the section's next step until it prints the expected lines; return its output."""
         step = self._left.pop(0)
         filled = {**self._fills, **fills}
         commands = [_filled(command, filled) for command in step.commands]
-        sees = [_filled(line, filled) for line in step.sees]
+        expected = [_filled(line, filled) for line in step.expected]
         loop = asyncio.get_running_loop()
-        end = loop.time() + (0 if step.writes else LOOKS_S)
+        end = loop.time() + (0 if step.writes else EXPECTED_S)
         while True:
-            said = "".join([await self._run(command) for command in commands])
-            missing = unseen(sees, said)
+            output = "".join([await self._run(command) for command in commands])
+            missing = missing_line(expected, output)
             if missing is None:
-                return said
-            assert loop.time() < end, f"{commands}: {missing!r} is not in\n{said}"
+                return output
+            assert loop.time() < end, f"{commands}: {missing!r} is not in\n{output}"
             await asyncio.sleep(0.5)
 
-    async def does_the_rest(self) -> None:
-        """Every step that is left."""
+    async def run_remaining(self) -> None:
+        """Run the remaining steps."""
         while self._left:
-            await self.does()
+            await self.run_step()
 
-    def done(self) -> None:
-        """Every step of the section was done."""
-        assert not self._left, f"{self._section.anchor}: not done: {self._left}"
+    def assert_complete(self) -> None:
+        """Fail if a step was not run."""
+        assert not self._left, f"{self._section.anchor}: not run: {self._left}"
 
     async def _run(self, command: str) -> str:
         program, *words = shlex.split(command)
         if program == "curl":
             async with httpx.AsyncClient(timeout=20) as client:
                 return (await client.get(words[-1])).text + "\n"
-        assert program == "segue", f"an operator has no {program}"
+        assert program == "segue", f"unknown program {program}"
         process = await start_forked(
             "ops", *words, environment=self._environment, merge_stderr=True
         )
         async with asyncio.timeout(ENDS_S):
-            said, _ = await process.communicate()
+            output, _ = await process.communicate()
         end = f"exit code {process.returncode}\n" if process.returncode else ""
-        return said.decode() + end
+        return output.decode() + end
 
 
-def unseen(sees: Sequence[str], said: str) -> str | None:
-    """The first line of `sees` that is not said, in its place; None: all are.
+def missing_line(expected: Sequence[str], output: str) -> str | None:
+    """Return the first expected line that is missing from `output`, in order; None if none is.
 
-    An exit code that nobody expects is told like a line that is missing.
+    An unexpected exit code counts as a missing line.
     """
-    lines = [_plain(line) for line in said.splitlines()]
+    lines = [_plain(line) for line in output.splitlines()]
     at = 0
-    for line in sees:
+    for line in expected:
         wanted = re.compile(".*".join(map(re.escape, _plain(line).split(_ANY))))
-        found = next((i for i, one in enumerate(lines) if i >= at and wanted.fullmatch(one)), None)
-        if found is None:
+        matches = (i for i, text in enumerate(lines) if i >= at and wanted.fullmatch(text))
+        if (match := next(matches, None)) is None:
             return line
-        at = found + 1
-    codes = [line for line in lines if line.startswith("exit code ") and line not in sees]
+        at = match + 1
+    codes = [line for line in lines if line.startswith("exit code ") and line not in expected]
     return f"no {codes[0]}" if codes else None
 
 
@@ -180,5 +179,5 @@ def _filled(text: str, fills: Mapping[str, str]) -> str:
 
 
 def blanks(command: str) -> set[str]:
-    """What an operator has to fill in."""
+    """Return the words that the operator fills in."""
     return set(_BLANK.findall(command))

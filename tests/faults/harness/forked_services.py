@@ -35,7 +35,7 @@ class Forked(Service):
         """Wait until it has its partitions."""
 
         async def look() -> bool | None:
-            return bool(self.said("partitions.assigned")) or None
+            return bool(self.count_logged("partitions.assigned")) or None
 
         await eventually(look, within_s=within_s, what=f"partitions of {self.log}")
 

@@ -9,7 +9,7 @@ import pytest
 import typer
 
 from ops.__main__ import app
-from tests.support.runbook import PAGE, blanks, sections, unseen
+from tests.support.runbook import PAGE, blanks, missing_line, sections
 
 TESTS = Path(__file__).parents[2]
 #: which test runs a section from the page, step by step
@@ -66,7 +66,7 @@ def test_the_test_that_runs_a_section_names_it_and_does_all_of_it(anchor: str, p
     words = {node.value for node in ast.walk(ast.parse(said)) if isinstance(node, ast.Constant)}
 
     assert anchor in words
-    assert said.count("RunbookOperator(") == said.count(".done()")
+    assert said.count("RunbookOperator(") == said.count(".assert_complete()") > 0
 
 
 def test_every_place_that_the_page_sends_one_to_is_there() -> None:
@@ -91,4 +91,4 @@ def test_what_should_be_seen_is_looked_for_line_by_line_in_its_order(
     sees: tuple[str, ...], said: str, missing: str | None
 ) -> None:
     """Blanks count as one; what is not told may lie between; an exit code is never passed over."""
-    assert unseen(sees, said) == missing
+    assert missing_line(sees, said) == missing

@@ -1,4 +1,4 @@
-"""Processes of tests end with the run that started them, however that ends."""
+"""Tests of `parent_death`: processes end when the test run that started them dies."""
 
 import signal
 import subprocess
@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.parent_death import MORTAL
 
-pytestmark = pytest.mark.skipif(not MORTAL, reason="nobody ends children here (Linux, setpriv)")
+pytestmark = pytest.mark.skipif(not MORTAL, reason="needs Linux and setpriv")
 
 ENDED_S = 10.0
 SLEEP = "print('up', flush=True); import time; time.sleep(600)"
@@ -40,24 +40,24 @@ time.sleep(600)
         ),
     ],
 )
-def test_a_process_ends_with_a_starter_that_is_killed(child: list[str]) -> None:
-    """SIGKILL: nobody is left to end what it started."""
+def test_a_process_ends_when_its_parent_is_killed(child: list[str]) -> None:
+    """The kernel ends the child: the killed parent cannot."""
     with subprocess.Popen(
         [sys.executable, "-c", STARTER, *child], stdout=subprocess.PIPE
     ) as starter:
         assert starter.stdout is not None
         pid = int(starter.stdout.readline())
-        assert _is_there(pid)
+        assert _is_running(pid)
         starter.send_signal(signal.SIGKILL)
     end = time.monotonic() + ENDED_S
-    while _is_there(pid):
-        assert time.monotonic() < end, "it outlived its starter"
+    while _is_running(pid):
+        assert time.monotonic() < end, "the child outlived its parent"
         time.sleep(0.02)
 
 
-def _is_there(pid: int) -> bool:
+def _is_running(pid: int) -> bool:
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except FileNotFoundError:
         return False
-    return state != "Z"  # ended, and its new parent has not looked yet
+    return state != "Z"  # ended, not reaped yet
