@@ -1,8 +1,10 @@
-"""Codec: events to records and back; the only JSON between services.
+"""Encodes events as Kafka records and decodes them.
 
 Value: the event as JSON. Key: the job id. Headers: CloudEvents 1.0, Kafka protocol binding in
-binary mode (`ce_…`), plus W3C `traceparent` and `tracestate`. A record from upstream with a bare
-JSON value and no headers is read on its value alone.
+binary mode (`ce_…`), plus W3C `traceparent` and `tracestate`. A record from upstream may have a
+bare JSON value and no headers: then the value alone is decoded.
+
+Pure.
 """
 
 from dataclasses import dataclass
@@ -22,7 +24,7 @@ Headers = tuple[tuple[str, bytes], ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """A record as Kafka has it; `topic` without the prefix."""
+    """A Kafka record; `topic` without the prefix."""
 
     topic: str
     partition: int
@@ -34,19 +36,20 @@ class Record:
 
     @property
     def timestamp_s(self) -> float | None:
-        """When it was written, seconds of Unix time; None: it does not say."""
-        known = self.timestamp_ms if self.timestamp_ms and self.timestamp_ms > 0 else None
-        return None if known is None else known / 1000
+        """Unix time of the record in seconds; None without a timestamp."""
+        if self.timestamp_ms is None or self.timestamp_ms <= 0:
+            return None
+        return self.timestamp_ms / 1000
 
     def header(self, name: str) -> str | None:
-        """The last header of this name as text; None if there is none."""
-        found = [value for key, value in self.headers if key == name and value is not None]
-        return found[-1].decode(errors="replace") if found else None
+        """Return the last header of this name as text; None if there is none."""
+        values = [value for key, value in self.headers if key == name and value is not None]
+        return values[-1].decode(errors="replace") if values else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Envelope:
-    """A record that was understood."""
+    """A record and its decoded event."""
 
     event: Event
     event_id: str
@@ -56,7 +59,7 @@ class Envelope:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unreadable:
-    """A record that was not understood, and why."""
+    """A record that could not be decoded, and the reason."""
 
     record: Record
     error: UndecodableError
@@ -64,7 +67,7 @@ class Unreadable:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutgoingRecord:
-    """What a publisher hands to Kafka."""
+    """A record to be published."""
 
     topic: str
     key: bytes
@@ -75,7 +78,7 @@ class OutgoingRecord:
 def encode(
     event: Event, *, source: str, now: datetime, traceparent: str | None = None
 ) -> OutgoingRecord:
-    """The record that says `event`; the same event has the same id, whenever it is said."""
+    """Return the record of `event`; equal events have equal ids, whenever they are published."""
     headers = [
         ("ce_specversion", b"1.0"),
         ("ce_id", event.event_id().encode()),
@@ -96,10 +99,10 @@ def encode(
 
 
 def decode(record: Record) -> Envelope:
-    """What `record` says.
+    """Return the event of `record`.
 
     Raises:
-        UndecodableError: no such event, a newer version, not JSON, or a field that is wrong.
+        UndecodableError: an unknown event or version, not JSON, or an invalid field.
     """
     topic = topic_named(record.topic)
     if topic is None or topic.event is None:
@@ -122,7 +125,7 @@ def decode(record: Record) -> Envelope:
 
 
 def try_decode(record: Record) -> Envelope | Unreadable:
-    """`decode` as a value, for whoever carries the record on either way."""
+    """Decode `record`; return an `Unreadable` instead of raising."""
     try:
         return decode(record)
     except UndecodableError as error:
@@ -130,7 +133,7 @@ def try_decode(record: Record) -> Envelope | Unreadable:
 
 
 def lane_key(received: Envelope | Unreadable) -> str:
-    """Whose lane the record belongs in: its job's, else that of its key."""
+    """Return the key of the record's lane: its job id, or the record's key if unreadable."""
     if isinstance(received, Envelope):
         return received.event.job_id
     return (received.record.key or b"").decode(errors="replace")
@@ -144,4 +147,4 @@ def _check_type(ce_type: str | None, event: type[Event]) -> None:
         raise UndecodableError(f"ce_type {ce_type} is a version this service does not know")
     if ce_type.startswith("segue."):
         raise UndecodableError(f"ce_type {ce_type} does not belong on this topic")
-    # another producer's own type name: the value alone decides
+    # a type name of another producer: the value alone is decoded

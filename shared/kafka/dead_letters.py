@@ -1,9 +1,12 @@
-"""Dead letters: records that cannot be worked off, kept whole with the reason beside them.
+"""Publishes records that cannot be processed on dead-letter topics, with the reason.
 
-The original key, value and headers stay; `dlq-…` headers say where the record came from, why
-it is here and how often it was tried. A dead letter breaks the order of its job, so it closes
-the lane: later records of the same run on that topic are parked behind it (`parking`). Many
-dead letters in a row mean the fault is ours: the consumer stops with its topic intact.
+The original key, value and headers stay; `dlq-…` headers give the record's origin, the error and
+the number of attempts. A dead letter interrupts the order of its job, so it closes the lane:
+later records of the same run on that topic are parked behind it (`parked_runs`). Many
+consecutive dead letters mean that the service is at fault: the consumer stops, and the remaining
+records stay on their topic.
+
+I/O: Kafka.
 """
 
 import traceback
@@ -23,7 +26,7 @@ STACK_CHARS_MAX = 4000
 
 
 class DeadLetters:
-    """Takes dead letters of one service."""
+    """The dead letters of one service, and the limit of consecutive ones."""
 
     def __init__(
         self, publisher: Publisher, *, service: str, clock: Clock, consecutive_max: int
@@ -33,28 +36,28 @@ class DeadLetters:
         self._clock = clock
         self._consecutive_max = consecutive_max
         self._consecutive = 0
-        self._last = ""
-        self._shown = DEAD_LETTERS_IN_ROW.labels(service)
-        self._shown.set(0)
+        self._last_error = ""
+        self._gauge = DEAD_LETTERS_IN_ROW.labels(service)
+        self._gauge.set(0)
         DEAD_LETTERS_IN_ROW_MAX.labels(service).set(consecutive_max)
 
     def record_success(self) -> None:
-        """A record was worked off: the row of dead letters is broken, unless it was too long."""
-        if not self._is_full:
+        """Reset the count of consecutive dead letters, unless the limit was reached."""
+        if not self._is_limit_reached:
             self._consecutive = 0
-            self._shown.set(0)
+            self._gauge.set(0)
 
     def record_failure(self, error: Exception) -> None:
-        """Count one more, before anything is said of it or done to its run.
+        """Count a failed record, before anything about it is published or stored.
 
         Raises:
-            DeadLetterLimitError: there were too many already; this record is left where it is.
+            DeadLetterLimitError: the limit was reached already; the record stays uncommitted.
         """
-        if self._is_full:
+        if self._is_limit_reached:
             raise self._limit_error()
         self._consecutive += 1
-        self._shown.set(self._consecutive)
-        self._last = str(error)
+        self._gauge.set(self._consecutive)
+        self._last_error = str(error)
 
     async def publish(
         self,
@@ -65,13 +68,14 @@ class DeadLetters:
         first_failed_at: datetime | None = None,
         is_parked: bool = False,
     ) -> None:
-        """Publish `record` on its dead-letter topic; returns when the broker has it.
+        """Publish `record` on its dead-letter topic; return when the broker has stored it.
 
-        It was admitted, or is parked `behind` one that was: that is not another fault.
-        `first_failed_at` is when its first try failed; None: there was no other.
+        Call `record_failure` before, unless the record `is_parked` behind another dead letter
+        and so is not a failure. `first_failed_at` is the time of the first failed attempt; None
+        if there was only one.
 
         Raises:
-            DeadLetterLimitError: too many in a row; this one was kept, nothing more is taken.
+            DeadLetterLimitError: this was the last one allowed; it is stored.
         """
         await self._publisher.send(
             topic=record.topic + DLQ_SUFFIX,
@@ -88,16 +92,16 @@ class DeadLetters:
             ),
             partition=record.partition,
         )
-        if self._is_full and not is_parked:
+        if self._is_limit_reached and not is_parked:
             raise self._limit_error()
 
     @property
-    def _is_full(self) -> bool:
+    def _is_limit_reached(self) -> bool:
         return self._consecutive >= self._consecutive_max
 
     def _limit_error(self) -> DeadLetterLimitError:
         return DeadLetterLimitError(
-            f"{self._consecutive} dead letters in a row, the last: {self._last}"
+            f"{self._consecutive} dead letters in a row, the last: {self._last_error}"
         )
 
 
@@ -110,9 +114,9 @@ def dead_letter_headers(
     now: datetime,
     first_failed_at: datetime | None = None,
 ) -> Headers:
-    """What is put beside the original headers: why `record` is here, and where it came from."""
+    """Return the headers added to a dead letter: its origin, the error and the attempts."""
     stack = "".join(traceback.format_exception(error))[-STACK_CHARS_MAX:]
-    told: dict[str, object] = {
+    headers: dict[str, object] = {
         "dlq-reason": redact(str(error)) or type(error).__name__,
         "dlq-exception": type(error).__name__,
         "dlq-stack": redact(stack),
@@ -126,4 +130,4 @@ def dead_letter_headers(
         "dlq-service": service,
         "dlq-service-version": service_version(),
     }
-    return tuple((name, str(value).encode()) for name, value in told.items())
+    return tuple((name, str(value).encode()) for name, value in headers.items())

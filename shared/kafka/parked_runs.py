@@ -1,13 +1,14 @@
-"""Parking: which runs wait behind a dead letter, and how an operator lets them go on in order.
+"""Parks runs behind a dead letter; lets a requeue pass in order and then releases the run.
 
-A marker in the store closes the lane of a run on one topic, for every process, and outlives
-them. A requeue (`segue dlq requeue`) opens it for its own records alone: they carry its number,
-and the last of them says that it is the last. What else comes of the run meanwhile is parked as
-before, so nothing overtakes, whenever the records are read and wherever the requeue stops. When
-the last was worked off, the marker goes; a record that fails again closes the lane for those
-behind it; and what was parked meanwhile keeps it closed, for it is to be requeued next.
+A marker in the store closes the lane of a run on one topic, for every process and across
+restarts. A requeue (`segue dlq requeue`) opens the lane for its own records only: they carry its
+id, and the last one is marked as the last. Other records of the run that arrive meanwhile are
+parked as before, so none overtakes, wherever they are read and wherever the requeue stops. When
+the last requeued record was processed, the marker is deleted. A requeued record that fails again
+closes the lane for those behind it; records that were parked meanwhile keep the lane closed, for
+they must be requeued next.
 
-I/O: store. The records of a lane are worked one at a time, so its marker has one writer.
+I/O: the store. Records of a lane are processed one at a time, so its marker has one writer.
 """
 
 import re
@@ -20,33 +21,33 @@ from shared.storage import ObjectStore
 from shared.storage.keys import parked_key
 
 #: headers of a requeued record
-REQUEUE_ID = "dlq-requeue"  #: number of the requeue
+REQUEUE_ID = "dlq-requeue"  #: id of the requeue
 REQUEUE_OF = "dlq-requeue-of"  #: the dead letter: topic/partition/offset
-REQUEUE_LAST = "dlq-requeue-last"  #: nothing of this lane comes behind it
-REQUEUES = "dlq-requeues"  #: how often it was put back after it had failed itself
+REQUEUE_LAST = "dlq-requeue-last"  #: no record of this lane follows in the requeue
+REQUEUES = "dlq-requeues"  #: number of times the record itself failed and was requeued
 FIRST_FAILED_AT = "dlq-first-failed-at"
-FIRST_ORIGIN = "dlq-first-origin"  #: where it lay before its first dead letter
+FIRST_ORIGIN = "dlq-first-origin"  #: its position before its first dead letter
 _RUNS_MAX = 50_000
 _OPEN = re.compile(r"requeue=(\d+)( held)?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParkedLane:
-    """How a parked lane state."""
+    """State of a parked lane."""
 
-    open_for: str | None = None  #: the requeue whose records may pass; None: nothing may
-    is_held: bool = False  #: something was parked since: the last of them does not release
+    open_for: str | None = None  #: id of the requeue whose records pass; None: none do
+    is_held: bool = False  #: a record was parked since: the end of the requeue does not release
 
 
 class ParkedRuns:
-    """Which runs wait behind a dead letter, per topic."""
+    """The runs that are parked behind a dead letter, per topic."""
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
-        self._free: OrderedDict[str, None] = OrderedDict()  # a parked run is looked up each time
+        self._free: OrderedDict[str, None] = OrderedDict()  # lanes known to have no marker
 
     async def park(self, job_id: str, run: int, topic: str, *, reason: str) -> None:
-        """From now on, records of this run on this topic are parked."""
+        """Park all further records of this run on this topic."""
         key = parked_key(job_id, run, topic)
         await self._store.put(key, reason.encode())
         self._free.pop(key, None)
@@ -54,64 +55,64 @@ class ParkedRuns:
     async def is_parked(
         self, job_id: str, run: int, topic: str, *, requeue: str | None = None
     ) -> bool:
-        """Whether a dead letter holds this run up; `requeue`: the number on the record."""
+        """Return whether a record of the run must be parked; `requeue` is the id it carries."""
         key = parked_key(job_id, run, topic)
         if key in self._free:
             return False
         if await self._store.stat(key) is not None:
             if requeue is None:
                 return True
-            state = await self.state(job_id, run, topic)
-            return state is not None and state.open_for != requeue
+            lane = await self.state(job_id, run, topic)
+            return lane is not None and lane.open_for != requeue
         self._free[key] = None
         while len(self._free) > _RUNS_MAX:
             self._free.popitem(last=False)
         return False
 
     async def hold(self, job_id: str, run: int, topic: str) -> None:
-        """A record was parked behind: a requeue that goes on is not the end of it."""
-        state = await self.state(job_id, run, topic)
-        if state is not None and state.open_for is not None and not state.is_held:
+        """Keep the lane closed at the end of the running requeue: a record was parked."""
+        lane = await self.state(job_id, run, topic)
+        if lane is not None and lane.open_for is not None and not lane.is_held:
             key = parked_key(job_id, run, topic)
-            await self._store.put(key, f"requeue={state.open_for} held".encode())
+            await self._store.put(key, f"requeue={lane.open_for} held".encode())
 
     async def on_processed(self, record: Record, *, job_id: str, run: int) -> None:
-        """A record was worked off: the last of a requeue releases the lane, unless it is held."""
+        """Release the lane after the last record of a requeue, unless it is held."""
         requeue = record.header(REQUEUE_ID)
         if requeue is None or record.header(REQUEUE_LAST) is None:
             return
-        state = await self.state(job_id, run, record.topic)
-        if state is None or state.open_for != requeue:
+        lane = await self.state(job_id, run, record.topic)
+        if lane is None or lane.open_for != requeue:
             return
-        if state.is_held:
-            reason = f"records came while requeue {requeue} went on: requeue them"
+        if lane.is_held:
+            reason = f"records were parked during requeue {requeue}: requeue them"
             await self.park(job_id, run, record.topic, reason=reason)
         else:
             await self.release(job_id, run, record.topic)
 
     def forget(self) -> None:
-        """Partitions came or went: another process may have parked what was free here."""
+        """Clear the cache after a rebalance: another process may have parked a run."""
         self._free.clear()
 
     async def state(self, job_id: str, run: int, topic: str) -> ParkedLane | None:
-        """How the lane state; None: it is not parked."""
+        """Return the state of a parked lane; None if it is not parked."""
         try:
             data = await self._store.get(parked_key(job_id, run, topic))
         except NotFoundError:
             return None
-        found = _OPEN.fullmatch(data.decode(errors="replace"))
-        return ParkedLane(open_for=found[1], is_held=bool(found[2])) if found else ParkedLane()
+        match = _OPEN.fullmatch(data.decode(errors="replace"))
+        return ParkedLane(open_for=match[1], is_held=bool(match[2])) if match else ParkedLane()
 
     async def open_for(self, job_id: str, run: int, topic: str, *, requeue: str) -> None:
-        """Let the records of this requeue pass, and nothing else; a free lane stays free.
+        """Open a parked lane for the records of one requeue; a free lane stays free.
 
-        To be called before its first record is put back. What held the lane until now is looked
-        for afterwards, so it holds it no longer.
+        To be called before the first record is requeued. A hold is cleared: the requeue reads
+        the parked records afterwards, so it includes them.
         """
-        state = await self.state(job_id, run, topic)
-        if state is not None and state.open_for in {None, requeue}:
+        lane = await self.state(job_id, run, topic)
+        if lane is not None and lane.open_for in {None, requeue}:
             await self._store.put(parked_key(job_id, run, topic), f"requeue={requeue}".encode())
 
     async def release(self, job_id: str, run: int, topic: str) -> None:
-        """Let the run go on, in every process: they look a parked run up with each record."""
+        """Delete the marker; every process reads it for each record of a parked run."""
         await self._store.delete(parked_key(job_id, run, topic))

@@ -1,8 +1,9 @@
-"""Producer: publish an event and know that the broker has it.
+"""Publishes events and waits until the broker has acknowledged them.
 
-Idempotent producer, acks from all replicas, key = job id. `publish` returns only when the
-broker confirmed; what it could not confirm in time is retryable, because saying an event
-twice is harmless (its id is derived).
+Idempotent producer, acks from all replicas, key = job id. An event that is not acknowledged in
+time is retryable: publishing it twice is harmless, because its id is derived from its content.
+
+I/O: Kafka.
 """
 
 import asyncio
@@ -22,26 +23,26 @@ from shared.kafka.tracing import send_span
 from shared.settings import KafkaSettings
 from shared.telemetry.log import logger_of
 
-CONFIRM_S = 30.0  # the broker's own request timeout is half of it: one retry fits
+ACK_TIMEOUT_S = 30.0  # twice the request timeout: one retry fits
 REQUEST_TIMEOUT_MS = 15_000
-FLUSH_S = 1.5  # everything was confirmed before; what hangs is not waited for
-REQUEST_BYTES_MAX = 2_200_000  # a dead letter is a record of the largest size with more headers
+FLUSH_S = 1.5  # all records were acknowledged before; a hanging broker is not waited for
+REQUEST_BYTES_MAX = 2_200_000  # a record of the largest size plus the dead-letter headers
 
 
 class EventPublisher(Protocol):
-    """Says events; `Publisher` does it on Kafka."""
+    """Publishes events; `Publisher` publishes them to Kafka."""
 
     async def publish(self, event: Event, *, traceparent: str | None = None) -> None:
-        """Publish `event`; returns when it cannot be lost any more.
+        """Publish `event`; return when it cannot be lost any more.
 
         Raises:
-            RetryableError: not confirmed in time; it may or may not be there.
+            RetryableError: not acknowledged in time; it may or may not be stored.
         """
         ...
 
 
 class Publisher:
-    """Publishes for one service."""
+    """Publishes the records of one service."""
 
     def __init__(self, settings: KafkaSettings, *, source: str, clock: Clock) -> None:
         self._settings = settings
@@ -54,7 +55,7 @@ class Publisher:
         """Connect.
 
         Raises:
-            RetryableError: no broker answers.
+            RetryableError: no broker is available.
         """
         producer = AIOKafkaProducer(
             **connection_options(self._settings),
@@ -83,10 +84,10 @@ class Publisher:
                     await producer.stop()
 
     async def publish(self, event: Event, *, traceparent: str | None = None) -> None:
-        """Publish `event`; returns when the broker has it.
+        """Publish `event`; return when the broker has acknowledged it.
 
         Raises:
-            RetryableError: not confirmed in time; it may or may not be there.
+            RetryableError: not acknowledged in time; it may or may not be stored.
         """
         record = encode(event, source=self._source, now=self._clock.now(), traceparent=traceparent)
         await self.send(
@@ -102,16 +103,16 @@ class Publisher:
         headers: Headers,
         partition: int | None = None,
     ) -> None:
-        """Send a ready record to `topic` (without prefix); returns when the broker has it.
+        """Send an encoded record to `topic` (no prefix); return when it is acknowledged.
 
         Raises:
-            RetryableError: not confirmed in time; it may or may not be there.
+            RetryableError: not acknowledged in time; it may or may not be stored.
         """
-        assert self._producer is not None, "start() comes first"
+        assert self._producer is not None, "call start() first"
         with send_span(topic, key=key, headers=headers) as record:
             try:
-                async with asyncio.timeout(CONFIRM_S):
-                    there = await self._producer.send_and_wait(
+                async with asyncio.timeout(ACK_TIMEOUT_S):
+                    stored = await self._producer.send_and_wait(
                         self._settings.topic_prefix + topic,
                         value=value,
                         key=key,
@@ -119,26 +120,28 @@ class Publisher:
                         partition=partition,
                     )
             except (KafkaError, TimeoutError) as error:
-                raise RetryableError(f"publish on {topic} was not confirmed: {error!r}") from error
-            record.confirmed(there.partition, there.offset)
+                raise RetryableError(
+                    f"publish on {topic} was not acknowledged: {error!r}"
+                ) from error
+            record.confirmed(stored.partition, stored.offset)
         self._log.debug(
-            "record is on Kafka",
+            "record published",
             action="event.published",
             topic=topic,
-            partition=there.partition,
-            offset=there.offset,
+            partition=stored.partition,
+            offset=stored.offset,
         )
 
     async def send_all(self, records: Sequence[Record]) -> None:
-        """Send ready records, each to its topic and partition, in this order and pipelined.
+        """Send encoded records, each to its topic and partition, in order and pipelined.
 
         Raises:
-            RetryableError: not all was confirmed in time; what the broker has is a head of each
-                partition's part of `records`.
+            RetryableError: not all were acknowledged in time; the broker has stored the first
+                ones of each partition.
         """
-        assert self._producer is not None, "start() comes first"
+        assert self._producer is not None, "call start() first"
         try:
-            async with asyncio.timeout(CONFIRM_S):
+            async with asyncio.timeout(ACK_TIMEOUT_S):
                 sent = [
                     await self._producer.send(
                         self._settings.topic_prefix + record.topic,
@@ -151,4 +154,4 @@ class Publisher:
                 ]
                 await asyncio.gather(*sent)
         except (KafkaError, TimeoutError) as error:
-            raise RetryableError(f"publishing was not confirmed: {error!r}") from error
+            raise RetryableError(f"publish was not acknowledged: {error!r}") from error

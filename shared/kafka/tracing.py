@@ -104,12 +104,12 @@ def send_span(topic: str, *, key: bytes | None, headers: Headers) -> Iterator[Se
         parent = None if trace.current_headers() else trace_context_of(known)
     with trace.span(f"send {topic}", attributes, kind="producer", parent=parent) as span:
         yield Sending(
-            headers=headers if _is_kept(topic) else with_trace_context(headers), span=span
+            headers=headers if _keeps_headers(topic) else with_trace_context(headers), span=span
         )
 
 
-def _is_kept(topic: str) -> bool:
-    """Return whether records keep their headers: a requeue continues a dead letter's trace."""
+def _keeps_headers(topic: str) -> bool:
+    """Return True for dead letters: a requeue continues the trace that they came with."""
     return topic.endswith(DLQ_SUFFIX)
 
 

@@ -1,24 +1,21 @@
-"""Slots: so much at once, and how much of it is taken; whoever comes late waits in order.
-
-I/O: none, but it waits.
-"""
+"""Bounds concurrent work and reports how many slots are in use; waiters are served in order."""
 
 import asyncio
 from types import TracebackType
 
 
 class Slots:
-    """Bounds what runs at once: `async with slots:` around the work."""
+    """A semaphore with usage figures: `async with slots:` around the work."""
 
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._taken = 0
-        self._free = asyncio.Semaphore(most)
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._used = 0
+        self._semaphore = asyncio.Semaphore(count)
 
     async def __aenter__(self) -> None:
-        """Wait for a slot, and take it."""
-        await self._free.acquire()
-        self._taken += 1
+        """Wait for a free slot and take it."""
+        await self._semaphore.acquire()
+        self._used += 1
 
     async def __aexit__(
         self,
@@ -26,10 +23,10 @@ class Slots:
         _error: BaseException | None,
         _trace: TracebackType | None,
     ) -> None:
-        """Give it back."""
-        self._taken -= 1
-        self._free.release()
+        """Free the slot."""
+        self._used -= 1
+        self._semaphore.release()
 
     def figures(self) -> dict[str, int]:
-        """How many there are, and how many are taken, for `readyz`."""
-        return {"slots": self._most, "slots_taken": self._taken}
+        """Return the number of slots and of those in use, for `readyz`."""
+        return {"slots": self._count, "slots_taken": self._used}
