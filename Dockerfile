@@ -1,10 +1,10 @@
 # One image per service: docker build --build-arg SERVICE=api|generator|merger|muxer|ops .
-# Every package is the one of requirements.lock, by hash; a service gets only its own extra.
-# It builds with the engine's own builder (20.10 and newer): no "# syntax=" line, nothing pulled
-# but the base.
+# Packages are installed from requirements.lock by hash; a service gets only its own extra.
+# It builds with the engine's own builder (20.10 and newer): no "# syntax=" line, and only the base
+# image is pulled.
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm
 
-# What every service needs: the same layer in every image.
+# Packages of every service: the same layer in every image.
 FROM ${PYTHON_IMAGE} AS common
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore PIP_NO_INPUT=1 \
     PIP_CACHE_DIR=/var/cache/pip
@@ -15,7 +15,7 @@ RUN --mount=type=cache,target=/var/cache/pip \
     python pick.py > common.txt \
     && python -m pip --python /opt/venv/bin/python install --require-hashes --no-deps -r common.txt
 
-# What one service needs over that, and its own code.
+# Additional packages of one service, and its code.
 FROM common AS service
 ARG SERVICE=api
 RUN --mount=type=cache,target=/var/cache/pip \
@@ -26,7 +26,7 @@ RUN --mount=type=cache,target=/var/cache/pip \
 COPY shared /app/shared
 COPY services /all/services
 COPY ops /all/ops
-# A service is its own folder; the commands (ops) also read what the services are told.
+# A service has only its own folder; ops also has the services' settings and queries.
 RUN if [ "$SERVICE" = ops ]; then \
       module=ops; cp -r /all/services /all/ops /app/; \
     else \
@@ -44,7 +44,7 @@ RUN useradd --system --uid 10001 --user-group --no-create-home --home-dir /nonex
 COPY --from=common /opt/venv /opt/venv
 COPY --from=service /opt/extra /opt/venv/lib/python3.11/site-packages
 COPY --from=service /app /app
-# The ports are for inside; what is published is the compose file's word.
+# Ports inside the container; docker-compose.yml decides which are published.
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
@@ -57,7 +57,7 @@ ENV PATH=/opt/venv/bin:$PATH \
 WORKDIR /app
 USER 10001:10001
 EXPOSE 4000 4001
-# A command has no port: what runs ops switches this off.
+# A command has no port: containers that run ops disable this.
 HEALTHCHECK --interval=5s --timeout=4s --start-period=60s --retries=6 \
     CMD ["python", "-c", "import os, urllib.request as r; port = os.environ['SEGUE_API_PORT' if os.environ['SEGUE_IMAGE'] == 'api' else 'SEGUE_HEALTH_PORT']; r.build_opener(r.ProxyHandler({})).open(f'http://127.0.0.1:{port}/readyz', timeout=3)"]
 ENTRYPOINT ["/app/start"]

@@ -1,14 +1,14 @@
-"""Pick: the part of requirements.lock that one image needs, hashes and all.
+"""Print the part of requirements.lock that one image needs, with its hashes.
 
-    python pick.py > common.txt   what every service needs
-    python pick.py generator      what this extra adds to common.txt
+    python pick.py > common.txt   the packages of every service
+    python pick.py generator      the packages that this extra adds to common.txt
 
-The lock says which versions, not who needs whom; pip says that, held to the lock's versions, and
-installs nothing. What it names is printed as the lock has it, so that the installation after this
-refuses every byte that the lock does not know.
+The lock has the versions but not the dependencies; pip resolves those, constrained to the lock's
+versions, and installs nothing. The packages are printed as the lock has them, so the installation
+rejects every file whose hash is not in the lock.
 
-I/O: reads pyproject.toml and requirements.lock here; asks the package index through pip.
-"""  # noqa: INP001 - a file of the image's build, no package
+I/O: reads pyproject.toml and requirements.lock here; queries the package index through pip.
+"""  # noqa: INP001 - a script of the image build, not a package
 
 import json
 import re
@@ -19,17 +19,17 @@ import tomllib
 from pathlib import Path
 
 _PIN = re.compile(r"^([A-Za-z0-9._-]+)(?:\[[\w,-]+\])?==", re.MULTILINE)
-_EXTRAS = re.compile(r"\[[\w,-]+\](?===)")  # constraints must not name any
+_EXTRAS = re.compile(r"\[[\w,-]+\](?===)")  # constraints must not have extras
 
 
 def main(extra: str | None) -> int:
-    """Print the picked lines."""
+    """Print the lines; return the exit code."""
     project = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["project"]
     lock = entries(Path("requirements.lock").read_text(encoding="utf-8"))
     if extra is None:
         needed = closure(project["dependencies"], lock)
     elif extra not in (extras := project["optional-dependencies"]):
-        sys.stderr.write(f"pick: no extra {extra}; there is {', '.join(extras)}\n")
+        sys.stderr.write(f"pick: unknown extra {extra}; one of: {', '.join(extras)}\n")
         return 2
     else:
         common = entries(Path("common.txt").read_text(encoding="utf-8"))
@@ -40,31 +40,39 @@ def main(extra: str | None) -> int:
 
 
 def entries(text: str) -> dict[str, str]:
-    """Each package of a lock with its lines: several pins where Pythons differ, with markers."""
-    found: dict[str, str] = {}
+    """Return each package of a lock with its lines; it may have a pin per Python version."""
+    packages: dict[str, str] = {}
     starts = list(_PIN.finditer(text))
     ends = [match.start() for match in starts[1:]] + [len(text)]
     for match, end in zip(starts, ends, strict=True):
         name = normal(match.group(1))
-        found[name] = found.get(name, "") + text[match.start() : end]
-    return found
+        packages[name] = packages.get(name, "") + text[match.start() : end]
+    return packages
 
 
 def closure(requirements: list[str], lock: dict[str, str]) -> set[str]:
-    """The packages that `requirements` bring in on this machine, all of them in `lock`."""
+    """Return the packages that `requirements` install on this machine; all are in `lock`."""
     if not requirements:
         return set()
     pins = [_EXTRAS.sub("", line.rstrip("\\ ")) for lines in lock.values() for line in _pins(lines)]
     with tempfile.TemporaryDirectory() as folder:
         constraints, report = Path(folder, "pins.txt"), Path(folder, "report.json")
         constraints.write_text("\n".join(pins), encoding="utf-8")
-        ask = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--quiet"]
-        ask += ["--only-binary=:all:", "--report", str(report), "-c", str(constraints)]
-        subprocess.run([*ask, *requirements], check=True, stdout=sys.stderr)  # noqa: S603 - our list
-        found = json.loads(report.read_text(encoding="utf-8"))["install"]
-    names = {normal(one["metadata"]["name"]) for one in found}
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "--dry-run",
+            "--ignore-installed",
+            "--quiet",
+        ]
+        command += ["--only-binary=:all:", "--report", str(report), "-c", str(constraints)]
+        subprocess.run([*command, *requirements], check=True, stdout=sys.stderr)  # noqa: S603 - our own arguments
+        packages = json.loads(report.read_text(encoding="utf-8"))["install"]
+    names = {normal(package["metadata"]["name"]) for package in packages}
     if missing := names - lock.keys():
-        raise SystemExit(f"pick: requirements.lock lacks {sorted(missing)}: run `make lock`")
+        raise SystemExit(f"pick: not in requirements.lock: {sorted(missing)}; run `make lock`")
     return names
 
 
@@ -73,7 +81,7 @@ def _pins(lines: str) -> list[str]:
 
 
 def normal(name: str) -> str:
-    """A package's name as indexes compare it."""
+    """Return a package name as indexes normalise it."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 

@@ -1,1 +1,1 @@
-"""Deployment: Dockerfile and compose file, really built and really started."""
+"""Tests of the Dockerfile and the compose file with a real Docker engine."""

@@ -1,12 +1,12 @@
-"""Prove that the image and the compose file work: `python -m tests.deployment`, as root.
+"""Test the images and the compose file: `python -m tests.deployment`, as root.
 
-The image of each service is built from the Dockerfile, and Compose starts the four services and
-the one-shot from them, against a real Kafka, PostgreSQL and MinIO on this machine's loopback; then
-a job is asked for over HTTP and its video fetched. What this does not prove is said at the end.
+Builds the image of each service from the Dockerfile and starts the services and the one-shot with
+Compose, against a real Kafka, PostgreSQL and MinIO on this machine's loopback; then runs a job over
+HTTP and downloads its video. The output ends with what this does not test.
 
-Exit codes: 0 proved, 1 it does not work, 3 it cannot be proved on this machine.
+Exit codes: 0 passed, 1 failed, 3 cannot run on this machine.
 
-I/O: everything; the steps are in the order in which they are taken.
+I/O: processes, files, the network; the steps run in the order listed in `steps.py`.
 """
 
 import signal
@@ -20,66 +20,66 @@ from pathlib import Path
 from embedded.toolchain.cache import ToolSettings
 from shared.errors import SegueError
 from tests.deployment import engine
-from tests.deployment.engine import CannotProveError, Engine
-from tests.deployment.proof import NOT_PROVED, DisprovedError, Proof, gather, say
+from tests.deployment.engine import Engine, EngineUnavailableError
+from tests.deployment.steps import NOT_TESTED, CheckFailedError, DeploymentSteps, gather, report
 
-CANNOT = 3
-BUDGET_S = 1200  # twice what it takes with nothing cached
+EXIT_UNAVAILABLE = 3
+BUDGET_S = 1200  # twice the duration without a cache
 
 
 def main() -> int:
-    """Prove it; the exit code."""
-    began = time.monotonic()
-    signal.signal(signal.SIGALRM, _too_late)
+    """Run all steps; return the exit code."""
+    begin_s = time.monotonic()
+    signal.signal(signal.SIGALRM, _raise_timeout)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     signal.alarm(BUDGET_S)
     try:
         with ExitStack() as stack:
-            _prove(stack)
-    except CannotProveError as error:
-        say(f"CANNOT BE PROVED HERE: {error}")
-        say("Neither the Dockerfile nor docker-compose.yml was run: nothing is known about them.")
-        return CANNOT
-    except (DisprovedError, SegueError) as error:
-        say(f"FAILED: {error}")
+            _run_steps(stack)
+    except EngineUnavailableError as error:
+        report(f"CANNOT RUN HERE: {error}")
+        report("Neither the Dockerfile nor docker-compose.yml was tested.")
+        return EXIT_UNAVAILABLE
+    except (CheckFailedError, SegueError) as error:
+        report(f"FAILED: {error}")
         return 1
-    say(f"proved in {time.monotonic() - began:.0f} s; not proved:")
-    for line in NOT_PROVED:
-        say(f"  - {line}")
+    report(f"passed in {time.monotonic() - begin_s:.0f} s; not tested:")
+    for item in NOT_TESTED:
+        report(f"  - {item}")
     return 0
 
 
-def _prove(stack: ExitStack) -> None:
+def _run_steps(stack: ExitStack) -> None:
     tools = ToolSettings.from_environment()
-    with step("engine's packages"):
+    with step("packages of the engine"):
         engine.install()
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="segue-proof-")))
-    folder.chmod(0o711)  # PostgreSQL, another user, finds its folder in it
+    folder.chmod(0o711)  # PostgreSQL runs as another user and needs its folder in it
     with step("base image, Compose and servers"):
         parts = gather(tools, folder, stack)
     docker = Engine(folder / "engine")
     stack.callback(docker.stop)
     with step("engine"):
         docker.start()
-    proof = Proof(docker, parts, folder=folder)
-    for name, prove in proof.steps():
+    steps = DeploymentSteps(docker, parts, folder=folder)
+    for name, run_step in steps.all():
         with step(name):
-            prove()
+            run_step()
 
 
-def _too_late(*_: object) -> None:
-    raise DisprovedError(f"not done within {BUDGET_S} s")
+def _raise_timeout(*_: object) -> None:
+    raise CheckFailedError(f"timeout after {BUDGET_S} s")
 
 
 @contextmanager
 def step(name: str) -> Iterator[None]:
-    """Say what is done and how long it took."""
-    began = time.monotonic()
-    say(f"{name} …")
+    """Report the name of a step and its duration."""
+    begin_s = time.monotonic()
+    report(f"{name} …")
     try:
         yield
     finally:
-        say(f"{name}: {time.monotonic() - began:.1f} s")
+        report(f"{name}: {time.monotonic() - begin_s:.1f} s")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""Engine: a Docker engine of our own, on a data folder that goes with it.
+"""A Docker engine of its own, on a temporary data folder.
 
-Debian's own engine, as root, on a socket of its own: no bridge and no firewall rules, so
-containers share this machine's network. Nothing outside the folder is touched, and an engine
-that runs here already is left alone.
+Runs Debian's engine as root on its own socket, without a bridge and firewall rules, so containers
+share this machine's network. It changes nothing outside the folder; an engine that already runs
+here is not touched.
 
-No image can be pulled where only package registries are reached, so the base image is made from
-Debian's packages, with the name that the Dockerfile asks for. It stands in for the official one,
-it is not that one.
+Where only package registries are reachable, no image can be pulled. The base image is therefore
+made from Debian's packages, with the name that the Dockerfile uses: a stand-in for the official
+image.
 
 I/O: processes, mounts, Debian's packages, `~/.cache/segue`.
 """
@@ -43,23 +43,25 @@ _STOP_S = 60.0
 _CALL_S = 120.0
 
 
-class CannotProveError(Exception):
-    """This machine cannot run an engine; the message says why, and the way out."""
+class EngineUnavailableError(Exception):
+    """This machine cannot run an engine; the message says why and what to do."""
 
 
 def install() -> None:
-    """Install what Debian has of it, where it is missing.
+    """Install the missing Debian packages.
 
     Raises:
-        CannotProveError: it is missing and cannot be installed.
+        EngineUnavailableError: a package is missing and cannot be installed.
     """
     if os.geteuid() != 0:
-        raise CannotProveError("a Docker engine needs root: run this as root")
+        raise EngineUnavailableError("a Docker engine needs root; run this as root")
     missing = [package for tool, package in _PACKAGES.items() if shutil.which(tool) is None]
     if not missing:
         return
     if shutil.which("apt-get") is None:
-        raise CannotProveError(f"{', '.join(missing)} missing, and there is no apt-get to install")
+        raise EngineUnavailableError(
+            f"missing: {', '.join(missing)}; install them (there is no apt-get here)"
+        )
     quiet = {"DEBIAN_FRONTEND": "noninteractive"}
     run_tool("apt-get update", ["apt-get", "update", "-q"], timeout_s=_INSTALL_S)
     get = ["apt-get", "install", "-q", "-y", "--no-install-recommends", *missing]
@@ -67,48 +69,46 @@ def install() -> None:
 
 
 def base_image(settings: ToolSettings) -> Path:
-    """The stand-in of the base image as a tar, made once per user."""
-    trusted = Path(
-        "/", _CERTIFICATES
-    ).read_bytes()  # in the image pip trusts whom this machine does
+    """Return the tar of the stand-in base image, built once per user."""
+    certificates = Path("/", _CERTIFICATES).read_bytes()  # for pip in the image
     recipe = f"{SUITE} {_INCLUDED} {inspect.getsource(_fill_base)}".encode()
-    place = cache.cached_path(settings, "base-image", recipe, trusted)
+    place = cache.cached_path(settings, "base-image", recipe, certificates)
     return cache.fill(place, _make_base, deadline_s=_BUILD_S) / "base.tar"
 
 
 def compose_binary(settings: ToolSettings) -> Path:
-    """Compose, built by Go from its published module, once per user."""
+    """Return docker-compose, built from its published Go module once per user."""
     pins = [(_COMPOSE / name).read_bytes() for name in ("go.mod", "go.sum")]
     go = go_program(settings)
-    said = run_tool("go version", [go, "version"], timeout_s=_CALL_S, folder=_COMPOSE)
-    place = cache.cached_path(settings, "docker-compose", *pins, said.encode())
+    version = run_tool("go version", [go, "version"], timeout_s=_CALL_S, folder=_COMPOSE)
+    place = cache.cached_path(settings, "docker-compose", *pins, version.encode())
     build = partial(_build_compose, go)
     return cache.fill(place, build, deadline_s=_BUILD_S) / "docker-compose"
 
 
 class Engine:
-    """An engine with its data below `folder`."""
+    """A Docker engine with its data in `folder`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._socket = folder / "engine.sock"
         self._server = Server("the Docker engine", log=folder / "engine.log", stop_s=_STOP_S)
-        # Debian's own client: it has the builder that this engine has
+        # Debian's client has the same builder as its engine
         self._client = "/usr/bin/docker"
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a client must be told."""
+        """The environment of a client."""
         return {"DOCKER_HOST": f"unix://{self._socket}", "DOCKER_BUILDKIT": "1"}
 
     def start(self) -> None:
-        """Start, and wait until it answers.
+        """Start the engine and wait until it responds.
 
         Raises:
-            CannotProveError: it does not.
+            EngineUnavailableError: it does not start.
         """
         daemon = shutil.which("dockerd")
-        assert daemon is not None, "installed before"
+        assert daemon is not None, "install() comes first"
         places: list[str | Path] = [
             "--data-root",
             self.folder / "data",
@@ -123,18 +123,18 @@ class Engine:
                 ready_s=_START_S,
             )
         except ServerStartError as error:
-            raise CannotProveError(str(error)) from error
+            raise EngineUnavailableError(str(error)) from error
 
     def stop(self) -> None:
-        """End it and its containers, and what it left mounted."""
+        """Stop the engine and its containers, and unmount its folders."""
         self._server.stop()
         unmount_below(self.folder)
 
     def call(self, *arguments: str | Path, timeout_s: float = _CALL_S) -> str:
-        """Ask the engine through its client; what it printed.
+        """Run a docker command; return its output.
 
         Raises:
-            ServerStartError: it failed, with its words.
+            ServerStartError: the command failed; the message has its output.
         """
         return run_tool(
             f"docker {arguments[0]}",
@@ -144,12 +144,12 @@ class Engine:
         )
 
     def inspect(self, container: str) -> dict[str, Any]:
-        """Everything the engine knows of a container."""
-        told: list[dict[str, Any]] = json.loads(self.call("inspect", container))
-        return told[0]
+        """Return the details of a container."""
+        details: list[dict[str, Any]] = json.loads(self.call("inspect", container))
+        return details[0]
 
     def kill_process(self, container: str) -> None:
-        """SIGKILL to the container's first process, as the kernel would when memory is short."""
+        """Send SIGKILL to the container's main process, as the kernel does when out of memory."""
         os.kill(self.inspect(container)["State"]["Pid"], signal.SIGKILL)
 
     def _answers(self) -> bool:
@@ -161,7 +161,7 @@ class Engine:
 
 
 class Compose:
-    """The compose file of this checkout on an engine."""
+    """Runs compose files on an engine."""
 
     def __init__(self, binary: Path, engine: Engine, *, files: Sequence[Path], env: Path) -> None:
         self._engine = engine
@@ -172,10 +172,10 @@ class Compose:
     def call(
         self, *arguments: str, timeout_s: float = _CALL_S, more: Mapping[str, str] | None = None
     ) -> str:
-        """Run Compose; what it printed.
+        """Run docker-compose; return its output.
 
         Raises:
-            ServerStartError: it failed, with its words.
+            ServerStartError: the command failed; the message has its output.
         """
         return run_tool(
             f"docker-compose {' '.join(arguments)}",
@@ -186,11 +186,11 @@ class Compose:
 
 
 def unmount_below(folder: Path) -> None:
-    """Let go of everything mounted in `folder`, so that removing it removes nothing else."""
+    """Unmount everything in `folder`, so that removing it removes nothing else."""
     inside = f"{folder}{os.sep}"
     lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
     mounts = [line.split()[4] for line in lines]
-    for place in sorted((one for one in mounts if one.startswith(inside)), reverse=True):
+    for place in sorted((mount for mount in mounts if mount.startswith(inside)), reverse=True):
         subprocess.run(["umount", "-l", place], check=False, timeout=_CALL_S)
 
 
@@ -202,7 +202,7 @@ def _make_base(folder: Path) -> None:
             with tarfile.open(folder / "base.tar", "w") as tar:
                 tar.add(root, arcname=".")
         finally:
-            unmount_below(root)  # debootstrap mounts /proc there, and may have been cut off
+            unmount_below(root)  # debootstrap mounts /proc there and may have been interrupted
 
 
 def _fill_base(root: Path) -> None:
@@ -219,10 +219,10 @@ def _fill_base(root: Path) -> None:
 
 def _build_compose(go: Path, folder: Path) -> None:
     flags = f"-s -w -X {_COMPOSE_PACKAGE}/internal.Version={_compose_version()}"
-    form = ["-mod=readonly", "-trimpath", "-ldflags", flags]
+    build_flags = ["-mod=readonly", "-trimpath", "-ldflags", flags]
     run_tool(
         "building docker-compose",
-        [go, "build", *form, "-o", folder / "docker-compose", f"{_COMPOSE_PACKAGE}/cmd"],
+        [go, "build", *build_flags, "-o", folder / "docker-compose", f"{_COMPOSE_PACKAGE}/cmd"],
         timeout_s=_BUILD_S,
         environment={"CGO_ENABLED": "0", "GOFLAGS": ""},
         folder=_COMPOSE,

@@ -1,5 +1,5 @@
-// Shape: what a dashboard of ours may be, in Grafana's own types. A test writes `checked.ts` beside it,
-// which says `export const dashboard: Checked = …` with the JSON as it stands, and compiles.
+// The type of a Segue dashboard in Grafana's own types. A test writes `checked.ts` next to it with
+// `export const dashboard: Checked = …` and the JSON, and compiles it.
 
 import type { Dashboard, DataQuery, DataSourceRef, Panel, RowPanel } from "@grafana/schema";
 import type {
@@ -7,7 +7,7 @@ import type {
   Options,
 } from "@grafana/schema/dist/types/raw/composable/timeseries/panelcfg/x/TimeSeriesPanelCfg_types.gen.js";
 
-// A value as JSON has it: an enum's members are their values there.
+// A value in JSON, where an enum's members are their values.
 type Json<T> = T extends string
   ? `${T}`
   : T extends number
@@ -20,7 +20,7 @@ type Json<T> = T extends string
         ? { [Key in keyof T]: Json<T[Key]> }
         : T;
 
-// Prometheus' own query is the one type that the package does not have.
+// The only type missing in the package: a Prometheus query.
 type Target = Pick<DataQuery, "refId"> & {
   expr: string;
   legendFormat: string;

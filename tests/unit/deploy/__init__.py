@@ -1,1 +1,1 @@
-"""What stands beside the code: image, compose file, manifests, dashboard."""
+"""Tests of the deployment files: image, compose file, manifests, dashboard."""

@@ -1,6 +1,6 @@
-"""Extras: what a service's code imports is what its image installs, and nothing else.
+"""Tests of the extras: an image installs exactly what its code imports.
 
-Everything is installed here, so a package that only an image lacks shows itself nowhere but there.
+The test environment has all packages, so each test hides those that the image lacks.
 """
 
 import subprocess
@@ -22,7 +22,7 @@ ENTRIES = {
     "ops": "ops.__main__",
 }
 LAZY = {"ops": "shared.kafka.alter_configs"}  # imported when it is used
-# As if it were not installed: optional imports go without it, the others say so.
+# Hides modules as if they were not installed; optional imports then continue without them.
 PROGRAM = """
 import importlib, sys
 
@@ -39,19 +39,23 @@ importlib.import_module(module)
 
 @pytest.mark.parametrize(("extra", "module"), [*ENTRIES.items(), *LAZY.items()])
 def test_an_image_installs_what_its_code_imports(extra: str, module: str) -> None:
-    """The service's code is read with the project's own needs and its extra's, and no others."""
-    ended = imported(module, without=absent(needs("segue", frozenset({extra}))))
-    assert ended.returncode == 0, ended.stderr
+    """The code imports with the project's dependencies and its extra's only."""
+    result = import_without(
+        module, without=modules_not_in(dependencies_of("segue", frozenset({extra})))
+    )
+    assert result.returncode == 0, result.stderr
 
 
-def test_a_package_that_an_image_lacks_is_missed() -> None:
-    """The test above can fail: the merger's image cannot run the api."""
-    ended = imported(ENTRIES["api"], without=absent(needs("segue", frozenset({"merger"}))))
-    assert "ModuleNotFoundError" in ended.stderr
+def test_a_missing_package_fails_the_import() -> None:
+    """The merger's image cannot run the api."""
+    result = import_without(
+        ENTRIES["api"], without=modules_not_in(dependencies_of("segue", frozenset({"merger"})))
+    )
+    assert "ModuleNotFoundError" in result.stderr
 
 
-def imported(module: str, *, without: set[str]) -> subprocess.CompletedProcess[str]:
-    """A fresh interpreter that reads `module` where the modules `without` do not exist."""
+def import_without(module: str, *, without: set[str]) -> subprocess.CompletedProcess[str]:
+    """Import `module` in a new interpreter in which the modules `without` do not exist."""
     return subprocess.run(
         [sys.executable, "-c", PROGRAM, module, *sorted(without)],
         cwd=ROOT,
@@ -62,32 +66,36 @@ def imported(module: str, *, without: set[str]) -> subprocess.CompletedProcess[s
     )
 
 
-def absent(installed: set[str]) -> set[str]:
-    """The top-level modules that no distribution of `installed` brings."""
+def modules_not_in(installed: set[str]) -> set[str]:
+    """Return the top-level modules that no distribution of `installed` provides."""
     return {
         module
         for module, owners in packages_distributions().items()
-        if not installed & {str(canonicalize_name(one)) for one in owners}
+        if not installed & {str(canonicalize_name(owner)) for owner in owners}
     }
 
 
-def needs(name: str, extras: frozenset[str]) -> set[str]:
-    """The distributions that `name` brings in with these extras, itself among them."""
-    found: set[str] = set()
+def dependencies_of(name: str, extras: frozenset[str]) -> set[str]:
+    """Return the distributions that `name` needs with these extras, itself included."""
+    names: set[str] = set()
     seen: set[tuple[str, frozenset[str]]] = set()
-    left = [(str(canonicalize_name(name)), extras)]
-    while left:
-        one, its_extras = left.pop()
-        if (one, its_extras) in seen:
+    remaining = [(str(canonicalize_name(name)), extras)]
+    while remaining:
+        current, its_extras = remaining.pop()
+        if (current, its_extras) in seen:
             continue
-        seen.add((one, its_extras))
-        found.add(one)
-        for line in _requirements(one):
-            wanted = Requirement(line)
-            asked = its_extras or frozenset({""})
-            if wanted.marker is None or any(wanted.marker.evaluate({"extra": e}) for e in asked):
-                left.append((str(canonicalize_name(wanted.name)), frozenset(wanted.extras)))
-    return found
+        seen.add((current, its_extras))
+        names.add(current)
+        for text in _requirements(current):
+            requirement = Requirement(text)
+            active_extras = its_extras or frozenset({""})
+            if requirement.marker is None or any(
+                requirement.marker.evaluate({"extra": e}) for e in active_extras
+            ):
+                remaining.append(
+                    (str(canonicalize_name(requirement.name)), frozenset(requirement.extras))
+                )
+    return names
 
 
 def _requirements(name: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Deployment files: valid by their own tools' word, and one with the code they speak of."""
+"""Tests of the deployment files: valid by their own tools, and consistent with the code."""
 
 import importlib.util
 import re
@@ -19,81 +19,85 @@ from tests.support import containers
 ROOT = Path(__file__).resolve().parents[3]
 COMPOSE = ROOT / "docker-compose.yml"
 KUBERNETES = ROOT / "deploy" / "kubernetes"
-OURS = ("api", "generator", "generator-2", "merger", "muxer", "prepare")
+SERVICES = ("api", "generator", "generator-2", "merger", "muxer", "prepare")
 SECRETS = ("PASSWORD", "SECRET", "SEGMENT_KEYS", "API_KEY", "ACCESS_KEY")
-KUBERNETES_VERSION = "1.30"  # the oldest that the manifests are for
+KUBERNETES_VERSION = "1.30"  # the oldest supported version
 
 
 def compose() -> dict[str, Any]:
-    """The compose file as it stands, its variables unread."""
-    told: dict[str, Any] = yaml.safe_load(COMPOSE.read_text(encoding="utf-8"))
-    return told
+    """Return the compose file with its variables unresolved."""
+    content: dict[str, Any] = yaml.safe_load(COMPOSE.read_text(encoding="utf-8"))
+    return content
 
 
 def manifests() -> list[tuple[str, dict[str, Any]]]:
-    """Every Kubernetes resource with its file."""
+    """Return every Kubernetes resource with its file."""
     return [
-        (path.name, one)
+        (path.name, resource)
         for path in sorted(KUBERNETES.glob("*.yaml"))
-        for one in yaml.safe_load_all(path.read_text(encoding="utf-8"))
-        if one["kind"] != "Kustomization"
+        for resource in yaml.safe_load_all(path.read_text(encoding="utf-8"))
+        if resource["kind"] != "Kustomization"
     ]
 
 
-def named(kind: str) -> dict[str, dict[str, Any]]:
-    """The resources of a kind by name."""
-    return {one["metadata"]["name"]: one for _, one in manifests() if one["kind"] == kind}
+def resources_of(kind: str) -> dict[str, dict[str, Any]]:
+    """Return the resources of a kind by name."""
+    return {
+        resource["metadata"]["name"]: resource
+        for _, resource in manifests()
+        if resource["kind"] == kind
+    }
 
 
 def pods() -> dict[str, dict[str, Any]]:
-    """The pod of each deployment and of the job."""
-    found = named("Deployment") | named("Job")
-    return {name: one["spec"]["template"]["spec"] for name, one in found.items()}
+    """Return the pod of each deployment and of the job."""
+    resources = resources_of("Deployment") | resources_of("Job")
+    return {name: resource["spec"]["template"]["spec"] for name, resource in resources.items()}
 
 
-def test_hadolint_has_nothing_to_say_of_the_dockerfile() -> None:
-    """Warnings too."""
+def test_hadolint_accepts_the_dockerfile() -> None:
+    """Without warnings."""
     hadolint = Path(sys.executable).with_name("hadolint")
-    done = subprocess.run([hadolint, ROOT / "Dockerfile"], capture_output=True, text=True)  # noqa: PLW1510
+    result = subprocess.run([hadolint, ROOT / "Dockerfile"], capture_output=True, text=True)  # noqa: PLW1510
 
-    assert (done.returncode, done.stdout) == (0, "")
-
-
-@pytest.mark.parametrize("service", OURS)
-def test_a_service_of_the_compose_file_can_do_little(service: str) -> None:
-    """Read-only, no new privileges, no capabilities, limits, and no port but the api's."""
-    told = compose()["services"][service]
-
-    assert told["read_only"] is True
-    assert told["cap_drop"] == ["ALL"]
-    assert told["security_opt"] == ["no-new-privileges:true"]
-    assert {"cpus", "memory", "pids"} <= told["deploy"]["resources"]["limits"].keys()
-    assert ("ports" in told) == (service == "api")
+    assert (result.returncode, result.stdout) == (0, "")
 
 
-def test_everything_in_the_compose_file_is_watched_and_limited() -> None:
-    """A health check (ours are in the image), a restart policy, limits."""
-    for service, told in compose()["services"].items():
-        assert "build" in told or "healthcheck" in told, service
-        assert told["restart"] == ("no" if service == "prepare" else "unless-stopped"), service
-        assert "memory" in told["deploy"]["resources"]["limits"], service
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_compose_service_has_minimal_privileges(service: str) -> None:
+    """Read-only, no new privileges, no capabilities, limits, and no port except of the api."""
+    config = compose()["services"][service]
+
+    assert config["read_only"] is True
+    assert config["cap_drop"] == ["ALL"]
+    assert config["security_opt"] == ["no-new-privileges:true"]
+    assert {"cpus", "memory", "pids"} <= config["deploy"]["resources"]["limits"].keys()
+    assert ("ports" in config) == (service == "api")
 
 
-def test_no_secret_stands_in_the_compose_file() -> None:
-    """Each is a variable without a default, or is taken away."""
-    wrong = [
+def test_every_compose_service_has_a_health_check_and_limits() -> None:
+    """Also a restart policy; the health checks of built images are in the Dockerfile."""
+    for service, config in compose()["services"].items():
+        assert "build" in config or "healthcheck" in config, service
+        assert config["restart"] == ("no" if service == "prepare" else "unless-stopped"), service
+        assert "memory" in config["deploy"]["resources"]["limits"], service
+
+
+def test_the_compose_file_has_no_secret() -> None:
+    """Each secret is a variable without a default, or empty."""
+    invalid = [
         (service, name, value)
-        for service, told in compose()["services"].items()
-        for name, value in told.get("environment", {}).items()
+        for service, config in compose()["services"].items()
+        for name, value in config.get("environment", {}).items()
         if name.endswith(SECRETS)
         and not re.fullmatch(r"\$\{[A-Z_]+:\?.+\}|\$\{[A-Z_]+:-\}|", value)
     ]
 
-    assert not wrong
+    assert not invalid
 
 
-def test_the_tests_use_the_servers_of_the_compose_file() -> None:
-    """One pin, in two places."""
+def test_the_tests_use_the_server_images_of_the_compose_file() -> None:
+    """The versions are pinned in two places."""
     services = compose()["services"]
 
     assert services["kafka"]["image"] == containers.KAFKA_IMAGE
@@ -102,24 +106,25 @@ def test_the_tests_use_the_servers_of_the_compose_file() -> None:
 
 
 @pytest.mark.parametrize(
-    "one", [pytest.param(one, id=f"{file}-{one['kind']}") for file, one in manifests()]
+    "resource",
+    [pytest.param(resource, id=f"{file}-{resource['kind']}") for file, resource in manifests()],
 )
-def test_a_manifest_is_what_kubernetes_knows(one: dict[str, Any]) -> None:
-    """By its own schemas, with no field that they lack."""
-    kubernetes_validate.validate(one, KUBERNETES_VERSION, strict=True)
+def test_a_manifest_is_valid(resource: dict[str, Any]) -> None:
+    """By the schemas of Kubernetes, without unknown fields."""
+    kubernetes_validate.validate(resource, KUBERNETES_VERSION, strict=True)
 
 
-def test_every_manifest_is_applied_but_the_example_of_the_secrets() -> None:
-    """A new file is listed, or does nothing."""
-    told = yaml.safe_load((KUBERNETES / "kustomization.yaml").read_text(encoding="utf-8"))
+def test_every_manifest_except_the_example_is_applied() -> None:
+    """A file that is not listed has no effect."""
+    content = yaml.safe_load((KUBERNETES / "kustomization.yaml").read_text(encoding="utf-8"))
     files = {path.name for path in KUBERNETES.glob("*.yaml")}
 
-    assert set(told["resources"]) == files - {"kustomization.yaml", "secrets.example.yaml"}
+    assert set(content["resources"]) == files - {"kustomization.yaml", "secrets.example.yaml"}
 
 
 @pytest.mark.parametrize("name", sorted(pods()))
-def test_a_pod_may_do_little_and_finds_what_it_names(name: str) -> None:
-    """Nobody's user, a root that is read only, and no reference to what is nowhere."""
+def test_a_pod_has_minimal_privileges_and_valid_references(name: str) -> None:
+    """Non-root, a read-only root, and no reference to a missing resource."""
     pod = pods()[name]
     (container,) = pod["containers"]
     refs = [ref for source in container["envFrom"] for ref in source.items()]
@@ -129,25 +134,27 @@ def test_a_pod_may_do_little_and_finds_what_it_names(name: str) -> None:
     assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
     assert "memory" in container["resources"]["limits"]
     for kind, ref in refs:
-        assert ref["name"] in named({"configMapRef": "ConfigMap", "secretRef": "Secret"}[kind])
+        assert ref["name"] in resources_of(
+            {"configMapRef": "ConfigMap", "secretRef": "Secret"}[kind]
+        )
     volumes = {volume["name"] for volume in pod["volumes"]}
     assert volumes == {mount["name"] for mount in container["volumeMounts"]}
     for volume in pod["volumes"]:
-        assert volume.get("configMap", {"name": "segue"})["name"] in named("ConfigMap")
+        assert volume.get("configMap", {"name": "segue"})["name"] in resources_of("ConfigMap")
 
 
-def test_pods_are_told_settings_that_exist() -> None:
-    """A misspelt variable would be silently nothing."""
+def test_manifests_use_existing_settings() -> None:
+    """A misspelt variable would have no effect."""
     example = (ROOT / ".env.example").read_text(encoding="utf-8")
-    told = named("ConfigMap")["segue"]["data"].keys() | {
-        name for secret in named("Secret").values() for name in secret["stringData"]
+    names = resources_of("ConfigMap")["segue"]["data"].keys() | {
+        name for secret in resources_of("Secret").values() for name in secret["stringData"]
     }
 
-    assert [name for name in sorted(told) if f"#{name}=" not in example] == []
+    assert [name for name in sorted(names) if f"#{name}=" not in example] == []
 
 
-def test_the_production_page_has_the_rights_as_they_are() -> None:
-    """What `segue acls` prints, word for word."""
+def test_the_production_page_lists_the_current_acls() -> None:
+    """The output of `segue acls`, verbatim."""
     page = (ROOT / "docs" / "production.md").read_text(encoding="utf-8")
     block = re.search(r"```\n(kafka-acls .*?)```", page, re.DOTALL)
     assert block is not None
@@ -159,8 +166,8 @@ def test_the_production_page_has_the_rights_as_they_are() -> None:
     ]
 
 
-def test_the_image_takes_every_pin_that_its_python_may_need() -> None:
-    """A package may have several pins, one per Python; losing one left an image without numpy."""
+def test_the_image_keeps_every_pin_of_a_package() -> None:
+    """A package may have a pin per Python version."""
     pick = _pick()
     lock = pick.entries(
         "a==1 ; python_version < '3.12' \\\n    --hash=x\na==2 \\\n    --hash=y\nb_c==1\n"

@@ -1,4 +1,4 @@
-"""Alert rules and dashboard: one with the metrics there are, their tests, and the runbook."""
+"""Tests of the alert rules and the dashboard: consistent with the metrics and the runbook."""
 
 import json
 import re
@@ -11,49 +11,49 @@ import yaml  # type: ignore[import-untyped]
 from tests.support.alert_rules import DASHBOARD, OBSERVABILITY, ROOT, rules
 from tools.contract.metrics_page import catalogue, labels_of
 
-#: Prometheus' own, and its client's
-NOT_OURS = {"up", "process_resident_memory_bytes", "process_start_time_seconds"}
-_ENDINGS = ("_bucket", "_count", "_sum")
+#: metrics of Prometheus and its client
+EXTERNAL = {"up", "process_resident_memory_bytes", "process_start_time_seconds"}
+_SUFFIXES = ("_bucket", "_count", "_sum")
 
 
 def panels() -> list[dict[str, Any]]:
-    """The panels that show something."""
-    told = json.loads(DASHBOARD.read_text(encoding="utf-8"))["panels"]
-    return [panel for panel in told if panel["type"] != "row"]
+    """Return the panels with expressions."""
+    content = json.loads(DASHBOARD.read_text(encoding="utf-8"))["panels"]
+    return [panel for panel in content if panel["type"] != "row"]
 
 
-def asked(expressions: Sequence[str]) -> set[str]:
-    """The metrics that expressions name, without the endings of histograms."""
+def metrics_in(expressions: Sequence[str]) -> set[str]:
+    """Return the metrics that expressions use, without the suffixes of histograms."""
     word = re.compile(r"\b(segue_\w+|process_\w+|up)\b")
-    found = set()
+    used = set()
     for name in (name for text in expressions for name in word.findall(text)):
-        ending = next((one for one in _ENDINGS if name.endswith(one)), "")
-        found.add(name.removesuffix(ending))
-    return found
+        suffix = next((text for text in _SUFFIXES if name.endswith(text)), "")
+        used.add(name.removesuffix(suffix))
+    return used
 
 
-def of_panels() -> list[str]:
-    """Every expression of the dashboard."""
+def panel_expressions() -> list[str]:
+    """Return every expression of the dashboard."""
     return [target["expr"] for panel in panels() for target in panel["targets"]]
 
 
-def test_dashboard_and_alerts_ask_for_metrics_that_there_are() -> None:
-    """A renamed metric turns a panel empty without a word."""
-    ours = {name for name, _ in catalogue()}
-    found = asked([*of_panels(), *(rule["expr"] for rule in rules())])
+def test_dashboard_and_alerts_use_existing_metrics() -> None:
+    """A renamed metric would leave a panel empty."""
+    catalogued = {name for name, _ in catalogue()}
+    used = metrics_in([*panel_expressions(), *(rule["expr"] for rule in rules())])
 
-    assert found - ours - NOT_OURS == set()
+    assert used - catalogued - EXTERNAL == set()
 
 
 def test_the_dashboard_shows_every_metric() -> None:
-    """What nobody can see is not worth counting."""
-    ours = {name for name, _ in catalogue()}
+    """A metric without a panel is not needed."""
+    catalogued = {name for name, _ in catalogue()}
 
-    assert ours - asked(of_panels()) == set()
+    assert catalogued - metrics_in(panel_expressions()) == set()
 
 
 def test_no_metric_has_a_label_that_a_client_chooses() -> None:
-    """A million jobs would be a million series."""
+    """A million jobs would be a million time series."""
     labels = {label for _, metric in catalogue() for label in labels_of(metric)}
 
     assert labels <= {
@@ -62,10 +62,10 @@ def test_no_metric_has_a_label_that_a_client_chooses() -> None:
     }  # fmt: skip
 
 
-def test_every_alert_has_a_test_in_which_it_fires_and_one_in_which_it_is_quiet() -> None:
-    """Promtool runs them; here, that there are any."""
-    told = yaml.safe_load((OBSERVABILITY / "alerts.test.yml").read_text(encoding="utf-8"))
-    cases = [(one["name"], case) for one in told["tests"] for case in one["alert_rule_test"]]
+def test_every_alert_has_a_firing_and_a_quiet_test() -> None:
+    """Promtool runs them."""
+    content = yaml.safe_load((OBSERVABILITY / "alerts.test.yml").read_text(encoding="utf-8"))
+    cases = [(test["name"], case) for test in content["tests"] for case in test["alert_rule_test"]]
     fires = {case["alertname"] for _, case in cases if case["exp_alerts"]}
     quiet = {case["alertname"] for name, case in cases if "is quiet" in name}
 
@@ -75,8 +75,8 @@ def test_every_alert_has_a_test_in_which_it_fires_and_one_in_which_it_is_quiet()
 
 
 @pytest.mark.parametrize("rule", rules(), ids=lambda rule: rule["alert"])
-def test_an_alert_says_how_bad_it_is_and_where_the_runbook_has_it(rule: dict[str, Any]) -> None:
-    """A severity of two, a sentence, and a heading that there is."""
+def test_an_alert_has_a_severity_a_summary_and_a_runbook_section(rule: dict[str, Any]) -> None:
+    """The section exists in the runbook."""
     page, _, anchor = rule["annotations"]["runbook"].partition("#")
     text = (ROOT / page).read_text(encoding="utf-8")
     headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
@@ -86,8 +86,8 @@ def test_an_alert_says_how_bad_it_is_and_where_the_runbook_has_it(rule: dict[str
     assert anchor in {_anchor(heading) for heading in headings}
 
 
-def test_every_panel_says_what_it_shows() -> None:
-    """In words, with a unit, and each curve with a name."""
+def test_every_panel_has_a_description_a_unit_and_legends() -> None:
+    """For every curve."""
     for panel in panels():
         assert panel["description"]
         assert panel["fieldConfig"]["defaults"]["unit"]
@@ -95,5 +95,5 @@ def test_every_panel_says_what_it_shows() -> None:
 
 
 def _anchor(heading: str) -> str:
-    """As GitHub makes it."""
+    """Return a heading's anchor as GitHub makes it."""
     return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")

@@ -1,4 +1,4 @@
-"""Proof: the steps that show what an image and the compose file promise, each able to fail.
+"""The steps that test the images and the compose file; each can fail.
 
 I/O: the engine, HTTP to loopback.
 """
@@ -29,11 +29,11 @@ ROOT = Path(__file__).resolve().parents[2]
 SERVICES = ("api", "generator", "merger", "muxer")
 UP = (*SERVICES, "generator-2")
 IMAGES = (*SERVICES, "ops")
-NOT_PROVED = (
-    "the official Python base image: a stand-in made of Debian's packages was used",
-    "the images of Kafka, PostgreSQL, MinIO, Prometheus and Grafana: none was pulled",
-    "their part of the file beyond what Compose checks: the servers were native ones",
-    "the network between containers and published ports: the services used this machine's network",
+NOT_TESTED = (
+    "the official Python base image (a stand-in made of Debian's packages was used)",
+    "the images of Kafka, PostgreSQL, MinIO, Prometheus and Grafana (none was pulled)",
+    "their part of the compose file beyond its validation (the servers were native)",
+    "container networks and published ports (the services used this machine's network)",
 )
 _NETWORK = ("--network=host",)  # the engine has no bridge
 _BUILDS = 3
@@ -45,13 +45,13 @@ _POLL_S = 0.5
 _NO_TOOLS = "gcc cc g++ make ld as git curl wget"
 
 
-class DisprovedError(Exception):
-    """Something that was promised does not hold."""
+class CheckFailedError(Exception):
+    """A check failed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """What the proof works with."""
+    """Base image, docker-compose and servers."""
 
     base: Path  #: tar of the base image
     compose: Path
@@ -59,7 +59,7 @@ class Parts:
 
 
 def gather(tools: ToolSettings, folder: Path, stack: ExitStack) -> Parts:
-    """Everything that is fetched, built or started, side by side."""
+    """Build, fetch and start everything concurrently."""
     servers = NativeServers(folder / "servers", tools)
     stack.callback(servers.stop)
     (folder / "servers").mkdir(mode=0o711)
@@ -70,8 +70,8 @@ def gather(tools: ToolSettings, folder: Path, stack: ExitStack) -> Parts:
     return Parts(base=base.result(), compose=compose.result(), servers=addresses.result())
 
 
-class Proof:
-    """The steps, on a running engine."""
+class DeploymentSteps:
+    """The steps on a running engine."""
 
     def __init__(self, docker: Engine, parts: Parts, *, folder: Path) -> None:
         self._docker = docker
@@ -86,29 +86,29 @@ class Proof:
         )
         self._jobs = 0
 
-    def steps(self) -> Iterator[tuple[str, Callable[[], None]]]:
-        """Each with its name, in order."""
+    def all(self) -> Iterator[tuple[str, Callable[[], None]]]:
+        """Yield the steps with their names, in order."""
         yield "compose file checked", self._check_file
         yield "images built", self._build
-        yield "images looked into", self._look_into_images
+        yield "images inspected", self._inspect_images
         yield "docker-compose up --wait", self._up
-        yield "containers looked into", self._look_into_containers
+        yield "containers inspected", self._inspect_containers
         yield "a job from POST to video", self._score
-        yield "killed services come back", self._kill
-        yield "a job after that", self._score
+        yield "killed services restart", self._kill
+        yield "a job after the restart", self._score
         yield "docker-compose stop", self._stop
         yield "docker-compose down", self._down
 
     def _environment(self) -> Path:
-        """The file of variables: fresh secrets as `make up` writes them, and our servers."""
+        """Write the env file: new secrets as by `make up`, and the native servers."""
         file = self._folder / "env"
         run_tool("make-env.sh", ["sh", ROOT / "deploy/compose/make-env.sh", file], timeout_s=10)
         servers = self._parts.servers
         assert servers.database is not None, "native servers have one"
         socket = Path(parse_qs(urlsplit(servers.database).query)["host"][0])
-        for place in (socket, socket.parent):  # whose user the container's is not
-            place.chmod(0o711)
-        told = {
+        for path in (socket, socket.parent):  # the container runs as another user
+            path.chmod(0o711)
+        variables = {
             "PROOF_KAFKA": servers.kafka.bootstrap_servers,
             "PROOF_MINIO": servers.store.endpoint,
             "PROOF_POSTGRES": str(socket),
@@ -117,13 +117,13 @@ class Proof:
             "SEGUE_TOPIC_PREFIX": f"proof-{secrets.token_hex(3)}-",
         }
         for service, port in self._ports.items():
-            told[f"PROOF_PORT_{service.upper().replace('-', '_')}"] = str(port)
+            variables[f"PROOF_PORT_{service.upper().replace('-', '_')}"] = str(port)
         with file.open("a", encoding="utf-8") as lines:
-            lines.writelines(f"{name}={value}\n" for name, value in told.items())
+            lines.writelines(f"{name}={value}\n" for name, value in variables.items())
         return file
 
     def _check_file(self) -> None:
-        """The file as users have it, with every profile; and no secret in it."""
+        """Validate the compose file with every profile; check that it holds no secret."""
         plain = Compose(
             self._parts.compose,
             self._docker,
@@ -135,22 +135,23 @@ class Proof:
         for line in (self._folder / "env").read_text(encoding="utf-8").splitlines():
             name, _, value = line.partition("=")
             if name.endswith(("PASSWORD", "KEY", "KEYS")) and value in text:
-                raise DisprovedError(f"docker-compose.yml has the value of {name} in it")
+                raise CheckFailedError(f"docker-compose.yml contains the value of {name}")
 
     def _build(self) -> None:
-        """The image of each service, with the arguments that the compose file gives."""
-        told = json.loads(self._compose.call("--profile", "*", "config", "--format", "json"))
-        wanted = {one["image"]: one["build"] for one in told["services"].values() if "build" in one}
-        if len(wanted) != len(IMAGES):
-            raise DisprovedError(f"the compose file builds {sorted(wanted)}")
+        """Build the image of each service with the arguments of the compose file."""
+        config = json.loads(self._compose.call("--profile", "*", "config", "--format", "json"))
+        services = config["services"].values()
+        builds = {service["image"]: service["build"] for service in services if "build" in service}
+        if len(builds) != len(IMAGES):
+            raise CheckFailedError(f"the compose file builds {sorted(builds)}")
         self._docker.call("import", self._parts.base, self._base_name())
         self._docker.call("build", "-q", *_NETWORK, "--target", "common", ROOT, timeout_s=_BUILD_S)
-        with ThreadPoolExecutor(max_workers=_BUILDS) as pool:  # the rest of each is its own
-            list(pool.map(lambda one: self._build_one(*one), wanted.items()))
+        with ThreadPoolExecutor(max_workers=_BUILDS) as pool:  # each has its own remaining layers
+            list(pool.map(lambda item: self._build_one(*item), builds.items()))
 
     def _build_one(self, image: str, build: dict[str, Any]) -> None:
         arguments = [f"{name}={value}" for name, value in build["args"].items()]
-        flags = [part for one in arguments for part in ("--build-arg", one)]
+        flags = [part for argument in arguments for part in ("--build-arg", argument)]
         head = ["build", "-q", *_NETWORK, "-t", image, *flags]
         self._docker.call(*head, build["context"], timeout_s=_BUILD_S)
 
@@ -158,61 +159,61 @@ class Proof:
         lines = (ROOT / "Dockerfile").read_text(encoding="utf-8").splitlines()
         return next(line.split("=")[1] for line in lines if line.startswith("ARG PYTHON_IMAGE="))
 
-    def _look_into_images(self) -> None:
-        """Nobody's user, nothing to build with, nothing of other services, a health check."""
+    def _inspect_images(self) -> None:
+        """Check: no root, no build tools, no code of other services, a health check."""
         for service in IMAGES:
             image = f"segue-{service}:local"
-            told = json.loads(self._docker.call("image", "inspect", image))[0]
-            config = told["Config"]
-            _hold(config["User"] not in {"", "0", "root"}, f"{image} runs as root")
-            _hold("Healthcheck" in config, f"{image} has no health check")
-            tools = self._inside(image, f"for t in {_NO_TOOLS}; do command -v $t; done")
-            _hold(not tools.strip(), f"{image} has {tools}")
-            pip = self._inside(image, "python -m pip -V")
-            _hold("No module named pip" in pip, f"{image} has pip in its environment: {pip}")
-            lines = set(self._inside(image, "ls /app/services").split("\n"))
+            details = json.loads(self._docker.call("image", "inspect", image))[0]
+            config = details["Config"]
+            _check(config["User"] not in {"", "0", "root"}, f"{image} runs as root")
+            _check("Healthcheck" in config, f"{image} has no health check")
+            tools = self._run_in(image, f"for t in {_NO_TOOLS}; do command -v $t; done")
+            _check(not tools.strip(), f"{image} has {tools}")
+            pip = self._run_in(image, "python -m pip -V")
+            _check("No module named pip" in pip, f"{image} has pip: {pip}")
+            lines = set(self._run_in(image, "ls /app/services").split("\n"))
             others = set(SERVICES) - {service} if service != "ops" else set()
-            _hold(not others & lines, f"{image} carries {others & lines}")
-            size = told["Size"] // 1_000_000
+            _check(not others & lines, f"{image} has code of {others & lines}")
+            size = details["Size"] // 1_000_000
             base = json.loads(self._docker.call("image", "inspect", self._base_name()))[0]["Size"]
-            say(f"  {image} {size} MB, {size - base // 1_000_000} MB over its base")
+            report(f"  {image} {size} MB, {size - base // 1_000_000} MB more than its base")
 
-    def _inside(self, image: str, script: str) -> str:
+    def _run_in(self, image: str, script: str) -> str:
         run = ["run", "--rm", "--network=none", "--read-only", "--entrypoint", "sh", image]
         return self._docker.call(*run, "-c", f"({script}) 2>&1; true")
 
     def _up(self) -> None:
-        """`up --wait` returns once all are healthy, the one-shot having ended well before."""
+        """Start all services; check that the one-shot succeeded before them."""
         wait = ["--wait", "--wait-timeout", str(_UP_S)]
         try:
             self._compose.call("up", "--no-build", *wait, *UP, timeout_s=_UP_S + 60)
         except Exception:
-            say(self._compose.call("logs", "--no-color", "--tail", "30"))
+            report(self._compose.call("logs", "--no-color", "--tail", "30"))
             raise
         prepare = self._docker.inspect("segue-proof-prepare-1")["State"]
-        _hold(prepare["ExitCode"] == 0, f"prepare ended with {prepare['ExitCode']}")
-        said = self._compose.call("logs", "--no-color", "prepare")
-        _hold("ready: " in said, f"prepare said: {said}")
+        _check(prepare["ExitCode"] == 0, f"prepare exited with {prepare['ExitCode']}")
+        output = self._compose.call("logs", "--no-color", "prepare")
+        _check("ready: " in output, f"prepare printed: {output}")
         for name in UP:
-            began = self._docker.inspect(_container(name))["State"]["StartedAt"]
-            _hold(began > prepare["FinishedAt"], f"{name} started before prepare had ended")
+            started_at = self._docker.inspect(_container(name))["State"]["StartedAt"]
+            _check(started_at > prepare["FinishedAt"], f"{name} started before prepare ended")
 
-    def _look_into_containers(self) -> None:
-        """What the file promises of our services, as the engine has it."""
+    def _inspect_containers(self) -> None:
+        """Check the containers' privileges, limits and secrets."""
         for name in UP:
-            told = self._docker.inspect(_container(name))
-            host = told["HostConfig"]
-            _hold(told["State"]["Health"]["Status"] == "healthy", f"{name} is not healthy")
-            _hold(host["ReadonlyRootfs"], f"{name} may write to its root")
-            _hold("no-new-privileges:true" in host["SecurityOpt"], f"{name} may gain privileges")
-            _hold(host["CapDrop"] == ["ALL"], f"{name} has capabilities")
-            _hold(host["RestartPolicy"]["Name"] == "unless-stopped", f"{name} is not restarted")
+            details = self._docker.inspect(_container(name))
+            host = details["HostConfig"]
+            _check(details["State"]["Health"]["Status"] == "healthy", f"{name} is not healthy")
+            _check(host["ReadonlyRootfs"], f"{name} can write to its root")
+            _check("no-new-privileges:true" in host["SecurityOpt"], f"{name} can gain privileges")
+            _check(host["CapDrop"] == ["ALL"], f"{name} has capabilities")
+            _check(host["RestartPolicy"]["Name"] == "unless-stopped", f"{name} is not restarted")
             for limit in ("Memory", "NanoCpus", "PidsLimit"):
-                _hold(bool(host[limit]), f"{name} has no limit of {limit}")
+                _check(bool(host[limit]), f"{name} has no limit of {limit}")
             write = "touch /app/x 2>/dev/null && echo WROTE; touch /tmp/x && echo tmp"
-            wrote = self._docker.call("exec", _container(name), "sh", "-c", write)
-            _hold(wrote.strip() == "tmp", f"{name}: {wrote}")
-            given = dict(line.split("=", 1) for line in told["Config"]["Env"])
+            output = self._docker.call("exec", _container(name), "sh", "-c", write)
+            _check(output.strip() == "tmp", f"{name}: {output}")
+            environment = dict(line.split("=", 1) for line in details["Config"]["Env"])
             secret = {
                 "DATABASE_URL": {"api"},
                 "POSTGRES_PASSWORD": set(),
@@ -220,11 +221,11 @@ class Proof:
             }
             secret["SEGUE_SEGMENT_KEYS"] = {"api", "generator", "generator-2"}
             for variable, owners in secret.items():
-                had = bool(given.get(variable))
-                _hold(had == (name in owners), f"{name} has {variable}: {had}")
+                is_set = bool(environment.get(variable))
+                _check(is_set == (name in owners), f"{name} has {variable}: {is_set}")
 
     def _score(self) -> None:
-        """A film is handed in and comes back with its music."""
+        """Upload a film, run a job and download its video."""
         self._jobs += 1
         job = f"proof-{self._jobs}"
         with ApiClient(f"http://127.0.0.1:{self._ports['api']}") as api:
@@ -239,46 +240,46 @@ class Proof:
                 }
             )
             end = time.monotonic() + _JOB_S
-            while (found := api.status(job)).audio_status.status == "processing":
-                _hold(time.monotonic() < end, f"{job} is not done: {found.model_dump_json()}")
+            while (status := api.status(job)).audio_status.status == "processing":
+                _check(time.monotonic() < end, f"{job} has not ended: {status.model_dump_json()}")
                 time.sleep(_POLL_S)
-            _hold(found.audio_status.status == "completed", f"{job}: {found.model_dump_json()}")
-            link = found.links.video
-            _hold(link is not None, f"{job} has no video: {found.model_dump_json()}")
-            place = self._folder / f"{job}.mp4"
-            api.download(str(link), place)
-        video = probe_video(place)
-        _hold(abs(float(video.duration_s) - 10.0) < 0.2, f"the video has {video.duration_s} s")
+            _check(status.audio_status.status == "completed", f"{job}: {status.model_dump_json()}")
+            link = status.links.video
+            _check(link is not None, f"{job} has no video: {status.model_dump_json()}")
+            path = self._folder / f"{job}.mp4"
+            api.download(str(link), path)
+        video = probe_video(path)
+        _check(abs(float(video.duration_s) - 10.0) < 0.2, f"the video lasts {video.duration_s} s")
 
     def _kill(self) -> None:
-        """SIGKILL to each service: the engine starts it again, and it becomes healthy."""
+        """Kill each service; check that the engine restarts it and it becomes healthy."""
         for name in UP:
             self._docker.kill_process(_container(name))
         end = time.monotonic() + _UP_S
         for name in UP:
-            while not self._back(self._docker.inspect(_container(name))):
-                _hold(time.monotonic() < end, f"{name} did not come back")
+            while not self._has_restarted(self._docker.inspect(_container(name))):
+                _check(time.monotonic() < end, f"{name} did not restart")
                 time.sleep(_POLL_S)
 
     @staticmethod
-    def _back(told: dict[str, Any]) -> bool:
-        return bool(told["RestartCount"]) and told["State"]["Health"]["Status"] == "healthy"
+    def _has_restarted(details: dict[str, Any]) -> bool:
+        return bool(details["RestartCount"]) and details["State"]["Health"]["Status"] == "healthy"
 
     def _stop(self) -> None:
-        """Every service ends by itself within its time, with exit code 0."""
+        """Stop the services; check that each exits with 0 within its grace period."""
         self._compose.call("stop", timeout_s=_STOP_S)
         for name in UP:
             code = self._docker.inspect(_container(name))["State"]["ExitCode"]
-            _hold(code == 0, f"{name} ended with exit code {code}")
+            _check(code == 0, f"{name} exited with {code}")
 
     def _down(self) -> None:
         self._compose.call("--profile", "*", "down", "--volumes", timeout_s=_STOP_S)
         left = self._docker.call("ps", "-aq") + self._docker.call("volume", "ls", "-q")
-        _hold(not left.strip(), f"something is left: {left}")
+        _check(not left.strip(), f"not removed: {left}")
 
 
-def say(line: str) -> None:
-    """A line for people, at once."""
+def report(line: str) -> None:
+    """Print a line and flush it."""
     sys.stdout.write(f"deployment: {line}\n")
     sys.stdout.flush()
 
@@ -287,7 +288,7 @@ def _container(service: str) -> str:
     return f"segue-proof-{service}-1"
 
 
-def _hold(holds: bool, otherwise: str) -> None:  # noqa: FBT001 - reads as a sentence
-    """Raise unless it holds."""
-    if not holds:
-        raise DisprovedError(otherwise)
+def _check(condition: bool, message: str) -> None:  # noqa: FBT001 - like assert
+    """Raise `CheckFailedError` with the message if the condition is false."""
+    if not condition:
+        raise CheckFailedError(message)
