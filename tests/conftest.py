@@ -1,7 +1,7 @@
-"""Fixtures for every test: a clean environment, and the servers this run uses.
+"""Fixtures of every test: a clean environment and the servers of the run.
 
-The servers are chosen in `tests/support/servers.py`. No helpers live here: nothing
-imports a conftest.
+`tests/support/servers.py` chooses the servers. Helpers are in `tests/support`: nothing imports a
+conftest.
 """
 
 import os
@@ -30,53 +30,61 @@ from tests.support.servers import (
 
 _PARTS = ("kafka", "postgres", "minio")
 _TOOLS = ("promtool", "npm")
-_OURS = ("SEGUE_", "MINIO_", "KAFKA_", "REPLICATE_", "AUDIO_", "DATABASE_URL", "PUBLIC_BASE_URL")
-_OURS_TOO = ("AUTO_GENERATE_AUDIO", "MUSIC_PROVIDER", "OTEL_")
-_REFUSED = pytest.ExitCode.USAGE_ERROR
+_SETTINGS = (
+    "SEGUE_",
+    "MINIO_",
+    "KAFKA_",
+    "REPLICATE_",
+    "AUDIO_",
+    "DATABASE_URL",
+    "PUBLIC_BASE_URL",
+)
+_MORE_SETTINGS = ("AUTO_GENERATE_AUDIO", "MUSIC_PROVIDER", "OTEL_")
+_EXIT_CODE = pytest.ExitCode.USAGE_ERROR
 T = TypeVar("T")
 
-# A shell's background jobs ignore Ctrl-C, and so would the programs that tests interrupt.
+# A shell's background jobs ignore SIGINT; the programs that tests interrupt would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# What CI tries is what it tried before: a new example is found at a desk, where it can be read.
+# CI repeats the same examples; new ones are found locally, where they can be examined.
 hypothesis.settings.register_profile("ci", derandomize=True)
-if os.environ.get("CI"):  # noqa: TID251 - not a setting of ours
+if os.environ.get("CI"):  # noqa: TID251 - not a setting of Segue
     hypothesis.settings.load_profile("ci")
 
 _servers_key = pytest.StashKey[Servers]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Refuse a requirement that means nothing, and forget what services would read."""
+    """Reject unknown names in SEGUE_REQUIRE and remove settings of services from the environment."""
     if unknown := servers.REQUIRED - {*_PARTS, *_TOOLS}:
         raise pytest.UsageError(f"SEGUE_REQUIRE knows {_PARTS + _TOOLS}, not {sorted(unknown)}")
     config.stash[_servers_key] = Servers()
     if hasattr(config, "workerinput") or not config.getoption("numprocesses", default=None):
-        _forget_settings()  # whoever only starts workers hands them on
+        _forget_settings()  # a controller of workers passes them on
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Start what the chosen tests name, here, where no single test's time is spent on it."""
+    """Start the servers of the collected tests, outside the timeout of any test."""
     if session.config.option.collectonly:
         return
     chosen = session.config.stash[_servers_key]
-    worker = hasattr(session.config, "workerinput")  # who cannot end the others: its tests fail
+    worker = hasattr(session.config, "workerinput")  # cannot end the run: its tests fail
     for part in _PARTS:
-        if any(part in _asked_for(item) for item in session.items):
+        if any(part in _fixtures_of(item) for item in session.items):
             server = getattr(chosen, part)()
             if isinstance(server, NoServerError) and part in servers.REQUIRED and not worker:
-                pytest.exit(_required(part, server), _REFUSED)
+                pytest.exit(_required(part, server), _EXIT_CODE)
     for tool in sorted(servers.REQUIRED.intersection(_TOOLS)):
-        if any(tool in _asked_for(item) for item in session.items) and not worker:
-            found = getattr(external_tools, tool)()
-            if isinstance(found, NoServerError):
-                pytest.exit(_required(tool, found), _REFUSED)
+        if any(tool in _fixtures_of(item) for item in session.items) and not worker:
+            path = getattr(external_tools, tool)()
+            if isinstance(path, NoServerError):
+                pytest.exit(_required(tool, path), _EXIT_CODE)
 
 
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    """Say which servers were used."""
+    """Report the servers of the run."""
     if lines := config.stash[_servers_key].lines:
         terminalreporter.section("servers")
         for line in lines:
@@ -84,21 +92,21 @@ def pytest_terminal_summary(
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Stop the servers, however the run ended."""
+    """Stop the servers."""
     stop_fork_server()
     if (chosen := config.stash.get(_servers_key, None)) is not None:
         chosen.stop()
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """A worker has no terminal: it hands what it used to whoever has one."""
+    """Send the report of a worker's servers to the controller."""
     if (output := getattr(session.config, "workeroutput", None)) is not None:
         output["servers"] = session.config.stash[_servers_key].lines
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    """A worker has ended (pytest-xdist)."""
+    """Add the report of a worker that has ended (pytest-xdist)."""
     lines = node.config.stash[_servers_key].lines
     used = getattr(node, "workeroutput", {}).get("servers", ())
     lines += [line for line in used if line not in lines]
@@ -106,50 +114,50 @@ def pytest_testnodedown(node: Any) -> None:
 
 @pytest.fixture(scope="session")
 def kafka(pytestconfig: pytest.Config) -> KafkaServer:
-    """The broker of this run; `environment()` is what services must be told to use it."""
-    return _had("kafka", pytestconfig.stash[_servers_key].kafka())
+    """The broker of this run; `environment()` has the variables of services that use it."""
+    return _or_skip("kafka", pytestconfig.stash[_servers_key].kafka())
 
 
 @pytest.fixture(scope="session")
 def postgres_server(pytestconfig: pytest.Config) -> PostgresServer:
-    """The database server of this run; tests that write ask for `postgres`."""
-    return _had("postgres", pytestconfig.stash[_servers_key].postgres())
+    """The database server of this run; tests that write use `postgres`."""
+    return _or_skip("postgres", pytestconfig.stash[_servers_key].postgres())
 
 
 @pytest.fixture
 async def postgres(postgres_server: PostgresServer) -> AsyncIterator[Database]:
-    """Makes empty databases: each call returns the URL of one. They go after the test."""
+    """A function that creates an empty database and returns its URL; dropped after the test."""
     async with fresh_databases(postgres_server) as database:
         yield database
 
 
 @pytest.fixture(scope="session")
 def minio(pytestconfig: pytest.Config) -> StoreSettings:
-    """Settings of a real S3 server, with a bucket that no other run uses and nobody made yet."""
-    return _had("minio", pytestconfig.stash[_servers_key].minio()).settings
+    """Settings of a real S3 server with a bucket of this run, not created yet."""
+    return _or_skip("minio", pytestconfig.stash[_servers_key].minio()).settings
 
 
 @pytest.fixture(scope="session")
 def promtool() -> Path:
-    """Prometheus' checker."""
-    return _had("promtool", external_tools.promtool())
+    """Path of Prometheus' checker of rules and metrics."""
+    return _or_skip("promtool", external_tools.promtool())
 
 
 @pytest.fixture(scope="session")
 def npm() -> Path:
-    """What fetches Grafana's types."""
-    return _had("npm", external_tools.npm())
+    """Path of npm, which installs Grafana's types."""
+    return _or_skip("npm", external_tools.npm())
 
 
 @pytest.fixture
 def store_folder(tmp_path: Path) -> Path:
-    """An empty folder for a folder store."""
+    """Path of the folder of a folder store."""
     return tmp_path / "store"
 
 
 @pytest.fixture
 def topic_prefix() -> str:
-    """Put before topics and groups, so that no test reads what another wrote."""
+    """A prefix of topics and groups that no other test uses."""
     return f"t{secrets.token_hex(4)}-"
 
 
@@ -161,30 +169,30 @@ def open_pipeline(
     return partial(running_pipeline, kafka, postgres, topic_prefix, tmp_path)
 
 
-def _asked_for(item: pytest.Item) -> set[str]:
-    """The fixtures a test names, in its signature or as the value of a parameter."""
-    asked = set(getattr(item, "fixturenames", ()))
+def _fixtures_of(item: pytest.Item) -> set[str]:
+    """Return the fixtures that a test requests in its signature or as a parameter value."""
+    names = set(getattr(item, "fixturenames", ()))
     if (callspec := getattr(item, "callspec", None)) is not None:
-        asked |= {one for one in callspec.params.values() if isinstance(one, str)}
-    return asked
+        names |= {value for value in callspec.params.values() if isinstance(value, str)}
+    return names
 
 
 def _required(part: str, server: NoServerError) -> str:
     return f"SEGUE_REQUIRE names {part}, but there is {server}"
 
 
-def _had(part: str, server: T | NoServerError) -> T:
+def _or_skip(part: str, server: T | NoServerError) -> T:
     if isinstance(server, NoServerError):
         if part in servers.REQUIRED:
             pytest.fail(_required(part, server), pytrace=False)
-        why = str(server) if part in _TOOLS else f"{server.what}; the end of the output says why"
+        why = str(server) if part in _TOOLS else f"{server.what}; the summary has the reason"
         pytest.skip(why)
     return server
 
 
 def _forget_settings() -> None:
-    """The servers have read it; from here on, a test's settings are the defaults or its own."""
-    environment = os.environ  # noqa: TID251 - the tests' own process
-    for name in [name for name in environment if name.startswith(_OURS + _OURS_TOO)]:
+    """Remove settings: a test uses the defaults or its own. `servers` has read them already."""
+    environment = os.environ  # noqa: TID251 - of the test process
+    for name in [name for name in environment if name.startswith(_SETTINGS + _MORE_SETTINGS)]:
         if not name.startswith("SEGUE_CHAOS"):  # tests/faults reads these, and no service does
             del environment[name]

@@ -1,8 +1,8 @@
-"""Histories: what real runs put on the topics is read, planned and projected as it was then.
+"""Recorded topics of real runs are decoded, planned and projected as when they were recorded.
 
-Each file was recorded from the running services and is never edited: its first line says what it
-is and how it ended, every other is a record as the broker had it. Old events stay readable for
-ever; whoever breaks one of these would break somebody's replay.
+Each file was recorded from running services and is never edited: its first line has the expected
+results, each other line is a record of the broker. Published events must stay readable: a change
+that breaks a history breaks replays.
 """
 
 import json
@@ -27,29 +27,29 @@ WINDOW_S = 1  # the generator's default when they were recorded
 
 @dataclass(frozen=True)
 class History:
-    """One recorded stream, in the order in which the broker took it."""
+    """The records of a run, in the order of the broker, and the expected results."""
 
     expected: dict[str, Any]
     records: tuple[Record, ...]
 
     @property
     def events(self) -> list[tuple[Event, datetime]]:
-        """What could be read, and when it was said."""
+        """Return the decodable events with their timestamps."""
         return [
-            (one.event, _moment(one.record))
-            for one in map(try_decode, self.records)
-            if isinstance(one, Envelope)
+            (received.event, _timestamp(received.record))
+            for received in map(try_decode, self.records)
+            if isinstance(received, Envelope)
         ]
 
 
-def _moment(record: Record) -> datetime:
-    assert record.timestamp_ms is not None, "brokers stamp every record"
+def _timestamp(record: Record) -> datetime:
+    assert record.timestamp_ms is not None, "the broker sets the timestamp"
     return datetime.fromtimestamp(record.timestamp_ms / 1000, UTC)
 
 
 @cache
 def history(name: str) -> History:
-    """The history of this name."""
+    """Return the history of this name."""
     path = next(path for path in FILES if path.stem == name)
     head, *lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     return History(head["expected"], tuple(_record(line) for line in lines))
@@ -67,34 +67,34 @@ def _record(line: dict[str, Any]) -> Record:
     )
 
 
-def folded(events: list[tuple[Event, datetime]]) -> RunView:
-    """The view that the api would show after these events."""
+def projected(events: list[tuple[Event, datetime]]) -> RunView:
+    """Return the view that the api shows after these events."""
     view: RunView | None = None
     for event, at in events:
-        if (told := run_event(event)) is not None:
-            view = project(view, told, at=at).view
-    assert view is not None, "a history tells of a run"
+        if (of_run := run_event(event)) is not None:
+            view = project(view, of_run, at=at).view
+    assert view is not None, "a history has events of a run"
     return view
 
 
-def test_there_are_histories() -> None:
-    """Tests over no files would pass."""
+def test_the_histories_exist() -> None:
+    """Without files, the other tests would not run."""
     assert {"classic", "bare_upstream", "silence_and_failure"} <= set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_record_is_read_as_it_was(name: str) -> None:
-    """Unreadable are those that were it then."""
-    told = history(name)
-    unreadable = [one for one in map(try_decode, told.records) if isinstance(one, Unreadable)]
+def test_every_record_is_decoded_as_when_it_was_recorded(name: str) -> None:
+    """The same records are undecodable."""
+    recorded = history(name)
+    unreadable = [r for r in map(try_decode, recorded.records) if isinstance(r, Unreadable)]
 
-    assert len(unreadable) == told.expected["unreadable"]
-    assert {event.job_id for event, _ in told.events} == {told.expected["job_id"]}
+    assert len(unreadable) == recorded.expected["unreadable"]
+    assert {event.job_id for event, _ in recorded.events} == {recorded.expected["job_id"]}
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_event_keeps_its_id(name: str) -> None:
-    """Derived then, derived now: whoever drops repetitions still recognises them."""
+    """The derived id is the recorded one: consumers that deduplicate still recognise the event."""
     for record in history(name).records:
         received = try_decode(record)
         if isinstance(received, Envelope) and record.header("ce_id") is not None:
@@ -102,42 +102,44 @@ def test_an_event_keeps_its_id(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_an_event_said_again_says_the_same(name: str) -> None:
-    """A replay through today's code loses nothing of it."""
+def test_a_republished_event_is_equal(name: str) -> None:
+    """Encoding and decoding with today's code loses nothing."""
     for event, at in history(name).events:
-        again = encode(event, source="test", now=at)
-        record = Record(topic=again.topic, partition=0, offset=0, key=again.key, value=again.value)
+        encoded = encode(event, source="test", now=at)
+        record = Record(
+            topic=encoded.topic, partition=0, offset=0, key=encoded.key, value=encoded.value
+        )
         received = try_decode(record)
         assert isinstance(received, Envelope)
         assert received.event == event
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_run_ends_as_it_did(name: str) -> None:
-    """Through the projection of today."""
-    told = history(name)
-    view = folded(told.events)
+def test_the_projection_ends_in_the_recorded_state(name: str) -> None:
+    """Run, status and percentage are the recorded ones."""
+    recorded = history(name)
+    view = projected(recorded.events)
 
-    assert (view.job_id, view.run) == (told.expected["job_id"], told.expected["run"])
-    assert view.status == told.expected["status"]
-    assert view.percentage == told.expected["percentage"]
+    assert (view.job_id, view.run) == (recorded.expected["job_id"], recorded.expected["run"])
+    assert view.status == recorded.expected["status"]
+    assert view.percentage == recorded.expected["percentage"]
 
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("seed", range(20))
-def test_it_ends_so_in_any_order_and_with_repetitions(name: str, seed: int) -> None:
-    """Topics are read side by side, and records come again."""
-    told = history(name)
+def test_the_projection_ends_in_the_recorded_state_in_any_order(name: str, seed: int) -> None:
+    """Topics are consumed independently, and records are redelivered."""
+    recorded = history(name)
     chance = random.Random(seed)
-    events = told.events + chance.sample(told.events, 3)
+    events = recorded.events + chance.sample(recorded.events, 3)
     chance.shuffle(events)
 
-    assert folded(events).status == told.expected["status"]
+    assert projected(events).status == recorded.expected["status"]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_scenes_would_be_planned_as_they_were(name: str) -> None:
-    """Where a segment lies on its track, and its window, follow from what came before it."""
+def test_the_generator_plans_the_scenes_as_recorded(name: str) -> None:
+    """The place of a segment on the track, and its window, follow from the segments before it."""
     events = [event for event, _ in history(name).events]
     made = {event.scene_index: event for event in events if isinstance(event, SegmentGenerated)}
     scenes = [event for event in events if isinstance(event, SceneRequested)]

@@ -1,4 +1,4 @@
-"""Line: the four services as processes of their own, on the servers of this run."""
+"""Start the four services as processes on the servers of this run."""
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -21,7 +21,7 @@ BASE = "/api/v3/audio"
 
 @dataclass(frozen=True, kw_only=True)
 class Pipeline:
-    """Running services, and a client of their api."""
+    """The running services and an HTTP client of the api."""
 
     kafka: KafkaServer
     prefix: str
@@ -30,34 +30,35 @@ class Pipeline:
     services: Mapping[str, Service]
 
     async def upload(self, video: Path) -> dict[str, Any]:
-        """Hand in a local video file; the reference to it."""
+        """Upload a video file; return the reference to it."""
         answer = await self.client.post("/api/v3/videos", content=video.read_bytes())
         assert answer.status_code == 201, answer.text
         reference: dict[str, Any] = answer.json()["video"]
         return reference
 
     async def generate(self, **body: Any) -> httpx.Response:
-        """Ask for music."""
+        """Post a generate-scenes request."""
         return await self.client.post(f"{BASE}/generate-scenes", json=body)
 
     async def status(self, job_id: str) -> dict[str, Any] | None:
-        """The status, once the job is known."""
+        """Return the status of a job; None if the job is unknown."""
         answer = await self.client.get(f"{BASE}/status/{job_id}")
-        told: dict[str, Any] = answer.json()
-        return told if answer.status_code == 200 else None
+        status: dict[str, Any] = answer.json()
+        return status if answer.status_code == 200 else None
 
     async def ended(self, job_id: str, *, run: int = 1, within_s: float = DONE_S) -> dict[str, Any]:
-        """The status of a run that came to its end."""
+        """Wait for the end of a run; return the status."""
 
-        async def look() -> dict[str, Any] | None:
-            told = await self.status(job_id)
-            ends = told is not None and told["audio_status"]["status"] in FINAL
-            return told if ends and told is not None and told["run"] >= run else None
+        async def poll() -> dict[str, Any] | None:
+            status = await self.status(job_id)
+            if status is None or status["run"] < run:
+                return None
+            return status if status["audio_status"]["status"] in FINAL else None
 
-        return await eventually(look, within_s=within_s, what=f"the end of {job_id}")
+        return await eventually(poll, within_s=within_s, what=f"the end of {job_id}")
 
     async def save(self, path: str, target: Path) -> Path:
-        """Download to a file."""
+        """Download `path` to a file."""
         answer = await self.client.get(path)
         assert answer.status_code == 200, answer.text
         target.write_bytes(answer.content)
@@ -79,7 +80,10 @@ async def running_pipeline(
     kind: type[Service] = Service,
     **settings: str,
 ) -> AsyncIterator[Pipeline]:
-    """The four services, ready; killed at the end. `of` adds to the settings of single ones."""
+    """Start the four services and wait until they are ready; kill them at the end.
+
+    `of` has more settings per service.
+    """
     (port,) = free_ports(1)
     environment = {
         **kafka.environment(),

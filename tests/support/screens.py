@@ -1,8 +1,7 @@
-"""Screens: records what `segue watch` and `segue job` show, for the docs: `make screens`.
+"""Record the output of `segue watch` and `segue job` for the docs (`make screens`).
 
-Real servers and the four services, a stand-in of Replicate for something to pay, a few jobs, one
-record that nobody can read. `segue watch` runs on a terminal of its own, and what it leaves there
-at its end is kept.
+It starts real servers, the four services and the Replicate emulator, runs a few jobs and publishes
+one undecodable record. `segue watch` runs on a pseudo-terminal; its last screen is stored.
 
 I/O: processes, a pseudo-terminal, the files below `docs/screens`.
 """
@@ -40,11 +39,11 @@ SCENES = [
     for mood, seconds in (("calm", 2.3), ("dramatic", 1.7), ("elegant", 3.1))
 ]
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-_LEAVES = "\x1b[?1049l"  # the terminal's whole screen is given back
+_LEAVES = "\x1b[?1049l"  # leave the alternate screen
 
 
 async def record(folder: Path) -> None:
-    """Run the jobs, and write both screens."""
+    """Run the jobs and write both files."""
     servers = Servers()
     try:
         kafka, postgres = servers.kafka(), servers.postgres()
@@ -56,13 +55,13 @@ async def record(folder: Path) -> None:
             database = await stack.enter_async_context(fresh_databases(postgres))
             url = await database()
 
-            async def same() -> str:
+            async def fixed_url() -> str:
                 return url
 
             pipeline = await stack.enter_async_context(
                 running_pipeline(
                     kafka,
-                    same,
+                    fixed_url,
                     "",
                     folder,
                     of={name: {"SEGUE_HEALTH_PORT": str(port)} for name, port in ports.items()},
@@ -93,16 +92,16 @@ async def _screens(pipeline: Pipeline, environment: Mapping[str, str]) -> None:
     await pipeline.generate(job_id="film-2", scenes=SCENES[:2])
     await pipeline.ended("film-2")
     await _dead_letter(pipeline.kafka.bootstrap)
-    told = await _printed(environment, "job", "film-1")
-    (PLACE / "job.txt").write_text(told)
+    history = await _printed(environment, "job", "film-1")
+    (PLACE / "job.txt").write_text(history)
     for name in ("film-3", "film-4"):
         await pipeline.generate(job_id=name, scenes=SCENES * 8)
-    shown = await asyncio.to_thread(_on_terminal, environment, "watch", "--for", str(WATCH_S))
-    (PLACE / "watch.txt").write_text(shown)
+    screen = await asyncio.to_thread(_on_terminal, environment, "watch", "--for", str(WATCH_S))
+    (PLACE / "watch.txt").write_text(screen)
 
 
 async def _dead_letter(bootstrap: str) -> None:
-    """A record that somebody broke off in its middle; the merger lays it aside."""
+    """Publish a truncated record; wait until the merger has dead-lettered it."""
     settings = KafkaSettings.from_environment(bootstrap_servers=bootstrap)
     publisher = Publisher(settings, source="test", clock=SystemClock())
     await publisher.start()
@@ -111,42 +110,42 @@ async def _dead_letter(bootstrap: str) -> None:
     finally:
         await publisher.stop()
 
-    async def laid_aside() -> bool | None:
+    async def dead_lettered() -> bool | None:
         return bool(await records_of(bootstrap, "segment.generated.dlq", prefix="")) or None
 
-    await eventually(laid_aside, within_s=60, what="the dead letter")
+    await eventually(dead_lettered, within_s=60, what="the dead letter")
 
 
 async def _printed(environment: Mapping[str, str], *words: str) -> str:
-    """What a command prints."""
+    """Run a command; return its output."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "ops", *words),
         cwd=REPOSITORY,
         env={**os.environ, **environment},  # noqa: TID251 - the child's
         stdout=asyncio.subprocess.PIPE,
     )
-    said, _ = await process.communicate()
+    output, _ = await process.communicate()
     assert process.returncode == 0, f"{words}: exit code {process.returncode}"
-    return said.decode()
+    return output.decode()
 
 
 def _on_terminal(environment: Mapping[str, str], *words: str) -> str:
-    """What a command leaves on a terminal at its end."""
+    """Run a command on a pseudo-terminal; return its last screen."""
     child, terminal = pty.fork()
     if child == 0:
         os.chdir(REPOSITORY)
         os.environ.update({**environment, "TERM": "xterm-256color"})  # noqa: TID251 - the child's
         os.execv(sys.executable, (sys.executable, "-m", "ops", *words))  # noqa: S606
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
-    said = bytearray()
-    with contextlib.suppress(OSError):  # the terminal ends with its last user
+    output = bytearray()
+    with contextlib.suppress(OSError):  # EIO when the command has ended
         while part := os.read(terminal, 65_536):
-            said += part
+            output += part
     _, status = os.waitpid(child, 0)
     assert status == 0, f"{words}: status {status}"
-    last = said.decode().rpartition(_LEAVES)[2]
+    last = output.decode().rpartition(_LEAVES)[2]
     lines = _ESCAPES.sub("", last).replace("\r", "").splitlines()
-    return "\n".join(one.rstrip() for one in lines).strip("\n") + "\n"
+    return "\n".join(line.rstrip() for line in lines).strip("\n") + "\n"
 
 
 def main() -> None:

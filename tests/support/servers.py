@@ -1,11 +1,11 @@
-"""Servers: which Kafka, PostgreSQL and MinIO the tests use; decided here and nowhere else.
+"""Choose and start the Kafka, PostgreSQL and MinIO servers of a test run.
 
-The first that can be had: an address given by the environment, Docker, a native server, what is
-embedded. `SEGUE_REQUIRE=kafka,postgres,minio` (any of them) allows only the real ones; the
-tools that it may name are in `tools.py`. The choice
-is made once per run, when the first test needs it, and is printed with the results.
+The first available one is used: an address in the environment, Docker, a native server, the
+embedded stand-in. `SEGUE_REQUIRE=kafka,postgres,minio` (any of them) allows only real servers; it
+may also name the tools of `external_tools.py`. The choice is made once per run, when the first test
+needs the server, and is printed with the results.
 
-I/O: processes, containers, and the environment, which is read once, when this is imported.
+I/O: processes, containers, and the environment, read at import.
 """
 
 import os
@@ -33,9 +33,9 @@ from shared.settings import StoreSettings
 from shared.storage import StandInWarning
 from tests.support import containers
 
-Database = Callable[[], Awaitable[str]]  #: makes a fresh database, returns its URL
+Database = Callable[[], Awaitable[str]]  #: creates an empty database, returns its URL
 
-GIVEN = dict(os.environ)  # noqa: TID251 - conftest clears it for the tests right after
+GIVEN = dict(os.environ)  # noqa: TID251 - before conftest clears it
 _CONNECT_S = 10.0
 TOOLS = ToolSettings.from_environment()
 _STORE = StoreSettings.from_environment(folder=None)
@@ -43,7 +43,7 @@ REQUIRED = frozenset(filter(None, GIVEN.get("SEGUE_REQUIRE", "").replace(" ", ""
 
 
 class NoServerError(Exception):
-    """None of the servers of a kind can be had; the message says why, one by one."""
+    """No server of a kind is available; the message has the reason for each."""
 
     def __init__(self, what: str, refusals: list[str]) -> None:
         super().__init__(f"{what} ({'; '.join(refusals)})")
@@ -59,12 +59,12 @@ class KafkaServer:
     real: bool = True  #: False: the embedded stand-in
 
     def environment(self) -> dict[str, str]:
-        """What a service's environment must say to use it."""
-        told = {"KAFKA_BOOTSTRAP_SERVERS": self.bootstrap}
-        if not self.real:  # it makes topics itself, wakes no waiting fetch, keeps dead members
-            told |= {"SEGUE_CREATE_TOPICS": "false", "SEGUE_FETCH_MAX_WAIT_MS": "20"}
-            told |= {"SEGUE_SESSION_TIMEOUT_S": "6", "SEGUE_HEARTBEAT_S": "1"}
-        return told
+        """Return the environment variables of a service that uses the broker."""
+        variables = {"KAFKA_BOOTSTRAP_SERVERS": self.bootstrap}
+        if not self.real:  # it creates topics, wakes no waiting fetch, removes dead members late
+            variables |= {"SEGUE_CREATE_TOPICS": "false", "SEGUE_FETCH_MAX_WAIT_MS": "20"}
+            variables |= {"SEGUE_SESSION_TIMEOUT_S": "6", "SEGUE_HEARTBEAT_S": "1"}
+        return variables
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,12 +72,12 @@ class PostgresServer:
     """The database server of this run."""
 
     label: str
-    url: str  #: of a database to connect to while others are made and dropped
+    url: str  #: of the database that creates and drops others
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MinioServer:
-    """The object store of this run; the bucket is the run's own."""
+    """The object store of this run; the bucket is used by this run only."""
 
     label: str
     settings: StoreSettings
@@ -88,27 +88,29 @@ S = TypeVar("S", KafkaServer, PostgresServer, MinioServer)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate(Generic[S]):
-    """One way to have a server."""
+    """One way to get a server."""
 
     how: str
-    why_not: Callable[[], str | None]  #: None: it can be had
+    why_not: Callable[[], str | None]  #: None: available
     start: Callable[[], S]
 
 
 class Servers:
-    """The servers of one run: each chosen at its first use, all stopped by `stop`."""
+    """The servers of a run: each is chosen at its first use, `stop` stops all."""
 
     def __init__(self) -> None:
-        self.lines: list[str] = []  #: what is used, and why nothing better, for people
+        self.lines: list[
+            str
+        ] = []  #: for the summary: each server, and why none before it was available
         self._stack = ExitStack()
 
     def stop(self) -> None:
-        """Stop what was started, the last one first."""
+        """Stop the started servers, the last first."""
         self._stack.close()
 
-    @cache  # noqa: B019 - there is one of these in a run, and it lives as long
+    @cache  # noqa: B019 - one instance per run
     def kafka(self) -> KafkaServer | NoServerError:
-        """The broker, or why there is none."""
+        """Return the broker, or why none is available."""
         given = GIVEN.get("KAFKA_BOOTSTRAP_SERVERS", "")
         ways = [
             Candidate(
@@ -131,7 +133,7 @@ class Servers:
 
     @cache  # noqa: B019 - as above
     def postgres(self) -> PostgresServer | NoServerError:
-        """The database server, or why there is none."""
+        """Return the database server, or why none is available."""
         given = GIVEN.get("DATABASE_URL", "")
         ways = [
             Candidate(
@@ -146,9 +148,9 @@ class Servers:
 
     @cache  # noqa: B019 - as above
     def minio(self) -> MinioServer | NoServerError:
-        """The object store, or why there is none.
+        """Return the object store, or why none is available.
 
-        A native one that Go would have to build first, in minutes, is made only when required.
+        A native server that is not built yet is built, in minutes, only if it is required.
         """
 
         def native() -> str | None:
@@ -188,7 +190,7 @@ class Servers:
 
     @cache  # noqa: B019 - as above
     def _native(self) -> NativeServers:
-        """The supervisor of what is started here; a folder of its own, gone afterwards."""
+        """Return the supervisor of the native servers; its folder is removed at the end."""
         temporary = tempfile.TemporaryDirectory(prefix="segue-tests-", ignore_cleanup_errors=True)
         folder = Path(self._stack.enter_context(temporary))
         servers = NativeServers(folder, TOOLS, durable=False)
@@ -232,23 +234,23 @@ class Servers:
 
 @asynccontextmanager
 async def fresh_databases(server: PostgresServer) -> AsyncIterator[Database]:
-    """A maker of empty databases, all dropped at the end."""
-    made: list[str] = []
+    """Yield a function that creates empty databases; drop them at the end."""
+    names: list[str] = []
 
     async def database() -> str:
         name = f"segue_test_{secrets.token_hex(6)}"
-        await _tell(server, f"CREATE DATABASE {name}")
-        made.append(name)
+        await _execute(server, f"CREATE DATABASE {name}")
+        names.append(name)
         return urlsplit(server.url)._replace(path=f"/{name}").geturl()
 
     try:
         yield database
     finally:
-        for name in made:
-            await _tell(server, f"DROP DATABASE {name} WITH (FORCE)")
+        for name in names:
+            await _execute(server, f"DROP DATABASE {name} WITH (FORCE)")
 
 
-async def _tell(server: PostgresServer, statement: str) -> None:
+async def _execute(server: PostgresServer, statement: str) -> None:
     connection = await asyncpg.connect(server.url, timeout=_CONNECT_S)
     try:
         await connection.execute(statement, timeout=_CONNECT_S)

@@ -1,6 +1,6 @@
-"""Stacks: the embedded stack and the commands as processes, started as a user would.
+"""Start the embedded stack and the `segue` command as processes, as a user does.
 
-Each runs on a folder of the test's own, so whatever mentions that folder is the test's to end.
+Each uses a folder of the test, so every process whose command line has that folder is the test's.
 """
 
 import json
@@ -28,10 +28,10 @@ T = TypeVar("T")
 
 
 def until(question: Callable[[], T | None], *, within_s: float, what: str) -> T:
-    """The first answer that is not None."""
+    """Call `question` until it returns something; return that."""
     end = time.monotonic() + within_s
     while (answer := question()) is None:
-        assert time.monotonic() < end, f"{what}: not within {within_s:g} s"
+        assert time.monotonic() < end, f"timeout after {within_s:g} s: {what}"
         time.sleep(_POLL_S)
     return answer
 
@@ -65,21 +65,21 @@ class StackProcess:
             )
 
     def ready(self) -> RunningStack:
-        """Where it answers, once it does."""
+        """Wait until the stack is ready; return its addresses."""
 
         def announced() -> RunningStack | None:
             assert self.process.poll() is None, self.log.read_text()[-3000:]
-            found = find_stack(self.home)
-            return found if found and found.pid == self.process.pid else None
+            stack = find_stack(self.home)
+            return stack if stack and stack.pid == self.process.pid else None
 
         return until(announced, within_s=START_S, what="stack is ready")
 
     def ended(self) -> int:
-        """Its exit code, once it has one."""
+        """Wait for the end; return the exit code."""
         return self.process.wait(STOP_S)
 
     def stop(self) -> int:
-        """Ask it to stop; the exit code."""
+        """Send SIGTERM; return the exit code."""
         self.process.terminate()
         return self.ended()
 
@@ -88,7 +88,7 @@ class StackProcess:
 def a_stack(
     home: Path, *args: str, environment: Mapping[str, str] | None = None
 ) -> Iterator[StackProcess]:
-    """A stack that is gone after the test, however that ends."""
+    """Start a stack; stop it at the end."""
     stack = StackProcess(home, *args, environment=environment)
     try:
         yield stack
@@ -98,7 +98,7 @@ def a_stack(
 
 
 def segue(*args: str | Path) -> subprocess.CompletedProcess[str]:
-    """Run the `segue` command to its end."""
+    """Run the `segue` command; return the result."""
     return subprocess.run(
         [sys.executable, "-m", "ops", *map(str, args)],
         cwd=REPOSITORY,
@@ -111,7 +111,7 @@ def segue(*args: str | Path) -> subprocess.CompletedProcess[str]:
 
 @contextmanager
 def segue_started(*args: str | Path) -> Iterator[subprocess.Popen[str]]:
-    """Start the `segue` command; it is gone after the test, however that ends."""
+    """Start the `segue` command; kill it at the end."""
     process = subprocess.Popen(
         [*MORTAL, sys.executable, "-u", "-m", "ops", *map(str, args)],
         cwd=REPOSITORY,
@@ -127,27 +127,27 @@ def segue_started(*args: str | Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def processes_of(folder: Path) -> list[str]:
-    """The command lines that mention `folder`: nobody else has that name."""
+    """Return the command lines of the processes that mention `folder`."""
     found = []
     for place in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             words = place.read_bytes().replace(b"\0", b" ").decode(errors="replace")
         except OSError:
-            continue  # it ended meanwhile
+            continue  # the process has ended
         if str(folder) in words:
             found.append(words.strip())
     return found
 
 
 def none_left(folder: Path) -> bool:
-    """Whether no process mentions `folder`; the last ones may still be on their way out."""
+    """Wait until no process mentions `folder`; return True."""
     return until(
         lambda: True if not processes_of(folder) else None, within_s=STOP_S, what="nothing left"
     )
 
 
 def start_job(api_url: str, job_id: str, *, durations_s: list[float], **body: Any) -> None:
-    """Ask for the music of scenes."""
+    """Post a generate-scenes request."""
     scenes = [{"description": "a calm lake", "duration_s": length} for length in durations_s]
     answer = httpx.post(
         f"{api_url}/api/v3/audio/generate-scenes",
@@ -158,15 +158,15 @@ def start_job(api_url: str, job_id: str, *, durations_s: list[float], **body: An
 
 
 def status_of(api_url: str, job_id: str) -> dict[str, Any]:
-    """What the api says of a job."""
+    """Return the status of a job."""
     answer = httpx.get(f"{api_url}/api/v3/audio/status/{job_id}", trust_env=False)
     assert answer.status_code == 200, answer.text
-    found: dict[str, Any] = json.loads(answer.content)
-    return found
+    status: dict[str, Any] = json.loads(answer.content)
+    return status
 
 
 def finished(api_url: str, job_id: str) -> dict[str, Any]:
-    """The status of a job, once it is completed or failed."""
+    """Wait until a job is completed or failed; return the status."""
 
     def ended() -> dict[str, Any] | None:
         status = status_of(api_url, job_id)

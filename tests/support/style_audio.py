@@ -1,4 +1,4 @@
-"""Styles: somebody's own music for tests, in the files that people have, and its continuation.
+"""Build style samples in many file formats, and a provider's continuation of them.
 
 Shapes: float32 `(channels, samples)`. Units: samples at 32 kHz.
 """
@@ -19,26 +19,26 @@ from tests.support.audio_builders import mp3, music
 
 RATE_HZ = 32_000
 _BLEND_SAMPLES = RATE_HZ // 20
-_TONE_SAMPLES = 4 * RATE_HZ  # then it is 100 dB below its beginning
+_TONE_SAMPLES = 4 * RATE_HZ  # then it has decayed by 100 dB
 
 
 def a_song(seconds: float, *, root_hz: float = 196.0) -> Audio:
-    """A line of plucked tones in stereo, no two seconds alike; other than any provider's music."""
+    """Return plucked tones in stereo; no two seconds are alike, and no provider makes this music."""
     place = np.arange(round(seconds * RATE_HZ)) / RATE_HZ
     chance = np.random.default_rng(7)
     sound = np.zeros((2, place.size))
     for beat in range(int(seconds * 4) + 1):
         pitch_hz = root_hz * 2 ** (chance.integers(0, 25) / 12)
-        heard = slice(beat * RATE_HZ // 4, beat * RATE_HZ // 4 + _TONE_SAMPLES)
-        since = place[heard] - beat / 4
+        span = slice(beat * RATE_HZ // 4, beat * RATE_HZ // 4 + _TONE_SAMPLES)
+        since = place[span] - beat / 4
         tone = np.sin(2 * np.pi * pitch_hz * since) * np.exp(-since * 3)
-        sound[:, heard] += tone * chance.uniform(0.5, 1.0, (2, 1))
-    sound += 0.2 * np.sin(2 * np.pi * root_hz / 2 * place)  # what makes every moment sound
+        sound[:, span] += tone * chance.uniform(0.5, 1.0, (2, 1))
+    sound += 0.2 * np.sin(2 * np.pi * root_hz / 2 * place)  # a drone, so that no moment is silent
     return np.asarray(sound * 0.15, dtype=np.float32)
 
 
 def quiet(seconds: float) -> Audio:
-    """Nothing."""
+    """Return silence."""
     return np.zeros((2, round(seconds * RATE_HZ)), dtype=np.float32)
 
 
@@ -50,12 +50,12 @@ def audio_file(
     layout: str = "stereo",
     rate_hz: int = RATE_HZ,
 ) -> bytes:
-    """`audio` as a file."""
+    """Encode `audio` as a file."""
     target = io.BytesIO()
     rate = 48_000 if codec == "libopus" else rate_hz
     with av.open(target, "w", format=container) as out:
         stream = out.add_stream(codec, rate=rate)
-        assert isinstance(stream, AudioStream), "only such codecs are named"
+        assert isinstance(stream, AudioStream), "the codec is an audio codec"
         stream.layout = layout
         block = np.ascontiguousarray(audio)
         frame = av.AudioFrame.from_ndarray(block, format="fltp", layout=layout)
@@ -79,25 +79,25 @@ def _frame_size(codec: str, usual: int) -> int:
 
 @dataclass(kw_only=True)
 class Continuing:
-    """`clip_of` for a `LedgerProvider`: what was sent, then a known piece from its beginning on.
+    """`clip_of` of a `LedgerProvider`: continues a song with a known piece.
 
-    Where the piece begins, the song before it ends: what a style's end is continued with.
+    The piece starts where the song ends.
     """
 
     folder: Path  #: of the store
     song: Audio
-    #: where in the piece the first sample of a file lies
+    #: start of each file in the piece, by SHA-256
     _places: dict[str, int] = field(default_factory=dict)
 
     def clip_of(self, request: CompositionRequest) -> bytes:
-        """The next clip."""
+        """Return the next clip."""
         begin, window = 0, request.window
         if window is not None:
             source = hashlib.sha256((self.folder / window.clip_key).read_bytes()).hexdigest()
             begin = self._places.get(source, -window.end_s * RATE_HZ) + window.start_s * RATE_HZ
         end = begin + request.duration_s * RATE_HZ
         sound = music(np.arange(begin, end), rate_hz=RATE_HZ)
-        if begin < 0:  # the piece comes in over the song's last 50 ms: no model leaves a gap
+        if begin < 0:  # crossfade over the song's last 50 ms: models leave no gap
             fade = np.clip(1 - np.arange(-begin, 0, -1) / _BLEND_SAMPLES, 0, 1)
             song = self.song[:, begin:]
             sound[:, :-begin] = (1 - fade) * song + fade * sound[:, :-begin]

@@ -1,4 +1,4 @@
-"""OTLP: a collector of traces on loopback, as far as a test needs one."""
+"""A local OTLP collector of traces for tests."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -15,40 +15,42 @@ from shared.http.server import HttpServer, bind_socket
 
 
 class Collector:
-    """What was exported to it."""
+    """Stores the exported spans."""
 
     def __init__(self) -> None:
-        self.bodies: list[bytes] = []  #: as they came
+        self.bodies: list[bytes] = []  #: of the requests, in order
         self.endpoint = ""
-        self.silent = asyncio.Event()  #: set: it takes requests and answers none
+        self.silent = asyncio.Event()  #: set: requests get no response
 
     async def take(self, request: Request) -> Response:
-        """One export."""
+        """Handle an export request."""
         self.bodies.append(await request.body())
-        while self.silent.is_set():  # noqa: ASYNC110 - until whoever asked is gone
+        while self.silent.is_set():  # noqa: ASYNC110 - until the client disconnects
             await asyncio.sleep(0.1)
         return Response(media_type="application/x-protobuf")
 
     def spans(self) -> Iterator[tuple[str, Span]]:
-        """Each span with the name of its service."""
+        """Yield each span with the name of its service."""
         for body in self.bodies:
             for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
-                told = {one.key: one.value.string_value for one in resource.resource.attributes}
+                attributes = {
+                    entry.key: entry.value.string_value for entry in resource.resource.attributes
+                }
                 for scope in resource.scope_spans:
                     for span in scope.spans:
-                        yield told["service.name"], span
+                        yield attributes["service.name"], span
 
 
 @asynccontextmanager
 async def collector() -> AsyncIterator[Collector]:
-    """A collector that listens."""
-    made = Collector()
-    app = Starlette(routes=[Route("/v1/traces", made.take, methods=["POST"])])
+    """Serve a collector on a free port."""
+    collecting = Collector()
+    app = Starlette(routes=[Route("/v1/traces", collecting.take, methods=["POST"])])
     server = HttpServer(app, bind_socket("127.0.0.1", 0), stop_s=1)
     await server.start()
-    made.endpoint = f"http://127.0.0.1:{server.port}"
+    collecting.endpoint = f"http://127.0.0.1:{server.port}"
     try:
-        yield made
+        yield collecting
     finally:
-        made.silent.clear()
+        collecting.silent.clear()
         await server.stop()
