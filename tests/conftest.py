@@ -55,7 +55,7 @@ _servers_key = pytest.StashKey[Servers]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Reject unknown names in SEGUE_REQUIRE and remove settings of services from the environment."""
+    """Reject unknown names in SEGUE_REQUIRE; remove settings from the environment."""
     if unknown := servers.REQUIRED - {*_PARTS, *_TOOLS}:
         raise pytest.UsageError(f"SEGUE_REQUIRE knows {_PARTS + _TOOLS}, not {sorted(unknown)}")
     config.stash[_servers_key] = Servers()

@@ -23,7 +23,7 @@ _TONE_SAMPLES = 4 * RATE_HZ  # then it has decayed by 100 dB
 
 
 def a_song(seconds: float, *, root_hz: float = 196.0) -> Audio:
-    """Return plucked tones in stereo; no two seconds are alike, and no provider makes this music."""
+    """Return plucked tones in stereo, unlike any provider's music; no two seconds are alike."""
     place = np.arange(round(seconds * RATE_HZ)) / RATE_HZ
     chance = np.random.default_rng(7)
     sound = np.zeros((2, place.size))
