@@ -1,4 +1,4 @@
-"""Measures one lane per job against one lane per partition, and the overhead of a lane.
+"""Measures lanes per job against lanes per partition, and their overhead.
 
 The generator mostly waits, so the question is how many waits run concurrently. The same records go
 through the same `Lanes`: keyed by job as in production; keyed by partition, as a consumer without
@@ -61,7 +61,7 @@ def by_partition(record: SceneRecord) -> str:
 
 
 def log_of(*, jobs: int, scenes: int) -> list[SceneRecord]:
-    """Return the records in log order: all first scenes, all second scenes, and so on."""
+    """Return the records in log order: scene by scene over all jobs."""
     return [
         SceneRecord(
             job=f"job-{number}",
@@ -83,7 +83,7 @@ async def nothing() -> None:
 
 
 def through_lanes(records: Sequence[SceneRecord], key: Key, work: Step) -> Step:
-    """Return a step that processes all records in lanes and checks that all are committed."""
+    """Return a step that processes all records in lanes; every record must be committed."""
 
     async def run() -> None:
         committed: list[int] = []
@@ -129,7 +129,7 @@ def bare_tasks(count: int) -> Step:
 
 
 async def waiting() -> list[Measurement]:
-    """Measure records per second if the work is waiting, and the share of the ideal."""
+    """Measure records per second of waiting work, and the share of the ideal."""
     records = log_of(jobs=JOBS, scenes=SCENES)
     few, count = JOBS_SEQUENTIAL * SCENES, len(records)
     variants = [
@@ -196,7 +196,7 @@ async def tasks_traced(count: int) -> float:
 
 
 async def lanes_traced(records: Sequence[SceneRecord], left: list[float]) -> float:
-    """Return the bytes of a waiting lane; append the bytes that remain at the end to `left`."""
+    """Return the bytes of a waiting lane; append the remaining bytes to `left`."""
     end = asyncio.Event()
     lanes: Lanes[int] = Lanes(lambda _slot, _handles: None)
 

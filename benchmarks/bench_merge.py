@@ -105,7 +105,7 @@ async def store_run(store: FolderStore, run: Sequence[Take]) -> None:
 
 
 def bare_join(run: Sequence[Take], target: Path) -> list[str | Path]:
-    """Return the ffmpeg arguments that cut the clips at their joins and concatenate them."""
+    """Return the ffmpeg arguments that cut and concatenate the clips."""
     ends = [take.segment.join_samples for take in run[1:]]
     ends.append(run[-1].segment.start_samples + run[-1].segment.samples)
     inputs: list[str | Path] = []

@@ -71,7 +71,7 @@ def generated(job: int, scene: int) -> SegmentGenerated:
 
 
 def log_of(kind: Callable[[int, int], Event], *, now: datetime) -> tuple[Record, ...]:
-    """Return the records of all scenes in log order: scene by scene over all jobs."""
+    """Return the records in log order: scene by scene over all jobs."""
     events = (kind(job, scene) for scene in range(SCENES) for job in range(EVENTS // SCENES))
     return tuple(_record(event, offset, now) for offset, event in enumerate(events))
 

@@ -1,4 +1,4 @@
-"""Compares ways to do the same work, and reports them as a table and as JSON.
+"""Compares variants of the same work; reports a table and JSON.
 
 A single number says more about the machine than about the code. So every benchmark has a baseline,
 runs all variants alternately in one process (A B A B ...), discards the first round and compares
@@ -70,7 +70,7 @@ class Measurement:
     against: str = ""  #: name of the baseline; "" for the baseline itself
 
     def share_of(self, ideal: float) -> "Measurement":
-        """Return the values as a percentage of `ideal`, a value in the same unit."""
+        """Return the values as a percentage of `ideal`, in the same unit."""
         values = tuple(100 * value / ideal for value in self.values)
         return replace(
             self, name=f"{self.name}, of the ideal", unit="%", values=values, ratios=(), against=""
@@ -120,7 +120,7 @@ class Report:
 async def run_interleaved(
     probes: Sequence[Probe], *, rounds: int = ROUNDS, warm_ups: int = WARM_UPS
 ) -> list[tuple[float, ...]]:
-    """Return the values of each probe; the probes run alternately, in the given order."""
+    """Run the probes alternately; return the values of each."""
     results: list[list[float]] = []
     for _ in range(warm_ups + rounds):
         values = []
@@ -182,7 +182,7 @@ def machine_facts(**versions: str) -> dict[str, str | int | float]:
 
 
 def main(measure: Callable[[], Awaitable[Report]]) -> None:
-    """Run a benchmark, print its table and write its JSON file to the folder `--out`."""
+    """Run a benchmark, print its table and write its JSON file."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the JSON file")
     folder: Path = parser.parse_args().out

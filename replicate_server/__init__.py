@@ -1,4 +1,4 @@
-"""An emulator of Replicate's HTTP API on a port of this machine, without an account.
+"""An emulator of Replicate's HTTP API on 127.0.0.1, without an account.
 
 It identifies itself: a `StandInWarning` when it is built, and `x-fake-replicate: 1` on every
 response. It has one model, the pinned MusicGen; Segue's synthesizer composes its clips, which obey

@@ -1,4 +1,4 @@
-"""Runs the Replicate emulator on a port of this machine, for tests and laptops.
+"""Runs the Replicate emulator for tests and laptops.
 
 I/O: a listening socket on 127.0.0.1.
 """

@@ -40,7 +40,7 @@ def main(extra: str | None) -> int:
 
 
 def entries(text: str) -> dict[str, str]:
-    """Return each package of a lock with its lines; it may have a pin per Python version."""
+    """Return the lines of each package; it may have a pin per Python version."""
     packages: dict[str, str] = {}
     starts = list(_PIN.finditer(text))
     ends = [match.start() for match in starts[1:]] + [len(text)]

@@ -105,7 +105,7 @@ class EmulatorMiddleware:
 
 
 class HeaderMiddleware:
-    """Marks every response with a header, because it is not from the real Replicate."""
+    """Adds the header that marks a response as not from the real Replicate."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

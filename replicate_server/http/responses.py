@@ -1,4 +1,4 @@
-"""Builds Replicate's responses, with the exact text of its errors where it was recorded.
+"""Builds Replicate's responses, with the recorded text of its errors.
 
 Recorded: 401, 402, 422 (fields, version) and 429. For 404, 500, 503 and invalid JSON only the form
 is known, or nothing.

@@ -1,4 +1,4 @@
-"""Serves the emulator on a socket of 127.0.0.1, with connections that can be aborted.
+"""Serves the emulator on 127.0.0.1, with connections that can be aborted.
 
 I/O: a listening socket.
 """

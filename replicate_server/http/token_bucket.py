@@ -16,7 +16,7 @@ class TokenBucket:
         self._at_s: float | None = None
 
     def take(self, now_s: float) -> float | None:
-        """Take a token and return None, or return the seconds until one is available."""
+        """Take a token; return the seconds to wait if there is none."""
         if self._at_s is not None:
             gained = max(0.0, now_s - self._at_s) * self._per_s
             self._tokens = min(float(self._burst), self._tokens + gained)

@@ -115,7 +115,7 @@ def encode(
     rate_hz: int = RATE_HZ,
     delay_header: bool = True,
 ) -> bytes:
-    """Return `audio`, one or two channels at 32 kHz, as an MP3 or WAV file at `rate_hz`."""
+    """Return `audio` (mono or stereo, 32 kHz) as an MP3 or WAV file."""
     layout = "stereo" if audio.shape[0] > 1 else "mono"
     options = {} if delay_header else {"write_xing": "0"}
     buffer = io.BytesIO()  # seekable: headers with lengths are written last

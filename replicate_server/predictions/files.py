@@ -69,7 +69,7 @@ class InputPolicy:
 
 
 def origin_of(url: str, policy: InputPolicy) -> str:
-    """Return the kind of an input URL: "data", "output" (of this emulator) or "url"."""
+    """Return the kind of an input URL: "data", "output" or "url"."""
     if url.startswith("data:"):
         return "data"
     return "output" if url.startswith(f"{policy.origin}{PATH}/") else "url"

@@ -1,4 +1,4 @@
-"""A prediction's state, its view in the API, and pages of a list of predictions.
+"""The state of a prediction, its view in the API, and list pages.
 
 Units: seconds; times that end in `_s` are on the emulator's monotonic clock.
 """

@@ -1,4 +1,4 @@
-"""Wires up the merger: the last segment of a run triggers the merge of its track."""
+"""Wires up the merger: a run's last segment triggers its merge."""
 
 import asyncio
 from typing import ClassVar
@@ -55,7 +55,7 @@ async def run(
     ready: asyncio.Event | None = None,
     clock: Clock | None = None,
 ) -> None:
-    """Merge until `stop`; the entry point for `__main__`, the embedded stack and the tests.
+    """Run the merger until `stop` is set.
 
     Raises:
         SegueError: the service could not start, or had to stop.

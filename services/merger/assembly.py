@@ -81,7 +81,7 @@ class Assembly:
         self._pending = silence(0)  # rendered, but the next clip may still blend into it
 
     def add(self, index: int, clip: Audio | None) -> Iterator[Audio]:
-        """Add the clip of a segment, None for silence; yield the finished part of the track."""
+        """Add a clip (None for silence); yield the finished part of the track."""
         segment = self._segments[index]
         if clip is None:
             yield from self._fall_silent(segment)
@@ -140,7 +140,7 @@ class Assembly:
         return max(segment.start_samples, segment.join_samples - (window if after_music else 0))
 
     def _splice(self, index: int, clip: Audio) -> tuple[PlacedClip, Seam, int] | None:
-        """Place the clip where its window ends; None if there is no music to splice to."""
+        """Place the clip where its window ends; None if it cannot be spliced."""
         current, segment = self._current, self._segments[index]
         if current is None or not self._may_splice(index):
             return None
@@ -164,7 +164,7 @@ class Assembly:
         return placed, build_seam(placed, "splice", matched, step_db), blend_samples
 
     def _bridge(self, index: int, clip: Audio) -> tuple[PlacedClip, Seam, int] | None:
-        """Place a kept clip over music that its window does not repeat; None if it must fade in."""
+        """Place a kept clip over new music; None if it must fade in."""
         current, segment = self._current, self._segments[index]
         automatic = self._rules.transition is Transition.AUTO
         if current is None or not is_bridged(segment) or not automatic:
@@ -196,7 +196,7 @@ class Assembly:
     def _match_before_silence(
         self, segment: SegmentGenerated, clip: Audio
     ) -> tuple[Match | None, float]:
-        """Return where the window repeats the music before the silence, and the gain for it."""
+        """Return the match with the music before the silence, and the gain."""
         last, window = self._previous, segment.window_samples - segment.padding_samples
         automatic = self._rules.transition is Transition.AUTO
         if last is None or window < WINDOW_SAMPLES_MIN or not automatic:
@@ -217,7 +217,7 @@ class Assembly:
         self.seams.append(Seam(scene_index=segment.scene_index, at_samples=begin, kind="fade"))
 
     def _render(self, until: int, *, fade_out: int) -> Iterator[Audio]:
-        """Render the current clip up to `until`, with a fade over the last `fade_out` samples."""
+        """Render the current clip up to `until`, fading out at its end."""
         placed = self._current
         if placed is None:
             for start in range(self._rendered_until, until, _BLOCK_SAMPLES):
@@ -246,7 +246,7 @@ class Assembly:
         self._rendered_until = until
 
     def _fit_fades(self, placed: PlacedClip, fade_out: int, samples: int) -> tuple[int, int]:
-        """Return the fades at both ends of `samples`, shortened in proportion if they overlap."""
+        """Return the fades, shortened in proportion if they overlap."""
         total = placed.fade_in + fade_out
         if total <= samples:
             return placed.fade_in, fade_out
@@ -276,7 +276,7 @@ class Assembly:
 def _match_window(
     last: PlacedClip, segment: SegmentGenerated, clip: Audio
 ) -> tuple[int, Match | None]:
-    """Return where the window of `clip` was taken from the last clip, and how the two match.
+    """Return the place of the window in the last clip, and the match.
 
     The window ends at the join or, if the last clip ends before it, at its last whole second,
     because providers take whole seconds only.

@@ -1,4 +1,4 @@
-"""Places a kept clip over newly generated music that its window does not repeat.
+"""Places a kept clip over new music that its window does not repeat.
 
 The window of the kept clip repeats the music of an earlier run, so there is nothing to splice to;
 but the window leads into the kept music without a joint. Both clips sound together over as much
@@ -29,7 +29,7 @@ def is_bridged(segment: SegmentGenerated) -> bool:
 def place_bridged(
     current: PlacedClip, segment: SegmentGenerated, clip: Audio, *, blend_samples_max: int
 ) -> tuple[PlacedClip, Seam, int] | None:
-    """Return the placed clip, its seam and the length of the bridge; None if it does not fit.
+    """Return the placed clip, its seam and the bridge's length; None if too short.
 
     As in a splice, its level follows the music before it: both are music for the same scene.
     """

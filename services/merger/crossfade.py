@@ -70,7 +70,7 @@ def crossfade(leaving: Audio, entering: Audio) -> Audio:
 
 
 def fade_in_curve(samples: int) -> NDArray[np.float32]:
-    """Return a gain curve from 0 to 1; flat at both ends, so that no fade clicks."""
+    """Return a gain curve from 0 to 1, flat at both ends to avoid clicks."""
     turn = (np.arange(samples) + 0.5) * (np.pi / max(1, samples))
     return np.asarray((1 - np.cos(turn)) / 2, dtype=np.float32)
 
@@ -96,13 +96,13 @@ def _bends(audio: Audio) -> NDArray[np.float64]:
 
 
 def _energy_before(audio: Audio) -> NDArray[np.float64]:
-    """Return the energy before each sample over all channels; one entry more than samples."""
+    """Return the energy of all channels before each sample, and the total."""
     squares = np.square(audio, dtype=np.float64).sum(axis=0)
     return np.concatenate([[0.0], np.cumsum(squares)])
 
 
 def _products(tail: Audio, head: Audio, lags: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the sum of `tail[k] * head[k + lag]` for each lag over all channels."""
+    """Return the cross-correlation of all channels at each lag."""
     size = 1 << (tail.shape[1] + head.shape[1] - 1).bit_length()
     spectrum = np.conj(np.fft.rfft(tail, size)) * np.fft.rfft(head, size)
     circular = np.fft.irfft(spectrum.sum(axis=0), size)

@@ -1,4 +1,4 @@
-"""Measures a joined track, brings it to its loudness with one gain, and encodes it as MP3.
+"""Brings a joined track to its loudness and encodes it as MP3.
 
 The gain is linear and constant over the track: the dynamics of the music stay as they are. An MP3
 decoder overshoots the peaks of the input, so the encoded track is measured, and encoded again at
@@ -107,14 +107,14 @@ def gain_for(measured: Loudness, settings: MergerSettings) -> float:
 
 
 def _margin_db(measured: Loudness, settings: MergerSettings) -> float:
-    """Return how far the true peak is below its limit, in dB; negative: above it."""
+    """Return the distance of the true peak below its limit, in dB."""
     if measured.true_peak_dbtp is None:
         return math.inf
     return settings.true_peak_dbtp - measured.true_peak_dbtp
 
 
 def _parse_meter(result: FfmpegResult) -> Loudness:
-    """Return the last values of the meter: the metadata is finer, the summary complete."""
+    """Return the last values of the meter, from its metadata and summary."""
     integrated = _last_number(rb"lavfi.r128.I=", result.stdout)
     if integrated is None:
         integrated = _summary_number(_INTEGRATED, result.stderr)

@@ -36,8 +36,8 @@ from shared.media.samples import (
     seconds_at,
 )
 from shared.processing.slots import Slots
-from shared.storage import CHUNK_BYTES, ObjectStore, keys
-from shared.storage.results import stored_result
+from shared.storage import ObjectStore, keys
+from shared.storage.results import file_fingerprint, store_result, stored_result
 from shared.telemetry import trace
 from shared.telemetry.log import logger_of
 from shared.telemetry.metrics import WORK_DEDUPLICATED_TOTAL
@@ -81,7 +81,7 @@ class Merge:
             raise RetryableError(f"the scratch folder: {error.strerror}") from error
 
     async def _copy_kept_track(self, last: SegmentGenerated, folder: Path) -> AudioMerged | None:
-        """Copy the track of an earlier run; None if this run must make its own."""
+        """Copy the track of an earlier run; None if there is none to keep."""
         if last.kept is None or not last.kept.track:
             return None
         earlier = await self._stored_event(last.job_id, last.kept.run)
@@ -94,12 +94,8 @@ class Merge:
 
     async def _store_track(self, merged: AudioMerged, mp3: Path) -> AudioMerged:
         """Store the track, and its event last."""
-        await self._store.put_file(merged.object_key, mp3, content_type=TRACK_CONTENT_TYPE)
-        await self._store.put(
-            keys.merged_key(merged.job_id, merged.run),
-            merged.model_dump_json().encode(),
-            content_type="application/json",
-        )
+        key = keys.merged_key(merged.job_id, merged.run)
+        await store_result(self._store, key, merged, mp3, content_type=TRACK_CONTENT_TYPE)
         return merged
 
     async def _stored_event(self, job_id: str, run: int) -> AudioMerged | None:
@@ -138,7 +134,7 @@ class Merge:
             "clips joined",
             action="clips.joined",
             clips=len(parts),
-            joints=[seam.kind for seam in seams],
+            seams=[seam.kind for seam in seams],
             samples=assembly.samples,
         )
         with trace.span("master track", {"segue.samples": assembly.samples}):
@@ -213,14 +209,15 @@ def _build_event(
     mp3: Path,
 ) -> AudioMerged:
     last = segments[-1]
+    sha256, size_bytes = file_fingerprint(mp3)
     lufs, peak = mastered.loudness.integrated_lufs, mastered.loudness.true_peak_dbtp
     return AudioMerged(
         job_id=last.job_id,
         run=last.run,
         scene_count=last.scene_count,
         object_key=keys.track_key(last.job_id, last.run),
-        sha256=_sha256(mp3),
-        size_bytes=mp3.stat().st_size,
+        sha256=sha256,
+        size_bytes=size_bytes,
         samples=assembly.samples,
         duration_s=seconds_at(assembly.samples),
         loudness_lufs=None if lufs is None else round(lufs, 2),
@@ -234,16 +231,8 @@ def _build_event(
     )
 
 
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
 async def _in_thread(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Run `call` in a thread; a cancelled caller still waits for the thread to finish."""
+    """Run `call` in a thread and wait for its end even if cancelled."""
     work = asyncio.ensure_future(asyncio.to_thread(call, *args, **kwargs))
     try:
         return await asyncio.shield(work)

@@ -1,4 +1,4 @@
-"""Places one clip on the track at its gain, and describes the seam where it enters.
+"""Places a clip on the track at its gain, and describes its seam.
 
 Shapes: float32 `(channels, samples)`. Units: places and lengths are samples of the track, gains
 decibels. Pure.
@@ -82,7 +82,7 @@ class PlacedClip:
 
 
 def apply_curve(block: Audio, curve: NDArray[np.float32], *, at: int) -> None:
-    """Multiply `block` by `curve` where the two overlap; the curve begins at `at` of the block."""
+    """Multiply `block` by `curve`, which begins at sample `at` of the block."""
     first, last = max(0, at), min(block.shape[1], at + curve.size)
     if first < last:
         block[:, first:last] *= curve[first - at : last - at]
@@ -97,7 +97,7 @@ def splice_clip(
     begin: int,
     matched: Match,
 ) -> tuple[PlacedClip, float | None]:
-    """Place `clip` so that it continues `current` at `begin`, at the level of its music.
+    """Place `clip` so that it continues `current` at `begin` at its level.
 
     Also returns the level step that remains, in dB; None if one side of the match is silent.
     """

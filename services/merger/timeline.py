@@ -24,7 +24,7 @@ from shared.media.samples import SAMPLE_RATE_HZ
 
 
 def check_run(segments: Sequence[SegmentGenerated]) -> None:
-    """Check that these are all segments of one run, in order and without a gap.
+    """Check that the segments are one complete run in order.
 
     Raises:
         InvalidEventError: a segment does not fit; the message says which and why.

@@ -1,4 +1,4 @@
-"""Wires up the muxer: a merged track is muxed with its video if the run asks for it."""
+"""Wires up the muxer: muxes a track if its run asks for it."""
 
 import asyncio
 from typing import ClassVar
@@ -54,7 +54,7 @@ async def run(
     ready: asyncio.Event | None = None,
     clock: Clock | None = None,
 ) -> None:
-    """Mux until `stop`; the entry point for `__main__`, the embedded stack and the tests.
+    """Run the muxer until `stop` is set.
 
     Raises:
         SegueError: the service could not start, or had to stop.

@@ -78,7 +78,7 @@ def plan(
 def ffmpeg_args(
     plan: MuxPlan, *, demuxer: str, guard: Sequence[str], video: Path, track: Path, target: Path
 ) -> list[str]:
-    """Return the ffmpeg arguments that mux `track` with `video`; `guard` is before each input."""
+    """Return the ffmpeg arguments; `guard` precedes each input."""
     inputs = (
         *(*guard, "-f", demuxer, "-i", str(video)),
         *(*guard, "-f", "mp3", "-i", str(track)),

@@ -8,7 +8,6 @@ I/O: the store, the network (fetching the video), a temporary folder, one ffmpeg
 """
 
 import asyncio
-import hashlib
 import re
 import ssl
 import tempfile
@@ -27,7 +26,7 @@ from shared.media.ffmpeg import INPUT_GUARD, Ffmpeg, FfmpegError
 from shared.media.samples import VIDEO_CONTENT_TYPE, seconds_at
 from shared.processing.slots import Slots
 from shared.storage import ObjectStore, keys
-from shared.storage.results import stored_result
+from shared.storage.results import file_fingerprint, store_result, stored_result
 from shared.telemetry import trace
 from shared.telemetry.log import logger_of
 from shared.telemetry.metrics import WORK_DEDUPLICATED_TOTAL
@@ -164,7 +163,7 @@ class Mux:
     async def _store_result(
         self, merged: AudioMerged, planned: MuxPlan, result: Path
     ) -> VideoMuxed:
-        sha256, size_bytes = await asyncio.to_thread(_fingerprint, result)
+        sha256, size_bytes = await asyncio.to_thread(file_fingerprint, result)
         event = VideoMuxed(
             job_id=merged.job_id,
             run=merged.run,
@@ -177,13 +176,6 @@ class Mux:
             tempo=planned.tempo,
             warnings=planned.warnings,
         )
-        await self._store.put_file(event.object_key, result, content_type=VIDEO_CONTENT_TYPE)
         key = keys.muxed_key(merged.job_id, merged.run)
-        data = event.model_dump_json().encode()
-        await self._store.put(key, data, content_type="application/json")
+        await store_result(self._store, key, event, result, content_type=VIDEO_CONTENT_TYPE)
         return event
-
-
-def _fingerprint(path: Path) -> tuple[str, int]:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest(), path.stat().st_size

@@ -41,7 +41,7 @@ class SoundInfo:
 
 
 def probe_source(path: Path, *, name: str) -> VideoInfo:
-    """Return the properties of the video at `path`; errors name the request field `name`.
+    """Probe the source video; errors name the request field `name`.
 
     Raises:
         MediaError: the file is not a usable video, or MP4 cannot hold its codec.
@@ -61,7 +61,7 @@ def probe_source(path: Path, *, name: str) -> VideoInfo:
 
 
 def probe_sound(path: Path) -> tuple[SoundInfo, ...]:
-    """Return the audio streams of the MP4 at `path`, from its header and edit list."""
+    """Return the audio streams of an MP4, from its header and edit list."""
     with av.open(str(path), format="mov", options={"protocol_whitelist": "file"}) as container:
         return tuple(
             SoundInfo(
@@ -77,7 +77,7 @@ def probe_sound(path: Path) -> tuple[SoundInfo, ...]:
 
 
 def check_result(path: Path, *, source: VideoInfo, samples: int) -> None:
-    """Check that the file at `path` has the picture of `source` and `samples` of sound.
+    """Check that the result has the source's picture and `samples` of sound.
 
     Raises:
         MuxCheckError: the result is wrong; the message says how.

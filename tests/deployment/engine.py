@@ -149,7 +149,7 @@ class Engine:
         return details[0]
 
     def kill_process(self, container: str) -> None:
-        """Send SIGKILL to the container's main process, as the kernel does when out of memory."""
+        """Send SIGKILL to the container's main process."""
         os.kill(self.inspect(container)["State"]["Pid"], signal.SIGKILL)
 
     def _answers(self) -> bool:
