@@ -1,4 +1,4 @@
-"""Runs: a newer run supersedes an older one at once, and a cancelled one stops."""
+"""A newer run supersedes an older one at once, and a cancelled run stops."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from shared.processing.active_runs import ActiveRuns
 
 
-def test_a_newer_run_supersedes_the_older() -> None:
-    """From the moment its first record is seen, and whatever comes late."""
+def test_a_newer_run_supersedes_an_older_one() -> None:
+    """From its first event on; late events of the older run change nothing."""
     active_runs = ActiveRuns()
     active_runs.observe("a", 1)
     active_runs.observe("a", 2)
@@ -15,11 +15,11 @@ def test_a_newer_run_supersedes_the_older() -> None:
 
     assert not active_runs.is_current("a", 1)
     assert active_runs.is_current("a", 2)
-    assert active_runs.is_current("a", 3), "a run this process has not heard of may be the newest"
+    assert active_runs.is_current("a", 3), "a run that was not observed may be the newest"
 
 
-def test_jobs_do_not_touch_each_other() -> None:
-    """Each has its own runs."""
+def test_jobs_are_independent() -> None:
+    """Each job has its own runs."""
     active_runs = ActiveRuns()
     active_runs.observe("a", 5)
     active_runs.cancel("b", 1)
@@ -30,8 +30,8 @@ def test_jobs_do_not_touch_each_other() -> None:
     assert active_runs.is_current("c", 1)
 
 
-def test_a_cancelled_run_stays_cancelled_until_a_newer_one_comes() -> None:
-    """Its own late records do not wake it."""
+def test_a_cancelled_run_stays_cancelled_until_a_newer_one_is_observed() -> None:
+    """Late events of the cancelled run do not make it current again."""
     active_runs = ActiveRuns()
     active_runs.observe("a", 1)
     active_runs.cancel("a", 1)
@@ -42,8 +42,8 @@ def test_a_cancelled_run_stays_cancelled_until_a_newer_one_comes() -> None:
     assert active_runs.is_current("a", 2)
 
 
-def test_an_old_cancel_does_not_touch_a_newer_run() -> None:
-    """It may have been on its way for long."""
+def test_cancelling_an_old_run_does_not_affect_a_newer_one() -> None:
+    """The cancellation may arrive late."""
     active_runs = ActiveRuns()
     active_runs.observe("a", 2)
     active_runs.cancel("a", 1)
@@ -51,8 +51,8 @@ def test_an_old_cancel_does_not_touch_a_newer_run() -> None:
     assert active_runs.is_current("a", 2)
 
 
-def test_the_book_is_bounded_and_forgets_the_longest_unheard() -> None:
-    """Forgetting costs work, never correctness."""
+def test_the_least_recently_observed_job_is_evicted() -> None:
+    """Eviction costs work, never correctness."""
     active_runs = ActiveRuns(jobs_max=2)
     active_runs.observe("a", 2)
     active_runs.observe("b", 2)
@@ -60,21 +60,21 @@ def test_the_book_is_bounded_and_forgets_the_longest_unheard() -> None:
     active_runs.observe("c", 2)
 
     assert not active_runs.is_current("a", 1)
-    assert active_runs.is_current("b", 1), "b was heard of least recently"
+    assert active_runs.is_current("b", 1), "b was evicted"
     assert not active_runs.is_current("c", 1)
 
 
-_said = st.lists(st.tuples(st.booleans(), st.integers(1, 5)), max_size=20)
+_events = st.lists(st.tuples(st.booleans(), st.integers(1, 5)), max_size=20)
 
 
-@given(_said)
-def test_the_order_in_which_it_hears_does_not_matter(said: list[tuple[bool, int]]) -> None:
-    """A run counts if none is newer and nobody cancelled it."""
+@given(_events)
+def test_the_order_of_events_does_not_matter(events: list[tuple[bool, int]]) -> None:
+    """A run is current if no newer one was observed and it was not cancelled."""
     active_runs = ActiveRuns()
-    for is_cancel, run in said:
+    for is_cancel, run in events:
         (active_runs.cancel if is_cancel else active_runs.observe)("a", run)
 
-    newest = max((run for _, run in said), default=0)
+    newest = max((run for _, run in events), default=0)
     for run in range(1, 7):
-        # A cancel that arrives when its run is not the newest is not remembered: it need not be.
-        assert active_runs.is_current("a", run) == (run >= newest and (True, run) not in said)
+        # A cancellation of a run that is not the newest is not stored: the run is not current.
+        assert active_runs.is_current("a", run) == (run >= newest and (True, run) not in events)

@@ -1,4 +1,4 @@
-"""Lanes as a state machine: whatever happens in whatever order, no rule of a lane is broken."""
+"""Lanes as a state machine: no sequence of events breaks a rule of the lanes."""
 
 import asyncio
 from collections.abc import Hashable
@@ -11,134 +11,157 @@ from typing_extensions import override
 
 from shared.processing.lanes import Lanes
 
-SLOTS, KEYS = ("p0", "p1"), "xyz"
-TURNS = 12
-Record = tuple[str, int]  #: slot, offset
+PARTITIONS, KEYS = ("p0", "p1"), "xyz"
+LOOP_ITERATIONS = 12  # enough for every task that can run
+Record = tuple[str, int]  #: partition, offset
 
 
-class LanesLife(RuleBasedStateMachine):
-    """A member's life: records come, work ends or breaks, the group regroups, slots go and come.
+class LanesMachine(RuleBasedStateMachine):
+    """A consumer: records arrive, work ends, rebalances take partitions and return them.
 
-    The model: what was taken, whose work runs, what is done, what was let go, since the slot came.
+    The model: per partition the offsets received and committed since it was assigned; the records
+    in work and those complete.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.loop = asyncio.new_event_loop()
-        self.lanes: Lanes[int] = self._on_loop(lambda: Lanes(self._released))
-        self.next = dict.fromkeys(SLOTS, 0)
+        self.lanes: Lanes[int] = self._on_loop(lambda: Lanes(self._on_commit))
+        self.next = dict.fromkeys(PARTITIONS, 0)
         self.key_of: dict[Record, str] = {}
-        self.taken: dict[str, list[int]] = {slot: [] for slot in SLOTS}
+        self.received: dict[str, list[int]] = {partition: [] for partition in PARTITIONS}
         self.running: dict[Record, asyncio.Event] = {}
-        self.done: set[Record] = set()
-        self.gone: dict[str, list[int]] = {slot: [] for slot in SLOTS}
-        self.suspended = False
-        self.wrong: list[str] = []
+        self.complete: set[Record] = set()
+        self.committed: dict[str, list[int]] = {partition: [] for partition in PARTITIONS}
+        self.is_suspended = False
+        self.violations: list[str] = []
 
-    def _on_loop(self, make: Any) -> Any:
+    def _on_loop(self, call: Any) -> Any:
         async def run() -> Any:
-            made = make()
-            for _ in range(TURNS):  # everything that can go on goes on
+            result = call()
+            for _ in range(LOOP_ITERATIONS):
                 await asyncio.sleep(0)
-            return made
+            return result
 
         return self.loop.run_until_complete(run())
 
-    def _released(self, slot: Hashable, handles: list[int]) -> None:
-        assert isinstance(slot, str), "slots are names here"
-        self.gone[slot] += handles
+    def _on_commit(self, partition: Hashable, handles: list[int]) -> None:
+        assert isinstance(partition, str), "partitions are names here"
+        self.committed[partition] += handles
 
-    def _offer(self, slot: str, offset: int) -> bool:
-        record = (slot, offset)
+    def _submit(self, partition: str, offset: int) -> bool:
+        record = (partition, offset)
 
         async def work() -> None:
-            if self.suspended:
-                self.wrong.append(f"{record} began while the group regroups")
-            if any(self.key_of[r] == self.key_of[record] and r[0] == slot for r in self.running):
-                self.wrong.append(f"{record} began beside one of its own job")
+            if self.is_suspended:
+                self.violations.append(f"{record} started during a rebalance")
+            if any(
+                self.key_of[other] == self.key_of[record] and other[0] == partition
+                for other in self.running
+            ):
+                self.violations.append(f"{record} ran concurrently with another of its job")
             self.running[record] = asyncio.Event()
             try:
                 await self.running[record].wait()
-                self.done.add(record)
+                self.complete.add(record)
             finally:
                 del self.running[record]
 
         return bool(
             self._on_loop(
                 lambda: self.lanes.submit(
-                    partition=slot, offset=offset, key=self.key_of[record], handle=offset, work=work
+                    partition=partition,
+                    offset=offset,
+                    key=self.key_of[record],
+                    handle=offset,
+                    work=work,
                 )
             )
         )
 
-    def _in_flight(self, slot: str) -> list[int]:
-        return [offset for offset in self.taken[slot] if offset not in self.gone[slot]]
+    def _in_flight(self, partition: str) -> list[int]:
+        return [
+            offset for offset in self.received[partition] if offset not in self.committed[partition]
+        ]
 
-    @rule(slot=st.sampled_from(SLOTS), key=st.sampled_from(KEYS))
-    def take(self, slot: str, key: str) -> None:
-        """The next record of a partition."""
-        offset = self.next[slot]
-        self.next[slot] += 1
-        self.key_of[slot, offset] = key
-        self.taken[slot].append(offset)
-        assert self._offer(slot, offset)
+    @rule(partition=st.sampled_from(PARTITIONS), key=st.sampled_from(KEYS))
+    def receive(self, partition: str, key: str) -> None:
+        """Receive the next record of a partition."""
+        offset = self.next[partition]
+        self.next[partition] += 1
+        self.key_of[partition, offset] = key
+        self.received[partition].append(offset)
+        assert self._submit(partition, offset)
 
-    @precondition(lambda self: any(self._in_flight(slot) for slot in SLOTS))
+    @precondition(lambda self: any(self._in_flight(partition) for partition in PARTITIONS))
     @rule(data=st.data())
-    def take_again(self, data: Any) -> None:
-        """A record in flight is handed out again; it is not worked off twice."""
-        slot = data.draw(st.sampled_from([slot for slot in SLOTS if self._in_flight(slot)]))
-        assert not self._offer(slot, data.draw(st.sampled_from(self._in_flight(slot))))
+    def redeliver(self, data: Any) -> None:
+        """Receive a record in flight again; it is not processed twice."""
+        busy = [partition for partition in PARTITIONS if self._in_flight(partition)]
+        partition = data.draw(st.sampled_from(busy))
+        assert not self._submit(partition, data.draw(st.sampled_from(self._in_flight(partition))))
 
     @precondition(lambda self: self.running)
     @rule(data=st.data())
-    def finish(self, data: Any) -> None:
-        """Somebody's work ends, also while the group regroups."""
+    def complete_one(self, data: Any) -> None:
+        """End the work of a record, also during a rebalance."""
         record = data.draw(st.sampled_from(sorted(self.running)))
         self._on_loop(self.running[record].set)
 
     @rule()
     def suspend(self) -> None:
-        """The group regroups."""
-        self.suspended = True
+        """Start a rebalance."""
+        self.is_suspended = True
         self._on_loop(self.lanes.suspend)
 
-    @rule(owned=st.sets(st.sampled_from(SLOTS)))
+    @rule(owned=st.sets(st.sampled_from(PARTITIONS)))
     def resume(self, owned: set[str]) -> None:
-        """It has; what is not ours any more ends, and comes again from its commit when it is."""
-        self.suspended = False
-        before = {slot: len(self._in_flight(slot)) for slot in SLOTS}
+        """End the rebalance; lost partitions are cancelled and restart from their commit."""
+        self.is_suspended = False
+        before = {partition: len(self._in_flight(partition)) for partition in PARTITIONS}
         lost = self._on_loop(lambda: self.lanes.resume(owned))
-        for slot in set(SLOTS) - owned:
-            assert lost.get(slot, 0) == before[slot]
-            self.taken[slot] = list(self.gone[slot])
-            self.done -= {(slot, n) for n in range(self.next[slot]) if n not in self.gone[slot]}
-            self.next[slot] = len(self.gone[slot])
+        for partition in set(PARTITIONS) - owned:
+            committed = self.committed[partition]
+            assert lost.get(partition, 0) == before[partition]
+            self.received[partition] = list(committed)
+            self.complete -= {
+                (partition, offset)
+                for offset in range(self.next[partition])
+                if offset not in committed
+            }
+            self.next[partition] = len(committed)
         assert not set(lost) & owned
 
     @invariant()
     def rules_hold(self) -> None:
-        """In order, one at a time, let go as the partition has them; and all that can run runs."""
-        assert self.wrong == []
+        """Jobs are in order and sequential, commits in offset order, and no lane is idle."""
+        assert self.violations == []
         assert not self.lanes.failure.done()
-        for slot in SLOTS:
-            assert self.gone[slot] == list(range(len(self.gone[slot])))
-            assert {(slot, offset) for offset in self.gone[slot]} <= self.done
+        for partition in PARTITIONS:
+            committed = self.committed[partition]
+            assert committed == list(range(len(committed)))
+            assert {(partition, offset) for offset in committed} <= self.complete
             for key in KEYS:
-                job = [n for n in self.taken[slot] if self.key_of[slot, n] == key]
-                states = [(slot, n) in self.done for n in job]
-                assert states == sorted(states, reverse=True), "one was passed by"
-                waits = [n for n in job if (slot, n) not in self.done]
-                if waits and not self.suspended:
-                    assert (slot, waits[0]) in self.running, "nobody is at it"
-            head = self._in_flight(slot)
-            assert not head or (slot, head[0]) not in self.done, "done, and held back"
-        assert self.lanes.in_flight == sum(len(self._in_flight(slot)) for slot in SLOTS)
+                lane = [
+                    offset
+                    for offset in self.received[partition]
+                    if self.key_of[partition, offset] == key
+                ]
+                states = [(partition, offset) in self.complete for offset in lane]
+                assert states == sorted(states, reverse=True), "an unfinished record was skipped"
+                waiting = [offset for offset in lane if (partition, offset) not in self.complete]
+                if waiting and not self.is_suspended:
+                    assert (partition, waiting[0]) in self.running, "the lane is idle"
+            head = self._in_flight(partition)
+            assert not head or (partition, head[0]) not in self.complete, "complete, not committed"
+        assert self.lanes.in_flight == sum(
+            len(self._in_flight(partition)) for partition in PARTITIONS
+        )
 
     @override
     def teardown(self) -> None:
-        """In the end everything is done, in order."""
-        self.resume(set(SLOTS))
+        """Complete everything, in order."""
+        self.resume(set(PARTITIONS))
         while self.running:
             self._on_loop(self.running[min(self.running)].set)
             self.rules_hold()
@@ -146,5 +169,5 @@ class LanesLife(RuleBasedStateMachine):
         self.loop.close()
 
 
-TestLanesLife = LanesLife.TestCase
-TestLanesLife.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestLanesMachine = LanesMachine.TestCase
+TestLanesMachine.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)

@@ -1,4 +1,4 @@
-"""Watermark: nothing is let go before everything in front of it is done."""
+"""A record is committable only when every earlier record of its partition is complete."""
 
 from typing import Any
 
@@ -10,8 +10,8 @@ from typing_extensions import override
 from shared.processing.offset_tracker import OffsetTracker, PartitionPosition
 
 
-def test_a_record_is_held_until_those_before_it_are_done() -> None:
-    """Then all go at once, in the order of the partition."""
+def test_a_record_is_not_committable_before_earlier_ones_complete() -> None:
+    """Then all of them are, in partition order."""
     tracker: OffsetTracker[str] = OffsetTracker()
     for offset in (3, 4, 7):
         tracker.track("p0", offset, f"h{offset}")
@@ -23,8 +23,8 @@ def test_a_record_is_held_until_those_before_it_are_done() -> None:
     assert tracker.in_flight() == 0
 
 
-def test_partitions_do_not_hold_each_other() -> None:
-    """Each has its own order."""
+def test_partitions_are_independent() -> None:
+    """Each partition has its own order."""
     tracker: OffsetTracker[str] = OffsetTracker()
     tracker.track("p0", 0, "slow")
     tracker.track("p1", 0, "quick")
@@ -32,8 +32,8 @@ def test_partitions_do_not_hold_each_other() -> None:
     assert tracker.complete("p1", 0) == ["quick"]
 
 
-def test_a_redelivered_record_joins_the_work_that_runs_for_it() -> None:
-    """The newer handle is the one that still works."""
+def test_a_redelivered_record_keeps_its_work_and_gets_the_new_handle() -> None:
+    """The handle from before a rebalance is no longer valid."""
     tracker: OffsetTracker[str] = OffsetTracker()
     assert tracker.track("p0", 0, "before the rebalance")
     assert not tracker.track("p0", 0, "after")
@@ -41,8 +41,8 @@ def test_a_redelivered_record_joins_the_work_that_runs_for_it() -> None:
     assert tracker.complete("p0", 0) == ["after"]
 
 
-def test_a_record_that_was_done_waits_with_its_newer_handle() -> None:
-    """It was held back by another, then handed out again."""
+def test_a_complete_record_that_is_redelivered_is_committed_with_its_new_handle() -> None:
+    """It waited for an earlier record when it was delivered again."""
     tracker: OffsetTracker[str] = OffsetTracker()
     tracker.track("p0", 0, "a")
     tracker.track("p0", 1, "b")
@@ -53,8 +53,8 @@ def test_a_record_that_was_done_waits_with_its_newer_handle() -> None:
     assert tracker.complete("p0", 0) == ["a", "b again"]
 
 
-def test_what_was_let_go_and_comes_again_is_let_go_before_what_lies_behind_it() -> None:
-    """Its commit was refused while the group regrouped; else the last commit would go back."""
+def test_a_record_whose_commit_was_lost_is_committed_before_later_ones() -> None:
+    """A rebalance rejected its commit; otherwise the last commit would move backwards."""
     tracker: OffsetTracker[str] = OffsetTracker()
     tracker.track("p0", 0, "a")
     tracker.track("p0", 1, "b")
@@ -65,8 +65,8 @@ def test_what_was_let_go_and_comes_again_is_let_go_before_what_lies_behind_it() 
     assert tracker.complete("p0", 0) == ["a again", "b"]
 
 
-def test_what_went_elsewhere_is_not_let_go_here() -> None:
-    """Its late end belongs to nobody."""
+def test_records_of_a_removed_partition_are_not_committable() -> None:
+    """Another consumer owns them, even if their work ends later."""
     tracker: OffsetTracker[str] = OffsetTracker()
     tracker.track("p0", 0, "a")
 
@@ -77,17 +77,17 @@ def test_what_went_elsewhere_is_not_let_go_here() -> None:
     assert tracker.partitions() == []
 
 
-def test_it_tells_how_far_it_is_and_what_holds_it_up() -> None:
-    """The oldest of what is in flight with its moment, and the last that was taken."""
+def test_positions_return_the_last_record_and_the_oldest_in_flight() -> None:
+    """Each with its timestamp."""
     tracker: OffsetTracker[str] = OffsetTracker()
     assert tracker.positions() == {}
     tracker.track("p0", 4, "a", timestamp_s=100.0)
     tracker.track("p0", 7, "b", timestamp_s=200.0)
     tracker.complete("p0", 7)
-    held = PartitionPosition(
+    blocked = PartitionPosition(
         next_offset=8, last_timestamp_s=200.0, oldest_offset=4, oldest_timestamp_s=100.0
     )
-    assert tracker.positions() == {"p0": held}
+    assert tracker.positions() == {"p0": blocked}
 
     tracker.complete("p0", 4)
     assert tracker.positions() == {"p0": PartitionPosition(next_offset=8, last_timestamp_s=200.0)}
@@ -95,95 +95,95 @@ def test_it_tells_how_far_it_is_and_what_holds_it_up() -> None:
     assert tracker.positions() == {}
 
 
-class OffsetTrackerLife(RuleBasedStateMachine):
-    """A partition's life: records come in order, end in any, come again, go elsewhere.
+class OffsetTrackerMachine(RuleBasedStateMachine):
+    """One partition: records arrive in order, complete in any, are redelivered or revoked.
 
-    The model: what was taken, what is done, what was let go, each with its last handle.
+    The model: offsets received, complete and committed, and the latest handle of each.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.tracker: OffsetTracker[tuple[int, int]] = OffsetTracker()
-        self.taken: list[int] = []
-        self.done: set[int] = set()
-        self.gone: list[int] = []
+        self.received: list[int] = []
+        self.complete: set[int] = set()
+        self.committed: list[int] = []
         self.handle_of: dict[int, tuple[int, int]] = {}
         self.handles = 0
 
-    def _handle(self, offset: int) -> tuple[int, int]:
+    def _new_handle(self, offset: int) -> tuple[int, int]:
         self.handles += 1
         self.handle_of[offset] = (offset, self.handles)
         return self.handle_of[offset]
 
-    def _went(self, handles: list[tuple[int, int]]) -> None:
+    def _commit(self, handles: list[tuple[int, int]]) -> None:
         for handle in handles:
             offset = handle[0]
-            assert handle == self.handle_of[offset], "the last handle is the one that works"
-            assert offset in self.done, "unfinished"
-            assert offset not in self.gone, "twice"
-            before = [taken for taken in self.taken if taken < offset]
-            assert set(before) <= set(self.gone), "something before it is not done"
-            self.gone.append(offset)
+            assert handle == self.handle_of[offset], "only the latest handle is valid"
+            assert offset in self.complete, "committed unfinished"
+            assert offset not in self.committed, "committed twice"
+            earlier = {received for received in self.received if received < offset}
+            assert earlier <= set(self.committed), "an earlier record is unfinished"
+            self.committed.append(offset)
 
-    @rule(hole=st.integers(1, 3))
-    def take(self, hole: int) -> None:
-        """The next record; offsets may have holes."""
-        offset = (self.taken[-1] if self.taken else -1) + hole
-        self.taken.append(offset)
-        assert self.tracker.track("p", offset, self._handle(offset))
+    @rule(gap=st.integers(1, 3))
+    def receive(self, gap: int) -> None:
+        """Receive the next record; offsets may have gaps."""
+        offset = (self.received[-1] if self.received else -1) + gap
+        self.received.append(offset)
+        assert self.tracker.track("p", offset, self._new_handle(offset))
 
     def _in_flight(self) -> list[int]:
-        return [offset for offset in self.taken if offset not in self.gone]
+        return [offset for offset in self.received if offset not in self.committed]
 
     @precondition(lambda self: self._in_flight())
     @rule(data=st.data())
     def redeliver(self, data: Any) -> None:
-        """A record in flight is handed out again, finished or not."""
+        """Receive a record in flight again, complete or not."""
         offset = data.draw(st.sampled_from(self._in_flight()))
-        assert not self.tracker.track("p", offset, self._handle(offset))
-        self._went(self.tracker.committable("p"))
+        assert not self.tracker.track("p", offset, self._new_handle(offset))
+        self._commit(self.tracker.committable("p"))
 
-    @precondition(lambda self: self.gone)
+    @precondition(lambda self: self.committed)
     @rule(data=st.data())
-    def read_again(self, data: Any) -> None:
-        """The commit of what was let go is not heard: it is read again from some place on."""
-        start = data.draw(st.sampled_from(self.gone))
-        for offset in sorted(gone for gone in self.gone if gone >= start):
-            self.gone.remove(offset)
-            self.done.discard(offset)
-            assert self.tracker.track("p", offset, self._handle(offset))
+    def lose_commits(self, data: Any) -> None:
+        """Lose the commits from some offset on: those records are received again."""
+        start = data.draw(st.sampled_from(self.committed))
+        for offset in sorted(offset for offset in self.committed if offset >= start):
+            self.committed.remove(offset)
+            self.complete.discard(offset)
+            assert self.tracker.track("p", offset, self._new_handle(offset))
 
-    @precondition(lambda self: set(self._in_flight()) - self.done)
+    @precondition(lambda self: set(self._in_flight()) - self.complete)
     @rule(data=st.data())
-    def finish(self, data: Any) -> None:
-        """Any unfinished record ends."""
-        offset = data.draw(st.sampled_from(sorted(set(self._in_flight()) - self.done)))
-        self.done.add(offset)
-        self._went(self.tracker.complete("p", offset))
+    def complete_one(self, data: Any) -> None:
+        """Complete any unfinished record."""
+        offset = data.draw(st.sampled_from(sorted(set(self._in_flight()) - self.complete)))
+        self.complete.add(offset)
+        self._commit(self.tracker.complete("p", offset))
 
     @rule()
-    def drop(self) -> None:
-        """The partition goes elsewhere, and comes back from where its log stood."""
+    def revoke(self) -> None:
+        """Lose the partition; it comes back from its committed offset."""
         assert self.tracker.remove("p") == len(self._in_flight())
-        self.taken = list(self.gone)
-        self.done = set(self.gone)
+        self.received = list(self.committed)
+        self.complete = set(self.committed)
 
     @invariant()
-    def everything_done_at_the_head_was_let_go(self) -> None:
-        """Held back is only what waits for an unfinished record."""
-        held = self._in_flight()
-        assert not held or held[0] not in self.done
-        assert self.tracker.in_flight() == len(held)
+    def complete_records_at_the_head_are_committed(self) -> None:
+        """Only records behind an unfinished one wait."""
+        in_flight = self._in_flight()
+        assert not in_flight or in_flight[0] not in self.complete
+        assert self.tracker.in_flight() == len(in_flight)
 
     @override
     def teardown(self) -> None:
-        """In the end everything goes, once and in order."""
-        for offset in sorted(set(self._in_flight()) - self.done, reverse=True):
-            self.done.add(offset)
-            self._went(self.tracker.complete("p", offset))
-        assert self.gone == sorted(self.gone)
+        """Complete everything: each record is committed once and in order."""
+        for offset in sorted(set(self._in_flight()) - self.complete, reverse=True):
+            self.complete.add(offset)
+            self._commit(self.tracker.complete("p", offset))
+        assert self.committed == sorted(self.committed)
         assert self._in_flight() == []
 
 
-TestOffsetTrackerLife = OffsetTrackerLife.TestCase
-TestOffsetTrackerLife.settings = settings(max_examples=60, stateful_step_count=30)
+TestOffsetTrackerMachine = OffsetTrackerMachine.TestCase
+TestOffsetTrackerMachine.settings = settings(max_examples=60, stateful_step_count=30)

@@ -1,4 +1,4 @@
-"""Slots bound what runs at once, and say how many are taken."""
+"""Slots bound concurrent work and report how many are in use."""
 
 import asyncio
 
@@ -7,8 +7,8 @@ import pytest
 from shared.processing.slots import Slots
 
 
-async def test_no_more_run_at_once_than_there_are_slots_and_the_figures_say_so() -> None:
-    """The third waits until one of the two others is done."""
+async def test_work_beyond_the_number_of_slots_waits() -> None:
+    """The third task starts when one of the first two ends; the figures count those running."""
     slots, may_end = Slots(2), asyncio.Event()
     figures: list[dict[str, int]] = []
 
@@ -27,8 +27,8 @@ async def test_no_more_run_at_once_than_there_are_slots_and_the_figures_say_so()
     assert slots.figures() == {"slots": 2, "slots_taken": 0}
 
 
-async def test_a_slot_is_given_back_whatever_ends_the_work() -> None:
-    """An error, or a cancellation while it works or waits."""
+async def test_a_slot_is_freed_however_the_work_ends() -> None:
+    """By an error, or by a cancellation while it runs or waits."""
     slots = Slots(1)
     with pytest.raises(ValueError, match="wrong"):
         async with slots:
