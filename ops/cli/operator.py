@@ -30,8 +30,7 @@ from aiokafka.errors import (
     KafkaError,
     TopicAuthorizationFailedError,
 )
-from rich.console import Console
-from rich.table import Table
+from rich.console import Console, RenderableType
 
 from ops.cli.exit_codes import CommandError, Exit, print_json, report_errors
 from ops.cli.output import plain
@@ -103,7 +102,7 @@ class OperatorCommand:
         self,
         body: Callable[[Operator], Coroutine[Any, Any, T]],
         *,
-        lines: Callable[[T], Iterable[str | Table]],
+        lines: Callable[[T], Iterable[RenderableType]],
         document: Callable[[T], Any] = lambda result: result,
     ) -> T:
         """Run `body`, print its result as JSON (`document`) or as text (`lines`), and return it.

@@ -67,9 +67,16 @@ Rate = Annotated[float | None, typer.Option(min=0.1, help="Records per second at
 Reason = Annotated[
     str | None, typer.Option(help="Reason, stored in the audit; required with --apply.")
 ]
-Moment = Annotated[
+_TIME_FORMATS = ["%Y-%m-%dT%H:%M:%S%z", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d"]
+Since = Annotated[
     datetime | None,
-    typer.Option(formats=["%Y-%m-%dT%H:%M:%S%z", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d"], help="UTC."),
+    typer.Option(
+        formats=_TIME_FORMATS, metavar="TIME", help="From this time on: 2026-01-31T12:00:00 (UTC)."
+    ),
+]
+Until = Annotated[
+    datetime | None,
+    typer.Option(formats=_TIME_FORMATS, metavar="TIME", help="Before this time (UTC)."),
 ]
 
 

@@ -65,8 +65,8 @@ def discard(
 ) -> None:
     """Discard dead letters: they are no longer listed and cannot be requeued.
 
-    Without --release their runs stay parked. The jobs have failed already; requesting one again
-    starts a new run.
+    Without --release their runs stay parked. The jobs have failed already;
+    requesting one again starts a new run.
     """
     with operator_command(
         apply=apply, reason=reason, data_dir=data_dir, as_json=as_json

@@ -84,8 +84,8 @@ def requeue(
 ) -> None:
     """Requeue dead letters, each with all waiting letters of its run on that topic, in order.
 
-    A record that fails again is a dead letter again, and its requeues are counted. After an
-    interruption the same command resumes.
+    A record that fails again becomes a dead letter again. After an interruption
+    the same command resumes.
     """
     with operator_command(
         apply=apply, reason=reason, data_dir=data_dir, as_json=as_json, interrupted=RESUMABLE

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from ops.cli.exit_codes import CommandError, Exit
 from ops.cli.operator import Operator, operator_command
-from ops.cli.options import DataDir, Json, Moment, utc
+from ops.cli.options import DataDir, Json, Since, utc
 from ops.cli.output import wide
 from services.api.operators import LISTED, UNFINISHED, JobSummary, dollars, job_list
 
@@ -37,7 +37,7 @@ def jobs(
     waiting: Annotated[
         bool, typer.Option("--waiting", help="Only jobs with a scene that waits for its provider.")
     ] = False,
-    since: Moment = None,
+    since: Since = None,
     after: Annotated[
         str | None, typer.Option(metavar="JOB", help="The page after this job, the last one shown.")
     ] = None,

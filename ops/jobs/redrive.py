@@ -69,8 +69,8 @@ def redrive(
 ) -> None:
     """Regenerate a part of JOB_ID as its next run, and keep the rest of the newest run.
 
-    Without an option: what a failed run still lacks. A kept scene after a regenerated one is
-    bridged: both sound together for a moment where it begins.
+    Without an option: what a failed run still lacks. A kept scene after a
+    regenerated one is bridged: both sound together for a moment where it begins.
     """
     with operator_command(
         apply=apply, reason=reason, data_dir=data_dir, as_json=as_json

@@ -17,7 +17,7 @@ import typer
 
 from ops.cli.exit_codes import RESUMABLE, CommandError, Exit
 from ops.cli.operator import AuditRow, Operator, audited_action, operator_command
-from ops.cli.options import Apply, DataDir, Json, Moment, Rate, Reason, utc
+from ops.cli.options import Apply, DataDir, Json, Rate, Reason, Since, Until, utc
 from ops.cli.output import dry_run
 from ops.cli.progress import ProgressReporter, progress_reporter
 from ops.kafka_log.exclusive import acquire_exclusive, find_interrupted
@@ -58,8 +58,8 @@ def replay(
     partition: Annotated[int | None, typer.Option(min=0, help="Only of this partition.")] = None,
     from_offset: Annotated[int | None, typer.Option(min=0, help="From this offset on.")] = None,
     to_offset: Annotated[int | None, typer.Option(min=0, help="Before this offset.")] = None,
-    since: Moment = None,
-    until: Moment = None,
+    since: Since = None,
+    until: Until = None,
     rate: Rate = None,
     force: Annotated[bool, typer.Option("--force", help="Even if the jobs are running.")] = False,
     restart: Annotated[

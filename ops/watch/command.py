@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import typer
+from rich.console import RenderableType
 from rich.live import Live
 
-from ops.cli.exit_codes import CommandError, Exit, print_json, report_errors
-from ops.cli.operator import Operator, run_with_operator
+from ops.cli.exit_codes import CommandError, Exit
+from ops.cli.operator import Operator, operator_command
 from ops.cli.options import DataDir
 from ops.cli.output import plain
 from ops.cli.settings import CommandSettings
@@ -61,7 +62,7 @@ def watch(
     ] = False,
 ) -> None:
     """Show services, lag, running jobs, costs and dead letters until Ctrl-C."""
-    with report_errors(as_json=as_json):
+    with operator_command(data_dir=data_dir, as_json=as_json) as command:
         urls = parse_health_urls(ask or CommandSettings.from_environment().service_urls.split(","))
 
         async def body(operator: Operator) -> Snapshot:
@@ -70,11 +71,10 @@ def watch(
                 return await collector.collect()
             return await _watch(collector, RefreshSchedule(interval_s=every, duration_s=within))
 
-        snapshot = run_with_operator(body, as_json=as_json, data_dir=data_dir)
-        if as_json:
-            print_json(snapshot_json(snapshot))
-        elif once or plain().is_terminal:
-            plain().print(draw(snapshot))  # the last screen stays on the terminal
+        def last_screen(snapshot: Snapshot) -> list[RenderableType]:
+            return [draw(snapshot)] if once or plain().is_terminal else []
+
+        snapshot = command.run(body, lines=last_screen, document=snapshot_json)
         if (once or as_json) and not snapshot.is_complete:
             raise typer.Exit(Exit.UNREACHABLE)
 

@@ -1,4 +1,4 @@
-"""Cancelling: a run stops when it is asked to, spends nothing more, and keeps what it made."""
+"""Cancelling: a run stops, costs nothing more, and keeps what was generated."""
 
 import asyncio
 import json
@@ -26,27 +26,27 @@ CANCEL = "/api/v3/audio/j/cancel"
 
 @pytest.fixture
 async def api(postgres: Database, store_folder: Path) -> AsyncIterator[ApiFixture]:
-    """The edge on a new database."""
+    """The api on a new database."""
     async with api_fixture(await postgres(), store_folder) as fixture:
         yield fixture
 
 
 async def outbox(fixture: ApiFixture) -> list[dict[str, Any]]:
-    """The cancellations that wait for Kafka."""
+    """Return the cancellations in the outbox."""
     rows = await fixture.rows("SELECT value FROM outbox WHERE topic = 'job.cancelled' ORDER BY id")
     return [json.loads(row["value"]) for row in rows]
 
 
-async def test_a_run_under_way_is_told_to_stop_behind_all_that_was_said_of_it(
+async def test_a_cancellation_is_published_after_the_requests_of_the_run(
     api: ApiFixture,
 ) -> None:
-    """One record, with the reason; the status says so when the api has read it."""
+    """It is one record with the reason; the status follows once the api has read it."""
     await api.post(job_id="j", scenes=TWO_SCENES)
 
-    answer = await api.client.post(CANCEL, params={"reason": "the film was cut anew"})
+    answer = await api.client.post(CANCEL, params={"reason": "the film was cut again"})
     order = await api.rows("SELECT topic FROM outbox ORDER BY id")
-    await api.apply(JobCancelled(job_id="j", run=1, reason="the film was cut anew"))
-    told = await api.status("j")
+    await api.apply(JobCancelled(job_id="j", run=1, reason="the film was cut again"))
+    status = await api.status("j")
 
     assert answer.status_code == 202
     assert answer.json()["cancelling"] is True
@@ -54,15 +54,15 @@ async def test_a_run_under_way_is_told_to_stop_behind_all_that_was_said_of_it(
     assert answer.json()["links"]["self"] == "/api/v3/audio/status/j"
     assert [row["topic"] for row in order] == ["scene.requested"] * 2 + ["job.cancelled"]
     [record] = await outbox(api)
-    assert (record["run"], record["reason"]) == (1, "the film was cut anew")
-    assert told["audio_status"]["status"] == "cancelled"
+    assert (record["run"], record["reason"]) == (1, "the film was cut again")
+    assert status["audio_status"]["status"] == "cancelled"
 
 
 @pytest.mark.parametrize("params", [{}, {"run": 1}, {"run": 2}])
-async def test_of_a_run_that_has_ended_there_is_nothing_to_cancel(
+async def test_cancelling_an_ended_run_changes_nothing(
     api: ApiFixture, params: dict[str, int]
 ) -> None:
-    """200 and a word, nothing is said, and the row stays as it was."""
+    """The answer is 200 with a message; nothing is published."""
     await api.apply(*a_complete_run())
     before = await api.rows("SELECT * FROM jobs")
 
@@ -76,7 +76,7 @@ async def test_of_a_run_that_has_ended_there_is_nothing_to_cancel(
 
 
 async def test_an_older_run_is_not_cancelled_in_place_of_the_newer(api: ApiFixture) -> None:
-    """Whoever names a run means that one."""
+    """A named run is the only one that may be cancelled."""
     await api.post(job_id="j", scenes=TWO_SCENES)
     await api.post(job_id="j", scenes=TWO_SCENES[:1])
 
@@ -87,10 +87,10 @@ async def test_an_older_run_is_not_cancelled_in_place_of_the_newer(api: ApiFixtu
     assert await outbox(api) == []
 
 
-async def test_a_job_that_was_stitched_and_never_asked_for_has_nothing_to_cancel(
+async def test_a_stitched_job_without_a_run_has_nothing_to_cancel(
     api: ApiFixture,
 ) -> None:
-    """It waits to be asked."""
+    """Its music was never requested."""
     await api.post(job_id="j", scenes=TWO_SCENES)
     await api.rows("DELETE FROM runs RETURNING 1")
     await api.rows("UPDATE jobs SET run = 0 RETURNING 1")
@@ -101,8 +101,8 @@ async def test_a_job_that_was_stitched_and_never_asked_for_has_nothing_to_cancel
     assert "the job has no run" in answer.json()["message"]
 
 
-async def test_what_cannot_be_cancelled_is_refused_naming_it(api: ApiFixture) -> None:
-    """An unknown job, and parameters that are none."""
+async def test_an_invalid_cancellation_is_rejected_by_field(api: ApiFixture) -> None:
+    """An unknown job and invalid parameters."""
     unknown = await api.client.post(CANCEL)
     wrong = await api.client.post(CANCEL, params={"run": 0})
     long = await api.client.post(CANCEL, params={"reason": "x" * 501})
@@ -115,7 +115,7 @@ async def test_what_cannot_be_cancelled_is_refused_naming_it(api: ApiFixture) ->
 
 @pytest.fixture
 async def replicate() -> AsyncIterator[ReplicateEmulator]:
-    """A fake that works for so long that it is always cancelled."""
+    """An emulator whose predictions run until they are cancelled."""
     async with a_fake(60) as started:
         yield started
 
@@ -124,7 +124,7 @@ async def replicate() -> AsyncIterator[ReplicateEmulator]:
 async def pipeline(
     open_pipeline: OpenPipeline, replicate: ReplicateEmulator
 ) -> AsyncIterator[Pipeline]:
-    """Four services, the generator with the account of the fake."""
+    """Four services; the generator uses the emulator."""
     async with open_pipeline(
         **account_of(replicate),
     ) as running:
@@ -132,77 +132,77 @@ async def pipeline(
 
 
 async def _at_work(replicate: ReplicateEmulator, count: int) -> None:
-    async def look() -> bool | None:
+    async def are_processing() -> bool | None:
         working = [one for one in replicate.predictions if one["status"] == "processing"]
         return len(working) == count or None
 
-    await eventually(look, within_s=60, what=f"{count} predictions at work")
+    await eventually(are_processing, within_s=60, what=f"{count} predictions at work")
 
 
 async def _segue(pipeline: Pipeline, *words: str) -> tuple[int, dict[str, Any]]:
-    """Run the command with the settings of the api."""
+    """Run the command with the environment of the api."""
     environment = {**os.environ, **pipeline.services["api"].environment}  # noqa: TID251 - the child's
     process = await start_forked("ops", *words, "--json", environment=environment)
     async with asyncio.timeout(60):
-        said, _ = await process.communicate()
+        output, _ = await process.communicate()
     assert process.returncode is not None
-    return process.returncode, json.loads(said)
+    return process.returncode, json.loads(output)
 
 
-async def test_a_cancelled_run_spends_nothing_more_and_can_be_asked_for_again(
+async def test_a_cancelled_run_costs_nothing_more_and_can_be_requested_again(
     pipeline: Pipeline, replicate: ReplicateEmulator
 ) -> None:
-    """The prediction under way is cancelled at the provider, the next is never asked for."""
+    """The running prediction is cancelled at the provider; the next is never requested."""
     await pipeline.generate(job_id="j", scenes=TWO_SCENES)
     await _at_work(replicate, 1)
 
     answer = await pipeline.client.post(f"{BASE}/j/cancel", params={"reason": "enough"})
-    told = await pipeline.ended("j")
+    status = await pipeline.ended("j")
     await _at_work(replicate, 0)
     again = await pipeline.client.post(f"{BASE}/j/cancel")
     calls = [one["status"] for one in replicate.predictions]
     replicate.tune(work_s=0.1)
     await pipeline.generate(job_id="j", scenes=TWO_SCENES)
-    anew = await pipeline.ended("j", run=2)
+    second = await pipeline.ended("j", run=2)
 
     assert answer.status_code == 202
-    assert told["audio_status"]["status"] == "cancelled"
+    assert status["audio_status"]["status"] == "cancelled"
     assert calls == ["canceled"]
     assert (again.status_code, again.json()["cancelling"]) == (200, False)
-    assert anew["audio_status"]["status"] == "completed"
+    assert second["audio_status"]["status"] == "completed"
 
 
 async def test_the_command_cancels_without_an_api(
     pipeline: Pipeline, replicate: ReplicateEmulator
 ) -> None:
-    """Dry first; then it is published by itself, and the api hears of it when it is back."""
+    """The command publishes the event itself; the api reads it once it is back."""
     await pipeline.generate(job_id="j", scenes=TWO_SCENES)
     await _at_work(replicate, 1)
     await pipeline.services["api"].kill()
 
     dry = await _segue(pipeline, "cancel", "j")
     silent = await records_of(pipeline.kafka.bootstrap, "job.cancelled", prefix=pipeline.prefix)
-    unsaid = await _segue(pipeline, "cancel", "j", "--apply")
+    unreasoned = await _segue(pipeline, "cancel", "j", "--apply")
     done = await _segue(pipeline, "cancel", "j", "--apply", "--reason", "by hand")
     await _at_work(replicate, 0)
-    said = await records_of(pipeline.kafka.bootstrap, "job.cancelled", prefix=pipeline.prefix)
+    records = await records_of(pipeline.kafka.bootstrap, "job.cancelled", prefix=pipeline.prefix)
     await pipeline.services["api"].start()
 
     async def cancelled() -> bool | None:
         try:
-            told = await pipeline.status("j")
+            status = await pipeline.status("j")
         except httpx.TransportError:
             return None
-        return (told is not None and told["audio_status"]["status"] == "cancelled") or None
+        return (status is not None and status["audio_status"]["status"] == "cancelled") or None
 
-    await eventually(cancelled, within_s=60, what="the api has heard of it")
+    await eventually(cancelled, within_s=60, what="the api has read the cancellation")
     late = await _segue(pipeline, "cancel", "j", "--apply", "--reason", "once more")
-    nobody = await _segue(pipeline, "cancel", "somebody else", "--apply", "--reason", "to see")
+    unknown = await _segue(pipeline, "cancel", "unknown", "--apply", "--reason", "to see")
 
     assert (dry[0], dry[1]["applied"], silent) == (0, False, [])
-    assert unsaid[0] == 2
+    assert unreasoned[0] == 2
     assert (done[0], done[1]["applied"]) == (0, True)
-    assert [(value_of(one)["run"], value_of(one)["reason"]) for one in said] == [(1, "by hand")]
-    assert late[0] == nobody[0] == 4
+    assert [(value_of(one)["run"], value_of(one)["reason"]) for one in records] == [(1, "by hand")]
+    assert late[0] == unknown[0] == 4
     assert "has ended" in late[1]["error"]
-    assert "not found" in nobody[1]["error"]
+    assert "not found" in unknown[1]["error"]

@@ -1,14 +1,14 @@
-"""Bad use of the operators' commands: each has a clear answer, and changes nothing.
+"""Invalid use of operator commands: each has a clear message, and changes nothing.
 
-Which test holds what:
+Which test covers what:
 
-- no such topic, an offset before the retention or past the end, a time to come, bounds that select
-  nothing, records that are no events, no such job: `test_ops_replay.py` (what cannot be said again)
-- a job that nobody knows, asked for by other commands: `test_ops_replay.py`, `test_api_cancel.py`
-- a record that is no event, in the story of its job: here
+- no such topic, an offset before the retention or past the end, a future time, bounds that select
+  nothing, records that are not events, an unknown job: `test_ops_replay.py` (invalid replay)
+- an unknown job in other commands: `test_ops_replay.py`, `test_api_cancel.py`
+- a record that is not an event, in `segue job`: here
 - a replay while another runs: `test_ops_replay.py` (one replay at a time)
-- something that was requeued already: `test_ops_requeue.py`
-- no right to write: here (PostgreSQL), and in `test_kafka_security.py`
+- a letter that is already requeued: `test_ops_requeue.py`
+- no permission to write: here (PostgreSQL), and in `test_kafka_security.py`
 - Kafka gone in the middle, Ctrl-C in the middle: `faults/test_replay_resumes.py`
 - a million jobs: `test_ops_watch.py` (a page of a million jobs)
 """
@@ -35,7 +35,7 @@ from tests.support.servers import Database, KafkaServer
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 WHY = ("--apply", "--reason", "to see")
-#: every command that writes, with something to write
+#: every command that writes, with something to change
 WRITING: list[tuple[str, ...]] = [
     ("replay", "scene.requested", *WHY, "--force"),
     ("dlq", "requeue", "scene.requested", *WHY),
@@ -50,12 +50,12 @@ WRITING: list[tuple[str, ...]] = [
 async def fixture(
     kafka: KafkaServer, postgres: Database, topic_prefix: str, store_folder: Path
 ) -> AsyncIterator[OperatorFixture]:
-    """The servers with a job of two scenes, and no service."""
+    """The servers with a job of two scenes, without a service."""
     async with operator_fixture(kafka.bootstrap, postgres, topic_prefix, store_folder) as fixture:
         await fixture.api.post(job_id="job-1", scenes=TWO_SCENES)
         await fixture.publish([a_scene(index, count=2, job_id="job-1") for index in range(2)])
         [first, *_] = await fixture.log("scene.requested")
-        async with said(fixture) as publisher:
+        async with running_publisher(fixture) as publisher:
             letters = DeadLetters(
                 publisher, service="generator", clock=SystemClock(), consecutive_max=9
             )
@@ -64,8 +64,8 @@ async def fixture(
 
 
 @asynccontextmanager
-async def said(fixture: OperatorFixture) -> AsyncIterator[Publisher]:
-    """A publisher that runs."""
+async def running_publisher(fixture: OperatorFixture) -> AsyncIterator[Publisher]:
+    """Yield a started publisher."""
     publisher = Publisher(fixture.kafka, source="test", clock=SystemClock())
     await publisher.start()
     try:
@@ -76,7 +76,7 @@ async def said(fixture: OperatorFixture) -> AsyncIterator[Publisher]:
 
 @asynccontextmanager
 async def a_reader(url: str) -> AsyncIterator[str]:
-    """A role that may read every table and write none: its URL."""
+    """Yield the URL of a role that may read every table and write none."""
     name, password = f"segue_reader_{secrets.token_hex(4)}", secrets.token_hex(8)
     connection = await asyncpg.connect(url)
     try:
@@ -91,25 +91,25 @@ async def a_reader(url: str) -> AsyncIterator[str]:
 
 
 async def everything(fixture: OperatorFixture) -> Any:
-    """The rows, and what is on the log."""
+    """Return the rows and the records of the log."""
     tables = ("jobs", "runs", "scenes", "outbox", "operator_actions", "dead_letters")
     rows = {name: await fixture.api.rows(f"SELECT * FROM {name}") for name in tables}  # noqa: S608
     return rows, await fixture.log("scene.requested", "scene.requested.dlq", "job.cancelled")
 
 
-async def test_who_may_not_write_to_postgresql_is_told_so_and_changes_nothing(
+async def test_a_role_without_write_permission_gets_exit_code_4_and_changes_nothing(
     fixture: OperatorFixture,
 ) -> None:
-    """Every command that writes; each may still be looked at."""
+    """Every command that writes; dry runs still work."""
     before = await everything(fixture)
     async with a_reader(fixture.environment["DATABASE_URL"]) as url:
         environment = {**fixture.environment, "DATABASE_URL": url}
-        looked = await asyncio.gather(*(segue(environment, *_dry(words)) for words in WRITING))
+        dry = await asyncio.gather(*(segue(environment, *_dry(words)) for words in WRITING))
         refused = [await segue(environment, *words) for words in WRITING]  # one at a time
 
-    for words, look, answer in zip(WRITING, looked, refused, strict=True):
-        # a rebuild compares with rows of its own, which it may not write beside the others
-        assert look[0] == (4 if words[0] == "rebuild" else 0), (words, look)
+    for words, plan, answer in zip(WRITING, dry, refused, strict=True):
+        # a rebuild writes a second set of rows, which this role may not create
+        assert plan[0] == (4 if words[0] == "rebuild" else 0), (words, plan)
         assert answer[0] == 4, (words, answer)
         assert "permission denied" in answer[1]["error"], (words, answer)
         assert "grant this role the right" in answer[1]["error"], (words, answer)
@@ -120,18 +120,18 @@ def _dry(words: tuple[str, ...]) -> tuple[str, ...]:
     return words[: words.index("--apply")]
 
 
-async def test_a_record_that_is_no_event_is_told_in_the_story_of_its_job(
+async def test_the_history_of_a_job_lists_a_record_that_is_not_an_event(
     fixture: OperatorFixture,
 ) -> None:
-    """The story goes on around it."""
-    async with said(fixture) as publisher:
+    """The other events are listed too."""
+    async with running_publisher(fixture) as publisher:
         await publisher.send(
             topic="scene.requested", key=b"job-1", value=b"{no event", headers=(), partition=None
         )
 
-    code, told = await fixture.segue("job", "job-1")
+    code, history = await fixture.segue("job", "job-1")
 
-    says = [one["summary"] for one in told["events"]]
-    assert code == 0, told
-    assert says[:2] == ["scene 1/2 requested: 2.5 s", "scene 2/2 requested: 2.5 s"]
-    assert says[-1] == "not an event"
+    summaries = [one["summary"] for one in history["events"]]
+    assert code == 0, history
+    assert summaries[:2] == ["scene 1/2 requested: 2.5 s", "scene 2/2 requested: 2.5 s"]
+    assert summaries[-1] == "not an event"

@@ -66,8 +66,10 @@ async def test_dead_letters_are_counted_by_reason_and_filtered(fixture: Operator
     assert (unknown[0], "topic nothing not found" in unknown[1]["error"]) == (2, True)
 
 
-async def test_one_is_shown_whole_and_what_is_not_there_is_said(fixture: OperatorFixture) -> None:
-    """The original key, value and headers, and ours behind them."""
+async def test_show_prints_one_letter_in_full_and_rejects_unknown_places(
+    fixture: OperatorFixture,
+) -> None:
+    """The original key, value and headers come first, then the dead-letter headers."""
     [place] = [
         one["place"] for one in (await fixture.segue("dlq", "list", "--job", "a"))[1]["letters"]
     ]

@@ -1,4 +1,4 @@
-"""`segue redrive`: a part is made again, the rest is kept; and what is wrong is said."""
+"""`segue redrive`: regenerates a part of a job, keeps the rest, rejects invalid use."""
 
 import asyncio
 import hashlib
@@ -42,7 +42,7 @@ SAMPLES = round(7.25 * SAMPLE_RATE_HZ)
 
 @pytest.fixture
 async def replicate() -> AsyncIterator[ReplicateEmulator]:
-    """A fake that works for a tenth of a second."""
+    """An emulator whose predictions take a tenth of a second."""
     async with a_fake(0.1) as started:
         yield started
 
@@ -51,7 +51,7 @@ async def replicate() -> AsyncIterator[ReplicateEmulator]:
 async def pipeline(
     open_pipeline: OpenPipeline, replicate: ReplicateEmulator
 ) -> AsyncIterator[Pipeline]:
-    """Four services with a cache, the generator with the account of the fake."""
+    """Four services with a cache; the generator uses the emulator."""
     async with open_pipeline(
         SEGUE_SCENE_CACHE="all",
         SEGUE_SCENE_ATTEMPTS_MAX="1",
@@ -64,20 +64,21 @@ async def pipeline(
 async def fixture(
     kafka: KafkaServer, postgres: Database, topic_prefix: str, store_folder: Path
 ) -> AsyncIterator[OperatorFixture]:
-    """The servers, and no service."""
+    """The servers, without a service."""
     async with operator_fixture(kafka.bootstrap, postgres, topic_prefix, store_folder) as fixture:
         yield fixture
 
 
 async def redriven(pipeline: Pipeline, job_id: str, run: int, *words: str) -> dict[str, Any]:
-    """The status of the run that `words` began, once it has ended."""
-    code, told = await segue(pipeline.services["api"].environment, "redrive", job_id, *words, *WHY)
-    assert (code, told.get("run")) == (0, run), told
+    """Redrive the job; return the status of the new run once it has ended."""
+    environment = pipeline.services["api"].environment
+    code, result = await segue(environment, "redrive", job_id, *words, *WHY)
+    assert (code, result.get("run")) == (0, run), result
     return await pipeline.ended(job_id, run=run)
 
 
 async def clips(pipeline: Pipeline, job_id: str, run: int) -> list[str]:
-    """The hashes of a run's clips, which lie where the run says."""
+    """Return the hashes of a run's clips, which are stored under the run."""
     store, found = FolderStore(pipeline.folder / "store"), []
     for index in range(4):
         data = await store.get(keys.segment_key(job_id, run, index))
@@ -88,10 +89,10 @@ async def clips(pipeline: Pipeline, job_id: str, run: int) -> list[str]:
     return found
 
 
-async def test_what_is_asked_for_is_made_again_and_the_rest_is_kept(
+async def test_a_redrive_regenerates_the_named_scenes_and_keeps_the_rest(
     pipeline: Pipeline, replicate: ReplicateEmulator, tmp_path: Path
 ) -> None:
-    """One scene: one charge. Two: two. A video: none, and the same track."""
+    """One scene is one charge, two are two; a video is none, with the same track."""
     environment = pipeline.services["api"].environment
     video = await pipeline.upload(film_clips().bikes)
     film = pipeline.folder / "store" / video["object"]
@@ -111,18 +112,18 @@ async def test_what_is_asked_for_is_made_again_and_the_rest_is_kept(
     assert (dry[1]["made"], dry[1]["kept"], dry[1]["bridged"]) == ([1], [0, 2, 3], [2])
     assert (refused[0], "did not fail (completed)" in refused[1]["error"]) == (4, True)
 
-    told = await redriven(pipeline, "j", 2, "--scene", "1")
+    status = await redriven(pipeline, "j", 2, "--scene", "1")
     second = await clips(pipeline, "j", 2)
 
-    assert told["audio_status"]["status"] == "completed", told
+    assert status["audio_status"]["status"] == "completed", status
     assert len(replicate.ledger.charged) == 5
     assert [a == b for a, b in zip(first, second, strict=True)] == [True, False, True, True]
-    seams = {seam["scene_index"]: seam for seam in told["track"]["seams"]}
+    seams = {seam["scene_index"]: seam for seam in status["track"]["seams"]}
     assert [seams[index]["kind"] for index in (1, 2, 3)] == ["splice", "fade", "splice"]
     assert seams[2]["bridge_samples"] > SAMPLE_RATE_HZ // 5
     assert seams[2]["click"] <= 10
-    assert "scene 2 is kept, but the music before it was generated again" in told["warnings"][0]
-    costs = [scene["cost_usd"] for scene in told["progress"]["scenes"]]
+    assert "scene 2 is kept, but the music before it was generated again" in status["warnings"][0]
+    costs = [scene["cost_usd"] for scene in status["progress"]["scenes"]]
     assert costs[1] > costs[0] == costs[2] == costs[3] == 0
     track = await pipeline.save(f"{BASE}/j/download", tmp_path / "track.mp3")
     assert decode(track.read_bytes()).shape[1] == SAMPLES
@@ -151,10 +152,10 @@ async def test_what_is_asked_for_is_made_again_and_the_rest_is_kept(
     ]
 
 
-async def test_a_run_that_stopped_at_a_scene_goes_on_there(
+async def test_a_run_that_failed_at_a_scene_is_continued_there(
     pipeline: Pipeline, replicate: ReplicateEmulator
 ) -> None:
-    """What it had is kept; the rest is made, each scene once."""
+    """Finished scenes are kept; the others are generated once each."""
     await pipeline.generate(job_id="other", scenes=SCENES[:1])
     await pipeline.ended("other")  # scene 0 is in the cache: the fault strikes scene 1
     replicate.fault(FaultKind.FAIL_WITH, value="out of memory")
@@ -162,12 +163,12 @@ async def test_a_run_that_stopped_at_a_scene_goes_on_there(
     stopped = await pipeline.ended("j")
     charged = len(replicate.ledger.charged)
 
-    told = await redriven(pipeline, "j", 2)
+    status = await redriven(pipeline, "j", 2)
 
     assert stopped["audio_status"]["status"] == "failed"
-    assert told["audio_status"]["status"] == "completed", told
+    assert status["audio_status"]["status"] == "completed", status
     assert len(replicate.ledger.charged) == charged + 3
-    assert [scene["origin"] for scene in told["progress"]["scenes"]] == ["cached"] + [
+    assert [scene["origin"] for scene in status["progress"]["scenes"]] == ["cached"] + [
         "continued"
     ] * 3
     requests = [
@@ -194,10 +195,10 @@ REFUSED: list[tuple[tuple[str, ...], int, str]] = [
 ]
 
 
-async def test_what_cannot_be_made_again_is_refused_and_changes_nothing(
+async def test_an_invalid_redrive_is_rejected_and_changes_nothing(
     fixture: OperatorFixture,
 ) -> None:
-    """Each in its own words, to be applied or not."""
+    """Each has its own message, with and without --apply."""
     await fixture.api.apply(*a_complete_run())
     await _stored(fixture, a_segment(0, count=2), clip=True)
     await _stored(fixture, a_segment(1, count=2), clip=False)
@@ -205,7 +206,7 @@ async def test_what_cannot_be_made_again_is_refused_and_changes_nothing(
     await fixture.api.apply(stitched)
     await fixture.api.post(job_id="running", scenes=TWO_SCENES)
 
-    for at in range(0, len(REFUSED), 3):  # as many at once as do not hinder one another
+    for at in range(0, len(REFUSED), 3):  # three processes at a time
         some = REFUSED[at : at + 3]
         answers = await asyncio.gather(
             *(
@@ -213,18 +214,18 @@ async def test_what_cannot_be_made_again_is_refused_and_changes_nothing(
                 for words, code, _ in some
             )
         )
-        for (words, code, told), answer in zip(some, answers, strict=True):
-            assert (answer[0], told in answer[1]["error"]) == (code, True), (words, answer)
+        for (words, code, message), answer in zip(some, answers, strict=True):
+            assert (answer[0], message in answer[1]["error"]) == (code, True), (words, answer)
 
     assert await fixture.api.rows("SELECT * FROM operator_actions") == []
     assert await fixture.api.rows("SELECT * FROM runs WHERE run > 1") == []
     assert await fixture.log("scene.requested") == []
 
 
-async def test_an_interrupted_redrive_goes_on_with_the_run_it_began(
+async def test_an_interrupted_redrive_resumes_the_run_that_it_started(
     fixture: OperatorFixture,
 ) -> None:
-    """Kafka was away when it was to be published; and whoever comes late is told so."""
+    """Kafka was unavailable for the publish; a redrive of an older run is rejected."""
     await fixture.api.apply(*a_complete_run()[:-1], a_failure())
     for index in range(2):
         await _stored(fixture, a_segment(index, count=2), clip=True)
@@ -255,25 +256,25 @@ async def test_an_interrupted_redrive_goes_on_with_the_run_it_began(
             )
 
 
-async def test_what_a_run_keeps_is_known_when_the_log_began_anew(fixture: OperatorFixture) -> None:
-    """The rows alone ask for the same again; until then, nothing it takes may be swept."""
+async def test_the_rows_alone_know_what_a_run_keeps(fixture: OperatorFixture) -> None:
+    """A new log gets the same requests from the rows; a sweep spares what the run keeps."""
     await fixture.api.apply(*a_complete_run())
     for index in range(2):
         await _stored(fixture, a_segment(index, count=2), clip=True)
-    code, told = await fixture.segue("redrive", "job-1", "--scene", "0", *WHY)
-    assert code == 0, told
-    asked = [value_of(record) for record in await fixture.log("scene.requested")]
+    code, result = await fixture.segue("redrive", "job-1", "--scene", "0", *WHY)
+    assert code == 0, result
+    requests_on_log = [value_of(record) for record in await fixture.log("scene.requested")]
     from_rows = await _unfinished(fixture)
-    elsewhere = [{**one, "job_id": "other"} for one in asked]
+    elsewhere = [{**one, "job_id": "other"} for one in requests_on_log]
     await fixture.api.apply(*(SceneRequested.model_validate(one) for one in elsewhere))
     specs = "SELECT spec FROM scenes WHERE job_id = $1 AND run = 2 ORDER BY scene_index"
 
     async with fixture.api.edge.database.connection() as connection:
         needed = await retention.unfinished_runs(connection)
 
-    assert from_rows == asked
+    assert from_rows == requests_on_log
     assert sorted(needed) == [(job, run) for job in ("job-1", "other") for run in (1, 2)]
-    assert await _unfinished(fixture) == asked + elsewhere
+    assert await _unfinished(fixture) == requests_on_log + elsewhere
     assert await fixture.api.rows(specs, "job-1") == await fixture.api.rows(specs, "other")
 
 
@@ -283,7 +284,7 @@ async def _unfinished(fixture: OperatorFixture) -> list[dict[str, Any]]:
 
 
 async def _stored(fixture: OperatorFixture, segment: SegmentGenerated, *, clip: bool) -> None:
-    """As the generator leaves it."""
+    """Store a segment as the generator does."""
     store = fixture.api.edge.store
     key = keys.segment_key(segment.job_id, segment.run, segment.scene_index)
     await store.put(key, segment.model_dump_json().encode())
@@ -297,6 +298,6 @@ async def _log(pipeline: Pipeline) -> list[Any]:
 
 
 async def _track(pipeline: Pipeline, run: int) -> str:
-    """The hash of a run's track."""
+    """Return the hash of a run's track."""
     data = await FolderStore(pipeline.folder / "store").get(keys.track_key("j", run))
     return hashlib.sha256(data).hexdigest()

@@ -48,7 +48,7 @@ UNREADABLE = b"{no event"
 async def fixture(
     kafka: KafkaServer, postgres: Database, topic_prefix: str, store_folder: Path
 ) -> AsyncIterator[OperatorFixture]:
-    """The servers, and no service."""
+    """The servers, without a service."""
     async with operator_fixture(kafka.bootstrap, postgres, topic_prefix, store_folder) as fixture:
         yield fixture
 
@@ -60,8 +60,8 @@ async def pipeline(open_pipeline: OpenPipeline) -> AsyncIterator[Pipeline]:
         yield running
 
 
-async def everything_was_read(pipeline: Pipeline) -> None:
-    """Wait until every service has worked off every record that is there."""
+async def wait_for_committed(pipeline: Pipeline) -> None:
+    """Wait until every service has committed every stored record."""
     kafka = KafkaSettings.from_environment(
         bootstrap_servers=pipeline.kafka.bootstrap, topic_prefix=pipeline.prefix
     )
@@ -78,23 +78,23 @@ async def everything_was_read(pipeline: Pipeline) -> None:
                 }
                 assert len(ends) >= len(TOPICS), "every topic has a partition"
                 for group, topics in GROUPS.items():
-                    told = await admin.list_consumer_group_offsets(pipeline.prefix + group)
+                    committed = await admin.list_consumer_group_offsets(pipeline.prefix + group)
                     read = {
                         (place.topic.removeprefix(pipeline.prefix), place.partition): at.offset
-                        for place, at in told.items()
+                        for place, at in committed.items()
                     }
                     for place, end in ends.items():
                         if place[0] in topics and end and read.get(place, 0) < end:
                             return None
                 return True
 
-            await eventually(caught_up, within_s=60, what="everything was read")
+            await eventually(caught_up, within_s=60, what="every record committed")
     finally:
         await admin.close()
 
 
 async def rows(pipeline: Pipeline) -> dict[str, list[str]]:
-    """Every row of every job, as text."""
+    """Return every row of every job, as text."""
     database = await asyncpg.connect(pipeline.services["api"].environment["DATABASE_URL"])
     try:
         return {name: [str(row) for row in await database.fetch(ROWS[name])] for name in ROWS}
@@ -103,31 +103,31 @@ async def rows(pipeline: Pipeline) -> dict[str, list[str]]:
 
 
 def objects(pipeline: Pipeline) -> dict[str, tuple[int, int]]:
-    """Every object with its size and the moment it was written."""
+    """Return every object with its size and modification time."""
     files = [path for path in (pipeline.folder / "store").rglob("*") if path.is_file()]
     return {str(path): (path.stat().st_size, path.stat().st_mtime_ns) for path in files}
 
 
-async def test_finished_work_said_again_changes_no_row_and_makes_nothing(
+async def test_replaying_finished_work_changes_no_row_and_generates_nothing(
     pipeline: Pipeline,
 ) -> None:
-    """Twice; the second takes the same records, not the copies of the first."""
+    """A second replay copies the same records again, not the copies of the first."""
     environment = pipeline.services["api"].environment
     await pipeline.generate(job_id="j", scenes=TWO_SCENES)
     await pipeline.generate(job_id="other", scenes=TWO_SCENES[:1])
     await pipeline.ended("j")
     await pipeline.ended("other")
-    await everything_was_read(pipeline)
+    await wait_for_committed(pipeline)
     before, made = await rows(pipeline), objects(pipeline)
     log = await records_of(pipeline.kafka.bootstrap, *TOPICS, prefix=pipeline.prefix)
 
     dry = await segue(environment, "replay", "--job", "j")
     untouched = await records_of(pipeline.kafka.bootstrap, *TOPICS, prefix=pipeline.prefix)
     once = await segue(environment, "replay", "--job", "j", *WHY)
-    await everything_was_read(pipeline)
+    await wait_for_committed(pipeline)
     twice = await segue(environment, "replay", "--job", "j", *WHY)
     whole = await segue(environment, "replay", SceneRequested.kind, *WHY)
-    await everything_was_read(pipeline)
+    await wait_for_committed(pipeline)
     after = await records_of(pipeline.kafka.bootstrap, *TOPICS, prefix=pipeline.prefix)
 
     assert dry[0] == once[0] == twice[0] == whole[0] == 0, (dry, once, twice, whole)
@@ -149,7 +149,7 @@ async def test_finished_work_said_again_changes_no_row_and_makes_nothing(
     assert set(objects(pipeline)) == set(made)
     copies = [one for one in after if one.header("replay-id") is not None]
     origins = {f"{one.topic}/{one.partition}/{one.offset}": one for one in log}
-    # what the services said of it is no copy: they repeat what they made
+    # services publish stored results again: those records are no copies
     assert len(copies) == 5 + 5 + 3
     for copy in copies:
         origin = origins[copy.header("replay-origin") or ""]
@@ -158,21 +158,21 @@ async def test_finished_work_said_again_changes_no_row_and_makes_nothing(
         assert copy.headers[: len(origin.headers)] == origin.headers
 
 
-async def test_a_job_whose_mux_failed_is_completed_by_its_track_said_again(
+async def test_replaying_the_track_completes_a_job_whose_mux_failed(
     pipeline: Pipeline,
 ) -> None:
-    """The film was not there; it is now."""
+    """The film was missing and is available now."""
     environment = pipeline.services["api"].environment
     film = film_clips().bikes
     video = await pipeline.upload(film)
     place = pipeline.folder / "store" / video["object"]
-    asked = await pipeline.generate(
+    accepted = await pipeline.generate(
         job_id="j", scenes=TWO_SCENES, video=video, audio_params={"merge_with_video": True}
     )
     hidden = place.rename(pipeline.folder / "hidden")
-    assert asked.status_code == 202, asked.text
+    assert accepted.status_code == 202, accepted.text
     failed = await pipeline.ended("j")
-    await everything_was_read(pipeline)
+    await wait_for_committed(pipeline)
     hidden.rename(place)
     claims = [name for name in objects(pipeline) if "claim" in name]
 
@@ -180,8 +180,8 @@ async def test_a_job_whose_mux_failed_is_completed_by_its_track_said_again(
     done = await segue(environment, "replay", AudioMerged.kind, "--job", "j", *WHY)
 
     async def completed() -> bool | None:
-        told = await pipeline.status("j")
-        return (told is not None and told["audio_status"]["status"] == "completed") or None
+        status = await pipeline.status("j")
+        return (status is not None and status["audio_status"]["status"] == "completed") or None
 
     await eventually(completed, within_s=60, what="the video")
 
@@ -193,16 +193,16 @@ async def test_a_job_whose_mux_failed_is_completed_by_its_track_said_again(
     assert (done[0], done[1]["copied"]) == (0, 1)
     assert [name for name in objects(pipeline) if "claim" in name] == claims
     assert (history[0], history[1]["runs"]) == (0, [{"run": 1, "status": "completed"}])
-    told = [(one["topic"], one["replay"]) for one in history[1]["events"]]
-    assert told[:2] == [(SceneRequested.kind, None)] * 2
-    assert (AudioMerged.kind, None) in told
-    assert told[-2:] == [(AudioMerged.kind, str(done[1]["replay"])), (VideoMuxed.kind, None)]
+    replays = [(one["topic"], one["replay"]) for one in history[1]["events"]]
+    assert replays[:2] == [(SceneRequested.kind, None)] * 2
+    assert (AudioMerged.kind, None) in replays
+    assert replays[-2:] == [(AudioMerged.kind, str(done[1]["replay"])), (VideoMuxed.kind, None)]
     assert any("failed at mux" in one["summary"] for one in history[1]["events"])
     assert (unknown[0], "job unknown not found" in unknown[1]["error"]) == (4, True)
 
 
 def records(count: int = 1, *, job_id: str = "job-1") -> list[SceneRequested]:
-    """Requests of a run."""
+    """Return the requests of a run."""
     return [a_scene(i, count=count).model_copy(update={"job_id": job_id}) for i in range(count)]
 
 
@@ -226,20 +226,20 @@ REFUSED: list[tuple[tuple[str, ...], int, str]] = [
 ]
 
 
-async def test_what_cannot_be_said_again_is_refused_and_changes_nothing(
+async def test_an_invalid_replay_is_rejected_and_changes_nothing(
     fixture: OperatorFixture,
 ) -> None:
-    """Each with its own word; to be applied or not makes no difference."""
+    """Each has its own message, with and without --apply."""
     await fixture.publish(records(4), partition=0)
     await _cut_before(fixture, "scene.requested", partition=0, offset=2)
-    await _say_raw(fixture, "scene.requested", UNREADABLE, partition=1)
+    await _publish_raw(fixture, "scene.requested", UNREADABLE, partition=1)
     before = await fixture.log("scene.requested", "video.muxed")
 
-    for at in range(0, len(REFUSED), 4):  # as many at once as do not hinder one another
+    for at in range(0, len(REFUSED), 4):  # four processes at a time
         some = REFUSED[at : at + 4]
         answers = await asyncio.gather(*(fixture.segue("replay", *words) for words, *_ in some))
-        for (words, code, told), answer in zip(some, answers, strict=True):
-            assert (answer[0], told in answer[1]["error"]) == (code, True), (words, answer)
+        for (words, code, message), answer in zip(some, answers, strict=True):
+            assert (answer[0], message in answer[1]["error"]) == (code, True), (words, answer)
     applied = await fixture.segue("replay", *REFUSED[-2][0], *WHY)
 
     assert (applied[0], REFUSED[-2][2] in applied[1]["error"]) == (4, True)
@@ -247,10 +247,10 @@ async def test_what_cannot_be_said_again_is_refused_and_changes_nothing(
     assert await fixture.api.rows("SELECT * FROM operator_actions") == []
 
 
-async def test_a_running_job_is_said_again_only_by_force_and_what_it_may_cost_is_said(
+async def test_a_running_job_is_replayed_only_with_force_and_the_plan_has_its_cost(
     fixture: OperatorFixture,
 ) -> None:
-    """Two scenes nobody made yet: two calls at most; and no reason, no change."""
+    """Two scenes are not generated yet: two calls at most. Without a reason nothing changes."""
     await fixture.api.post(job_id="job-1", scenes=TWO_SCENES)
     await fixture.publish(records(2))
 
@@ -270,24 +270,24 @@ async def test_a_running_job_is_said_again_only_by_force_and_what_it_may_cost_is
     assert row == {"who": "an-operator", "reason": "to see", "state": "done", "command": "replay"}
 
 
-async def test_who_is_behind_is_said_in_records_and_seconds(fixture: OperatorFixture) -> None:
-    """Nobody reads: everything is behind, and as old as it is."""
+async def test_lag_is_reported_in_records_and_seconds(fixture: OperatorFixture) -> None:
+    """No service runs: every consumer is behind, as long as the records are old."""
     nothing = await fixture.segue("lag")
     await fixture.publish(records(3), partition=0)
     await asyncio.sleep(1)
-    code, told = await fixture.segue("lag")
+    code, result = await fixture.segue("lag")
 
-    assert (nothing[0], code) == (0, 0), (nothing, told)
+    assert (nothing[0], code) == (0, 0), (nothing, result)
     assert {one["records"] for one in nothing[1]["lag"]} == {0}
-    behind = {one["service"]: one for one in told["lag"] if one["records"]}
+    behind = {one["service"]: one for one in result["lag"] if one["records"]}
     assert sorted(behind) == ["api", "generator"]
     for one in behind.values():
         assert (one["topic"], one["records"], one["partitions_behind"]) == ("scene.requested", 3, 1)
         assert 1 <= one["seconds"] < 60
 
 
-async def test_one_replay_at_a_time(fixture: OperatorFixture) -> None:
-    """The other is named; a dry run may look all the while."""
+async def test_only_one_replay_runs_at_a_time(fixture: OperatorFixture) -> None:
+    """A dry run needs no lock."""
     await fixture.api.apply(*a_complete_run())
     await fixture.publish(records(2))
     async with fixture.api.edge.database.dedicated() as other:
@@ -301,13 +301,13 @@ async def test_one_replay_at_a_time(fixture: OperatorFixture) -> None:
     assert len(await fixture.log("scene.requested")) == 2
 
 
-async def test_bounds_of_offset_and_time_take_what_they_say(fixture: OperatorFixture) -> None:
-    """The end is not part of it."""
+async def test_offset_and_time_bounds_select_records(fixture: OperatorFixture) -> None:
+    """The end of a range is exclusive."""
     await fixture.api.apply(*a_complete_run())
     await fixture.publish(records(4), partition=0)
     await asyncio.sleep(0.05)
     middle = SystemClock().now()
-    await asyncio.sleep(1.05)  # a moment is told in whole seconds
+    await asyncio.sleep(1.05)  # the options take whole seconds
     await fixture.publish(records(3), partition=0)
     cut = (middle + timedelta(seconds=1)).replace(microsecond=0).strftime("%Y-%m-%dT%H:%M:%S")
 
@@ -319,9 +319,9 @@ async def test_bounds_of_offset_and_time_take_what_they_say(fixture: OperatorFix
 
 
 async def _records(fixture: OperatorFixture, *words: str) -> Any:
-    code, told = await fixture.segue("replay", "scene.requested", *words)
-    assert code == 0, told
-    return told["records"]
+    code, result = await fixture.segue("replay", "scene.requested", *words)
+    assert code == 0, result
+    return result["records"]
 
 
 async def _cut_before(fixture: OperatorFixture, topic: str, *, partition: int, offset: int) -> None:
@@ -334,7 +334,9 @@ async def _cut_before(fixture: OperatorFixture, topic: str, *, partition: int, o
         await admin.close()
 
 
-async def _say_raw(fixture: OperatorFixture, topic: str, value: bytes, *, partition: int) -> None:
+async def _publish_raw(
+    fixture: OperatorFixture, topic: str, value: bytes, *, partition: int
+) -> None:
     publisher = Publisher(fixture.kafka, source="test", clock=SystemClock())
     await publisher.start()
     try:
