@@ -246,15 +246,15 @@ async def test_jobs_are_listed_newest_first_and_filtered(fixture: OperatorFixtur
 async def test_jobs_reports_invalid_input_and_missing_tables(fixture: OperatorFixture) -> None:
     """An unknown status, an unknown job, a database without the tables."""
     status = await fixture.segue("jobs", "--status", "done")
-    after = await fixture.segue("jobs", "--after", "nobody")
+    after = await fixture.segue("jobs", "--after", "unknown")
     url = fixture.environment["DATABASE_URL"]
     connection = await asyncpg.connect(url)
     await connection.execute("DROP TABLE operator_actions")
     await connection.close()
     no_tables = await fixture.segue("jobs")
 
-    assert (status[0], "there is no status done" in status[1]["error"]) == (2, True)
-    assert (after[0], "nobody knows a job nobody" in after[1]["error"]) == (4, True)
+    assert (status[0], "status done not found" in status[1]["error"]) == (2, True)
+    assert (after[0], "job unknown not found" in after[1]["error"]) == (4, True)
     assert (no_tables[0], "start the api once" in no_tables[1]["error"]) == (4, True)
 
 
