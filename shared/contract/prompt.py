@@ -1,9 +1,8 @@
-"""Prompts: the text that asks for a scene's music.
+"""Builds the prompt of a scene.
 
-What somebody wrote as a prompt wins, the scene's before the run's. Otherwise the template is
-filled with a mood: the one the scene names, or the one its description speaks of. Five moods
-are known by their words; the mood with most words in a text is its mood, the earliest at a tie,
-and where no word is known the music is professional and engaging.
+An explicit prompt is used as it is, the scene's before the run's. Otherwise the template is filled
+with a mood: the scene's own, or the mood of its description. Five moods have word lists; a text has
+the mood with most words in it, the earliest one at a tie, and `PROFESSIONAL` without any.
 
 Units: lengths are characters. Pure.
 """
@@ -12,13 +11,13 @@ import re
 from collections.abc import Mapping
 from enum import StrEnum
 
-PROMPT_CHARS_MAX = 2000  # the model reads some 500 tokens; more only fills events and logs
+PROMPT_CHARS_MAX = 2000  # the model reads about 500 tokens
 MOOD_CHARS_MAX = 200
 TEMPLATE = "Cinematic background music, {mood}, instrumental, seamless loop"
 
 
 class Mood(StrEnum):
-    """How a scene feels; the value is how a prompt says it."""
+    """Mood of a scene; the value is its text in the prompt."""
 
     EXCITING = "upbeat and energetic"
     CALM = "calm and peaceful"
@@ -61,7 +60,7 @@ _WORDS_OF: Mapping[Mood, str] = {
         prestige prestigious refined regal rich romance romantic royal satin silk sophisticated
         sophistication stylish tasteful upscale velvet wedding wine yacht
     """,
-    # Only so that a given mood counts as known: a text needs none of these to be professional.
+    # only to recognise a given mood; a text without any mood word is professional
     Mood.PROFESSIONAL: """
         business confident corporate engaging informative inspiring motivating neutral office
         optimistic professional professionally technology
@@ -77,26 +76,26 @@ _WORD = re.compile(r"[^\W\d_]+")
 def prompt_for(
     *, description: str, mood: str | None, scene_prompt: str | None, run_prompt: str | None
 ) -> str:
-    """The prompt of one scene: the scene's own, else the run's, else the template's."""
-    for written in (scene_prompt, run_prompt):
-        if tidy := _tidy(written, chars_max=PROMPT_CHARS_MAX):
+    """Return the scene's own prompt, else the run's, else the template."""
+    for prompt in (scene_prompt, run_prompt):
+        if tidy := _tidy(prompt, chars_max=PROMPT_CHARS_MAX):
             return tidy
     return TEMPLATE.format(mood=_mood_text(mood) or mood_of(description))
 
 
 def mood_of(text: str) -> Mood:
-    """The mood that most words of `text` speak of; the earliest at a tie."""
-    found = [_MOOD_OF_WORD.get(word) for word in _words(text)]
-    votes = [mood for mood in found if mood not in {None, Mood.PROFESSIONAL}]
+    """Return the mood with most words in `text`; the earliest at a tie."""
+    moods = [_MOOD_OF_WORD.get(word) for word in _words(text)]
+    votes = [mood for mood in moods if mood not in {None, Mood.PROFESSIONAL}]
     # max keeps the first of equals
     return max(votes, key=votes.count, default=None) or Mood.PROFESSIONAL
 
 
 def _mood_text(mood: str | None) -> str:
-    """What stands for a given mood in the template; "" when none was given."""
+    """Return the template's text for a given mood; "" without one."""
     tidy = _tidy(mood, chars_max=MOOD_CHARS_MAX)
-    telling = [word for word in _words(tidy) if word not in _BETWEEN_WORDS]
-    if telling and all(word in _MOOD_OF_WORD for word in telling):
+    mood_words = [word for word in _words(tidy) if word not in _BETWEEN_WORDS]
+    if mood_words and all(word in _MOOD_OF_WORD for word in mood_words):
         return mood_of(tidy)
     return tidy
 
@@ -106,6 +105,6 @@ def _words(text: str) -> list[str]:
 
 
 def _tidy(text: str | None, *, chars_max: int) -> str:
-    """`text` on one line, without what cannot be printed, cut to length."""
+    """Return `text` on one line, without unprintable characters, cut to length."""
     plain = "".join(char if char.isprintable() else " " for char in text or "")
     return " ".join(plain.split())[:chars_max].rstrip()

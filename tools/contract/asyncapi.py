@@ -1,9 +1,9 @@
-"""AsyncAPI: the document that tells other teams what travels on the topics.
+"""Builds the AsyncAPI document of the topics.
 
 AsyncAPI 3.0 with Kafka bindings 0.5.0: a channel for each topic and each dead-letter topic, an
-operation for everyone who sends or receives there, the models as schemas, an example of every
-event with its headers. Built from `shared/contract/events.py`, `shared/contract/topics.py` and the
-default settings, so it cannot say anything else than the code. Pure.
+operation for each sender and receiver, the models as schemas, an example of every event with its
+headers. Built from `shared/contract/events.py`, `shared/contract/topics.py` and the default
+settings, so it always matches the code.
 """
 
 from datetime import UTC, datetime
@@ -19,51 +19,50 @@ from tools.contract.event_examples import EXAMPLES
 Node = dict[str, Any]
 BINDING_VERSION = "0.5.0"
 UPSTREAM = "upstream"
-_TOLD_AT = datetime(2026, 1, 5, 12, tzinfo=UTC)  # in the examples' headers
+_EXAMPLE_TIME = datetime(2026, 1, 5, 12, tzinfo=UTC)  # in the examples' headers
 _CE_HEADERS = {
     "ce_specversion": "Version of CloudEvents.",
-    "ce_id": "Derived from job, run, type and scene: the same event said again has the same.",
+    "ce_id": "Derived from job, run, type and scene; an event published again keeps it.",
     "ce_type": "Name and version of the event.",
-    "ce_source": "Who wrote it.",
-    "ce_time": "When it was written.",
+    "ce_source": "The service that published it.",
+    "ce_time": "When it was published.",
     "ce_subject": "The job.",
-    "content-type": "Of the value.",
+    "content-type": "Content type of the value.",
 }
-_TRACEPARENT = "W3C trace context, when the request had one or is traced."
-_TRACESTATE = "What vendors add to the trace context."
+_TRACEPARENT = "W3C trace context, if the request had one or tracing is on."
+_TRACESTATE = "Vendor part of the trace context."
 _DLQ_HEADERS = {
-    "dlq-reason": "Why the record could not be worked off.",
+    "dlq-reason": "Why the record could not be processed.",
     "dlq-exception": "Class of the error.",
     "dlq-stack": "Its traceback, the last 4000 characters.",
-    "dlq-origin-topic": "Where the record was.",
-    "dlq-origin-partition": "Its partition there.",
-    "dlq-origin-offset": "Its offset there.",
-    "dlq-origin-timestamp": "Its time stamp there, milliseconds since 1970.",
-    "dlq-attempts": "Tries; 0: parked behind an earlier dead letter of its run.",
-    "dlq-first-failed-at": "When its first try failed; of one that was put back: its very first.",
-    "dlq-failed-at": "When it was given up.",
-    "dlq-service": "Who gave it up.",
-    "dlq-service-version": "In which version.",
+    "dlq-origin-topic": "Topic of the original record.",
+    "dlq-origin-partition": "Partition of the original record.",
+    "dlq-origin-offset": "Offset of the original record.",
+    "dlq-origin-timestamp": "Timestamp of the original record, milliseconds since 1970.",
+    "dlq-attempts": "Number of attempts; 0: parked behind an earlier dead letter of its run.",
+    "dlq-first-failed-at": "When the first attempt failed; kept when the record is requeued.",
+    "dlq-failed-at": "When the last attempt failed.",
+    "dlq-service": "The service that wrote the dead letter.",
+    "dlq-service-version": "Version of that service.",
 }
 _REQUEUE_HEADERS = {
-    "dlq-requeue": "Number of the requeue that put the record back; kept when it dies again.",
-    "dlq-requeue-of": "Which dead letter it was: topic/partition/offset.",
-    "dlq-requeues": "How often it was put back after it had failed itself.",
-    "dlq-first-origin": "Where it lay before that: topic/partition/offset.",
-    "dlq-requeue-last": "Nothing of its run comes behind it: worked off, it releases the run.",
+    "dlq-requeue": "Number of the requeue; kept if the record fails again.",
+    "dlq-requeue-of": "The requeued dead letter: topic/partition/offset.",
+    "dlq-requeues": "How often the record was requeued after it failed itself.",
+    "dlq-first-origin": "The first original record: topic/partition/offset.",
+    "dlq-requeue-last": "The last record of its run; once processed, it releases the run.",
 }
 _ABOUT = """\
-The events of Segue, which gives a stitched video its music. Every record is keyed by `job_id`, so
-the events of a job are ordered. Values are JSON; headers follow CloudEvents 1.0 in Kafka's binary
-mode. A record with a bare JSON value and no headers is read on its value alone. Readers ignore
-fields they do not know; released fields never change. A setting may put a prefix before every
-topic name. A record that cannot be worked off goes, whole, to the dead-letter topic beside its
-topic.
+The events of Segue, which generates music for a stitched video. Every record is keyed by `job_id`,
+so the events of a job are ordered. Values are JSON; headers follow CloudEvents 1.0 in Kafka's
+binary mode. A record without headers is read by its JSON value alone. Readers ignore unknown
+fields; released fields never change. A setting can add a prefix to every topic name. A record that
+cannot be processed is published, unchanged, to the dead-letter topic of its topic.
 """
 
 
 def document() -> Node:
-    """The AsyncAPI document, ready to be written."""
+    """Return the AsyncAPI document."""
     schemas: Node = {}
     messages = {
         topic.event.__name__: _message(topic, schemas) for topic in EVENT_TOPICS if topic.event
@@ -93,21 +92,21 @@ def document() -> Node:
 
 
 def example_of(event: type[Event]) -> Event:
-    """The example of this event."""
+    """Return the example of this event."""
     return next(example for example in EXAMPLES if type(example) is event)
 
 
 def example_headers(example: Event, topic: Topic) -> dict[str, str]:
-    """The headers under which Segue publishes the example; none of what only upstream writes."""
-    ours = [writer for writer in topic.written_by if writer != UPSTREAM]
-    if not ours:
+    """Return the headers of the example; none for events that only upstream writes."""
+    services = [writer for writer in topic.written_by if writer != UPSTREAM]
+    if not services:
         return {}
-    record = encode(example, source=ours[0], now=_TOLD_AT)
+    record = encode(example, source=services[0], now=_EXAMPLE_TIME)
     return {name: value.decode() for name, value in record.headers}
 
 
 def _channels() -> Node:
-    made = {new.name: new for new in required_topics(KafkaSettings.model_construct())}
+    topics = {new.name: new for new in required_topics(KafkaSettings.model_construct())}
     channels: Node = {}
     for topic in EVENT_TOPICS:
         assert topic.event is not None, "event topics carry events"
@@ -115,7 +114,7 @@ def _channels() -> Node:
             (topic.name, topic.event.__name__),
             (topic.dead_letters, "DeadLetter"),
         ):
-            new = made[name]
+            new = topics[name]
             channels[name] = {
                 "address": name,
                 "title": name,
@@ -134,10 +133,12 @@ def _channels() -> Node:
 
 
 def _configuration(config: dict[str, str]) -> Node:
-    """Kafka's strings as the types that the binding wants."""
-    told: Node = {name: int(value) if value.isdigit() else value for name, value in config.items()}
-    told.setdefault("cleanup.policy", ["delete"])
-    return told
+    """Return Kafka's configuration with the types of the binding."""
+    configuration: Node = {
+        name: int(value) if value.isdigit() else value for name, value in config.items()
+    }
+    configuration.setdefault("cleanup.policy", ["delete"])
+    return configuration
 
 
 def _operations() -> Node:
@@ -158,18 +159,18 @@ def _operations() -> Node:
     return operations
 
 
-def _operation(action: str, channel: str, topic: Topic, who: str) -> Node:
+def _operation(action: str, channel: str, topic: Topic, service: str) -> Node:
     assert topic.event is not None, "event topics carry events"
     message = topic.event.__name__ if channel == topic.name else "DeadLetter"
     binding: Node = {"bindingVersion": BINDING_VERSION}
     if action == "receive":
-        binding["groupId"] = {"type": "string", "enum": [f"segue-{who}"]}
+        binding["groupId"] = {"type": "string", "enum": [f"segue-{service}"]}
     pointer = channel.replace("~", "~0").replace("/", "~1")
     return {
         "action": action,
         "channel": {"$ref": f"#/channels/{pointer}"},
         "messages": [{"$ref": f"#/channels/{pointer}/messages/{message}"}],
-        "tags": [{"name": who}],
+        "tags": [{"name": service}],
         "bindings": {"kafka": binding},
     }
 
@@ -185,7 +186,7 @@ def _message(topic: Topic, schemas: Node) -> Node:
         "title": event.__name__,
         "summary": summary_of(event),
         "contentType": "application/json",
-        "headers": _headers(event, needed=UPSTREAM not in topic.written_by),
+        "headers": _headers(event, required=UPSTREAM not in topic.written_by),
         "payload": {"$ref": f"#/components/schemas/{event.__name__}"},
         "bindings": {"kafka": {"key": _key(), "bindingVersion": BINDING_VERSION}},
         "examples": [_example(example_of(event), topic)],
@@ -193,31 +194,31 @@ def _message(topic: Topic, schemas: Node) -> Node:
 
 
 def _example(example: Event, topic: Topic) -> Node:
-    told: Node = {"name": example.kind, "payload": example.model_dump(mode="json")}
+    node: Node = {"name": example.kind, "payload": example.model_dump(mode="json")}
     headers = example_headers(example, topic)
-    return {**told, "headers": headers} if headers else told
+    return {**node, "headers": headers} if headers else node
 
 
 def summary_of(event: type[Event]) -> str:
-    """The first sentences of the event's docstring, on one line."""
+    """Return the first paragraph of the event's docstring on one line."""
     return " ".join((event.__doc__ or "").split("\n\n")[0].split())
 
 
-def _headers(event: type[Event], *, needed: bool) -> Node:
+def _headers(event: type[Event], *, required: bool) -> Node:
     properties: Node = {
         name: {"type": "string", "description": meaning} for name, meaning in _CE_HEADERS.items()
     }
-    if needed:  # a producer of its own may have type names of its own
+    if required:  # other producers may use type names of their own
         properties["ce_specversion"]["const"] = "1.0"
         properties["ce_type"]["const"] = event.ce_type()
     properties["traceparent"] = {"type": "string", "description": _TRACEPARENT}
     properties["tracestate"] = {"type": "string", "description": _TRACESTATE}
-    told = {"type": "object", "properties": properties}
-    return {**told, "required": list(_CE_HEADERS)} if needed else told
+    schema = {"type": "object", "properties": properties}
+    return {**schema, "required": list(_CE_HEADERS)} if required else schema
 
 
 def _key() -> Node:
-    return {"type": "string", "description": "The job's id."}
+    return {"type": "string", "description": "The job id."}
 
 
 def _dead_letter() -> Node:
@@ -228,13 +229,13 @@ def _dead_letter() -> Node:
     return {
         "name": "segue.dead-letter",
         "title": "DeadLetter",
-        "summary": "A record that could not be worked off: key, value and headers as they were, "
-        "and headers that say why.",
+        "summary": "A record that could not be processed: key, value and headers unchanged, "
+        "with headers that state the reason.",
         "headers": {
             "type": "object",
             "properties": properties,
             "required": list(_DLQ_HEADERS),
         },
-        "payload": {"description": "Whatever the record held; perhaps not even JSON."},
+        "payload": {"description": "The value of the original record; not necessarily JSON."},
         "bindings": {"kafka": {"key": _key(), "bindingVersion": BINDING_VERSION}},
     }

@@ -1,6 +1,6 @@
-"""Dashboard: Grafana's `segue.json`, made of the panels that `panels.yml` names.
+"""Builds Grafana's dashboard `segue.json` from `panels.yml`.
 
-A test holds it against Grafana's own types, and its expressions against the metrics there are.
+A test validates it with Grafana's own types and checks its expressions against the metrics.
 
 I/O: reads `panels.yml`.
 """
@@ -18,11 +18,11 @@ _ACROSS, _WIDTH, _HEIGHT = 3, 8, 8  # a dashboard is 24 wide
 
 
 def dashboard() -> Json:
-    """The dashboard as Grafana reads it."""
+    """Return the dashboard as Grafana imports it."""
     return {
         "uid": "segue",
         "title": "Segue",
-        "description": "Made of panels.yml by make schemas.",
+        "description": "Generated from panels.yml by make schemas.",
         "tags": ["segue"],
         "timezone": "browser",
         "schemaVersion": 41,
@@ -32,17 +32,17 @@ def dashboard() -> Json:
         "time": {"from": "now-6h", "to": "now"},
         "annotations": {"list": []},
         "templating": {"list": []},
-        "panels": _laid(yaml.safe_load(PANELS.read_text(encoding="utf-8"))),
+        "panels": _layout(yaml.safe_load(PANELS.read_text(encoding="utf-8"))),
     }
 
 
 def page() -> str:
-    """The file."""
+    """Return the text of the file."""
     return json.dumps(dashboard(), indent=2) + "\n"
 
 
-def _laid(rows: list[Json]) -> list[Json]:
-    """Rows and panels, each at its place."""
+def _layout(rows: list[Json]) -> list[Json]:
+    """Return rows and panels with their positions."""
     panels: list[Json] = []
     y = 0
     for row in rows:
@@ -50,8 +50,8 @@ def _laid(rows: list[Json]) -> list[Json]:
         y += 1
         for index, panel in enumerate(row["panels"]):
             down, across = divmod(index, _ACROSS)
-            place = {"h": _HEIGHT, "w": _WIDTH, "x": across * _WIDTH, "y": y + down * _HEIGHT}
-            panels.append(_panel(panel, number=len(panels) + 1, place=place))
+            position = {"h": _HEIGHT, "w": _WIDTH, "x": across * _WIDTH, "y": y + down * _HEIGHT}
+            panels.append(_panel(panel, number=len(panels) + 1, position=position))
         y += -(-len(row["panels"]) // _ACROSS) * _HEIGHT
     return panels
 
@@ -67,7 +67,7 @@ def _row(title: str, *, number: int, y: int) -> Json:
     }
 
 
-def _panel(panel: Json, *, number: int, place: Json) -> Json:
+def _panel(panel: Json, *, number: int, position: Json) -> Json:
     legend = {"calcs": [], "displayMode": "list", "placement": "bottom", "showLegend": True}
     return {
         "id": number,
@@ -75,7 +75,7 @@ def _panel(panel: Json, *, number: int, place: Json) -> Json:
         "title": panel["title"],
         "description": panel["about"],
         "datasource": _SOURCE,
-        "gridPos": place,
+        "gridPos": position,
         "fieldConfig": {"defaults": {"unit": panel["unit"], "min": 0}, "overrides": []},
         "options": {"legend": legend, "tooltip": {"mode": "multi", "sort": "desc"}},
         "targets": [

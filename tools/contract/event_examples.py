@@ -1,7 +1,7 @@
-"""Event examples: one job told from its first event to its last, as the documents show it.
+"""Example events for the documents: one job from its first event to its last.
 
-Two scenes of a wedding film; the second continues the first. A film without a picture tells of
-a failure, a client that thinks better of it of a cancellation. Pure.
+A wedding film of two scenes, the second continuing the first; a job that fails; and a job that
+is cancelled.
 """
 
 from shared.contract.events import (
@@ -116,7 +116,7 @@ EXAMPLES: tuple[Event, ...] = (
         run=1,
         stage=Stage.MUX,
         code="invalid_media",
-        message="the file has no picture: only sound",
+        message="the file has no video stream",
     ),
-    JobCancelled(job_id="holiday-3", run=2, reason="asked for by the client"),
+    JobCancelled(job_id="holiday-3", run=2, reason="requested by the client"),
 )

@@ -1,7 +1,4 @@
-"""Events page: `docs/events.md`, every event for people, from the same models.
-
-Pure.
-"""
+"""Builds `docs/events.md`, the reference of every event, from the models."""
 
 import json
 from typing import Any
@@ -20,36 +17,35 @@ Generated from `shared/contract/events.py` and `shared/contract/topics.py` by `m
 do not edit.
 
 Every record is keyed by `job_id`, so the events of one job are in order. The value is JSON, the
-headers follow CloudEvents 1.0 in Kafka's binary mode (`ce_…`). Upstream may write bare JSON with no
-headers at all. Readers ignore fields they do not know; of a released field nothing but its
-description changes. The same for machines: [asyncapi.yaml](asyncapi.yaml) and one JSON schema per
-event in `tests/schemas`.
+headers follow CloudEvents 1.0 in Kafka's binary mode (`ce_…`). Upstream may write JSON without
+headers. Readers ignore unknown fields; of a released field only the description changes.
+Machine-readable: [asyncapi.yaml](asyncapi.yaml), and one JSON schema per event in `tests/schemas`.
 
-| Topic | Written by | Read by | Says |
+| Topic | Written by | Read by | Meaning |
 |---|---|---|---|
 """
 _DEAD_LETTERS = """\
 ## Dead letters
 
-Beside each topic lies `<topic>.dlq`. A record that cannot be worked off goes there whole: its key,
-value and headers as they were, with headers that say why (`dlq-reason`, `dlq-exception`,
-`dlq-stack`), where it was (`dlq-origin-topic`, `dlq-origin-partition`, `dlq-origin-offset`,
-`dlq-origin-timestamp`), how often it was tried (`dlq-attempts`; 0 means that it was parked behind
-an earlier dead letter of its run), when it first failed and when it was given up
-(`dlq-first-failed-at`, `dlq-failed-at`) and by whom (`dlq-service`, `dlq-service-version`). Later
-records of the same run on the same topic are parked behind it.
+Each topic has a dead-letter topic `<topic>.dlq`. A record that cannot be processed is published
+there with its key, value and headers unchanged, and with headers for the reason (`dlq-reason`,
+`dlq-exception`, `dlq-stack`), the original record (`dlq-origin-topic`, `dlq-origin-partition`,
+`dlq-origin-offset`, `dlq-origin-timestamp`), the number of attempts (`dlq-attempts`; 0: parked
+behind an earlier dead letter of its run), the times of the first and the last failure
+(`dlq-first-failed-at`, `dlq-failed-at`) and the service (`dlq-service`, `dlq-service-version`).
+Later records of the same run on the same topic are parked behind it.
 
-A record that an operator put back (`segue dlq requeue`) lies on its topic and partition once more,
-with its key, value and headers as they were first and six headers of ours: which requeue it was
-(`dlq-requeue`), of which dead letter (`dlq-requeue-of`), how often the record was put back after it
-had failed itself (`dlq-requeues`), when it failed first and where it lay then
-(`dlq-first-failed-at`, `dlq-first-origin`), and, on the last one of its run, that nothing comes
-behind it (`dlq-requeue-last`). They stay if it dies again. Other readers may ignore them.
+A record that an operator requeues (`segue dlq requeue`) is published again to its topic and
+partition, with its original key, value and headers and six more headers: the requeue
+(`dlq-requeue`), the dead letter (`dlq-requeue-of`), how often the record was requeued after it
+failed itself (`dlq-requeues`), its first failure and first original record (`dlq-first-failed-at`,
+`dlq-first-origin`), and a mark on the last record of its run (`dlq-requeue-last`). They are kept if
+it fails again. Other readers may ignore them.
 """
 
 
 def page() -> str:
-    """The whole page."""
+    """Return the text of the page."""
     parts = [_HEAD + "".join(_row(topic) for topic in EVENT_TOPICS)]
     values: dict[str, Schema] = {}
     for topic in EVENT_TOPICS:
@@ -73,16 +69,19 @@ def _row(topic: Topic) -> str:
 def _event(topic: Topic, event: type[Event], schema: Schema) -> str:
     example = example_of(event)
     headers = example_headers(example, topic)
-    told = [f"{name}: {value}" for name, value in headers.items()]
-    shown = "\n".join([*told, "", ""]) if told else ""
+    header_lines = [f"{name}: {value}" for name, value in headers.items()]
+    head = "\n".join([*header_lines, "", ""]) if header_lines else ""
     value = json.dumps(example.model_dump(mode="json"), indent=2, ensure_ascii=False)
     lines = [
         f"## {topic.name}\n",
         f"{_about(event)}\n",
-        f"Type `{event.ce_type()}`, kept {_kept(topic)}, dead letters on `{topic.dead_letters}`.\n",
+        (
+            f"Type `{event.ce_type()}`, retention {_retention(topic)}, "
+            f"dead letters on `{topic.dead_letters}`.\n"
+        ),
         _fields(schema),
-        "```json" if not told else "```",
-        f"{shown}{value}",
+        "```json" if not header_lines else "```",
+        f"{head}{value}",
         "```\n",
     ]
     return "\n".join(lines)
@@ -93,9 +92,9 @@ def _about(event: type[Event]) -> str:
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
 
 
-def _kept(topic: Topic) -> str:
-    made = {new.name: new for new in required_topics(KafkaSettings.model_construct())}
-    config = made[topic.name].topic_configs
+def _retention(topic: Topic) -> str:
+    topics = {new.name: new for new in required_topics(KafkaSettings.model_construct())}
+    config = topics[topic.name].topic_configs
     return f"{int(config['retention.ms']) // DAY_MS} days"
 
 
@@ -108,10 +107,10 @@ def _part(name: str, schema: Schema) -> str:
 
 
 def _fields(schema: Schema) -> str:
-    needed = set(schema.get("required", ()))
+    required = set(schema.get("required", ()))
     rows = ["| Field | Type | Default | Meaning |", "|---|---|---|---|"]
     for name, field in schema["properties"].items():
-        default = "needed" if name in needed else _default(field)
+        default = "required" if name in required else _default(field)
         rows.append(f"| `{name}` | {_type(field)} | {default} | {field.get('description', '')} |")
     return "\n".join([*rows, ""])
 
@@ -120,7 +119,7 @@ def _default(field: Schema) -> str:
     if "default" not in field or field["default"] is None:
         return ""
     default = field["default"]
-    return "its own" if isinstance(default, dict) else f"`{json.dumps(default)}`"
+    return "default object" if isinstance(default, dict) else f"`{json.dumps(default)}`"
 
 
 def _type(field: Schema) -> str:
@@ -139,5 +138,5 @@ def _type(field: Schema) -> str:
 
 def _bounds(field: Schema) -> str:
     words = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
-    told = [f"{word} {field[name]}" for name, word in words.items() if name in field]
-    return " " + ", ".join(told) if told else ""
+    bounds = [f"{word} {field[name]}" for name, word in words.items() if name in field]
+    return " " + ", ".join(bounds) if bounds else ""

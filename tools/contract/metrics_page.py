@@ -1,7 +1,4 @@
-"""Metrics page: `docs/metrics.md`, every metric for people, from the catalogue itself.
-
-Pure.
-"""
+"""Builds `docs/metrics.md`, the reference of every metric, from the catalogue."""
 
 from collections.abc import Sequence
 
@@ -16,14 +13,14 @@ _HEAD = """\
 
 Generated from `shared/telemetry/metrics.py` by `make schemas`; do not edit.
 
-`GET /metrics` of each service (the api on its port, the others on `SEGUE_HEALTH_PORT`) has them in
-Prometheus' text format. Names and base units are Prometheus'; no label holds a job's id or
-anything else that a client chose. In the embedded stack the api's `/metrics` has the figures of
-all services. Beside them are those of Prometheus' client: `process_…` and `python_…`.
+`GET /metrics` of each service (the api on its port, the others on `SEGUE_HEALTH_PORT`) returns them
+in Prometheus' text format, with Prometheus' naming and base units. No label contains a job id or
+another value chosen by a client. In the embedded stack the api's `/metrics` includes all services.
+Prometheus' client adds `process_…` and `python_…`.
 
-A counter only rises while its process lives: ask for `rate()` or `increase()`. A histogram has
-`_bucket`, `_sum` and `_count`. A gauge is a state, worked out when it is asked for.
-The rules are in [alerts.yml](../deploy/observability/alerts.yml), what to do about them is in the
+A counter resets when its process restarts: use `rate()` or `increase()`. A histogram has `_bucket`,
+`_sum` and `_count`. A gauge is computed when it is scraped.
+The alert rules are in [alerts.yml](../deploy/observability/alerts.yml), the response to each in the
 [runbook](runbook.md), the panels in [panels.yml](../deploy/observability/grafana/panels.yml).
 
 """
@@ -44,19 +41,19 @@ _UNITS = {
 
 
 def catalogue() -> Rows:
-    """Every metric with the name under which it is exposed, in the order of the catalogue."""
-    found = [one for one in vars(metrics).values() if isinstance(one, MetricWrapperBase)]
-    return [(exposed(one), one) for one in found]
+    """Return every metric with its exported name, in the order of the catalogue."""
+    found = [value for value in vars(metrics).values() if isinstance(value, MetricWrapperBase)]
+    return [(exported_name(metric), metric) for metric in found]
 
 
-def exposed(metric: MetricWrapperBase) -> str:
-    """The name of a family as Prometheus knows it; of a histogram without its endings."""
+def exported_name(metric: MetricWrapperBase) -> str:
+    """Return the exported name; of a histogram without `_bucket`, `_sum` and `_count`."""
     (family,) = metric.describe()
     return f"{family.name}_total" if family.type == "counter" else family.name
 
 
 def page() -> str:
-    """The whole page."""
+    """Return the text of the page."""
     parts: dict[str, Rows] = {"Every service": [], **{title: [] for title in _PARTS.values()}}
     for name, metric in catalogue():
         title = next((title for prefix, title in _PARTS.items() if name.startswith(prefix)), None)
@@ -65,8 +62,8 @@ def page() -> str:
 
 
 def labels_of(metric: MetricWrapperBase) -> Sequence[str]:
-    """The labels of a metric."""
-    return tuple(metric._labelnames)  # noqa: SLF001 - it has no public way to say
+    """Return the labels of a metric."""
+    return tuple(metric._labelnames)  # noqa: SLF001 - there is no public attribute
 
 
 def _table(title: str, rows: Rows) -> str:
@@ -87,8 +84,8 @@ def _row(name: str, metric: MetricWrapperBase) -> str:
 
 def _unit(name: str, metric: MetricWrapperBase) -> str:
     words = name.removesuffix("_total").split("_")
-    told = [unit for word, unit in _UNITS.items() if word == words[-1]]
-    return told[0] if told else ("1 or 0" if _is_state(metric) else "count")
+    units = [unit for word, unit in _UNITS.items() if word == words[-1]]
+    return units[0] if units else ("1 or 0" if _is_state(metric) else "count")
 
 
 def _is_state(metric: MetricWrapperBase) -> bool:

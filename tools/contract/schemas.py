@@ -1,8 +1,8 @@
-"""Schemas: writes the published contract from the models: `make schemas`.
+"""Writes the published contract from the models (`make schemas`).
 
-One JSON schema per event (`tests/schemas`), the AsyncAPI document, the pages for people and
-Grafana's dashboard. A test fails when one of them is stale. What was released lies in
-`tests/schemas/released` and is never written again.
+One JSON schema per event (`tests/schemas`), the AsyncAPI document, the reference pages and
+Grafana's dashboard. A test fails if one of them is out of date. Released schemas are stored in
+`tests/schemas/released` and never change.
 
 I/O: writes below the given root.
 """
@@ -25,7 +25,7 @@ DASHBOARD = "deploy/observability/grafana/dashboards/segue.json"
 
 
 class _Dumper(yaml.SafeDumper):  # type: ignore[misc]  # PyYAML is untyped
-    """Writes every value out: an alias saves lines and costs readers."""
+    """Writes no YAML aliases, which are hard to read."""
 
     @override
     def ignore_aliases(self, data: object) -> bool:
@@ -33,7 +33,7 @@ class _Dumper(yaml.SafeDumper):  # type: ignore[misc]  # PyYAML is untyped
 
 
 def event_schema(event: type[Event]) -> dict[str, Any]:
-    """What readers of `event` accept, as JSON schema, with an example."""
+    """Return the JSON schema of `event`, with an example."""
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": f"urn:{event.ce_type().replace('.', ':')}",
@@ -43,12 +43,14 @@ def event_schema(event: type[Event]) -> dict[str, Any]:
 
 
 def generated() -> dict[str, str]:
-    """Every generated file: its path below the root, and its text."""
+    """Return every generated file: its path below the root, and its text."""
     files = {f"tests/schemas/{event.kind}.json": _json(event_schema(event)) for event in EVENTS}
-    told = yaml.dump(document(), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=_WIDTH)
+    asyncapi = yaml.dump(
+        document(), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=_WIDTH
+    )
     return {
         **files,
-        "docs/asyncapi.yaml": _YAML_HEAD + told,
+        "docs/asyncapi.yaml": _YAML_HEAD + asyncapi,
         "docs/events.md": page(),
         "docs/metrics.md": metrics_page.page(),
         DASHBOARD: dashboard.page(),
@@ -56,7 +58,7 @@ def generated() -> dict[str, str]:
 
 
 def write(root: Path) -> list[Path]:
-    """Write what is missing or stale below `root`; the files that changed."""
+    """Write the missing and outdated files below `root`; return the changed ones."""
     changed = []
     for name, text in generated().items():
         path = root / name
@@ -69,13 +71,13 @@ def write(root: Path) -> list[Path]:
 
 
 def main() -> None:
-    """Write into the checkout that this file belongs to."""
+    """Write into the checkout of this file."""
     root = Path(__file__).resolve().parents[2]
     changed = write(root)
     for path in changed:
         print(f"wrote {path.relative_to(root)}")
     if not changed:
-        print("everything that is generated is up to date")
+        print("all generated files are up to date")
 
 
 def _json(value: Any) -> str:
