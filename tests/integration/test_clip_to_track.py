@@ -1,7 +1,7 @@
-"""From generator to track: clips in every form come out as one piece, where it belongs.
+"""Tests from generator to track: clips of every form become one piece, at the right place.
 
-The provider plays a known piece on, so the track is known as well: the piece itself, at one
-level. Only Kafka is left out; coding, measuring, joining and ffmpeg are the real ones.
+The provider plays a known piece, so the track is known as well: the piece at one level. Everything
+but Kafka is real: encoding, measuring, joining and ffmpeg.
 """
 
 import tempfile
@@ -32,24 +32,26 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 
 ODD_SCENES = [1.7, 2.3, 1.25, 3.0, 2.6, 1.1, 2.2, 1.9, 2.75, 1.4, 2.05, 1.6]
 WHOLE_SCENES = [2.0] * 12
-#: some are over before their own music enters, at the whole second after the cut
+#: some end before their own music enters, at the whole second after the cut
 SHORT_SCENES = [2.4, 0.4, 1.7, 0.2, 0.2, 0.3, 2.0, 0.05, 0.9, 1.5, 0.6, 1.25]
 DRIFT_SAMPLES_MAX = 3  # half a sample of rounding a clip, to either side
 _HALF = SAMPLE_RATE_HZ // 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Heard:
-    """What came of a run."""
+class MergedRun:
+    """A merged run."""
 
     merged: AudioMerged
     segments: list[SegmentGenerated]
     track: Audio
-    charged_s: list[int]  #: asked for, scene by scene
+    charged_s: list[int]  #: requested durations, scene by scene
 
 
-async def heard(lengths: Sequence[float], forms: Sequence[Form], *, fade_s: float = 1.0) -> Heard:
-    """The run of these scenes, each clip in its form."""
+async def merge_run(
+    lengths: Sequence[float], forms: Sequence[Form], *, fade_s: float = 1.0
+) -> MergedRun:
+    """Generate and merge a run of these scenes, each clip in its form."""
     with tempfile.TemporaryDirectory() as name:
         fixture = HandlerFixture(Path(name))
         fixture.provider = LedgerProvider(clip_of=Player(folder=Path(name), forms=forms).clip_of)
@@ -64,7 +66,7 @@ async def heard(lengths: Sequence[float], forms: Sequence[Form], *, fade_s: floa
             store=fixture.store, ffmpeg=Ffmpeg(FfmpegSettings()), settings=MergerSettings()
         )
         merged = await merge.run(segments[-1])
-        return Heard(
+        return MergedRun(
             merged=merged,
             segments=segments,
             track=decode(await fixture.store.get(merged.object_key)),
@@ -73,19 +75,21 @@ async def heard(lengths: Sequence[float], forms: Sequence[Form], *, fade_s: floa
 
 
 def drift_at(track: Audio, place: int) -> int:
-    """By how many samples the music around `place` lies off the piece; fails if it is other."""
+    """Return the offset in samples of the music around `place`; fail for other music."""
     here = track[:, place - _HALF : place + _HALF].astype(np.float64)
-    alike = {}
+    correlations = {}
     for off in range(-40, 41):
         piece = music(np.arange(place - _HALF, place + _HALF) - off).astype(np.float64)
-        alike[off] = float(np.vdot(here, piece) / np.linalg.norm(here) / np.linalg.norm(piece))
-    best = max(alike, key=lambda off: alike[off])
-    assert alike[best] > 0.98, f"other music at {place}"
+        correlations[off] = float(
+            np.vdot(here, piece) / np.linalg.norm(here) / np.linalg.norm(piece)
+        )
+    best = max(correlations, key=lambda off: correlations[off])
+    assert correlations[best] > 0.98, f"other music at {place}"
     return best
 
 
 def level_db_at(track: Audio, place: int) -> float:
-    """How loud the track is around `place`, over the piece itself."""
+    """Return the level of the track around `place` relative to the piece."""
     here = slice(place - _HALF, place + _HALF)
     return float(20 * np.log10(rms(track[:, here]) / rms(music(np.arange(here.start, here.stop)))))
 
@@ -111,14 +115,14 @@ ALL_BUT_BARE = Form(shape="clip_so_far", header=False)
 async def test_twelve_scenes_are_the_piece_itself_in_place_and_at_one_level(
     lengths: list[float], forms: list[Form], seams: int
 ) -> None:
-    """Where each scene is, its music is; nothing adds up from clip to clip."""
-    told = await heard(lengths, forms)
+    """Every scene has its music, and nothing adds up from clip to clip."""
+    result = await merge_run(lengths, forms)
 
     total = sum(map(samples_at, lengths))
-    assert len(told.charged_s) == len(lengths)
-    assert told.track.shape[1] == told.merged.samples == total
-    assert [seam.kind for seam in told.merged.seams] == ["splice"] * seams
-    for seam in told.merged.seams:
+    assert len(result.charged_s) == len(lengths)
+    assert result.track.shape[1] == result.merged.samples == total
+    assert [seam.kind for seam in result.merged.seams] == ["splice"] * seams
+    for seam in result.merged.seams:
         assert seam.click is not None
         assert seam.click <= 10
         assert abs(seam.gain_db) < 0.1
@@ -126,29 +130,29 @@ async def test_twelve_scenes_are_the_piece_itself_in_place_and_at_one_level(
         assert seam.correlation is not None
         assert seam.correlation > 0.99
     places = np.linspace(SAMPLE_RATE_HZ, total - SAMPLE_RATE_HZ, 9).astype(int)
-    assert max(abs(drift_at(told.track, int(place))) for place in places) <= DRIFT_SAMPLES_MAX
-    assert np.ptp([level_db_at(told.track, int(place)) for place in places]) < 0.2
-    assert told.merged.warnings == ()
+    assert max(abs(drift_at(result.track, int(place))) for place in places) <= DRIFT_SAMPLES_MAX
+    assert np.ptp([level_db_at(result.track, int(place)) for place in places]) < 0.2
+    assert result.merged.warnings == ()
 
 
 async def test_padding_in_whole_second_scenes_costs_one_second_once() -> None:
     """The clip reaches the cut, but its last whole second ends 35 ms before it."""
-    told = await heard(WHOLE_SCENES, [BARE])
+    result = await merge_run(WHOLE_SCENES, [BARE])
 
-    assert told.charged_s == [2, 4] + [3] * 10
-    assert told.segments[1].join_samples == 96_000 - 1658
+    assert result.charged_s == [2, 4] + [3] * 10
+    assert result.segments[1].join_samples == 96_000 - 1658
 
 
-async def test_a_cumulative_track_comes_at_its_own_level_and_is_the_only_one_heard() -> None:
-    """Two clips at other levels, then everything so far: no seam, no step, until the next."""
+async def test_a_cumulative_clip_replaces_the_clips_before_it_at_its_level() -> None:
+    """Two clips at other levels, then all music so far: no seam until the next clip."""
     forms = [Form(), Form(gain_db=3), Form(shape="track_so_far", gain_db=-3), Form(gain_db=1)]
-    told = await heard([2.5, 1.7, 2.0, 1.6], forms)
+    result = await merge_run([2.5, 1.7, 2.0, 1.6], forms)
 
-    assert [s.replaces for s in told.segments] == [False, False, True, False]
-    assert [(s.scene_index, s.kind) for s in told.merged.seams] == [(3, "splice")]
-    assert told.merged.seams[0].gain_db == pytest.approx(-4, abs=0.05)
-    places = range(SAMPLE_RATE_HZ, told.merged.samples - SAMPLE_RATE_HZ, SAMPLE_RATE_HZ)
-    assert np.ptp([level_db_at(told.track, place) for place in places]) < 0.2
+    assert [s.replaces for s in result.segments] == [False, False, True, False]
+    assert [(s.scene_index, s.kind) for s in result.merged.seams] == [(3, "splice")]
+    assert result.merged.seams[0].gain_db == pytest.approx(-4, abs=0.05)
+    places = range(SAMPLE_RATE_HZ, result.merged.samples - SAMPLE_RATE_HZ, SAMPLE_RATE_HZ)
+    assert np.ptp([level_db_at(result.track, place) for place in places]) < 0.2
 
 
 shapes: st.SearchStrategy[Shape] = st.sampled_from(
@@ -167,12 +171,12 @@ forms_of_clips = st.builds(
 async def test_any_mix_of_forms_is_as_long_as_its_scenes_and_in_its_place(
     lengths: list[float], forms: list[Form]
 ) -> None:
-    """Between its joints every scene has the music that belongs there."""
-    told = await heard(lengths, forms, fade_s=0.05)
+    """Between its seams every scene has its music."""
+    result = await merge_run(lengths, forms, fade_s=0.05)
 
-    assert told.track.shape[1] == sum(map(samples_at, lengths))
-    joints = {seam.at_samples for seam in told.merged.seams}
-    for place in range(_HALF + 2400, told.track.shape[1] - _HALF - 2400, SAMPLE_RATE_HZ // 3):
-        if all(abs(place - joint) > _HALF + 7200 for joint in joints):
-            assert abs(drift_at(told.track, place)) <= DRIFT_SAMPLES_MAX
-    assert told.merged.warnings == ()
+    assert result.track.shape[1] == sum(map(samples_at, lengths))
+    seam_places = {seam.at_samples for seam in result.merged.seams}
+    for place in range(_HALF + 2400, result.track.shape[1] - _HALF - 2400, SAMPLE_RATE_HZ // 3):
+        if all(abs(place - seam_place) > _HALF + 7200 for seam_place in seam_places):
+            assert abs(drift_at(result.track, place)) <= DRIFT_SAMPLES_MAX
+    assert result.merged.warnings == ()

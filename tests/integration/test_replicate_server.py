@@ -1,4 +1,4 @@
-"""The fake Replicate answers as the real API does: shapes, refusals, lists, limits, time."""
+"""Tests of the Replicate emulator's API: responses, errors, lists, limits and time."""
 
 import asyncio
 import os
@@ -22,48 +22,48 @@ FIELDS = {
 }
 
 
-async def test_a_new_prediction_is_told_with_every_field() -> None:
-    """201, `starting`, the input as it came, and the addresses for what comes next."""
+async def test_create_returns_every_field() -> None:
+    """201, `starting`, the input as sent, and the URLs of the prediction."""
     async with emulator_fixture(queue_s=60) as fixture:
         answer = await fixture.create()
 
-        told = answer.json()
+        body = answer.json()
         assert answer.status_code == 201
-        assert set(told) == FIELDS
-        assert re.fullmatch(r"[a-z2-7]{26}", told["id"])
-        assert (told["model"], told["version"]) == ("meta/musicgen", VERSION.split(":")[1])
-        assert (told["status"], told["input"], told["output"]) == ("starting", FRESH, None)
-        assert (told["error"], told["logs"], told["metrics"]) == (None, "", {})
-        url = f"{fixture.fake.base_url}/predictions/{told['id']}"
-        assert (told["urls"]["get"], told["urls"]["cancel"]) == (url, f"{url}/cancel")
-        assert {"web", "stream"} < set(told["urls"])
-        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", told["created_at"])
+        assert set(body) == FIELDS
+        assert re.fullmatch(r"[a-z2-7]{26}", body["id"])
+        assert (body["model"], body["version"]) == ("meta/musicgen", VERSION.split(":")[1])
+        assert (body["status"], body["input"], body["output"]) == ("starting", FRESH, None)
+        assert (body["error"], body["logs"], body["metrics"]) == (None, "", {})
+        url = f"{fixture.fake.base_url}/predictions/{body['id']}"
+        assert (body["urls"]["get"], body["urls"]["cancel"]) == (url, f"{url}/cancel")
+        assert {"web", "stream"} < set(body["urls"])
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", body["created_at"])
 
 
-async def test_a_prediction_starts_works_and_succeeds_in_the_time_that_was_set() -> None:
-    """Two seconds of queue and five of cold start, then four and half a second per second."""
+async def test_a_prediction_takes_the_configured_time() -> None:
+    """2 s queue and 5 s cold start, then 4 s plus 0.5 s per second of music."""
     clock = FakeClock()
     async with emulator_fixture(
         clock=clock, queue_s=2, cold_start_s=5, work_s=4, work_s_per_s=0.5
     ) as fixture:
         made = (await fixture.create()).json()["id"]
-        seen = []
+        statuses = []
         for jump_s in (6.9, 0.2, 5.3, 0.2):
             clock.jump(jump_s)
-            seen.append((await fixture.get(made))["status"])
-        told = await fixture.get(made)
+            statuses.append((await fixture.get(made))["status"])
+        body = await fixture.get(made)
 
-        assert seen == ["starting", "processing", "processing", "succeeded"]
-        assert told["metrics"] == {"predict_time": 5.5, "total_time": 12.5}
-        assert "Loading model stereo-large" in told["logs"]
-        assert "Using seed 7\n" in told["logs"]
-        assert told["output"].startswith(fixture.fake.base_url.removesuffix("/v1") + "/delivery/")
-        assert told["output"].endswith("/out.mp3")
-        assert told["completed_at"] == "2026-01-01T00:00:12.500000Z"
+        assert statuses == ["starting", "processing", "processing", "succeeded"]
+        assert body["metrics"] == {"predict_time": 5.5, "total_time": 12.5}
+        assert "Loading model stereo-large" in body["logs"]
+        assert "Using seed 7\n" in body["logs"]
+        assert body["output"].startswith(fixture.fake.base_url.removesuffix("/v1") + "/delivery/")
+        assert body["output"].endswith("/out.mp3")
+        assert body["completed_at"] == "2026-01-01T00:00:12.500000Z"
 
 
-async def test_a_warm_model_starts_at_once_and_a_cold_one_does_not() -> None:
-    """It is cold again when nothing ran for so long as was set."""
+async def test_only_a_cold_model_has_a_cold_start() -> None:
+    """The model is cold after `idle_s` without a prediction."""
     clock = FakeClock()
     async with emulator_fixture(clock=clock, cold_start_s=30, idle_s=100) as fixture:
         statuses = []
@@ -79,8 +79,8 @@ async def test_a_warm_model_starts_at_once_and_a_cold_one_does_not() -> None:
 
 
 @pytest.mark.parametrize("header", [None, "Bearer wrong", "Basic x", "Bearer"])
-async def test_without_the_token_nothing_is_told(header: str | None) -> None:
-    """401, in the API's own words."""
+async def test_a_request_without_the_token_is_rejected(header: str | None) -> None:
+    """401 with the API's own text."""
     async with emulator_fixture() as fixture:
         headers = {"Authorization": header} if header else {}
         answer = await fixture.http.send(
@@ -96,8 +96,8 @@ async def test_without_the_token_nothing_is_told(header: str | None) -> None:
         }
 
 
-async def test_a_revoked_token_is_refused_until_it_is_given_back() -> None:
-    """Nothing that was made is lost in between."""
+async def test_a_revoked_token_is_rejected_until_it_is_restored() -> None:
+    """Existing predictions are kept."""
     async with emulator_fixture() as fixture:
         made = await fixture.made()
         fixture.fake.revoke()
@@ -122,25 +122,25 @@ async def test_a_revoked_token_is_refused_until_it_is_given_back() -> None:
         ({"input_audio": "UklGRg=="}, "input_audio", "format", "Does not match format 'uri'"),
     ],
 )
-async def test_an_input_of_the_wrong_kind_is_named(
+async def test_an_invalid_input_is_rejected_with_its_field(
     change: dict[str, Any], field: str, kind: str, description: str
 ) -> None:
-    """422 with the field, the kind and the words of the API's own checker; nothing is made."""
+    """422 with the field, the type and the API's own text; no prediction is created."""
     async with emulator_fixture() as fixture:
         answer = await fixture.create(**change)
 
-        told = answer.json()
-        assert answer.status_code == told["status"] == 422
-        assert told["title"] == "Input validation failed"
-        (found,) = told["invalid_fields"]
-        assert (found["type"], found["field"]) == (kind, f"input.{field}")
-        assert description in found["description"]
-        assert told["detail"] == f"- input.{field}: {found['description']}\n"
+        body = answer.json()
+        assert answer.status_code == body["status"] == 422
+        assert body["title"] == "Input validation failed"
+        (invalid,) = body["invalid_fields"]
+        assert (invalid["type"], invalid["field"]) == (kind, f"input.{field}")
+        assert description in invalid["description"]
+        assert body["detail"] == f"- input.{field}: {invalid['description']}\n"
         assert fixture.fake.ledger.entries == []
 
 
-async def test_the_body_has_room_for_nothing_of_the_callers_own() -> None:
-    """Missing and additional keys are named at the root, as was seen."""
+async def test_missing_and_additional_keys_are_rejected() -> None:
+    """They are named at the root, as recorded."""
     async with emulator_fixture() as fixture:
         answer = await fixture.http.post("predictions", json={"input": {}, "metadata": {"job": 1}})
 
@@ -148,15 +148,15 @@ async def test_the_body_has_room_for_nothing_of_the_callers_own() -> None:
         assert answer.json()["detail"] == (
             "- version is required\n- Additional property metadata is not allowed\n"
         )
-        assert [found["type"] for found in answer.json()["invalid_fields"]] == [
+        assert [invalid["type"] for invalid in answer.json()["invalid_fields"]] == [
             "required",
             "additional_property_not_allowed",
         ]
 
 
 @pytest.mark.parametrize("body", [b"{", b"[1]", b'"x"'])
-async def test_a_body_that_is_no_object_is_refused(body: bytes) -> None:
-    """And the service goes on."""
+async def test_a_body_that_is_not_an_object_is_rejected(body: bytes) -> None:
+    """The emulator continues to serve."""
     async with emulator_fixture() as fixture:
         answer = await fixture.http.post("predictions", content=body)
 
@@ -165,7 +165,7 @@ async def test_a_body_that_is_no_object_is_refused(body: bytes) -> None:
 
 
 async def test_only_the_pinned_version_is_permitted() -> None:
-    """With its model's name, or alone."""
+    """With or without the model's name."""
     async with emulator_fixture() as fixture:
         versions = [VERSION, VERSION.split(":")[1], "meta/musicgen", "0" * 64]
         answers = [await fixture.create(keys={"version": version}) for version in versions]
@@ -174,23 +174,23 @@ async def test_only_the_pinned_version_is_permitted() -> None:
         assert answers[3].json()["title"] == "Invalid version or not permitted"
 
 
-async def test_a_body_beyond_all_measure_is_refused() -> None:
+async def test_a_body_that_is_too_large_is_rejected() -> None:
     """It is not read to its end."""
     async with emulator_fixture(body_bytes_max=1000) as fixture:
         assert (await fixture.create(prompt="x" * 2000)).status_code == 413
 
 
-async def test_what_is_not_there_is_not_found() -> None:
-    """Predictions and outputs alike."""
+async def test_unknown_predictions_and_outputs_are_not_found() -> None:
+    """404 for both."""
     async with emulator_fixture() as fixture:
-        assert (await fixture.http.get("predictions/nobody")).status_code == 404
-        assert (await fixture.http.post("predictions/nobody/cancel")).status_code == 404
+        assert (await fixture.http.get("predictions/unknown")).status_code == 404
+        assert (await fixture.http.post("predictions/unknown/cancel")).status_code == 404
         origin = fixture.fake.base_url.removesuffix("/v1")
         assert (await fixture.http.get(f"{origin}/delivery/nothing/out.mp3")).status_code == 404
 
 
-async def test_secret_and_account_are_told() -> None:
-    """The secret in the form that webhooks are signed with."""
+async def test_secret_and_account_are_returned() -> None:
+    """The secret has the form that signs webhooks."""
     async with emulator_fixture() as fixture:
         secret = (await fixture.http.get("webhooks/default/secret")).json()
 
@@ -200,7 +200,7 @@ async def test_secret_and_account_are_told() -> None:
 
 
 async def test_the_list_is_paged_newest_first() -> None:
-    """A page of three, and cursors that go on and back; nothing twice, nothing left out."""
+    """Pages of three with cursors in both directions; nothing is repeated or missing."""
     async with emulator_fixture(page_size=3, queue_s=60) as fixture:
         ids = [(await fixture.create(seed=seed)).json()["id"] for seed in range(1, 8)]
         pages, url = [], "predictions"
@@ -209,15 +209,15 @@ async def test_the_list_is_paged_newest_first() -> None:
             url = pages[-1]["next"]
         back = (await fixture.http.get(pages[2]["previous"])).json()
 
-        assert [one["id"] for page in pages for one in page["results"]] == ids[::-1]
+        assert [item["id"] for page in pages for item in page["results"]] == ids[::-1]
         assert [len(page["results"]) for page in pages] == [3, 3, 1]
         assert pages[0]["previous"] is None
         assert back["results"] == pages[1]["results"]
         assert pages[0]["results"][0]["input"]["seed"] == 7
 
 
-async def test_the_list_can_be_cut_by_time() -> None:
-    """From `created_after` on, and before `created_before`."""
+async def test_the_list_is_filtered_by_time() -> None:
+    """From `created_after`, before `created_before`."""
     clock = FakeClock()
     async with emulator_fixture(clock=clock, queue_s=6000) as fixture:
         for seed in (1, 2, 3):
@@ -227,24 +227,24 @@ async def test_the_list_can_be_cut_by_time() -> None:
             "created_after": "2026-01-01T00:01:00Z",
             "created_before": "2026-01-01T00:02:00Z",
         }
-        told = (await fixture.http.get("predictions", params=parameters)).json()
+        body = (await fixture.http.get("predictions", params=parameters)).json()
 
-        assert [one["input"]["seed"] for one in told["results"]] == [2]
+        assert [item["input"]["seed"] for item in body["results"]] == [2]
         wrong = await fixture.http.get("predictions", params={"created_after": "yesterday"})
         assert wrong.status_code == 400
 
 
-async def test_a_running_prediction_can_be_canceled_and_is_charged_for_its_time() -> None:
-    """One that had not begun costs nothing."""
+async def test_a_canceled_prediction_is_charged_for_its_time() -> None:
+    """A prediction that had not started costs nothing."""
     clock = FakeClock()
     async with emulator_fixture(clock=clock, queue_s=10, work_s=100) as fixture:
         early, late = [(await fixture.create(seed=seed)).json()["id"] for seed in (1, 2)]
-        told = (await fixture.http.post(f"predictions/{early}/cancel")).json()
+        body = (await fixture.http.post(f"predictions/{early}/cancel")).json()
         clock.jump(30)
         await fixture.http.post(f"predictions/{late}/cancel")
         again = (await fixture.http.post(f"predictions/{late}/cancel")).json()
 
-        assert (told["status"], told["started_at"]) == ("canceled", None)
+        assert (body["status"], body["started_at"]) == ("canceled", None)
         assert (again["status"], again["metrics"]["predict_time"]) == ("canceled", 20.0)
         (charged,) = fixture.fake.ledger.charged
         assert charged.id == late
@@ -258,43 +258,43 @@ async def test_a_running_prediction_can_be_canceled_and_is_charged_for_its_time(
 async def test_cancel_after_ends_a_prediction(
     header: str, queue_s: float, status: str, total_s: float
 ) -> None:
-    """Before it began it is `aborted` and free; then `canceled`, and its time is charged."""
+    """Before the start it is `aborted` and free; later `canceled` and charged."""
     clock = FakeClock()
     async with emulator_fixture(clock=clock, queue_s=queue_s, work_s=200) as fixture:
         made = (await fixture.create({"Cancel-After": header})).json()
         clock.jump(400)
-        told = await fixture.get(made["id"])
+        body = await fixture.get(made["id"])
 
-        assert (told["status"], told["metrics"]["total_time"]) == (status, total_s)
-        assert told["deadline"] == made["deadline"]
+        assert (body["status"], body["metrics"]["total_time"]) == (status, total_s)
+        assert body["deadline"] == made["deadline"]
         assert len(fixture.fake.ledger.charged) == (status != "aborted")
 
 
 @pytest.mark.parametrize("header", ["4", "soon", "0s", ""])
-async def test_a_deadline_of_less_than_five_seconds_is_refused(header: str) -> None:
-    """As is one that nobody can read."""
+async def test_an_invalid_or_short_cancel_after_is_rejected(header: str) -> None:
+    """The minimum is 5 s."""
     async with emulator_fixture() as fixture:
         assert (await fixture.create({"Cancel-After": header})).status_code == 422
 
 
-async def test_outputs_die_and_data_is_purged_after_their_time() -> None:
-    """The URL is dead after an hour; so are input, output and logs."""
+async def test_outputs_expire_and_data_is_removed() -> None:
+    """After one hour the URL is 404, and input, output and logs are removed."""
     clock = FakeClock()
     async with emulator_fixture(clock=clock) as fixture:
         made = await fixture.made()
-        alive = await fixture.http.get(made["output"])
+        before = await fixture.http.get(made["output"])
         clock.jump(3601)
-        dead = await fixture.http.get(made["output"])
-        told = await fixture.get(made["id"])
+        after = await fixture.http.get(made["output"])
+        body = await fixture.get(made["id"])
 
-        assert (alive.status_code, alive.headers["content-type"]) == (200, "audio/mpeg")
-        assert dead.status_code == 404
-        assert (told["status"], told["data_removed"]) == ("succeeded", True)
-        assert (told["input"], told["output"], told["logs"]) == ({}, None, "")
+        assert (before.status_code, before.headers["content-type"]) == (200, "audio/mpeg")
+        assert after.status_code == 404
+        assert (body["status"], body["data_removed"]) == ("succeeded", True)
+        assert (body["input"], body["output"], body["logs"]) == ({}, None, "")
 
 
-async def test_creations_are_throttled_with_the_time_to_wait() -> None:
-    """Six a minute, one at once; the body says when, the header only where it is switched on."""
+async def test_creations_are_throttled() -> None:
+    """6 a minute, one at once; the header is present only if it is enabled."""
     clock = FakeClock()
     async with emulator_fixture(clock=clock, creations_per_min=6, creation_burst=1) as fixture:
         first, second = await fixture.create(), await fixture.create()
@@ -314,19 +314,19 @@ async def test_creations_are_throttled_with_the_time_to_wait() -> None:
         assert len(fixture.fake.ledger.entries) == 2
 
 
-async def test_answers_say_what_is_left_of_the_limit() -> None:
+async def test_responses_have_rate_limit_headers() -> None:
     """600 creations and 3000 other requests a minute."""
     async with emulator_fixture() as fixture:
         created = await fixture.create()
-        told = await fixture.http.get("account")
+        account = await fixture.http.get("account")
 
         assert created.headers["ratelimit-remaining"] == "599"
         assert created.headers["ratelimit-reset"] == "1"
-        assert told.headers["ratelimit-remaining"] == "2999"
+        assert account.headers["ratelimit-remaining"] == "2999"
 
 
-async def test_without_credit_nothing_is_made() -> None:
-    """402 once it is used up, and on again when somebody paid."""
+async def test_without_credit_create_is_rejected() -> None:
+    """402 until the account has credit again."""
     clock = FakeClock()
     async with emulator_fixture(clock=clock, work_s=10, credit_usd=0.01) as fixture:
         made = (await fixture.create()).json()["id"]
@@ -339,8 +339,8 @@ async def test_without_credit_nothing_is_made() -> None:
         assert (await fixture.create()).status_code == 201
 
 
-async def test_a_caller_who_waits_is_answered_as_was_recorded() -> None:
-    """`processing` although it is done, and the output as a data URL."""
+async def test_prefer_wait_responds_as_recorded() -> None:
+    """`processing` although it has ended, with the output as a data URL."""
     async with emulator_fixture() as fixture:
         answer = await fixture.create({"Prefer": "wait=5"})
 
@@ -350,8 +350,8 @@ async def test_a_caller_who_waits_is_answered_as_was_recorded() -> None:
         assert (await fixture.get(answer.json()["id"]))["status"] == "succeeded"
 
 
-async def test_the_oldest_predictions_are_forgotten_first() -> None:
-    """Those that are over; the ledger keeps them."""
+async def test_the_oldest_ended_predictions_are_removed_first() -> None:
+    """The ledger keeps them."""
     async with emulator_fixture(predictions_max=2) as fixture:
         first = await fixture.made(seed=1)
         for seed in (2, 3):
@@ -361,38 +361,38 @@ async def test_the_oldest_predictions_are_forgotten_first() -> None:
         assert [entry.seed for entry in fixture.fake.ledger.entries] == [1, 2, 3]
 
 
-async def test_the_fake_says_what_it_is() -> None:
-    """A warning when it is built, and a header on every answer, refusals too."""
+async def test_the_emulator_identifies_itself() -> None:
+    """A warning when it is built, and a header on every response."""
     with pytest.warns(StandInWarning, match="fake Replicate"):
         ReplicateEmulator()
     async with emulator_fixture() as fixture:
         origin = fixture.fake.base_url.removesuffix("/v1")
-        answers = [await fixture.create(), await fixture.http.get("predictions/nobody")]
+        answers = [await fixture.create(), await fixture.http.get("predictions/unknown")]
         answers.append(await fixture.http.get(f"{origin}/nowhere"))
 
         assert [answer.headers["x-fake-replicate"] for answer in answers] == ["1"] * 3
 
 
-async def test_the_ledger_is_told_over_http() -> None:
-    """Who, which seed and prompt, how long, for how much."""
+async def test_the_ledger_is_available_over_http() -> None:
+    """Client, seed, prompt, duration and cost."""
     clock = FakeClock()
     async with emulator_fixture(clock=clock, work_s=10) as fixture:
         made = (await fixture.create({"User-Agent": "generator-1"}, seed=0)).json()["id"]
         clock.jump(10)
-        told = await fixture.get(made)
+        body = await fixture.get(made)
         origin = fixture.fake.base_url.removesuffix("/v1")
         ledger = (await fixture.http.get(f"{origin}/_fake/ledger")).json()
 
         (entry,) = ledger["entries"]
         assert (ledger["created"], ledger["charged"]) == (1, 1)
         assert (entry["id"], entry["client"]) == (made, "generator-1")
-        assert f"Using seed {entry['seed']}\n" in told["logs"]
+        assert f"Using seed {entry['seed']}\n" in body["logs"]
         assert 0 < entry["seed"] < 2**32
         assert (entry["predict_s"], entry["cost_usd"]) == (10.0, pytest.approx(0.014))
 
 
-async def test_the_command_prints_what_a_client_needs() -> None:
-    """Base URL and token; it ends by itself when it is told to."""
+async def test_the_command_prints_url_and_token() -> None:
+    """It exits with 0 on SIGTERM."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "replicate_server", "--work-s", "0"),
         stdout=asyncio.subprocess.PIPE,
@@ -401,10 +401,10 @@ async def test_the_command_prints_what_a_client_needs() -> None:
         assert process.stdout is not None
         async with asyncio.timeout(30):
             lines = [(await process.stdout.readline()).decode() for _ in range(3)]
-        said = dict(line.strip().split("=", 1) for line in lines[1:])
-        headers = {"Authorization": f"Bearer {said['REPLICATE_API_KEY']}"}
+        variables = dict(line.strip().split("=", 1) for line in lines[1:])
+        headers = {"Authorization": f"Bearer {variables['REPLICATE_API_KEY']}"}
         async with httpx.AsyncClient(headers=headers) as http:
-            answer = await http.get(f"{said['REPLICATE_BASE_URL']}/account")
+            answer = await http.get(f"{variables['REPLICATE_BASE_URL']}/account")
         assert answer.status_code == 200
         os.kill(process.pid, signal.SIGTERM)
         async with asyncio.timeout(15):

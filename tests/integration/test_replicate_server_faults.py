@@ -1,4 +1,4 @@
-"""Each fault of the fake Replicate does what its table says, as often as it says."""
+"""Tests of the Replicate emulator's faults: each has the effect of its table, as often as given."""
 
 import asyncio
 import base64
@@ -20,8 +20,8 @@ pytestmark = pytest.mark.integration
     ("kind", "created"),
     [("lost_answer", 1), ("dropped", 0), ("hang", 1)],
 )
-async def test_a_create_can_stay_unanswered(kind: str, created: int) -> None:
-    """Made or not made, the caller cannot tell; the ledger can."""
+async def test_create_can_get_no_response(kind: str, created: int) -> None:
+    """Only the ledger shows whether the prediction was created."""
     async with emulator_fixture() as fixture:
         fixture.fake.fault(kind, value=0.1 if kind == "hang" else None)
 
@@ -33,8 +33,8 @@ async def test_a_create_can_stay_unanswered(kind: str, created: int) -> None:
         assert fixture.fake.requests["create", 0] == 1
 
 
-async def test_a_hanging_answer_ends_with_the_callers_patience() -> None:
-    """The prediction is made all the same."""
+async def test_a_hanging_response_ends_with_the_clients_timeout() -> None:
+    """The prediction is created all the same."""
     async with emulator_fixture() as fixture:
         fixture.fake.fault("hang")
 
@@ -49,8 +49,8 @@ async def test_a_hanging_answer_ends_with_the_callers_patience() -> None:
     ("kind", "code", "created"),
     [("500_before", 500, 0), ("500_after", 500, 1), ("429", 429, 0), ("wrong_json", 200, 1)],
 )
-async def test_a_create_can_be_answered_wrongly(kind: str, code: int, created: int) -> None:
-    """So many times as the script says, then no more."""
+async def test_create_can_get_a_wrong_response(kind: str, code: int, created: int) -> None:
+    """As often as the fault says."""
     async with emulator_fixture() as fixture:
         fixture.fake.fault(kind, times=2)
         answers = [await fixture.create() for _ in range(3)]
@@ -65,8 +65,8 @@ async def test_a_create_can_be_answered_wrongly(kind: str, code: int, created: i
                 answers[0].json()
 
 
-async def test_a_fault_strikes_at_its_place_alone() -> None:
-    """A poll that fails is not a create that fails; "any" is every place."""
+async def test_a_fault_affects_only_its_place() -> None:
+    """The place "any" is every place."""
     async with emulator_fixture() as fixture:
         fixture.fake.fault("500_before", place="get")
         made = (await fixture.create()).json()["id"]
@@ -77,8 +77,8 @@ async def test_a_fault_strikes_at_its_place_alone() -> None:
         assert [answer.json()["retry_after"] for answer in answers] == [3, 3]
 
 
-async def test_an_answer_can_be_slow() -> None:
-    """It comes, and is whole."""
+async def test_a_response_can_be_slow() -> None:
+    """It is complete."""
     async with emulator_fixture() as fixture:
         fixture.fake.fault("slow", value=0.3, place="account")
         begun = asyncio.get_running_loop().time()
@@ -88,8 +88,8 @@ async def test_an_answer_can_be_slow() -> None:
         assert asyncio.get_running_loop().time() - begun >= 0.3
 
 
-async def test_a_download_can_break_off_or_find_nothing() -> None:
-    """Once; the output is there the next time."""
+async def test_a_download_can_be_truncated_or_not_found() -> None:
+    """Once; the next download succeeds."""
     async with emulator_fixture() as fixture:
         url = (await fixture.made())["output"]
         fixture.fake.fault("truncated", place="delivery")
@@ -101,8 +101,8 @@ async def test_a_download_can_break_off_or_find_nothing() -> None:
         assert (await fixture.http.get(url)).status_code == 200
 
 
-async def test_an_output_can_be_dead_from_the_start() -> None:
-    """The prediction succeeded, its URL answers 404 for good."""
+async def test_an_output_can_be_expired_from_the_start() -> None:
+    """The prediction succeeds, and its URL is always 404."""
     async with emulator_fixture() as fixture:
         fixture.fake.fault("dead_output")
         made = await fixture.made()
@@ -112,8 +112,8 @@ async def test_an_output_can_be_dead_from_the_start() -> None:
         assert (await fixture.http.get((await fixture.made(seed=9))["output"])).status_code == 200
 
 
-async def test_the_service_can_be_down_for_a_while() -> None:
-    """No answer at all, then 503, then everything as before."""
+async def test_the_emulator_can_be_down_for_a_period() -> None:
+    """No response, then 503, then normal responses."""
     clock = FakeClock()
     async with emulator_fixture(clock=clock) as fixture:
         fixture.fake.fault("down", value=600)
@@ -140,31 +140,31 @@ async def test_the_service_can_be_down_for_a_while() -> None:
         ("aborted", 0, None),
     ],
 )
-async def test_a_prediction_can_end_in_every_way(
+async def test_a_prediction_can_end_with_every_status(
     status: str, charged: int, error: str | None
 ) -> None:
     """The next one succeeds."""
     async with emulator_fixture() as fixture:
         fixture.fake.fault("status", value=status)
-        told, after = await fixture.made(), await fixture.made(seed=9)
+        body, after = await fixture.made(), await fixture.made(seed=9)
 
-        assert (told["status"], told["output"], told["error"]) == (status, None, error)
+        assert (body["status"], body["output"], body["error"]) == (status, None, error)
         assert after["status"] == "succeeded"
         assert len(fixture.fake.ledger.charged) == charged + 1
 
 
-async def test_a_prediction_can_fail_with_any_words() -> None:
-    """As they stand in the script."""
+async def test_a_prediction_can_fail_with_any_error() -> None:
+    """The error is that of the fault."""
     async with emulator_fixture() as fixture:
         fixture.fake.fault("fail_with", value="E6716: timeout starting prediction")
 
-        told = await fixture.made()
+        body = await fixture.made()
 
-        assert (told["status"], told["error"]) == ("failed", "E6716: timeout starting prediction")
+        assert (body["status"], body["error"]) == ("failed", "E6716: timeout starting prediction")
 
 
-async def test_a_prediction_can_last_for_ever_or_longer() -> None:
-    """Stuck is stuck until somebody cancels; slow and cold come to their end."""
+async def test_a_prediction_can_be_stuck_slow_or_cold() -> None:
+    """A stuck prediction runs until it is canceled; the others end."""
     clock = FakeClock()
     async with emulator_fixture(clock=clock, work_s=1) as fixture:
         fixture.fake.fault("stuck")
@@ -185,14 +185,14 @@ async def test_a_prediction_can_last_for_ever_or_longer() -> None:
 
 
 @pytest.mark.parametrize("shape", ["string", "list", "data_url", "null"])
-async def test_the_output_is_written_in_every_shape(shape: str) -> None:
-    """As the API was seen to write it."""
+async def test_the_output_can_have_every_form(shape: str) -> None:
+    """As recorded from the API."""
     async with emulator_fixture() as fixture:
         fixture.fake.fault("output_shape", value=shape)
-        told = await fixture.made()
+        body = await fixture.made()
 
-        output = told["output"]
-        assert told["status"] == "succeeded"
+        output = body["output"]
+        assert body["status"] == "succeeded"
         if shape == "null":
             assert output is None
         elif shape == "list":
@@ -203,18 +203,18 @@ async def test_the_output_is_written_in_every_shape(shape: str) -> None:
             assert output.endswith("/out.mp3")
 
 
-async def test_a_prediction_can_be_purged_at_once() -> None:
-    """It succeeded, and there is nothing left of it."""
+async def test_the_data_of_a_prediction_can_be_removed_at_once() -> None:
+    """It succeeds without data."""
     async with emulator_fixture() as fixture:
         fixture.fake.fault("purged")
-        told = await fixture.made()
+        body = await fixture.made()
 
-        assert (told["status"], told["data_removed"]) == ("succeeded", True)
-        assert (told["input"], told["output"], told["logs"]) == ({}, None, "")
+        assert (body["status"], body["data_removed"]) == ("succeeded", True)
+        assert (body["input"], body["output"], body["logs"]) == ({}, None, "")
 
 
 def _is_signed(fixture: EmulatorFixture, headers: dict[str, str], body: bytes) -> bool:
-    """Whether a webhook's signature is right, computed by the specification."""
+    """Return whether a webhook has a valid signature by the specification."""
     key = base64.b64decode(fixture.fake.webhook_secret[len("whsec_") :])
     signed = b".".join(
         [headers["webhook-id"].encode(), headers["webhook-timestamp"].encode(), body]
@@ -223,27 +223,29 @@ def _is_signed(fixture: EmulatorFixture, headers: dict[str, str], body: bytes) -
     return f"v1,{right}" in headers["webhook-signature"].split(" ")
 
 
-async def _told(fixture: EmulatorFixture, receiver: Webhook, **keys: Any) -> list[dict[str, Any]]:
-    """What a webhook was told of one prediction, from its start to its end."""
+async def _webhooks_of(
+    fixture: EmulatorFixture, receiver: Webhook, **keys: Any
+) -> list[dict[str, Any]]:
+    """Return the bodies that a receiver got for one prediction."""
     await fixture.create(keys={"webhook": receiver.url, **keys})
     await fixture.fake.settled()
     return [json.loads(body) for _, body in receiver.got]
 
 
-async def test_webhooks_are_signed_and_tell_the_prediction() -> None:
-    """Those that the filter names; without one, all of them."""
+async def test_webhooks_are_signed_and_hold_the_prediction() -> None:
+    """The events of the filter, or all without one."""
     async with emulator_fixture() as fixture, a_webhook() as receiver:
-        told = await _told(fixture, receiver, webhook_events_filter=["completed"])
-        assert [one["status"] for one in told] == ["succeeded"]
-        assert told[0]["output"].endswith("/out.mp3")
+        bodies = await _webhooks_of(fixture, receiver, webhook_events_filter=["completed"])
+        assert [body["status"] for body in bodies] == ["succeeded"]
+        assert bodies[0]["output"].endswith("/out.mp3")
         assert all(_is_signed(fixture, *got) for got in receiver.got)
         receiver.got.clear()
-        statuses = sorted(one["status"] for one in await _told(fixture, receiver))
+        statuses = sorted(body["status"] for body in await _webhooks_of(fixture, receiver))
         assert statuses == ["processing", "processing", "processing", "succeeded"]
 
 
-async def test_completed_is_sent_again_until_it_is_taken() -> None:
-    """Under the same id, each time freshly stamped, for about a minute; others only once."""
+async def test_completed_is_sent_again_until_it_is_accepted() -> None:
+    """With the same id and a new timestamp, for one minute; other events are sent once."""
     clock = FakeClock()
     async with emulator_fixture(clock=clock) as fixture, a_webhook() as receiver:
         receiver.answers = [500, 503, 404]
@@ -267,37 +269,37 @@ async def _until(holds: Any) -> None:
 
 
 async def test_a_webhook_can_be_lost() -> None:
-    """It is never sent; the prediction is there for whoever asks."""
+    """It is never sent; the prediction can be read."""
     async with emulator_fixture() as fixture, a_webhook() as receiver:
         fixture.fake.fault("webhook_lost")
 
-        assert await _told(fixture, receiver, webhook_events_filter=["completed"]) == []
+        assert await _webhooks_of(fixture, receiver, webhook_events_filter=["completed"]) == []
         assert fixture.fake.predictions[0]["status"] == "succeeded"
 
 
-async def test_a_webhook_can_come_twice() -> None:
-    """Under one id, both of them good."""
+async def test_a_webhook_can_be_sent_twice() -> None:
+    """With one id, both validly signed."""
     async with emulator_fixture() as fixture, a_webhook() as receiver:
         fixture.fake.fault("webhook_doubled")
-        told = await _told(fixture, receiver, webhook_events_filter=["completed"])
+        bodies = await _webhooks_of(fixture, receiver, webhook_events_filter=["completed"])
 
-        assert told[0] == told[1]
+        assert bodies[0] == bodies[1]
         assert len({headers["webhook-id"] for headers, _ in receiver.got}) == 1
         assert [_is_signed(fixture, *got) for got in receiver.got] == [True, True]
 
 
-async def test_a_webhook_can_be_forged() -> None:
-    """One with a bad signature says that it failed; the true one follows."""
+async def test_a_forged_webhook_can_be_sent() -> None:
+    """A badly signed `failed` webhook precedes the real one."""
     async with emulator_fixture() as fixture, a_webhook() as receiver:
         fixture.fake.fault("webhook_forged")
-        told = await _told(fixture, receiver, webhook_events_filter=["completed"])
+        bodies = await _webhooks_of(fixture, receiver, webhook_events_filter=["completed"])
 
-        assert [one["status"] for one in told] == ["failed", "succeeded"]
+        assert [body["status"] for body in bodies] == ["failed", "succeeded"]
         assert [_is_signed(fixture, *got) for got in receiver.got] == [False, True]
 
 
 async def test_a_webhook_can_be_late_or_stale() -> None:
-    """Late: sent then, stamped then. Stale: sent now, stamped long ago."""
+    """Late: sent later with a current timestamp. Stale: sent at once with an old timestamp."""
     clock = FakeClock()
     async with emulator_fixture(clock=clock) as fixture, a_webhook() as receiver:
         fixture.fake.fault("webhook_late", value=400)
@@ -307,7 +309,7 @@ async def test_a_webhook_can_be_late_or_stale() -> None:
         clock.jump(401)
         await fixture.fake.settled()
         fixture.fake.fault("webhook_stale", value=600)
-        await _told(fixture, receiver, webhook_events_filter=["completed"])
+        await _webhooks_of(fixture, receiver, webhook_events_filter=["completed"])
 
         stamps = [int(headers["webhook-timestamp"]) for headers, _ in receiver.got]
         begun = int(FakeClock().now().timestamp())
@@ -315,8 +317,8 @@ async def test_a_webhook_can_be_late_or_stale() -> None:
         assert all(_is_signed(fixture, *got) for got in receiver.got)
 
 
-async def test_webhooks_over_plain_http_are_refused_where_they_are_switched_off() -> None:
-    """The real API takes https alone."""
+async def test_http_webhooks_are_rejected_if_disabled() -> None:
+    """The real API requires https."""
     async with emulator_fixture(webhooks_over_http=False) as fixture:
         refused = await fixture.create(keys={"webhook": "http://127.0.0.1:9/hook"})
 
@@ -324,8 +326,8 @@ async def test_webhooks_over_plain_http_are_refused_where_they_are_switched_off(
         assert refused.json()["invalid_fields"][0]["field"] == "webhook"
 
 
-async def test_faults_and_settings_are_ruled_over_http() -> None:
-    """What waits can be seen and forgotten; a slip of the pen is refused."""
+async def test_faults_and_settings_are_controlled_over_http() -> None:
+    """Pending faults can be listed and removed; invalid ones are rejected."""
     async with emulator_fixture() as fixture:
         control = fixture.fake.base_url.removesuffix("/v1") + "/_fake"
         script = [{"kind": "500_before", "times": 3}, {"kind": "status", "value": "aborted"}]

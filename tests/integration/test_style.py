@@ -1,6 +1,6 @@
-"""A style sample from the store to the track: continued by every provider, and never heard.
+"""Tests of a style sample from the store to the track: continued, and never audible.
 
-Only Kafka is left out; the real providers, coding, measuring, joining and ffmpeg are not.
+Everything but Kafka is real: providers, encoding, measuring, joining and ffmpeg.
 """
 
 import base64
@@ -40,14 +40,14 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 
 LENGTHS = [2.3, 1.7, 3.05]
 SONG_S = 7.4
-HEARD_NOT = 0.25  # other music correlates that much by chance; the same at 0.97 and more
+UNRELATED_MAX = 0.25  # other music correlates this much by chance; the same music 0.97 or more
 EDGE = SAMPLE_RATE_HZ // 200
 
 
 async def run_of(
     fixture: HandlerFixture, lengths: Sequence[float], *, transition: Transition = Transition.AUTO
 ) -> tuple[AudioMerged, Audio]:
-    """What came of a run that begins from the song."""
+    """Return the track of a run that begins from the song."""
     await fixture.store.put("uploads/song", audio_file(a_song(SONG_S)))
     params = AudioParams(style_audio=AudioRef(object="uploads/song"), transition=transition)
     for index, length in enumerate(lengths):
@@ -58,15 +58,15 @@ async def run_of(
 
 
 def handler_fixture(folder: Path, provider: MusicProvider, **settings: object) -> HandlerFixture:
-    """A generator with this provider."""
+    """Return a generator with this provider."""
     fixture = HandlerFixture(folder, **settings)
     fixture.provider = provider  # type: ignore[assignment]  # any of them will do
     fixture.handler = fixture.process()
     return fixture
 
 
-async def style_heard(fixture: HandlerFixture, track: Audio) -> float:
-    """How well any second of the style is heard anywhere in the track, 1.0 at most."""
+async def style_correlation(fixture: HandlerFixture, track: Audio) -> float:
+    """Return the highest correlation of any second of the style with the track."""
     style = decode(await fixture.store.get(style_key("job-1", 1)))
     whole = style.shape[1] // SAMPLE_RATE_HZ
     seconds = np.split(style[:, : whole * SAMPLE_RATE_HZ], whole, axis=1)
@@ -74,8 +74,8 @@ async def style_heard(fixture: HandlerFixture, track: Audio) -> float:
     return max(best_match(second, track, early=0, late=late)[0] for second in seconds)
 
 
-def piece_heard(track: Audio, place: int, *, at: int) -> float:
-    """How well the piece's music at `at` is heard at `place` of the track."""
+def piece_correlation(track: Audio, place: int, *, at: int) -> float:
+    """Return the correlation of the piece's music at `at` with the track at `place`."""
     half = SAMPLE_RATE_HZ // 4
     here = track[:, place - half : place + half]
     piece = music(np.arange(at - half - 40, at + half + 40))
@@ -87,7 +87,7 @@ def piece_heard(track: Audio, place: int, *, at: int) -> float:
 async def test_the_track_begins_where_the_style_ends(
     tmp_path: Path, transition: Transition, style_s: int
 ) -> None:
-    """Exact length, the piece from its first sample on, nothing of the style, and no click."""
+    """Exact length, the piece from its first sample on, no style, no click."""
     player = Continuing(folder=tmp_path, song=a_song(SONG_S))
     fixture = handler_fixture(
         tmp_path, LedgerProvider(clip_of=player.clip_of), style_window_s=style_s
@@ -96,10 +96,10 @@ async def test_the_track_begins_where_the_style_ends(
 
     assert track.shape[1] == merged.samples == sum(map(samples_at, LENGTHS))
     assert fixture.segments()[0].window_samples == style_s * SAMPLE_RATE_HZ
-    assert await style_heard(fixture, track) < HEARD_NOT
-    assert piece_heard(track, SAMPLE_RATE_HZ // 2, at=SAMPLE_RATE_HZ // 2) > 0.97
-    if transition is Transition.AUTO:  # else it fades there
-        assert piece_heard(track, 2 * SAMPLE_RATE_HZ, at=2 * SAMPLE_RATE_HZ) > 0.97
+    assert await style_correlation(fixture, track) < UNRELATED_MAX
+    assert piece_correlation(track, SAMPLE_RATE_HZ // 2, at=SAMPLE_RATE_HZ // 2) > 0.97
+    if transition is Transition.AUTO:  # otherwise it fades there
+        assert piece_correlation(track, 2 * SAMPLE_RATE_HZ, at=2 * SAMPLE_RATE_HZ) > 0.97
     head = np.concatenate([np.zeros((2, EDGE), np.float32), track[:, : 10 * EDGE]], axis=1)
     click = click_ratio(head, track[:, :SAMPLE_RATE_HZ])
     assert click is not None
@@ -114,8 +114,8 @@ async def test_the_track_begins_where_the_style_ends(
     assert abs(level_db) < 1
 
 
-async def test_music_that_begins_after_silence_begins_behind_its_style(tmp_path: Path) -> None:
-    """Scene 0 is silent to its last sample, scene 1 fades in on the piece."""
+async def test_music_after_silence_begins_after_the_style(tmp_path: Path) -> None:
+    """Scene 0 is silent to its last sample; scene 1 fades in on the piece."""
     player = Continuing(folder=tmp_path, song=a_song(SONG_S))
     provider = LedgerProvider(clip_of=player.clip_of)
     provider.reject = {1: ProviderRejectedError("no")}
@@ -125,25 +125,25 @@ async def test_music_that_begins_after_silence_begins_behind_its_style(tmp_path:
     assert track.shape[1] == merged.samples
     assert rms(track[:, : start - 2000]) < 1e-4
     place = start + SAMPLE_RATE_HZ * 3 // 2
-    assert piece_heard(track, place, at=place - start) > 0.9
+    assert piece_correlation(track, place, at=place - start) > 0.9
     fixture = handler_fixture(tmp_path, provider)
-    assert await style_heard(fixture, track) < HEARD_NOT
+    assert await style_correlation(fixture, track) < UNRELATED_MAX
 
 
-async def test_a_short_first_scene_does_not_let_the_style_in(tmp_path: Path) -> None:
-    """The second window reaches back into the style; the joint does not."""
+async def test_a_short_first_scene_plays_no_style(tmp_path: Path) -> None:
+    """The second window reaches back into the style; the seam does not."""
     player = Continuing(folder=tmp_path, song=a_song(SONG_S))
     fixture = handler_fixture(tmp_path, LedgerProvider(clip_of=player.clip_of), window_s=3)
     lengths = [0.3, 0.2, 3.1]
     merged, track = await run_of(fixture, lengths)
 
     assert track.shape[1] == merged.samples == sum(map(samples_at, lengths))
-    assert await style_heard(fixture, track) < HEARD_NOT
-    assert piece_heard(track, 2 * SAMPLE_RATE_HZ, at=2 * SAMPLE_RATE_HZ) > 0.97
+    assert await style_correlation(fixture, track) < UNRELATED_MAX
+    assert piece_correlation(track, 2 * SAMPLE_RATE_HZ, at=2 * SAMPLE_RATE_HZ) > 0.97
 
 
 async def test_synth_continues_a_style(tmp_path: Path) -> None:
-    """The window is recognised in what comes back, and cut off."""
+    """The window is recognised in the clip and cut off."""
     store = FolderStore(tmp_path)
     settings = GeneratorSettings(wanted="synth")
     log = logger_of("test")
@@ -160,12 +160,14 @@ async def test_synth_continues_a_style(tmp_path: Path) -> None:
     assert abs(first.window_samples - 5 * SAMPLE_RATE_HZ) < SAMPLE_RATE_HZ // 100
     assert first.attempts == 1
     assert track.shape[1] == merged.samples == sum(map(samples_at, LENGTHS[:2]))
-    assert await style_heard(fixture, track) < 0.5  # music by rule, in the song's own key
+    assert await style_correlation(fixture, track) < 0.5  # music by rule, in the song's own key
 
 
 @pytest.mark.parametrize("style_s", [5, 20])
-async def test_replicate_is_sent_the_style_as_the_window(tmp_path: Path, style_s: int) -> None:
-    """Integers, continuation, and the song's own end in the request."""
+async def test_the_generator_sends_replicate_the_style_as_the_window(
+    tmp_path: Path, style_s: int
+) -> None:
+    """The request has integers, continuation and the end of the song."""
     store = FolderStore(tmp_path)
     song = a_song(SONG_S if style_s == 5 else 22.0)
     async with replicate_fixture(store) as replicate:
@@ -176,19 +178,19 @@ async def test_replicate_is_sent_the_style_as_the_window(tmp_path: Path, style_s
         (prediction,) = replicate.fake.predictions
         (entry,) = replicate.fake.ledger.entries
 
-    asked = prediction["input"]
-    assert asked["continuation"] is True
-    assert (asked["continuation_start"], asked["continuation_end"]) == (0, style_s)
-    assert isinstance(asked["continuation_start"], int)
-    assert asked["duration"] == 2 + style_s
-    kind, _, coded = asked["input_audio"].partition(",")
+    model_input = prediction["input"]
+    assert model_input["continuation"] is True
+    assert (model_input["continuation_start"], model_input["continuation_end"]) == (0, style_s)
+    assert isinstance(model_input["continuation_start"], int)
+    assert model_input["duration"] == 2 + style_s
+    kind, _, coded = model_input["input_audio"].partition(",")
     assert kind == "data:audio/mpeg;base64"
     assert entry.input_from == "data"
     sent = decode(base64.b64decode(coded), rate_hz=32_000)
-    meant = song[:, -style_s * 32_000 :]
-    assert sent.shape == meant.shape
-    alike = float(np.vdot(sent, meant)) / np.linalg.norm(sent) / np.linalg.norm(meant)
-    assert alike > 0.98
+    expected = song[:, -style_s * 32_000 :]
+    assert sent.shape == expected.shape
+    correlation = float(np.vdot(sent, expected)) / np.linalg.norm(sent) / np.linalg.norm(expected)
+    assert correlation > 0.98
     (segment,) = fixture.segments()
     assert segment.origin is Origin.CONTINUED
     assert abs(segment.window_samples - style_s * SAMPLE_RATE_HZ) < SAMPLE_RATE_HZ // 100

@@ -1,4 +1,4 @@
-"""Video: what is told of real clips, and of files that only look like them."""
+"""Tests of probing videos: real clips, damaged files and files that are not videos."""
 
 import random
 from pathlib import Path
@@ -21,23 +21,23 @@ pytestmark = pytest.mark.integration
         ("carphone", 192_192, 120, (176, 144), False),
     ],
 )
-def test_a_real_clip_is_measured_by_its_packets(
+def test_the_probe_measures_a_clip_by_its_packets(
     name: str, samples: int, packets: int, size: tuple[int, int], *, has_audio: bool
 ) -> None:
-    """The length is the picture's, to the sample, whatever the sound beside it says."""
+    """The length is the picture's, to the sample, whatever the audio's length."""
     path: Path = getattr(film_clips(), name)
-    found = probe_video(path)
+    info = probe_video(path)
 
-    assert found.samples == samples
-    assert found.duration_s == samples / 48_000
-    assert found.packet_count == packets == len(picture_packets(path))
-    assert (found.width, found.height) == size
-    assert found.has_audio is has_audio
-    assert (found.demuxer, found.video_codec) == ("mov", "h264")
+    assert info.samples == samples
+    assert info.duration_s == samples / 48_000
+    assert info.packet_count == packets == len(picture_packets(path))
+    assert (info.width, info.height) == size
+    assert info.has_audio is has_audio
+    assert (info.demuxer, info.video_codec) == ("mov", "h264")
 
 
-async def test_a_copy_in_another_container_has_the_same_picture(tmp_path: Path) -> None:
-    """Matroska, fragments, another order of boxes: the packets are what counts."""
+async def test_a_copy_in_another_container_has_the_same_picture_hash(tmp_path: Path) -> None:
+    """Matroska, fragments and another order of boxes."""
     clip = film_clips().bigbuckbunny
     original = probe_video(clip)
     fragments = ("-c", "copy", "-movflags", "+frag_keyframe+empty_moov")
@@ -48,19 +48,19 @@ async def test_a_copy_in_another_container_has_the_same_picture(tmp_path: Path) 
         await remux(clip, tmp_path / "d.mov"),
     ]
 
-    found = [probe_video(copy) for copy in copies]
+    infos = [probe_video(copy) for copy in copies]
 
-    assert {f.picture_sha256 for f in found} == {original.picture_sha256}
-    assert {f.samples for f in found} == {original.samples}
-    assert found[0].demuxer == "matroska"
+    assert {f.picture_sha256 for f in infos} == {original.picture_sha256}
+    assert {f.samples for f in infos} == {original.samples}
+    assert infos[0].demuxer == "matroska"
 
 
-async def test_another_picture_has_another_hash(tmp_path: Path) -> None:
-    """Coded again at the same size, it is not the same picture."""
+async def test_an_encoded_picture_has_another_hash(tmp_path: Path) -> None:
+    """Also with the same size."""
     clip = film_clips().carphone
-    again = await remux(clip, tmp_path / "a.mp4", "-c:v", "libx264")
+    encoded = await remux(clip, tmp_path / "a.mp4", "-c:v", "libx264")
 
-    assert probe_video(again).picture_sha256 != probe_video(clip).picture_sha256
+    assert probe_video(encoded).picture_sha256 != probe_video(clip).picture_sha256
 
 
 async def test_cover_art_is_not_the_picture(tmp_path: Path) -> None:
@@ -99,8 +99,8 @@ async def _fast_start(folder: Path) -> bytes:
 
 
 @pytest.mark.parametrize("part", [0.02, 0.4, 0.99])
-async def test_a_video_whose_header_promises_more_ends_early(tmp_path: Path, part: float) -> None:
-    """Both ends are told, so that the person sees how much is missing."""
+async def test_a_truncated_video_is_rejected_with_both_lengths(tmp_path: Path, part: float) -> None:
+    """The message has the length of the header and the end of the packets."""
     data = await _fast_start(tmp_path)
     path = tmp_path / "cut.mp4"
     path.write_bytes(data[: int(len(data) * part)])
@@ -110,10 +110,10 @@ async def test_a_video_whose_header_promises_more_ends_early(tmp_path: Path, par
 
 
 @pytest.mark.parametrize("ending", ["mkv", "mp4"])
-async def test_a_cut_matroska_or_an_mp4_without_its_index_ends_early(
+async def test_a_truncated_matroska_or_mp4_without_index_is_rejected(
     tmp_path: Path, ending: str
 ) -> None:
-    """Whatever the container, the words are the same."""
+    """With the same message for both."""
     clip = film_clips().bigbuckbunny
     whole = clip if ending == "mp4" else await remux(clip, tmp_path / "whole.mkv")
     data = whole.read_bytes()
@@ -139,10 +139,10 @@ async def test_a_cut_matroska_or_an_mp4_without_its_index_ends_early(
         (b"\x1a\x45\xdf\xa3" + bytes(range(256)) * 9, "ends early or is damaged|has no picture"),
     ],
 )
-def test_a_file_that_is_no_video_is_told_by_its_bytes(
+def test_a_file_that_is_not_a_video_is_rejected_by_its_bytes(
     tmp_path: Path, data: bytes, words: str
 ) -> None:
-    """Its name does not count."""
+    """The name of the file does not matter."""
     path = tmp_path / "film.mp4"
     path.write_bytes(data)
 
@@ -150,7 +150,7 @@ def test_a_file_that_is_no_video_is_told_by_its_bytes(
         probe_video(path)
 
 
-async def test_a_picture_in_a_codec_nobody_knows_is_told(tmp_path: Path) -> None:
+async def test_a_picture_in_an_unknown_codec_is_rejected(tmp_path: Path) -> None:
     """The index names a codec that does not exist."""
     path = tmp_path / "odd.mp4"
     path.write_bytes((await _fast_start(tmp_path)).replace(b"avc1", b"zzzz"))
@@ -159,17 +159,17 @@ async def test_a_picture_in_a_codec_nobody_knows_is_told(tmp_path: Path) -> None
         probe_video(path)
 
 
-async def test_bytes_changed_at_random_end_in_an_answer_or_a_media_error(tmp_path: Path) -> None:
-    """Three hundred damaged files, none of them another error; the seed is fixed."""
-    chance = random.Random(7)
+async def test_a_damaged_file_is_probed_or_raises_a_media_error(tmp_path: Path) -> None:
+    """300 damaged files with a fixed seed raise no other error."""
+    generator = random.Random(7)
     seeds = [film_clips().carphone.read_bytes(), await _fast_start(tmp_path)]
     path = tmp_path / "damaged"
     outcomes = {VideoInfo: 0, MediaError: 0}
     for _ in range(300):
-        data = bytearray(chance.choice(seeds))
-        for _ in range(chance.choice([1, 10, 100])):
-            at = chance.randrange(6000)
-            data[at if chance.random() < 0.5 else -1 - at] = chance.randrange(256)
+        data = bytearray(generator.choice(seeds))
+        for _ in range(generator.choice([1, 10, 100])):
+            at = generator.randrange(6000)
+            data[at if generator.random() < 0.5 else -1 - at] = generator.randrange(256)
         path.write_bytes(data)
         try:
             outcomes[type(probe_video(path))] += 1
