@@ -29,14 +29,14 @@ async def test_a_run_stops_paying_at_max_cost(fixture: HandlerFixture) -> None:
     for index in range(4):
         await fixture.handle(a_scene(index, count=4, params=params))
 
-    said = fixture.segments()
-    assert [s.origin for s in said] == [
+    segments = fixture.segments()
+    assert [s.origin for s in segments] == [
         Origin.FRESH,
         Origin.CONTINUED,
         Origin.SILENCE,
         Origin.SILENCE,
     ]
-    assert said[2].reason == (
+    assert segments[2].reason == (
         "max_cost of $0.0250 is reached: $0.0200 are spent, and the next clip may cost $0.0112"
     )
     assert len(fixture.provider.charged) == 2

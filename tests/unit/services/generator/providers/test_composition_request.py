@@ -1,4 +1,4 @@
-"""What may be asked of a music provider at all."""
+"""Checks which requests to a music provider are valid."""
 
 from dataclasses import replace
 
@@ -15,10 +15,10 @@ CONTINUED = replace(FRESH, window=WINDOW)
     ("start_s", "end_s", "duration_s"),
     [(4, 6, 2), (4, 6, 1), (4, 4, 5), (5, 4, 5), (-1, 1, 5), (0, WINDOW_S_MAX + 1, 60)],
 )
-def test_a_request_that_the_model_would_choke_on_cannot_be_made(
+def test_a_request_on_which_the_model_fails_is_rejected(
     start_s: int, end_s: int, duration_s: int
 ) -> None:
-    """Nothing new, an empty window, one that ends before it begins, one too long to remember."""
+    """No new music, or a window that is empty, negative or too long."""
     window = replace(WINDOW, start_s=start_s, end_s=end_s)
 
     with pytest.raises(ValueError, match="window"):
@@ -26,7 +26,7 @@ def test_a_request_that_the_model_would_choke_on_cannot_be_made(
 
 
 @pytest.mark.parametrize("duration_s", [0, -3])
-def test_a_request_for_no_time_cannot_be_made(duration_s: int) -> None:
-    """A clip lasts a second at least."""
+def test_a_request_without_duration_is_rejected(duration_s: int) -> None:
+    """A clip lasts at least a second."""
     with pytest.raises(ValueError, match="duration"):
         replace(FRESH, duration_s=duration_s)

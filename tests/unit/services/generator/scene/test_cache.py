@@ -1,4 +1,4 @@
-"""The cache of scenes: what was made once is not paid for again, and never taken for another."""
+"""Checks that equal scenes are reused from the cache, and different ones never."""
 
 import asyncio
 import json
@@ -23,34 +23,34 @@ from tests.unit.services.generator.scene.handler_fixture import HandlerFixture, 
 
 @pytest.fixture
 async def fixture(tmp_path: Path) -> HandlerFixture:
-    """A generator whose cache anybody may use."""
+    """Return a fixture whose cache all jobs share."""
     return HandlerFixture(tmp_path, scene_cache="all")
 
 
-def what_the_merger_reads(segment: SegmentGenerated) -> dict[str, object]:
-    """Where its music lies, in the clip and on the track."""
-    told = segment.model_dump(
+def merger_fields(segment: SegmentGenerated) -> dict[str, object]:
+    """Return the fields that position its music in the clip and on the track."""
+    fields = segment.model_dump(
         include={"start_samples", "samples", "clip_samples", "window_samples", "padding_samples"}
         | {"join_samples", "replaces", "sha256", "size_bytes", "content_type"}
     )
-    assert len(told) == 10
-    return told
+    assert len(fields) == 10
+    return fields
 
 
 async def entries_of(fixture: HandlerFixture) -> list[str]:
-    """The keys of what is known of cached clips."""
+    """Return the keys of the cached facts."""
     return [one.key async for one in fixture.store.list_objects("cache") if "facts" in one.key]
 
 
 async def a_job(fixture: HandlerFixture, job_id: str, **given: object) -> list[SegmentGenerated]:
-    """The segments of a job of three scenes."""
+    """Handle a job of three scenes; return its segments."""
     for index in range(3):
         await fixture.handle(a_scene(index, job_id=job_id, count=3, duration_s=1.7, **given))
     return [segment for segment in fixture.segments() if segment.job_id == job_id]
 
 
 async def test_the_same_scenes_of_another_job_cost_nothing(fixture: HandlerFixture) -> None:
-    """Each is `cached`, sounds the same, lies under its own job, and says what it saved."""
+    """Each is `cached`, has the same audio under its own job, and reports its saving."""
     first = await a_job(fixture, "job-1")
     charged = len(fixture.provider.charged)
 
@@ -59,7 +59,7 @@ async def test_the_same_scenes_of_another_job_cost_nothing(fixture: HandlerFixtu
     assert len(fixture.provider.charged) == charged == 3
     assert [s.origin for s in second] == [Origin.CACHED] * 3
     for ours, theirs in zip(second, first, strict=True):
-        assert what_the_merger_reads(ours) == what_the_merger_reads(theirs)
+        assert merger_fields(ours) == merger_fields(theirs)
     assert [s.saved_usd for s in second] == [s.cost_usd for s in first]
     assert {s.cost_usd for s in second} == {0.0}
     assert all(s.reason and s.reason.startswith("composed at 2026") for s in second)
@@ -75,8 +75,8 @@ async def test_the_same_scenes_of_another_job_cost_nothing(fixture: HandlerFixtu
         )
 
 
-async def test_without_a_cache_everything_is_paid_again(tmp_path: Path) -> None:
-    """The setting."""
+async def test_scope_off_pays_every_scene(tmp_path: Path) -> None:
+    """Nothing is stored in the cache."""
     fixture = HandlerFixture(tmp_path, scene_cache="off")
 
     await a_job(fixture, "job-1")
@@ -86,8 +86,8 @@ async def test_without_a_cache_everything_is_paid_again(tmp_path: Path) -> None:
     assert [one.key async for one in fixture.store.list_objects("cache")] == []
 
 
-async def test_a_job_alone_shares_with_its_own_runs_only(tmp_path: Path) -> None:
-    """Scope `job`."""
+async def test_scope_job_shares_with_runs_of_the_same_job_only(tmp_path: Path) -> None:
+    """Another job composes again."""
     fixture = HandlerFixture(tmp_path, scene_cache="job")
 
     await fixture.handle(a_scene(0))
@@ -97,20 +97,20 @@ async def test_a_job_alone_shares_with_its_own_runs_only(tmp_path: Path) -> None
     assert [s.origin for s in fixture.segments()] == [Origin.FRESH, Origin.FRESH, Origin.CACHED]
 
 
-async def test_what_a_stand_in_made_is_not_taken_for_the_real_one(tmp_path: Path) -> None:
-    """Whoever tried the fake Replicate and then names the real one hears the real one."""
+async def test_a_clip_of_the_emulator_is_not_reused_for_the_real_provider(tmp_path: Path) -> None:
+    """The provider's address is part of the key."""
     for number, address in enumerate(["http://127.0.0.1:5050/v1", "https://api.replicate.com/v1"]):
         account = ReplicateSettings(base_url=address)
         fixture = HandlerFixture(tmp_path, scene_cache="all", replicate=account)
-        (said,) = await _scenes(fixture, a_scene(0, job_id=f"job-{number}"))
-        assert said.origin is Origin.FRESH
+        (segment,) = await _scenes(fixture, a_scene(0, job_id=f"job-{number}"))
+        assert segment.origin is Origin.FRESH
 
 
-async def test_a_run_may_ask_for_new_music_which_then_counts(fixture: HandlerFixture) -> None:
-    """`use_cache: false` pays, and its clip takes the older one's place."""
+async def test_a_run_without_the_cache_replaces_the_entry(fixture: HandlerFixture) -> None:
+    """`use_cache: false` composes again, and its clip is reused from then on."""
     (first,) = await _scenes(fixture, a_scene(0))
-    anew = a_scene(0, job_id="job-2", params=AudioParams(use_cache=False))
-    (second,) = await _scenes(fixture, anew)
+    uncached = a_scene(0, job_id="job-2", params=AudioParams(use_cache=False))
+    (second,) = await _scenes(fixture, uncached)
     (third,) = await _scenes(fixture, a_scene(0, job_id="job-3"))
 
     assert [s.origin for s in (first, second, third)] == [
@@ -122,8 +122,8 @@ async def test_a_run_may_ask_for_new_music_which_then_counts(fixture: HandlerFix
 
 
 @pytest.mark.parametrize("harm", ["other bytes", "no clip", "no facts", "half facts", "format"])
-async def test_an_entry_that_cannot_be_trusted_is_none(fixture: HandlerFixture, harm: str) -> None:
-    """Wrong bytes are never handed on; the scene is composed as if nothing were there."""
+async def test_a_damaged_entry_is_a_miss(fixture: HandlerFixture, harm: str) -> None:
+    """The scene is composed again, and the entry is replaced."""
     await fixture.handle(a_scene(0))
     (facts_key,) = await entries_of(fixture)
     digest = facts_key.split("/")[1]
@@ -146,13 +146,13 @@ async def test_an_entry_that_cannot_be_trusted_is_none(fixture: HandlerFixture, 
     assert second.origin is Origin.FRESH
     assert len(fixture.provider.charged) == 2
     (third,) = await _scenes(fixture, a_scene(0, job_id="job-3"))
-    assert third.origin is Origin.CACHED, "the entry was made whole again"
+    assert third.origin is Origin.CACHED, "the entry was replaced"
 
 
-async def test_a_scene_that_was_claimed_goes_on_with_its_own_prediction(
+async def test_a_claimed_scene_uses_its_own_prediction(
     fixture: HandlerFixture,
 ) -> None:
-    """It may be paid for: what another job made meanwhile must not hide that."""
+    """It may be paid for, so a later cache entry is not used."""
 
     def dies() -> None:
         raise asyncio.CancelledError
@@ -196,8 +196,8 @@ async def test_a_process_that_dies_before_it_caches_republishes_its_segment(
     assert len(fixture.provider.charged) == 1
 
 
-async def test_music_that_was_not_made_as_asked_is_not_kept(fixture: HandlerFixture) -> None:
-    """A clip that could not continue would be taken for one that does."""
+async def test_a_clip_that_did_not_continue_is_not_cached(fixture: HandlerFixture) -> None:
+    """It would be reused as a continuation."""
     await fixture.handle(a_scene(0, count=2))
     collect = fixture.provider.collect
 
@@ -212,10 +212,10 @@ async def test_music_that_was_not_made_as_asked_is_not_kept(fixture: HandlerFixt
 
 
 @pytest.mark.parametrize("shape", ["clip_so_far", "track_so_far"])
-async def test_a_whole_track_is_not_kept(
+async def test_a_cumulative_track_is_not_cached(
     fixture: HandlerFixture, tmp_path: Path, shape: str
 ) -> None:
-    """It holds another job's music before the window, which is not in the question."""
+    """It contains another job's music before the window, which is not part of the key."""
     forms = [Form(), Form(shape=shape)]  # type: ignore[arg-type]  # one of the shapes
     fixture.provider.clip_of = Player(folder=tmp_path, forms=forms).clip_of
 
@@ -225,22 +225,22 @@ async def test_a_whole_track_is_not_kept(
     assert len(await entries_of(fixture)) == 1
 
 
-async def test_a_scene_that_needs_more_of_the_same_length_is_composed(
+async def test_a_scene_that_needs_more_inspected_music_is_composed(
     fixture: HandlerFixture,
 ) -> None:
-    """Of 3 s, 2.1 were inspected; once 2.9 were, both are answered."""
+    """Of 3 s, 2.1 were inspected; once 2.9 were, both lengths are hits."""
     lengths = [2.1, 2.9, 2.9, 2.1]
 
-    said = await _scenes(
+    segments = await _scenes(
         fixture, *(a_scene(0, job_id=f"job-{i}", duration_s=s) for i, s in enumerate(lengths))
     )
 
     assert {request.duration_s for request in fixture.provider.charged} == {3}
-    assert [s.origin.value for s in said] == ["fresh", "fresh", "cached", "cached"]
+    assert [s.origin.value for s in segments] == ["fresh", "fresh", "cached", "cached"]
 
 
-async def test_hits_misses_and_money_saved_are_counted(fixture: HandlerFixture) -> None:
-    """Saved is counted with its segment, so a scene that is read again saves once."""
+async def test_hits_misses_and_savings_are_counted(fixture: HandlerFixture) -> None:
+    """A saving is counted once, with its segment."""
 
     def counted() -> list[float]:
         return [
@@ -262,38 +262,38 @@ async def test_hits_misses_and_money_saved_are_counted(fixture: HandlerFixture) 
     assert grown == pytest.approx([1, 1, 0.01, 0.01])
 
 
-async def test_a_store_that_is_away_is_no_miss(fixture: HandlerFixture, tmp_path: Path) -> None:
-    """Not knowing is not a reason to pay."""
+async def test_an_unavailable_store_is_no_miss(fixture: HandlerFixture, tmp_path: Path) -> None:
+    """The scene is retried instead of paid for."""
 
-    class Away(FolderStore):
+    class UnavailableStore(FolderStore):
         @override
         async def get(self, key: str) -> bytes:
             raise StoreUnavailableError(f"no answer for {key}")
 
-    fixture.store = Away(tmp_path)
+    fixture.store = UnavailableStore(tmp_path)
 
     with pytest.raises(StoreUnavailableError):
         await fixture.process().generator.cache.find("0" * 64, needed_samples=1)
 
 
-async def test_an_entry_that_cannot_be_written_harms_nobody(
+async def test_a_failed_cache_write_does_not_fail_the_scene(
     fixture: HandlerFixture, tmp_path: Path
 ) -> None:
-    """The segment is stored and said; the next job pays."""
+    """The segment is stored and published; the next job composes again."""
 
-    class Full(FolderStore):
+    class FullStore(FolderStore):
         @override
         async def put(self, key: str, data: bytes, *, content_type: str = "") -> None:
             if key.startswith("cache"):
                 raise StoreUnavailableError("no room")
             await super().put(key, data, content_type=content_type)
 
-    fixture.store = Full(tmp_path)
+    fixture.store = FullStore(tmp_path)
     fixture.handler = fixture.process()
 
-    said = await _scenes(fixture, a_scene(0), a_scene(0, job_id="job-2"))
+    segments = await _scenes(fixture, a_scene(0), a_scene(0, job_id="job-2"))
 
-    assert [s.origin for s in said] == [Origin.FRESH] * 2
+    assert [s.origin for s in segments] == [Origin.FRESH] * 2
 
 
 def _other_clip() -> bytes:
@@ -301,7 +301,7 @@ def _other_clip() -> bytes:
 
 
 async def _scenes(fixture: HandlerFixture, *scenes: object) -> list[SegmentGenerated]:
-    """What is said of these scenes."""
+    """Handle these scenes; return their segments."""
     before = len(fixture.segments())
     for scene in scenes:
         await fixture.handle(scene)  # type: ignore[arg-type]  # builders make requests

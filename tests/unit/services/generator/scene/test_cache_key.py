@@ -1,4 +1,4 @@
-"""The key of a cached scene: the same question has the same one, and no other question has it."""
+"""Checks the cache key: equal requests have equal keys, others never."""
 
 from dataclasses import replace
 from typing import cast
@@ -44,7 +44,7 @@ requests = st.builds(
 def a_cache(
     scope: CacheScope = "all", provider: LedgerProvider | None = None, source: str = "here"
 ) -> SceneCache:
-    """Without a store: questions need none."""
+    """Return a cache without a store, which keys do not need."""
     return SceneCache(
         store=cast("ObjectStore", None),
         provider=provider or LedgerProvider(clip_of=clip_of),
@@ -56,25 +56,25 @@ def a_cache(
 
 
 def key_of(cache: SceneCache, request: CompositionRequest) -> str | None:
-    """The key of a job's question."""
+    """Return the key of a request."""
     return cache.digest_of(request, job_id=request.job_id)
 
 
 def sound_of(request: CompositionRequest) -> tuple[object, ...]:
-    """What decides the music."""
+    """Return the fields that decide the music."""
     window = request.window
-    heard = window and (window.clip_sha256, window.start_s, window.end_s)
-    return request.prompt, request.duration_s, heard
+    window_fields = window and (window.clip_sha256, window.start_s, window.end_s)
+    return request.prompt, request.duration_s, window_fields
 
 
 @given(one=requests, other=requests)
 @example(one=REQUEST, other=replace(REQUEST, seed=8, job_id="job-2", must_continue=True))
 @example(one=REQUEST, other=replace(REQUEST, window=replace(WINDOW, clip_key="b", clip_url="c")))
 @example(one=REQUEST, other=replace(REQUEST, window=None))
-def test_questions_have_the_same_key_exactly_if_their_music_may_be_the_same(
+def test_keys_are_equal_exactly_if_the_music_may_be_equal(
     one: CompositionRequest, other: CompositionRequest
 ) -> None:
-    """Who asks, with which seed, and where the window's clip lies are no part of it."""
+    """Job, seed and the window's location are not part of the key."""
     cache = a_cache()
 
     same = key_of(cache, one) == key_of(cache, other)
@@ -83,10 +83,8 @@ def test_questions_have_the_same_key_exactly_if_their_music_may_be_the_same(
 
 
 @given(one=requests, other=requests)
-def test_a_job_that_keeps_its_music_to_itself_asks_another_question(
-    one: CompositionRequest, other: CompositionRequest
-) -> None:
-    """Scope `job`: the same as above, within one job; and it never meets scope `all`."""
+def test_scope_job_has_a_key_per_job(one: CompositionRequest, other: CompositionRequest) -> None:
+    """As above within one job; never equal to a key of scope `all`."""
     cache = a_cache("job")
 
     same = key_of(cache, one) == key_of(cache, other)
@@ -96,7 +94,7 @@ def test_a_job_that_keeps_its_music_to_itself_asks_another_question(
 
 
 def test_another_provider_model_or_address_has_another_key() -> None:
-    """A new version sounds otherwise; a stand-in of Replicate has its name and version."""
+    """An emulator has the real provider's name and version, but another address."""
     caches = [
         a_cache(),
         a_cache(provider=LedgerProvider(clip_of=clip_of, name="other")),
@@ -108,8 +106,8 @@ def test_another_provider_model_or_address_has_another_key() -> None:
     assert len({key_of(cache, REQUEST) for cache in caches}) == len(caches)
 
 
-def test_a_key_stays_what_it_is() -> None:
-    """Entries outlive releases: whoever changes the question changes `FORMAT`, and this."""
+def test_the_key_is_stable() -> None:
+    """Entries outlive releases: a change of the hashed fields needs a new `FORMAT`."""
     expected = "f63673fcb24d7ff3b5e148a6d1539ccbb7925483959105d538c6dec6ed0729f2"
 
     assert key_of(a_cache(), REQUEST) == expected
@@ -124,11 +122,11 @@ def test_a_key_stays_what_it_is() -> None:
     ],
     ids=["off", "silence", "window of unknown bytes"],
 )
-def test_some_questions_have_no_key(cache: SceneCache, request_: CompositionRequest) -> None:
-    """Nobody may answer them from memory."""
+def test_some_requests_have_no_key(cache: SceneCache, request_: CompositionRequest) -> None:
+    """They must not be answered from the cache."""
     assert key_of(cache, request_) is None
 
 
-def test_everybody_shares_unless_told() -> None:
-    """The default."""
+def test_all_jobs_share_the_cache_by_default() -> None:
+    """The default scope is `all`."""
     assert GeneratorSettings().scene_cache == "all"

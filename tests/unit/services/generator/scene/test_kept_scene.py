@@ -18,7 +18,7 @@ BRIDGED = Kept(run=1, bridged=True)
 
 @pytest.fixture
 async def fixture(tmp_path: Path) -> HandlerFixture:
-    """A generator whose first run of three scenes is done."""
+    """Return a fixture whose first run of three scenes is finished."""
     fixture = HandlerFixture(tmp_path, scene_cache="all")
     for index in range(3):
         await fixture.handle(a_scene(index, count=3, description=f"scene {index}"))
@@ -26,25 +26,27 @@ async def fixture(tmp_path: Path) -> HandlerFixture:
 
 
 async def redriven(fixture: HandlerFixture, run: int, *kept: Kept | None) -> list[SegmentGenerated]:
-    """The segments of a run that keeps what is named."""
+    """Generate a run that keeps these scenes; return its segments."""
     fixture.published.clear()
-    for index, one in enumerate(kept):
-        scene = a_scene(index, count=3, run=run, description=f"scene {index}", kept=one)
-        await fixture.handle(scene.model_copy(update={"anew": one is None}))
+    for index, kept_scene in enumerate(kept):
+        scene = a_scene(index, count=3, run=run, description=f"scene {index}", kept=kept_scene)
+        await fixture.handle(scene.model_copy(update={"anew": kept_scene is None}))
     return fixture.segments()
 
 
-async def test_one_scene_is_made_anew_and_its_neighbours_are_kept(fixture: HandlerFixture) -> None:
-    """One charge, another seed though the cache knows the question; copies, at no cost."""
+async def test_one_scene_is_generated_again_and_its_neighbours_are_kept(
+    fixture: HandlerFixture,
+) -> None:
+    """One charge, with another seed in spite of the cache; the copies are free."""
     before = fixture.segments()
 
     first, second, third = await redriven(fixture, 2, OF_RUN_1, None, BRIDGED)
 
     assert len(fixture.provider.charged) == 4
-    asked = fixture.provider.charged[3]
-    assert asked.seed == scene_seed("job-1", 2, 1, 1) != before[1].seed
-    assert asked.window is not None
-    assert asked.window.clip_key == first.object_key == clip_key("job-1", 2, 0, 0)
+    request = fixture.provider.charged[3]
+    assert request.seed == scene_seed("job-1", 2, 1, 1) != before[1].seed
+    assert request.window is not None
+    assert request.window.clip_key == first.object_key == clip_key("job-1", 2, 0, 0)
     assert second.origin is Origin.CONTINUED
     assert second.kept is None
     for old, new in ((before[0], first), (before[2], third)):
@@ -61,8 +63,8 @@ async def test_one_scene_is_made_anew_and_its_neighbours_are_kept(fixture: Handl
     assert third.warnings == ("kept from run 1, bridged: the music before it was generated again",)
 
 
-async def test_what_was_bridged_once_stays_bridged(fixture: HandlerFixture) -> None:
-    """Its window repeats music of the first run, whatever is kept since."""
+async def test_a_bridged_scene_stays_bridged(fixture: HandlerFixture) -> None:
+    """Its window repeats music of the first run in every later run."""
     await redriven(fixture, 2, OF_RUN_1, None, BRIDGED)
 
     *_, third = await redriven(fixture, 3, *[Kept(run=2)] * 3)
@@ -71,8 +73,10 @@ async def test_what_was_bridged_once_stays_bridged(fixture: HandlerFixture) -> N
     assert third.warnings == ("kept from run 2, bridged: the music before it was generated again",)
 
 
-async def test_what_was_kept_stays_when_the_earlier_run_is_swept(fixture: HandlerFixture) -> None:
-    """Copied, never referred to; and said again, never copied twice."""
+async def test_a_kept_scene_survives_the_deletion_of_the_earlier_run(
+    fixture: HandlerFixture,
+) -> None:
+    """Its clip is copied once; a redelivered scene is republished."""
     first, *_ = await redriven(fixture, 2, OF_RUN_1, OF_RUN_1, OF_RUN_1)
     for index in range(3):
         await fixture.store.delete(clip_key("job-1", 1, index, 1))
@@ -85,10 +89,10 @@ async def test_what_was_kept_stays_when_the_earlier_run_is_swept(fixture: Handle
     assert len(fixture.provider.charged) == 3
 
 
-async def test_a_kept_scene_that_is_gone_ends_the_run_and_is_not_paid_for(
+async def test_a_missing_kept_scene_stops_the_run_without_payment(
     fixture: HandlerFixture,
 ) -> None:
-    """Nobody asked for silence there, nor for other music; the way out is said."""
+    """The message names the command that generates it again."""
     await fixture.store.delete(clip_key("job-1", 1, 0, 1))
 
     with pytest.raises(KeptMissingError, match=r"scene 0 of run 1 is not stored.*redrive --from 0"):

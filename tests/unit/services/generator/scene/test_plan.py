@@ -1,4 +1,4 @@
-"""What a job remembers between scenes, and what is asked for next."""
+"""Checks the state between scenes and the plan of the next scene."""
 
 import math
 
@@ -18,7 +18,7 @@ durations = st.lists(
 
 
 def _made(plan: ScenePlan, index: int, duration_s: float) -> SegmentGenerated:
-    """The segment a provider's exact answer to `plan` leads to."""
+    """Return the segment of a clip that follows `plan` exactly."""
     return a_segment(
         index,
         count=99,
@@ -34,7 +34,7 @@ def _made(plan: ScenePlan, index: int, duration_s: float) -> SegmentGenerated:
 
 @given(durations, st.integers(min_value=1, max_value=5))
 def test_scenes_fill_the_track_without_gap_or_overlap(lengths: list[float], window_s: int) -> None:
-    """However odd the lengths, the samples add up to the exact sum of the seconds."""
+    """The samples add up to the exact sum of the seconds."""
     state = Continuation(run=1)
     at = 0
     for index, length in enumerate(lengths):
@@ -46,7 +46,7 @@ def test_scenes_fill_the_track_without_gap_or_overlap(lengths: list[float], wind
 
 
 @given(durations, st.integers(min_value=1, max_value=5))
-def test_what_is_asked_for_is_what_the_model_allows(lengths: list[float], window_s: int) -> None:
+def test_every_request_is_valid_for_the_model(lengths: list[float], window_s: int) -> None:
     """Whole seconds, scene plus window; the window lies inside the clip and is never empty."""
     state = Continuation(run=1)
     for index, length in enumerate(lengths):
@@ -66,7 +66,7 @@ def test_what_is_asked_for_is_what_the_model_allows(lengths: list[float], window
 
 @given(durations, st.integers(min_value=1, max_value=5))
 def test_the_music_always_reaches_to_the_next_join(lengths: list[float], window_s: int) -> None:
-    """No hole: the earlier clip plays up to the join, the new one to its scene's end."""
+    """The earlier clip lasts until the join, the new one until its scene's end."""
     state = Continuation(run=1)
     for index, length in enumerate(lengths):
         plan = plan_scene(state, a_scene(index, count=99, duration_s=length), window_s=window_s)
@@ -81,7 +81,7 @@ def test_the_music_always_reaches_to_the_next_join(lengths: list[float], window_
 
 
 def test_the_window_is_the_final_second_before_the_cut() -> None:
-    """A 4.3 s scene has a 5 s clip: its fifth second is what the next one continues."""
+    """A 4.3 s scene has a 5 s clip; the next scene continues its fifth second."""
     state = Continuation(run=1)
     first = plan_scene(state, a_scene(0, duration_s=4.3), window_s=1)
     state = state.after(_made(first, 0, 4.3))
@@ -94,8 +94,8 @@ def test_the_window_is_the_final_second_before_the_cut() -> None:
     assert second.join_samples == 5 * SAMPLE_RATE_HZ
 
 
-def test_after_silence_the_last_real_music_is_continued_at_the_cut() -> None:
-    """The window comes from before the silence; its music is heard from the new scene on."""
+def test_after_silence_the_last_music_is_continued_at_the_cut() -> None:
+    """The window is from before the silence; the new music starts with the new scene."""
     state = Continuation(run=1).after(a_segment(0))
     silent = a_segment(
         1, origin=Origin.SILENCE, object_key=None, clip_samples=0, duration_s=6.0, samples=288_000
@@ -111,7 +111,7 @@ def test_after_silence_the_last_real_music_is_continued_at_the_cut() -> None:
 
 
 @pytest.mark.parametrize("padding", [0, 1658])
-def test_padding_in_front_of_a_clip_moves_the_window_and_nothing_adds_up(padding: int) -> None:
+def test_padding_moves_the_window_and_does_not_accumulate(padding: int) -> None:
     """Scenes of whole seconds: the last whole second of a padded file ends before the cut."""
     state = Continuation(run=1)
     joins = []
@@ -151,8 +151,8 @@ def test_the_next_scene_continues_a_cumulative_track_at_its_end() -> None:
     assert plan.join_samples == plan.start_samples == 5 * SAMPLE_RATE_HZ
 
 
-def test_even_after_a_short_silence_the_music_begins_at_the_cut() -> None:
-    """A clip that ended before a silent scene of 0.2 s is no clip that is a little short."""
+def test_after_a_short_silence_the_music_begins_at_the_cut() -> None:
+    """A clip that ended before a silent scene of 0.2 s does not count as slightly short."""
     silent = a_segment(
         1,
         origin=Origin.SILENCE,
@@ -170,8 +170,8 @@ def test_even_after_a_short_silence_the_music_begins_at_the_cut() -> None:
     assert plan.join_samples == plan.start_samples == 153_600
 
 
-def test_without_earlier_music_a_scene_begins_anew() -> None:
-    """The first scene, and every scene after nothing but silence."""
+def test_without_earlier_music_a_scene_has_no_window() -> None:
+    """The first scene, and a scene after silence only."""
     plan = plan_scene(Continuation(run=1), a_scene(0), window_s=1)
 
     assert plan.window is None
@@ -179,14 +179,14 @@ def test_without_earlier_music_a_scene_begins_anew() -> None:
     assert plan.join_samples == plan.start_samples == 0
 
 
-def test_a_scene_shorter_than_a_sample_is_refused() -> None:
-    """It could never be heard, and a segment of nothing would break the track's arithmetic."""
+def test_a_scene_shorter_than_a_sample_is_rejected() -> None:
+    """An empty segment would break the track's arithmetic."""
     with pytest.raises(JobError, match="less than one sample"):
         plan_scene(Continuation(run=1), a_scene(0, duration_s=1e-6), window_s=1)
 
 
-def test_the_state_survives_the_table() -> None:
-    """What goes on the changelog as JSON comes back equal."""
+def test_the_state_round_trips_through_json() -> None:
+    """The changelog stores it as JSON."""
     state = Continuation(run=3).after(a_segment(0)).after(a_segment(1))
 
     assert Continuation.model_validate(state.model_dump(mode="json")) == state

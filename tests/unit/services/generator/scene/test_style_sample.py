@@ -1,4 +1,4 @@
-"""A style sample as the opening window: planned, continued, refused, decided once."""
+"""Checks the style sample: planned, continued, rejected, and resolved once per run."""
 
 import hashlib
 from pathlib import Path
@@ -61,10 +61,10 @@ def _made(plan: ScenePlan, index: int, duration_s: float, *, silent: bool) -> Se
     window_s=st.integers(min_value=1, max_value=20),
     style_s=st.integers(min_value=1, max_value=20),
 )
-def test_a_style_opens_the_first_music_alone_and_moves_nothing(
+def test_a_style_opens_only_the_first_music_and_moves_nothing(
     scenes: list[tuple[float, bool]], window_s: int, style_s: int
 ) -> None:
-    """Spans add up to the sample, the style ends where the music begins, no hole behind it."""
+    """Lengths add up, the style ends where the music begins, without a gap."""
     style = StyleSample(clip_key="k", clip_sha256="s", length_s=style_s)
     state, at = Continuation(run=1), 0
     for index, (length, silent) in enumerate(scenes):
@@ -89,7 +89,7 @@ def test_a_style_opens_the_first_music_alone_and_moves_nothing(
     assert at == samples_at(sum(exact_seconds(length) for length, _ in scenes))
 
 
-def test_a_scene_is_asked_for_its_own_seconds_and_the_styles() -> None:
+def test_the_requested_duration_includes_the_style() -> None:
     """2.5 s after 5 s of style: 3 + 5."""
     plan = plan_scene(Continuation(run=1), a_scene(0), window_s=1, style=STYLE)
 
@@ -98,7 +98,7 @@ def test_a_scene_is_asked_for_its_own_seconds_and_the_styles() -> None:
 
 
 def handler_fixture(folder: Path, **settings: Any) -> HandlerFixture:
-    """A generator that may fetch from this machine."""
+    """Return a fixture that may fetch from 127.0.0.1."""
     fixture = HandlerFixture(folder, **{"style": PRIVATE, **settings})
     fixture.provider = LedgerProvider(clip_of=Continuing(folder=folder, song=a_song(7.4)).clip_of)
     fixture.handler = fixture.process()
@@ -117,7 +117,7 @@ async def in_store(fixture: HandlerFixture, data: bytes = SONG) -> AudioRef:
 
 
 async def test_scene_0_continues_the_end_of_the_sample(tmp_path: Path) -> None:
-    """Its last five seconds, as a clip of our own; the next scene continues the first."""
+    """Its last five seconds are stored as a clip; the next scene continues the first."""
     fixture = handler_fixture(tmp_path)
     ref = await in_store(fixture)
     for index in range(2):
@@ -129,26 +129,26 @@ async def test_scene_0_continues_the_end_of_the_sample(tmp_path: Path) -> None:
     assert first.join_samples == first.start_samples == 0
     assert first.warnings == ()
     assert (second.origin, second.reason) == (Origin.CONTINUED, None)
-    asked = [(one.duration_s, one.window) for one in fixture.provider.charged]
-    assert asked[0][0] == 2 + 5
-    window = asked[0][1]
+    requests = [(request.duration_s, request.window) for request in fixture.provider.charged]
+    assert requests[0][0] == 2 + 5
+    window = requests[0][1]
     assert window is not None
     clip = await fixture.store.get(style_key("job-1", 1))
     assert window.clip_key == style_key("job-1", 1)
     assert window.clip_sha256 == hashlib.sha256(clip).hexdigest()
-    assert asked[1][1] is not None
-    assert asked[1][1].clip_key == first.object_key
-    sent, meant = decode(clip, rate_hz=32_000), a_song(7.4)[:, -5 * 32_000 :]
-    assert sent.shape == meant.shape
-    together = float(np.vdot(sent, meant)) / np.linalg.norm(sent) / np.linalg.norm(meant)
+    assert requests[1][1] is not None
+    assert requests[1][1].clip_key == first.object_key
+    sent, expected = decode(clip, rate_hz=32_000), a_song(7.4)[:, -5 * 32_000 :]
+    assert sent.shape == expected.shape
+    together = float(np.vdot(sent, expected)) / np.linalg.norm(sent) / np.linalg.norm(expected)
     assert together > 0.99
 
 
 @pytest.mark.parametrize(("seconds", "setting", "window_s"), [(2.9, 5, 2), (7.4, 3, 3)])
-async def test_the_window_is_the_setting_or_what_the_sample_has(
+async def test_the_window_is_the_setting_or_the_whole_sample(
     tmp_path: Path, seconds: float, setting: int, window_s: int
 ) -> None:
-    """Whole seconds."""
+    """In whole seconds."""
     fixture = handler_fixture(tmp_path, style_window_s=setting)
     song = a_song(7.4)[:, -round(seconds * 32_000) :]
     await _styled(fixture, ref=await in_store(fixture, audio_file(song)))
@@ -157,10 +157,10 @@ async def test_the_window_is_the_setting_or_what_the_sample_has(
     assert fixture.provider.charged[0].duration_s == 2 + window_s
 
 
-async def test_the_first_music_continues_the_style_though_silence_came_before(
+async def test_the_first_music_after_silence_continues_the_style(
     tmp_path: Path,
 ) -> None:
-    """Scene 0 failed for good: scene 1 is where the music begins."""
+    """Scene 0 failed: the music begins with scene 1."""
     fixture = handler_fixture(tmp_path)
     ref = await in_store(fixture)
     fixture.provider.reject = {1: ProviderRejectedError("no")}
@@ -175,8 +175,8 @@ async def test_the_first_music_continues_the_style_though_silence_came_before(
     assert after.reason is None
 
 
-async def test_a_style_by_its_address_is_fetched_once_for_a_run(tmp_path: Path) -> None:
-    """Whoever makes the scene again plans the same, whatever the address gives by then."""
+async def test_a_style_url_is_fetched_once_per_run(tmp_path: Path) -> None:
+    """A retry plans the same, whatever the address returns by then."""
     fixture = handler_fixture(tmp_path)
     fixture.provider.reject = {1: ProviderRejectedError("no")}
     async with upstream() as server:
@@ -195,15 +195,15 @@ async def test_a_style_by_its_address_is_fetched_once_for_a_run(tmp_path: Path) 
 
 
 async def test_two_processes_that_read_different_songs_continue_the_same(tmp_path: Path) -> None:
-    """The one whose clip was stored first is continued by both."""
+    """Both continue the clip that was stored first."""
     fixture = handler_fixture(tmp_path)
     other = handler_fixture(tmp_path)
     ref = await in_store(other, audio_file(a_song(3.9, root_hz=300)))
     await _styled(other, ref=ref)
-    await fixture.store.delete(style_facts_key("job-1", 1))  # as if both decided at once
+    await fixture.store.delete(style_facts_key("job-1", 1))  # as if both resolved it at once
     await fixture.store.delete(other.segments()[0].object_key or "")
-    for found in [o.key async for o in fixture.store.list_objects("jobs/") if "scenes" in o.key]:
-        await fixture.store.delete(found)
+    for key in [o.key async for o in fixture.store.list_objects("jobs/") if "scenes" in o.key]:
+        await fixture.store.delete(key)
 
     await _styled(fixture, ref=await in_store(fixture))
 
@@ -225,28 +225,28 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-async def test_a_style_that_cannot_be_used_is_told_and_the_scene_begins_anew(
+async def test_an_unusable_style_is_reported_and_the_scene_starts_afresh(
     tmp_path: Path, name: str
 ) -> None:
-    """Status and log say why; a second look does not ask again."""
-    answer, told = BAD[name]
+    """The segment has the reason; a retry does not fetch again."""
+    answer, reason = BAD[name]
     fixture = handler_fixture(
         tmp_path, style=StyleSettings(allowed_private_hosts="127.0.0.1", bytes_max=1_000_000)
     )
     async with upstream() as server:
         server.answers["/song"] = answer
         await _styled(fixture, ref=AudioRef(url=f"http://127.0.0.1:{server.port}/song"))
-        asked = len(server.requests)
+        fetches = len(server.requests)
 
     (segment,) = fixture.segments()
     assert segment.origin is Origin.FRESH
     assert segment.reason is not None
     assert segment.reason.startswith(FIELD)
-    assert told in segment.reason
+    assert reason in segment.reason
     assert segment.warnings == (segment.reason,)
     assert fixture.provider.charged[0].window is None
     assert fixture.provider.charged[0].duration_s == 2
-    assert asked == (3 if name == "away" else 1)
+    assert fetches == (3 if name == "away" else 1)
 
 
 @pytest.mark.parametrize(
@@ -257,13 +257,13 @@ async def test_a_style_that_cannot_be_used_is_told_and_the_scene_begins_anew(
     [AudioRef(object="uploads/none"), AudioRef(url="http://127.0.0.2:9/x")],
     ids=["gone", "private"],
 )
-async def test_a_run_that_wants_all_or_nothing_ends_before_it_pays(
+async def test_a_run_that_requires_the_style_stops_before_it_pays(
     tmp_path: Path, params: dict[str, Any], ref: AudioRef
 ) -> None:
-    """With a code of its own."""
+    """With the code `style_unusable`."""
     fixture = handler_fixture(tmp_path)
 
-    for _ in range(2):  # read again, it says the same
+    for _ in range(2):  # a redelivered record raises the same
         with pytest.raises(JobError, match=FIELD) as caught:
             await _styled(fixture, ref=ref, **params)
         assert caught.value.code == "style_unusable"
@@ -271,8 +271,8 @@ async def test_a_run_that_wants_all_or_nothing_ends_before_it_pays(
     assert fixture.published == []
 
 
-async def test_a_provider_of_silence_asks_for_no_style(tmp_path: Path) -> None:
-    """There is nothing to continue, so nothing is fetched and nothing can go wrong."""
+async def test_the_silence_provider_fetches_no_style(tmp_path: Path) -> None:
+    """Its clips are not continued, so nothing is fetched."""
     fixture = handler_fixture(tmp_path)
     fixture.provider.makes_silence = True
 
@@ -282,8 +282,8 @@ async def test_a_provider_of_silence_asks_for_no_style(tmp_path: Path) -> None:
     assert fixture.provider.charged[0].window is None
 
 
-async def test_the_same_style_again_is_answered_from_the_cache(tmp_path: Path) -> None:
-    """The window's music is part of the question, the run that asks is not."""
+async def test_the_same_style_is_answered_from_the_cache(tmp_path: Path) -> None:
+    """The window's music is part of the key, the run is not."""
     fixture = handler_fixture(tmp_path, scene_cache="all")
     ref = await in_store(fixture)
     params = AudioParams(style_audio=ref)

@@ -1,4 +1,4 @@
-"""The synth provider as a musician: its moods, and how it plays on from what was played."""
+"""Checks the synth provider's moods, and how it continues earlier music."""
 
 import asyncio
 from dataclasses import replace
@@ -35,17 +35,17 @@ def _request(
     )
 
 
-def _heard(data: bytes, start_s: int = 0, end_s: int | None = None) -> Audio:
+def _decoded(data: bytes, start_s: int = 0, end_s: int | None = None) -> Audio:
     audio = decode(data, rate_hz=RATE_HZ)
     return audio[:, start_s * RATE_HZ : end_s * RATE_HZ if end_s else None]
 
 
-def _alike(one: Audio, other: Audio) -> float:
+def _correlation(one: Audio, other: Audio) -> float:
     return key_detection.agreement(one, other)[0]
 
 
 def _character(audio: Audio) -> NDArray[np.float64]:
-    """How a clip sounds as a whole: its colour in bands, and how its beats pulse."""
+    """Return a clip's spectral bands and the strength of its beats."""
     mono = audio.mean(axis=0, dtype=np.float64)
     blocks = mono[: mono.size // 512 * 512].reshape(-1, 512) * np.hanning(512)
     power = np.abs(np.fft.rfft(blocks, axis=1)) ** 2
@@ -58,55 +58,57 @@ def _character(audio: Audio) -> NDArray[np.float64]:
     return np.concatenate([bands - bands.mean(), 2 * beats / np.linalg.norm(beats)])
 
 
-def test_every_mood_is_told_from_the_others_by_its_sound() -> None:
-    """With another seed, a mood's clip is still nearest to its own kind in colour and pulse."""
-    known = {mood: _character(_heard(compose(_request(mood, seed=1), None))) for mood in Mood}
+def test_every_mood_differs_from_the_others() -> None:
+    """With another seed, a mood's clip is still nearest to its own mood."""
+    known = {mood: _character(_decoded(compose(_request(mood, seed=1), None))) for mood in Mood}
     for mood in Mood:
-        clip = _character(_heard(compose(_request(mood, seed=2), None)))
+        clip = _character(_decoded(compose(_request(mood, seed=2), None)))
         distances = {m: np.linalg.norm(clip - character) for m, character in known.items()}
         assert min(Mood, key=distances.__getitem__) is mood, (mood, distances)
 
 
 @pytest.mark.parametrize("mood", list(Mood))
-def test_the_same_mood_plays_on_where_the_window_ended(mood: Mood) -> None:
-    """What the earlier clip had after the window and the new clip agree beat for beat.
+def test_the_same_mood_continues_at_the_end_of_the_window(mood: Mood) -> None:
+    """The new clip agrees with the earlier clip's audio after the window, beat for beat.
 
-    The melody varies with the seed, so they are alike, not equal; a bar off they are not.
+    The melody varies with the seed, so they correlate without being equal; a bar off they do not.
     """
     first = compose(_request(mood, seed=5), None)
     second = compose(_request(mood, window=(3, 4), duration_s=5, seed=6), first)
 
-    there = _heard(first, 4, 5)
-    assert _alike(there, _heard(second, 1, 2)) > 0.6
-    assert _alike(there, _heard(second, 3, 4)) < 0.5
+    after_window = _decoded(first, 4, 5)
+    assert _correlation(after_window, _decoded(second, 1, 2)) > 0.6
+    assert _correlation(after_window, _decoded(second, 3, 4)) < 0.5
 
 
 def test_another_mood_begins_at_the_joint() -> None:
-    """The window is still the old music; right after it the character is the new one's."""
+    """The window is the old music; the music after it has the new character."""
     calm, exciting = (
-        _heard(compose(_request(m, seed=7), None)) for m in (Mood.CALM, Mood.EXCITING)
+        _decoded(compose(_request(m, seed=7), None)) for m in (Mood.CALM, Mood.EXCITING)
     )
     first = compose(_request(Mood.CALM, seed=8), None)
     second = compose(_request(Mood.EXCITING, window=(2, 6), duration_s=8, seed=9), first)
 
     for part, own, other in (
-        (_heard(second, 0, 4), calm, exciting),
-        (_heard(second, 4, 8), exciting, calm),
+        (_decoded(second, 0, 4), calm, exciting),
+        (_decoded(second, 4, 8), exciting, calm),
     ):
-        found = _character(part)
-        near, far = (np.linalg.norm(found - _character(a)[: found.size]) for a in (own, other))
+        character = _character(part)
+        near, far = (
+            np.linalg.norm(character - _character(a)[: character.size]) for a in (own, other)
+        )
         assert near < far
 
 
-def test_a_long_chain_keeps_its_key_and_never_loses_the_thread() -> None:
-    """Ten scenes on, the piece in the comment is still what sounds."""
+def test_a_long_chain_keeps_its_key_and_piece() -> None:
+    """After ten scenes, the audio still matches the piece in the comment."""
     clip = compose(_request(seed=10), None)
     moods = list(Mood)
     for number in range(10):
         mood = moods[number // 2 % len(moods)]
         # a one-second scene behind a one-second window: half of each clip is not its own
         following = compose(_request(mood, window=(1, 2), duration_s=2, seed=20 + number), clip)
-        assert _alike(_heard(clip, 1, 2), _heard(following, 0, 1)) > 0.9
+        assert _correlation(_decoded(clip, 1, 2), _decoded(following, 0, 1)) > 0.9
         clip = following
     comment = mp3.comment_of(clip)
     assert '"origin_s":10' in comment
@@ -117,44 +119,44 @@ def test_a_long_chain_keeps_its_key_and_never_loses_the_thread() -> None:
     "comment",
     ["", "segue-synth-1 {", 'segue-synth-1 {"origin_s":0,"piece":{"tonic":99}}', "someone else's"],
 )
-def test_music_from_elsewhere_is_continued_by_ear(comment: str) -> None:
-    """Without a comment that can be read, the window still comes back and no click follows."""
-    own = _heard(compose(_request(Mood.ELEGANT, seed=11), None))
+def test_music_from_elsewhere_is_continued_by_its_audio(comment: str) -> None:
+    """Without a readable comment, the window is still repeated, without a click."""
+    own = _decoded(compose(_request(Mood.ELEGANT, seed=11), None))
     foreign = mp3.encode(0.5 * own, comment=comment)
 
-    clip = _heard(compose(_request(Mood.CALM, window=(3, 5), seed=12), foreign))
+    clip = _decoded(compose(_request(Mood.CALM, window=(3, 5), seed=12), foreign))
 
-    assert _alike(own[:, 3 * RATE_HZ : 5 * RATE_HZ], clip[:, : 2 * RATE_HZ]) > 0.8
+    assert _correlation(own[:, 3 * RATE_HZ : 5 * RATE_HZ], clip[:, : 2 * RATE_HZ]) > 0.8
     joint = slice(2 * RATE_HZ - 1600, 2 * RATE_HZ + 1600)
     bends = np.abs(np.diff(clip[:, joint].astype(np.float64), 2, axis=1))
     assert bends.max() / np.median(bends) <= 10
     assert rms(clip[:, 2 * RATE_HZ :]) > 0.01
 
 
-def test_a_comment_that_the_sound_belies_is_not_believed() -> None:
-    """Somebody may put other music into a file of ours and leave its comment."""
+def test_a_comment_that_contradicts_the_audio_is_ignored() -> None:
+    """A file may have other music with one of our comments."""
     ours = compose(_request(Mood.ELEGANT, seed=13), None)
-    other = _heard(compose(_request(Mood.DRAMATIC, seed=14), None))
+    other = _decoded(compose(_request(Mood.DRAMATIC, seed=14), None))
     forged = mp3.encode(other, comment=mp3.comment_of(ours))
 
     clip = compose(_request(Mood.CALM, window=(4, 6), seed=15), forged)
 
     assert '"origin_s":0' in mp3.comment_of(clip)  # a piece of its own
-    assert _alike(other[:, 4 * RATE_HZ :], _heard(clip, 0, 2)) > 0.8
+    assert _correlation(other[:, 4 * RATE_HZ :], _decoded(clip, 0, 2)) > 0.8
 
 
 def test_music_follows_silence() -> None:
-    """A silent window has no key and no level, and is no reason to fail."""
-    nothing = mp3.encode(silence(5 * RATE_HZ))
+    """A silent window has no key and no level, and does not fail."""
+    silent = mp3.encode(silence(5 * RATE_HZ))
 
-    clip = _heard(compose(_request(window=(3, 5), seed=16), nothing))
+    clip = _decoded(compose(_request(window=(3, 5), seed=16), silent))
 
     assert rms(clip[:, : 2 * RATE_HZ - RATE_HZ // 10]) < 1e-3
     assert rms(clip[:, 2 * RATE_HZ :]) > 0.01
 
 
 def test_the_prompt_varies_music_of_one_mood() -> None:
-    """Two calm prompts with one seed are two pieces of the same kind."""
+    """Two calm prompts with one seed give different clips."""
     request = _request(seed=17)
     other = replace(request, prompt=request.prompt + ", piano")
 
@@ -163,21 +165,21 @@ def test_the_prompt_varies_music_of_one_mood() -> None:
 
 @pytest.fixture
 def provider(tmp_path: Path) -> SynthProvider:
-    """One that finds its windows in a folder."""
+    """Return a provider with a folder store."""
     with pytest.warns(StandInWarning):
         return SynthProvider(FolderStore(tmp_path), slots=3)
 
 
-async def test_a_clip_too_long_to_be_made_is_refused_before_it_is_begun(
+async def test_a_clip_that_is_too_long_is_rejected_at_submit(
     provider: SynthProvider,
 ) -> None:
-    """The memory for one clip has a bound, and the reason names it."""
+    """The message names the maximum."""
     with pytest.raises(ProviderRejectedError, match=str(DURATION_S_MAX)):
         await provider.submit(_request(duration_s=DURATION_S_MAX + 1, seed=18))
 
 
-async def test_clips_made_side_by_side_are_those_made_alone(provider: SynthProvider) -> None:
-    """Lanes share nothing that could get mixed up."""
+async def test_concurrent_clips_equal_sequential_ones(provider: SynthProvider) -> None:
+    """Lanes share no mutable state."""
     requests = [_request(mood, duration_s=2, seed=19) for mood in Mood]
     ids = [await provider.submit(request) for request in requests]
 
@@ -186,8 +188,8 @@ async def test_clips_made_side_by_side_are_those_made_alone(provider: SynthProvi
     assert [clip.data for clip in together] == [compose(request, None) for request in requests]
 
 
-async def test_a_window_in_a_missing_clip_is_refused_by_name(provider: SynthProvider) -> None:
-    """The reason says which object was not there."""
+async def test_a_window_in_a_missing_clip_is_rejected(provider: SynthProvider) -> None:
+    """The message names the missing object."""
     request = _request(window=(4, 6), seed=20)
     prediction = await provider.submit(request)
 
@@ -196,14 +198,14 @@ async def test_a_window_in_a_missing_clip_is_refused_by_name(provider: SynthProv
 
 
 @pytest.mark.parametrize("data", [b"", b"no music", b"ID3" + bytes(2_000)])
-def test_a_window_in_what_is_no_sound_is_refused_by_name(data: bytes) -> None:
-    """What cannot be decoded cannot be continued."""
+def test_a_window_in_data_that_is_no_audio_is_rejected(data: bytes) -> None:
+    """The message names the object."""
     with pytest.raises(ProviderRejectedError, match=r"clip\.mp3"):
         compose(_request(window=(4, 6), seed=21), data)
 
 
-def test_a_window_beyond_its_clip_is_refused_with_both_lengths() -> None:
-    """The model would shorten the window without a word; here the mistake comes to light."""
+def test_a_window_beyond_its_clip_is_rejected_with_both_lengths() -> None:
+    """The model would silently shorten the window."""
     short = compose(_request(duration_s=5, seed=22), None)
 
     with pytest.raises(ProviderRejectedError, match=r"5\.00 s.*6 s"):

@@ -1,4 +1,4 @@
-"""The synth provider's rules: harmony, bars and sections, and a mix that knows its place."""
+"""Checks the synth provider's harmony, bars, sections and rendering."""
 
 from itertools import pairwise
 
@@ -34,8 +34,8 @@ pieces = st.builds(
 
 @settings(deadline=None, max_examples=40)
 @given(pieces, st.integers(min_value=0, max_value=12))
-def test_a_stretch_has_the_same_notes_however_it_is_asked_for(piece: Piece, middle: int) -> None:
-    """Two halves are the whole: this is what lets a clip go on where another ended."""
+def test_an_interval_has_the_same_notes_however_it_is_split(piece: Piece, middle: int) -> None:
+    """A clip can therefore continue where another ended."""
     whole = list(score.notes(piece, start_s=0, stop_s=12))
     halves = [
         *score.notes(piece, start_s=0, stop_s=middle),
@@ -46,10 +46,10 @@ def test_a_stretch_has_the_same_notes_however_it_is_asked_for(piece: Piece, midd
 
 
 @given(tonics, moods, seeds, seeds, st.integers(min_value=1, max_value=20))
-def test_a_new_section_leaves_what_was_before_it_alone(
+def test_a_new_section_does_not_change_earlier_notes(
     tonic: int, mood: Mood, seed: int, other: int, joint_s: int
 ) -> None:
-    """No note before the joint is changed but for being let go earlier."""
+    """A note before the joint is at most released earlier."""
     before = Piece(tonic=tonic).followed_by(Mood.CALM, seed=seed, start_s=0)
     after = before.followed_by(mood, seed=other, start_s=joint_s)
 
@@ -61,10 +61,10 @@ def test_a_new_section_leaves_what_was_before_it_alone(
 
 
 @given(tonics, moods, seeds, seeds, st.integers(min_value=1, max_value=21))
-def test_a_mood_that_stays_keeps_its_bars_and_one_that_comes_begins_its_own(
+def test_the_same_mood_keeps_its_bars_and_a_new_one_starts_its_own(
     tonic: int, mood: Mood, seed: int, other: int, joint_s: int
 ) -> None:
-    """The cut of the film is a downbeat only where the mood changes."""
+    """A cut is a downbeat only if the mood changes."""
     piece = Piece(tonic=tonic).followed_by(Mood.CALM, seed=seed, start_s=0)
 
     section = piece.followed_by(mood, seed=other, start_s=joint_s).sections[-1]
@@ -74,8 +74,8 @@ def test_a_mood_that_stays_keeps_its_bars_and_one_that_comes_begins_its_own(
 
 
 @given(st.lists(st.integers(min_value=1, max_value=5), min_size=9, max_size=30))
-def test_a_piece_remembers_no_more_than_can_be_heard(lengths: list[int]) -> None:
-    """A comment of bounded size, with the latest sections in order."""
+def test_a_piece_keeps_a_bounded_number_of_sections(lengths: list[int]) -> None:
+    """It keeps the latest sections, in order."""
     piece, at = Piece(tonic=0), 0
     for number, length in enumerate(lengths):
         piece = piece.followed_by(list(Mood)[number % 5], seed=number, start_s=at)
@@ -89,7 +89,7 @@ def test_a_piece_remembers_no_more_than_can_be_heard(lengths: list[int]) -> None
 
 @pytest.mark.parametrize("mood", list(Mood))
 def test_beats_of_every_mood_meet_on_whole_seconds(mood: Mood) -> None:
-    """A clip can begin at any whole second and begin with a note of the mood."""
+    """A clip can start on any whole second with a note of the mood."""
     piece = Piece(tonic=0).followed_by(mood, seed=1, start_s=0)
     starts = {note.start_s for note in score.notes(piece, start_s=0, stop_s=8)}
 
@@ -99,7 +99,7 @@ def test_beats_of_every_mood_meet_on_whole_seconds(mood: Mood) -> None:
 
 @given(tonics, moods, seeds)
 def test_voices_move_by_small_steps(tonic: int, mood: Mood, theme: int) -> None:
-    """No voice leaps more than a fifth, a sixth where the progression begins anew."""
+    """No voice leaps more than a fifth, or a sixth where the progression restarts."""
     bars = [theory.harmony(mood, tonic=tonic, theme=theme, bar=bar) for bar in range(5)]
 
     for bar, (one, other) in enumerate(pairwise(bars)):
@@ -110,8 +110,8 @@ def test_voices_move_by_small_steps(tonic: int, mood: Mood, theme: int) -> None:
 
 
 @given(tonics, moods, seeds)
-def test_no_melody_tone_rubs_against_the_chord(tonic: int, mood: Mood, theme: int) -> None:
-    """A melody may pass, but never a semitone beside a tone that sounds."""
+def test_no_melody_tone_clashes_with_the_chord(tonic: int, mood: Mood, theme: int) -> None:
+    """No melody tone is a semitone from a chord tone."""
     for bar in range(4):
         sound_of_bar = theory.harmony(mood, tonic=tonic, theme=theme, bar=bar)
         passing = sound_of_bar.scale - sound_of_bar.chord
@@ -120,15 +120,15 @@ def test_no_melody_tone_rubs_against_the_chord(tonic: int, mood: Mood, theme: in
 
 @given(tonics)
 def test_the_keys_of_all_moods_are_neighbours(tonic: int) -> None:
-    """At most two tones of a mood's home scale are foreign to the piece's key."""
+    """At most two tones of a mood's scale are not in the piece's key."""
     home = {(tonic + step) % 12 for step in (0, 2, 4, 5, 7, 9, 11)}
     for style in theory.STYLES.values():
         own = {(tonic + style.shift + step) % 12 for step in style.scale}
         assert len(own - home) <= 1
 
 
-def test_the_same_moment_sounds_the_same_in_every_stretch() -> None:
-    """A mix looks back, never ahead: what rings and the room are in it from the first sample."""
+def test_the_same_moment_renders_equally_in_every_interval() -> None:
+    """Ringing notes and reverb are included from the first sample."""
     piece = Piece(tonic=3).followed_by(Mood.DRAMATIC, seed=1, start_s=0)
 
     whole = mixing.render(piece, start_s=0, stop_s=12)
@@ -140,8 +140,8 @@ def test_the_same_moment_sounds_the_same_in_every_stretch() -> None:
 
 
 @pytest.mark.parametrize("voice", list(Voice))
-def test_no_note_begins_or_ends_with_an_edge(voice: Voice) -> None:
-    """Silence at both ends, nothing above full scale by much, nothing that rings too long."""
+def test_no_note_starts_or_ends_abruptly(voice: Voice) -> None:
+    """Silent at both ends, near full scale at most, and of bounded length."""
     note = sound(voice, 64, 1.0)
 
     assert np.abs(note[:, 0]).max() < 1e-6
@@ -152,7 +152,7 @@ def test_no_note_begins_or_ends_with_an_edge(voice: Voice) -> None:
 
 @pytest.mark.parametrize("mood", list(Mood))
 def test_every_mood_fits_under_full_scale_at_the_models_loudness(mood: Mood) -> None:
-    """Peaks stand at most 13 dB above the loudness, so -14 LUFS needs no clamp."""
+    """Peaks are at most 13 dB above the loudness, so -14 LUFS needs no clamp."""
     piece = Piece(tonic=5).followed_by(mood, seed=2, start_s=0)
     audio = mixing.render(piece, start_s=0, stop_s=8)
 
@@ -161,16 +161,16 @@ def test_every_mood_fits_under_full_scale_at_the_models_loudness(mood: Mood) -> 
 
 
 @pytest.mark.parametrize(("hz", "lufs"), [(997.0, -23.0), (100.0, -24.8)])
-def test_loudness_is_that_of_the_standard(hz: float, lufs: float) -> None:
-    """A 997 Hz sine on both sides at -23 dBFS reads -23 LUFS; lows count for less."""
+def test_loudness_follows_the_standard(hz: float, lufs: float) -> None:
+    """A 997 Hz stereo sine at -23 dBFS has -23 LUFS; low frequencies count less."""
     at_s = np.arange(10 * RATE_HZ) / RATE_HZ
     tone = (10 ** (-23 / 20) * np.sin(2 * np.pi * hz * at_s)).astype(np.float32)
 
     assert mixing.loudness_lufs(np.stack([tone, tone])) == pytest.approx(lufs, abs=0.15)
 
 
-def test_pauses_do_not_count_as_quiet_music() -> None:
-    """The gate leaves them out."""
+def test_pauses_do_not_lower_the_loudness() -> None:
+    """The gate excludes them."""
     at_s = np.arange(5 * RATE_HZ) / RATE_HZ
     tone = np.tile((0.1 * np.sin(2 * np.pi * 997 * at_s)).astype(np.float32), (2, 1))
     paused = np.concatenate([tone, silence(5 * RATE_HZ)], axis=1)
@@ -183,7 +183,7 @@ def test_pauses_do_not_count_as_quiet_music() -> None:
 @settings(deadline=None, max_examples=15)
 @given(st.integers(min_value=1, max_value=4), st.text(st.characters(codec="ascii")))
 def test_a_clip_keeps_its_length_and_its_comment(seconds: int, comment: str) -> None:
-    """To the sample, and in the very words."""
+    """Exactly."""
     comment = comment.replace("\x00", "").strip()
     tone = np.full((2, seconds * RATE_HZ), 0.1, dtype=np.float32)
 
@@ -195,8 +195,8 @@ def test_a_clip_keeps_its_length_and_its_comment(seconds: int, comment: str) -> 
 
 @pytest.mark.parametrize("mood", list(Mood))
 @pytest.mark.parametrize("tonic", [0, 5, 10])
-def test_a_key_is_heard_to_within_a_fifth(mood: Mood, tonic: int) -> None:
-    """A neighbour on the circle of fifths shares all tones but one: near enough to go on in."""
+def test_a_key_is_detected_to_within_a_fifth(mood: Mood, tonic: int) -> None:
+    """A neighbour on the circle of fifths shares all tones but one."""
     piece = Piece(tonic=tonic).followed_by(mood, seed=4, start_s=0)
 
     heard = key_detection.tonic_of(mixing.render(piece, start_s=0, stop_s=4))
