@@ -264,7 +264,7 @@ async def test_completed_is_sent_again_until_it_is_accepted() -> None:
 
 async def _until(holds: Any) -> None:
     async with asyncio.timeout(10):
-        while not holds():  # noqa: ASYNC110 - the fake's clock wakes nobody
+        while not holds():  # noqa: ASYNC110 - the test moves the clock and sets no event
             await asyncio.sleep(0.01)
 
 
