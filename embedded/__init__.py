@@ -1,1 +1,1 @@
-"""embedded: the whole system on one machine, and the real servers it can start there."""
+"""Runs all of Segue on this machine, with servers that it starts there."""

@@ -1,6 +1,8 @@
-"""Start a stack on this machine: `python -m embedded`, or `segue up`.
+"""Runs a stack on this machine: `python -m embedded`, or `segue up`.
 
-Exit codes: 0 stopped as asked, 1 stopped by a fault, 2 the settings are wrong, 130 stopped by
+Log lines go to standard output: text on a terminal, JSON otherwise (`SEGUE_LOG_FORMAT`).
+
+Exit codes: 0 stopped on request, 1 stopped by a fault, 2 the settings are wrong, 130 stopped by
 force (a second Ctrl-C).
 """
 
@@ -11,7 +13,7 @@ import signal
 import sys
 import warnings
 from pathlib import Path
-from typing import Any, TextIO, cast, get_args
+from typing import Any, cast, get_args
 
 from embedded.settings import StackKind, StackSettings
 from embedded.stack import run, stop_when_unused
@@ -21,78 +23,79 @@ from shared.local_stack import DataDirSettings, RunningStack
 from shared.service_process import EXIT_FAULT, EXIT_SETTINGS
 from shared.storage import StandInWarning
 from shared.telemetry import trace
-from shared.telemetry.log import configure
+from shared.telemetry.log import configure, logger_of
 
-EXIT_HURRIED = 130
+EXIT_FORCED = 130
 
 
 def main() -> int:
-    """Run the stack that the command line and the environment describe; the exit code."""
+    """Run the stack of the command line and the environment; return the exit code."""
     arguments = _arguments()
     try:
         settings = _settings(arguments)
-        configure(settings.telemetry)
+        configure(settings.telemetry, stream=sys.stdout)
         trace.configure(settings.telemetry, service="stack")
-        _announce_standins(settings)
+        _log_start(settings)
         return asyncio.run(_serve(settings, while_used=arguments.while_used))
     except SettingsError as error:
-        _say(f"does not start: {error}", to=sys.stderr)
+        sys.stderr.write(f"segue up cannot start: {error}\n")
         return EXIT_SETTINGS
     except SegueError as error:
-        _say(f"stopped: {error}", to=sys.stderr)
+        logger_of("stack").error("stopped", action="service.failed", reason=str(error))
         return EXIT_FAULT
     finally:
         trace.close()
 
 
 async def _serve(settings: StackSettings, *, while_used: bool) -> int:
-    clock = SystemClock()
+    clock, log = SystemClock(), logger_of("stack")
     began_s = clock.monotonic()
-    stop, hurry = asyncio.Event(), asyncio.Event()
+    stop, force = asyncio.Event(), asyncio.Event()
 
-    def asked() -> None:
+    def on_signal() -> None:
         if stop.is_set():
-            hurry.set()
+            force.set()
         else:
-            _say("stopping; once more stops at once")
+            log.info("stopping; press Ctrl-C again to stop at once", action="service.stopping")
             stop.set()
 
     for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        asyncio.get_running_loop().add_signal_handler(name, asked)
+        asyncio.get_running_loop().add_signal_handler(name, on_signal)
 
-    def ready(stack: RunningStack) -> None:
-        _say(f"ready at {stack.api_url} after {clock.monotonic() - began_s:.1f} s")
+    def on_ready(stack: RunningStack) -> None:
+        seconds = round(clock.monotonic() - began_s, 1)
+        log.info("ready", action="service.ready", url=stack.api_url, seconds=seconds)
 
     watching = None
     if while_used:
         watching = asyncio.ensure_future(stop_when_unused(settings.home.folder, stop))
     try:
-        clean = await run(settings, stop=stop, hurry=hurry, ready=ready)
+        is_clean = await run(settings, stop=stop, force=force, on_ready=on_ready)
     finally:
         if watching is not None:
             watching.cancel()
-    _say("stopped")
-    code = EXIT_HURRIED if hurry.is_set() else 0
-    if hurry.is_set() or not clean:
+    log.info("stopped", action="service.stopped")
+    code = EXIT_FORCED if force.is_set() else 0
+    if force.is_set() or not is_clean:
         trace.close()
         sys.stdout.flush()
-        os._exit(code)  # what hangs was asked, cancelled and given time: it is not waited for
+        os._exit(code)  # tasks that ignored their cancellation would keep the process alive
     return code
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="segue up", description="The whole of Segue on this machine, until Ctrl-C."
+        prog="segue up", description="Run all of Segue on this machine until Ctrl-C."
     )
     parser.add_argument(
         "--stack",
         dest="kind",
         choices=get_args(StackKind),
-        help="which servers: embedded in Python, native real ones, external (SEGUE_STACK)",
+        help="servers: embedded, native (real ones) or external (SEGUE_STACK)",
     )
-    parser.add_argument("--provider", help="who makes the music (MUSIC_PROVIDER; default synth)")
-    parser.add_argument("--port", type=int, help="of the api (SEGUE_API_PORT; 0: any free one)")
-    parser.add_argument("--data-dir", type=Path, help="where data is kept (SEGUE_DATA_DIR)")
+    parser.add_argument("--provider", help="provider of the music (MUSIC_PROVIDER; default synth)")
+    parser.add_argument("--port", type=int, help="port of the api (SEGUE_API_PORT; 0: a free one)")
+    parser.add_argument("--data-dir", type=Path, help="folder of the data (SEGUE_DATA_DIR)")
     parser.add_argument(
         "--while-used", action="store_true", help="stop when no client holds the clients' lock"
     )
@@ -100,41 +103,41 @@ def _arguments() -> argparse.Namespace:
 
 
 def _settings(arguments: argparse.Namespace) -> StackSettings:
-    """The environment's settings; what the command line says wins."""
-    given: dict[str, Any] = {
+    """Return the environment's settings; the command line wins."""
+    options: dict[str, Any] = {
         name: value
         for name in ("kind", "provider", "port")
         if (value := getattr(arguments, name)) is not None
     }
     if arguments.data_dir is not None:
-        given["home"] = DataDirSettings.from_environment(data_dir=arguments.data_dir)
-    return StackSettings.from_environment(**given)
+        options["home"] = DataDirSettings.from_environment(data_dir=arguments.data_dir)
+    return StackSettings.from_environment(**options)
 
 
-def _announce_standins(settings: StackSettings) -> None:
-    """Say what is not the real thing: the parts that warn by themselves, and the folder.
+def _log_start(settings: StackSettings) -> None:
+    """Log the data folder, every stand-in for a real server, and a slow first start."""
+    log = logger_of("stack")
 
-    Of native servers: that their first start may take minutes.
-    """
+    def log_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+        if issubclass(category, StandInWarning):
+            log.info("stand-in", action="stand_in.used", reason=str(message))
+        else:
+            log.warning(str(message), action="library.logged", library=category.__name__)
 
-    def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
-        kind = "stand-in" if issubclass(category, StandInWarning) else category.__name__
-        _say(f"{kind}: {message}")
-
-    warnings.showwarning = cast("Any", show)
+    warnings.showwarning = cast("Any", log_warning)
     warnings.simplefilter("once", StandInWarning)
     folder = settings.home.folder
-    _say(f"data in {folder}")
+    log.info("starting", action="service.starting", servers=settings.kind, data=str(folder))
     if settings.kind == "embedded":
-        _say(f"stand-in: the object store is a folder, {folder / 'objects'}")
+        reason = f"the object store is a folder, {folder / 'objects'}"
+        log.info("stand-in", action="stand_in.used", reason=reason)
     elif settings.kind == "native":
-        _say("Kafka and MinIO are fetched or built at their first start: seconds to minutes")
-
-
-def _say(line: str, *, to: TextIO = sys.stdout) -> None:
-    print(f"segue: {line}", file=to, flush=True)
+        log.info(
+            "Kafka and MinIO are fetched or built at their first start: seconds to minutes",
+            action="service.waiting",
+        )
 
 
 if __name__ == "__main__":
-    # The loop's threads are not waited for longer than the stack gave them: exit codes are exact.
+    # the loop's threads are awaited no longer than the stack allows: exit codes are exact
     sys.exit(main())

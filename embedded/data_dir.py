@@ -1,7 +1,8 @@
-"""Home: the data folder of one stack: claimed by one at a time, with the secrets made there once.
+"""Locks the data folder of a stack, and keeps the secret that is created in it.
 
-What lies in it: `stack.lock` and `stack.json` (who runs), `clients.lock` (`shared/local_stack.py`),
-`segment-keys` (seals the links to stored segments), `objects/` (media), `postgres/` (jobs).
+Contents: `stack.lock` and `stack.json` (the running stack), `clients.lock`
+(`shared/local_stack.py`), `segment-keys` (encrypts the links of segments), `objects/` (media),
+`postgres/` (jobs).
 
 I/O: files.
 """
@@ -18,25 +19,25 @@ from shared.local_stack import find_stack, lock_data_dir
 
 _SECRET_BYTES = 32
 _PRIVATE = 0o600
-_CLAIM_TRIES = 3
-_CLAIM_PAUSE_S = 0.05
+_LOCK_TRIES = 3
+_LOCK_PAUSE_S = 0.05
 
 
 @contextmanager
-def claimed(folder: Path) -> Iterator[Path]:
-    """`folder`, made if missing, and ours alone until the end.
+def locked_data_dir(folder: Path) -> Iterator[Path]:
+    """Create `folder` if needed and hold its lock until the end.
 
     Raises:
-        SettingsError: it cannot be made, or another stack runs on it.
+        SettingsError: it cannot be created, or another stack runs on it.
     """
     try:
-        handle = _claim_patiently(folder)
+        handle = _lock_with_retries(folder)
     except OSError as error:
         raise SettingsError(
-            "SEGUE_DATA_DIR", f"{folder} cannot be used ({error.strerror}): name another folder"
+            "SEGUE_DATA_DIR", f"{folder} cannot be used ({error.strerror}); set another folder"
         ) from error
     if handle is None:
-        raise SettingsError("SEGUE_DATA_DIR", _occupied(folder))
+        raise SettingsError("SEGUE_DATA_DIR", _in_use_message(folder))
     try:
         yield folder
     finally:
@@ -44,34 +45,37 @@ def claimed(folder: Path) -> Iterator[Path]:
 
 
 def segment_keys(folder: Path) -> str:
-    """The secret of this folder's segment links; made at the first call and kept.
+    """Return the secret of this folder's segment links; the first call creates it.
 
     Raises:
         SettingsError: it cannot be read or written.
     """
-    place = folder / "segment-keys"
+    path = folder / "segment-keys"
     try:
-        if not place.exists():
+        if not path.exists():
             half = folder / "segment-keys.half"
             half.unlink(missing_ok=True)
             half.touch(mode=_PRIVATE)
             half.write_text(secrets.token_urlsafe(_SECRET_BYTES))
-            half.rename(place)
-        return place.read_text().strip()
+            half.rename(path)
+        return path.read_text().strip()
     except OSError as error:
-        raise SettingsError("SEGUE_SEGMENT_KEYS", f"{place}: {error.strerror}") from error
+        raise SettingsError("SEGUE_SEGMENT_KEYS", f"{path}: {error.strerror}") from error
 
 
-def _claim_patiently(folder: Path) -> int | None:
-    """`claim`, tried again: whoever looks whether a stack is there holds it for an instant."""
-    for _ in range(_CLAIM_TRIES):
+def _lock_with_retries(folder: Path) -> int | None:
+    """Return the lock's handle; None if it is held.
+
+    A process that checks whether a stack runs holds it for an instant.
+    """
+    for _ in range(_LOCK_TRIES):
         if (handle := lock_data_dir(folder)) is not None:
             return handle
-        time.sleep(_CLAIM_PAUSE_S)
+        time.sleep(_LOCK_PAUSE_S)
     return None
 
 
-def _occupied(folder: Path) -> str:
-    other = find_stack(folder)
-    who = f"process {other.pid}, {other.api_url}" if other else "it is starting or stopping"
-    return f"another stack runs on {folder} ({who}): stop it, or name another folder"
+def _in_use_message(folder: Path) -> str:
+    stack = find_stack(folder)
+    owner = f"process {stack.pid}, {stack.api_url}" if stack else "it is starting or stopping"
+    return f"another stack runs on {folder} ({owner}); stop it, or set another folder"

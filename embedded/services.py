@@ -1,4 +1,4 @@
-"""Line: the four services with the settings they have in a stack on this machine.
+"""Builds the four services with the settings of a stack on this machine.
 
 Importing this module imports every service, which takes a second: the stack does it in a
 thread while its servers start.
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
-from embedded.servers import Addresses
+from embedded.servers import ServerAddresses
 from embedded.settings import StackProvider
 from embedded.supervisor import Service
 from services.api.app import run as run_api
@@ -27,49 +27,49 @@ from shared.settings import HealthSettings, LaneSettings, SettingsGroup, secrets
 from shared.telemetry.redaction import register_secrets
 
 G = TypeVar("G", bound=SettingsGroup)
-_DRAIN_S = 2.0  # what is cut off goes on at the next start, and a person waits at the terminal
+_DRAIN_S = 2.0  # a user waits at the terminal; cancelled work is resumed at the next start
 
 
-class _Door(Protocol):
+class _RunService(Protocol):
     """`run` of a service's app."""
 
     def __call__(self, settings: Any, *, stop: Any, ready: Any) -> Awaitable[None]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
-class Parts:
-    """What the stack has started or made for its services."""
+class StackResources:
+    """What the stack has started or created for its services."""
 
-    addresses: Addresses
+    addresses: ServerAddresses
     segment_keys: str
     port: int
     provider: StackProvider
-    fake_replicate: tuple[str, str] | None = None  #: its address and the key it takes
+    replicate_emulator: tuple[str, str] | None = None  #: base URL and API key
 
 
-def services(parts: Parts) -> list[Service]:
-    """The four services; the api is the last one, for it watches the others' topics.
+def build_services(resources: StackResources) -> list[Service]:
+    """Return the four services; the api is last, because it consumes the others' topics.
 
     Raises:
-        SettingsError: the environment says something wrong to one of them.
+        SettingsError: the environment is wrong for one of them.
     """
-    addresses = parts.addresses
-    given: dict[str, Any] = {"kafka": addresses.kafka, "store": addresses.store}
+    addresses = resources.addresses
+    servers: dict[str, Any] = {"kafka": addresses.kafka, "store": addresses.store}
     database = {} if addresses.database is None else {"url": addresses.database}
-    lanes = _unless_said(LaneSettings.from_environment(), drain_s=_DRAIN_S)
-    links = _unless_said(LinkSettings.from_environment(), keys=parts.segment_keys)
-    provider = _provider(parts)
+    lanes = _with_defaults(LaneSettings.from_environment(), drain_s=_DRAIN_S)
+    links = _with_defaults(LinkSettings.from_environment(), keys=resources.segment_keys)
+    provider = _provider_settings(resources)
     api = ApiSettings.from_environment(
-        **given,
+        **servers,
         host="127.0.0.1",
-        port=parts.port,
+        port=resources.port,
         database=DatabaseSettings.from_environment(**database),
         pricing=PricingSettings.from_environment(**provider),
         links=links,
     )
-    # one port cannot serve three services of one process; the api's has what there is to know
+    # one health port cannot serve three services of one process; the api's covers them
     stage: dict[str, Any] = {
-        **given,
+        **servers,
         "lanes": lanes,
         "health": HealthSettings.from_environment(port=None),
     }
@@ -82,23 +82,23 @@ def services(parts: Parts) -> list[Service]:
     ]
 
 
-def _provider(parts: Parts) -> dict[str, Any]:
-    """What generator and api are told of the provider."""
-    if parts.fake_replicate is None:
-        return {"wanted": parts.provider}
-    base_url, key = parts.fake_replicate
+def _provider_settings(resources: StackResources) -> dict[str, Any]:
+    """Return the provider settings of generator and api."""
+    if resources.replicate_emulator is None:
+        return {"wanted": resources.provider}
+    base_url, key = resources.replicate_emulator
     return {
         "wanted": "replicate",
         "replicate": ReplicateSettings.from_environment(base_url=base_url, key=key),
     }
 
 
-def _service(name: str, run: _Door, settings: SettingsGroup) -> Service:
+def _service(name: str, run: _RunService, settings: SettingsGroup) -> Service:
     register_secrets(secrets_in(settings))
     return Service(name=name, run=partial(run, settings))
 
 
-def _unless_said(group: G, **fields: Any) -> G:
-    """`group` with `fields` where the environment says nothing about them."""
-    silent = {name: value for name, value in fields.items() if name not in group.model_fields_set}
-    return type(group).from_environment(**silent) if silent else group
+def _with_defaults(group: G, **defaults: Any) -> G:
+    """Return `group` with `defaults` for the fields that the environment does not set."""
+    unset = {name: value for name, value in defaults.items() if name not in group.model_fields_set}
+    return type(group).from_environment(**unset) if unset else group

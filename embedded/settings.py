@@ -1,7 +1,7 @@
-"""Settings of a stack on this machine: its servers, its data, and who makes its music.
+"""Settings of a stack on this machine: its servers, its data and its provider.
 
-Everything else is its services' own: they read the environment as always, except for the
-addresses of the parts that the stack itself starts.
+The services read their own settings from the environment, except for the addresses of what the
+stack starts.
 """
 
 from typing import Literal
@@ -11,17 +11,17 @@ from pydantic import Field
 from shared.local_stack import DataDirSettings
 from shared.settings import SettingsGroup, TelemetrySettings
 
-#: those of the generator, and a stand-in of Replicate for trying the real client without an account
+#: the generator's providers, and an emulator of Replicate that needs no account
 StackProvider = Literal["synth", "silence", "replicate", "fake-replicate"]
-StackKind = Literal["embedded", "native", "external"]  #: `servers.py` says what each has
+StackKind = Literal["embedded", "native", "external"]  #: described in `servers/__init__.py`
 
 
 class StackSettings(SettingsGroup):
     """What `python -m embedded` reads from the environment."""
 
-    #: unlike the generator alone, a stack for listening makes music when nothing is said
+    #: unlike the generator alone, a stack makes audible music by default
     provider: StackProvider = Field("synth", validation_alias="MUSIC_PROVIDER")
-    #: which servers the services work with
+    #: the servers that the services use
     kind: StackKind = Field("embedded", validation_alias="SEGUE_STACK")
     #: port of the api on 127.0.0.1; 0: any free one
     port: int = Field(4000, ge=0, le=65_535, validation_alias="SEGUE_API_PORT")

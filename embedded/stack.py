@@ -1,10 +1,10 @@
-"""Stack: the whole system on this machine, started in order, watched, stopped in reverse.
+"""Starts, watches and stops a whole stack on this machine.
 
-The servers are of the kind that was asked for (`servers.py`); the four services are the real
-ones, as tasks of one loop, each kept running by `supervise.py`. The embedded broker remembers
-nothing, so the api publishes unfinished work again at the next start.
+The servers are of the chosen kind (`servers/__init__.py`); the four services run as tasks of one
+loop, each restarted by `supervisor.py`. The embedded broker keeps nothing on disk, so the api
+publishes unfinished work again at the next start.
 
-Units: seconds. I/O: everything; the steps are numbered where they are taken.
+Units: seconds. I/O: servers, services, files; the steps are numbered in the code.
 """
 
 import asyncio
@@ -19,8 +19,8 @@ from typing import Any
 
 import httpx
 
-from embedded.data_dir import claimed, segment_keys
-from embedded.servers import Addresses, servers_of
+from embedded.data_dir import locked_data_dir, segment_keys
+from embedded.servers import ServerAddresses, servers_of
 from embedded.servers.process import tail
 from embedded.settings import StackSettings
 from embedded.supervisor import Service, keep_running
@@ -35,14 +35,14 @@ HOST = "127.0.0.1"
 READY_S = 60.0  # 3 s on an idle machine with two cores
 _STAGES_STOP_S = 5.0  # drain, commit, leave the group
 _API_STOP_S = 2.0
-_CANCELLED_S = 1.0  # what a cancelled service may still take
+_CANCEL_S = 1.0  # for a cancelled service
 _POLL_S = 0.05
 _PROBE_S = 2.0
 _WATCH_S = 1.0
 
 
 class Stack:
-    """The parts of one stack on `folder`, which is claimed for it."""
+    """The servers and services of one stack on `folder`, whose lock is held."""
 
     def __init__(self, settings: StackSettings, folder: Path, *, port: int, clock: Clock) -> None:
         self.url = f"http://{HOST}:{port}"
@@ -51,88 +51,94 @@ class Stack:
         self._port = port
         self._clock = clock
         self._servers = servers_of(settings.kind, folder)
-        self._addresses: asyncio.Future[Addresses] | None = None
+        self._addresses: asyncio.Future[ServerAddresses] | None = None
         self._services: list[Service] = []
         self._tasks: list[asyncio.Task[None]] = []
-        self._standins = AsyncExitStack()
+        self._emulators = AsyncExitStack()
 
     async def start(self) -> None:
-        """Return when every part works.
+        """Return when every server and service is ready.
 
         Raises:
-            SegueError: which part does not, and why.
+            SegueError: one of them did not start; the message names it and the reason.
         """
         # 1. the servers, and the imports in a thread: side by side
         self._addresses = asyncio.ensure_future(asyncio.to_thread(self._servers.start))
         importing = asyncio.ensure_future(
             asyncio.to_thread(importlib.import_module, "embedded.services")
         )
-        line, addresses = await asyncio.gather(importing, asyncio.shield(self._addresses))
+        services, addresses = await asyncio.gather(importing, asyncio.shield(self._addresses))
         # 2. the services, side by side too: a new consumer group waits for its members
-        self._services = line.services(
-            line.Parts(
+        self._services = services.build_services(
+            services.StackResources(
                 addresses=addresses,
                 segment_keys=segment_keys(self._folder),
                 port=self._port,
                 provider=self._settings.provider,
-                fake_replicate=await self._fake_replicate(),
+                replicate_emulator=await self._start_emulator(),
             )
         )
         log = logger_of("stack")
         for service in self._services:
-            keeping = keep_running(service, clock=self._clock, log=log)
-            self._tasks.append(asyncio.create_task(keeping, name=service.name))
-        # 3. it works when each says so, and the api of all
+            running = keep_running(service, clock=self._clock, log=log)
+            self._tasks.append(asyncio.create_task(running, name=service.name))
+        # 3. ready: each service by itself, and the api's readyz
         try:
             async with asyncio.timeout(READY_S):
-                await self._beside_services(self._until_ready())
+                await self._unless_a_service_ends(self._until_ready())
         except TimeoutError as error:
             late = [service.name for service in self._services if not service.ready.is_set()]
             names = ", ".join(late) or "the api's readyz"
             raise SegueError(f"not ready within {READY_S:g} s: {names}") from error
 
-    async def _fake_replicate(self) -> tuple[str, str] | None:
-        """Start the stand-in of Replicate if it is wanted; where it is, and its key."""
+    async def _start_emulator(self) -> tuple[str, str] | None:
+        """Start the Replicate emulator if it is the provider; return its URL and key."""
         if self._settings.provider != "fake-replicate":
             return None
         replicate = await asyncio.to_thread(importlib.import_module, "replicate_server")
-        fake = await self._standins.enter_async_context(replicate.ReplicateEmulator())
-        warnings.warn(StandInWarning(f"its ledger is at {fake.ledger_url}"), stacklevel=2)
-        return fake.base_url, fake.token
+        emulator = await self._emulators.enter_async_context(replicate.ReplicateEmulator())
+        warnings.warn(
+            StandInWarning(f"Replicate is emulated; its ledger is at {emulator.ledger_url}"),
+            stacklevel=2,
+        )
+        return emulator.base_url, emulator.token
 
     @property
     def environment(self) -> Mapping[str, str]:
-        """Where its servers are, as variables for whoever works with them from outside."""
+        """Return the servers' addresses as variables, for commands beside the stack."""
         assert self._addresses is not None, "it was started"
         return self._addresses.result().environment()
 
     async def watch(self) -> None:
-        """Return never.
+        """Raise when a service or a server has failed; never return.
 
         Raises:
-            SegueError: a service was given up, or a server is gone.
+            SegueError: a service failed too often, or a server ended.
         """
         while True:
-            await self._beside_services(self._clock.sleep(_WATCH_S))
-            if (server := self._servers.ended()) is not None:
+            await self._unless_a_service_ends(self._clock.sleep(_WATCH_S))
+            if (server := self._servers.ended_server()) is not None:
                 raise SegueError(f"{server.name} ended by itself\n{tail(server.log)}".rstrip())
 
-    async def stop(self, hurry: asyncio.Event) -> bool:
-        """Take everything down in reverse; `hurry` ends the waiting. Whether nothing hangs."""
-        stages, edge = self._tasks[:-1], self._tasks[-1:]
-        # 1. the stages finish or let go of what they do, commit, and leave their groups
-        clean = await self._end(stages, within_s=_STAGES_STOP_S, hurry=hurry)
-        # 2. the api goes after them: it has then seen what they said last
-        clean = await self._end(edge, within_s=_API_STOP_S, hurry=hurry) and clean
-        await self._standins.aclose()
-        # 3. the servers write everything down; if they were still starting, after that
+    async def stop(self, force: asyncio.Event) -> bool:
+        """Stop everything in reverse order; return whether every service ended.
+
+        `force` ends the grace periods.
+        """
+        stages, api = self._tasks[:-1], self._tasks[-1:]
+        # 1. the stages finish or cancel their work, commit, and leave their groups
+        is_clean = await self._stop_services(stages, within_s=_STAGES_STOP_S, force=force)
+        # 2. the api after them: it has then consumed their last events
+        is_clean = await self._stop_services(api, within_s=_API_STOP_S, force=force) and is_clean
+        await self._emulators.aclose()
+        # 3. the servers write their data; those that are still starting, after their start
         if self._addresses is not None:
             await asyncio.wait([self._addresses])
         await asyncio.to_thread(self._servers.stop)
-        return clean
+        return is_clean
 
-    async def _beside_services(self, work: Coroutine[Any, Any, None]) -> None:
-        """Do `work`; a service that ends meanwhile ends it."""
+    async def _unless_a_service_ends(self, work: Coroutine[Any, Any, None]) -> None:
+        """Await `work`; raise the error of a service that ends meanwhile."""
         task = asyncio.ensure_future(work)
         try:
             await asyncio.wait([task, *self._tasks], return_when=asyncio.FIRST_COMPLETED)
@@ -147,13 +153,13 @@ class Stack:
         for service in self._services:
             await service.ready.wait()
         async with httpx.AsyncClient(timeout=_PROBE_S, trust_env=False) as client:
-            while not await _says_ready(client, f"{self.url}/readyz"):
+            while not await _is_success(client, f"{self.url}/readyz"):
                 await self._clock.sleep(_POLL_S)
 
-    async def _end(
-        self, tasks: list[asyncio.Task[None]], *, within_s: float, hurry: asyncio.Event
+    async def _stop_services(
+        self, tasks: list[asyncio.Task[None]], *, within_s: float, force: asyncio.Event
     ) -> bool:
-        """Stop these services, by force after `within_s` or at `hurry`; whether they ended."""
+        """Stop these services, cancel them after `within_s`; return whether all ended."""
         if not tasks:
             return True
         names = {task.get_name() for task in tasks}
@@ -161,12 +167,12 @@ class Stack:
             if service.name in names:
                 service.stop.set()
         ended = asyncio.ensure_future(asyncio.wait(tasks, timeout=within_s))
-        hurried = asyncio.ensure_future(hurry.wait())
-        await asyncio.wait([ended, hurried], return_when=asyncio.FIRST_COMPLETED)
-        hurried.cancel()
+        forced = asyncio.ensure_future(force.wait())
+        await asyncio.wait([ended, forced], return_when=asyncio.FIRST_COMPLETED)
+        forced.cancel()
         for task in tasks:
-            task.cancel()  # nothing happens to those that ended
-        _, hanging = await asyncio.wait(tasks, timeout=_CANCELLED_S)
+            task.cancel()  # has no effect on those that ended
+        _, hanging = await asyncio.wait(tasks, timeout=_CANCEL_S)
         return not hanging
 
 
@@ -174,56 +180,58 @@ async def run(
     settings: StackSettings,
     *,
     stop: asyncio.Event,
-    hurry: asyncio.Event,
-    ready: Callable[[RunningStack], None],
+    force: asyncio.Event,
+    on_ready: Callable[[RunningStack], None],
 ) -> bool:
-    """Run a stack until `stop`, tell `ready` where it answers; whether nothing hangs at the end.
+    """Run a stack until `stop`; return whether every service ended.
+
+    `on_ready` is called once the api answers; `force` ends the grace periods.
 
     Raises:
-        SegueError: it could not start, or had to stop.
+        SegueError: it could not start, or a part of it failed.
     """
-    with claimed(settings.home.folder) as folder:
-        remove_stack_files(folder)  # of one that lost its power
+    with locked_data_dir(settings.home.folder) as folder:
+        remove_stack_files(folder)  # of a stack that ended with the power
         port = settings.port or free_ports(1)[0]
         _check_port(port)
         stack = Stack(settings, folder, port=port, clock=SystemClock())
-        stopped = asyncio.ensure_future(stop.wait())
-        working = asyncio.ensure_future(_work(stack, folder, settings.provider, ready))
+        stopping = asyncio.ensure_future(stop.wait())
+        running = asyncio.ensure_future(_run(stack, folder, settings.provider, on_ready))
         try:
-            await asyncio.wait([stopped, working], return_when=asyncio.FIRST_COMPLETED)
-            if working.done():
-                working.result()
+            await asyncio.wait([stopping, running], return_when=asyncio.FIRST_COMPLETED)
+            if running.done():
+                running.result()
         finally:
             remove_stack_files(folder)
-            for task in (stopped, working):
+            for task in (stopping, running):
                 task.cancel()
-            await asyncio.wait([stopped, working])
-            clean = await stack.stop(hurry)
-        return clean
+            await asyncio.wait([stopping, running])
+            is_clean = await stack.stop(force)
+        return is_clean
 
 
 async def stop_when_unused(folder: Path, stop: asyncio.Event) -> None:
     """Set `stop` once no client holds the lock of `folder` any more."""
     lock = ClientLock(folder)
-    while not lock.try_lock_exclusive():  # noqa: ASYNC110 - a file lock wakes nobody
+    while not lock.try_lock_exclusive():  # noqa: ASYNC110 - a file lock has no event
         await asyncio.sleep(_WATCH_S)
-    stop.set()  # the lock stays ours until the process ends: no client comes too late
+    stop.set()  # this process keeps the lock until it ends: no client can join a stopping stack
 
 
-async def _work(
-    stack: Stack, folder: Path, provider: str, ready: Callable[[RunningStack], None]
+async def _run(
+    stack: Stack, folder: Path, provider: str, on_ready: Callable[[RunningStack], None]
 ) -> None:
     clock = SystemClock()
     await stack.start()
-    found = RunningStack(
+    running = RunningStack(
         pid=os.getpid(), api_url=stack.url, provider=provider, started_at=clock.now()
     )
-    write_stack_files(folder, found, environment=stack.environment)
-    ready(found)
+    write_stack_files(folder, running, environment=stack.environment)
+    on_ready(running)
     await stack.watch()
 
 
-async def _says_ready(client: httpx.AsyncClient, url: str) -> bool:
+async def _is_success(client: httpx.AsyncClient, url: str) -> bool:
     try:
         return (await client.get(url)).is_success
     except httpx.TransportError:
@@ -238,6 +246,6 @@ def _check_port(port: int) -> None:
         except OSError as error:
             raise SettingsError(
                 "SEGUE_API_PORT",
-                f"port {port} of {HOST} cannot be had ({error.strerror}): stop who listens there, "
-                "or name another port; 0 takes any free one",
+                f"port {port} of {HOST} is not available ({error.strerror}); stop the process that "
+                "uses it, or set another port (0: any free one)",
             ) from error

@@ -1,7 +1,7 @@
-"""Supervise: keep a service running; after a failure start it again, but not for ever.
+"""Restarts a service after a failure, a limited number of times in a row.
 
-A service that has run steadily for a while starts with a clean record. One that fails again and
-again is given up, and the stack stops with its reason: a crash loop is never a policy.
+A service that has run long enough starts with a failure count of zero. One that fails too often
+in a row stops the stack with its reason, instead of a crash loop.
 
 Units: seconds.
 """
@@ -18,12 +18,12 @@ from shared.processing.retry import RetryPolicy
 from shared.processing.wait import wait_or_stop
 from shared.telemetry.log import Logger
 
-STEADY_S = 60.0  # after so long without a failure, the next one is the first
+STEADY_S = 60.0  # after so long without a failure, the count starts again at one
 POLICY = RetryPolicy(first_s=0.5, max_s=8.0, attempts_max=5)
 
 
-class Run(Protocol):
-    """A service's door with its settings already given."""
+class RunService(Protocol):
+    """`run` of a service's app, bound to its settings."""
 
     def __call__(self, *, stop: asyncio.Event, ready: asyncio.Event) -> Awaitable[None]:
         """Serve until `stop`; set `ready` once it works."""
@@ -32,16 +32,16 @@ class Run(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Service:
-    """One service of the stack: its door, and the events to talk to it."""
+    """One service of the stack, with its stop and ready events."""
 
     name: str
-    run: Run
+    run: RunService
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     ready: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class ServiceFailedError(SegueError):
-    """A service failed so often in a row that it was given up."""
+    """A service failed too often in a row."""
 
     def __init__(self, name: str, failures: int, problem: Exception) -> None:
         super().__init__(f"{name} failed {failures} times in a row, the last time: {problem!r}")
@@ -51,22 +51,22 @@ class ServiceFailedError(SegueError):
 async def keep_running(
     service: Service, *, clock: Clock, log: Logger, policy: RetryPolicy = POLICY
 ) -> None:
-    """Run `service` until its `stop`, starting it again after failures.
+    """Run `service` until its `stop`; restart it after failures.
 
     Raises:
         ServiceFailedError: it failed `policy.attempts_max` times in a row.
-        SettingsError: its settings are wrong; starting again cannot help.
+        SettingsError: its settings are wrong; a restart cannot help.
     """
     failures = 0
     chance = random.Random(service.name)  # noqa: S311 - spreads restarts, no secret
     while not service.stop.is_set():
         started_s = clock.monotonic()
-        problem = await _problem_of_a_run(service)
+        problem = await _run_once(service)
         if problem is None:
             return
         failures = 1 if clock.monotonic() - started_s > STEADY_S else failures + 1
         log.error(
-            "a service failed",
+            "service failed",
             action="service.failed",
             name=service.name,
             failures=failures,
@@ -78,12 +78,12 @@ async def keep_running(
         await wait_or_stop(service.stop, policy.delay_s(failures, chance=chance), clock=clock)
 
 
-async def _problem_of_a_run(service: Service) -> Exception | None:
-    """Run it once; what ended it, None if it was asked to end and did."""
+async def _run_once(service: Service) -> Exception | None:
+    """Run the service once; return what ended it, None if it stopped on request."""
     try:
         await service.run(stop=service.stop, ready=service.ready)
     except SettingsError:
         raise
-    except Exception as error:  # noqa: BLE001 - whatever it is, a restart may cure it
+    except Exception as error:  # noqa: BLE001 - a restart may cure any failure
         return error
     return None if service.stop.is_set() else SegueError("it ended by itself")

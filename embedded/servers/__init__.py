@@ -1,13 +1,13 @@
-"""Servers: what a stack works with, in three ways; one supervisor starts, watches and stops them.
+"""The servers of a stack, in three kinds behind one port (`StackServers`).
 
-| kind       | Kafka                   | PostgreSQL     | objects  | what it is for                |
+| kind       | Kafka                   | PostgreSQL     | objects  | use                           |
 |------------|-------------------------|----------------|----------|-------------------------------|
 | `embedded` | a broker in the process | from its wheel | a folder | a laptop with Python alone    |
 | `native`   | Apache Kafka, its jars  | from its wheel | MinIO    | the real servers, no Docker   |
 | `external` | yours                   | yours          | yours    | servers that run already      |
 
-The native ones are also the tests' (`tests/support/servers.py`). What one kind keeps lies apart
-from another's, so each may have the same data folder in turn.
+The tests use the native servers too (`tests/support/servers.py`). Each kind has its own
+subfolders, so all kinds can use the same data folder in turn.
 
 I/O: processes, files, ports of 127.0.0.1. Calls block; from a loop use `asyncio.to_thread`.
 """
@@ -31,30 +31,30 @@ from shared.settings import UNSECURED, KafkaSettings, StoreSettings
 
 T = TypeVar("T")
 _EPOCH_BYTES = 8
-#: one machine, where a process that says nothing is dead: a restart does not wait for it long
-_QUICK = {"session_timeout_s": 6.0, "heartbeat_s": 1.0}
+#: on one machine a silent process is dead: a restart should not wait long for its session
+_SHORT_SESSION = {"session_timeout_s": 6.0, "heartbeat_s": 1.0}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Addresses:
-    """Where the servers are, in the words of the services' settings."""
+class ServerAddresses:
+    """The addresses of the servers, as settings of the services."""
 
     kafka: KafkaSettings
     store: StoreSettings
-    database: str | None  #: URL; None: the environment says it
+    database: str | None  #: URL; None: from the environment
 
     def environment(self) -> dict[str, str]:
-        """The same as variables, for commands beside the stack; of what we started ourselves."""
+        """Return the addresses of servers that the stack started, as environment variables."""
         if self.database is None:
             return {}
-        told = {
+        variables = {
             "KAFKA_BOOTSTRAP_SERVERS": self.kafka.bootstrap_servers,
             "SEGUE_KAFKA_EPOCH": self.kafka.epoch,
             "DATABASE_URL": self.database,
         }
         if self.store.folder is not None:
-            return told | {"SEGUE_STORE_DIR": str(self.store.folder)}
-        return told | {
+            return variables | {"SEGUE_STORE_DIR": str(self.store.folder)}
+        return variables | {
             "MINIO_ENDPOINT": self.store.endpoint,
             "MINIO_ACCESS_KEY": self.store.access_key.get_secret_value(),
             "MINIO_SECRET_KEY": self.store.secret_key.get_secret_value(),
@@ -65,25 +65,25 @@ class Addresses:
 class StackServers(Protocol):
     """The servers of one stack."""
 
-    def start(self) -> Addresses:
-        """Start them; returns when all answer.
+    def start(self) -> ServerAddresses:
+        """Start the servers; return when all answer.
 
         Raises:
-            ServerStartError: which did not, and why; the others are stopped.
+            ServerStartError: one of them did not start; the others are stopped.
         """
         ...
 
-    def ended(self) -> Server | None:
-        """One that should run and does not."""
+    def ended_server(self) -> Server | None:
+        """Return a server that ended by itself; None if all run."""
         ...
 
     def stop(self) -> None:
-        """End them, the last one first; nothing happens to what does not run."""
+        """Stop the servers in reverse order; does nothing if they do not run."""
         ...
 
 
 def servers_of(kind: StackKind, folder: Path) -> StackServers:
-    """The servers of a stack of this kind on `folder`."""
+    """Return the servers of this kind on `folder`, not started."""
     match kind:
         case "embedded":
             return EmbeddedServers(folder)
@@ -96,44 +96,44 @@ def servers_of(kind: StackKind, folder: Path) -> StackServers:
 
 
 class EmbeddedServers:
-    """A broker that forgets, PostgreSQL that does not, and a folder."""
+    """An in-memory broker, PostgreSQL, and a folder as object store."""
 
     def __init__(self, folder: Path) -> None:
         self._objects = folder / "objects"
         self._broker = EmbeddedBroker()
         self._postgres = EmbeddedPostgres(folder / "postgres")
 
-    def start(self) -> Addresses:
+    def start(self) -> ServerAddresses:
         """Start the broker and PostgreSQL."""
         broker = self._broker.start()
-        return Addresses(
+        return ServerAddresses(
             kafka=KafkaSettings.from_environment(
                 bootstrap_servers=broker,
                 **UNSECURED,
-                create_topics=False,  # the broker makes them on first use, and cannot be asked to
+                create_topics=False,  # the broker does so on first use, and rejects requests
                 partitions=PARTITIONS,
-                fetch_max_wait_ms=20,  # it does not wake a fetch that waits
-                **_QUICK,
-                epoch=secrets.token_hex(_EPOCH_BYTES),  # a new broker knows nothing of yesterday
+                fetch_max_wait_ms=20,  # new records do not wake a waiting fetch
+                **_SHORT_SESSION,
+                epoch=secrets.token_hex(_EPOCH_BYTES),  # each start is a new, empty log
             ),
             store=StoreSettings.from_environment(folder=self._objects),
             database=self._postgres.start(),
         )
 
-    def ended(self) -> Server | None:
-        """PostgreSQL, if it is gone: the broker cannot go alone."""
+    def ended_server(self) -> Server | None:
+        """Return PostgreSQL if it ended; the broker ends only with this process."""
         return self._postgres.server if not self._postgres.server.is_running else None
 
     def stop(self) -> None:
-        """PostgreSQL writes everything down; the broker forgets."""
+        """Stop PostgreSQL, then the broker, whose records are lost."""
         self._postgres.stop()
         self._broker.stop()
 
 
 class NativeServers:
-    """The real servers below one folder, each started when it is asked for.
+    """The real servers below one folder; each can be started alone.
 
-    `durable=False` is for data that nobody keeps.
+    `durable=False` disables fsync, for throw-away data.
     """
 
     def __init__(self, folder: Path, tools: ToolSettings, *, durable: bool = True) -> None:
@@ -144,41 +144,41 @@ class NativeServers:
         self._stops = ExitStack()
 
     def kafka(self) -> str:
-        """Start Kafka; its bootstrap address.
+        """Start Kafka; return its bootstrap address.
 
         Raises:
-            ServerStartError: it did not.
+            ServerStartError: it did not start.
         """
         return self._start(self._kafka.start, self._kafka.stop, self._kafka.server)
 
     def postgres(self) -> str:
-        """Start PostgreSQL; the URL of its database.
+        """Start PostgreSQL; return the URL of its database.
 
         Raises:
-            ServerStartError: it did not.
+            ServerStartError: it did not start.
         """
         return self._start(self._postgres.start, self._postgres.stop, self._postgres.server)
 
     def minio(self) -> StoreSettings:
-        """Start MinIO; how to reach it. The first time it may have to be built, for minutes.
+        """Start MinIO; return its settings. The first start may build it for minutes.
 
         Raises:
-            ServerStartError: it did not.
+            ServerStartError: it did not start.
         """
         return self._start(self._minio.start, self._minio.stop, self._minio.server)
 
-    def start(self) -> Addresses:
-        """Start all three, side by side."""
+    def start(self) -> ServerAddresses:
+        """Start all three in parallel."""
         with ThreadPoolExecutor(max_workers=3) as pool:
             kafka, postgres = pool.submit(self.kafka), pool.submit(self.postgres)
             minio = pool.submit(self.minio)
-        try:  # each has ended: the pool waited
-            return Addresses(
+        try:  # the pool has waited for all three
+            return ServerAddresses(
                 kafka=KafkaSettings.from_environment(
                     bootstrap_servers=kafka.result(),
-                    **_QUICK,
+                    **_SHORT_SESSION,
                     **UNSECURED,
-                    epoch=self._kafka.cluster_id(),  # who empties the folder begins a new log
+                    epoch=self._kafka.cluster_id(),  # an emptied folder is a new log
                 ),
                 store=minio.result(),
                 database=postgres.result(),
@@ -187,36 +187,36 @@ class NativeServers:
             self.stop()
             raise
 
-    def ended(self) -> Server | None:
-        """One that should run and does not."""
+    def ended_server(self) -> Server | None:
+        """Return a server that ended by itself; None if all run."""
         return next((server for server in self._started if not server.is_running), None)
 
     def stop(self) -> None:
-        """End what was started."""
+        """Stop the started servers in reverse order."""
         self._started.clear()
         self._stops.close()
 
     def _start(self, start: Callable[[], T], stop: Callable[[], None], server: Server) -> T:
         self._stops.callback(stop)
-        told = start()
+        address = start()
         self._started.append(server)
-        return told
+        return address
 
 
 class ExternalServers:
-    """Those that the environment names; whoever runs them starts and stops them."""
+    """The servers of the environment; the stack neither starts nor stops them."""
 
-    def start(self) -> Addresses:
-        """Nothing is started; the services wait for what does not answer yet."""
-        return Addresses(
+    def start(self) -> ServerAddresses:
+        """Return their addresses; the services wait for servers that do not answer yet."""
+        return ServerAddresses(
             kafka=KafkaSettings.from_environment(),
             store=StoreSettings.from_environment(),
             database=None,
         )
 
-    def ended(self) -> Server | None:
-        """None is ours to watch."""
+    def ended_server(self) -> Server | None:
+        """Return None: external servers are not watched."""
         return None
 
     def stop(self) -> None:
-        """Nothing."""
+        """Do nothing."""

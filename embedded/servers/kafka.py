@@ -1,9 +1,10 @@
-"""Native Kafka: a one-node Apache Kafka broker from its published jars, for tests without Docker.
+"""Runs a one-node Apache Kafka broker from its published jars, without Docker.
 
-Maven fetches the jars that `tools/kafka/pom.xml` pins, once per user; `java.py` has the Java that
-runs them. The broker is its own controller (KRaft) and keeps its log in a folder.
+Maven fetches the jars that `toolchain/pins/kafka/pom.xml` pins, once per user;
+`toolchain/java.py` finds the Java that runs them. The broker is its own controller (KRaft) and
+stores its log in a folder.
 
-I/O: processes, files, two ports of 127.0.0.1, and Maven's registry the first time.
+I/O: processes, files, two ports of 127.0.0.1; Maven's registry at the first start.
 """
 
 import base64
@@ -18,18 +19,18 @@ from confluent_kafka.admin import AdminClient
 from embedded.servers.process import Server, run_tool
 from embedded.toolchain import cache
 from embedded.toolchain.cache import ToolSettings
-from embedded.toolchain.java import java_home, wrong_java_home
+from embedded.toolchain.java import invalid_java_home, java_home
 from shared.http.server import free_ports
 
 _POM = Path(__file__).parents[1] / "toolchain/pins/kafka" / "pom.xml"
 VERSION = re.findall(r"<artifactId>kafka_[\d.]+</artifactId>\s*<version>(.+?)<", _POM.read_text())[
     0
 ]
-_FETCH_S = 300.0  # 7 s here; 43 MB over a slow line
+_FETCH_S = 300.0  # 43 MB; 7 s here
 _TOOL_S = 60.0  # 2 s here
 _READY_S = 60.0  # 2.5 s on two idle cores
 _ANSWER_S = 1.0
-# Small and quick to start rather than fast for hours: 310 MB resident, measured.
+# a small heap and a fast start rather than throughput: 310 MB resident, measured
 _JVM = ("-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 _CLUSTER_ID_BYTES = 16
 _PROPERTIES = """\
@@ -61,27 +62,27 @@ _LOG4J = """\
 
 
 class NativeKafka:
-    """A broker on `folder`, which is its alone."""
+    """A broker on `folder`, which no other server uses."""
 
     def __init__(self, folder: Path, settings: ToolSettings) -> None:
         self.folder = folder.resolve()
         self._settings = settings
-        self._port: int | None = None  #: that was asked for
+        self._port: int | None = None  #: the requested port
         self.server = Server(f"Apache Kafka {VERSION}", log=self.folder / "kafka.log")
 
     @staticmethod
     def available(settings: ToolSettings) -> str | None:
-        """None if it can be started here, perhaps after fetching what it needs; else why not."""
-        if why_not := wrong_java_home(settings):
-            return why_not
-        if not _place(settings).is_dir() and shutil.which("mvn") is None:
-            return "its jars are not cached, and there is no mvn (Maven) to fetch them"
+        """Return why it cannot be started here; None if it can, perhaps after a download."""
+        if reason := invalid_java_home(settings):
+            return reason
+        if not _cache_folder(settings).is_dir() and shutil.which("mvn") is None:
+            return "its jars are not cached and Maven (mvn) is not installed to fetch them"
         return None
 
     @staticmethod
     def is_fetched(settings: ToolSettings) -> bool:
         """Return whether a start downloads nothing."""
-        return _place(settings).is_dir()
+        return _cache_folder(settings).is_dir()
 
     @staticmethod
     def fetch(settings: ToolSettings) -> tuple[Path, Path]:
@@ -101,16 +102,16 @@ class NativeKafka:
                 environment={"JAVA_HOME": str(home)},
             )
 
-        jars = cache.fill(_place(settings), fetch_jars, deadline_s=_FETCH_S)
+        jars = cache.fill(_cache_folder(settings), fetch_jars, deadline_s=_FETCH_S)
         return home / "bin" / "java", jars
 
     def start(self, *, port: int | None = None) -> str:
-        """Start, formatting the folder the first time; the bootstrap address.
+        """Format the folder if it is new, and start; return the bootstrap address.
 
-        `port` is for clients that know the broker from before; None takes any that is free.
+        `port` is for a restart with clients that know the address; None: any free port.
 
         Raises:
-            ServerStartError: why it did not.
+            ServerStartError: it did not start.
         """
         java, jars = self.fetch(self._settings)
         self._port = port
@@ -119,23 +120,23 @@ class NativeKafka:
         command: list[str | Path] = [java, *_JVM, log4j, "-cp", f"{jars}/*"]
         if not (self.folder / "data" / "meta.properties").exists():
             cluster = base64.urlsafe_b64encode(os.urandom(_CLUSTER_ID_BYTES)).decode().rstrip("=")
-            form: list[str | Path] = ["format", f"--cluster-id={cluster}", "-c", properties]
-            form.append("--standalone")  # and "=" because an id may begin with a dash
+            arguments: list[str | Path] = ["format", f"--cluster-id={cluster}", "-c", properties]
+            arguments.append("--standalone")  # and "=" because an id may begin with a dash
             run_tool(
                 "formatting Kafka's folder",
-                [*command, "kafka.tools.StorageTool", *form],
+                [*command, "kafka.tools.StorageTool", *arguments],
                 timeout_s=_TOOL_S,
             )
         address = f"127.0.0.1:{port}"
         self.server.start(
             [*command, "kafka.Kafka", properties],
-            answers=lambda: answers(address),
+            answers=lambda: is_broker(address),
             ready_s=_READY_S,
         )
         return address
 
     def cluster_id(self) -> str:
-        """Who this cluster is: another one once its folder was emptied and formatted again."""
+        """Return the cluster id; it changes when an emptied folder is formatted again."""
         return dict(
             line.split("=", 1)
             for line in (self.folder / "data" / "meta.properties").read_text().splitlines()
@@ -143,11 +144,11 @@ class NativeKafka:
         )["cluster.id"]
 
     def stop(self) -> None:
-        """End it; nothing happens when it does not run."""
+        """Stop the broker; does nothing if it does not run."""
         self.server.stop()
 
     def _configure(self) -> tuple[int, Path]:
-        """Write the broker's configuration; its port and the file."""
+        """Write the broker's configuration; return its port and the file."""
         port, controller = free_ports(2)
         port = self._port or port
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -158,12 +159,12 @@ class NativeKafka:
         return port, properties
 
 
-def _place(settings: ToolSettings) -> Path:
+def _cache_folder(settings: ToolSettings) -> Path:
     return cache.cached_path(settings, f"kafka-{VERSION}", _POM.read_bytes())
 
 
-def answers(address: str) -> bool:
-    """Whether a broker at this address says who it is."""
+def is_broker(address: str) -> bool:
+    """Return whether a broker answers at this address."""
     client = AdminClient({"bootstrap.servers": address, "log_level": 0})
     try:
         return bool(client.list_topics(timeout=_ANSWER_S).brokers)

@@ -1,9 +1,9 @@
-"""Native MinIO: the S3 server built by Go from its published module, for tests without Docker.
+"""Runs the S3 server MinIO, built with Go from its published module, without Docker.
 
-The module is pinned in `tools/minio`, a module of its own that is never tidied. The binary is
-kept per user, under a name that hashes what it was built from. `MINIO_BIN` names another.
+The module is pinned in `toolchain/pins/minio`, a Go module that is never tidied. The binary is
+cached per user, under a hash of its inputs. `MINIO_BIN` is another binary.
 
-I/O: processes, files, a port of 127.0.0.1; the Go module proxy and minutes of work the first time.
+I/O: processes, files, a port of 127.0.0.1; the first start takes minutes and the Go module proxy.
 """
 
 import secrets
@@ -32,7 +32,7 @@ _ACCESS_KEY = "segue-native"
 
 
 class NativeMinio:
-    """A server on `folder`, which is its alone: two on one folder would not notice each other."""
+    """A server on `folder`, which no other server uses: MinIO does not lock its folder."""
 
     def __init__(self, folder: Path, settings: ToolSettings) -> None:
         self.folder = folder.resolve()
@@ -41,17 +41,17 @@ class NativeMinio:
 
     @staticmethod
     def is_built(settings: ToolSettings) -> bool:
-        """Whether a start would find the binary ready."""
+        """Return whether a start builds nothing."""
         if settings.minio_binary is not None:
             return True
-        return golang.is_there(settings) and _place(settings).is_dir()
+        return golang.is_installed(settings) and _cache_folder(settings).is_dir()
 
     @staticmethod
     def available(settings: ToolSettings) -> str | None:
-        """None if it can be started here, perhaps after a build of minutes; otherwise why not."""
+        """Return why it cannot be started here; None if it can, perhaps after a build."""
         if settings.minio_binary is not None:
-            found = shutil.which(settings.minio_binary)
-            return None if found else f"MINIO_BIN: no program at {settings.minio_binary}"
+            is_program = shutil.which(settings.minio_binary) is not None
+            return None if is_program else f"MINIO_BIN: no program at {settings.minio_binary}"
         return None
 
     @staticmethod
@@ -82,55 +82,55 @@ class NativeMinio:
                 folder=_MODULE,
             )
 
-        return cache.fill(_place(settings), build, deadline_s=_BUILD_S) / "minio"
+        return cache.fill(_cache_folder(settings), build, deadline_s=_BUILD_S) / "minio"
 
-    def start(self, *, again: StoreSettings | None = None) -> StoreSettings:
-        """Start with keys of its own making; what a client needs to know.
+    def start(self, *, previous: StoreSettings | None = None) -> StoreSettings:
+        """Start with new keys; return the settings of a client.
 
-        `again`: what clients of the one before know, and go on using.
+        `previous`: the settings of the last start, for clients that still use them.
 
         Raises:
-            ServerStartError: why it did not.
+            ServerStartError: it did not start.
         """
-        if why_not := self.available(self._settings):
-            raise ServerStartError(f"MinIO: {why_not}")
+        if reason := self.available(self._settings):
+            raise ServerStartError(f"MinIO: {reason}")
         binary = self.build(self._settings)
-        told = again or StoreSettings(
+        settings = previous or StoreSettings(
             folder=None,
             endpoint=f"http://127.0.0.1:{free_ports(1)[0]}",
             access_key=SecretStr(_ACCESS_KEY),
             secret_key=SecretStr(secrets.token_urlsafe(24)),
         )
-        address = told.endpoint.removeprefix("http://")
+        address = settings.endpoint.removeprefix("http://")
         self.server.start(
             [binary, "server", self.folder / "data", "--address", address, "--quiet"],
-            answers=lambda: answers(told.endpoint),
+            answers=lambda: is_healthy(settings.endpoint),
             ready_s=_READY_S,
             environment={
-                "MINIO_ROOT_USER": told.access_key.get_secret_value(),
-                "MINIO_ROOT_PASSWORD": told.secret_key.get_secret_value(),
-                "MINIO_BROWSER": "off",  # its console would listen beyond loopback
+                "MINIO_ROOT_USER": settings.access_key.get_secret_value(),
+                "MINIO_ROOT_PASSWORD": settings.secret_key.get_secret_value(),
+                "MINIO_BROWSER": "off",  # its console would listen on all interfaces
             },
         )
-        return told
+        return settings
 
     def stop(self) -> None:
-        """End it; nothing happens when it does not run."""
+        """Stop the server; does nothing if it does not run."""
         self.server.stop()
 
 
-def _place(settings: ToolSettings) -> Path:
-    ingredients = [(_MODULE / name).read_bytes() for name in ("go.mod", "go.sum")]
+def _cache_folder(settings: ToolSettings) -> Path:
+    inputs = [(_MODULE / name).read_bytes() for name in ("go.mod", "go.sum")]
     go = golang.go_program(settings)
     go_version = run_tool("go env", [go, "env", "GOVERSION"], timeout_s=_TOOL_S, folder=_MODULE)
-    return cache.cached_path(settings, "minio", *ingredients, go_version.encode())
+    return cache.cached_path(settings, "minio", *inputs, go_version.encode())
 
 
-def answers(url: str) -> bool:
-    """Whether a server at this address can store objects."""
+def is_healthy(url: str) -> bool:
+    """Return whether the server at this URL can store objects."""
     try:
-        # /live and /ready say yes before it can serve
-        answer = httpx.get(f"{url}/minio/health/cluster", timeout=_ANSWER_S, trust_env=False)
+        # /live and /ready succeed before the server can store objects
+        response = httpx.get(f"{url}/minio/health/cluster", timeout=_ANSWER_S, trust_env=False)
     except httpx.TransportError:
         return False
-    return answer.is_success
+    return response.is_success

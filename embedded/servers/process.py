@@ -1,8 +1,8 @@
-"""Server: one supervised child process, for the servers that Segue starts on this machine.
+"""Starts and stops one server as a child process under a watchdog.
 
-A server is started under a warden (`warden.py`), waited for until it answers, and stopped so
-that no process stays behind, whatever becomes of us. Its output goes to a file, and the last
-words of that file into the error when it does not start.
+`start` returns when the server answers. The watchdog (`watchdog.py`) stops the server even if this
+process is killed. The output of the server goes to a file, and the end of that file into the error
+if it does not start.
 
 Units: seconds. I/O: processes, files, sockets. Calls block; from a loop use `asyncio.to_thread`.
 """
@@ -22,14 +22,14 @@ from embedded.servers import watchdog
 from shared.errors import ServerStartError
 
 Argv = Sequence[str | Path]
-POLL_S = 0.05  # between two questions whether a server answers; cheap beside its start
+POLL_S = 0.05  # between two checks whether a server answers
 _TAIL_BYTES = 4096
-_CLAIM_S = 2.0  # for one that is ending; one that runs will not end by being waited for
-_WARDEN_S = 5.0  # over the server's own time to stop: the warden's last act is a SIGKILL
+_LOCK_S = 2.0  # for a server that is stopping
+_WATCHDOG_S = 5.0  # beyond the server's grace period, after which it is killed
 
 
 class Server:
-    """One child process. `start` returns when it answers; `stop` when it is gone."""
+    """One server process."""
 
     def __init__(
         self,
@@ -43,38 +43,38 @@ class Server:
         self.log = log
         self._stop_signal = stop_signal
         self._stop_s = stop_s
-        self._claim: BinaryIO | None = None
-        self._warden: subprocess.Popen[bytes] | None = None
+        self._locked_log: BinaryIO | None = None
+        self._watchdog: subprocess.Popen[bytes] | None = None
 
     @property
     def is_running(self) -> bool:
-        """Whether the process lives."""
-        return self._warden is not None and self._warden.poll() is None
+        """Return whether the process runs."""
+        return self._watchdog is not None and self._watchdog.poll() is None
 
-    def claim(self) -> None:
-        """Make this server the only one with this log, until its last process is gone.
+    def lock(self) -> None:
+        """Lock the log file until the last process of the server has ended.
 
-        Whoever prepares a server's folder claims it first; `start` does so in any case.
+        Code that prepares the server's folder locks it first; `start` locks it otherwise.
 
         Raises:
-            ServerStartError: another one runs.
+            ServerStartError: another server runs on the folder.
         """
-        if self._claim is not None:
+        if self._locked_log is not None:
             return
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        claim = self.log.open("ab")
-        end = time.monotonic() + _CLAIM_S
+        log = self.log.open("ab")
+        end = time.monotonic() + _LOCK_S
         while True:
             try:
-                fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 if time.monotonic() > end:
-                    claim.close()
+                    log.close()
                     folder = self.log.parent
                     raise ServerStartError(f"{self.name} already runs on {folder}") from error
                 time.sleep(POLL_S)
             else:
-                self._claim = claim
+                self._locked_log = log
                 return
 
     def start(
@@ -85,36 +85,36 @@ class Server:
         ready_s: float,
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        """Start `argv` and return when `answers()`; `environment` is added to our own.
+        """Start `argv` and return once `answers()`; `environment` extends this process's.
 
         Raises:
-            ServerStartError: it ended by itself, or did not answer within `ready_s`.
+            ServerStartError: it ended, or did not answer within `ready_s`.
         """
         assert not self.is_running, f"{self.name} runs already"
-        self.claim()
-        self._warden = self._spawn(argv, environment or {})
+        self.lock()
+        self._watchdog = self._spawn(argv, environment or {})
         try:
-            self._wait(self._warden, answers, ready_s)
+            self._wait(self._watchdog, answers, ready_s)
         except BaseException:
             self.stop()
             raise
 
     def stop(self) -> None:
-        """End the process, kindly at first; nothing happens when it does not run."""
-        if self._claim is not None:
-            self._claim.close()
-            self._claim = None
-        if self._warden is None:
+        """Stop the process, after its grace period with SIGKILL; does nothing if it is stopped."""
+        if self._locked_log is not None:
+            self._locked_log.close()
+            self._locked_log = None
+        if self._watchdog is None:
             return
-        assert self._warden.stdin is not None
+        assert self._watchdog.stdin is not None
         with contextlib.suppress(OSError):
-            self._warden.stdin.close()
+            self._watchdog.stdin.close()
         try:
-            self._warden.wait(self._stop_s + _WARDEN_S)
+            self._watchdog.wait(self._stop_s + _WATCHDOG_S)
         except subprocess.TimeoutExpired:
-            os.killpg(self._warden.pid, signal.SIGKILL)
-            self._warden.wait(_WARDEN_S)
-        self._warden = None
+            os.killpg(self._watchdog.pid, signal.SIGKILL)
+            self._watchdog.wait(_WATCHDOG_S)
+        self._watchdog = None
 
     def _wait(
         self, process: subprocess.Popen[bytes], answers: Callable[[], bool], ready_s: float
@@ -124,17 +124,17 @@ class Server:
             if (code := process.poll()) is not None:
                 raise self._failure(f"it ended with exit code {code}")
             if time.monotonic() > end:
-                raise self._failure(f"it gave no answer within {ready_s:g} s")
+                raise self._failure(f"no answer within {ready_s:g} s")
             time.sleep(POLL_S)
 
     def _spawn(self, argv: Argv, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
         head = [sys.executable, "-I", "-S", watchdog.__file__]
         grace = [str(int(self._stop_signal)), str(self._stop_s)]
-        assert self._claim is not None, "claimed by `start`"
-        return subprocess.Popen(  # noqa: S603 - a list of our own making
+        assert self._locked_log is not None, "locked by `start`"
+        return subprocess.Popen(  # noqa: S603 - our own arguments
             [*head, *grace, *map(str, argv)],
             stdin=subprocess.PIPE,
-            stdout=self._claim,  # inherited: the claim lasts as long as a process that has it
+            stdout=self._locked_log,  # inherited: the lock lasts as long as a process has it
             stderr=subprocess.STDOUT,
             start_new_session=True,
             env={**os.environ, **environment},  # noqa: TID251 - a child inherits it
@@ -145,7 +145,7 @@ class Server:
 
 
 def tail(log: Path) -> str:
-    """The last words of a log file; empty when there is none."""
+    """Return the end of a log file; empty if there is none."""
     try:
         text = log.read_bytes()[-_TAIL_BYTES:].decode(errors="replace")
     except FileNotFoundError:
@@ -165,10 +165,10 @@ def run_tool(
     """Run a program to its end and return what it printed.
 
     Raises:
-        ServerStartError: it is not there, failed, or took longer than `timeout_s`.
+        ServerStartError: it was not found, failed, or took longer than `timeout_s`.
     """
     try:
-        done = subprocess.run(  # noqa: S603 - a list of our own making
+        done = subprocess.run(  # noqa: S603 - our own arguments
             [str(part) for part in argv],
             input=stdin,
             capture_output=True,
@@ -177,14 +177,14 @@ def run_tool(
             timeout=timeout_s,
             check=False,
             cwd=folder,
-            start_new_session=True,  # a Ctrl-C is for us, and we end it
+            start_new_session=True,  # Ctrl-C reaches this process alone
             env={**os.environ, **(environment or {})},  # noqa: TID251 - a child inherits it
         )
     except subprocess.TimeoutExpired as error:
-        raise ServerStartError(f"{what}: no end within {timeout_s:g} s") from error
+        raise ServerStartError(f"{what}: timed out after {timeout_s:g} s") from error
     except OSError as error:
         raise ServerStartError(f"{what}: {error.strerror}: {argv[0]}") from error
     if done.returncode != 0:
-        words = (done.stderr.strip() or done.stdout.strip())[-_TAIL_BYTES:]
-        raise ServerStartError(f"{what}: exit code {done.returncode}\n{words}".rstrip())
+        output = (done.stderr.strip() or done.stdout.strip())[-_TAIL_BYTES:]
+        raise ServerStartError(f"{what}: exit code {done.returncode}\n{output}".rstrip())
     return done.stdout + done.stderr

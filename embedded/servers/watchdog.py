@@ -1,12 +1,12 @@
-"""Warden: runs one server as its child and ends it when whoever started the warden is gone.
+"""Runs one server as its child and stops it when the process that started the watchdog has ended.
 
-The starter holds the other end of the warden's standard input. When that closes, because the
-starter stopped the server or died itself (of SIGKILL too), the warden sends the stop signal, and
-after the grace SIGKILL. It is started in a session of its own, so a Ctrl-C in the terminal does
-not reach the server before those who still use it.
+The starter holds the other end of the watchdog's standard input. When that closes, because the
+starter stopped the server or was killed (by SIGKILL too), the watchdog sends the stop signal, and
+SIGKILL after the grace period. It runs in its own session, so that a Ctrl-C in the terminal does
+not reach the server before its clients.
 
-Units: seconds. I/O: one child process. It is run as a file, by `embedded/servers/process.py`,
-and imports the standard library alone, so that it costs little.
+Units: seconds. I/O: one child process. `embedded/servers/process.py` runs it as a file; it imports
+only the standard library, so that it starts fast.
 """
 
 import contextlib
@@ -20,8 +20,8 @@ _READ_BYTES = 512
 
 
 def main(stop_signal: int, grace_s: float, argv: list[str]) -> int:
-    """Run `argv` until it ends or our standard input does; its exit code, as a shell says it."""
-    child = subprocess.Popen(argv, stdin=subprocess.DEVNULL)  # noqa: S603 - our caller's own list
+    """Run `argv` until it or the standard input ends; return its exit code as a shell does."""
+    child = subprocess.Popen(argv, stdin=subprocess.DEVNULL)  # noqa: S603 - the caller's arguments
 
     def stop(*_: object) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -30,18 +30,18 @@ def main(stop_signal: int, grace_s: float, argv: list[str]) -> int:
         killer.daemon = True
         killer.start()
 
-    def wait_for_the_end_of_input() -> None:
+    def wait_for_end_of_input() -> None:
         while os.read(sys.stdin.fileno(), _READ_BYTES):
             pass
         stop()
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, stop)
-    threading.Thread(target=wait_for_the_end_of_input, daemon=True).start()
+    threading.Thread(target=wait_for_end_of_input, daemon=True).start()
     code = child.wait()
     return code if code >= 0 else 128 - code
 
 
 if __name__ == "__main__":
-    # _exit: the reading thread may still hold standard input, and there is nothing to tidy
+    # _exit: the reading thread may still hold standard input
     os._exit(main(int(sys.argv[1]), float(sys.argv[2]), sys.argv[3:]))

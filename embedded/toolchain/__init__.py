@@ -1,1 +1,1 @@
-"""Programs that native servers need: wheels, Java, Go and their cache."""
+"""Fetches and caches the programs of native servers: wheels, Java, Go."""

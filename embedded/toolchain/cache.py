@@ -1,7 +1,7 @@
-"""Tool cache: things fetched or built once per user, under a name that says what went in.
+"""Caches what is fetched or built once per user, under a hash of its inputs.
 
-A place is filled beside itself and renamed, under a lock that all processes share; so it is
-whole or not there, and two test runs that start together build it once.
+A folder is filled under a temporary name and renamed, under a lock that all processes share: so
+it is complete or missing, and parallel test runs build it once.
 
 I/O: `$XDG_CACHE_HOME/segue` or `~/.cache/segue`.
 """
@@ -26,43 +26,43 @@ _DIGEST_CHARS = 12
 
 
 class ToolSettings(SettingsGroup):
-    """Where the tools for native servers are, when not on PATH."""
+    """Locations of the tools for native servers that are not on PATH."""
 
     #: a Java installation; None: the `java` on PATH
     java_home: Path | None = Field(None, validation_alias="JAVA_HOME")
-    #: a MinIO server's binary; None: one is built by Go
+    #: a MinIO binary; None: one is built with Go
     minio_binary: Path | None = Field(None, validation_alias="MINIO_BIN")
     #: the user's cache folder; None: `~/.cache`
     cache_home: Path | None = Field(None, validation_alias="XDG_CACHE_HOME")
 
 
-def cached_path(settings: ToolSettings, name: str, *ingredients: bytes) -> Path:
-    """Where the tool made from these ingredients lies, or would."""
+def cached_path(settings: ToolSettings, name: str, *inputs: bytes) -> Path:
+    """Return the cache folder of the tool built from these inputs; it may not exist."""
     digest = hashlib.sha256()
-    for one in ingredients:
-        digest.update(len(one).to_bytes(8, "big") + one)
-    home = settings.cache_home or Path.home() / ".cache"
-    return home / "segue" / f"{name}-{digest.hexdigest()[:_DIGEST_CHARS]}"
+    for data in inputs:
+        digest.update(len(data).to_bytes(8, "big") + data)
+    cache_home = settings.cache_home or Path.home() / ".cache"
+    return cache_home / "segue" / f"{name}-{digest.hexdigest()[:_DIGEST_CHARS]}"
 
 
-def fill(place: Path, make: Callable[[Path], None], *, deadline_s: float) -> Path:
-    """`place`, a folder made by `make` unless it is there already.
+def fill(folder: Path, make: Callable[[Path], None], *, deadline_s: float) -> Path:
+    """Return `folder`; if it does not exist, `make` fills it first.
 
     Raises:
-        ServerStartError: another process has been making it for longer than `deadline_s`.
+        ServerStartError: another process has held the lock for longer than `deadline_s`.
     """
-    if place.is_dir():
-        return place
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(place.with_name(place.name + ".lock"), deadline_s=deadline_s):
-        if not place.is_dir():
-            half = Path(tempfile.mkdtemp(prefix=f"{place.name}.half-", dir=place.parent))
+    if folder.is_dir():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(folder.with_name(folder.name + ".lock"), deadline_s=deadline_s):
+        if not folder.is_dir():
+            half = Path(tempfile.mkdtemp(prefix=f"{folder.name}.half-", dir=folder.parent))
             try:
                 make(half)
-                half.rename(place)
+                half.rename(folder)
             finally:
                 shutil.rmtree(half, ignore_errors=True)
-    return place
+    return folder
 
 
 @contextmanager
@@ -76,8 +76,10 @@ def _locked(path: Path, *, deadline_s: float) -> Iterator[None]:
                 break
             except BlockingIOError as error:
                 if time.monotonic() > end:
-                    raise ServerStartError(f"{path}: held for {deadline_s:g} s") from error
+                    raise ServerStartError(
+                        f"{path}: locked by another process for {deadline_s:g} s"
+                    ) from error
                 time.sleep(_LOCK_POLL_S)
         yield
     finally:
-        os.close(handle)  # lets the lock go
+        os.close(handle)  # releases the lock

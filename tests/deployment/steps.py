@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from embedded.servers import Addresses, NativeServers
+from embedded.servers import NativeServers, ServerAddresses
 from embedded.servers.process import run_tool
 from embedded.toolchain.cache import ToolSettings
 from ops.score.api_client import ApiClient
@@ -55,7 +55,7 @@ class Parts:
 
     base: Path  #: tar of the base image
     compose: Path
-    servers: Addresses
+    servers: ServerAddresses
 
 
 def gather(tools: ToolSettings, folder: Path, stack: ExitStack) -> Parts:

@@ -1,4 +1,4 @@
-"""`segue demo`, which `make demo` runs."""
+"""Tests of `segue demo`, which `make demo` runs."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 
 
 def test_the_demo_makes_a_film_scores_it_and_draws_its_track(tmp_path: Path) -> None:
-    """Four scenes or more, each continuing the one before; no process and no data stay."""
+    """Each of at least four scenes continues the one before; no process and no data are left."""
     out = tmp_path / "out" / "demo"
 
     done = segue("demo", "--out", out, "--json")

@@ -1,4 +1,4 @@
-"""The stack on real servers without Docker, and on servers that somebody else runs."""
+"""Tests of the stack on native servers, and on external ones."""
 
 import os
 import signal
@@ -29,10 +29,10 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 
 
 def bytes_at(stack: RunningStack, path: str) -> bytes:
-    """What the api serves there."""
-    answer = httpx.get(stack.api_url + path, trust_env=False)
-    assert answer.status_code == 200, answer.text
-    return answer.content
+    """Return the body of the api's response."""
+    response = httpx.get(stack.api_url + path, trust_env=False)
+    assert response.status_code == 200, response.text
+    return response.content
 
 
 @pytest.fixture(scope="module")
@@ -46,18 +46,20 @@ def native(minio: StoreSettings) -> StoreSettings:
 
 
 @pytest.mark.usefixtures("native")
-def test_the_native_stack_keeps_jobs_and_music_when_it_is_killed(tmp_path: Path) -> None:
-    """`kill -9` in the middle; started again on its data, it ends the job; nothing is left."""
+def test_a_killed_native_stack_keeps_jobs_and_music(tmp_path: Path) -> None:
+    """After `kill -9` and a restart on its data the job completes; no process is left."""
     with a_stack(tmp_path / "home", "--stack", "native") as killed:
         stack = killed.ready()
         start_job(stack.api_url, "done", durations_s=[1.7, 2.3])
         before = finished(stack.api_url, "done")
         track = bytes_at(stack, before["links"]["download"])
         start_job(stack.api_url, "film", durations_s=[2.5] * 8)
-        until(lambda: _begun(stack, "film") or None, within_s=60, what="the first scene")
+        until(lambda: _has_scenes_done(stack, "film") or None, within_s=60, what="the first scene")
         killed.process.send_signal(signal.SIGKILL)
         killed.ended()
-    until(lambda: none_left(killed.home) or None, within_s=30, what="the wardens end the servers")
+    until(
+        lambda: none_left(killed.home) or None, within_s=30, what="the watchdogs stop the servers"
+    )
 
     with a_stack(tmp_path / "home", "--stack", "native") as again:
         stack = again.ready()
@@ -71,45 +73,45 @@ def test_the_native_stack_keeps_jobs_and_music_when_it_is_killed(tmp_path: Path)
 
 
 @pytest.mark.usefixtures("native")
-def test_a_stack_on_servers_of_others_starts_none_of_its_own(tmp_path: Path) -> None:
-    """The native stack's `stack.env` is all that the external one needs."""
+def test_an_external_stack_starts_no_servers(tmp_path: Path) -> None:
+    """It needs only the `stack.env` of the native stack."""
     with a_stack(tmp_path / "servers", "--stack", "native") as servers:
         servers.ready()
-        place = servers.home / "stack.env"
-        told = dict(line.split("=", 1) for line in place.read_text().splitlines())
-        environment = {name: value.strip("'") for name, value in told.items()}
-        mode = place.stat().st_mode & 0o777
-        environment["SEGUE_TOPIC_PREFIX"] = "other."  # a Segue of its own on the same cluster
+        path = servers.home / "stack.env"
+        pairs = (line.split("=", 1) for line in path.read_text().splitlines())
+        environment = {name: value.strip("'") for name, value in pairs}
+        mode = path.stat().st_mode & 0o777
+        environment["SEGUE_TOPIC_PREFIX"] = "other."  # a second Segue on the same cluster
         with a_stack(tmp_path / "home", "--stack", "external", environment=environment) as other:
             stack = other.ready()
             start_job(stack.api_url, "guest", durations_s=[1.5, 2.0])
             guest = finished(stack.api_url, "guest")
-            kept = sorted(path.name for path in other.home.iterdir())
+            names = {path.name for path in other.home.iterdir()}
             other.stop()
-        assert servers.process.poll() is None, "whoever runs the servers ends them"
+        assert servers.process.poll() is None, "the external stack does not stop the servers"
 
     assert mode == 0o600
     assert guest["audio_status"]["status"] == "completed"
-    assert not {"native", "postgres", "objects"} & set(kept)
+    assert not {"native", "postgres", "objects"} & names
 
 
 @pytest.mark.usefixtures("native")
-def test_a_server_that_ends_by_itself_ends_the_stack_with_its_name(tmp_path: Path) -> None:
-    """Rather than a stack that answers 503 for ever."""
+def test_a_stack_stops_when_one_of_its_servers_ends(tmp_path: Path) -> None:
+    """The reason names the server; the api would otherwise return 503 forever."""
     with a_stack(tmp_path / "home", "--stack", "native") as stack:
         stack.ready()
         os.kill(_pid_of("minio server", stack), signal.SIGKILL)
         code = stack.ended()
 
     assert code == 1
-    assert "stopped: MinIO ended by itself" in stack.log.read_text()
+    assert '"reason": "MinIO ended by itself' in stack.log.read_text()
 
 
 @pytest.mark.usefixtures("native")
-def test_a_java_comes_from_its_wheel_where_there_is_none(
+def test_java_comes_from_its_wheel_if_it_is_not_installed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A machine without Java runs Kafka all the same."""
+    """A machine without Java can run Kafka."""
     monkeypatch.setenv("PATH", str(tmp_path))
 
     home = java_home(ToolSettings.from_environment(java_home=None))
@@ -119,33 +121,32 @@ def test_a_java_comes_from_its_wheel_where_there_is_none(
 
 
 @pytest.mark.usefixtures("native")
-def test_a_go_comes_from_its_wheel_where_there_is_none(
+def test_go_comes_from_its_wheel_if_it_is_not_installed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So MinIO can be built with nothing but Python; the compiler is whole."""
+    """MinIO can be built on a machine that has only Python."""
     monkeypatch.setenv("PATH", str(tmp_path))
 
     go = go_program(ToolSettings.from_environment())
 
     assert "site-packages" not in str(go)
-    told = run_tool("go env", [go, "env", "GOVERSION", "GOROOT"], timeout_s=30)
-    version, root = told.split()
+    version, root = run_tool("go env", [go, "env", "GOVERSION", "GOROOT"], timeout_s=30).split()
     assert tuple(map(int, version.removeprefix("go").split(".")[:2])) >= GO_MIN
     assert (Path(root) / "pkg").is_dir()
 
 
-def _begun(stack: RunningStack, job_id: str) -> bool:
+def _has_scenes_done(stack: RunningStack, job_id: str) -> bool:
     scenes = status_of(stack.api_url, job_id)["progress"]["scenes"]
     return any(scene["state"] == "done" for scene in scenes)
 
 
-def _pid_of(words: str, stack: StackProcess) -> int:
-    """The process of this stack whose command line begins with a program and `words`."""
+def _pid_of(command: str, stack: StackProcess) -> int:
+    """Return the process of this stack whose command line contains `command`."""
     for process in Path("/proc").glob("[0-9]*"):
         try:
             line = (process / "cmdline").read_bytes().decode().replace("\0", " ")
         except OSError:
             continue
-        if words in line and str(stack.home) in line and "warden" not in line:
+        if command in line and str(stack.home) in line and "watchdog" not in line:
             return int(process.name)
-    raise AssertionError(f"no {words} runs on {stack.home}")
+    raise AssertionError(f"no {command} runs on {stack.home}")

@@ -1,11 +1,13 @@
-"""The embedded stack as a user runs it: up, down, up again, and killed."""
+"""Tests of the embedded stack as a user runs it: start, stop, restart, kill."""
 
+import json
 import os
 import signal
 import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -25,12 +27,12 @@ from tests.support.stack_process import (
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 
 
-def test_the_stack_starts_answers_and_leaves_nothing_behind(
+def test_the_stack_starts_answers_and_leaves_no_process(
     tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
-    """With the stand-ins announced, and no file saying that it still runs.
+    """It logs its stand-ins, and removes its stack file.
 
-    How long it took goes into the report of the run; nothing is asserted of it.
+    The durations are recorded as properties of the test; nothing is asserted about them.
     """
     began_s = time.monotonic()
     with a_stack(tmp_path / "home") as stack:
@@ -41,26 +43,27 @@ def test_the_stack_starts_answers_and_leaves_nothing_behind(
         code = stack.stop()
         record_property("stopped_s", time.monotonic() - began_s)
 
-    said = stack.log.read_text()
+    lines = log_lines(stack)
     assert ready.status_code == 200
     assert code == 0
     assert find_stack(stack.home) is None
     assert none_left(stack.home)
-    assert said.count("segue: stand-in: ") == 3
-    assert f"segue: ready at {url}" in said
+    assert sum(line["action"] == "stand_in.used" for line in lines) == 3
+    [line] = [line for line in lines if line["event"] == "ready" and line["service"] == "stack"]
+    assert line["url"] == url
 
 
-def test_a_second_start_finds_yesterdays_jobs_and_their_music(tmp_path: Path) -> None:
-    """PostgreSQL and the folder remember; the links sealed yesterday lead to the same bytes."""
-    with a_stack(tmp_path / "home") as yesterday:
-        url = yesterday.ready().api_url
+def test_a_restarted_stack_has_its_jobs_and_their_music(tmp_path: Path) -> None:
+    """PostgreSQL and the folder keep their data; links from before return the same bytes."""
+    with a_stack(tmp_path / "home") as first:
+        url = first.ready().api_url
         start_job(url, "film", durations_s=[1.7, 2.3])
         before = finished(url, "film")
         track = httpx.get(url + before["links"]["download"], trust_env=False).content
-        yesterday.stop()
+        first.stop()
 
-    with a_stack(tmp_path / "home") as today:
-        url = today.ready().api_url
+    with a_stack(tmp_path / "home") as second:
+        url = second.ready().api_url
         after = status_of(url, "film")
         again = httpx.get(url + after["links"]["download"], trust_env=False).content
 
@@ -69,15 +72,15 @@ def test_a_second_start_finds_yesterdays_jobs_and_their_music(tmp_path: Path) ->
     assert again == track
 
 
-def test_a_job_goes_on_after_its_stack_was_killed(tmp_path: Path) -> None:
-    """`kill -9` in the middle: the broker forgot everything, the job is finished all the same."""
+def test_a_job_is_resumed_after_its_stack_was_killed(tmp_path: Path) -> None:
+    """After `kill -9` the broker is empty; the job completes anyway."""
     with a_stack(tmp_path / "home") as killed:
         url = killed.ready().api_url
         start_job(url, "film", durations_s=[2.5] * 12)
         until(lambda: _scenes_done(url, "film") or None, within_s=60, what="the first scene")
         killed.process.send_signal(signal.SIGKILL)
         killed.ended()
-    assert none_left(killed.home), "the warden ends PostgreSQL when its stack is killed"
+    assert none_left(killed.home), "the watchdog stops PostgreSQL when its stack is killed"
 
     with a_stack(tmp_path / "home") as stack:
         status = finished(stack.ready().api_url, "film")
@@ -88,33 +91,33 @@ def test_a_job_goes_on_after_its_stack_was_killed(tmp_path: Path) -> None:
 
 
 def test_a_second_stack_on_the_same_folder_is_refused(tmp_path: Path) -> None:
-    """By the name of the setting, with the address of the first."""
+    """The error names the setting and the address of the first."""
     with a_stack(tmp_path / "home") as first:
         url = first.ready().api_url
         second = StackProcess(first.home)
         code = second.ended()
 
-    said = second.log.read_text()
+    output = second.log.read_text()
     assert code == 2
-    assert "SEGUE_DATA_DIR" in said
-    assert url in said
+    assert "SEGUE_DATA_DIR" in output
+    assert url in output
 
 
-def test_a_port_that_is_taken_is_named_with_the_way_out(tmp_path: Path) -> None:
-    """Before anything was started."""
+def test_a_port_in_use_is_reported(tmp_path: Path) -> None:
+    """No server is started."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         stack = StackProcess(tmp_path / "home", "--port", port)
         code = stack.ended()
 
-    said = stack.log.read_text()
+    output = stack.log.read_text()
     assert code == 2
-    assert "SEGUE_API_PORT" in said
-    assert port in said
+    assert "SEGUE_API_PORT" in output
+    assert port in output
 
 
-def test_a_stack_for_its_clients_alone_ends_with_the_last_of_them(tmp_path: Path) -> None:
-    """Also when the client died without a word: its lock went with it."""
+def test_a_stack_for_clients_ends_with_the_last_of_them(tmp_path: Path) -> None:
+    """The lock of a killed client is released with its process."""
     home = tmp_path / "home"
     with client_lock(home) as client:
         assert client.try_lock_shared()
@@ -127,16 +130,16 @@ def test_a_stack_for_its_clients_alone_ends_with_the_last_of_them(tmp_path: Path
     assert none_left(home)
 
 
-def test_a_second_interrupt_ends_it_at_once(tmp_path: Path) -> None:
-    """In the middle of a job, with nothing left behind all the same."""
+def test_a_second_interrupt_stops_the_stack_at_once(tmp_path: Path) -> None:
+    """No process is left, although a job is running."""
     with a_stack(tmp_path / "home") as stack:
         url = stack.ready().api_url
         start_job(url, "film", durations_s=[20.0] * 4)
         stack.process.send_signal(signal.SIGINT)
         until(
-            lambda: "once more stops at once" in stack.log.read_text() or None,
+            lambda: "press Ctrl-C again to stop at once" in stack.log.read_text() or None,
             within_s=10,
-            what="the first interrupt is answered",
+            what="the first interrupt is logged",
         )
         stack.process.send_signal(signal.SIGINT)
         code = stack.ended()
@@ -146,8 +149,8 @@ def test_a_second_interrupt_ends_it_at_once(tmp_path: Path) -> None:
     assert not processes_of(stack.home)
 
 
-def test_a_stack_without_its_postgres_stops_and_says_why(tmp_path: Path) -> None:
-    """Jobs could not be kept any more; the last words of its log are told."""
+def test_a_stack_stops_when_its_postgres_ends(tmp_path: Path) -> None:
+    """The reason has the end of PostgreSQL's log."""
     with a_stack(tmp_path / "home") as stack:
         stack.ready()
         postmaster = (stack.home / "postgres" / "cluster" / "postmaster.pid").read_text()
@@ -155,8 +158,16 @@ def test_a_stack_without_its_postgres_stops_and_says_why(tmp_path: Path) -> None
         code = stack.ended()
 
     assert code == 1
-    assert "stopped: PostgreSQL ended by itself" in stack.log.read_text()
+    failure = log_lines(stack)[-1]
+    assert (failure["action"], failure["event"]) == ("service.failed", "stopped")
+    assert failure["reason"].startswith("PostgreSQL ended by itself")
     assert none_left(stack.home)
+
+
+def log_lines(stack: StackProcess) -> list[dict[str, Any]]:
+    """Return the JSON lines of the stack's log."""
+    lines = stack.log.read_text().splitlines()
+    return [json.loads(line) for line in lines if line.startswith("{")]
 
 
 def _scenes_done(url: str, job_id: str) -> int:

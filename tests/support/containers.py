@@ -66,7 +66,7 @@ def start_kafka(stack: ExitStack) -> str:
         )
     )
     address = f"127.0.0.1:{port}"
-    _start(container, stack, lambda: kafka.answers(address))
+    _start(container, stack, lambda: kafka.is_broker(address))
     return address
 
 
@@ -100,7 +100,7 @@ def start_minio(stack: ExitStack) -> StoreSettings:
     container.with_envs(MINIO_ROOT_USER=user, MINIO_ROOT_PASSWORD=password)
     container.with_command("server /data")
     url = f"http://127.0.0.1:{port}"
-    _start(container, stack, lambda: minio.answers(url))
+    _start(container, stack, lambda: minio.is_healthy(url))
     return StoreSettings(
         folder=None, endpoint=url, access_key=SecretStr(user), secret_key=SecretStr(password)
     )

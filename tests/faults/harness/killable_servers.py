@@ -68,7 +68,7 @@ class KilledMinio:
 
     async def start(self) -> None:
         """Start again, on what is there."""
-        await asyncio.to_thread(lambda: self._server.start(again=self.settings))
+        await asyncio.to_thread(lambda: self._server.start(previous=self.settings))
 
     def stop(self) -> None:
         """End it for good."""
@@ -111,7 +111,7 @@ class KilledKafka:
 
 
 def kill(server: Server) -> None:
-    """SIGKILL the process of a server, and wait until its warden saw it."""
+    """SIGKILL the process of a server, and wait until its watchdog has noticed."""
     _send(server, signal.SIGKILL)
     end = time.monotonic() + _GONE_S
     while server.is_running:
@@ -121,9 +121,9 @@ def kill(server: Server) -> None:
 
 
 def _send(server: Server, number: signal.Signals) -> None:
-    assert server._warden is not None, "it runs"
-    warden = server._warden.pid
-    for child in Path(f"/proc/{warden}/task/{warden}/children").read_text().split():
+    assert server._watchdog is not None, "it runs"
+    watchdog = server._watchdog.pid
+    for child in Path(f"/proc/{watchdog}/task/{watchdog}/children").read_text().split():
         with suppress(ProcessLookupError):
             os.kill(int(child), number)
 

@@ -1,43 +1,46 @@
-"""The data folder of a stack: one owner, and its secret."""
+"""Tests of embedded/data_dir.py: the lock of the data folder, and its secret."""
 
 import stat
 from pathlib import Path
 
 import pytest
 
-from embedded.data_dir import claimed, segment_keys
+from embedded.data_dir import locked_data_dir, segment_keys
 from shared.errors import SettingsError
 
 
 def test_a_second_stack_on_the_same_folder_is_refused(tmp_path: Path) -> None:
-    """Two PostgreSQL on one cluster would be its end."""
+    """Two PostgreSQL servers would corrupt one cluster."""
     with (
-        claimed(tmp_path / "home") as folder,
+        locked_data_dir(tmp_path / "home") as folder,
         pytest.raises(SettingsError, match=r"SEGUE_DATA_DIR.*another stack runs"),
-        claimed(folder),
+        locked_data_dir(folder),
     ):
         pass
 
 
-def test_a_folder_is_free_again_after_its_stack(tmp_path: Path) -> None:
-    """Whatever ended it."""
-    with pytest.raises(RuntimeError), claimed(tmp_path):
+def test_a_folder_is_unlocked_after_its_stack(tmp_path: Path) -> None:
+    """Also after an error."""
+    with pytest.raises(RuntimeError), locked_data_dir(tmp_path):
         raise RuntimeError("a fault")
 
-    with claimed(tmp_path) as folder:
+    with locked_data_dir(tmp_path) as folder:
         assert folder == tmp_path
 
 
-def test_a_folder_that_cannot_be_made_names_the_setting(tmp_path: Path) -> None:
-    """A file stands in its way."""
+def test_a_folder_that_cannot_be_created_names_the_setting(tmp_path: Path) -> None:
+    """Its parent is a file."""
     (tmp_path / "file").touch()
 
-    with pytest.raises(SettingsError, match="SEGUE_DATA_DIR"), claimed(tmp_path / "file" / "home"):
+    with (
+        pytest.raises(SettingsError, match="SEGUE_DATA_DIR"),
+        locked_data_dir(tmp_path / "file" / "home"),
+    ):
         pass
 
 
-def test_the_secret_is_made_once_and_is_nobody_elses_to_read(tmp_path: Path) -> None:
-    """Links that were sealed yesterday open today."""
+def test_the_secret_is_created_once_and_only_its_owner_can_read_it(tmp_path: Path) -> None:
+    """Links from before a restart stay valid."""
     first = segment_keys(tmp_path)
 
     assert segment_keys(tmp_path) == first

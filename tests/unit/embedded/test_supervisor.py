@@ -1,4 +1,4 @@
-"""A service that fails is started again, but not for ever."""
+"""Tests of embedded/supervisor.py: a failed service is restarted, a limited number of times."""
 
 import asyncio
 
@@ -14,8 +14,8 @@ POLICY = RetryPolicy(first_s=1, max_s=4, attempts_max=3)
 LOG = structlog.get_logger()
 
 
-class Patient:
-    """A service that fails `failures` times, `after_s` each, and then serves."""
+class FlakyService:
+    """A service that fails `failures` times, each after `after_s`, and then serves."""
 
     def __init__(self, clock: FakeClock, *, failures: int, after_s: float = 0) -> None:
         self.runs = 0
@@ -24,19 +24,19 @@ class Patient:
         self._after_s = after_s
 
     async def __call__(self, *, stop: asyncio.Event, ready: asyncio.Event) -> None:
-        """One run."""
+        """Fail, or serve until `stop`."""
         self.runs += 1
         if self.runs <= self._failures:
             self._clock.jump(self._after_s)
-            raise OSError("the world is bad")
+            raise OSError("disk on fire")
         ready.set()
         await stop.wait()
 
 
-async def test_a_service_comes_back_after_failures() -> None:
-    """Twice it fails, the third time it serves."""
+async def test_a_failed_service_is_restarted() -> None:
+    """It fails twice and serves the third time."""
     clock = FakeClock()
-    run = Patient(clock, failures=2)
+    run = FlakyService(clock, failures=2)
     service = Service(name="merger", run=run)
 
     keeping = asyncio.ensure_future(keep_running(service, clock=clock, log=LOG, policy=POLICY))
@@ -49,21 +49,21 @@ async def test_a_service_comes_back_after_failures() -> None:
     assert clock.slept[1] > 1
 
 
-async def test_a_service_that_fails_again_and_again_is_given_up() -> None:
-    """A crash loop is never a policy; the error says who and why."""
+async def test_a_service_that_fails_too_often_is_not_restarted() -> None:
+    """The error names the service and the reason."""
     clock = FakeClock()
-    run = Patient(clock, failures=99)
+    run = FlakyService(clock, failures=99)
 
-    with pytest.raises(ServiceFailedError, match=r"merger failed 3 times.*the world is bad"):
+    with pytest.raises(ServiceFailedError, match=r"merger failed 3 times.*disk on fire"):
         await keep_running(Service(name="merger", run=run), clock=clock, log=LOG, policy=POLICY)
 
     assert run.runs == 3
 
 
-async def test_a_service_that_worked_for_a_while_has_a_clean_record() -> None:
-    """Four failures, a minute apart each, are four first ones."""
+async def test_failures_far_apart_are_not_counted_together() -> None:
+    """Four failures, each after a minute, are four first failures."""
     clock = FakeClock()
-    run = Patient(clock, failures=4, after_s=STEADY_S + 1)
+    run = FlakyService(clock, failures=4, after_s=STEADY_S + 1)
     service = Service(name="merger", run=run)
 
     keeping = asyncio.ensure_future(keep_running(service, clock=clock, log=LOG, policy=POLICY))
@@ -74,8 +74,8 @@ async def test_a_service_that_worked_for_a_while_has_a_clean_record() -> None:
     assert run.runs == 5
 
 
-async def test_wrong_settings_are_not_tried_again() -> None:
-    """They stay wrong."""
+async def test_a_service_with_wrong_settings_is_not_restarted() -> None:
+    """A restart cannot correct them."""
 
     async def refuse(*, stop: asyncio.Event, ready: asyncio.Event) -> None:
         raise SettingsError("SEGUE_API_PORT", "taken")
@@ -84,8 +84,8 @@ async def test_wrong_settings_are_not_tried_again() -> None:
         await keep_running(Service(name="api", run=refuse), clock=FakeClock(), log=LOG)
 
 
-async def test_a_service_that_ends_by_itself_has_failed() -> None:
-    """Only `stop` is a good reason to end."""
+async def test_a_service_that_ends_without_stop_has_failed() -> None:
+    """It is restarted like one that raised an error."""
 
     async def leave(*, stop: asyncio.Event, ready: asyncio.Event) -> None:
         return

@@ -1,4 +1,4 @@
-"""Tools: native servers are had once per user, and what is missing is named with the way out."""
+"""Tests of embedded/toolchain: tools are fetched once, and missing ones are reported."""
 
 from pathlib import Path
 
@@ -11,12 +11,12 @@ from embedded.toolchain.cache import ToolSettings
 
 
 def settings(**given: object) -> ToolSettings:
-    """Tools of a user whose environment says nothing else."""
+    """Return tool settings with these values."""
     return ToolSettings.from_environment(**given)
 
 
-def test_what_is_there_is_not_made_again(tmp_path: Path) -> None:
-    """The second start finds the first one's work."""
+def test_a_cached_tool_is_not_made_twice(tmp_path: Path) -> None:
+    """The second start uses the folder of the first."""
     made: list[Path] = []
 
     def make(folder: Path) -> None:
@@ -31,8 +31,8 @@ def test_what_is_there_is_not_made_again(tmp_path: Path) -> None:
     assert (second / "tool").read_text() == "x"
 
 
-def test_a_build_that_failed_leaves_nothing_that_looks_finished(tmp_path: Path) -> None:
-    """A half of it must not be found by the next start."""
+def test_a_failed_build_leaves_no_folder(tmp_path: Path) -> None:
+    """The next start would take a partial folder for a complete one."""
 
     def fail(folder: Path) -> None:
         (folder / "half").write_text("x")
@@ -44,25 +44,27 @@ def test_a_build_that_failed_leaves_nothing_that_looks_finished(tmp_path: Path) 
     assert [path.name for path in tmp_path.iterdir()] == ["tool-1.lock"]
 
 
-def test_other_ingredients_are_another_tool(tmp_path: Path) -> None:
-    """A changed pin is fetched anew; where one ingredient ends matters too."""
-    mine = settings(cache_home=tmp_path)
+def test_other_inputs_have_another_folder(tmp_path: Path) -> None:
+    """A changed pin is fetched again; the boundaries of the inputs count too."""
+    tools = settings(cache_home=tmp_path)
 
-    places = {cache.cached_path(mine, "t", *one) for one in ([b"ab"], [b"ac"], [b"a", b"b"])}
+    folders = {
+        cache.cached_path(tools, "t", *inputs) for inputs in ([b"ab"], [b"ac"], [b"a", b"b"])
+    }
 
-    assert len(places) == 3
-
-
-def test_a_java_that_is_not_there_is_named_with_the_way_out(tmp_path: Path) -> None:
-    """JAVA_HOME wins over PATH, so a wrong one is no silent detour."""
-    refusal = str(NativeKafka.available(settings(java_home=tmp_path)))
-
-    assert "JAVA_HOME" in refusal
-    assert "leave it out" in refusal
+    assert len(folders) == 3
 
 
-def test_a_java_that_is_too_old_is_refused(tmp_path: Path) -> None:
-    """Before the broker fails with a class version nobody can read."""
+def test_a_missing_java_is_reported_with_what_to_do(tmp_path: Path) -> None:
+    """JAVA_HOME wins over PATH, so an invalid one is an error."""
+    reason = str(NativeKafka.available(settings(java_home=tmp_path)))
+
+    assert "JAVA_HOME" in reason
+    assert "unset it" in reason
+
+
+def test_an_old_java_is_rejected(tmp_path: Path) -> None:
+    """The broker would fail with an unreadable class version error."""
     java = tmp_path / "bin" / "java"
     java.parent.mkdir()
     java.write_text("#!/bin/sh\necho 'openjdk version \"11.0.2\"' >&2\n")
@@ -71,8 +73,8 @@ def test_a_java_that_is_too_old_is_refused(tmp_path: Path) -> None:
     assert "not Java 17 or newer" in str(NativeKafka.available(settings(java_home=tmp_path)))
 
 
-def test_a_minio_that_is_not_there_is_named(tmp_path: Path) -> None:
-    """MINIO_BIN is believed, and then checked."""
-    given = settings(minio_binary=tmp_path / "minio")
+def test_a_missing_minio_is_reported(tmp_path: Path) -> None:
+    """MINIO_BIN is checked before the start."""
+    tools = settings(minio_binary=tmp_path / "minio")
 
-    assert str(NativeMinio.available(given)) == f"MINIO_BIN: no program at {tmp_path / 'minio'}"
+    assert str(NativeMinio.available(tools)) == f"MINIO_BIN: no program at {tmp_path / 'minio'}"
