@@ -5,6 +5,7 @@ The clips are MP3 files of known music, as a provider sends them, decoded by our
 Units: samples at 48 kHz; the files are made at 32 kHz.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -214,8 +215,8 @@ def test_a_clip_without_a_window_is_new_from_its_first_sample() -> None:
     assert recognise(_clip(_played(0, 3)), expected, sent=None) is None
 
 
-def _faults(sound: Audio, **how: Any) -> tuple[str, ...]:
-    decoded = decode_clip(mp3(sound))
+def _faults(sound: Audio, *, encode: Callable[[Audio], bytes] = mp3, **how: Any) -> tuple[str, ...]:
+    decoded = decode_clip(encode(sound))
     recognised = recognise(decoded.audio, EXPECTED, sent=_sent())
     given = {"rate_hz": decoded.rate_hz, "channels": decoded.channels, **how}
     return faults(decoded.audio, recognised, EXPECTED, **given)
@@ -238,7 +239,7 @@ def test_each_fault_is_reported() -> None:
         _joined(good[:, : int(2.4 * PROVIDER_RATE_HZ)], quiet, quiet, quiet)[:, : good.shape[1]]
     )
     assert tail == "silent for the last 2.60 s"
-    (clipped,) = _faults(np.clip(good * 12, -1, 1))
+    (clipped,) = _faults(np.clip(good * 12, -1, 1), encode=clips.encode)
     assert clipped.endswith("% of the samples clipped")
     assert _faults(good, rate_hz=44_100) == ("44100 Hz and 2 channels instead of 32000 Hz stereo",)
     assert _faults(good, channels=1) == ("32000 Hz and 1 channels instead of 32000 Hz stereo",)
