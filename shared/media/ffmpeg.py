@@ -1,8 +1,8 @@
-"""FFmpeg: one command run to its end, inside bounds.
+"""Runs ffmpeg commands with limits on time and output.
 
-Arguments are a list, never a shell; input protocols are files and pipes alone, so a crafted
-file cannot make ffmpeg open a URL; a run past its deadline is killed with its whole group, and
-so is one that never stops talking. What it says is read to its end and only the end of it kept.
+Arguments are a list, never a shell command. Inputs may use the file and pipe protocols only, so a
+crafted file cannot make ffmpeg open a URL. A run past its deadline, or with too much output, is
+killed with its process group. Output is read completely; only its end is kept.
 
 Units: deadlines in seconds. I/O: starts processes.
 """
@@ -26,14 +26,15 @@ from shared.settings import FfmpegSettings
 from shared.telemetry import trace
 
 _TAIL_BYTES = 4096  # of stderr: enough for the reason, little enough for a log line
-_KEPT_BYTES = 8 * 1024 * 1024  # of each pipe; the meter of six hours says 108 MB, its end matters
-_FLOOD_BYTES = 512 * 1024 * 1024  # nothing that we ask for says as much
+#: of each pipe; the loudness meter writes 108 MB for six hours, and its end matters
+_KEPT_BYTES = 8 * 1024 * 1024
+_OUTPUT_BYTES_MAX = 512 * 1024 * 1024  # more than any of our commands writes
 _READ_BYTES = 64 * 1024
-_GONE_S = 5.0  # a killed process is gone at once, unless the kernel holds it in a read
-_SAYS_NOTHING = re.compile(r"Conversion failed!|size= .* time=|\[.*muxing overhead")
-#: exit codes that are of the machine, not of the media: no space left, no memory, no thread
-_OF_THE_MACHINE = frozenset({256 - errno.ENOSPC, 256 - errno.ENOMEM, 256 - errno.EAGAIN})
-#: put before every input: what a file's bytes may make ffmpeg touch
+_EXIT_S = 5.0  # a killed process exits at once, unless it is in an uninterruptible read
+_NO_REASON = re.compile(r"Conversion failed!|size= .* time=|\[.*muxing overhead")
+#: exit codes caused by the machine, not the media: no space left, no memory, no thread
+_MACHINE_EXIT_CODES = frozenset({256 - errno.ENOSPC, 256 - errno.ENOMEM, 256 - errno.EAGAIN})
+#: precedes every input: the protocols that its contents may use
 INPUT_GUARD = ("-protocol_whitelist", "file,pipe")
 
 
@@ -42,34 +43,35 @@ class OutputLimits:
     """Limits of what a run may write to each of its pipes."""
 
     kept_bytes: int = _KEPT_BYTES  #: the last bytes that are returned
-    bytes_max: int = _FLOOD_BYTES  #: a run that writes more is killed
+    bytes_max: int = _OUTPUT_BYTES_MAX  #: a run that writes more is killed
 
 
 class FfmpegError(JobError):
-    """FFmpeg ended with a fault, or did not end in time."""
+    """FFmpeg failed or timed out."""
 
     code = "ffmpeg_failed"
 
     def __init__(self, argv: Sequence[str], exit_code: int | None, stderr_tail: str) -> None:
         super().__init__(
             f"FFmpeg merge failed: {_why(exit_code, stderr_tail)}",
-            retryable=exit_code is None or exit_code < 0 or exit_code in _OF_THE_MACHINE,
+            retryable=exit_code is None or exit_code < 0 or exit_code in _MACHINE_EXIT_CODES,
         )
         self.argv = tuple(argv)
-        self.exit_code = exit_code  #: None: killed by us; below 0: minus somebody else's signal
+        #: None: killed by this module; negative: minus the signal that killed it
+        self.exit_code = exit_code
         self.stderr_tail = stderr_tail
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FfmpegResult:
-    """What a successful run left on its pipes."""
+    """The output of a successful run."""
 
-    stdout: bytes  #: its last 8 MiB
-    stderr: str  #: as much
+    stdout: bytes  #: the last 8 MiB
+    stderr: str  #: the last 8 MiB
 
 
 class Ffmpeg:
-    """Runs one ffmpeg binary; `slots` at once, one per core by default."""
+    """Runs one ffmpeg binary, up to `slots` processes at once (default: one per core)."""
 
     def __init__(
         self,
@@ -86,27 +88,27 @@ class Ffmpeg:
     async def run(
         self, args: Sequence[str | Path], *, media_s: float = 0.0, stdin: bytes | None = None
     ) -> FfmpegResult:
-        """Run `ffmpeg <args>`; `media_s` of media lengthen the deadline.
+        """Run `ffmpeg <args>` and return its output; `media_s` extends the deadline.
 
         Raises:
-            FfmpegError: it failed, or took longer than the timeout plus twice `media_s`.
-            RetryableError: the machine starts no process now.
+            FfmpegError: it failed, or exceeded the timeout plus twice `media_s`.
+            RetryableError: the process could not be started.
         """
         argv = [self.binary, "-hide_banner", "-nostdin", "-y", *map(str, args)]
         async with self._slots:
             with trace.span("ffmpeg", {"segue.media_s": media_s}):
-                return await self._ended(argv, self._timeout_s + 2 * media_s, stdin)
+                return await self._run_process(argv, self._timeout_s + 2 * media_s, stdin)
 
-    async def _ended(
+    async def _run_process(
         self, argv: Sequence[str], within_s: float, stdin: bytes | None
     ) -> FfmpegResult:
-        process = await _started(argv, with_stdin=stdin is not None)
+        process = await _start(argv, with_stdin=stdin is not None)
         try:
             async with asyncio.timeout(within_s):
-                stdout, stderr = await _said(process, stdin, self._output)
+                stdout, stderr = await _communicate(process, stdin, self._output)
         except TimeoutError as error:
             raise FfmpegError(argv, None, "") from error
-        except _FloodError as error:
+        except _OutputLimitError as error:
             raise FfmpegError(argv, None, str(error)) from error
         text = stderr.decode(errors="replace")
         if process.returncode != 0:
@@ -114,31 +116,31 @@ class Ffmpeg:
         return FfmpegResult(stdout=stdout, stderr=text)
 
     async def version(self) -> str:
-        """The version as the binary says it: `9.0.2`, or a build's own name."""
+        """Return the version that the binary reports: `9.0.2`, or a build name."""
         result = await self.run(["-version"])
-        found = re.search(rb"ffmpeg version (\S+)", result.stdout)
-        return found.group(1).decode() if found else "unknown"
+        match = re.search(rb"ffmpeg version (\S+)", result.stdout)
+        return match.group(1).decode() if match else "unknown"
 
 
 def find_binary(settings: FfmpegSettings) -> str:
-    """The binary that `FFMPEG` names, else the one in the imageio-ffmpeg wheel.
+    """Return the binary that `FFMPEG` names, else the one of the imageio-ffmpeg wheel.
 
     Raises:
-        SettingsError: `FFMPEG` names nothing that can be run.
+        SettingsError: `FFMPEG` is not an executable.
     """
     if settings.binary is None:
         return str(imageio_ffmpeg.get_ffmpeg_exe())
-    found = shutil.which(settings.binary)
-    if found is None:
+    path = shutil.which(settings.binary)
+    if path is None:
         raise SettingsError("FFMPEG", f"no program at {settings.binary}")
-    return found
+    return path
 
 
-class _FloodError(Exception):
-    """It says more than any run says."""
+class _OutputLimitError(Exception):
+    """The process wrote more than any valid run."""
 
 
-async def _started(argv: Sequence[str], *, with_stdin: bool) -> asyncio.subprocess.Process:
+async def _start(argv: Sequence[str], *, with_stdin: bool) -> asyncio.subprocess.Process:
     try:
         return await asyncio.create_subprocess_exec(
             *argv,
@@ -147,73 +149,73 @@ async def _started(argv: Sequence[str], *, with_stdin: bool) -> asyncio.subproce
             stderr=asyncio.subprocess.PIPE,
             start_new_session=True,
         )
-    except OSError as error:  # no memory, no room for a process, or the program is being replaced
+    except OSError as error:  # no memory, process limit reached, or the program is being replaced
         raise RetryableError(f"ffmpeg cannot be started: {error.strerror}") from error
 
 
-async def _said(
+async def _communicate(
     process: asyncio.subprocess.Process, stdin: bytes | None, limits: OutputLimits
 ) -> tuple[bytes, bytes]:
-    """What it left on its pipes, once it ended; however this ends, nothing of it runs on."""
-    assert process.stdout is not None, "it was started with pipes"
-    assert process.stderr is not None, "as above"
-    reading = [
+    """Return stdout and stderr at the end of the process; it never outlives this call."""
+    assert process.stdout is not None, "started with pipes"
+    assert process.stderr is not None, "started with pipes"
+    readers = [
         asyncio.ensure_future(_read(process.stdout, limits)),
         asyncio.ensure_future(_read(process.stderr, limits)),
     ]
     try:
-        await _fed(process, stdin)
-        stdout, stderr = await asyncio.gather(*reading)
+        await _write_input(process, stdin)
+        stdout, stderr = await asyncio.gather(*readers)
         await process.wait()
-    except BaseException:  # its deadline, a lost lane, a flood: its children may outlive it
+    except BaseException:  # timeout, cancelled lane or output limit: its children may outlive it
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        for one in reading:
-            one.cancel()
-        await asyncio.gather(*reading, return_exceptions=True)
-        # A full pipe nobody reads, or one that a child took out of the group, would stay open for
-        # ever: asyncio lets go of them by its own hand alone.
-        process._transport.close()  # type: ignore[attr-defined]  # noqa: SLF001 - no other door
+        for reader in readers:
+            reader.cancel()
+        await asyncio.gather(*readers, return_exceptions=True)
+        # A full pipe without a reader, or one held by a child outside the group, would stay open:
+        # only the transport closes it.
+        process._transport.close()  # type: ignore[attr-defined]  # noqa: SLF001 - no public API
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_GONE_S):
+            async with asyncio.timeout(_EXIT_S):
                 await process.wait()
         raise
     return stdout, stderr
 
 
-async def _fed(process: asyncio.subprocess.Process, stdin: bytes | None) -> None:
+async def _write_input(process: asyncio.subprocess.Process, stdin: bytes | None) -> None:
     if process.stdin is None or stdin is None:
         return
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # its exit code says more
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the exit code has the reason
         process.stdin.write(stdin)
         await process.stdin.drain()
     process.stdin.close()
 
 
 async def _read(pipe: asyncio.StreamReader, limits: OutputLimits) -> bytes:
-    """The end of what it says."""
+    """Return the end of the pipe's output."""
     kept: deque[bytes] = deque()
-    kept_bytes, told_bytes = 0, 0
+    kept_bytes, read_bytes = 0, 0
     while chunk := await pipe.read(_READ_BYTES):
         kept.append(chunk)
-        kept_bytes, told_bytes = kept_bytes + len(chunk), told_bytes + len(chunk)
+        kept_bytes, read_bytes = kept_bytes + len(chunk), read_bytes + len(chunk)
         while kept_bytes - len(kept[0]) >= limits.kept_bytes:
             kept_bytes -= len(kept.popleft())
-        if told_bytes > limits.bytes_max:
-            raise _FloodError(f"it does not stop talking, {told_bytes // 1024**2} MiB so far")
+        if read_bytes > limits.bytes_max:
+            raise _OutputLimitError(f"wrote more than {limits.bytes_max // 1024**2} MiB")
     return b"".join(kept)[-limits.kept_bytes :]
 
 
 def _why(exit_code: int | None, stderr: str) -> str:
-    """In FFmpeg's own words; whoever was killed has left none that say why."""
+    """Return the reason of a failure: the signal, or FFmpeg's last message."""
     if exit_code is not None and exit_code < 0:
-        return f"it was ended by {_signal_name(-exit_code)}"
-    if exit_code in _OF_THE_MACHINE:
+        return f"killed by {_signal_name(-exit_code)}"
+    if exit_code in _MACHINE_EXIT_CODES:
         return os.strerror(256 - exit_code)
-    told = [line.strip() for line in stderr.splitlines() if line.strip()]
-    lines = [line for line in told if not _SAYS_NOTHING.match(line)] or told
-    how = "did not end in time" if exit_code is None else f"exit code {exit_code}"
-    return lines[-1][:300] if lines else how
+    output = [line.strip() for line in stderr.splitlines() if line.strip()]
+    lines = [line for line in output if not _NO_REASON.match(line)] or output
+    status = "timed out" if exit_code is None else f"exit code {exit_code}"
+    return lines[-1][:300] if lines else status
 
 
 def _signal_name(number: int) -> str:

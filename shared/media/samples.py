@@ -1,4 +1,4 @@
-"""Media: sound as values, and the one place where seconds become samples.
+"""Audio arrays, and the conversion between seconds and samples.
 
 Shapes: audio is float32 `(channels, samples)`, full scale 1.0, stereo.
 Units: lengths are whole samples per channel at `SAMPLE_RATE_HZ`; seconds only at the edges.
@@ -21,25 +21,25 @@ VIDEO_CONTENT_TYPE = "video/mp4"
 
 
 def exact_seconds(seconds: float | str | Fraction) -> Fraction:
-    """`seconds` as the decimal a person wrote: 1.7 is 17/10, not its binary neighbour."""
+    """Return `seconds` as the decimal that was written: 1.7 is exactly 17/10."""
     return seconds if isinstance(seconds, Fraction) else Fraction(str(seconds))
 
 
 def samples_at(seconds: float | Fraction, *, rate_hz: int = SAMPLE_RATE_HZ) -> int:
-    """The sample nearest to a moment, halves upwards."""
+    """Return the sample nearest to a time, rounding halves up."""
     return int((exact_seconds(seconds) * rate_hz * 2 + 1) // 2)
 
 
 def seconds_at(samples: int, *, rate_hz: int = SAMPLE_RATE_HZ) -> float:
-    """The moment of a sample, in seconds."""
+    """Return the time of a sample, in seconds."""
     return samples / rate_hz
 
 
 def silence(samples: int) -> Audio:
-    """`samples` of nothing, stereo."""
+    """Return `samples` of silence, stereo."""
     return np.zeros((CHANNELS, samples), dtype=np.float32)
 
 
 def rms(audio: Audio) -> float:
-    """Root mean square over all channels, full scale 1.0; 0.0 of nothing."""
+    """Return the root mean square over all channels, full scale 1.0; 0.0 if empty."""
     return float(np.sqrt(np.mean(np.square(audio, dtype=np.float64)))) if audio.size else 0.0

@@ -1,9 +1,9 @@
-"""Styles: what of somebody's own audio the music of a run begins from.
+"""Reads the end of a style sample: the audio that the first scene of a run continues.
 
-The last whole seconds that sound: silence at the end of a file is nothing to continue. The
-container is told from the first bytes and its demuxer is pinned, so a playlist with a song's
-name is refused before any demuxer sees it, and none can open what the bytes name. A file is
-decoded once from front to end and only its tail is kept, however long it plays.
+It is the last whole seconds with sound: trailing silence cannot be continued. The container is
+detected from the first bytes and its demuxer is fixed, so a playlist named like a song is rejected
+before any demuxer reads it, and no demuxer opens what a file refers to. A file is decoded once and
+only its end is kept, however long it is.
 
 Shapes: float32 `(channels, samples)`. Units: seconds; samples at `STYLE_RATE_HZ`. I/O: reads
 one local file, and decoding blocks: call it in a thread.
@@ -21,19 +21,19 @@ from av.container import InputContainer
 from shared.errors import MediaError
 from shared.media.samples import Audio, rms
 
-STYLE_RATE_HZ = 32_000  # the model's own
+STYLE_RATE_HZ = 32_000  # the model's rate
 STYLE_S_MIN = 1  # windows are whole seconds
 LENGTH_S_MAX = 3600  # a song, not an archive
-RATE_HZ_MIN = 4000  # less is no music, and one frame of it may unpack to gigabytes
-SAMPLE_MAX = 1000.0  # 60 dB over full scale: no level of music, and no number to go on with
-SILENT_RMS = 2e-3  # as for clips: the model itself takes less for silence
+RATE_HZ_MIN = 4000  # lower rates are not music, and one frame may decode to gigabytes
+SAMPLE_MAX = 1000.0  # 60 dB over full scale: not music, and it would overflow
+SILENT_RMS = 2e-3  # as for clips: the model treats less as silence
 _STEP_SAMPLES = STYLE_RATE_HZ // 100
 _HEAD_BYTES = 512
 _ONLY_FILES = {"protocol_whitelist": "file"}
 _WAY_OUT = (
     "send music as MP3, WAV, FLAC, Ogg, M4A or WebM; convert it: ffmpeg -i IN -vn -b:a 192k OUT.mp3"
 )
-_MAGIC = (  # demuxer, where, what
+_MAGIC = (  # demuxer, offset, bytes
     ("mov", 4, b"ftyp"),
     ("matroska", 0, b"\x1a\x45\xdf\xa3"),
     ("wav", 8, b"WAVE"),
@@ -42,11 +42,11 @@ _MAGIC = (  # demuxer, where, what
     ("flac", 0, b"fLaC"),
     ("ogg", 0, b"OggS"),
 )
-_ID3_BYTES = 10  # of a tag's own head
+_ID3_BYTES = 10  # of a tag's header
 _ID3_TAGS_MAX = 8
-_FRAME_BYTE = 0xFF  # what every frame of MP3 and AAC begins with
+_FRAME_BYTE = 0xFF  # first byte of every MP3 and AAC frame
 _MP3_SYNC = 0xE0  # the rest of a frame's first eleven bits
-_ADTS_LAYER = 0x06  # zero in AAC, which begins like MP3 otherwise
+_ADTS_LAYER = 0x06  # zero in AAC, otherwise like MP3
 _TYPES = {
     "mov": "audio/mp4",
     "matroska": "audio/x-matroska",
@@ -61,30 +61,30 @@ _TYPES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Style:
-    """What was measured of a sample that can be continued."""
+    """A usable style sample, measured."""
 
     demuxer: str
     channels: int  #: of the file
     sample_rate_hz: int  #: of the file
-    duration_s: float  #: of its sound, from front to end
-    window: Audio  #: its last whole seconds that sound, stereo
+    duration_s: float  #: of the audio stream
+    window: Audio  #: its last whole seconds with sound, stereo
 
     @property
     def content_type(self) -> str:
-        """What the file is."""
+        """Return the media type of the file."""
         return _TYPES[self.demuxer]
 
     @property
     def window_s(self) -> int:
-        """Seconds of the window."""
+        """Return the length of the window in seconds."""
         return int(self.window.shape[1]) // STYLE_RATE_HZ
 
 
 def read_style(path: Path, *, window_s: int, length_s_max: int = LENGTH_S_MAX) -> Style:
-    """The sample at `path`, with a window of `window_s`, or of what it has.
+    """Return the sample at `path`, with a window of up to `window_s` seconds.
 
     Raises:
-        MediaError: no audio, silent, too short, too long or damaged; in words for a person.
+        MediaError: no audio, silent, too short, too long or damaged; the message is for users.
     """
     demuxer = _demuxer_of(path)
     tail = _Tail(window_s * STYLE_RATE_HZ, length_s_max=length_s_max)
@@ -93,16 +93,16 @@ def read_style(path: Path, *, window_s: int, length_s_max: int = LENGTH_S_MAX) -
             str(path), format=demuxer, options=_ONLY_FILES, metadata_errors="replace"
         ) as container:
             if not container.streams.audio:
-                raise MediaError(f"the file has no sound; {_WAY_OUT}")
+                raise MediaError(f"the file has no audio stream; {_WAY_OUT}")
             stream = container.streams.audio[0]
             if stream.codec_context is None:
-                raise MediaError(f"its sound is coded in a way nobody here can read; {_WAY_OUT}")
+                raise MediaError(f"unsupported audio codec; {_WAY_OUT}")
             channels, rate_hz = stream.channels, stream.rate
             for block in _blocks(container):
                 tail.add(block)
-    except (av.FFmpegError, ValueError) as error:  # the latter: a layout that changes on the way
-        told = getattr(error, "strerror", None) or str(error)
-        raise MediaError(f"the file is damaged, or no audio ({told}); {_WAY_OUT}") from error
+    except (av.FFmpegError, ValueError) as error:  # ValueError: the channel layout changes
+        reason = getattr(error, "strerror", None) or str(error)
+        raise MediaError(f"the file is damaged or not audio ({reason}); {_WAY_OUT}") from error
     return Style(
         demuxer=demuxer,
         channels=channels,
@@ -113,33 +113,33 @@ def read_style(path: Path, *, window_s: int, length_s_max: int = LENGTH_S_MAX) -
 
 
 class _Tail:
-    """The last samples up to the last sound, of whatever comes."""
+    """The last samples of a stream, up to its last sound."""
 
     def __init__(self, samples_max: int, *, length_s_max: int) -> None:
         self._length_s_max = length_s_max
-        self._kept = _Blocks(samples_max + STYLE_RATE_HZ)  # its last block ends in silence
+        self._kept = _Blocks(samples_max + STYLE_RATE_HZ)  # its last block may end in silence
         self._silent = _Blocks(samples_max)  # since the last sound
         self.samples = 0
 
     def add(self, block: Audio) -> None:
-        """Hear on."""
+        """Add the next block."""
         self.samples += block.shape[1]
         if self.samples > self._length_s_max * STYLE_RATE_HZ:
             raise MediaError(
-                f"plays for more than {self._length_s_max} s: cut out the part that counts"
+                f"plays for more than {self._length_s_max} s: cut out the relevant part"
             )
         if not np.isfinite(block).all():
-            raise MediaError(f"holds samples that are no numbers; {_WAY_OUT}")
+            raise MediaError(f"contains samples that are not finite; {_WAY_OUT}")
         if np.abs(block).max(initial=0.0) > SAMPLE_MAX:
-            raise MediaError(f"holds samples far beyond full scale; {_WAY_OUT}")
+            raise MediaError(f"contains samples far beyond full scale; {_WAY_OUT}")
         self._silent.add(block)
         if rms(block) >= SILENT_RMS:
-            for heard in self._silent.taken():
-                self._kept.add(heard)
+            for earlier in self._silent.pop_all():
+                self._kept.add(earlier)
 
     def sounding(self) -> Audio:
-        """What is kept, up to its last hundredth of a second that is not silent."""
-        whole = np.concatenate([np.zeros((2, 0), np.float32), *self._kept.taken()], axis=1)
+        """Return the kept samples up to the last hundredth of a second with sound."""
+        whole = np.concatenate([np.zeros((2, 0), np.float32), *self._kept.pop_all()], axis=1)
         for end in range(whole.shape[1], 0, -_STEP_SAMPLES):
             if rms(whole[:, max(0, end - _STEP_SAMPLES) : end]) >= SILENT_RMS:
                 return whole[:, :end]
@@ -147,7 +147,7 @@ class _Tail:
 
 
 class _Blocks:
-    """The last blocks, with `samples_max` samples or a block more."""
+    """The last blocks of a stream: at least `samples_max` samples, less than a block more."""
 
     def __init__(self, samples_max: int) -> None:
         self._max = samples_max
@@ -155,50 +155,50 @@ class _Blocks:
         self._samples = 0
 
     def add(self, block: Audio) -> None:
-        """Put it behind the others; the oldest goes when it is not needed any more."""
+        """Append a block; drop the oldest ones that are not needed."""
         self._blocks.append(block)
         self._samples += block.shape[1]
         while self._samples - self._blocks[0].shape[1] >= self._max:
             self._samples -= self._blocks.popleft().shape[1]
 
-    def taken(self) -> tuple[Audio, ...]:
-        """All of them; nothing is left."""
+    def pop_all(self) -> tuple[Audio, ...]:
+        """Remove and return all blocks."""
         blocks, self._samples = tuple(self._blocks), 0
         self._blocks.clear()
         return blocks
 
 
 def _window(tail: _Tail, seconds_max: int) -> Audio:
-    """The last whole seconds of what is kept."""
+    """Return the last whole seconds with sound."""
     least = STYLE_S_MIN * STYLE_RATE_HZ
     if tail.samples < least:
         raise MediaError(
             f"plays for {tail.samples / STYLE_RATE_HZ:.2f} s; at least {STYLE_S_MIN} s is needed, "
-            "send a longer piece"
+            "send a longer one"
         )
     sounding = tail.sounding()
     sound_s = sounding.shape[1] // STYLE_RATE_HZ
     window = sounding[:, sounding.shape[1] - min(sound_s, seconds_max) * STYLE_RATE_HZ :]
     if sounding.shape[1] == 0 or (sound_s and rms(window) < SILENT_RMS):
-        raise MediaError("is silent: send a piece that can be heard")
+        raise MediaError("is silent: send one with sound")
     if sound_s < STYLE_S_MIN:
         raise MediaError(
-            f"is silent but for its first {sounding.shape[1] / STYLE_RATE_HZ:.2f} s; at least "
-            f"{STYLE_S_MIN} s is needed, send a piece that sounds for longer"
+            f"is silent after its first {sounding.shape[1] / STYLE_RATE_HZ:.2f} s; at least "
+            f"{STYLE_S_MIN} s is needed, send one with more sound"
         )
     return np.ascontiguousarray(window)
 
 
 def _blocks(container: InputContainer) -> Iterator[Audio]:
-    """The sound of the first audio stream, stereo at `STYLE_RATE_HZ`."""
+    """Yield the first audio stream, stereo at `STYLE_RATE_HZ`."""
     resampler = av.AudioResampler(format="fltp", layout="stereo", rate=STYLE_RATE_HZ)
     for frame in container.decode(audio=0):
         if frame.sample_rate < RATE_HZ_MIN:
             raise MediaError(
-                f"has {frame.sample_rate} samples a second; at least {RATE_HZ_MIN} are needed, "
+                f"has {frame.sample_rate} samples per second; at least {RATE_HZ_MIN} are needed, "
                 "send a better copy"
             )
-        frame.pts = None  # the resampler keeps its own count
+        frame.pts = None  # the resampler counts its own
         for block in resampler.resample(frame):
             yield block.to_ndarray().astype(np.float32, copy=False)
     for block in resampler.resample(None):
@@ -208,7 +208,7 @@ def _blocks(container: InputContainer) -> Iterator[Audio]:
 def _demuxer_of(path: Path) -> str:
     with path.open("rb") as file:
         head, at = file.read(_HEAD_BYTES), 0
-        for _ in range(_ID3_TAGS_MAX):  # they may stand before anything, several in a row
+        for _ in range(_ID3_TAGS_MAX):  # tags may precede any format, several in a row
             if not head.startswith(b"ID3") or len(head) < _ID3_BYTES:
                 break
             size = sum(
@@ -224,4 +224,4 @@ def _demuxer_of(path: Path) -> str:
             return demuxer
     if len(head) > 1 and head[0] == _FRAME_BYTE and head[1] & _MP3_SYNC == _MP3_SYNC:
         return "mp3" if head[1] & _ADTS_LAYER else "aac"
-    raise MediaError(f"is no audio, or none of a known kind; {_WAY_OUT}")
+    raise MediaError(f"is not audio, or an unsupported format; {_WAY_OUT}")

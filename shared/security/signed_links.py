@@ -1,10 +1,10 @@
-"""Sealed links: expiring names that open at our own address alone, so no table is needed.
+"""Sealed links: expiring, encrypted tokens in URLs of the api; they need no table.
 
-A token is a Fernet token (AES-CBC with HMAC-SHA256, 128 random bits, the time it was sealed)
-around what it stands for: a stored segment (`SegmentLinks`), or the job that a webhook is about
-(`WebhookLinks`). The generator seals, the api opens; both share the keys. The first key seals,
-all of them open: a new key is put in front, the old one removed once its links died. A token of
-one kind means nothing to the other.
+A token is a Fernet token (AES-CBC with HMAC-SHA256, 128 random bits, the time of sealing) that
+contains an object key (`SegmentLinks`) or the job id of a webhook (`WebhookLinks`). The generator
+seals tokens, the api opens them; both have the same keys. The first key seals, all of them open:
+to rotate, put a new key in front and remove the old one after its links expired. Tokens of one
+kind are invalid for the other.
 """
 
 import base64
@@ -21,12 +21,12 @@ from shared.security.webhook_signatures import WEBHOOK_PATH
 from shared.settings import SettingsGroup
 
 SEGMENTS_PATH = "/api/v3/audio/segments"
-WEBHOOK_LIFE_S = 7200  # ten minutes of a prediction, an hour in its queue, and late resends
+WEBHOOK_LIFETIME_S = 7200  # ten minutes of a prediction, an hour in the queue, and late retries
 _KEY_CHARS_MIN = 16
 
 
 class LinkSettings(SettingsGroup):
-    """How segment links are sealed and how long they live."""
+    """Keys and lifetime of sealed links."""
 
     keys: SecretStr = Field(SecretStr(""), validation_alias="SEGUE_SEGMENT_KEYS")
     ttl_s: int = Field(1800, ge=1, le=7 * 86_400, validation_alias="SEGUE_SEGMENT_TTL_S")
@@ -36,62 +36,66 @@ class LinkSettings(SettingsGroup):
 
 
 class LinkUnknownError(SegueError):
-    """Nobody here sealed this token."""
+    """The token was not sealed with any of the keys."""
 
 
 class LinkExpiredError(SegueError):
-    """The token was ours, and its time is over."""
+    """The token is valid but expired."""
 
 
 class _Links:
-    """Seals words into tokens and opens them again."""
+    """Seals texts into tokens and opens them."""
 
     _purpose: ClassVar[bytes]
 
     def __init__(self, settings: LinkSettings, *, clock: Clock) -> None:
         phrases = [k.strip() for k in settings.keys.get_secret_value().split(",") if k.strip()]
         if not phrases:
-            raise SettingsError("SEGUE_SEGMENT_KEYS", "is not set: give a secret of 16+ characters")
+            raise SettingsError(
+                "SEGUE_SEGMENT_KEYS", "is not set; set a secret of 16 or more characters"
+            )
         if any(len(phrase) < _KEY_CHARS_MIN for phrase in phrases):
-            raise SettingsError("SEGUE_SEGMENT_KEYS", f"needs {_KEY_CHARS_MIN}+ characters per key")
+            raise SettingsError(
+                "SEGUE_SEGMENT_KEYS", f"needs {_KEY_CHARS_MIN} or more characters per key"
+            )
         self._fernet = MultiFernet([Fernet(self._key(phrase)) for phrase in phrases])
-        self._ttl_s = self._life_s(settings)
+        self._ttl_s = self._lifetime_s(settings)
         self._clock = clock
-        self._begun_s, self._began_at = clock.now().timestamp(), clock.monotonic()
+        self._started_s, self._started_at = clock.now().timestamp(), clock.monotonic()
 
-    def seal(self, words: str) -> str:
-        """A token for `words`, good for the time to live from now."""
+    def seal(self, text: str) -> str:
+        """Return a token for `text`, valid from now for its lifetime."""
         now = int(self._clock.now().timestamp())
-        return self._fernet.encrypt_at_time(words.encode(), now).decode().rstrip("=")
+        return self._fernet.encrypt_at_time(text.encode(), now).decode().rstrip("=")
 
     def open(self, token: str) -> str:
-        """The words in `token`.
+        """Return the text in `token`.
 
         Raises:
-            LinkUnknownError: not sealed with any of our keys.
+            LinkUnknownError: not sealed with any of the keys.
             LinkExpiredError: sealed too long ago.
         """
         try:
             padded = _padded(token)
-            words = self._fernet.decrypt(padded).decode()
+            text = self._fernet.decrypt(padded).decode()
             sealed_at = self._fernet.extract_timestamp(padded)
         except (InvalidToken, ValueError, TypeError) as error:
-            raise LinkUnknownError("nobody here sealed this") from error
-        if self._earliest_s() > sealed_at + self._ttl_s:
-            raise LinkExpiredError(f"this link was good for {self._ttl_s} s")
-        return words
+            raise LinkUnknownError("invalid token") from error
+        if self._now_s() > sealed_at + self._ttl_s:
+            raise LinkExpiredError(f"the link expired: it was valid for {self._ttl_s} s")
+        return text
 
-    def _earliest_s(self) -> float:
-        """What time it is; of a clock that jumped ahead, what it was plus what really passed."""
-        passed_s = self._clock.monotonic() - self._began_at
-        return min(self._clock.now().timestamp(), self._begun_s + passed_s)
+    def _now_s(self) -> float:
+        """Return the time; after a clock jump ahead, the start plus the time that really passed."""
+        passed_s = self._clock.monotonic() - self._started_at
+        return min(self._clock.now().timestamp(), self._started_s + passed_s)
 
     @classmethod
     def _key(cls, phrase: str) -> bytes:
         return base64.urlsafe_b64encode(hashlib.sha256(cls._purpose + phrase.encode()).digest())
 
     @classmethod
-    def _life_s(cls, settings: LinkSettings) -> int:
+    def _lifetime_s(cls, settings: LinkSettings) -> int:
         return settings.ttl_s
 
 
@@ -102,24 +106,24 @@ class SegmentLinks(_Links):
 
 
 class WebhookLinks(_Links):
-    """Tokens for job ids: whoever has one may say that a prediction of that job ended."""
+    """Tokens for job ids: they authorize a webhook about a prediction of that job."""
 
     _purpose = b"segue webhooks\n"
 
     @classmethod
     @override
-    def _life_s(cls, settings: LinkSettings) -> int:
-        return WEBHOOK_LIFE_S
+    def _lifetime_s(cls, settings: LinkSettings) -> int:
+        return WEBHOOK_LIFETIME_S
 
     def url(self, public_base_url: str, job_id: str) -> str:
-        """Where the provider may tell of a prediction of this job."""
+        """Return the webhook URL of a job's predictions."""
         return f"{public_base_url.rstrip('/')}{WEBHOOK_PATH}/{self.seal(job_id)}"
 
 
 def _padded(token: str) -> bytes:
-    """The token as it was before its padding was cut off.
+    """Return the token with its padding restored.
 
-    Base64 is read leniently, so a token could be written in many ways: one is allowed.
+    Base64 decoding is lenient, so a token could have several spellings: only one is accepted.
     """
     padded = (token + "=" * (-len(token) % 4)).encode("ascii")
     if base64.urlsafe_b64encode(base64.urlsafe_b64decode(padded)) != padded:

@@ -1,7 +1,7 @@
-"""Object store: where media bytes live; events carry keys, never bytes.
+"""Object store port: stores media bytes; events carry keys, never bytes.
 
-Adapters: `filesystem` (a folder), `s3` (MinIO and its kin), `memory` (tests). All pass
-`tests/contract/test_object_store.py`. Keys come from `keys`, never from user text.
+Adapters: `filesystem` (a folder), `s3` (MinIO and compatible servers), `tests/fakes/memory_store`.
+All pass `tests/contract/test_object_store.py`. Keys come from `keys`, never from user input.
 
 Units: sizes and ranges are bytes; a range is `[start, end)`.
 """
@@ -12,14 +12,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
-CHUNK_BYTES = 256 * 1024  # what one read hands on; a large track never lies in memory whole
+CHUNK_BYTES = 256 * 1024  # of one read; a large track is never in memory as a whole
 DEFAULT_CONTENT_TYPE = "application/octet-stream"
-LINK_S_MAX = 7 * 86_400  # the longest life that S3 signs
+LINK_S_MAX = 7 * 86_400  # the longest lifetime that S3 signs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObjectStat:
-    """What is known of an object without reading it."""
+    """Metadata of an object."""
 
     key: str
     size_bytes: int
@@ -29,19 +29,19 @@ class ObjectStat:
 
 
 class StandInWarning(UserWarning):
-    """A stand-in was built: it does the work, but not where users would have it done."""
+    """A stand-in is in use: it works, but is not what production uses."""
 
 
 class ObjectStore(Protocol):
-    """Puts, gets and lists objects. Safe to call from many tasks at once.
+    """Puts, gets and lists objects; safe to call from concurrent tasks.
 
-    Every method has a deadline of its own and raises `StoreUnavailableError` (retryable) when
-    the store did not answer; nothing else of the vendor's comes through. What is read whole is
-    known to be what was put: its SHA-256 lies beside it.
+    Every method has its own deadline and raises `StoreUnavailableError` (retryable) if the store
+    does not answer; errors of the client library are never raised. Objects read as a whole are
+    verified against their stored SHA-256.
     """
 
     async def put(self, key: str, data: bytes, *, content_type: str = ...) -> None:
-        """Store `data` whole under `key`, replacing what was there; never visible half-written."""
+        """Store `data` under `key`, replacing the object; never visible half-written."""
         ...
 
     async def put_file(self, key: str, path: Path, *, content_type: str = ...) -> None:
@@ -49,31 +49,31 @@ class ObjectStore(Protocol):
         ...
 
     async def put_if_absent(self, key: str, data: bytes) -> bool:
-        """Create `key` with `data`; False when it exists already, whoever made it.
+        """Create `key` with `data`; return False if it exists.
 
-        Atomic over all clients of the store. After a lost answer the same `data` (callers put
-        a nonce in it) counts as one's own: True.
+        Atomic over all clients of the store. A retry after a lost response with the same `data`
+        (callers put a nonce in it) returns True.
         """
         ...
 
     async def get(self, key: str) -> bytes:
-        """The whole object.
+        """Return the whole object.
 
         Raises:
-            NotFoundError: there is none.
+            NotFoundError: the object does not exist.
         """
         ...
 
     async def get_file(self, key: str, path: Path) -> None:
-        """Write the object to `path`, streamed.
+        """Download the object to `path`, streamed.
 
         Raises:
-            NotFoundError: there is none.
+            NotFoundError: the object does not exist.
         """
         ...
 
     def stream(self, key: str, *, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
-        """The bytes `[start, end)` in chunks; `end` None: to the end.
+        """Yield the bytes `[start, end)` in chunks; `end` None: to the end.
 
         Raises:
             NotFoundError: at the first chunk.
@@ -81,54 +81,54 @@ class ObjectStore(Protocol):
         ...
 
     async def stat(self, key: str) -> ObjectStat | None:
-        """What is known of `key`; None when there is no such object."""
+        """Return the metadata of `key`; None if it does not exist."""
         ...
 
     def list_objects(self, prefix: str) -> AsyncIterator[ObjectStat]:
-        """The objects whose keys begin with `prefix`, in key order."""
+        """Yield the objects whose keys start with `prefix`, in key order."""
         ...
 
     def presigned_url(self, key: str, *, ttl_s: int) -> str | None:
-        """An address that reads `key` for `ttl_s` seconds without an account.
+        """Return a URL that reads `key` for `ttl_s` seconds without an account.
 
-        It is given whether or not there is such an object; None: this store has no server.
+        The object need not exist. None: the store has no server.
 
         Raises:
-            ValueError: `ttl_s` is no life that can be signed.
+            ValueError: `ttl_s` is out of range.
         """
         ...
 
     async def delete(self, key: str) -> None:
-        """Remove `key`; nothing happens when it is not there."""
+        """Delete `key`; no effect if it does not exist."""
         ...
 
     async def prepare(self) -> None:
-        """Make what holds the objects, if it is not there; once, before anything else.
+        """Create the bucket or folder if it is missing; call it before anything else.
 
         Raises:
-            StoreUnavailableError: the store did not answer, or refused.
+            StoreUnavailableError: the store did not answer, or denied it.
         """
         ...
 
     async def check(self) -> None:
-        """Return if the store can be written to.
+        """Return if the store is writable.
 
         Raises:
-            StoreUnavailableError: it cannot, and why.
+            StoreUnavailableError: it is not, and why.
         """
         ...
 
     async def close(self) -> None:
-        """Let go of connections and threads."""
+        """Close connections and threads."""
         ...
 
 
 def check_ttl(ttl_s: int) -> int:
-    """`ttl_s` if an address can live so long.
+    """Return `ttl_s` if a URL can be signed for it.
 
     Raises:
-        ValueError: it cannot.
+        ValueError: it is out of range.
     """
     if not 1 <= ttl_s <= LINK_S_MAX:
-        raise ValueError(f"a link lives for 1 to {LINK_S_MAX} s, not {ttl_s}")
+        raise ValueError(f"a link is valid for 1 to {LINK_S_MAX} s, not {ttl_s}")
     return ttl_s

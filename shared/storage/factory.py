@@ -1,4 +1,4 @@
-"""Opening: the store that the settings name, for each `__main__`."""
+"""Opens the object store that the settings name."""
 
 from shared.settings import StoreSettings
 from shared.storage import ObjectStore
@@ -6,14 +6,14 @@ from shared.storage.filesystem import FolderStore
 
 
 def open_store(settings: StoreSettings) -> ObjectStore:
-    """A folder when one is set (it is made if missing), a bucket otherwise; nothing is asked yet.
+    """Return the folder store if a folder is set, else the S3 store; does not connect.
 
     Raises:
-        SettingsError: neither a folder nor a server's keys are set.
+        SettingsError: neither a folder nor the keys of a server are set.
     """
     if settings.folder is not None:
         return FolderStore(settings.folder)
-    # a fifth of the time that a command takes to start; a folder need not wait for it
+    # importing it takes a fifth of a command's start, which a folder store does not need
     from shared.storage.s3.store import S3Store  # noqa: PLC0415
 
     return S3Store(settings)

@@ -1,8 +1,9 @@
-"""Filesystem: a folder as object store, for one machine.
+"""Object store in a folder, for one machine.
 
-Bytes are written beside their place and renamed into it, so no reader sees a half. Their SHA-256 is
-an extended attribute of the file where its file system has such; what is read whole is held against
-it. The content type follows from the key's ending. I/O runs in threads; the disk is the deadline.
+Objects are written to a temporary file and renamed, so no reader sees a partial one. The SHA-256
+is an extended attribute of the file, if the file system has them; objects read as a whole are
+verified against it. The content type follows from the key's extension. I/O runs in threads without
+a deadline of its own.
 """
 
 import asyncio
@@ -25,8 +26,8 @@ from shared.storage.keys import check_key, check_prefix
 T = TypeVar("T")
 _ATTRIBUTE = "user.segue.sha256"
 _PROBE_BYTES = 4096  # a block
-_LEFT_S = 86_400.0  # nobody writes one object for a day
-_TEMPORARY = ".tmp"  # a name no key can have at its head: such files are not objects
+_STALE_S = 86_400.0  # no write takes a day
+_TEMPORARY = ".tmp"  # no key can start with it, so these files are not objects
 
 
 class FolderStore:
@@ -41,9 +42,9 @@ class FolderStore:
         key: str,
         data: bytes,
         *,
-        content_type: str = DEFAULT_CONTENT_TYPE,  # noqa: ARG002 - the key's ending says it
+        content_type: str = DEFAULT_CONTENT_TYPE,  # noqa: ARG002 - follows from the key
     ) -> None:
-        """Store `data` whole, replacing what was there."""
+        """Store `data`, replacing the object."""
         await self._in_thread(lambda: self._place(key, [data]))
 
     async def put_file(
@@ -54,19 +55,21 @@ class FolderStore:
         content_type: str = DEFAULT_CONTENT_TYPE,  # noqa: ARG002 - as in put
     ) -> None:
         """Store a file, copied chunk by chunk."""
-        await asyncio.to_thread(path.stat)  # a missing file is the caller's fault, not the store's
+        await asyncio.to_thread(
+            path.stat
+        )  # a missing file is an error of the caller, not of the store
         await self._in_thread(lambda: self._place(key, _chunks(path, 0, None)))
 
     async def put_if_absent(self, key: str, data: bytes) -> bool:
-        """Create `key`; False when it exists already. A hard link decides who was first."""
+        """Create `key`; return False if it exists. A hard link makes it atomic."""
         return await self._in_thread(lambda: self._create(key, data))
 
     async def get(self, key: str) -> bytes:
-        """The whole object."""
+        """Return the whole object."""
         return await self._in_thread(lambda: b"".join(_checked(self._path(key))), key=key)
 
     async def get_file(self, key: str, path: Path) -> None:
-        """Write the object to `path`, whole or not at all."""
+        """Download the object to `path`, whole or not at all."""
         part = path.with_name(f"{path.name}.part")
 
         def copy() -> None:
@@ -83,7 +86,7 @@ class FolderStore:
     async def stream(
         self, key: str, *, start: int = 0, end: int | None = None
     ) -> AsyncIterator[bytes]:
-        """The bytes `[start, end)` in chunks."""
+        """Yield the bytes `[start, end)` in chunks."""
         path = self._path(key)
         whole = start == 0 and end is None
         chunks = _checked(path) if whole else _chunks(path, start, end)
@@ -91,77 +94,77 @@ class FolderStore:
             yield chunk
 
     async def stat(self, key: str) -> ObjectStat | None:
-        """What is known of `key`; None when there is no such object."""
+        """Return the metadata of `key`; None if it does not exist."""
         try:
             return await self._in_thread(lambda: self._stat(self._path(key)), key=key)
         except NotFoundError:
             return None
 
     async def list_objects(self, prefix: str) -> AsyncIterator[ObjectStat]:
-        """The objects whose keys begin with `prefix`, in key order."""
+        """Yield the objects whose keys start with `prefix`, in key order."""
         check_prefix(prefix)
         for path in await self._in_thread(lambda: self._below(prefix)):
             try:
                 yield await self._in_thread(lambda p=path: self._stat(p), key=str(path))  # type: ignore[misc]
             except NotFoundError:
-                continue  # deleted since it was listed
+                continue  # deleted since the listing
 
     def presigned_url(self, key: str, *, ttl_s: int) -> str | None:
-        """None: a folder has no server."""
+        """Return None: a folder has no server."""
         check_key(key)
         check_ttl(ttl_s)
         return None
 
     async def delete(self, key: str) -> None:
-        """Remove `key`; nothing happens when it is not there."""
+        """Delete `key`; no effect if it does not exist."""
         with suppress(NotFoundError):
             await self._in_thread(lambda: self._path(key).unlink(), key=key)
 
     async def prepare(self) -> None:
-        """Remove what writers that were killed left behind; the folder was made with the object."""
+        """Delete temporary files of killed writers; the constructor creates the folder."""
 
         def remove() -> None:
-            for left in (self.root / _TEMPORARY).iterdir():
+            for path in (self.root / _TEMPORARY).iterdir():
                 with suppress(FileNotFoundError):
-                    if time.time() - left.stat().st_mtime > _LEFT_S:  # noqa: TID251 - as files have it
-                        left.unlink()
+                    if time.time() - path.stat().st_mtime > _STALE_S:  # noqa: TID251 - compared with file times
+                        path.unlink()
 
         await self._in_thread(remove)
 
     async def check(self) -> None:
-        """Return if the folder can be written to."""
+        """Return if the folder is writable."""
 
         def probe() -> None:
             with tempfile.TemporaryFile(dir=self.root / _TEMPORARY) as file:
-                file.write(bytes(_PROBE_BYTES))  # a full disk has room for an empty one
+                file.write(bytes(_PROBE_BYTES))  # an empty file fits on a full disk
                 file.flush()
                 os.fsync(file.fileno())
 
         await self._in_thread(probe)
 
     async def close(self) -> None:
-        """Nothing is held open."""
+        """Nothing to close."""
 
     def _path(self, key: str) -> Path:
         return self.root / check_key(key)
 
     def _stat(self, path: Path) -> ObjectStat:
-        found = path.stat()
-        if not S_ISREG(found.st_mode):
-            raise IsADirectoryError(path)  # the beginning of keys is not an object
-        identity = f"{found.st_ino}-{found.st_size}-{found.st_mtime_ns}"
+        stat = path.stat()
+        if not S_ISREG(stat.st_mode):
+            raise IsADirectoryError(path)  # a prefix of keys is not an object
+        identity = f"{stat.st_ino}-{stat.st_size}-{stat.st_mtime_ns}"
         return ObjectStat(
             key=path.relative_to(self.root).as_posix(),
-            size_bytes=found.st_size,
+            size_bytes=stat.st_size,
             etag=hashlib.sha256(identity.encode()).hexdigest()[:32],
             content_type=mimetypes.guess_type(path.name)[0] or DEFAULT_CONTENT_TYPE,
-            modified_at=datetime.fromtimestamp(found.st_mtime, UTC),
+            modified_at=datetime.fromtimestamp(stat.st_mtime, UTC),
         )
 
     def _below(self, prefix: str) -> list[Path]:
         folder = self.root / prefix.rpartition("/")[0]
-        found = (p for p in folder.rglob("*") if p.is_file())
-        keyed = ((p.relative_to(self.root).as_posix(), p) for p in found)
+        files = (p for p in folder.rglob("*") if p.is_file())
+        keyed = ((p.relative_to(self.root).as_posix(), p) for p in files)
         return [p for key, p in sorted(keyed) if key.startswith(prefix) and key[0] != "."]
 
     def _place(self, key: str, chunks: Iterable[bytes]) -> None:
@@ -178,7 +181,7 @@ class FolderStore:
 
     @contextmanager
     def _written(self, key: str, chunks: Iterable[bytes]) -> Iterator[tuple[Path, Path]]:
-        """`chunks` in a temporary file on the same disk, and where they belong."""
+        """Write `chunks` to a temporary file of the same disk; yield it and its target."""
         target = self._path(key)
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=self.root / _TEMPORARY)
@@ -205,13 +208,13 @@ class FolderStore:
 
 
 def _checked(path: Path) -> Iterator[bytes]:
-    """The whole file in chunks; its last one only when all of it is what was stored.
+    """Yield the whole file in chunks, the last one only if its SHA-256 matches.
 
     Raises:
-        StoreUnavailableError: it is not.
+        StoreUnavailableError: it does not match.
     """
     digest, held = hashlib.sha256(), b""
-    with path.open("rb") as file:  # one file from first to last, whatever is put meanwhile
+    with path.open("rb") as file:  # the same file even if the object is replaced meanwhile
         expected = _read_digest(file.fileno())
         while chunk := file.read(CHUNK_BYTES):
             digest.update(chunk)
@@ -219,14 +222,14 @@ def _checked(path: Path) -> Iterator[bytes]:
                 yield held
             held = chunk
     if expected not in {None, digest.hexdigest()}:
-        raise StoreUnavailableError("store folder: other bytes lie there than were stored")
+        raise StoreUnavailableError("store folder: checksum mismatch")
     if held:
         yield held
 
 
 def _write_digest(file: int, digest: str) -> None:
     if hasattr(os, "setxattr"):
-        with suppress(OSError):  # a file system without attributes
+        with suppress(OSError):  # the file system has no extended attributes
             os.setxattr(file, _ATTRIBUTE, digest.encode())
 
 

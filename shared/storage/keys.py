@@ -1,6 +1,6 @@
-"""Keys: one function per kind of object; each is a function of (job, run, scene).
+"""Returns object keys, one function per kind of object, from job, run and scene.
 
-A job's id is hashed, so a key holds nothing a client chose. Pure.
+The job id is hashed, so a key contains nothing that a client chose. Pure.
 """
 
 import re
@@ -9,14 +9,14 @@ from shared.contract import ids
 
 _LEGAL = re.compile(r"^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*$")
 KEY_CHARS_MAX = 512
-PART_CHARS_MAX = 255  # what a file system takes for a name
+PART_CHARS_MAX = 255  # the limit of file names
 
 
 def check_key(key: str) -> str:
-    """`key` if it is a relative path of plain names, as every key here is.
+    """Return `key` if it is a relative path of plain names.
 
     Raises:
-        ValueError: it could leave its place, or no store could hold it.
+        ValueError: it could leave the store, or is too long.
     """
     plain = _LEGAL.match(key) and len(key) <= KEY_CHARS_MAX
     parts = key.split("/")
@@ -26,10 +26,10 @@ def check_key(key: str) -> str:
 
 
 def check_prefix(prefix: str) -> str:
-    """`prefix` if it is the beginning of keys: nothing, a key, or one with `/` at its end.
+    """Return `prefix` if it is valid: empty, a key, or a key with a trailing `/`.
 
     Raises:
-        ValueError: it could lead out of the store.
+        ValueError: it could leave the store.
     """
     if prefix:
         check_key(prefix.removesuffix("/"))
@@ -37,90 +37,90 @@ def check_prefix(prefix: str) -> str:
 
 
 def job_prefix(job_id: str) -> str:
-    """Everything of a job lies below."""
+    """Return the prefix of a job's objects."""
     return f"jobs/{ids.job_uuid(job_id)}"
 
 
 def run_prefix(job_id: str, run: int) -> str:
-    """Everything of one run lies below."""
+    """Return the prefix of a run's objects."""
     return f"{job_prefix(job_id)}/runs/{run}"
 
 
 def scene_prefix(job_id: str, run: int, scene_index: int) -> str:
-    """Everything of one scene lies below; sorts by index."""
+    """Return the prefix of a scene's objects; sorts by index."""
     return f"{run_prefix(job_id, run)}/scenes/{scene_index:05d}"
 
 
 def trial_key(name: str) -> str:
-    """An object that is made to see what a store does, and removed."""
+    """Return the key of a temporary object that tests the store."""
     return f"health/trial-{name}"
 
 
 def claim_key(job_id: str, run: int, scene_index: int, attempt: int) -> str:
-    """Whoever creates this object may pay for the scene."""
+    """Return the key of a claim: its creator may pay for the scene."""
     return f"{scene_prefix(job_id, run, scene_index)}/claim-{attempt}"
 
 
 def prediction_key(job_id: str, run: int, scene_index: int, attempt: int) -> str:
-    """The id of the prediction that a claim led to."""
+    """Return the key of the prediction id that belongs to a claim."""
     return f"{scene_prefix(job_id, run, scene_index)}/prediction-{attempt}"
 
 
 def clip_key(job_id: str, run: int, scene_index: int, attempt: int) -> str:
-    """What the provider sent, before any fade, gain or trim."""
+    """Return the key of the provider's clip, before any fade, gain or trim."""
     return f"{scene_prefix(job_id, run, scene_index)}/clip-{attempt}.mp3"
 
 
 def segment_key(job_id: str, run: int, scene_index: int) -> str:
-    """The event of the finished scene; there is a segment where there is this object."""
+    """Return the key of a finished scene's event; it exists if the segment does."""
     return f"{scene_prefix(job_id, run, scene_index)}/segment.json"
 
 
 def style_key(job_id: str, run: int) -> str:
-    """The end of the user's own audio that the first scene continues, as it is sent."""
+    """Return the key of the style clip: the end of the user's audio, as it is sent."""
     return f"{run_prefix(job_id, run)}/style.mp3"
 
 
 def style_facts_key(job_id: str, run: int) -> str:
-    """Whether the style sample can be continued; decided once for a run."""
+    """Return the key of the style sample's facts; decided once per run."""
     return f"{run_prefix(job_id, run)}/style.json"
 
 
 def cache_key(digest: str) -> str:
-    """A clip that can be used again wherever the same is asked for; `digest` of what was asked."""
+    """Return the key of a cached clip; `digest`: of the request."""
     return f"cache/{digest}/clip.mp3"
 
 
 def cached_facts_key(digest: str) -> str:
-    """What is known of the clip beside it; there is a cached clip where there is this object."""
+    """Return the key of a cached clip's facts; it exists if the clip is complete."""
     return f"cache/{digest}/facts.json"
 
 
 def track_key(job_id: str, run: int) -> str:
-    """The track of a run."""
+    """Return the key of a run's track."""
     return f"{run_prefix(job_id, run)}/track.mp3"
 
 
 def merged_key(job_id: str, run: int) -> str:
-    """The event of the finished track."""
+    """Return the key of the finished track's event."""
     return f"{run_prefix(job_id, run)}/merged.json"
 
 
 def video_key(job_id: str, run: int) -> str:
-    """The video with its music."""
+    """Return the key of the video with its music."""
     return f"{run_prefix(job_id, run)}/video.mp4"
 
 
 def muxed_key(job_id: str, run: int) -> str:
-    """The event of the finished video."""
+    """Return the key of the finished video's event."""
     return f"{run_prefix(job_id, run)}/muxed.json"
 
 
 def parked_key(job_id: str, run: int, topic: str) -> str:
-    """There while a dead letter holds up this run on this topic."""
+    """Return the key of a marker that exists while a dead letter parks the run."""
     return f"{run_prefix(job_id, run)}/parked-{topic}"
 
 
 def upload_key(sha256: str) -> str:
-    """A video that a client handed in; the same bytes are stored once."""
+    """Return the key of an uploaded video; the same bytes are stored once."""
     return f"uploads/{sha256}"

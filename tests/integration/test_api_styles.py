@@ -53,12 +53,12 @@ async def test_a_style_that_is_handed_in_can_be_asked_for(
     ("body", "words"),
     [
         (b"", "empty"),
-        (b"just some text, no music\n" * 9, "no audio"),
-        (b"#EXTM3U\n#EXTINF:9,\nhttp://127.0.0.1/\n", "no audio"),
+        (b"just some text, no music\n" * 9, "not audio"),
+        (b"#EXTM3U\n#EXTINF:9,\nhttp://127.0.0.1/\n", "not audio"),
         (audio_file(quiet(3.0)), "is silent"),
         (audio_file(a_song(0.6)), "at least 1 s"),
         (b"OggS" + bytes(4000), "damaged"),
-        (audio_file(np.concatenate([a_song(0.4), quiet(3.0)], axis=1)), "silent but for"),
+        (audio_file(np.concatenate([a_song(0.4), quiet(3.0)], axis=1)), "silent after"),
     ],
     ids=["empty", "text", "playlist", "silent", "short", "damaged", "a click"],
 )

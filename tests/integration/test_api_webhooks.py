@@ -18,7 +18,7 @@ from replicate_server.predictions.webhooks import signature
 from services.api.http.routes.webhooks import BODY_BYTES_MAX
 from services.api.http.webhook_keys import AGAIN_S
 from shared.pricing import PricingSettings, ReplicateAccount
-from shared.security.signed_links import WEBHOOK_LIFE_S, SegmentLinks, WebhookLinks
+from shared.security.signed_links import WEBHOOK_LIFETIME_S, SegmentLinks, WebhookLinks
 from shared.security.webhook_signatures import WEBHOOK_PATH
 from shared.storage import StandInWarning
 from tests.fakes.clock import FakeClock
@@ -112,10 +112,10 @@ async def test_a_message_that_comes_again_changes_nothing(sender: Sender) -> Non
 @pytest.mark.parametrize(
     ("given", "status", "words"),
     [
-        ({"secret": "whsec_Zm9yZ2VkIGtleSBvZiBubyBvbmU="}, 401, "no signature fits"),
+        ({"secret": "whsec_Zm9yZ2VkIGtleSBvZiBubyBvbmU="}, 401, "no signature matches"),
         ({"age_s": 301}, 401, "more than 300 s"),
         ({"age_s": -301}, 401, "more than 300 s"),
-        ({"headers": {"content-type": "application/json"}}, 401, "no header webhook-id"),
+        ({"headers": {"content-type": "application/json"}}, 401, "missing header webhook-id"),
         ({"token": "gAAAAAB" + "x" * 93}, 404, "webhook not found"),
         ({"body": b"{}"}, 422, "id is missing"),
         ({"body": b'{"id": "../../etc"}'}, 422, "id is missing or invalid"),
@@ -141,7 +141,7 @@ async def test_an_address_ends_long_after_its_prediction(sender: Sender) -> None
     """A link to a segment is no address either."""
     token = sender.token()
     segment = SegmentLinks(sender.api.edge.settings.links, clock=sender.clock).seal("film")
-    sender.clock.jump(WEBHOOK_LIFE_S + 1)
+    sender.clock.jump(WEBHOOK_LIFETIME_S + 1)
 
     assert (await sender.send(token=token)).status_code == 410
     assert (await sender.send(token=segment)).status_code == 404

@@ -90,7 +90,7 @@ async def test_the_muxer_rejects_a_video_without_a_picture_or_without_its_end(
 @pytest.mark.parametrize(
     ("ref", "words"),
     [
-        (VideoRef(object="uploads/none"), r"^video\.object: there is no object"),
+        (VideoRef(object="uploads/none"), r"^video\.object: object not found"),
         (VideoRef(url="http://169.254.169.254/latest"), r"^video\.url: 169"),
         (None, "^video: the job has no video"),
     ],

@@ -155,7 +155,7 @@ async def test_a_picture_in_an_unknown_codec_is_rejected(tmp_path: Path) -> None
     path = tmp_path / "odd.mp4"
     path.write_bytes((await _fast_start(tmp_path)).replace(b"avc1", b"zzzz"))
 
-    with pytest.raises(MediaError, match="codec that FFmpeg does not know"):
+    with pytest.raises(MediaError, match="codec is unknown to FFmpeg"):
         probe_video(path)
 
 

@@ -1,8 +1,8 @@
-"""Heads: connections that notice when the head of an answer breaks off.
+"""HTTP connections that reject responses with a truncated header.
 
-The standard library takes the end of a connection for the end of a head: what came before it
-looks whole, with fewer lines, or with half a value in the last (an empty length makes an empty
-object of any). Such an answer is a connection that broke, and is asked for again like one.
+The standard library takes the end of a connection for the end of the header: a truncated header
+looks complete, with missing lines or half a value in the last one (an empty Content-Length makes
+any object look empty). Such a response is treated as a broken connection and retried.
 
 I/O: HTTP.
 """
@@ -17,7 +17,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 
 
 class _Lines:
-    """A reader of lines that remembers whether there were no more."""
+    """A line reader that remembers the end of the stream."""
 
     def __init__(self, file: BufferedReader) -> None:
         self._file = file
@@ -32,29 +32,29 @@ class _Lines:
         self._file.close()
 
 
-class _Answer(HTTPResponse):
-    """An answer whose head ends with its empty line, or not at all."""
+class _Response(HTTPResponse):
+    """A response whose header must end with an empty line."""
 
     @override
     def begin(self) -> None:
         file = self.fp
         lines = _Lines(file)
-        self.fp = stand_in = cast("BufferedReader", lines)
+        self.fp = replaced = cast("BufferedReader", lines)
         try:
             super().begin()
         finally:
-            if self.fp is stand_in:  # else it was let go of
+            if self.fp is replaced:  # else it was closed
                 self.fp = file
         if lines.ended:
-            raise ConnectionResetError("the head of an answer broke off")
+            raise ConnectionResetError("truncated response header")
 
 
 class _Connection(HTTPConnection):
-    response_class: type[HTTPResponse] = _Answer
+    response_class: type[HTTPResponse] = _Response
 
 
 class _TlsConnection(HTTPSConnection):
-    response_class: type[HTTPResponse] = _Answer
+    response_class: type[HTTPResponse] = _Response
 
 
 class _Pool(HTTPConnectionPool):
@@ -66,7 +66,7 @@ class _TlsPool(HTTPSConnectionPool):
 
 
 def pool_manager(*, connections: int, timeout: Timeout, retries: Retry) -> PoolManager:
-    """Connections to any host; `connections` of them are kept for each."""
+    """Return a pool that keeps `connections` connections per host."""
     pools = PoolManager(maxsize=connections, timeout=timeout, retries=retries)
     pools.pool_classes_by_scheme = {"http": _Pool, "https": _TlsPool}
     return pools

@@ -1,6 +1,6 @@
-"""Answers: what an S3 server said, believed only as far as it is what was stored.
+"""Reads and verifies responses of an S3 server.
 
-That its head came whole is seen to in `heads`. I/O: reads the connection that an answer comes on.
+`connections` rejects truncated headers. I/O: reads the connection of a response.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ Sink = TypeVar("Sink", BytesIO, BufferedWriter)
 
 
 def drain(response: BaseHTTPResponse, new_sink: Callable[[], Sink]) -> Sink:
-    """A sink with the body in it, which is known to be what was stored."""
+    """Return a sink with the whole body, verified against its digest."""
     digest = hashlib.sha256()
     with ExitStack() as undo:
         sink = new_sink()
@@ -35,34 +35,34 @@ def drain(response: BaseHTTPResponse, new_sink: Callable[[], Sink]) -> Sink:
 
 
 def check_digest(response: BaseHTTPResponse, digest: str) -> None:
-    """Whether `digest` is that of what was stored; files of others carry none.
+    """Return if `digest` matches the object's; objects of other writers have none.
 
     Raises:
-        StoreUnavailableError: it is not.
+        StoreUnavailableError: it does not match.
     """
     if response.headers.get(DIGEST) not in {None, digest}:
-        raise StoreUnavailableError("object store: other bytes came than were stored")
+        raise StoreUnavailableError("object store: checksum mismatch")
 
 
 def release(response: BaseHTTPResponse) -> None:
-    """Give the connection back if its answer was read to the end; close it otherwise."""
+    """Return the connection to its pool if the response was read; close it otherwise."""
     response.close()
     response.release_conn()
 
 
-def stat_of(found: Object) -> ObjectStat:
-    """What an answer says of an object.
+def stat_of(item: Object) -> ObjectStat:
+    """Return the metadata of an object.
 
     Raises:
-        StoreUnavailableError: it says too little.
+        StoreUnavailableError: the response lacks some of it.
     """
-    if not found.object_name or not found.last_modified or not found.etag or found.size is None:
-        raise StoreUnavailableError("object store: an answer says too little of an object")
-    guess = mimetypes.guess_type(found.object_name)[0]
+    if not item.object_name or not item.last_modified or not item.etag or item.size is None:
+        raise StoreUnavailableError("object store: response without size, date or ETag")
+    guess = mimetypes.guess_type(item.object_name)[0]
     return ObjectStat(
-        key=found.object_name,
-        size_bytes=found.size,
-        etag=found.etag.strip('"'),
-        content_type=found.content_type or guess or DEFAULT_CONTENT_TYPE,
-        modified_at=found.last_modified,
+        key=item.object_name,
+        size_bytes=item.size,
+        etag=item.etag.strip('"'),
+        content_type=item.content_type or guess or DEFAULT_CONTENT_TYPE,
+        modified_at=item.last_modified,
     )

@@ -1,11 +1,11 @@
-"""S3: a bucket of MinIO, or of its kin, as object store.
+"""Object store in a bucket of MinIO or a compatible S3 server.
 
-The vendor's client is synchronous and would hang for half an hour by itself, so it runs in
-threads of its own with short timeouts, and every call has a deadline over that. Every object
-carries its SHA-256; a download that does not match is read once more and then refused, so wrong
-bytes are never handed on.
+The client library is synchronous and by default waits for up to half an hour, so it runs in its
+own threads with short timeouts, and every call has a deadline. Every object has its SHA-256 as
+metadata; a download that does not match is repeated once and then rejected, so corrupt bytes are
+never returned.
 
-Of a range nothing but its length is known. What the vendor's client cannot say is in `presigned`.
+Of a range only the length is verified. `presigned` has what the client library cannot do.
 
 Units: sizes are bytes, times seconds. I/O: HTTP.
 """
@@ -43,16 +43,20 @@ from shared.storage.s3.responses import (
 )
 
 T = TypeVar("T")
-_CONNECT_S, READ_S, _RETRIES = 2.0, 10.0, 2  # of one try; the vendor's own are 300 s and 5
-# CALL_S has room for (2 + 10) * 3 tries with their backoff, and a wait for a thread
-_PART_BYTES = 8 * 1024 * 1024  # a larger file goes up in parts; one part a thread lies in memory
+_CONNECT_S, READ_S, _RETRIES = (
+    2.0,
+    10.0,
+    2,
+)  # of one attempt; the library's defaults are 300 s and 5
+# CALL_S allows (2 + 10) * 3 tries with their backoff, and a wait for a thread
+_PART_BYTES = 8 * 1024 * 1024  # larger files are uploaded in parts, one part per thread in memory
 _PAGE_OBJECTS = 500
 _HEALTH_KEY = "health/writable"
 _BUSY = frozenset({500, 502, 503, 504})
 
 
 class S3Store:
-    """An `ObjectStore` in a bucket. The bucket must be there: `prepare` makes it."""
+    """An `ObjectStore` in a bucket; `prepare` creates the bucket."""
 
     def __init__(
         self, settings: StoreSettings, *, read_timeout_s: float = READ_S, retries: int = _RETRIES
@@ -86,21 +90,21 @@ class S3Store:
         )
 
     async def prepare(self) -> None:
-        """Make the bucket unless it is there."""
+        """Create the bucket if it is missing."""
 
-        def make() -> None:
+        def create() -> None:
             if self._client.bucket_exists(self._bucket):
                 return
             try:
                 self._client.make_bucket(self._bucket)
             except S3Error as error:
-                if error.code != "BucketAlreadyOwnedByYou":  # somebody else was quicker
+                if error.code != "BucketAlreadyOwnedByYou":  # created concurrently
                     raise
 
-        await self._call(make)
+        await self._call(create)
 
     async def put(self, key: str, data: bytes, *, content_type: str = DEFAULT_CONTENT_TYPE) -> None:
-        """Store `data` whole, replacing what was there."""
+        """Store `data`, replacing the object."""
         check_key(key)
         upload = partial(self._upload, key, BytesIO(data), len(data), content_type)
         await self._call(upload, key=key, size_bytes=len(data))
@@ -108,7 +112,7 @@ class S3Store:
     async def put_file(
         self, key: str, path: Path, *, content_type: str = DEFAULT_CONTENT_TYPE
     ) -> None:
-        """Store a file; in parts, when it is large."""
+        """Store a file, in parts if it is large."""
         check_key(key)
         size_bytes = (await asyncio.to_thread(path.stat)).st_size
 
@@ -119,24 +123,24 @@ class S3Store:
         await self._call(upload, key=key, size_bytes=size_bytes)
 
     async def put_if_absent(self, key: str, data: bytes) -> bool:
-        """Create `key`; False when it exists already with other bytes.
+        """Create `key`; return False if it exists with other bytes.
 
-        A lost answer is an error, and asking again with the same bytes then says True.
+        A lost response is an error; a retry with the same bytes returns True.
         """
         if await self._presigned.create(check_key(key), data):
             return True
         try:
             return await self.get(key) == data
         except NotFoundError as error:
-            raise StoreUnavailableError(f"{key} came and went") from error
+            raise StoreUnavailableError(f"{key} was created and deleted concurrently") from error
 
     async def get(self, key: str) -> bytes:
-        """The whole object."""
+        """Return the whole object."""
         sink = await self._download(key, BytesIO)
         return sink.getvalue()
 
     async def get_file(self, key: str, path: Path) -> None:
-        """Write the object to `path`, whole or not at all."""
+        """Download the object to `path`, whole or not at all."""
         part = path.with_name(f"{path.name}.part")
         try:
             sink = await self._download(key, lambda: part.open("wb"))
@@ -148,7 +152,7 @@ class S3Store:
     async def stream(
         self, key: str, *, start: int = 0, end: int | None = None
     ) -> AsyncIterator[bytes]:
-        """The bytes `[start, end)` in chunks, each with a deadline of its own."""
+        """Yield the bytes `[start, end)` in chunks, each with its own deadline."""
         if end is not None and end <= start:
             if await self.stat(key) is None:
                 raise NotFoundError(key)
@@ -164,43 +168,43 @@ class S3Store:
                     yield held
                 held = chunk
             if start == 0 and end is None:
-                check_digest(response, digest.hexdigest())  # before the last of it is handed on
+                check_digest(response, digest.hexdigest())  # before the last chunk is yielded
             if held:
                 yield held
         finally:
             release(response)
 
     async def stat(self, key: str) -> ObjectStat | None:
-        """What is known of `key`; None when there is no such object."""
+        """Return the metadata of `key`; None if it does not exist."""
         check_key(key)
         try:
-            found = await self._call(lambda: self._client.stat_object(self._bucket, key), key=key)
+            item = await self._call(lambda: self._client.stat_object(self._bucket, key), key=key)
         except NotFoundError:
             return None
-        return stat_of(found)
+        return stat_of(item)
 
     async def list_objects(self, prefix: str) -> AsyncIterator[ObjectStat]:
-        """The objects whose keys begin with `prefix`; their types follow from their endings."""
-        found = self._client.list_objects(self._bucket, check_prefix(prefix), recursive=True)
-        while page := await self._call(lambda: list(islice(found, _PAGE_OBJECTS))):
-            for one in page:
-                yield stat_of(one)
+        """Yield the objects whose keys start with `prefix`; types follow from extensions."""
+        listing = self._client.list_objects(self._bucket, check_prefix(prefix), recursive=True)
+        while page := await self._call(lambda: list(islice(listing, _PAGE_OBJECTS))):
+            for item in page:
+                yield stat_of(item)
 
     def presigned_url(self, key: str, *, ttl_s: int) -> str | None:
-        """An address that reads `key` for `ttl_s` seconds, without an account."""
+        """Return a URL that reads `key` for `ttl_s` seconds without an account."""
         return self._presigned.link(check_key(key), ttl_s=check_ttl(ttl_s))
 
     async def delete(self, key: str) -> None:
-        """Remove `key`; nothing happens when it is not there."""
+        """Delete `key`; no effect if it does not exist."""
         check_key(key)
         await self._call(lambda: self._client.remove_object(self._bucket, key), key=key)
 
     async def check(self) -> None:
-        """Return if an object can be written."""
+        """Return if the store is writable."""
         await self.put(_HEALTH_KEY, b"")
 
     async def close(self) -> None:
-        """Let go of connections and threads; what still runs in one ends by its own timeout."""
+        """Close connections and threads; running calls end by their own timeouts."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._http.clear()
         await self._presigned.close()
@@ -222,10 +226,10 @@ class S3Store:
         )
 
     async def _download(self, key: str, new_sink: Callable[[], Sink]) -> Sink:
-        """A sink with the whole object in it; read a second time if the first came wrong."""
+        """Return a sink with the whole object; repeats a corrupt download once."""
         for is_last in (False, True):
             response = await self._open(key)
-            assert response is not None, "the whole of an object is always in its range"
+            assert response is not None, "a request without a range always has a response"
             read = partial(drain, response, new_sink)
             size_bytes = int(response.headers.get("content-length", 0))
             try:
@@ -235,13 +239,13 @@ class S3Store:
                     raise
             finally:
                 release(response)
-        raise AssertionError("the second time returns or raises")
+        raise AssertionError("the second attempt returns or raises")
 
     async def _open(self, key: str, start: int = 0, length: int = 0) -> BaseHTTPResponse | None:
-        """The beginning of an answer, its body unread; None when the range is past the end."""
+        """Return a response, its body unread; None if the range is past the end."""
         check_key(key)
 
-        def ask() -> BaseHTTPResponse | None:
+        def request() -> BaseHTTPResponse | None:
             try:
                 response = self._client.get_object(self._bucket, key, start, length)
             except S3Error as error:
@@ -250,13 +254,13 @@ class S3Store:
                 raise
             return response
 
-        return await self._call(ask, key=key)
+        return await self._call(request, key=key)
 
     async def _call(self, call: Callable[[], T], *, key: str = "", size_bytes: int = 0) -> T:
-        """`call` in a thread, with a deadline that grows with what it moves; errors are ours.
+        """Run `call` in a thread with a deadline that grows with its size; map its errors.
 
-        A call past its deadline goes on in its thread until the client's own timeouts end it; as
-        keys are functions of the work, what it may still write is what was asked for.
+        A call past its deadline continues in its thread until the client's timeouts end it; keys
+        are functions of the work, so whatever it still writes is correct.
         """
         try:
             async with asyncio.timeout(CALL_S + size_bytes / RATE_BYTES_S):

@@ -127,20 +127,20 @@ def _wav(*, tag: int, rate_hz: int) -> bytes:
 
 BAD = {
     "empty": (b"", "empty"),
-    "text": (b"hello, this is no music\n" * 50, "no audio"),
-    "hls": (_playlist("hls"), "no audio"),
-    "concat": (_playlist("concat"), "no audio"),
-    "image": (b"\x89PNG\r\n\x1a\n" + bytes(500), "no audio"),
-    "a header alone": (b"ID3\x04\x00\x00\x00\x00\x00\x00", "no audio|empty"),
+    "text": (b"hello, this is no music\n" * 50, "not audio"),
+    "hls": (_playlist("hls"), "not audio"),
+    "concat": (_playlist("concat"), "not audio"),
+    "image": (b"\x89PNG\r\n\x1a\n" + bytes(500), "not audio"),
+    "a header alone": (b"ID3\x04\x00\x00\x00\x00\x00\x00", "not audio|empty"),
     "a broken song": (b"OggS" + bytes(range(256)) * 8, "damaged"),
-    "an unknown codec": (_wav(tag=0x7777, rate_hz=44_100), "nobody here can read"),
-    "20 samples a second": (_wav(tag=1, rate_hz=20), "has 20 samples a second"),
+    "an unknown codec": (_wav(tag=0x7777, rate_hz=44_100), "unsupported audio codec"),
+    "20 samples a second": (_wav(tag=1, rate_hz=20), "has 20 samples per second"),
     "half a second": (audio_file(a_song(0.5)), r"plays for 0\.50 s; at least 1 s"),
     "far too loud": (audio_file(a_song(2.0) * 1e20, codec="pcm_f32le"), "far beyond full scale"),
     "silence": (audio_file(quiet(4.0)), "is silent: send"),
     "a click and silence": (
         audio_file(np.concatenate([a_song(0.4), quiet(5.0)], axis=1)),
-        r"silent but for its first 0\.4",
+        r"silent after its first 0\.4",
     ),
 }
 
@@ -174,7 +174,7 @@ def test_a_film_without_sound_is_told_apart(tmp_path: Path) -> None:
             container.mux(stream.encode(picture))
         container.mux(stream.encode(None))
 
-    with pytest.raises(MediaError, match="the file has no sound"):
+    with pytest.raises(MediaError, match="the file has no audio stream"):
         read(target.getvalue(), tmp_path)
 
 

@@ -46,7 +46,7 @@ def test_a_link_dies_after_its_time() -> None:
     assert sealer.open(token) == KEY
 
     clock.jump(1)
-    with pytest.raises(LinkExpiredError, match="good for 60 s"):
+    with pytest.raises(LinkExpiredError, match="valid for 60 s"):
         sealer.open(token)
 
 

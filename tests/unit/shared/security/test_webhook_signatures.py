@@ -63,7 +63,7 @@ def test_a_message_that_was_changed_is_refused(changed: dict[str, str]) -> None:
 
 def test_a_changed_body_is_refused() -> None:
     """To the last byte."""
-    with pytest.raises(WebhookRefusedError, match="no signature fits"):
+    with pytest.raises(WebhookRefusedError, match="no signature matches"):
         verify(HEADERS, BODY + b" ", keys=[KEY], now_s=NOW_S)
 
 
@@ -111,7 +111,7 @@ def test_a_resent_message_is_known_by_its_id() -> None:
 
 def test_what_could_not_be_replayed_any_more_is_forgotten() -> None:
     """The memory is bounded in time and in number."""
-    deliveries = Deliveries(kept_max=2)
+    deliveries = Deliveries(ids_max=2)
     assert all(deliveries.is_new(name, now_s=0) for name in "abc")
 
     assert deliveries.is_new("a", now_s=0)  # two newer ones pushed it out

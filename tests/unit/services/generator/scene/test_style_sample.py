@@ -212,7 +212,7 @@ async def test_two_processes_that_read_different_songs_continue_the_same(tmp_pat
 
 BAD = {
     "404": (Answer(status="404 Not Found"), "returned 404"),
-    "not audio": (Answer(body=b"<html>no</html>"), "no audio"),
+    "not audio": (Answer(body=b"<html>no</html>"), "not audio"),
     "silent": (Answer(body=audio_file(quiet(3.0))), "is silent"),
     "too short": (Answer(body=audio_file(a_song(0.5))), "at least 1 s"),
     "too large": (Answer(body=bytes(2_000_000)), "SEGUE_STYLE_BYTES_MAX"),
