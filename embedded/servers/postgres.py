@@ -4,8 +4,8 @@ Only the wheel's binaries are used: its Python code makes every folder above the
 all users and creates a system account. Here the server listens on a Unix socket in a private
 folder, under a watchdog, and keeps its data between starts.
 
-PostgreSQL refuses to run as root. Started by root, it runs as the owner of its data folder (the
-user `nobody` for a new folder) with one capability: to pass through folders that are closed to
+PostgreSQL refuses to run as root. Started by root, it runs as the owner of its data folder (an
+unprivileged user for a new folder) with one capability: to pass through folders that are closed to
 others, such as root's home. This needs `setpriv` (util-linux).
 
 I/O: processes, files, a Unix socket.
@@ -26,6 +26,7 @@ from shared.errors import ServerStartError
 
 DATABASE = "segue"
 _USER = "postgres"
+_UNPRIVILEGED_USER = "nobody"  # a Unix user that owns no other files
 _READY_S = 30.0  # 0.2 s on an idle machine; recovery after a power cut may take seconds
 _INITDB_S = 60.0  # 0.7 s on an idle machine
 _SOCKET_CHARS_MAX = 90  # the limit of a socket's path is 103 bytes on macOS, 107 on Linux
@@ -133,8 +134,8 @@ class EmbeddedPostgres:
             shutil.rmtree(half, ignore_errors=True)
             half.mkdir(mode=0o700)
             if os.geteuid() == 0:
-                nobody = pwd.getpwnam("nobody")
-                os.chown(half, nobody.pw_uid, nobody.pw_gid)
+                user = pwd.getpwnam(_UNPRIVILEGED_USER)
+                os.chown(half, user.pw_uid, user.pw_gid)
             arguments = ["--encoding=UTF8", "--locale=C", "--locale-provider=builtin"]
             arguments += ["--builtin-locale=C.UTF-8", "--auth=trust", f"--username={_USER}"]
             argv: list[str | Path] = [*_as_owner(half), _binary("initdb"), "-D", half, *arguments]

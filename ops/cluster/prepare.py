@@ -33,7 +33,7 @@ def prepare(*, timeout_s: float, notify: Notify) -> dict[str, Any]:
         SettingsError: the environment is wrong.
         CommandError: a server did not answer in time or refused, or the store is unsuitable.
     """
-    # this command was asked for topics; the setting is about what services create on their own
+    # create_topics is the services' setting; this command always creates them
     kafka = KafkaSettings.from_environment(create_topics=True)
     store = StoreSettings.from_environment()
     return asyncio.run(_prepare(kafka, store, timeout_s=timeout_s, notify=notify))

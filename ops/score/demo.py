@@ -1,6 +1,6 @@
 """The `segue demo` command: makes a video and scores it on a stack of its own.
 
-The video has five scenes that look different and last no whole seconds; a video and scenes can be
+The video has five different scenes whose lengths are no whole seconds; a video and scenes can be
 given instead. The data of the stack is in the demo's own folder.
 
 I/O: ffmpeg, a stack, files.

@@ -1,4 +1,4 @@
-"""What `segue score` is asked for: the film, its scenes and the audio parameters.
+"""The request of `segue score`: the film, its scenes and the audio parameters.
 
 I/O: reads the video and the style sample.
 """

@@ -1,4 +1,4 @@
-"""`segue score` and its siblings, on the stack they start and on one that runs."""
+"""Tests of `segue score` and `segue status`, on a stack they start and on a running one."""
 
 import hashlib
 import json
@@ -23,31 +23,31 @@ SCENES = [
 
 @pytest.fixture
 async def film(tmp_path: Path) -> Path:
-    """3.4 seconds of picture, in a folder whose name has a space."""
-    place = tmp_path / "my films" / "film.mp4"
-    place.parent.mkdir()
+    """Return a video of 3.4 seconds, in a folder whose name has a space."""
+    path = tmp_path / "my films" / "film.mp4"
+    path.parent.mkdir()
     source = ["-f", "lavfi", "-i", "testsrc2=size=160x90:rate=30:duration=3.4"]
-    await real_ffmpeg().run(["-v", "error", *source, "-c:v", "libx264", place])
-    return place
+    await real_ffmpeg().run(["-v", "error", *source, "-c:v", "libx264", path])
+    return path
 
 
 @pytest.fixture
 def scenes(tmp_path: Path) -> Path:
-    """The film's scenes."""
-    place = tmp_path / "scenes.json"
-    place.write_text(json.dumps({"scenes": SCENES}))
-    return place
+    """Return the scenes file of the film."""
+    path = tmp_path / "scenes.json"
+    path.write_text(json.dumps({"scenes": SCENES}))
+    return path
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The data folder of a stack that runs for all tests of this module."""
+    """Yield the data folder of a stack that runs for all tests of this module."""
     with a_stack(tmp_path_factory.mktemp("stack") / "home") as stack:
         stack.ready()
         yield stack.home
 
 
-def test_a_video_is_scored_with_one_command_and_nothing_stays_behind(
+def test_one_command_scores_a_video_and_leaves_no_process(
     tmp_path: Path, film: Path, scenes: Path
 ) -> None:
     """No stack runs: the command starts one, and stops it."""
@@ -59,7 +59,7 @@ def test_a_video_is_scored_with_one_command_and_nothing_stays_behind(
     assert none_left(home)
     report = json.loads((out / "report.json").read_text())
     track = (out / "track.mp3").read_bytes()
-    assert sorted(place.name for place in out.iterdir()) == [
+    assert sorted(path.name for path in out.iterdir()) == [
         "report.json",
         "scored.mp4",
         "track.mp3",
@@ -71,33 +71,33 @@ def test_a_video_is_scored_with_one_command_and_nothing_stays_behind(
     assert report["progress"]["scenes"][1]["description"] == "an exciting race"
     assert report["track"]["loudness_lufs"] == pytest.approx(-14, abs=0.5)
     assert "scene 2/2  continued" in done.stdout
-    assert "\x1b" not in done.stdout, "without a terminal there are no control characters"
+    assert "\x1b" not in done.stdout, "output without a terminal has no control characters"
 
 
 def test_a_running_stack_is_used_and_left_running(tmp_path: Path, scenes: Path, home: Path) -> None:
-    """With `--json` standard output is the report alone; `segue status` knows the job."""
+    """With `--json` standard output is only the report; `segue status` finds the job."""
     out = tmp_path / "out"
 
     done = segue(
         *("score", "--no-video", "--scenes", scenes, "--job-id", "über 🎬", "--out", out),
         *("--data-dir", home, "--prompt", "a harp", "--fade-duration", "0.5", "--json"),
     )
-    told = segue("status", "über 🎬", "--data-dir", home, "--json")
+    shown = segue("status", "über 🎬", "--data-dir", home, "--json")
 
     report = json.loads(done.stdout)
     assert done.returncode == 0, done.stderr
     assert report["asked"]["prompt"] == "a harp"
-    assert sorted(place.name for place in out.iterdir()) == ["report.json", "track.mp3"]
-    status = json.loads(told.stdout)
-    assert told.returncode == 0
+    assert sorted(path.name for path in out.iterdir()) == ["report.json", "track.mp3"]
+    status = json.loads(shown.stdout)
+    assert shown.returncode == 0
     assert status["track"] == report["track"]
     assert not status["audio_status"]["merged_with_video"]
 
 
-def test_a_run_that_fails_says_why_and_leaves_its_track(
+def test_a_failed_run_reports_the_reason_and_keeps_its_track(
     tmp_path: Path, film: Path, home: Path
 ) -> None:
-    """Twelve seconds of music cannot be compressed into 3.4 of picture."""
+    """Twelve seconds of music cannot be compressed into 3.4 seconds of video."""
     scenes, out = tmp_path / "long.json", tmp_path / "out"
     scenes.write_text('[{"description": "a storm", "duration_s": 12.25}]')
 
@@ -115,10 +115,10 @@ def test_a_run_that_fails_says_why_and_leaves_its_track(
     assert not (out / "scored.mp4").exists()
 
 
-def test_a_result_of_yesterday_does_not_pass_for_todays(
+def test_a_result_of_an_earlier_run_is_removed(
     tmp_path: Path, film: Path, scenes: Path, home: Path
 ) -> None:
-    """The folder holds a video of an earlier run; this one makes a track alone."""
+    """The folder has a video of an earlier run; this one makes only the track."""
     out = tmp_path / "out"
     out.mkdir()
     (out / "scored.mp4").write_bytes(b"old")
@@ -129,8 +129,8 @@ def test_a_result_of_yesterday_does_not_pass_for_todays(
     assert not (out / "scored.mp4").exists()
 
 
-def test_what_the_api_refuses_is_the_callers_input(tmp_path: Path, home: Path) -> None:
-    """A scene longer than the longest allowed passes the file's check, not the api's."""
+def test_a_request_that_the_api_rejects_is_invalid_input(tmp_path: Path, home: Path) -> None:
+    """A scene that is too long passes the check of the file, not the api's."""
     scenes = tmp_path / "scenes.json"
     scenes.write_text('[{"duration_s": 3000}]')
 
@@ -140,11 +140,9 @@ def test_what_the_api_refuses_is_the_callers_input(tmp_path: Path, home: Path) -
     assert "scenes[0].duration_s" in done.stderr
 
 
-def test_a_run_over_its_cap_is_refused_by_the_stack_that_would_pay_for_it(
-    tmp_path: Path, scenes: Path
-) -> None:
-    """The api of the stack knows its provider's price, and the dry run told the same."""
-    wishes: list[str | Path] = [
+def test_a_run_over_its_cost_limit_is_rejected_by_the_stack(tmp_path: Path, scenes: Path) -> None:
+    """The api knows the price of its provider; the dry run gave the same reason."""
+    command: list[str | Path] = [
         "score",
         "--no-video",
         "--scenes",
@@ -152,10 +150,10 @@ def test_a_run_over_its_cap_is_refused_by_the_stack_that_would_pay_for_it(
         "--provider",
         "fake-replicate",
     ]
-    wishes += ["--max-cost", "0.001", "--data-dir", tmp_path / "home", "--out", tmp_path / "out"]
+    command += ["--max-cost", "0.001", "--data-dir", tmp_path / "home", "--out", tmp_path / "out"]
 
-    planned = segue(*wishes, "--dry-run", "--json")
-    done = segue(*wishes)
+    planned = segue(*command, "--dry-run", "--json")
+    done = segue(*command)
 
     plan = json.loads(planned.stdout)
     assert (planned.returncode, plan["verdict"]) == (0, "refused")
@@ -165,16 +163,18 @@ def test_a_run_over_its_cap_is_refused_by_the_stack_that_would_pay_for_it(
     assert none_left(tmp_path / "home")
 
 
-def test_a_job_that_nobody_knows_is_told(home: Path) -> None:
-    """By its name."""
-    done = segue("status", "nobody", "--data-dir", home)
+def test_an_unknown_job_is_reported_by_its_id(home: Path) -> None:
+    """The exit code is that of invalid input."""
+    done = segue("status", "unknown-job", "--data-dir", home)
 
     assert done.returncode == 2
-    assert "nobody" in done.stderr
+    assert "unknown-job" in done.stderr
 
 
-def test_another_provider_than_the_running_one_is_refused(scenes: Path, home: Path) -> None:
-    """The stack that runs would make the music with its own."""
+def test_a_provider_that_the_running_stack_does_not_use_is_rejected(
+    scenes: Path, home: Path
+) -> None:
+    """The running stack keeps its own provider."""
     done = segue(
         *("score", "--no-video", "--scenes", scenes, "--data-dir", home, "--provider", "silence")
     )
@@ -183,10 +183,8 @@ def test_another_provider_than_the_running_one_is_refused(scenes: Path, home: Pa
     assert "synth" in done.stderr
 
 
-def test_an_interrupted_score_says_how_to_go_on_and_takes_its_stack_along(
-    tmp_path: Path,
-) -> None:
-    """Ctrl-C in the middle: exit code 130, no process, and the job's id in the words."""
+def test_an_interrupted_score_says_how_to_continue_and_stops_its_stack(tmp_path: Path) -> None:
+    """After Ctrl-C: exit code 130, no process, and the job's id in the message."""
     scenes, home = tmp_path / "scenes.json", tmp_path / "home"
     scenes.write_text(json.dumps([{"description": "a lake", "duration_s": 10.5}] * 40))
 

@@ -1,4 +1,4 @@
-"""The runbook: every command on the page is one of ours, and every section is run by a test."""
+"""Tests of docs/runbook.md: its commands exist, and a test runs each section."""
 
 import ast
 import shlex
@@ -12,7 +12,7 @@ from ops.__main__ import app
 from tests.support.runbook import PAGE, blanks, missing_line, sections
 
 TESTS = Path(__file__).parents[2]
-#: which test runs a section from the page, step by step
+#: the test that runs each section from the page
 RUN_BY = {
     "check-the-system": "faults/test_runbook_disk.py",
     "a-job-is-stuck": "faults/test_runbook_key.py",
@@ -25,56 +25,57 @@ RUN_BY = {
     "rows-differ-from-the-log": "faults/test_runbook_disk.py",
     "the-store-fills-up": "faults/test_runbook_disk.py",
 }
-#: sections that are read: nothing is to be run
+#: sections without commands to run
 READ = {"stop-and-start", "a-dependency-is-unavailable", "alerts"}
-#: what an operator might fill in
+#: example values for the placeholders
 FILLED = {"MOMENT": "2026-01-01T00:00:00", "PLACE": "scene.requested.dlq/0/3", "SCENE": "3"}
 COMMANDS = [
-    pytest.param(command, id=f"{one.anchor}: {command}")
-    for one in sections().values()
-    for command in one.commands()
+    pytest.param(command, id=f"{section.anchor}: {command}")
+    for section in sections().values()
+    for command in section.commands()
 ]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_of_the_page_is_one_of_ours(command: str) -> None:
-    """Its name, its options and the form of their values; nothing is run."""
+def test_every_command_of_the_page_exists(command: str) -> None:
+    """Its name, options and the form of their values are checked; nothing is run."""
     _, *words = shlex.split(command)
     words = [FILLED.get(word, "7") if blanks(word) == {word} else word for word in words]
     group: Any = typer.main.get_command(app)
     while hasattr(group, "commands"):
         name = words.pop(0)
-        assert name in group.commands, f"there is no segue … {name}"
+        assert name in group.commands, f"segue … {name} not found"
         group = group.commands[name]
 
-    if words:  # a sentence may name a command without what it is asked
+    if words:  # a sentence may name a command without its arguments
         group.make_context(group.name, words)
 
 
 def test_every_section_with_commands_is_run_by_a_test() -> None:
-    """From the page, so that what is told to operators is what was tried."""
-    with_steps = {one.anchor for one in sections().values() if one.steps}
+    """The test reads the page, so that operators get the steps that were tested."""
+    with_steps = {section.anchor for section in sections().values() if section.steps}
 
     assert with_steps == set(RUN_BY)
     assert set(sections()) == with_steps | READ
 
 
 @pytest.mark.parametrize(("anchor", "path"), list(RUN_BY.items()))
-def test_the_test_that_runs_a_section_names_it_and_does_all_of_it(anchor: str, path: str) -> None:
-    """A hand takes the section, and says that nothing of it is left."""
-    said = (TESTS / path).read_text(encoding="utf-8")
-    words = {node.value for node in ast.walk(ast.parse(said)) if isinstance(node, ast.Constant)}
+def test_the_test_of_a_section_runs_all_of_it(anchor: str, path: str) -> None:
+    """Each RunbookOperator asserts at its end that no step is left."""
+    source = (TESTS / path).read_text(encoding="utf-8")
+    nodes = ast.walk(ast.parse(source))
+    constants = {node.value for node in nodes if isinstance(node, ast.Constant)}
 
-    assert anchor in words
-    assert said.count("RunbookOperator(") == said.count(".assert_complete()") > 0
+    assert anchor in constants
+    assert source.count("RunbookOperator(") == source.count(".assert_complete()") > 0
 
 
-def test_every_place_that_the_page_sends_one_to_is_there() -> None:
-    """Its own anchors."""
+def test_every_internal_link_of_the_page_has_its_section() -> None:
+    """Only the page's own anchors are checked."""
     text = PAGE.read_text(encoding="utf-8")
-    named = {part.split(")")[0] for part in text.split("](#")[1:]}
+    anchors = {part.split(")")[0] for part in text.split("](#")[1:]}
 
-    assert named <= set(sections())
+    assert anchors <= set(sections())
 
 
 LINES = [
@@ -86,9 +87,9 @@ LINES = [
 ]
 
 
-@pytest.mark.parametrize(("sees", "said", "missing"), LINES)
-def test_what_should_be_seen_is_looked_for_line_by_line_in_its_order(
-    sees: tuple[str, ...], said: str, missing: str | None
+@pytest.mark.parametrize(("expected", "output", "missing"), LINES)
+def test_expected_lines_are_found_in_their_order(
+    expected: tuple[str, ...], output: str, missing: str | None
 ) -> None:
-    """Blanks count as one; what is not told may lie between; an exit code is never passed over."""
-    assert missing_line(sees, said) == missing
+    """Blanks count as one; other lines may be between; an exit code is never skipped."""
+    assert missing_line(expected, output) == missing
