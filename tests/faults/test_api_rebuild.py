@@ -294,6 +294,20 @@ async def test_jobs_older_than_what_is_left_of_the_log_are_left_as_they_are(
         assert [await fixture.rows(query) for query in ROWS] == before
 
 
+async def test_a_log_that_ends_before_the_rows_is_rejected(fixture: ApiServiceFixture) -> None:
+    """It is another log: the rows keep what they have."""
+    async with running_api(fixture.settings()):
+        await fixture.publish(*a_complete_run())
+        await _settled(fixture, 6)
+    await fixture.rows("UPDATE projection_offsets SET next_offset = next_offset + 100")
+    before = [await fixture.rows(query) for query in ROWS]
+
+    code, found = await _segue(fixture, *WHY)
+
+    assert (code, "this is another log" in found["error"]) == (4, True), found
+    assert [await fixture.rows(query) for query in ROWS] == before
+
+
 async def test_a_run_that_is_not_on_the_log_yet_is_no_difference(
     api: ApiFixture, kafka: KafkaServer, topic_prefix: str, tmp_path: Path
 ) -> None:
