@@ -14,14 +14,16 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from ops.cli.exit_codes import CommandError, Exit
+from shared.clock import SystemClock
 from shared.errors import RetryableError
 from shared.kafka.admin import ensure_topics, required_topics
+from shared.processing.retry import RetryPolicy, retrying
 from shared.settings import KafkaSettings, StoreSettings
 from shared.storage import ObjectStore
 from shared.storage.factory import open_store
 from shared.storage.keys import trial_key
 
-RETRY_S = 1.0
+RETRY = RetryPolicy(first_s=1.0, max_s=1.0, attempts_max=None)
 Notify = Callable[[str], None]
 T = TypeVar("T")
 
@@ -74,15 +76,23 @@ async def honours_put_if_absent(store: ObjectStore) -> bool:
 async def _retry_until(end: float, action: Callable[[], Awaitable[T]], notify: Notify) -> T:
     """Retry `action` until it succeeds or the time is `end`; report each new reason once."""
     last_reason = ""
-    while True:
-        try:
-            async with asyncio.timeout_at(end):
-                return await action()
-        except (RetryableError, TimeoutError) as error:
-            reason = str(error) or last_reason or "no answer"
-            if asyncio.get_running_loop().time() + RETRY_S > end:
-                raise CommandError(Exit.UNREACHABLE, f"timed out waiting: {reason}") from error
-            if reason != last_reason:
-                notify(f"waiting: {reason}")
-            last_reason = reason
-            await asyncio.sleep(RETRY_S)
+
+    def report(error: Exception, _delay_s: float) -> None:
+        nonlocal last_reason
+        reason = str(error) or last_reason or "no answer"
+        if reason != last_reason:
+            notify(f"waiting: {reason}")
+        last_reason = reason
+
+    try:
+        async with asyncio.timeout_at(end):
+            return await retrying(
+                action,
+                policy=RETRY,
+                clock=SystemClock(),
+                on_retry=report,
+                errors=(RetryableError, TimeoutError),
+            )
+    except TimeoutError as error:
+        reason = last_reason or "no answer"
+        raise CommandError(Exit.UNREACHABLE, f"timed out waiting: {reason}") from error

@@ -12,11 +12,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from services.api.database import JOBS_CHANNEL, Database
+from shared.clock import SystemClock
 from shared.errors import RetryableError
+from shared.processing.retry import RetryPolicy, restarting
 from shared.processing.wait import wait_or_stop
 from shared.telemetry.log import Logger
 
-RETRY_S = 1.0
+RETRY = RetryPolicy(first_s=1.0, max_s=1.0, attempts_max=None)
 CHECK_S = 10.0
 
 
@@ -35,22 +37,24 @@ class JobNotifications:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Listen until `stop`; reconnect after an outage of PostgreSQL."""
-        while not stop.is_set():
-            try:
-                async with self.database.dedicated() as connection:
-                    await connection.add_listener(JOBS_CHANNEL, self._on_notify)
-                    self._wake_all()
-                    while not stop.is_set():
-                        await connection.execute("SELECT 1")  # fails if the connection is lost
-                        await wait_or_stop(stop, CHECK_S)
-            except RetryableError as error:
-                self.log.warning(
-                    "PostgreSQL unavailable; status streams wait",
-                    action="dependency.unavailable",
-                    dependency="postgres",
-                    reason=str(error),
-                )
-                await wait_or_stop(stop, RETRY_S)
+
+        async def listen() -> None:
+            async with self.database.dedicated() as connection:
+                await connection.add_listener(JOBS_CHANNEL, self._on_notify)
+                self._wake_all()
+                while not stop.is_set():
+                    await connection.execute("SELECT 1")  # fails if the connection is lost
+                    await wait_or_stop(stop, CHECK_S)
+
+        def log_retry(error: Exception, _delay_s: float) -> None:
+            self.log.warning(
+                "PostgreSQL unavailable; status streams wait",
+                action="dependency.unavailable",
+                dependency="postgres",
+                reason=str(error),
+            )
+
+        await restarting(listen, stop=stop, policy=RETRY, clock=SystemClock(), on_retry=log_retry)
         self._wake_all()
 
     def check_capacity(self) -> None:
