@@ -78,10 +78,10 @@ class State:
         self.outputs.sweep(now_s)
         for prediction in self.predictions.values():
             removal_s = (prediction.ended_s or 0.0) + self.settings.retention_s
-            if prediction.is_over and not prediction.is_removed and now_s >= removal_s:
+            if prediction.has_ended and not prediction.is_removed and now_s >= removal_s:
                 remove_data(prediction)
         surplus = len(self.predictions) - self.settings.predictions_max
-        ended = [id_ for id_, prediction in self.predictions.items() if prediction.is_over]
+        ended = [id_ for id_, prediction in self.predictions.items() if prediction.has_ended]
         for id_ in ended[: max(surplus, 0)]:
             del self.predictions[id_]
 

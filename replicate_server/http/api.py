@@ -140,9 +140,9 @@ class Api:
         if preference is None:
             return responses.json_response(prediction.view(), status=201)
         wait_s = int(preference.group(1) or _SYNC_S_MAX)
-        await self._runner.wait_until_over(prediction, within_s=wait_s)
+        await self._runner.wait_until_ended(prediction, within_s=wait_s)
         response = responses.json_response(
-            self._sync_view(prediction), status=201 if prediction.is_over else 202
+            self._sync_view(prediction), status=201 if prediction.has_ended else 202
         )
         response.headers["preference-applied"] = f"wait={wait_s}"
         return response

@@ -65,7 +65,7 @@ class PredictionRunner:
 
     def cancel(self, prediction: Prediction) -> None:
         """Cancel a prediction; do nothing if it has ended."""
-        if prediction.is_over:
+        if prediction.has_ended:
             return
         self._end(prediction, Status.CANCELED, at_s=self._state.time.monotonic())
         if task := self._running.get(prediction.id):
@@ -80,10 +80,10 @@ class PredictionRunner:
 
         await time.settle(is_due)
 
-    async def wait_until_over(self, prediction: Prediction, *, within_s: float) -> None:
+    async def wait_until_ended(self, prediction: Prediction, *, within_s: float) -> None:
         """Wait until the prediction ends, at most `within_s` of real time."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(prediction.over.wait(), within_s)
+            await asyncio.wait_for(prediction.ended.wait(), within_s)
 
     async def close(self) -> None:
         """Stop all predictions without webhooks."""
@@ -208,7 +208,7 @@ class PredictionRunner:
             remove_data(prediction)
         if status is not Status.ABORTED or state.settings.webhook_on_aborted:
             self._notify(prediction, "completed")
-        prediction.over.set()
+        prediction.ended.set()
 
     def _notify(self, prediction: Prediction, event: str) -> None:
         if prediction.webhook is None or event not in prediction.events:

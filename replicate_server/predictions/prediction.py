@@ -61,16 +61,16 @@ class Prediction:
     output: Any = None
     output_token: str | None = None  #: token in the URL of its file
     is_removed: bool = False  #: input, output and logs are removed
-    over: asyncio.Event = field(default_factory=asyncio.Event)
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
-    def is_over(self) -> bool:
+    def has_ended(self) -> bool:
         """Whether the prediction has ended."""
         return self.status not in _UNDER_WAY
 
     def is_due(self, now_s: float) -> bool:
         """Return whether its status should have changed by now."""
-        return not self.is_over and now_s >= self.due_s
+        return not self.has_ended and now_s >= self.due_s
 
     @property
     def predict_s(self) -> float | None:

@@ -155,13 +155,13 @@ CONTAINERS = {
 }
 
 
-@pytest.mark.parametrize("made", CONTAINERS)
+@pytest.mark.parametrize("container", CONTAINERS)
 async def test_the_muxer_copies_the_picture_from_any_container(
-    fixture: MuxFixture, made: str
+    fixture: MuxFixture, container: str
 ) -> None:
     """Matroska, WebM, QuickTime, fragmented and trimmed files become MP4."""
-    name, args = CONTAINERS[made]
-    coded, cut = made in {"vp9", "hevc"}, made == "cut by edit list"
+    name, args = CONTAINERS[container]
+    coded, cut = container in {"vp9", "hevc"}, container == "cut by edit list"
     clip = film_clips().carphone if coded else film_clips().bikes
     before = ("-ss", "2.1") if cut else ()
     source = await remux(clip, fixture.folder / name, *args, before=before)

@@ -46,12 +46,12 @@ async def test_a_prediction_takes_the_configured_time() -> None:
     async with emulator_fixture(
         clock=clock, queue_s=2, cold_start_s=5, work_s=4, work_s_per_s=0.5
     ) as fixture:
-        made = (await fixture.create()).json()["id"]
+        prediction_id = (await fixture.create()).json()["id"]
         statuses = []
         for jump_s in (6.9, 0.2, 5.3, 0.2):
             clock.jump(jump_s)
-            statuses.append((await fixture.get(made))["status"])
-        body = await fixture.get(made)
+            statuses.append((await fixture.get(prediction_id))["status"])
+        body = await fixture.get(prediction_id)
 
         assert statuses == ["starting", "processing", "processing", "succeeded"]
         assert body["metrics"] == {"predict_time": 5.5, "total_time": 12.5}
@@ -69,11 +69,11 @@ async def test_only_a_cold_model_has_a_cold_start() -> None:
         statuses = []
         for idle_s in (0, 99, 101):
             clock.jump(idle_s)
-            made = (await fixture.create()).json()["id"]
-            statuses.append((await fixture.get(made))["status"])
+            prediction_id = (await fixture.create()).json()["id"]
+            statuses.append((await fixture.get(prediction_id))["status"])
             if statuses[-1] == "starting":
                 clock.jump(30)
-                await fixture.get(made)
+                await fixture.get(prediction_id)
 
         assert statuses == ["starting", "succeeded", "starting"]
 
@@ -99,13 +99,13 @@ async def test_a_request_without_the_token_is_rejected(header: str | None) -> No
 async def test_a_revoked_token_is_rejected_until_it_is_restored() -> None:
     """Existing predictions are kept."""
     async with emulator_fixture() as fixture:
-        made = await fixture.made()
+        prediction = await fixture.made()
         fixture.fake.revoke()
         refused = await fixture.create()
         fixture.fake.restore()
 
         assert refused.status_code == 401
-        assert (await fixture.get(made["id"]))["status"] == "succeeded"
+        assert (await fixture.get(prediction["id"]))["status"] == "succeeded"
         assert len(fixture.fake.ledger.entries) == 1
 
 
@@ -261,12 +261,12 @@ async def test_cancel_after_ends_a_prediction(
     """Before the start it is `aborted` and free; later `canceled` and charged."""
     clock = FakeClock()
     async with emulator_fixture(clock=clock, queue_s=queue_s, work_s=200) as fixture:
-        made = (await fixture.create({"Cancel-After": header})).json()
+        prediction = (await fixture.create({"Cancel-After": header})).json()
         clock.jump(400)
-        body = await fixture.get(made["id"])
+        body = await fixture.get(prediction["id"])
 
         assert (body["status"], body["metrics"]["total_time"]) == (status, total_s)
-        assert body["deadline"] == made["deadline"]
+        assert body["deadline"] == prediction["deadline"]
         assert len(fixture.fake.ledger.charged) == (status != "aborted")
 
 
@@ -281,11 +281,11 @@ async def test_outputs_expire_and_data_is_removed() -> None:
     """After one hour the URL is 404, and input, output and logs are removed."""
     clock = FakeClock()
     async with emulator_fixture(clock=clock) as fixture:
-        made = await fixture.made()
-        before = await fixture.http.get(made["output"])
+        prediction = await fixture.made()
+        before = await fixture.http.get(prediction["output"])
         clock.jump(3601)
-        after = await fixture.http.get(made["output"])
-        body = await fixture.get(made["id"])
+        after = await fixture.http.get(prediction["output"])
+        body = await fixture.get(prediction["id"])
 
         assert (before.status_code, before.headers["content-type"]) == (200, "audio/mpeg")
         assert after.status_code == 404
@@ -329,9 +329,9 @@ async def test_without_credit_create_is_rejected() -> None:
     """402 until the account has credit again."""
     clock = FakeClock()
     async with emulator_fixture(clock=clock, work_s=10, credit_usd=0.01) as fixture:
-        made = (await fixture.create()).json()["id"]
+        prediction_id = (await fixture.create()).json()["id"]
         clock.jump(10)
-        await fixture.get(made)
+        await fixture.get(prediction_id)
         refused = await fixture.create()
         fixture.fake.credit_usd = 5.0
 
@@ -377,15 +377,15 @@ async def test_the_ledger_is_available_over_http() -> None:
     """Client, seed, prompt, duration and cost."""
     clock = FakeClock()
     async with emulator_fixture(clock=clock, work_s=10) as fixture:
-        made = (await fixture.create({"User-Agent": "generator-1"}, seed=0)).json()["id"]
+        prediction_id = (await fixture.create({"User-Agent": "generator-1"}, seed=0)).json()["id"]
         clock.jump(10)
-        body = await fixture.get(made)
+        body = await fixture.get(prediction_id)
         origin = fixture.fake.base_url.removesuffix("/v1")
         ledger = (await fixture.http.get(f"{origin}/_fake/ledger")).json()
 
         (entry,) = ledger["entries"]
         assert (ledger["created"], ledger["charged"]) == (1, 1)
-        assert (entry["id"], entry["client"]) == (made, "generator-1")
+        assert (entry["id"], entry["client"]) == (prediction_id, "generator-1")
         assert f"Using seed {entry['seed']}\n" in body["logs"]
         assert 0 < entry["seed"] < 2**32
         assert (entry["predict_s"], entry["cost_usd"]) == (10.0, pytest.approx(0.014))

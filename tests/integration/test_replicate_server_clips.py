@@ -41,8 +41,8 @@ def _click(audio: Audio, at: int) -> float:
 
 async def _first(fixture: EmulatorFixture, **inputs: Any) -> tuple[str, Audio]:
     """Return the URL and the audio of a fresh clip."""
-    made = await fixture.made(**inputs)
-    return made["output"], _decode((await fixture.http.get(made["output"])).content)
+    prediction = await fixture.made(**inputs)
+    return prediction["output"], _decode((await fixture.http.get(prediction["output"])).content)
 
 
 async def test_a_continuation_begins_with_the_sent_window() -> None:
@@ -192,8 +192,8 @@ async def test_equal_requests_make_equal_clips_unless_the_seed_is_random() -> No
 async def test_the_normalisation_is_the_models(strategy: str, peak: float | None) -> None:
     """A peak of -1 dBFS, an RMS of -18 dB, or no gain."""
     async with emulator_fixture() as fixture:
-        made = {"output_format": "wav", "normalization_strategy": strategy}
-        audio = _decode(await fixture.clip(**made))
+        inputs = {"output_format": "wav", "normalization_strategy": strategy}
+        audio = _decode(await fixture.clip(**inputs))
 
         if peak is not None:
             assert 20 * np.log10(np.abs(audio).max()) == pytest.approx(peak, abs=0.05)

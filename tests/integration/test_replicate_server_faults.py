@@ -69,9 +69,9 @@ async def test_a_fault_affects_only_its_place() -> None:
     """The place "any" is every place."""
     async with emulator_fixture() as fixture:
         fixture.fake.fault("500_before", place="get")
-        made = (await fixture.create()).json()["id"]
-        assert (await fixture.http.get(f"predictions/{made}")).status_code == 500
-        assert (await fixture.http.get(f"predictions/{made}")).status_code == 200
+        prediction_id = (await fixture.create()).json()["id"]
+        assert (await fixture.http.get(f"predictions/{prediction_id}")).status_code == 500
+        assert (await fixture.http.get(f"predictions/{prediction_id}")).status_code == 200
         fixture.fake.fault("429", value=3, times=2, place="any")
         answers = [await fixture.http.get("account"), await fixture.http.get("predictions")]
         assert [answer.json()["retry_after"] for answer in answers] == [3, 3]
@@ -105,10 +105,13 @@ async def test_an_output_can_be_expired_from_the_start() -> None:
     """The prediction succeeds, and its URL is always 404."""
     async with emulator_fixture() as fixture:
         fixture.fake.fault("dead_output")
-        made = await fixture.made()
+        prediction = await fixture.made()
 
-        assert made["status"] == "succeeded"
-        assert [(await fixture.http.get(made["output"])).status_code for _ in (1, 2)] == [404, 404]
+        assert prediction["status"] == "succeeded"
+        assert [(await fixture.http.get(prediction["output"])).status_code for _ in (1, 2)] == [
+            404,
+            404,
+        ]
         assert (await fixture.http.get((await fixture.made(seed=9))["output"])).status_code == 200
 
 

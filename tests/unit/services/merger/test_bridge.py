@@ -41,12 +41,12 @@ def _kept(take: Take, *, bridged: bool) -> Take:
 
 def assemble_parts(takes: Sequence[Take], **rules: Any) -> tuple[Audio, Assembly]:
     """Return the track as the merger makes it."""
-    given = {"transition": Transition.AUTO, "fade_samples": RATE, **rules}
+    options = {"transition": Transition.AUTO, "fade_samples": RATE, **rules}
     segments = [take.segment for take in takes]
     check_run(segments)
-    parts = build_timeline(segments, separate=given["transition"] is Transition.FADE)
+    parts = build_timeline(segments, separate=options["transition"] is Transition.FADE)
     clips = {take.segment.object_key: take.clip for take in takes}
-    assembly = Assembly(parts, JoinRules(crossfade_samples=BLEND, **given))
+    assembly = Assembly(parts, JoinRules(crossfade_samples=BLEND, **options))
     blocks = [b for i, part in enumerate(parts) for b in assembly.add(i, clips[part.object_key])]
     return np.concatenate([*blocks, *assembly.finish()], axis=1), assembly
 

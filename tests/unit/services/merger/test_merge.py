@@ -80,9 +80,9 @@ async def store_run(store: FolderStore, takes: Sequence[Take]) -> SegmentGenerat
     return takes[-1].segment
 
 
-def a_run_of_mp3s(durations: Sequence[float], **given: Any) -> list[Take]:
+def a_run_of_mp3s(durations: Sequence[float], **options: Any) -> list[Take]:
     """Return a run whose clips are MP3 files."""
-    return a_run_of_takes(durations, as_mp3=True, **given)
+    return a_run_of_takes(durations, as_mp3=True, **options)
 
 
 def entries_in(folder: Path) -> int:
@@ -401,16 +401,16 @@ async def test_peaks_limit_the_gain_with_a_warning(
     sound[:, 100_000:100_200] += np.hanning(200).astype(np.float32) * np.float32(0.7)
     np.ascontiguousarray(sound.T).tofile(raw)
 
-    made = await master(
+    mastered = await master(
         Ffmpeg(FfmpegSettings()), raw, target, samples=5 * 48_000, settings=MergerSettings()
     )
 
-    peak, loud = made.loudness.true_peak_dbtp, made.loudness.integrated_lufs
+    peak, loud = mastered.loudness.true_peak_dbtp, mastered.loudness.integrated_lufs
     assert peak is not None
     assert -1.5 < peak <= -1
     assert loud is not None
     assert loud < -15
-    assert made.warnings == (
+    assert mastered.warnings == (
         f"the track reaches {loud:.1f} LUFS instead of -14: its peaks allow no more gain",
     )
 
@@ -423,10 +423,12 @@ async def test_a_track_that_overshoots_is_encoded_again_at_a_lower_level(tmp_pat
     np.ascontiguousarray(noise.T).tofile(raw)
     settings = MergerSettings(loudness_lufs=-5)
 
-    made = await master(Ffmpeg(FfmpegSettings()), raw, target, samples=240_000, settings=settings)
+    mastered = await master(
+        Ffmpeg(FfmpegSettings()), raw, target, samples=240_000, settings=settings
+    )
 
-    assert made.loudness.true_peak_dbtp is not None
-    assert -1.5 < made.loudness.true_peak_dbtp <= -1
+    assert mastered.loudness.true_peak_dbtp is not None
+    assert -1.5 < mastered.loudness.true_peak_dbtp <= -1
 
 
 def test_the_gain_reaches_the_target_or_the_peak_limit() -> None:
