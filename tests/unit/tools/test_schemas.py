@@ -1,4 +1,4 @@
-"""The published contract: generated files are fresh, released schemas keep being understood."""
+"""The published contract: generated files are up to date, released schemas stay readable."""
 
 import copy
 import json
@@ -25,13 +25,13 @@ Schema = dict[str, Any]
 
 
 @pytest.mark.parametrize("name", generated())
-def test_a_generated_file_says_what_the_models_say(name: str) -> None:
-    """Whoever changes an event runs `make schemas`."""
+def test_a_generated_file_is_up_to_date(name: str) -> None:
+    """After a change of an event, run `make schemas`."""
     assert (ROOT / name).read_text(encoding="utf-8") == generated()[name], "run `make schemas`"
 
 
-def test_writing_touches_only_what_is_stale(tmp_path: Path) -> None:
-    """A second run changes nothing; a spoilt file is written again."""
+def test_writing_changes_only_outdated_files(tmp_path: Path) -> None:
+    """A second run changes nothing; a modified file is written again."""
     assert len(write(tmp_path)) == len(generated())
     assert write(tmp_path) == []
 
@@ -43,15 +43,15 @@ def test_writing_touches_only_what_is_stale(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "path", sorted(RELEASED.rglob("*.json")), ids=lambda path: f"{path.parent.name}-{path.stem}"
 )
-def test_todays_event_and_a_released_one_read_each_other(path: Path) -> None:
-    """Topics keep old records, and services are upgraded one after another."""
+def test_an_event_is_compatible_with_its_released_schema(path: Path) -> None:
+    """Topics contain old records, and services are upgraded one after another."""
     released = json.loads(path.read_text(encoding="utf-8"))
 
     assert compatible(released, event_schema(KINDS[path.stem])) == []
 
 
-def test_every_event_of_the_first_release_is_guarded() -> None:
-    """A released schema that vanished would guard nothing."""
+def test_every_event_of_the_first_release_is_checked() -> None:
+    """The released schemas are all present."""
     assert {path.stem for path in (RELEASED / "v1").iterdir()} >= {
         "audio.merged",
         "job.cancelled",
@@ -64,8 +64,8 @@ def test_every_event_of_the_first_release_is_guarded() -> None:
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.kind)
-def test_an_example_is_what_its_schema_says_and_is_read_back(example: Event) -> None:
-    """What the documents show can be copied."""
+def test_an_example_is_valid_and_decodes_to_itself(example: Event) -> None:
+    """The examples in the documents can be copied."""
     value = json.loads(example.model_dump_json())
 
     Draft202012Validator(event_schema(type(example))).validate(value)
@@ -100,8 +100,8 @@ def test_the_schema_allows_what_upstream_may_write(kind: str, value: Schema) -> 
         ("scene.requested", {"job_id": 7.5, "scene_index": 0, "scene_count": 1, "duration_s": 2}),
     ],
 )
-def test_the_schema_refuses_what_the_reader_refuses(kind: str, value: Schema) -> None:
-    """Whoever checks against the published schema is not surprised by a dead letter."""
+def test_the_schema_rejects_what_the_consumer_rejects(kind: str, value: Schema) -> None:
+    """A value that the published schema accepts does not become a dead letter."""
     assert not Draft202012Validator(event_schema(KINDS[kind])).is_valid(value)
     with pytest.raises(ValueError, match="validation error"):
         KINDS[kind].model_validate(value)
@@ -185,20 +185,20 @@ BREAKS: dict[str, tuple[Callable[[Schema], object], str]] = {
 
 
 @pytest.mark.parametrize("name", BREAKS)
-def test_a_break_is_found_and_named(name: str) -> None:
-    """Each way to break a reader of today or of yesterday, planted in a real event."""
-    change, told = BREAKS[name]
+def test_an_incompatible_change_is_found(name: str) -> None:
+    """Every kind of incompatible change of a real event is reported with its field."""
+    change, message = BREAKS[name]
     old = event_schema(KINDS["scene.requested"])
     new = copy.deepcopy(old)
     change(new)
 
     found = compatible(old, new)
 
-    assert [line for line in found if told in line], found
+    assert [line for line in found if message in line], found
 
 
-def test_what_a_list_holds_is_looked_into() -> None:
-    """The scenes of `video.stitched` are as much contract as its own fields."""
+def test_the_items_of_a_list_are_compared() -> None:
+    """The scenes of `video.stitched` are part of the contract."""
     old = event_schema(KINDS["video.stitched"])
     new = copy.deepcopy(old)
     del new["$defs"]["Scene"]["properties"]["mood"]
@@ -206,20 +206,20 @@ def test_what_a_list_holds_is_looked_into() -> None:
     assert compatible(old, new) == ["scenes[].mood: was removed, fields stay for ever"]
 
 
-def test_a_new_field_that_can_be_left_out_is_no_break() -> None:
-    """Neither is its default inside the default of the part that has it, nor a description."""
+def test_a_new_optional_field_is_compatible() -> None:
+    """So are its default inside a nested default, and a new description."""
     old = event_schema(KINDS["scene.requested"])
     new = copy.deepcopy(old)
     params = new["$defs"]["AudioParams"]["properties"]
     params["style"] = {"anyOf": [{"type": "string"}, {"type": "null"}], "default": None}
     new["properties"]["params"]["default"]["style"] = None
-    new["properties"]["run"]["description"] = "in other words"
+    new["properties"]["run"]["description"] = "another text"
 
     assert compatible(old, new) == []
 
 
 def test_a_closed_object_cannot_grow() -> None:
-    """Where older readers refuse unknown fields, a new one breaks them."""
+    """A new field breaks readers that reject unknown fields."""
     old = {"type": "object", "additionalProperties": False, "properties": {}}
     new = {**old, "properties": {"a": {"type": "string"}}}
 
@@ -272,16 +272,16 @@ def _changes(draw: st.DrawFn) -> tuple[Schema, Schema]:
 
 @settings(max_examples=300)
 @given(change=_changes(), value=st.dictionaries(st.sampled_from("xy"), _values))
-def test_what_is_called_compatible_reads_the_same_values(
+def test_compatible_schemas_accept_the_same_values(
     change: tuple[Schema, Schema], value: dict[str, Any]
 ) -> None:
-    """Judged by a real validator: both readers take a value, or both refuse it.
+    """A JSON schema validator accepts a value with both schemas, or with neither.
 
-    `value` holds only fields that both know: what one does not know it cannot check.
+    `value` has only fields that both schemas define.
     """
     old, new = change
     known = old["properties"].keys() & new["properties"].keys()
-    value = {name: held for name, held in value.items() if name in known}
+    value = {name: item for name, item in value.items() if name in known}
     if compatible(old, new):
         return
     verdicts = [Draft202012Validator(schema).is_valid(value) for schema in (old, new)]
@@ -289,8 +289,8 @@ def test_what_is_called_compatible_reads_the_same_values(
 
 
 @given(schema=_schemas())
-def test_nothing_is_incompatible_with_itself(schema: Schema) -> None:
-    """Whatever the schema."""
+def test_a_schema_is_compatible_with_itself(schema: Schema) -> None:
+    """For any schema."""
     assert compatible(schema, copy.deepcopy(schema)) == []
 
 
@@ -299,7 +299,7 @@ def test_nothing_is_incompatible_with_itself(schema: Schema) -> None:
 
 @pytest.fixture(scope="module")
 def asyncapi() -> Schema:
-    """The document as a reader of the repository has it."""
+    """Return the committed document."""
     document: Schema = yaml.safe_load((ROOT / "docs" / "asyncapi.yaml").read_text(encoding="utf-8"))
     return document
 
@@ -313,8 +313,8 @@ def _references(node: Any) -> list[str]:
     return own + [found for item in node.values() for found in _references(item)]
 
 
-def test_every_reference_of_the_document_leads_somewhere(asyncapi: Schema) -> None:
-    """A dangling one would make the whole document useless."""
+def test_every_reference_of_the_document_resolves(asyncapi: Schema) -> None:
+    """No reference is dangling."""
     references = _references(asyncapi)
 
     assert references
@@ -323,7 +323,7 @@ def test_every_reference_of_the_document_leads_somewhere(asyncapi: Schema) -> No
 
 
 def test_every_topic_and_its_dead_letters_are_channels(asyncapi: Schema) -> None:
-    """With the partitions and the retention that the admin client would give them."""
+    """They have the partitions and the retention that the admin client sets."""
     channels = asyncapi["channels"]
     assert set(channels) == {
         name for topic in EVENT_TOPICS for name in (topic.name, topic.dead_letters)
@@ -341,8 +341,8 @@ def test_every_topic_and_its_dead_letters_are_channels(asyncapi: Schema) -> None
 
 
 def test_every_writer_and_reader_has_its_operation(asyncapi: Schema) -> None:
-    """As `shared/contract/topics.py` says; whoever reads may also send to the dead letters."""
-    told = {
+    """As in `shared/contract/topics.py`; a reader also sends dead letters."""
+    documented = {
         (operation["tags"][0]["name"], operation["action"], operation["channel"]["$ref"])
         for operation in asyncapi["operations"].values()
     }
@@ -352,14 +352,12 @@ def test_every_writer_and_reader_has_its_operation(asyncapi: Schema) -> None:
         expected |= {(writer, "send", here) for writer in topic.written_by}
         expected |= {(reader, "receive", here) for reader in topic.read_by}
         expected |= {(reader, "send", dead) for reader in topic.read_by}
-    assert told == expected
+    assert documented == expected
 
 
 @pytest.mark.parametrize("event", EVENTS, ids=lambda event: event.kind)
-def test_every_message_has_an_example_that_its_schemas_accept(
-    asyncapi: Schema, event: type[Event]
-) -> None:
-    """Payload and headers; the key is the job id as text."""
+def test_every_message_has_a_valid_example(asyncapi: Schema, event: type[Event]) -> None:
+    """Payload and headers are valid; the key is the job id as text."""
     message = asyncapi["components"]["messages"][event.__name__]
     assert message["name"] == event.ce_type()
     assert message["bindings"]["kafka"]["key"]["type"] == "string"

@@ -1,4 +1,4 @@
-"""What the environment may say to the api."""
+"""Settings of the api from the environment."""
 
 import pytest
 
@@ -7,8 +7,8 @@ from services.generator.settings import GeneratorSettings
 from shared.errors import SettingsError
 
 
-def test_the_contracts_variables_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Names that exist already keep their names."""
+def test_the_api_reads_the_contracts_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Existing variables keep their names."""
     monkeypatch.setenv("AUTO_GENERATE_AUDIO", "true")
     monkeypatch.setenv("AUDIO_MERGE_WITH_VIDEO", "true")
     monkeypatch.setenv("AUDIO_SYNC_MODE", "stretch")
@@ -28,10 +28,10 @@ def test_the_contracts_variables_are_read(monkeypatch: pytest.MonkeyPatch) -> No
     assert settings.defaults.on_max_cost == "error_strategy"
 
 
-def test_the_api_knows_the_price_by_the_generators_own_variables(
+def test_the_api_and_the_generator_read_the_same_price(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """So both can be given the same environment; a key alone chooses MusicGen."""
+    """Both accept the same environment; an API key selects Replicate."""
     monkeypatch.setenv("REPLICATE_API_KEY", "r8_x")
     monkeypatch.setenv("SEGUE_WINDOW_S", "3")
     monkeypatch.setenv("SEGUE_REPLICATE_USD_PER_S", "0.002")
@@ -46,8 +46,8 @@ def test_the_api_knows_the_price_by_the_generators_own_variables(
     assert "r8_x" not in repr(pricing)
 
 
-def test_a_wrong_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also when it belongs to a group inside."""
+def test_an_invalid_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also in a nested group."""
     monkeypatch.setenv("AUDIO_SYNC_MODE", "bend")
     with pytest.raises(SettingsError) as caught:
         ApiSettings.from_environment()
@@ -55,8 +55,8 @@ def test_a_wrong_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert caught.value.field == "AUDIO_SYNC_MODE"
 
 
-def test_secrets_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A database URL may hold a password."""
+def test_secrets_are_not_in_the_repr(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A database URL may contain a password."""
     monkeypatch.setenv("DATABASE_URL", "postgresql://me:very-secret@db/segue")
 
     assert "very-secret" not in repr(ApiSettings.from_environment())

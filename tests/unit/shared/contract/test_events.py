@@ -1,4 +1,4 @@
-"""Events and their records: what is read, what is refused, what stays the same for ever."""
+"""Events and their records: validation, ids and encoding."""
 
 import json
 from datetime import UTC, datetime
@@ -24,7 +24,7 @@ BARE: dict[str, Any] = {"job_id": 42, "scene_index": 0, "scene_count": 2, "durat
 def a_record(
     value: Any, *, topic: str = "scene.requested", headers: Headers = (), key: bytes | None = b"42"
 ) -> Record:
-    """A record as a broker would hand it out."""
+    """Return a record as a consumer receives it."""
     raw = value if isinstance(value, bytes) or value is None else json.dumps(value).encode()
     return Record(topic=topic, partition=0, offset=0, key=key, value=raw, headers=headers)
 
@@ -32,8 +32,8 @@ def a_record(
 # --- models -------------------------------------------------------------------------------------
 
 
-def test_what_upstream_leaves_out_is_filled_with_the_contracts_defaults() -> None:
-    """A bare request is a whole one."""
+def test_missing_fields_get_the_contracts_defaults() -> None:
+    """A minimal request is complete."""
     scene = SceneRequested.model_validate(BARE)
 
     assert scene.job_id == "42"
@@ -46,15 +46,15 @@ def test_what_upstream_leaves_out_is_filled_with_the_contracts_defaults() -> Non
 
 
 def test_unknown_fields_are_ignored() -> None:
-    """A newer producer does not break an older reader."""
+    """A newer producer does not break an older consumer."""
     value = {**BARE, "shiny": 1, "params": {"fade_duration": 2, "shinier": True}}
 
     assert SceneRequested.model_validate(value).params.fade_duration == 2.0
 
 
 @pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf"), "soon", None])
-def test_a_scene_lasts_some_finite_time(seconds: object) -> None:
-    """Zero, negative, no number, endless: refused with the field's name."""
+def test_a_duration_is_positive_and_finite(seconds: object) -> None:
+    """Other values are rejected with the name of the field."""
     with pytest.raises(ValidationError, match="duration_s"):
         SceneRequested.model_validate({**BARE, "duration_s": seconds})
 
@@ -63,29 +63,29 @@ def test_a_scene_lasts_some_finite_time(seconds: object) -> None:
     ("field", "value"),
     [("run", 0), ("scene_index", -1), ("scene_count", 0), ("scene_index", 2)],
 )
-def test_counts_and_places_have_bounds(field: str, value: int) -> None:
-    """A scene's index lies below its count, a run counts from one."""
+def test_run_and_scene_numbers_have_bounds(field: str, value: int) -> None:
+    """A scene's index is below the count; a run counts from 1."""
     with pytest.raises(ValidationError, match=field):
         SceneRequested.model_validate({**BARE, field: value})
 
 
 @pytest.mark.parametrize("fade", [-0.1, 30.1, float("nan"), float("-inf")])
-def test_a_fade_is_between_nothing_and_half_a_minute(fade: float) -> None:
-    """Both ends belong to it."""
+def test_a_fade_is_between_0_and_30_seconds(fade: float) -> None:
+    """Both limits are included."""
     with pytest.raises(ValidationError, match="fade_duration"):
         AudioParams(fade_duration=fade)
     assert [AudioParams(fade_duration=end).fade_duration for end in (0, 30)] == [0.0, 30.0]
 
 
 @pytest.mark.parametrize("mode", ["", "TRIM", "loop", 1])
-def test_an_unknown_sync_mode_is_refused_with_the_known_ones(mode: object) -> None:
-    """The way out is in the message."""
+def test_an_unknown_sync_mode_is_rejected_with_the_known_ones(mode: object) -> None:
+    """The message lists the valid values."""
     with pytest.raises(ValidationError, match="'trim', 'stretch' or 'compress'"):
         AudioParams.model_validate({"sync_mode": mode})
 
 
-def test_times_stand_for_a_duration() -> None:
-    """0.3 - 0.1 is 0.2, as people count."""
+def test_start_and_end_give_the_exact_duration() -> None:
+    """0.3 - 0.1 is 0.2."""
     scene = Scene.model_validate({"start_s": 0.1, "end_s": 0.3})
 
     assert scene.duration_s == 0.2
@@ -109,27 +109,27 @@ def test_times_stand_for_a_duration() -> None:
         ),
     ],
 )
-def test_times_that_are_no_span_are_refused(times: dict[str, object], problem: str) -> None:
-    """Missing, reversed, contradicting: each with its field."""
+def test_invalid_times_are_rejected(times: dict[str, object], problem: str) -> None:
+    """Missing, reversed or contradicting times; the error names the field."""
     with pytest.raises(ValidationError, match=problem):
         Scene.model_validate(times)
 
 
 @pytest.mark.parametrize("value", [{}, {"url": "https://a/v.mp4", "object": "uploads/x"}])
-def test_a_video_lies_in_exactly_one_place(value: dict[str, str]) -> None:
-    """Neither nowhere nor in two."""
+def test_a_video_has_exactly_one_reference(value: dict[str, str]) -> None:
+    """None and two are rejected."""
     with pytest.raises(ValidationError, match='give either "url" or "object"'):
         VideoRef.model_validate(value)
 
 
-def test_a_video_without_scenes_is_refused() -> None:
-    """There would be nothing to score."""
+def test_a_stitched_video_without_scenes_is_rejected() -> None:
+    """There is nothing to score."""
     with pytest.raises(ValidationError, match="scenes"):
         VideoStitched.model_validate({"job_id": "a", "scenes": []})
 
 
-def test_events_are_frozen() -> None:
-    """A fact does not change."""
+def test_events_are_immutable() -> None:
+    """Assigning a field fails."""
     with pytest.raises(ValidationError, match="frozen"):
         a_scene().run = 2  # type: ignore[misc]
 
@@ -137,28 +137,28 @@ def test_events_are_frozen() -> None:
 # --- ids ----------------------------------------------------------------------------------------
 
 
-def test_the_same_fact_said_again_has_the_same_id() -> None:
-    """Whatever else it says: a rerun may find other seconds and costs."""
+def test_an_event_published_again_has_the_same_id() -> None:
+    """Also if its other fields differ: a rerun may measure other seconds and costs."""
     assert a_segment(1).event_id() == a_segment(1, generation_s=9.0, attempts=2).event_id()
     assert a_scene().event_id() == a_scene(description="other words").event_id()
 
 
-def test_different_facts_have_different_ids() -> None:
-    """Scene, run, job and kind tell them apart; of failures also where and what."""
+def test_different_events_have_different_ids() -> None:
+    """They differ by scene, run, job and kind; failures also by stage and scene."""
     failures = [
         JobFailed(job_id="job-1", run=1, stage=stage, code="c", message="m", scene_index=index)
         for stage in (Stage.MERGE, Stage.GENERATION)
         for index in (None, 0)
     ]
-    facts = [a_scene(0), a_scene(1), a_scene(0, run=2), a_scene(0, job_id="b"), a_segment(0)]
+    events = [a_scene(0), a_scene(1), a_scene(0, run=2), a_scene(0, job_id="b"), a_segment(0)]
 
-    ids = [event.event_id() for event in [*facts, *failures, *EXAMPLES]]
+    ids = [event.event_id() for event in [*events, *failures, *EXAMPLES]]
 
     assert len(set(ids)) == len(ids)
 
 
-def test_ids_of_published_events_stay_what_they_were() -> None:
-    """Consumers outside drop repetitions by them; these were written down once."""
+def test_ids_of_published_events_never_change() -> None:
+    """External consumers drop duplicates by these ids."""
     assert {event.kind: event.event_id() for event in EXAMPLES} == {
         "video.stitched": "1786aa05-a846-534d-90d7-1a61e12e8028",
         "scene.requested": "4759df73-b414-55c2-9331-d4ad0e7cec10",
@@ -175,8 +175,8 @@ def test_ids_of_published_events_stay_what_they_were() -> None:
 # --- topics -------------------------------------------------------------------------------------
 
 
-def test_every_event_has_its_topic_and_every_topic_its_event() -> None:
-    """And the dead letters lie beside it."""
+def test_every_event_has_one_topic() -> None:
+    """Every topic has one event and a dead-letter topic."""
     assert {topic.event for topic in EVENT_TOPICS} == set(EVENTS)
     for event in EVENTS:
         assert topic_of(event).event is event
@@ -189,21 +189,23 @@ def test_every_event_has_its_topic_and_every_topic_its_event() -> None:
 
 
 @pytest.mark.parametrize("event", EXAMPLES, ids=lambda event: event.kind)
-def test_an_event_survives_the_journey(event: Event) -> None:
-    """Value, key, id and trace come back as they went."""
-    sent = encode(event, source="test", now=NOW, traceparent="00-aa-bb-01")
+def test_an_encoded_event_decodes_to_the_same_event(event: Event) -> None:
+    """Value, key, id and trace context are equal."""
+    encoded = encode(event, source="test", now=NOW, traceparent="00-aa-bb-01")
 
-    got = decode(a_record(sent.value, topic=sent.topic, headers=sent.headers, key=sent.key))
+    decoded = decode(
+        a_record(encoded.value, topic=encoded.topic, headers=encoded.headers, key=encoded.key)
+    )
 
-    assert got.event == event
-    assert got.event_id == event.event_id()
-    assert got.traceparent == "00-aa-bb-01"
-    assert sent.topic == event.kind
-    assert sent.key == event.job_id.encode()
+    assert decoded.event == event
+    assert decoded.event_id == event.event_id()
+    assert decoded.traceparent == "00-aa-bb-01"
+    assert encoded.topic == event.kind
+    assert encoded.key == event.job_id.encode()
 
 
-def test_the_headers_are_cloudevents_in_kafkas_binary_mode() -> None:
-    """Names and values as the binding has them."""
+def test_the_headers_follow_cloudevents_binary_mode() -> None:
+    """Names and values are those of the Kafka binding."""
     headers = dict(encode(a_scene(job_id="häuser 🎬"), source="api", now=NOW).headers)
 
     assert headers == {
@@ -217,18 +219,18 @@ def test_the_headers_are_cloudevents_in_kafkas_binary_mode() -> None:
     }
 
 
-def test_a_bare_value_is_read_on_its_own() -> None:
-    """Upstream may know nothing of our headers; its fact gets the id that it would have had."""
-    got = decode(a_record(BARE, key=None))
+def test_a_record_without_headers_is_decoded() -> None:
+    """Upstream may write no headers; the event gets its derived id."""
+    decoded = decode(a_record(BARE, key=None))
 
-    assert got.event == SceneRequested.model_validate(BARE)
-    assert got.event_id == got.event.event_id()
-    assert got.traceparent is None
+    assert decoded.event == SceneRequested.model_validate(BARE)
+    assert decoded.event_id == decoded.event.event_id()
+    assert decoded.traceparent is None
 
 
 @pytest.mark.parametrize("ce_type", ["com.example.scene", "scene.requested", ""])
-def test_another_producers_type_name_does_not_matter(ce_type: str) -> None:
-    """The topic says what it is, and the value whether it is."""
+def test_another_producers_type_is_ignored(ce_type: str) -> None:
+    """The topic determines the event, and the value is validated."""
     headers = (("ce_type", ce_type.encode()), ("ce_id", b"theirs"))
 
     assert decode(a_record(BARE, headers=headers)).event_id == "theirs"
@@ -242,8 +244,8 @@ def test_another_producers_type_name_does_not_matter(ce_type: str) -> None:
         ("segue.scene.requested.vX", "does not belong on this topic"),
     ],
 )
-def test_our_own_types_are_held_to_their_word(ce_type: str, problem: str) -> None:
-    """A newer version is not guessed at, a stray event is not taken for another."""
+def test_segues_own_types_are_checked(ce_type: str, problem: str) -> None:
+    """A newer version and an event of another topic are rejected."""
     with pytest.raises(UndecodableError, match=problem):
         decode(a_record(BARE, headers=(("ce_type", ce_type.encode()),)))
 
@@ -267,22 +269,22 @@ def test_our_own_types_are_held_to_their_word(ce_type: str, problem: str) -> Non
         (b" " * 1_000_001, "1000001 bytes"),
     ],
 )
-def test_what_is_not_the_event_is_refused_with_its_field(value: bytes | None, problem: str) -> None:
-    """The reason is what an operator reads beside the dead letter."""
+def test_an_invalid_value_is_rejected_with_its_field(value: bytes | None, problem: str) -> None:
+    """The reason is stored with the dead letter."""
     with pytest.raises(UndecodableError, match=problem):
         decode(a_record(value))
 
 
-def test_a_wrong_field_deep_inside_is_named_by_its_path() -> None:
-    """As people write it."""
+def test_an_invalid_nested_field_is_named_by_its_path() -> None:
+    """For example `scenes[1].duration_s`."""
     value = {"job_id": "a", "scenes": [{"duration_s": 1}, {"duration_s": -1}]}
 
     with pytest.raises(UndecodableError, match=r"scenes\[1\]\.duration_s: .*greater than 0"):
         decode(a_record(value, topic="video.stitched"))
 
 
-def test_many_problems_are_told_briefly() -> None:
-    """Five, and how many more: nine scenes without a length and no job."""
+def test_many_problems_are_shortened() -> None:
+    """The message has five problems and the number of the others."""
     value = {"scenes": [{"duration_s": 1}, *[{} for _ in range(9)]]}
 
     with pytest.raises(UndecodableError, match=r"\(and 5 more\)$"):
@@ -290,14 +292,14 @@ def test_many_problems_are_told_briefly() -> None:
 
 
 @pytest.mark.parametrize("topic", ["scene.requested.dlq", "weather"])
-def test_a_topic_that_carries_no_events_is_not_read(topic: str) -> None:
-    """Dead letters are for people."""
+def test_a_topic_without_events_is_rejected(topic: str) -> None:
+    """Dead-letter topics and unknown topics."""
     with pytest.raises(UndecodableError, match="carries no events"):
         decode(a_record(BARE, topic=topic))
 
 
-def test_a_record_waits_in_its_jobs_lane_even_if_it_cannot_be_read() -> None:
-    """Its key is its job; without one it waits with its like."""
+def test_an_undecodable_record_has_the_lane_of_its_key() -> None:
+    """Without a key it has the lane of the empty key."""
     assert lane_key(try_decode(a_record(BARE, key=b"other"))) == "42"
     assert lane_key(try_decode(a_record(b"junk", key="häuser".encode()))) == "häuser"
     assert lane_key(try_decode(a_record(b"junk", key=b"\xff"))) == "�"
@@ -349,11 +351,9 @@ def test_any_record_is_decoded_to_its_event_or_rejected_with_a_reason(
     seconds=st.floats(1e-6, 86_400),
     run=st.integers(1, 10**6),
 )
-def test_any_legal_event_is_read_as_it_was_written(
-    index: int, text: str, seconds: float, run: int
-) -> None:
-    """Text and numbers survive JSON."""
+def test_any_valid_event_decodes_to_itself(index: int, text: str, seconds: float, run: int) -> None:
+    """Text and numbers survive JSON encoding."""
     event = a_scene(index, description=text, prompt=text, duration_s=seconds, run=run)
-    sent = encode(event, source="test", now=NOW)
+    encoded = encode(event, source="test", now=NOW)
 
-    assert decode(a_record(sent.value, headers=sent.headers)).event == event
+    assert decode(a_record(encoded.value, headers=encoded.headers)).event == event

@@ -1,4 +1,4 @@
-"""Ids: legal job ids survive as they are; derived ids are stable and apart."""
+"""Job ids are validated; derived ids are stable and unique."""
 
 import unicodedata
 
@@ -12,13 +12,13 @@ from shared.contract.ids import JOB_ID_CHARS_MAX, check_job_id, event_id, job_uu
 @pytest.mark.parametrize(
     "legal", ["123", "a b", "wedding-42", "häuser:2026", "🎬🎵", "👩‍👩‍👧", "%2F?#&=", "x" * 200]
 )
-def test_a_legal_job_id_is_kept_as_it_is(legal: str) -> None:
-    """Emoji and what URLs must escape included: the client finds its job again."""
+def test_a_valid_job_id_is_unchanged(legal: str) -> None:
+    """Also with emoji and with characters that URLs escape."""
     assert check_job_id(legal) == legal
 
 
 @pytest.mark.parametrize(("number", "text"), [(123, "123"), (0, "0"), (-5, "-5")])
-def test_a_number_is_its_digits(number: int, text: str) -> None:
+def test_an_integer_job_id_becomes_text(number: int, text: str) -> None:
     """`123` and `"123"` are the same job."""
     assert check_job_id(number) == text
 
@@ -45,21 +45,21 @@ def test_a_number_is_its_digits(number: int, text: str) -> None:
         (["a"], "string or an integer"),
     ],
 )
-def test_an_illegal_job_id_is_refused_with_the_reason(illegal: object, problem: str) -> None:
-    """10 KB of emoji, slashes, control characters, and what is no name at all."""
+def test_an_invalid_job_id_is_rejected_with_the_reason(illegal: object, problem: str) -> None:
+    """Too long, slashes, control characters, and values of other types."""
     with pytest.raises(ValueError, match=problem):
         check_job_id(illegal)
 
 
-def test_a_number_of_ten_thousand_digits_is_refused() -> None:
-    """Python itself will not write it out; that must not look like a fault of ours."""
+def test_an_integer_of_ten_thousand_digits_is_rejected() -> None:
+    """Python cannot convert it to text; the error is still a validation error."""
     with pytest.raises(ValueError, match=r"digits|characters"):
         check_job_id(10**10_000)
 
 
 @given(st.text(max_size=JOB_ID_CHARS_MAX + 5))
-def test_what_is_accepted_can_travel(text: str) -> None:
-    """A key, a header and one segment of a URL path must be able to hold it."""
+def test_a_valid_job_id_is_safe_in_keys_headers_and_urls(text: str) -> None:
+    """A record key, a header and one segment of a URL path can contain it."""
     try:
         job_id = check_job_id(text)
     except ValueError:
@@ -70,16 +70,16 @@ def test_what_is_accepted_can_travel(text: str) -> None:
     assert not any(unicodedata.category(char) == "Cc" for char in job_id)
 
 
-def test_ids_stay_what_they_were() -> None:
-    """Written down once: stored objects and published events are found by them for ever."""
+def test_derived_ids_never_change() -> None:
+    """Stored objects and published events are found by these ids."""
     assert job_uuid("wedding-42") == "7f315a1093425fcb8dd81e2a4c2afb77"
     assert event_id("wedding-42", 1, "scene.requested", 1) == "4759df73-b414-55c2-9331-d4ad0e7cec10"
     assert scene_seed("wedding-42", 1, 1, 1) == 1_962_762_017
 
 
 @given(st.tuples(st.text(max_size=5), st.integers(1, 3), st.integers(0, 3), st.integers(1, 3)))
-def test_a_seed_is_repeatable_and_in_the_models_range(scene: tuple[str, int, int, int]) -> None:
-    """0 would mean "random" to the model."""
+def test_a_seed_is_repeatable_and_in_range(scene: tuple[str, int, int, int]) -> None:
+    """0 means "random" to the model, so it is excluded."""
     job_id, run, index, attempt = scene
     seed = scene_seed(job_id, run, index, attempt)
 
@@ -88,9 +88,9 @@ def test_a_seed_is_repeatable_and_in_the_models_range(scene: tuple[str, int, int
     assert seed != scene_seed(job_id, run, index, attempt + 1)
 
 
-def test_every_part_of_a_fact_makes_another_id() -> None:
-    """Job, run, kind and scene all count."""
-    facts = [
+def test_every_part_of_an_event_changes_its_id() -> None:
+    """Job, run, kind and scene."""
+    events = [
         ("a", 1, "scene.requested", 0),
         ("b", 1, "scene.requested", 0),
         ("a", 2, "scene.requested", 0),
@@ -98,4 +98,4 @@ def test_every_part_of_a_fact_makes_another_id() -> None:
         ("a", 1, "scene.requested", 1),
         ("a", 1, "scene.requested", 10),
     ]
-    assert len({event_id(*fact) for fact in facts}) == len(facts)
+    assert len({event_id(*event) for event in events}) == len(events)

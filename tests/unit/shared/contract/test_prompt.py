@@ -1,4 +1,4 @@
-"""Scenes and wishes to prompts."""
+"""Prompts of scenes: explicit prompts, moods and the template."""
 
 import pytest
 from hypothesis import given
@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from shared.contract.prompt import PROMPT_CHARS_MAX, TEMPLATE, Mood, mood_of, prompt_for
 
 blanks = st.sampled_from([None, "", " ", "\n\t", "\x00"])
-wishes = st.text(st.characters(categories=["L", "N", "P"]), min_size=1, max_size=50)
+texts = st.text(st.characters(categories=["L", "N", "P"]), min_size=1, max_size=50)
 
 
 def _prompt(
@@ -37,16 +37,16 @@ def _prompt(
         ("", "professional and engaging"),
     ],
 )
-def test_a_description_fills_the_template_with_its_mood(description: str, phrase: str) -> None:
-    """The five phrases, in the model's template."""
+def test_the_template_contains_the_mood_of_the_description(description: str, phrase: str) -> None:
+    """Each of the five moods has a phrase."""
     assert _prompt(description) == (
         f"Cinematic background music, {phrase}, instrumental, seamless loop"
     )
 
 
 @pytest.mark.parametrize("description", ["Warm bread", "A trace of salt", "The calmest reading"])
-def test_only_whole_words_speak_of_a_mood(description: str) -> None:
-    """War is not in warm, race not in trace."""
+def test_only_whole_words_count_for_a_mood(description: str) -> None:
+    """For example, warm does not contain war, and trace does not contain race."""
     assert mood_of(description) is Mood.PROFESSIONAL
 
 
@@ -56,14 +56,14 @@ def test_the_mood_with_most_words_wins() -> None:
 
 
 def test_at_a_tie_the_earlier_mood_wins() -> None:
-    """The order in the text decides, not the order of our lists."""
+    """The order in the text counts, not the order of the word lists."""
     assert mood_of("a calm storm") is Mood.CALM
     assert mood_of("a storm, then calm") is Mood.DRAMATIC
 
 
 @pytest.mark.parametrize("mood", list(Mood))
-def test_a_template_prompt_is_understood_as_its_own_mood(mood: Mood) -> None:
-    """What the template adds around a mood speaks of no other."""
+def test_a_template_prompt_has_its_own_mood(mood: Mood) -> None:
+    """The fixed text of the template contains no mood word."""
     assert mood_of(TEMPLATE.format(mood=mood)) is mood
 
 
@@ -77,30 +77,30 @@ def test_a_template_prompt_is_understood_as_its_own_mood(mood: Mood) -> None:
         ("very dramatic", Mood.DRAMATIC),
     ],
 )
-def test_a_known_mood_of_a_scene_outweighs_its_description(mood: str, phrase: Mood) -> None:
-    """A person who names a mood means it."""
+def test_the_mood_of_a_scene_overrides_its_description(mood: str, phrase: Mood) -> None:
+    """A known mood selects its phrase."""
     assert _prompt("a battle in a storm", mood=mood) == TEMPLATE.format(mood=phrase)
 
 
-def test_an_unknown_mood_stands_in_the_template_as_it_was_written() -> None:
-    """A model may know what we do not."""
+def test_an_unknown_mood_is_used_as_it_is() -> None:
+    """The template contains it unchanged."""
     assert _prompt("a calm lake", mood=" wistful \n Ländler ") == TEMPLATE.format(
         mood="wistful Ländler"
     )
 
 
-@given(wishes, wishes, st.text(), st.none() | wishes)
-def test_a_written_prompt_wins_the_scenes_before_the_runs(
+@given(texts, texts, st.text(), st.none() | texts)
+def test_an_explicit_prompt_is_used_unchanged(
     scene: str, run: str, description: str, mood: str | None
 ) -> None:
-    """Nothing is added to what somebody wrote."""
+    """The scene's prompt has priority over the run's."""
     assert _prompt(description, mood=mood, scene_prompt=scene, run_prompt=run) == scene
     assert _prompt(description, mood=mood, run_prompt=run) == run
 
 
 @given(blanks, blanks, blanks)
-def test_a_blank_is_no_wish(scene: str | None, run: str | None, mood: str | None) -> None:
-    """An empty field in a form asks for nothing."""
+def test_a_blank_field_is_ignored(scene: str | None, run: str | None, mood: str | None) -> None:
+    """Blank prompts and moods count as missing."""
     assert _prompt("a calm lake", mood=mood, scene_prompt=scene, run_prompt=run) == (
         TEMPLATE.format(mood=Mood.CALM)
     )
@@ -108,11 +108,11 @@ def test_a_blank_is_no_wish(scene: str | None, run: str | None, mood: str | None
 
 @given(st.text(max_size=6_000), st.none() | st.text(), st.none() | st.text(max_size=6_000))
 def test_a_prompt_is_one_printable_line_of_bounded_length(
-    description: str, mood: str | None, wish: str | None
+    description: str, mood: str | None, prompt: str | None
 ) -> None:
-    """Whatever is typed, the prompt is never empty and never breaks a log."""
-    prompt = _prompt(description, mood=mood, scene_prompt=wish)
+    """For any input the prompt is not empty."""
+    result = _prompt(description, mood=mood, scene_prompt=prompt)
 
-    assert 0 < len(prompt) <= PROMPT_CHARS_MAX
-    assert prompt.isprintable()
-    assert prompt == prompt.strip()
+    assert 0 < len(result) <= PROMPT_CHARS_MAX
+    assert result.isprintable()
+    assert result == result.strip()

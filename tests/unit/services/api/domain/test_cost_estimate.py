@@ -1,4 +1,4 @@
-"""What is said of the price before a run begins, and which runs may begin at it."""
+"""Cost estimates of runs, and the check against the cost limit."""
 
 from typing import Any
 
@@ -16,8 +16,8 @@ STYLE = AudioRef(object="styles/x")
 COST_USD = 7 * WORK_S_PER_MUSIC_S * REPLICATE_USD_PER_S
 
 
-def asked(*, lengths: tuple[float, ...] = (1.7, 2.3), **params: Any) -> RunSpec:
-    """A run."""
+def a_run(*, lengths: tuple[float, ...] = (1.7, 2.3), **params: Any) -> RunSpec:
+    """Return a run with scenes of these lengths."""
     return RunSpec(
         job_id="j",
         scenes=tuple(Scene(duration_s=length) for length in lengths),
@@ -26,50 +26,54 @@ def asked(*, lengths: tuple[float, ...] = (1.7, 2.3), **params: Any) -> RunSpec:
     )
 
 
-def test_the_estimate_is_that_of_the_provider_that_makes_the_music() -> None:
-    """Its window, its price."""
-    told = estimate_of(asked(), REPLICATE)
+def test_the_estimate_uses_the_providers_window_and_price() -> None:
+    """Two scenes: their rounded seconds and one continuation window."""
+    estimate = estimate_of(a_run(), REPLICATE)
 
-    assert (told.provider, told.music_s) == ("replicate", 7)
-    assert told.cost_usd == pytest.approx(COST_USD)
-    assert told.seconds == 7 * 2 + 3 * 2
-
-
-def test_a_style_sample_gives_the_first_scene_a_window_too() -> None:
-    """Its own, longer one; it is paid for like the others."""
-    assert estimate_of(asked(style_audio=STYLE), REPLICATE).music_s == 7 + 5
+    assert (estimate.provider, estimate.music_s) == ("replicate", 7)
+    assert estimate.cost_usd == pytest.approx(COST_USD)
+    assert estimate.seconds == 7 * 2 + 3 * 2
 
 
-def test_another_price_is_another_estimate() -> None:
-    """SEGUE_REPLICATE_USD_PER_S."""
-    dear = PricingSettings(wanted="replicate", replicate=ReplicateAccount(usd_per_s=1))
+def test_a_style_sample_adds_a_window_to_the_first_scene() -> None:
+    """The style window is longer, and is charged like the others."""
+    assert estimate_of(a_run(style_audio=STYLE), REPLICATE).music_s == 7 + 5
 
-    assert estimate_of(asked(lengths=(1,)), dear).cost_usd == pytest.approx(2.0)
+
+def test_the_estimate_uses_the_configured_price() -> None:
+    """SEGUE_REPLICATE_USD_PER_S sets the price per second."""
+    expensive = PricingSettings(wanted="replicate", replicate=ReplicateAccount(usd_per_s=1))
+
+    assert estimate_of(a_run(lengths=(1,)), expensive).cost_usd == pytest.approx(2.0)
 
 
 @pytest.mark.parametrize("provider", ["synth", "silence"])
-def test_what_is_made_here_begins_under_any_cap(provider: str) -> None:
-    """Also under one of nothing."""
-    wanted = PricingSettings.from_environment(wanted=provider)
-    run = asked(max_cost=0)
+def test_a_local_provider_passes_any_limit(provider: str) -> None:
+    """A limit of 0 allows it as well, because it costs nothing."""
+    pricing = PricingSettings.from_environment(wanted=provider)
+    run = a_run(max_cost=0)
 
-    check_cap(run, estimate_of(run, wanted))
+    check_cap(run, estimate_of(run, pricing))
 
-    assert estimate_of(run, wanted).cost_usd == 0.0
+    assert estimate_of(run, pricing).cost_usd == 0.0
 
 
-def test_a_run_over_its_cap_is_refused_with_estimate_cap_and_ways_out() -> None:
-    """By the field that a client can change."""
-    run = asked(max_cost=0.01)
+def test_a_run_over_its_limit_is_rejected() -> None:
+    """The error names the field, the estimate, the limit and what to change."""
+    run = a_run(max_cost=0.01)
     with pytest.raises(RequestInvalidError) as caught:
         check_cap(run, estimate_of(run, REPLICATE))
 
-    ((field, told),) = caught.value.problems
+    ((field, message),) = caught.value.problems
     assert field == MAX_COST_FIELD == "audio_params.max_cost"
-    assert dollars(COST_USD) in told
-    assert "$0.01 " in told
-    for way_out in ("raise max_cost", "fewer or shorter scenes", 'on_max_cost to "error_strategy"'):
-        assert way_out in told
+    assert dollars(COST_USD) in message
+    assert "$0.01 " in message
+    for alternative in (
+        "raise max_cost",
+        "fewer or shorter scenes",
+        'on_max_cost to "error_strategy"',
+    ):
+        assert alternative in message
 
 
 @pytest.mark.parametrize(
@@ -80,19 +84,19 @@ def test_a_run_over_its_cap_is_refused_with_estimate_cap_and_ways_out() -> None:
         {"max_cost": 0, "on_max_cost": OnMaxCost.ERROR_STRATEGY},
     ],
 )
-def test_a_run_within_its_cap_or_that_ends_with_the_error_strategy_begins(
+def test_a_run_within_its_limit_or_with_the_error_strategy_is_accepted(
     params: dict[str, Any],
 ) -> None:
-    """What is exactly the cap is within it."""
-    run = asked(**params)
+    """An estimate equal to the limit is within it."""
+    run = a_run(**params)
 
     check_cap(run, estimate_of(run, REPLICATE))
 
 
 @pytest.mark.parametrize(
-    ("usd", "told"),
+    ("usd", "text"),
     [(0, "$0.00"), (1.5, "$1.50"), (0.0196, "$0.0196"), (12, "$12.00"), (1e-6, "$0.000001")],
 )
-def test_small_sums_keep_the_digits_that_tell_them_apart(usd: float, told: str) -> None:
-    """A scene costs cents, and a cap may be one."""
-    assert dollars(usd) == told
+def test_dollars_keeps_the_digits_of_small_amounts(usd: float, text: str) -> None:
+    """Two digits, and more for amounts below a cent."""
+    assert dollars(usd) == text

@@ -1,4 +1,4 @@
-"""Redriving: what the next run makes, what it keeps, and what is refused; the pure plan."""
+"""The plan of a redrive: what it generates, what it keeps, and what is rejected."""
 
 from dataclasses import replace
 
@@ -34,69 +34,69 @@ DONE = PreviousRun(
 )
 
 
-def stopped(at: int, *, of: PreviousRun = DONE) -> PreviousRun:
-    """The run that ended at scene `at`."""
+def failed_at(at: int, *, of: PreviousRun = DONE) -> PreviousRun:
+    """Return the run that failed at scene `at`."""
     parts = (replace(part, is_done=index < at) for index, part in enumerate(of.scenes))
     return replace(
         of, scenes=tuple(parts), status=RunStatus.FAILED, failed_scene=at, has_track=False
     )
 
 
-def test_one_scene_keeps_its_neighbours_and_bridges_to_the_next() -> None:
-    """Only what would continue the music that goes is bridged."""
-    asked = build_redrive_spec(DONE, RedriveRequest(scene=1))
+def test_a_redrive_of_one_scene_keeps_the_others_and_bridges_to_the_next() -> None:
+    """Only the scene that continued the replaced music is bridged."""
+    spec = build_redrive_spec(DONE, RedriveRequest(scene=1))
 
-    assert asked.to_generate == (1,)
-    assert asked.anew == {1}
-    assert asked.kept == {0: Kept(run=1), 2: Kept(run=1, bridged=True), 3: Kept(run=1)}
-    assert (asked.scenes[2].description, asked.video, asked.params) == ("2", FILM, DONE.params)
+    assert spec.to_generate == (1,)
+    assert spec.anew == {1}
+    assert spec.kept == {0: Kept(run=1), 2: Kept(run=1, bridged=True), 3: Kept(run=1)}
+    assert (spec.scenes[2].description, spec.video, spec.params) == ("2", FILM, DONE.params)
 
 
-def test_from_a_scene_on_everything_is_made_anew() -> None:
-    """No bridge: what comes behind continues what is made."""
-    asked = build_redrive_spec(DONE, RedriveRequest(first=2))
+def test_a_redrive_from_a_scene_generates_all_later_scenes() -> None:
+    """No bridge: each later scene continues a generated one."""
+    spec = build_redrive_spec(DONE, RedriveRequest(first=2))
 
-    assert asked.to_generate == (2, 3)
-    assert asked.kept == {0: Kept(run=1), 1: Kept(run=1)}
+    assert spec.to_generate == (2, 3)
+    assert spec.kept == {0: Kept(run=1), 1: Kept(run=1)}
 
 
 @pytest.mark.parametrize("stage", LateStage)
-def test_a_late_stage_makes_no_scene(stage: LateStage) -> None:
-    """The video alone keeps the track as well."""
-    asked = build_redrive_spec(DONE, RedriveRequest(stage=stage))
+def test_a_redrive_of_a_late_stage_generates_no_scene(stage: LateStage) -> None:
+    """The mux stage keeps the track as well."""
+    spec = build_redrive_spec(DONE, RedriveRequest(stage=stage))
 
-    assert asked.to_generate == ()
-    assert {kept.track for kept in asked.kept.values()} == {stage is LateStage.MUX}
-    assert {kept.bridged for kept in asked.kept.values()} == {False}
+    assert spec.to_generate == ()
+    assert {kept.track for kept in spec.kept.values()} == {stage is LateStage.MUX}
+    assert {kept.bridged for kept in spec.kept.values()} == {False}
 
 
-def test_a_run_that_failed_goes_on_where_it_failed() -> None:
-    """At its scene, and what was never asked of the provider may come from the cache."""
-    asked = build_redrive_spec(stopped(2), RedriveRequest())
+def test_a_redrive_resumes_a_failed_run_at_the_failed_scene() -> None:
+    """Scenes that were never generated may come from the cache."""
+    spec = build_redrive_spec(failed_at(2), RedriveRequest())
 
-    assert asked.to_generate == (2, 3)
-    assert asked.anew == frozenset()
+    assert spec.to_generate == (2, 3)
+    assert spec.anew == frozenset()
 
 
 @pytest.mark.parametrize("has_track", [False, True])
-def test_a_run_that_failed_behind_its_scenes_goes_on_there(*, has_track: bool) -> None:
-    """Without a track at the merge, with one at the mux."""
+def test_a_redrive_resumes_a_run_that_failed_after_its_scenes(*, has_track: bool) -> None:
+    """It resumes at the merge without a track, at the mux with one."""
     failed = replace(DONE, status=RunStatus.FAILED, has_track=has_track)
 
-    asked = build_redrive_spec(failed, RedriveRequest())
+    spec = build_redrive_spec(failed, RedriveRequest())
 
-    assert asked.to_generate == ()
-    assert asked.kept[3] == Kept(run=1, track=has_track)
+    assert spec.to_generate == ()
+    assert spec.kept[3] == Kept(run=1, track=has_track)
 
 
-def test_a_redrive_that_failed_goes_on_and_keeps_what_it_was_to_keep() -> None:
-    """Scene 1 alone is made; what its run never came to is taken from where that run had it."""
-    asked = build_redrive_spec(DONE, RedriveRequest(scene=1))
+def test_a_redrive_resumes_a_failed_redrive_with_its_kept_scenes() -> None:
+    """Scenes that the failed redrive did not reach are kept from the run it named."""
+    spec = build_redrive_spec(DONE, RedriveRequest(scene=1))
     parts = tuple(
         PreviousScene(
-            scene=scene, is_done=index < 1, kept=asked.kept.get(index), anew=index in asked.anew
+            scene=scene, is_done=index < 1, kept=spec.kept.get(index), anew=index in spec.anew
         )
-        for index, scene in enumerate(asked.scenes)
+        for index, scene in enumerate(spec.scenes)
     )
     failed = replace(DONE, run=2, scenes=parts, status=RunStatus.FAILED, failed_scene=1)
 
@@ -107,13 +107,13 @@ def test_a_redrive_that_failed_goes_on_and_keeps_what_it_was_to_keep() -> None:
     assert again.kept == {0: Kept(run=2), 2: Kept(run=1, bridged=True), 3: Kept(run=1)}
 
 
-def test_what_is_kept_costs_nothing() -> None:
-    """The estimate counts the scenes that are made, with their windows."""
+def test_kept_scenes_cost_nothing() -> None:
+    """The estimate counts the generated scenes with their windows."""
     pricing = PricingSettings(wanted="replicate", window_s=1)
 
     costs = [
-        estimate_of(build_redrive_spec(DONE, wish), pricing).music_s
-        for wish in (
+        estimate_of(build_redrive_spec(DONE, request), pricing).music_s
+        for request in (
             RedriveRequest(first=0),
             RedriveRequest(scene=0),
             RedriveRequest(scene=1),
@@ -124,19 +124,19 @@ def test_what_is_kept_costs_nothing() -> None:
     assert costs == [2 + 3 * 3, 2, 3, 0]
 
 
-def test_the_requests_say_what_is_kept_and_what_is_made_anew() -> None:
-    """Whatever reads them again does the same: nothing of it is held elsewhere."""
-    asked = build_redrive_spec(DONE, RedriveRequest(scene=1))
+def test_the_requests_state_what_is_kept_and_what_is_generated() -> None:
+    """The plan is in the requests alone, so a replay repeats it; the digest ignores it."""
+    spec = build_redrive_spec(DONE, RedriveRequest(scene=1))
 
-    requests = asked.requests(2)
+    requests = spec.requests(2)
 
     assert [request.kept and request.kept.run for request in requests] == [1, None, 1, 1]
     assert [request.anew for request in requests] == [False, True, False, False]
-    assert asked.digest() == replace(asked, kept={}, anew=frozenset()).digest()
+    assert spec.digest() == replace(spec, kept={}, anew=frozenset()).digest()
 
 
 @pytest.mark.parametrize(
-    ("earlier", "wish", "words"),
+    ("previous", "request_", "message"),
     [
         (replace(DONE, run=0), RedriveRequest(scene=1), "no run yet"),
         (DONE, RedriveRequest(), "did not fail (completed): choose what"),
@@ -144,17 +144,17 @@ def test_the_requests_say_what_is_kept_and_what_is_made_anew() -> None:
         (DONE, RedriveRequest(scene=4), "--scene 4: run 1 has scenes 0 to 3"),
         (DONE, RedriveRequest(first=9), "--from 9: run 1 has scenes 0 to 3"),
         (
-            stopped(2),
+            failed_at(2),
             RedriveRequest(scene=1),
             "scene 2 cannot be kept: run 1 did not generate it; to generate it as well: --from 1",
         ),
         (
-            stopped(2),
+            failed_at(2),
             RedriveRequest(scene=3),
             "scene 2 cannot be kept: run 1 did not generate it; to generate it as well: --from 2",
         ),
-        (stopped(2), RedriveRequest(first=3), "to generate it as well: --from 2"),
-        (stopped(2), RedriveRequest(stage=LateStage.MERGE), "to generate it as well: --from 2"),
+        (failed_at(2), RedriveRequest(first=3), "to generate it as well: --from 2"),
+        (failed_at(2), RedriveRequest(stage=LateStage.MERGE), "to generate it as well: --from 2"),
         (replace(DONE, has_track=False), RedriveRequest(stage=LateStage.MUX), "has no track yet"),
         (
             replace(DONE, video=None),
@@ -173,25 +173,23 @@ def test_the_requests_say_what_is_kept_and_what_is_made_anew() -> None:
         ],
     ],
 )
-def test_what_cannot_be_is_refused_with_the_way_out(
-    earlier: PreviousRun, wish: RedriveRequest, words: str
+def test_an_impossible_redrive_is_rejected_with_the_alternative(
+    previous: PreviousRun, request_: RedriveRequest, message: str
 ) -> None:
-    """Each in its own words."""
-    with pytest.raises(RedriveError) as refused:
-        build_redrive_spec(earlier, wish)
+    """The error states the reason and what to do instead."""
+    with pytest.raises(RedriveError) as rejected:
+        build_redrive_spec(previous, request_)
 
-    assert words in str(refused.value)
+    assert message in str(rejected.value)
 
 
 @given(index=st.integers(0, 3), alone=st.booleans())
-def test_every_scene_is_made_or_kept_and_a_bridge_is_where_both_meet(
-    *, index: int, alone: bool
-) -> None:
-    """A kept scene is bridged exactly where the one before it is made."""
-    asked = build_redrive_spec(
+def test_a_redrive_generates_or_keeps_every_scene(*, index: int, alone: bool) -> None:
+    """A kept scene is bridged if and only if the preceding scene is generated."""
+    spec = build_redrive_spec(
         DONE, RedriveRequest(scene=index) if alone else RedriveRequest(first=index)
     )
 
-    assert sorted([*asked.to_generate, *asked.kept]) == [0, 1, 2, 3]
-    for place, kept in asked.kept.items():
-        assert kept.bridged == (place - 1 in asked.to_generate)
+    assert sorted([*spec.to_generate, *spec.kept]) == [0, 1, 2, 3]
+    for position, kept in spec.kept.items():
+        assert kept.bridged == (position - 1 in spec.to_generate)

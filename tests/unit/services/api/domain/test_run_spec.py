@@ -1,4 +1,4 @@
-"""From a body to a run: defaults, limits, and errors that name the field."""
+"""Run specifications from request bodies: defaults, limits, and errors that name the field."""
 
 import json
 from typing import Any
@@ -28,81 +28,81 @@ TWO = [{"duration_s": 1.7}, {"duration_s": 2}]
 
 
 def a_body(**fields: Any) -> GenerateBody:
-    """A body as it comes from the wire."""
+    """Return a request body, parsed from JSON."""
     return GenerateBody.model_validate_json(json.dumps({"job_id": "123", **fields}))
 
 
-def asked(defaults: DefaultSettings = DEFAULTS, **fields: Any) -> RunSpec:
-    """The run that a body alone asks for."""
+def spec_for(defaults: DefaultSettings = DEFAULTS, **fields: Any) -> RunSpec:
+    """Return the run that a body requests for a new job."""
     body = a_body(**fields)
     return build_run_spec(
         body.job_id, job=spec_of_body(body, LIMITS), params=body.audio_params, defaults=defaults
     )
 
 
-def refused(**fields: Any) -> list[tuple[str, str]]:
-    """The problems of a body."""
+def problems_for(**fields: Any) -> list[tuple[str, str]]:
+    """Return the problems of an invalid body."""
     with pytest.raises(RequestInvalidError) as caught:
-        asked(**fields)
+        spec_for(**fields)
     return caught.value.problems
 
 
-def test_what_is_left_out_gets_the_defaults_of_the_contract() -> None:
-    """Nothing but scenes is said."""
-    assert asked(scenes=TWO).params == AudioParams()
+def test_missing_fields_get_the_contracts_defaults() -> None:
+    """A body with scenes only."""
+    assert spec_for(scenes=TWO).params == AudioParams()
 
 
-def test_null_says_nothing() -> None:
-    """As if the field were not there."""
+def test_null_is_a_missing_field() -> None:
+    """A null field gets its default."""
     nulls = dict.fromkeys(["fade_duration", "sync_mode", "merge_with_video", "prompt"])
 
-    assert asked(scenes=TWO, audio_params=nulls) == asked(scenes=TWO)
+    assert spec_for(scenes=TWO, audio_params=nulls) == spec_for(scenes=TWO)
 
 
-def test_settings_fill_what_the_request_leaves_out_and_the_request_wins() -> None:
-    """AUDIO_SYNC_MODE and its kin are defaults, not orders."""
+def test_settings_are_defaults_that_the_request_overrides() -> None:
+    """AUDIO_SYNC_MODE and the others apply to missing fields."""
     defaults = DefaultSettings(
         sync_mode=SyncMode.STRETCH, error_strategy=ErrorStrategy.HALT, fail_on_error=True
     )
-    params = asked(defaults, scenes=TWO, audio_params={"sync_mode": "compress"}).params
+    params = spec_for(defaults, scenes=TWO, audio_params={"sync_mode": "compress"}).params
 
     assert params.sync_mode is SyncMode.COMPRESS
     assert params.error_strategy is ErrorStrategy.HALT
     assert params.fail_on_error
 
 
-def test_a_cap_of_the_settings_holds_until_a_request_names_its_own() -> None:
-    """AUDIO_MAX_COST and AUDIO_ON_MAX_COST; null does not lift them."""
+def test_the_cost_limit_of_the_settings_applies_unless_the_request_has_one() -> None:
+    """AUDIO_MAX_COST and AUDIO_ON_MAX_COST; null does not remove the limit."""
     defaults = DefaultSettings(max_cost=0.5, on_max_cost=OnMaxCost.ERROR_STRATEGY)
-    silent = asked(defaults, scenes=TWO, audio_params={"max_cost": None}).params
-    said = asked(defaults, scenes=TWO, audio_params={"max_cost": 2, "on_max_cost": "refuse"})
+    default = spec_for(defaults, scenes=TWO, audio_params={"max_cost": None}).params
+    given = spec_for(defaults, scenes=TWO, audio_params={"max_cost": 2, "on_max_cost": "refuse"})
 
-    assert (silent.max_cost, silent.on_max_cost) == (0.5, "error_strategy")
-    assert (said.params.max_cost, said.params.on_max_cost) == (2, "refuse")
+    assert (default.max_cost, default.on_max_cost) == (0.5, "error_strategy")
+    assert (given.params.max_cost, given.params.on_max_cost) == (2, "refuse")
 
 
 @pytest.mark.parametrize(
-    ("said", "url", "key"),
+    ("value", "url", "key"),
     [
         ("https://x.example/a.mp3", "https://x.example/a.mp3", None),
         ({"url": "https://x.example/a.mp3", "object": None}, "https://x.example/a.mp3", None),
         ({"object": "styles/x"}, None, "styles/x"),
     ],
 )
-def test_a_style_sample_is_named_like_a_video(said: Any, url: str | None, key: str | None) -> None:
-    """As an object of either, or as the URL alone."""
-    style = asked(scenes=TWO, audio_params={"style_audio": said}).params.style_audio
+def test_a_style_sample_is_an_object_or_a_url(value: Any, url: str | None, key: str | None) -> None:
+    """As `{url}`, as `{object}`, or as the URL alone."""
+    style = spec_for(scenes=TWO, audio_params={"style_audio": value}).params.style_audio
 
     assert style == AudioRef(url=url, object=key)
 
 
-@pytest.mark.parametrize("said", [{}, {"url": "https://x.example/a", "object": "styles/x"}])
-def test_a_style_sample_is_named_once(said: dict[str, str]) -> None:
-    """And the field is told."""
-    ((field, told),) = refused(scenes=TWO, audio_params={"style_audio": said})
+@pytest.mark.parametrize("value", [{}, {"url": "https://x.example/a", "object": "styles/x"}])
+def test_a_style_sample_has_exactly_one_reference(value: dict[str, str]) -> None:
+    """The error names the field."""
+    ((field, message),) = problems_for(scenes=TWO, audio_params={"style_audio": value})
 
     assert field == "audio_params.style_audio"
-    assert "either" in told
+    assert "either" in message
 
 
 @pytest.mark.parametrize(
@@ -117,8 +117,8 @@ def test_a_style_sample_is_named_once(said: dict[str, str]) -> None:
         ("style_audio", 5),
     ],
 )
-def test_a_wrong_wish_is_told_by_its_name(name: str, value: Any) -> None:
-    """As every field is."""
+def test_an_invalid_parameter_is_named(name: str, value: Any) -> None:
+    """Each problem has the path of its field."""
     with pytest.raises(ValidationError) as caught:
         a_body(scenes=TWO, audio_params={name: value})
 
@@ -127,8 +127,8 @@ def test_a_wrong_wish_is_told_by_its_name(name: str, value: Any) -> None:
     assert all(field.startswith(f"audio_params.{name}") for field in fields)
 
 
-def test_a_request_under_way_keeps_its_digest_when_the_api_learns_new_wishes() -> None:
-    """Else asking again, after an upgrade, would begin a second run and pay for it."""
+def test_a_new_parameter_does_not_change_the_digest_of_running_requests() -> None:
+    """Otherwise a repeated request after an upgrade would start and pay for a second run."""
     first_release = {
         "fade_duration": 1.0,
         "sync_mode": "trim",
@@ -142,47 +142,47 @@ def test_a_request_under_way_keeps_its_digest_when_the_api_learns_new_wishes() -
         {"description": "", "duration_s": length, "prompt": None, "mood": None}
         for length in (1.7, 2.0)
     ]
-    then = digest_of({"scenes": scenes, "video": None, "params": first_release})
+    first_digest = digest_of({"scenes": scenes, "video": None, "params": first_release})
 
-    assert asked(scenes=TWO).digest() == then
-    for wish in ({"max_cost": 1}, {"use_cache": False}, {"style_audio": "https://x.example/a"}):
-        assert asked(scenes=TWO, audio_params=wish).digest() != then
+    assert spec_for(scenes=TWO).digest() == first_digest
+    for params in ({"max_cost": 1}, {"use_cache": False}, {"style_audio": "https://x.example/a"}):
+        assert spec_for(scenes=TWO, audio_params=params).digest() != first_digest
 
 
-def test_the_setting_to_merge_is_a_wish_that_needs_a_video() -> None:
-    """AUDIO_MERGE_WITH_VIDEO does not make a job without a video impossible."""
+def test_the_setting_to_merge_applies_only_to_jobs_with_a_video() -> None:
+    """AUDIO_MERGE_WITH_VIDEO does not reject a job without a video."""
     defaults = DefaultSettings(merge_with_video=True)
 
-    assert not asked(defaults, scenes=TWO).params.merge_with_video
-    assert asked(defaults, scenes=TWO, video="https://x.example/v.mp4").params.merge_with_video
+    assert not spec_for(defaults, scenes=TWO).params.merge_with_video
+    assert spec_for(defaults, scenes=TWO, video="https://x.example/v.mp4").params.merge_with_video
 
 
-def test_asking_for_a_video_without_one_names_the_field() -> None:
-    """The way out is in the message."""
-    [(field, message)] = refused(scenes=TWO, audio_params={"merge_with_video": True})
+def test_merge_with_video_without_a_video_is_rejected() -> None:
+    """The error names the field and what to send."""
+    [(field, message)] = problems_for(scenes=TWO, audio_params={"merge_with_video": True})
 
     assert field == "video"
     assert 'send "video"' in message
 
 
-def test_a_video_is_a_url_or_an_object_never_both() -> None:
-    """A plain string is a URL."""
+def test_a_video_is_a_url_or_an_object() -> None:
+    """A plain string is a URL; none and both are rejected."""
     url = "https://x.example/v.mp4"
 
-    assert asked(scenes=TWO, video=url) == asked(scenes=TWO, video={"url": url})
-    assert refused(scenes=TWO, video={})[0][0] == "video"
-    assert refused(scenes=TWO, video={"url": url, "object": "uploads/a"})[0][0] == "video"
+    assert spec_for(scenes=TWO, video=url) == spec_for(scenes=TWO, video={"url": url})
+    assert problems_for(scenes=TWO, video={})[0][0] == "video"
+    assert problems_for(scenes=TWO, video={"url": url, "object": "uploads/a"})[0][0] == "video"
 
 
-def test_start_and_end_give_the_length_that_a_person_means() -> None:
-    """3.4 - 1.7 is 1.7, not its binary neighbour."""
+def test_the_duration_is_the_exact_difference_of_end_and_start() -> None:
+    """3.4 - 1.7 is 1.7, without a binary rounding error."""
     scenes = [{"start_s": 0, "end_s": 1.7}, {"start_s": 1.7, "end_s": 3.4}]
 
-    assert [scene.duration_s for scene in asked(scenes=scenes).scenes] == [1.7, 1.7]
+    assert [scene.duration_s for scene in spec_for(scenes=scenes).scenes] == [1.7, 1.7]
 
 
 @pytest.mark.parametrize(
-    ("scenes", "field", "words"),
+    ("scenes", "field", "text"),
     [
         ([], "scenes", "at least one scene"),
         ([{"duration_s": 1}] * 4, "scenes", "at most 3"),
@@ -203,46 +203,49 @@ def test_start_and_end_give_the_length_that_a_person_means() -> None:
         ([{"duration_s": 5, "start_s": 0, "end_s": 2}], "scenes[0]", "end_s - start_s is 2.0"),
     ],
 )
-def test_scenes_that_cannot_be_name_the_field_and_the_way_out(
-    scenes: list[dict[str, Any]], field: str, words: str
+def test_invalid_scenes_are_rejected_by_field(
+    scenes: list[dict[str, Any]], field: str, text: str
 ) -> None:
-    """Each kind of mistake."""
-    [(named, message)] = refused(scenes=scenes)
+    """The error names the field and what to change."""
+    [(path, message)] = problems_for(scenes=scenes)
 
-    assert named == field
-    assert words in message
-
-
-def test_a_job_without_scenes_is_told_to_send_them() -> None:
-    """Neither the request nor the job knows any."""
-    assert refused()[0][0] == "scenes"
+    assert path == field
+    assert text in message
 
 
-def test_equal_requests_have_equal_digests_however_they_are_written() -> None:
-    """Times as spans or lengths, defaults said or left out."""
+def test_a_job_without_scenes_is_rejected() -> None:
+    """Neither the request nor the job has scenes."""
+    assert problems_for()[0][0] == "scenes"
+
+
+def test_equal_requests_have_equal_digests() -> None:
+    """Whether times are spans or lengths, and defaults are given or missing."""
     spans = [{"start_s": 0, "end_s": 1.7}, {"start_s": 1.7, "end_s": 3.7}]
 
-    assert asked(scenes=spans).digest() == asked(scenes=TWO).digest()
+    assert spec_for(scenes=spans).digest() == spec_for(scenes=TWO).digest()
     assert (
-        asked(scenes=TWO, audio_params={"fade_duration": 1}).digest() == asked(scenes=TWO).digest()
+        spec_for(scenes=TWO, audio_params={"fade_duration": 1}).digest()
+        == spec_for(scenes=TWO).digest()
     )
-    assert asked(scenes=TWO, audio_params={"prompt": "p"}).digest() != asked(scenes=TWO).digest()
+    assert (
+        spec_for(scenes=TWO, audio_params={"prompt": "p"}).digest() != spec_for(scenes=TWO).digest()
+    )
 
 
-def test_what_upstream_sent_stands_behind_what_the_client_says() -> None:
-    """audio_params of video.stitched are the job's own defaults."""
+def test_the_clients_parameters_override_upstreams() -> None:
+    """audio_params of video.stitched are the job's defaults."""
     job = JobSpec(
         scenes=spec_of_body(a_body(scenes=TWO), LIMITS).scenes,
         audio_params={"prompt": "upstream", "fade_duration": 2.0},
     )
-    said = AudioParamsBody(prompt="client")
-    params = build_run_spec("123", job=job, params=said, defaults=DEFAULTS).params
+    params = AudioParamsBody(prompt="client")
+    spec = build_run_spec("123", job=job, params=params, defaults=DEFAULTS)
 
-    assert (params.prompt, params.fade_duration) == ("client", 2.0)
+    assert (spec.params.prompt, spec.params.fade_duration) == ("client", 2.0)
 
 
-def test_upstream_is_held_to_the_same_rules() -> None:
-    """Its parameters and its limits."""
+def test_upstreams_content_is_validated_like_a_request() -> None:
+    """The error names the field of its parameters."""
     event = VideoStitched(
         job_id="1", scenes=({"duration_s": 1},), audio_params={"sync_mode": "bend"}
     )
@@ -252,8 +255,8 @@ def test_upstream_is_held_to_the_same_rules() -> None:
     assert caught.value.problems[0][0] == "audio_params.sync_mode"
 
 
-def test_the_digest_of_what_upstream_says_ignores_how_it_is_written() -> None:
-    """Unknown fields and the order of fields do not make it another video."""
+def test_the_digest_of_video_stitched_ignores_unknown_fields_and_order() -> None:
+    """Equal content has an equal digest."""
     one = VideoStitched.model_validate_json('{"job_id":"1","scenes":[{"duration_s":1}]}')
     other = VideoStitched.model_validate_json('{"scenes":[{"x":1,"duration_s":1.0}],"job_id":1}')
 

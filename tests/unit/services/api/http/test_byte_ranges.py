@@ -1,4 +1,4 @@
-"""Ranges and file names of answers."""
+"""Byte ranges and file names of responses."""
 
 import pytest
 from hypothesis import given
@@ -13,7 +13,7 @@ from services.api.http.byte_ranges import (
 
 
 @pytest.mark.parametrize(
-    ("header", "span"),
+    ("header", "expected"),
     [
         ("bytes=0-4", ByteRange(0, 5)),
         ("bytes=5-", ByteRange(5, 10)),
@@ -29,39 +29,37 @@ from services.api.http.byte_ranges import (
         ("bytes=x-y", None),
     ],
 )
-def test_a_range_is_what_the_header_says_and_nonsense_is_no_range(
-    header: str | None, span: ByteRange | None
-) -> None:
-    """Of an object of ten bytes."""
-    assert parse_range(header, 10) == span
+def test_a_malformed_range_is_ignored(header: str | None, expected: ByteRange | None) -> None:
+    """Valid and malformed ranges of an object of ten bytes."""
+    assert parse_range(header, 10) == expected
 
 
 @pytest.mark.parametrize("header", ["bytes=10-", "bytes=10-11", "bytes=-0", "bytes=99-100"])
-def test_a_range_behind_the_end_cannot_be_satisfied(header: str) -> None:
-    """416, not an empty answer."""
+def test_a_range_beyond_the_end_is_rejected(header: str) -> None:
+    """It is 416, not an empty response."""
     with pytest.raises(UnsatisfiableRangeError):
         parse_range(header, 10)
 
 
 @given(st.text(max_size=30), st.integers(0, 1000))
-def test_a_span_always_lies_inside_the_object(header: str, size: int) -> None:
-    """Whatever the header says."""
+def test_a_range_is_always_inside_the_object(header: str, size: int) -> None:
+    """For any header."""
     try:
-        span = parse_range(f"bytes={header}", size)
+        byte_range = parse_range(f"bytes={header}", size)
     except UnsatisfiableRangeError:
         return
-    if span is not None:
-        assert 0 <= span.start < span.end <= size
+    if byte_range is not None:
+        assert 0 <= byte_range.start < byte_range.end <= size
 
 
-def test_a_plain_job_id_is_its_file_name() -> None:
-    """No second form is needed."""
+def test_a_plain_job_id_is_the_file_name() -> None:
+    """The extended form is left out."""
     assert attachment("job 1", ".mp3") == 'attachment; filename="job 1.mp3"'
 
 
-def test_an_odd_job_id_keeps_its_letters_in_the_extended_form() -> None:
-    """And cannot break out of the quotes of the plain one."""
-    told = attachment('a"\N{MUSICAL NOTE}', ".mp3")
+def test_a_special_job_id_is_encoded_in_the_extended_form() -> None:
+    """The plain form replaces characters that would end the quotes."""
+    header = attachment('a"\N{MUSICAL NOTE}', ".mp3")
 
-    assert told == "attachment; filename=\"a__.mp3\"; filename*=UTF-8''a%22%F0%9F%8E%B5.mp3"
-    assert told.isascii()
+    assert header == "attachment; filename=\"a__.mp3\"; filename*=UTF-8''a%22%F0%9F%8E%B5.mp3"
+    assert header.isascii()
