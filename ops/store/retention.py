@@ -4,7 +4,7 @@ Never eligible, at any age: the segments, track, video and facts of every job in
 everything of a run that has not ended, and every uploaded file that a job references. Younger
 objects than the retention stay, because a service may be writing them.
 
-Pure.
+No I/O.
 """
 
 import re

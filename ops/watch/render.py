@@ -1,6 +1,6 @@
 """Draws a snapshot of `segue watch`, for 80 columns and more.
 
-Pure: the caller owns the console.
+No I/O: the caller owns the console.
 """
 
 from collections.abc import Mapping, Sequence

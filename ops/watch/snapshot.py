@@ -3,7 +3,7 @@
 Kafka and PostgreSQL are read side by side and either may be unavailable: then its last figures
 stay, with their time.
 
-Pure. `collect.py` reads the figures, `render.py` draws them.
+No I/O: `collect.py` reads the figures, `render.py` draws them.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

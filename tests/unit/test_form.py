@@ -2,6 +2,7 @@
 
 import ast
 import re
+import tomllib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -106,3 +107,24 @@ def test_every_action_that_is_said_is_in_the_catalogue() -> None:
     found = {action for path in sources() for action in said.findall(text_of(path))}
 
     assert found - ACTIONS == set()
+
+
+def pure_modules() -> tuple[str, ...]:
+    """Return the modules that import-linter keeps free of I/O."""
+    linter = tomllib.loads(text_of(ROOT / "pyproject.toml"))["tool"]["importlinter"]
+    [contract] = [one for one in linter["contracts"] if one["name"] == "the domain is pure"]
+    return tuple(contract["source_modules"])
+
+
+def test_every_module_that_claims_to_be_pure_is_checked_by_import_linter() -> None:
+    """A docstring with "Pure" is a claim; the linter's list proves it."""
+    names = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        for path in sources()
+        if re.search(r"\bPure\b", ast.get_docstring(ast.parse(text_of(path))) or "")
+    }
+    pure = pure_modules()
+
+    assert [
+        name for name in sorted(names) if not any(f"{name}.".startswith(f"{p}.") for p in pure)
+    ] == []
