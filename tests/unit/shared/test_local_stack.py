@@ -1,4 +1,4 @@
-"""How a stack is found, and how its clients keep it."""
+"""Files and locks of the local stack."""
 
 import os
 import subprocess
@@ -25,18 +25,18 @@ def _stack(pid: int) -> RunningStack:
     return RunningStack(pid=pid, api_url="http://127.0.0.1:1", provider="synth", started_at=started)
 
 
-def test_an_announced_stack_is_found_until_it_withdraws(tmp_path: Path) -> None:
-    """Our own process is surely alive."""
+def test_find_stack_returns_a_stack_until_its_files_are_removed(tmp_path: Path) -> None:
+    """The test process serves as a live process."""
     write_stack_files(tmp_path, _stack(os.getpid()))
-    found = find_stack(tmp_path)
+    stack = find_stack(tmp_path)
     remove_stack_files(tmp_path)
 
-    assert found == _stack(os.getpid())
+    assert stack == _stack(os.getpid())
     assert find_stack(tmp_path) is None
 
 
-def test_a_stack_whose_process_is_gone_is_not_found(tmp_path: Path) -> None:
-    """It lost its power, or was killed: its file lies."""
+def test_find_stack_ignores_a_stack_whose_process_is_gone(tmp_path: Path) -> None:
+    """A killed stack leaves its files behind."""
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait(10)
     write_stack_files(tmp_path, _stack(gone.pid))
@@ -45,27 +45,27 @@ def test_a_stack_whose_process_is_gone_is_not_found(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"pid": "x"}', '{"pid": -1}'])
-def test_a_file_that_says_nothing_is_no_stack(tmp_path: Path, content: str) -> None:
-    """Whoever wrote it."""
+def test_find_stack_ignores_an_invalid_file(tmp_path: Path, content: str) -> None:
+    """Any writer may have left it."""
     (tmp_path / "stack.json").write_text(content)
 
     assert find_stack(tmp_path) is None
 
 
-def test_a_folder_is_claimed_by_one(tmp_path: Path) -> None:
-    """And free again when the handle is closed."""
+def test_data_dir_is_locked_by_one_stack(tmp_path: Path) -> None:
+    """Closing the handle releases it."""
     handle = lock_data_dir(tmp_path)
     assert handle is not None
-    second, told = lock_data_dir(tmp_path), is_data_dir_locked(tmp_path)
+    second, is_locked = lock_data_dir(tmp_path), is_data_dir_locked(tmp_path)
     os.close(handle)
 
     assert second is None
-    assert told
+    assert is_locked
     assert not is_data_dir_locked(tmp_path)
 
 
-def test_clients_share_the_lock_and_the_last_one_is_alone(tmp_path: Path) -> None:
-    """So a stack knows when nobody needs it any more."""
+def test_clients_share_the_lock_and_the_last_one_gets_it_exclusively(tmp_path: Path) -> None:
+    """A stack sees that it has no clients left."""
     with client_lock(tmp_path) as watcher:
         with client_lock(tmp_path) as one:
             with client_lock(tmp_path) as other:
@@ -76,15 +76,15 @@ def test_clients_share_the_lock_and_the_last_one_is_alone(tmp_path: Path) -> Non
         assert watcher.try_lock_exclusive()
 
 
-def test_a_stack_that_is_about_to_stop_takes_no_more_clients(tmp_path: Path) -> None:
-    """The newcomer starts another one."""
+def test_stopping_stack_rejects_new_clients(tmp_path: Path) -> None:
+    """A new client starts another stack."""
     with client_lock(tmp_path) as stack, client_lock(tmp_path) as late:
         assert stack.try_lock_exclusive()
         assert not late.try_lock_shared()
 
 
-def test_data_lie_where_the_user_keeps_data(tmp_path: Path) -> None:
-    """Unless the setting names a folder."""
+def test_data_dir_defaults_to_the_user_data_folder(tmp_path: Path) -> None:
+    """The setting overrides it."""
     home = tmp_path / "data"
 
     assert DataDirSettings(data_dir=None, data_home=home).folder == home / "segue"

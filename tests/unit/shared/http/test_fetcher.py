@@ -1,4 +1,4 @@
-"""Fetch: the video arrives whole, from where it may come, or the reason is told."""
+"""The fetcher downloads a complete video, or raises an error with the reason."""
 
 from pathlib import Path
 
@@ -11,8 +11,8 @@ from tests.unit.shared.http.fetcher_fixture import VIDEO, a_fetcher, fetched
 from tests.unit.shared.http.upstream_server import Answer, upstream
 
 
-async def test_a_video_arrives_whole(tmp_path: Path) -> None:
-    """Byte for byte, and the server was asked as a plain client asks it."""
+async def test_fetcher_downloads_a_video(tmp_path: Path) -> None:
+    """Byte for byte, with the headers of a plain client."""
     async with upstream() as server:
         server.answers["/v.mp4?key=1"] = Answer(body=VIDEO)
 
@@ -21,8 +21,8 @@ async def test_a_video_arrives_whole(tmp_path: Path) -> None:
         assert "accept-encoding: identity\r\n" in server.requests[0].lower()
 
 
-async def test_a_video_in_the_store_arrives_whole(tmp_path: Path) -> None:
-    """An object is named by its key."""
+async def test_fetcher_copies_a_video_from_the_store(tmp_path: Path) -> None:
+    """The reference has an object key."""
     store = FolderStore(tmp_path / "store")
     await store.put("uploads/abc", VIDEO)
 
@@ -32,13 +32,13 @@ async def test_a_video_in_the_store_arrives_whole(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("key", ["uploads/none", "../../etc/passwd", "/etc/passwd", "a//b", ""])
-async def test_an_object_that_is_not_there_is_named(tmp_path: Path, key: str) -> None:
-    """Keys that could leave the store are no keys at all."""
+async def test_missing_object_is_named(tmp_path: Path, key: str) -> None:
+    """Keys that could leave the store are invalid."""
     with pytest.raises(MediaError, match=r"^video\.object: object not found"):
         await a_fetcher(tmp_path).fetch(VideoRef(object=key), tmp_path / "video")
 
 
-async def test_an_object_beyond_the_limit_is_refused(tmp_path: Path) -> None:
+async def test_object_beyond_the_limit_is_rejected(tmp_path: Path) -> None:
     """Before it is copied."""
     await FolderStore(tmp_path / "store").put("uploads/abc", VIDEO)
 
@@ -49,7 +49,7 @@ async def test_an_object_beyond_the_limit_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "video").exists()
 
 
-async def test_an_unknown_host_is_told_apart_from_a_silent_resolver(tmp_path: Path) -> None:
+async def test_unknown_host_is_named(tmp_path: Path) -> None:
     """`.invalid` never exists (RFC 2606)."""
     with pytest.raises(SegueError, match=r"film\.invalid") as caught:
         await a_fetcher(tmp_path).fetch(
@@ -60,10 +60,10 @@ async def test_an_unknown_host_is_told_apart_from_a_silent_resolver(tmp_path: Pa
 
 @pytest.mark.parametrize("status", ["400 Bad", "401 No", "403 Forbidden", "404 Not Found"])
 @pytest.mark.parametrize("path", ["/v?sig=secret"])
-async def test_a_refusal_names_the_status_and_not_the_secrets_of_the_url(
+async def test_error_has_the_status_and_not_the_query_of_the_url(
     tmp_path: Path, status: str, path: str
 ) -> None:
-    """A signed URL's signature must not end up in a status that others read."""
+    """A signature in a URL must not appear in a status that others read."""
     async with upstream() as server:
         server.answers[path] = Answer(status=status, body=b"no")
 
@@ -73,7 +73,7 @@ async def test_a_refusal_names_the_status_and_not_the_secrets_of_the_url(
 
 
 @pytest.mark.parametrize(
-    ("status", "headers", "asked_s"),
+    ("status", "headers", "retry_after_s"),
     [
         ("500 Oops", {}, None),
         ("503 Busy", {"Retry-After": "17"}, 17.0),
@@ -90,22 +90,22 @@ async def test_a_refusal_names_the_status_and_not_the_secrets_of_the_url(
         ("408 Timeout", {}, None),
     ],
 )
-async def test_a_busy_server_is_asked_again_when_it_says(
-    tmp_path: Path, status: str, headers: dict[str, str], asked_s: float | None
+async def test_busy_server_is_retried_after_the_time_it_asks_for(
+    tmp_path: Path, status: str, headers: dict[str, str], retry_after_s: float | None
 ) -> None:
-    """The lane waits; the wait that was asked for is handed on, within reason."""
+    """The requested wait is passed on, up to an hour."""
     async with upstream() as server:
         server.answers["/v"] = Answer(status=status, headers=headers)
 
         with pytest.raises(RetryableError, match=status[:3]) as caught:
             await fetched(a_fetcher(tmp_path), server, "/v", tmp_path)
-        assert caught.value.retry_after_s == asked_s
+        assert caught.value.retry_after_s == retry_after_s
         assert len(server.requests) == 1
 
 
 @pytest.mark.parametrize("promised", [len(VIDEO), -1])
-async def test_a_body_beyond_the_limit_is_given_up(tmp_path: Path, promised: int) -> None:
-    """By what the header says, and by what comes when it says nothing."""
+async def test_body_beyond_the_limit_is_rejected(tmp_path: Path, promised: int) -> None:
+    """By its Content-Length, or while reading without one."""
     async with upstream() as server:
         server.answers["/v"] = Answer(body=VIDEO, promised=promised)
 
@@ -115,8 +115,8 @@ async def test_a_body_beyond_the_limit_is_given_up(tmp_path: Path, promised: int
     assert not written.exists() or written.stat().st_size <= 2_000_000
 
 
-async def test_a_body_that_breaks_off_is_not_taken_for_the_video(tmp_path: Path) -> None:
-    """The rest may come at the next try."""
+async def test_truncated_body_is_retried(tmp_path: Path) -> None:
+    """A partial file is never used."""
     async with upstream() as server:
         server.answers["/v"] = Answer(body=VIDEO[:1000], promised=len(VIDEO))
 
@@ -124,7 +124,7 @@ async def test_a_body_that_breaks_off_is_not_taken_for_the_video(tmp_path: Path)
             await fetched(a_fetcher(tmp_path), server, "/v", tmp_path)
 
 
-async def test_a_server_that_never_answers_meets_the_deadline(tmp_path: Path) -> None:
+async def test_server_that_never_answers_times_out(tmp_path: Path) -> None:
     """The whole download has one deadline."""
     async with upstream() as server:
         server.answers["/v"] = Answer(silent=True)
@@ -133,8 +133,8 @@ async def test_a_server_that_never_answers_meets_the_deadline(tmp_path: Path) ->
             await fetched(a_fetcher(tmp_path, timeout_s=0.2), server, "/v", tmp_path)
 
 
-async def test_nobody_listening_is_worth_another_try(tmp_path: Path) -> None:
-    """A server that restarts refuses for a moment."""
+async def test_refused_connection_is_retried(tmp_path: Path) -> None:
+    """A server that restarts refuses connections for a moment."""
     async with upstream() as server:
         pass
 
@@ -142,8 +142,8 @@ async def test_nobody_listening_is_worth_another_try(tmp_path: Path) -> None:
         await fetched(a_fetcher(tmp_path), server, "/v", tmp_path)
 
 
-async def test_a_compressed_answer_is_refused(tmp_path: Path) -> None:
-    """A small body that unpacks to a large one never gets the chance."""
+async def test_compressed_response_is_rejected(tmp_path: Path) -> None:
+    """A small body that decompresses to a large one is never read."""
     async with upstream() as server:
         server.answers["/v"] = Answer(body=b"xx", headers={"Content-Encoding": "gzip"})
 

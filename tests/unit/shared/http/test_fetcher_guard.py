@@ -1,4 +1,4 @@
-"""Fetch: no URL, redirect or name leads inside, and trust belongs to the name."""
+"""No URL, redirect or host name reaches a private address (SSRF guard)."""
 
 import ssl
 from collections.abc import Sequence
@@ -41,10 +41,8 @@ CORPUS = (
 
 
 @pytest.mark.parametrize("form", CORPUS)
-async def test_no_spelling_of_an_inside_address_is_ever_connected_to(
-    tmp_path: Path, form: str
-) -> None:
-    """A sentinel listens on both loopbacks: it must see no connection, not even a closed one."""
+async def test_no_spelling_of_a_private_address_is_connected_to(tmp_path: Path, form: str) -> None:
+    """A sentinel on both loopbacks sees no connection at all."""
     async with upstream("127.0.0.1", "::1") as sentinel:
         fetcher = a_fetcher(tmp_path, private="")
 
@@ -57,8 +55,8 @@ async def test_no_spelling_of_an_inside_address_is_ever_connected_to(
 
 
 @pytest.mark.parametrize("status", ["301", "302", "303", "307", "308"])
-async def test_a_redirect_is_followed_and_its_goal_is_judged(tmp_path: Path, status: str) -> None:
-    """An allowed server may send on to itself, but not to its neighbour inside."""
+async def test_redirect_is_followed_and_its_target_is_checked(tmp_path: Path, status: str) -> None:
+    """An allowed server may redirect to itself, but not to a private neighbour."""
     async with upstream() as server, upstream("127.0.0.2") as sentinel:
         server.answers = {
             "/a": Answer(status=f"{status} Go", headers={"Location": "b?c=1"}),
@@ -76,8 +74,8 @@ async def test_a_redirect_is_followed_and_its_goal_is_judged(tmp_path: Path, sta
 
 
 @pytest.mark.parametrize("goal", ["file:///etc/passwd", "rtsp://127.0.0.1/", "http://[::1"])
-async def test_a_redirect_to_another_scheme_is_refused(tmp_path: Path, goal: str) -> None:
-    """What could not be asked for cannot be reached by a redirect."""
+async def test_redirect_to_another_scheme_is_rejected(tmp_path: Path, goal: str) -> None:
+    """A redirect reaches nothing that a URL could not."""
     async with upstream() as server:
         server.answers["/a"] = Answer(status="302 Found", headers={"Location": goal})
 
@@ -85,8 +83,8 @@ async def test_a_redirect_to_another_scheme_is_refused(tmp_path: Path, goal: str
             await fetched(a_fetcher(tmp_path), server, "/a", tmp_path)
 
 
-async def test_redirects_end_after_three(tmp_path: Path) -> None:
-    """Three are followed, a circle is left."""
+async def test_fourth_redirect_is_rejected(tmp_path: Path) -> None:
+    """Three are followed, a loop ends."""
     async with upstream() as server:
         for hop in range(3):
             server.answers[f"/{hop}"] = Answer(
@@ -103,26 +101,26 @@ async def test_redirects_end_after_three(tmp_path: Path) -> None:
         assert len(server.requests) == 1 + REDIRECTS_MAX
 
 
-async def test_a_name_is_resolved_once_and_the_judged_address_is_used(tmp_path: Path) -> None:
-    """A name that would answer differently the second time is not asked a second time."""
-    asked: list[str] = []
+async def test_host_is_resolved_once_and_the_checked_address_is_used(tmp_path: Path) -> None:
+    """A name that would resolve differently the second time is not resolved again."""
+    resolved: list[str] = []
 
     async def rebinding(host: str, _port: int) -> Sequence[str]:
-        asked.append(host)
-        return ["127.0.0.1"] if len(asked) == 1 else ["127.0.0.2"]
+        resolved.append(host)
+        return ["127.0.0.1"] if len(resolved) == 1 else ["127.0.0.2"]
 
     async with upstream() as server, upstream("127.0.0.2", port=server.port) as sentinel:
         server.answers["/v"] = Answer(body=VIDEO)
         fetcher = a_fetcher(tmp_path, resolver=rebinding)
 
         assert await fetched(fetcher, server, "/v", tmp_path, host="film.example") == VIDEO
-        assert asked == ["film.example"]
+        assert resolved == ["film.example"]
         assert f"host: film.example:{server.port}\r\n" in server.requests[0].lower()
         assert sentinel.connections == 0
 
 
-async def test_one_inside_address_among_public_ones_refuses_the_host(tmp_path: Path) -> None:
-    """Nobody is connected to, not even the public one."""
+async def test_one_private_address_among_public_ones_rejects_the_host(tmp_path: Path) -> None:
+    """No address is connected to, not even the public one."""
     async with upstream() as sentinel:
         fetcher = a_fetcher(tmp_path, private="", resolver=always("192.0.2.1", "127.0.0.1"))
 
@@ -131,8 +129,8 @@ async def test_one_inside_address_among_public_ones_refuses_the_host(tmp_path: P
         assert sentinel.connections == 0
 
 
-async def test_a_second_address_is_tried_when_the_first_does_not_answer(tmp_path: Path) -> None:
-    """As clients do, among the addresses that were judged."""
+async def test_second_address_is_tried_if_the_first_does_not_answer(tmp_path: Path) -> None:
+    """As usual clients do, among the checked addresses."""
     async with upstream() as server:
         server.answers["/v"] = Answer(body=VIDEO)
         fetcher = a_fetcher(
@@ -181,10 +179,10 @@ def _certificate(name: str, folder: Path) -> tuple[ssl.SSLContext, ssl.SSLContex
 @pytest.mark.parametrize(
     ("host", "error"), [("film.example", None), ("other.example", "certificate of other.example")]
 )
-async def test_a_certificate_is_checked_against_the_name_not_the_address(
+async def test_certificate_is_checked_against_the_host_name(
     tmp_path: Path, host: str, error: str | None
 ) -> None:
-    """The connection goes to an address, the trust to the host that was asked for."""
+    """The connection goes to an address, the certificate must name the host."""
     server_side, client_side = _certificate("film.example", tmp_path)
     async with upstream(tls=server_side) as server:
         server.answers["/v"] = Answer(body=VIDEO)

@@ -1,4 +1,4 @@
-"""What a service says of itself, and a start that waits for its servers."""
+"""Health endpoints, and a start that waits for its servers."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -19,8 +19,8 @@ from tests.support.api_fixture import free_port
 
 
 def a_health(**given: Any) -> Health:
-    """Of a service that starts."""
-    told = {
+    """Return the health of a starting service."""
+    fields = {
         "service": "test",
         "start_s": 5.0,
         "stop": asyncio.Event(),
@@ -29,12 +29,12 @@ def a_health(**given: Any) -> Health:
         "log": logger_of("test"),
         **given,
     }
-    return Health(**told)
+    return Health(**fields)
 
 
 @asynccontextmanager
 async def a_port(health: Health) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of its port."""
+    """Serve the health port; yield a client of it."""
     port = free_port()
     async with (
         health.serve(HealthSettings(port=port)),
@@ -44,15 +44,15 @@ async def a_port(health: Health) -> AsyncIterator[httpx.AsyncClient]:
 
 
 async def _answers() -> None:
-    """A server that is there."""
+    """A server that answers."""
 
 
 async def _away() -> None:
     raise RetryableError("connection refused")
 
 
-async def test_the_port_tells_life_readiness_and_figures() -> None:
-    """Alive at once; ready when the service works and every server answers."""
+async def test_port_serves_liveness_readiness_and_metrics() -> None:
+    """Alive at once; ready once the service runs and every server answers."""
     probe = Probe(name="kafka", call=_answers, clock=SystemClock())
     health = a_health(probes=[probe], figures=lambda: {"lanes": 3})
     async with a_port(health) as client:
@@ -74,8 +74,8 @@ async def test_the_port_tells_life_readiness_and_figures() -> None:
     assert "segue_records_total" in figures.text
 
 
-async def test_a_start_waits_for_its_server_and_says_so_meanwhile() -> None:
-    """It is there at the second try; livez answered all the time."""
+async def test_start_waits_for_a_server_and_reports_it() -> None:
+    """The second attempt succeeds; livez answers all the time."""
     tries: list[int] = []
     seen: list[httpx.Response] = []
     health = a_health()
@@ -94,20 +94,20 @@ async def test_a_start_waits_for_its_server_and_says_so_meanwhile() -> None:
     assert seen[0].json()["checks"]["service"]["detail"] == "waiting for Kafka: connection refused"
 
 
-async def test_a_server_that_does_not_come_ends_the_start_with_its_name_and_the_setting() -> None:
-    """Within the deadline, not after some tries."""
+async def test_start_fails_at_its_deadline_with_the_server_and_the_setting() -> None:
+    """By time, not by a number of attempts."""
     with pytest.raises(SegueError, match=r"SEGUE_START_DEADLINE_S.*: connection refused"):
         await a_health(start_s=0.5).wait_for("Kafka", _away)
 
 
-async def test_a_server_that_hangs_ends_the_start_as_well() -> None:
-    """A frozen broker takes the connection and says nothing."""
+async def test_start_fails_if_a_server_never_answers() -> None:
+    """A frozen broker accepts the connection and never answers."""
     with pytest.raises(SegueError, match="no answer"):
         await a_health(start_s=0.2).wait_for("Kafka", asyncio.Event().wait)
 
 
-async def test_one_deadline_is_for_all_servers_together() -> None:
-    """The second one has what the first one left."""
+async def test_start_has_one_deadline_for_all_servers() -> None:
+    """The second server gets the time that the first one left."""
     clock = FakeClock()
     health = a_health(clock=clock, start_s=30.0)
     await health.wait_for("the store", _answers)
@@ -118,8 +118,8 @@ async def test_one_deadline_is_for_all_servers_together() -> None:
 
 
 @pytest.mark.parametrize("call", [_away, asyncio.Event().wait], ids=["refused", "hangs"])
-async def test_a_stop_ends_the_waiting_at_once(call: Any) -> None:
-    """Nobody sits out a minute to be told to go."""
+async def test_stop_ends_the_wait_at_once(call: Any) -> None:
+    """A stop does not wait for the deadline."""
     health = a_health(start_s=3600.0)
     waiting = asyncio.create_task(health.wait_for("Kafka", call))
     await asyncio.sleep(0)
@@ -130,7 +130,7 @@ async def test_a_stop_ends_the_waiting_at_once(call: Any) -> None:
     assert (await health.readiness()).checks["service"].detail == "stopping"
 
 
-async def test_a_port_that_is_taken_names_its_setting() -> None:
+async def test_port_in_use_names_its_setting() -> None:
     """And the address."""
     port = free_port()
     async with a_health().serve(HealthSettings(port=port)):
@@ -139,14 +139,14 @@ async def test_a_port_that_is_taken_names_its_setting() -> None:
                 pass
 
 
-async def test_without_a_setting_no_port_is_opened() -> None:
+async def test_port_is_closed_without_a_setting() -> None:
     """Several services may share a machine."""
     async with a_health().serve(HealthSettings()):
         assert HealthSettings().port is None
 
 
-async def test_what_is_not_required_is_told_and_makes_nobody_unready() -> None:
-    """The api goes on taking requests while the provider refuses everyone."""
+async def test_optional_check_does_not_affect_readiness() -> None:
+    """The api accepts requests while the provider rejects them."""
 
     async def paused() -> None:
         raise ProviderPausedError("paused: Replicate wants credit")
@@ -156,8 +156,8 @@ async def test_what_is_not_required_is_told_and_makes_nobody_unready() -> None:
     optional = Probe(name="provider", call=paused, clock=clock, required=False)
     required = Probe(name="provider", call=paused, clock=clock)
 
-    told = await readiness([*probes, optional])
+    result = await readiness([*probes, optional])
 
-    assert told.ready is True
-    assert told.checks["provider"].detail == "paused: Replicate wants credit"
+    assert result.ready is True
+    assert result.checks["provider"].detail == "paused: Replicate wants credit"
     assert (await readiness([*probes, required])).ready is False

@@ -1,4 +1,4 @@
-"""Upstream: an HTTP server on loopback that answers what a test tells it, and counts."""
+"""An HTTP server on loopback with prepared responses that records requests."""
 
 import asyncio
 import ssl
@@ -9,38 +9,38 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True, kw_only=True)
 class Answer:
-    """One prepared answer; a body shorter than `promised` breaks off."""
+    """One prepared response; a body shorter than `promised` is truncated."""
 
     status: str = "200 OK"
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
     promised: int | None = None  #: Content-Length; None: the body's; -1: none is sent
-    silent: bool = False  #: takes the request and never answers
+    silent: bool = False  #: reads the request and never answers
 
 
 @dataclass(slots=True)
 class Upstream:
-    """What the server answers by path, and what it saw."""
+    """Responses by path, and the recorded requests."""
 
     answers: dict[str, Answer] = field(default_factory=dict)
-    requests: list[str] = field(default_factory=list)  #: heads, as received
+    requests: list[str] = field(default_factory=list)  #: headers, as received
     connections: int = 0
     port: int = 0
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer one request and hang up."""
+        """Send one response and close the connection."""
         self.connections += 1
         try:
             head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
             self.requests.append(head)
             answer = self.answers.get(head.split(" ")[1], Answer(status="404 Not Found"))
             if answer.silent:
-                await reader.read()  # until the other side gives up
+                await reader.read()  # until the client gives up
             else:
                 writer.write(_head(answer) + answer.body)
                 await writer.drain()
         except (ConnectionError, asyncio.IncompleteReadError):
-            pass  # a guard that hangs up early is part of what is tested
+            pass  # the tested guard may close early
         finally:
             writer.close()
 
@@ -59,7 +59,7 @@ def _head(answer: Answer) -> bytes:
 async def upstream(
     *hosts: str, port: int = 0, tls: ssl.SSLContext | None = None
 ) -> AsyncIterator[Upstream]:
-    """A server on `hosts` (default: 127.0.0.1), all on one port."""
+    """Listen on `hosts` (default: 127.0.0.1), all on one port."""
     server = Upstream()
     listening: list[asyncio.Server] = []
     try:

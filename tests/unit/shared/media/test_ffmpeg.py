@@ -1,4 +1,4 @@
-"""FFmpeg: run to its end inside bounds; a fault keeps exit code and last words."""
+"""FFmpeg runs within limits; a failure has its exit code and message."""
 
 import asyncio
 import os
@@ -17,22 +17,22 @@ TONE = ("-f", "lavfi", "-i", "sine=d=0.1", "-f", "s16le")
 
 
 def a_program(folder: Path, script: str) -> FfmpegSettings:
-    """Settings whose ffmpeg is a shell script, for what the real one will not do on command."""
+    """Return settings whose ffmpeg is a shell script, for rare behaviour."""
     path = folder / "ffmpeg"
     path.write_text(f"#!/bin/sh\n{script}\n")
     path.chmod(0o755)
     return FfmpegSettings(binary=str(path), timeout_s=0.3)
 
 
-async def test_what_it_writes_is_returned() -> None:
-    """Bytes from its standard output: 0.1 s of 44.1 kHz mono."""
+async def test_run_returns_stdout() -> None:
+    """0.1 s of 44.1 kHz mono."""
     result = await Ffmpeg(FfmpegSettings()).run([*TONE, "-"])
 
     assert len(result.stdout) == 4410 * 2
 
 
-async def test_what_it_is_given_is_read() -> None:
-    """Bytes to its standard input."""
+async def test_run_passes_stdin() -> None:
+    """Bytes to the standard input."""
     clip = mp3(silence(32_000), rate_hz=32_000)
     args = ["-f", "mp3", "-i", "pipe:0", "-f", "s16le", "-"]
     result = await Ffmpeg(FfmpegSettings()).run(args, stdin=clip)
@@ -40,8 +40,8 @@ async def test_what_it_is_given_is_read() -> None:
     assert len(result.stdout) > 32_000
 
 
-async def test_a_fault_keeps_exit_code_and_last_words() -> None:
-    """The job says why, in FFmpeg's own words."""
+async def test_failure_has_exit_code_and_end_of_stderr() -> None:
+    """The job's error has FFmpeg's own message."""
     with pytest.raises(FfmpegError, match=r"^FFmpeg merge failed: .+") as caught:
         await Ffmpeg(FfmpegSettings()).run(["-i", "/nowhere/at-all.mp4", "-f", "null", "-"])
 
@@ -53,8 +53,8 @@ async def test_a_fault_keeps_exit_code_and_last_words() -> None:
     assert caught.value.argv[-1] == "-"
 
 
-async def test_a_hanging_run_is_killed_with_its_children(tmp_path: Path) -> None:
-    """At its deadline, and nothing of it stays behind."""
+async def test_hanging_run_is_killed_with_its_children(tmp_path: Path) -> None:
+    """At its deadline."""
     settings = a_program(tmp_path, f"sleep 600 & echo $! > {tmp_path}/child; wait")
     with pytest.raises(FfmpegError, match="timed out") as caught:
         await Ffmpeg(settings).run([])
@@ -65,8 +65,8 @@ async def test_a_hanging_run_is_killed_with_its_children(tmp_path: Path) -> None
     await _gone(child)
 
 
-async def test_a_child_that_outlives_it_is_killed_at_the_deadline(tmp_path: Path) -> None:
-    """The program is gone, but what it started still holds its pipes."""
+async def test_child_that_outlives_the_run_is_killed_at_the_deadline(tmp_path: Path) -> None:
+    """The program exited, but its child still holds the pipes."""
     settings = a_program(tmp_path, f"sleep 600 & echo $! > {tmp_path}/child")
     with pytest.raises(FfmpegError, match="timed out"):
         await Ffmpeg(settings).run([])
@@ -75,8 +75,8 @@ async def test_a_child_that_outlives_it_is_killed_at_the_deadline(tmp_path: Path
 
 
 @pytest.mark.parametrize("pipe", [1, 2])
-async def test_one_that_never_stops_talking_is_killed(tmp_path: Path, pipe: int) -> None:
-    """Whatever it says, it does not fill our memory."""
+async def test_run_with_too_much_output_is_killed(tmp_path: Path, pipe: int) -> None:
+    """Its output does not fill the memory."""
     settings = a_program(tmp_path, f"echo $$ > {tmp_path}/self; exec yes >&{pipe}")
     with pytest.raises(FfmpegError, match="wrote more than"):
         await Ffmpeg(settings, output=OutputLimits(bytes_max=1_000_000)).run([], media_s=30)
@@ -84,8 +84,8 @@ async def test_one_that_never_stops_talking_is_killed(tmp_path: Path, pipe: int)
     await _gone(int((tmp_path / "self").read_text()))
 
 
-async def test_of_much_that_is_said_the_end_is_kept(tmp_path: Path) -> None:
-    """A meter's last words are the ones that count."""
+async def test_end_of_a_long_output_is_kept(tmp_path: Path) -> None:
+    """The last values of a meter matter."""
     settings = a_program(tmp_path, "head -c 3000000 /dev/zero; printf 'the end'")
     result = await Ffmpeg(settings, output=OutputLimits(kept_bytes=10_000)).run([], media_s=30)
 
@@ -93,8 +93,8 @@ async def test_of_much_that_is_said_the_end_is_kept(tmp_path: Path) -> None:
     assert result.stdout.endswith(b"\0the end")
 
 
-async def test_one_that_is_killed_from_outside_may_be_tried_again(tmp_path: Path) -> None:
-    """Its last line of progress is not the reason."""
+async def test_run_that_was_killed_is_retryable(tmp_path: Path) -> None:
+    """Its last progress line is not the reason."""
     settings = a_program(tmp_path, "echo 'Stream #0:0: Audio' >&2; kill -9 $$")
     with pytest.raises(FfmpegError, match=r"^FFmpeg merge failed: .* by SIGKILL$") as caught:
         await Ffmpeg(settings).run([], media_s=30)
@@ -111,10 +111,10 @@ async def test_one_that_is_killed_from_outside_may_be_tried_again(tmp_path: Path
         (1, "exit code 1", False),
     ],
 )
-async def test_a_full_machine_may_have_room_again(
+async def test_exit_codes_of_the_machine_are_retryable(
     tmp_path: Path, code: int, words: str, *, retryable: bool
 ) -> None:
-    """FFmpeg's exit codes for no space and no memory are of the machine, others of the media."""
+    """No space and no memory are failures of the machine, others of the media."""
     settings = a_program(tmp_path, f"exit {code}")
     with pytest.raises(FfmpegError, match=words) as caught:
         await Ffmpeg(settings).run([], media_s=30)
@@ -122,20 +122,20 @@ async def test_a_full_machine_may_have_room_again(
     assert caught.value.retryable is retryable
 
 
-async def test_the_reason_is_the_last_line_that_has_one(tmp_path: Path) -> None:
-    """FFmpeg ends with figures and with the news that it failed."""
-    said = (
+async def test_reason_is_the_last_line_with_one(tmp_path: Path) -> None:
+    """FFmpeg ends with statistics and a general failure message."""
+    stderr = (
         "[out#0] Error closing file: Input/output error",
         "size=  1KiB time=1",
         "Conversion failed!",
     )
-    settings = a_program(tmp_path, "".join(f"echo '{line}' >&2;" for line in said) + "exit 251")
+    settings = a_program(tmp_path, "".join(f"echo '{line}' >&2;" for line in stderr) + "exit 251")
     with pytest.raises(FfmpegError, match=r"Error closing file: Input/output error$"):
         await Ffmpeg(settings).run([], media_s=30)
 
 
-async def test_one_that_cannot_be_started_now_is_tried_again(tmp_path: Path) -> None:
-    """The program is being replaced, or the machine has no room for a process."""
+async def test_process_that_cannot_be_started_is_retryable(tmp_path: Path) -> None:
+    """The program is being replaced, or the process limit is reached."""
     settings = a_program(tmp_path, "exit 0")
     ffmpeg = Ffmpeg(settings)
     (tmp_path / "ffmpeg").unlink()
@@ -143,8 +143,8 @@ async def test_one_that_cannot_be_started_now_is_tried_again(tmp_path: Path) -> 
         await ffmpeg.run([])
 
 
-async def test_a_cancelled_run_is_killed(tmp_path: Path) -> None:
-    """A lane that is lost leaves no process behind."""
+async def test_cancelled_run_is_killed(tmp_path: Path) -> None:
+    """A cancelled lane leaves no process behind."""
     settings = a_program(tmp_path, f"echo $$ > {tmp_path}/self; exec sleep 600")
     run = asyncio.create_task(Ffmpeg(settings).run([], media_s=100))
     await _until(lambda: (tmp_path / "self").exists() and (tmp_path / "self").read_text() != "")
@@ -155,15 +155,15 @@ async def test_a_cancelled_run_is_killed(tmp_path: Path) -> None:
     await _gone(int((tmp_path / "self").read_text()))
 
 
-async def test_more_media_may_take_longer(tmp_path: Path) -> None:
-    """The deadline grows with what there is to do."""
+async def test_deadline_grows_with_the_media(tmp_path: Path) -> None:
+    """By twice its length."""
     settings = a_program(tmp_path, "sleep 0.6")
 
     await Ffmpeg(settings).run([], media_s=30)
 
 
-async def test_only_so_many_run_at_once(tmp_path: Path) -> None:
-    """One slot: the second starts after the first has ended."""
+async def test_slots_limit_concurrent_runs(tmp_path: Path) -> None:
+    """With one slot, the second run starts after the first."""
     log = tmp_path / "log"
     settings = a_program(tmp_path, f"echo in >> {log}; sleep 0.05; echo out >> {log}")
     ffmpeg = Ffmpeg(settings, slots=1)
@@ -172,8 +172,8 @@ async def test_only_so_many_run_at_once(tmp_path: Path) -> None:
     assert log.read_text().split() == ["in", "out", "in", "out"]
 
 
-async def test_a_crafted_file_cannot_open_a_url(tmp_path: Path) -> None:
-    """Even where a demuxer would follow it: the guard knows files and pipes."""
+async def test_crafted_file_cannot_open_a_url(tmp_path: Path) -> None:
+    """Only the file and pipe protocols are allowed."""
     listing = tmp_path / "video.ffconcat"
     listing.write_text("ffconcat version 1.0\nfile http://127.0.0.1:1/a.ts\n")
     args: list[str | Path] = [
@@ -194,8 +194,8 @@ async def test_a_crafted_file_cannot_open_a_url(tmp_path: Path) -> None:
     assert "'http' not on whitelist" in caught.value.stderr_tail
 
 
-async def test_the_version_is_the_one_that_the_binary_prints(tmp_path: Path) -> None:
-    """A release or a build's own name; `unknown` if it prints none."""
+async def test_version_is_the_one_that_the_binary_prints(tmp_path: Path) -> None:
+    """A release or a build name; `unknown` if it prints none."""
     real = Ffmpeg(FfmpegSettings())
     named = Ffmpeg(a_program(tmp_path, "echo 'ffmpeg version 7.1-build Copyright (c) 2000'"))
     printed = (await real.run(["-version"])).stdout.decode().split()
@@ -205,19 +205,19 @@ async def test_the_version_is_the_one_that_the_binary_prints(tmp_path: Path) -> 
     assert await Ffmpeg(a_program(tmp_path, "echo nothing")).version() == "unknown"
 
 
-def test_a_binary_that_is_not_there_stops_the_start() -> None:
+def test_missing_binary_stops_the_start() -> None:
     """The message names the variable."""
     with pytest.raises(SettingsError, match="FFMPEG: no program at /nowhere/ffmpeg"):
         find_binary(FfmpegSettings(binary="/nowhere/ffmpeg"))
 
 
 async def _gone(pid: int) -> None:
-    """Return once the process is gone; a zombie waits for its new parent only."""
+    """Return once the process is gone; a zombie only waits for its new parent."""
     await _until(lambda: not _runs(pid))
 
 
 async def _until(true: Callable[[], bool]) -> None:
-    """Return once it is true; another process makes it so, and rings no bell."""
+    """Return once the condition, set by another process, is true."""
     async with asyncio.timeout(5):
         while not true():  # noqa: ASYNC110 - as above
             await asyncio.sleep(0.01)

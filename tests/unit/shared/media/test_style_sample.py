@@ -1,4 +1,4 @@
-"""Styles: which end of somebody's own audio is continued, and what is none."""
+"""Which part of a style sample is continued, and which samples are rejected."""
 
 import io
 import struct
@@ -22,27 +22,27 @@ MORE_KINDS = (("mp4", "aac"), ("adts", "aac"), ("aiff", "pcm_s16be"), ("webm", "
 def read(
     data: bytes, folder: Path, *, window_s: int = 5, length_s_max: int = LENGTH_S_MAX
 ) -> Style:
-    """The sample in `data`."""
+    """Return the sample in `data`."""
     path = folder / "sample"
     path.write_bytes(data)
     return read_style(path, window_s=window_s, length_s_max=length_s_max)
 
 
 def alike(one: Audio, other: Audio) -> float:
-    """How much two stretches are the same, 1.0 at most."""
+    """Return the correlation of two pieces of audio, 1.0 at most."""
     return float(np.vdot(one, other) / np.linalg.norm(one) / np.linalg.norm(other))
 
 
 @pytest.mark.parametrize(("container", "codec"), [*KINDS, *MORE_KINDS])
-def test_the_window_is_the_last_whole_seconds(tmp_path: Path, container: str, codec: str) -> None:
-    """In whatever it came; to within what a coder may move."""
+def test_window_is_the_last_whole_seconds(tmp_path: Path, container: str, codec: str) -> None:
+    """In any format, within the padding of the encoder."""
     song = a_song(7.4)
     style = read(audio_file(song, container=container, codec=codec), tmp_path)
 
     assert style.window_s == 5
     assert style.content_type.startswith("audio/")
     assert abs(style.duration_s - 7.4) < 0.1
-    slack = 3000  # a coder's padding at the end
+    slack = 3000  # the encoder's padding at the end
     field = np.concatenate([song, quiet(0.2)], axis=1)
     ends = range(song.shape[1] - slack, song.shape[1] + slack, 1)
     middle = style.window[:, 64_000:65_000]
@@ -50,14 +50,14 @@ def test_the_window_is_the_last_whole_seconds(tmp_path: Path, container: str, co
     assert best > 0.98
 
 
-def test_a_sample_gives_no_more_whole_seconds_than_it_has(tmp_path: Path) -> None:
-    """Window and length agree: 2.9 s have two."""
+def test_window_has_at_most_the_whole_seconds_of_the_sample(tmp_path: Path) -> None:
+    """2.9 s have two."""
     assert read(audio_file(a_song(2.9)), tmp_path).window_s == 2
     assert read(audio_file(a_song(2.9)), tmp_path, window_s=1).window_s == 1
 
 
-def test_silence_at_the_end_is_not_continued(tmp_path: Path) -> None:
-    """The window ends where the sound does, however long the file goes on."""
+def test_trailing_silence_is_skipped(tmp_path: Path) -> None:
+    """The window ends with the sound, however long the file is."""
     song = a_song(6.0)
     long = np.concatenate([song, quiet(9.0)], axis=1)
 
@@ -72,7 +72,7 @@ def test_silence_at_the_end_is_not_continued(tmp_path: Path) -> None:
     assert max(ends.values()) > 0.99
 
 
-def test_a_pause_inside_the_window_stays(tmp_path: Path) -> None:
+def test_pause_inside_the_window_is_kept(tmp_path: Path) -> None:
     """Music has rests."""
     song = np.concatenate([a_song(4.0), quiet(1.0), a_song(2.0)], axis=1)
 
@@ -88,21 +88,21 @@ def test_a_pause_inside_the_window_stays(tmp_path: Path) -> None:
     rests=st.floats(min_value=0.0, max_value=4.0),
     window_s=st.integers(min_value=1, max_value=20),
 )
-def test_every_window_is_whole_seconds_out_of_the_sound(
+def test_every_window_is_whole_seconds_of_sound(
     tmp_path_factory: pytest.TempPathFactory, sounds: float, rests: float, window_s: int
 ) -> None:
-    """Never empty, never longer than was asked for, never longer than what sounds."""
+    """Never empty, never longer than requested or than the sound."""
     song = np.concatenate([a_song(sounds), quiet(rests)], axis=1)
     style = read(audio_file(song), tmp_path_factory.mktemp("s"), window_s=window_s)
 
     assert style.window.shape[1] == style.window_s * STYLE_RATE_HZ
     assert 1 <= style.window_s <= window_s
-    assert style.window_s <= int(sounds + 0.011)  # silence is told by the hundredth
+    assert style.window_s <= int(sounds + 0.011)  # silence is measured per hundredth
     assert style.window_s >= min(window_s, int(sounds - 0.001))
 
 
-def test_mono_and_other_rates_come_out_as_the_model_wants_them(tmp_path: Path) -> None:
-    """What the file was is told; what is continued is stereo."""
+def test_sample_is_converted_to_the_model_format(tmp_path: Path) -> None:
+    """The file's own format is reported; the window is stereo."""
     style = read(audio_file(a_song(3.0)[:1], layout="mono", rate_hz=32_000), tmp_path)
 
     assert (style.channels, style.sample_rate_hz) == (1, 32_000)
@@ -117,7 +117,7 @@ def _playlist(kind: str) -> bytes:
 
 
 def _wav(*, tag: int, rate_hz: int) -> bytes:
-    """A mono WAV of 16 bits a sample, said to be of this codec and rate."""
+    """Return a mono 16-bit WAV whose header has this codec and rate."""
     sound = bytes(range(256)) * 40
     form = struct.pack("<HHIIHH", tag, 1, rate_hz, 2 * rate_hz, 2, 16)
     chunks = b"fmt " + struct.pack("<I", len(form)) + form
@@ -146,16 +146,16 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_what_cannot_be_continued_is_told_with_the_way_out(tmp_path: Path, name: str) -> None:
-    """For the person who sent it."""
-    data, told = BAD[name]
+def test_unusable_sample_is_rejected_with_advice(tmp_path: Path, name: str) -> None:
+    """The message is for the user."""
+    data, message = BAD[name]
 
-    with pytest.raises(MediaError, match=told) as caught:
+    with pytest.raises(MediaError, match=message) as caught:
         read(data, tmp_path)
     assert any(word in str(caught.value) for word in ("send", "convert"))
 
 
-def test_tags_in_front_are_passed_over(tmp_path: Path) -> None:
+def test_leading_tags_are_skipped(tmp_path: Path) -> None:
     """Some programs write a second one before the first."""
     song = audio_file(a_song(3.0), container="mp3", codec="libmp3lame")
     tag = b"ID3\x04\x00\x00\x00\x00\x02\x00" + bytes(256)
@@ -163,8 +163,8 @@ def test_tags_in_front_are_passed_over(tmp_path: Path) -> None:
     assert read(tag + tag + song, tmp_path).content_type == "audio/mpeg"
 
 
-def test_a_film_without_sound_is_told_apart(tmp_path: Path) -> None:
-    """The container is known, there is nothing in it."""
+def test_video_without_sound_is_rejected_as_such(tmp_path: Path) -> None:
+    """The container is known, but has no audio stream."""
     target = io.BytesIO()
     with av.open(target, "w", format="matroska") as container:
         stream = container.add_stream("mpeg4", rate=25)
@@ -178,8 +178,8 @@ def test_a_film_without_sound_is_told_apart(tmp_path: Path) -> None:
         read(target.getvalue(), tmp_path)
 
 
-def test_a_file_that_plays_for_ever_is_left(tmp_path: Path) -> None:
-    """A small file may unpack to days."""
+def test_endless_file_is_rejected(tmp_path: Path) -> None:
+    """A small file may decode to days."""
     assert LENGTH_S_MAX == 3600
 
     with pytest.raises(MediaError, match="plays for more than 3 s: cut"):

@@ -1,4 +1,4 @@
-"""Segment links: sealed names that die in time and cannot be made up."""
+"""Sealed links expire and cannot be forged."""
 
 import pytest
 from hypothesis import given
@@ -18,13 +18,13 @@ PHRASE = "a secret of many characters"
 
 
 def links(keys: str = PHRASE, *, clock: FakeClock | None = None, ttl_s: int = 1800) -> SegmentLinks:
-    """Links under these phrases."""
+    """Return links with these keys."""
     settings = LinkSettings(keys=keys, ttl_s=ttl_s)
     return SegmentLinks(settings, clock=clock or FakeClock())
 
 
-def test_a_sealed_key_is_opened_again() -> None:
-    """The token is one plain segment of a URL and says nothing."""
+def test_sealed_key_is_opened() -> None:
+    """The token is one path segment of a URL and reveals nothing."""
     token = links().seal(KEY)
 
     assert links().open(token) == KEY
@@ -33,12 +33,12 @@ def test_a_sealed_key_is_opened_again() -> None:
 
 
 def test_two_tokens_of_one_key_differ() -> None:
-    """Nobody can tell that they mean the same, nor make a third from them."""
+    """They cannot be recognised as equal, nor combined."""
     assert links().seal(KEY) != links().seal(KEY)
 
 
-def test_a_link_dies_after_its_time() -> None:
-    """To the second, and it says how long it was good for."""
+def test_link_expires() -> None:
+    """To the second; the error has its lifetime."""
     clock = FakeClock()
     sealer = links(clock=clock, ttl_s=60)
     token = sealer.seal(KEY)
@@ -53,15 +53,15 @@ def test_a_link_dies_after_its_time() -> None:
 @pytest.mark.parametrize(
     "token", ["", "x", "a/b", "ü", "🎵", "%00", "A" * 10_000, "====", "gAAAAA"]
 )
-def test_what_was_not_sealed_here_is_unknown(token: str) -> None:
-    """Whatever somebody types."""
+def test_unsealed_token_is_rejected(token: str) -> None:
+    """Whatever it contains."""
     with pytest.raises(LinkUnknownError):
         links().open(token)
 
 
 @given(place=st.integers(0, 500), to=st.sampled_from("AZaz09-_"))
-def test_a_changed_token_is_unknown(place: int, to: str) -> None:
-    """The seal covers every bit."""
+def test_changed_token_is_rejected(place: int, to: str) -> None:
+    """Every bit is authenticated."""
     token = links().seal(KEY)
     place %= len(token)
     changed = token[:place] + to + token[place + 1 :]
@@ -72,8 +72,8 @@ def test_a_changed_token_is_unknown(place: int, to: str) -> None:
 
 
 @pytest.mark.parametrize("junk", ["!", " ", ".", "é", "\n", "="])
-def test_a_token_is_written_in_one_way_only(junk: str) -> None:
-    """Lenient base64 would skip what is not its own."""
+def test_token_has_one_spelling(junk: str) -> None:
+    """Lenient base64 would skip invalid characters."""
     token = links().seal(KEY)
 
     for written in (junk + token, token[:9] + junk + token[9:], token + junk):
@@ -81,16 +81,16 @@ def test_a_token_is_written_in_one_way_only(junk: str) -> None:
             links().open(written)
 
 
-def test_a_token_of_somebody_elses_keys_is_unknown() -> None:
-    """Another deployment's links are not ours."""
+def test_token_of_other_keys_is_rejected() -> None:
+    """Links of another installation are invalid."""
     token = links("another secret of many characters").seal(KEY)
 
     with pytest.raises(LinkUnknownError):
         links().open(token)
 
 
-def test_keys_are_rotated_by_putting_a_new_one_in_front() -> None:
-    """The first seals, all open; without the old one its links are dead."""
+def test_keys_are_rotated_by_prepending_a_new_one() -> None:
+    """The first seals, all open; without the old key its links are invalid."""
     new = "the secret of next month"
     old_token = links().seal(KEY)
     new_token = links(f"{new}, {PHRASE}").seal(KEY)
@@ -102,14 +102,14 @@ def test_keys_are_rotated_by_putting_a_new_one_in_front() -> None:
 
 
 @pytest.mark.parametrize("keys", ["", " , ", "short", f"{PHRASE},short"])
-def test_without_good_keys_nothing_starts(keys: str) -> None:
+def test_missing_or_short_keys_stop_the_start(keys: str) -> None:
     """The message names the variable."""
     with pytest.raises(SettingsError, match="SEGUE_SEGMENT_KEYS"):
         links(keys)
 
 
-def test_the_keys_are_never_shown() -> None:
-    """Not in a log, not in a traceback."""
+def test_keys_are_not_in_the_repr() -> None:
+    """Nor in logs and tracebacks."""
     settings = LinkSettings(keys=PHRASE)
 
     assert PHRASE not in repr(settings)

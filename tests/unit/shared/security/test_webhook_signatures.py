@@ -1,4 +1,4 @@
-"""Webhooks: what is believed to come from the provider, and what is not."""
+"""Which webhooks are accepted as the provider's."""
 
 import pytest
 
@@ -16,20 +16,20 @@ HEADERS = {
 OTHER_KEY = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 
-def test_a_message_that_was_signed_with_our_key_is_believed() -> None:
-    """Its id is what tells a resend."""
+def test_signed_message_is_accepted() -> None:
+    """Its id identifies a retry."""
     assert verify(HEADERS, BODY, keys=[KEY], now_s=NOW_S) == HEADERS["webhook-id"]
 
 
-def test_the_names_of_headers_come_in_any_case() -> None:
+def test_header_names_are_case_insensitive() -> None:
     """Servers differ."""
     headers = {name.title(): value for name, value in HEADERS.items()}
 
     assert verify(headers, BODY, keys=[KEY], now_s=NOW_S)
 
 
-def test_one_fitting_signature_among_several_is_enough() -> None:
-    """While a key is changed there are two, on either side."""
+def test_one_matching_signature_is_enough() -> None:
+    """During a key rotation there are two, on either side."""
     signatures = f"v1,AAAA v2,{HEADERS['webhook-signature'][3:]} {HEADERS['webhook-signature']}"
     headers = HEADERS | {"webhook-signature": signatures}
 
@@ -55,28 +55,28 @@ def test_one_fitting_signature_among_several_is_enough() -> None:
         {"webhook-signature": "v1,AAAA " * 100 + HEADERS["webhook-signature"]},
     ],
 )
-def test_a_message_that_was_changed_is_refused(changed: dict[str, str]) -> None:
-    """Any part of what was signed, and any signature that is none."""
+def test_changed_message_is_rejected(changed: dict[str, str]) -> None:
+    """Any signed part, and any invalid signature."""
     with pytest.raises(WebhookRefusedError):
         verify(HEADERS | changed, BODY, keys=[KEY], now_s=NOW_S)
 
 
-def test_a_changed_body_is_refused() -> None:
+def test_changed_body_is_rejected() -> None:
     """To the last byte."""
     with pytest.raises(WebhookRefusedError, match="no signature matches"):
         verify(HEADERS, BODY + b" ", keys=[KEY], now_s=NOW_S)
 
 
 @pytest.mark.parametrize("keys", [[], [OTHER_KEY], ["whsec_"], ["whsec_???"]])
-def test_without_the_right_key_nothing_is_believed(keys: list[str]) -> None:
-    """An empty key would let everyone sign."""
+def test_message_is_rejected_without_the_right_key(keys: list[str]) -> None:
+    """An empty key would accept any signature."""
     with pytest.raises(WebhookRefusedError):
         verify(HEADERS, BODY, keys=keys, now_s=NOW_S)
 
 
 @pytest.mark.parametrize("missing", list(HEADERS))
-def test_a_message_without_one_of_its_headers_is_refused(missing: str) -> None:
-    """All three are needed."""
+def test_message_without_a_header_is_rejected(missing: str) -> None:
+    """All three are required."""
     headers = {name: value for name, value in HEADERS.items() if name != missing}
 
     with pytest.raises(WebhookRefusedError, match=missing):
@@ -84,7 +84,7 @@ def test_a_message_without_one_of_its_headers_is_refused(missing: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("late_s", "believed"),
+    ("late_s", "is_accepted"),
     [
         (TOLERANCE_S, True),
         (-TOLERANCE_S, True),
@@ -92,28 +92,28 @@ def test_a_message_without_one_of_its_headers_is_refused(missing: str) -> None:
         (-TOLERANCE_S - 1, False),
     ],
 )
-def test_a_message_is_good_for_five_minutes_either_way(late_s: int, *, believed: bool) -> None:
-    """A recorded one cannot be played again later."""
-    if believed:
+def test_message_is_accepted_for_five_minutes_either_way(late_s: int, *, is_accepted: bool) -> None:
+    """A recorded message cannot be replayed later."""
+    if is_accepted:
         assert verify(HEADERS, BODY, keys=[KEY], now_s=NOW_S + late_s)
         return
     with pytest.raises(WebhookRefusedError, match="300 s"):
         verify(HEADERS, BODY, keys=[KEY], now_s=NOW_S + late_s)
 
 
-def test_a_resent_message_is_known_by_its_id() -> None:
-    """Sent again within a minute, as the provider does."""
+def test_retried_message_is_known_by_its_id() -> None:
+    """The provider retries within a minute."""
     deliveries = Deliveries()
 
     assert [deliveries.is_new("a", now_s=at) for at in (0, 1, 60)] == [True, False, False]
     assert deliveries.is_new("b", now_s=60)
 
 
-def test_what_could_not_be_replayed_any_more_is_forgotten() -> None:
+def test_old_message_ids_are_dropped() -> None:
     """The memory is bounded in time and in number."""
     deliveries = Deliveries(ids_max=2)
     assert all(deliveries.is_new(name, now_s=0) for name in "abc")
 
-    assert deliveries.is_new("a", now_s=0)  # two newer ones pushed it out
+    assert deliveries.is_new("a", now_s=0)  # two newer ones replaced it
     assert not deliveries.is_new("c", now_s=2 * TOLERANCE_S)
     assert deliveries.is_new("c", now_s=2 * TOLERANCE_S + 1)

@@ -1,4 +1,4 @@
-"""Opening a store: what the settings lead to, with no server at hand."""
+"""Which store the settings open, without a server."""
 
 import asyncio
 from pathlib import Path
@@ -15,17 +15,17 @@ from shared.storage.s3.store import S3Store
 
 
 def settings(**given: object) -> StoreSettings:
-    """A server's address with keys, unless said otherwise."""
+    """Return settings of a server with keys, with overrides."""
     keys = {"access_key": SecretStr("a"), "secret_key": SecretStr("b")}
     return StoreSettings.from_environment(**{**keys, **given})
 
 
-async def test_a_folder_wins_over_a_server(tmp_path: Path) -> None:
-    """Whoever sets one wants it."""
+async def test_folder_overrides_the_server(tmp_path: Path) -> None:
+    """If both are set."""
     assert isinstance(open_store(settings(folder=tmp_path)), FolderStore)
 
 
-async def test_without_a_folder_the_store_is_the_server_of_the_settings() -> None:
+async def test_store_without_a_folder_is_the_s3_server() -> None:
     """Opening the store does not connect; the first call does."""
     connected = asyncio.Event()
 
@@ -48,21 +48,21 @@ async def test_without_a_folder_the_store_is_the_server_of_the_settings() -> Non
 
 
 @pytest.mark.parametrize("missing", ["access_key", "secret_key"])
-def test_missing_keys_are_named_with_the_way_out(missing: str) -> None:
-    """Both variables, and the folder that needs none."""
+def test_missing_keys_are_named(missing: str) -> None:
+    """With both variables, and the folder that needs none."""
     with pytest.raises(SettingsError, match=r"MINIO_ACCESS_KEY.*SECRET_KEY.*SEGUE_STORE_DIR"):
         open_store(settings(**{missing: SecretStr("")}))
 
 
 @pytest.mark.parametrize("endpoint", ["minio:9000", "ftp://minio", "http://", "http://minio/path"])
-def test_an_address_that_is_none_is_refused_by_name(endpoint: str) -> None:
-    """A scheme and a host, and nothing after them."""
+def test_invalid_endpoint_is_rejected(endpoint: str) -> None:
+    """It must be a scheme and a host only."""
     with pytest.raises(SettingsError, match="MINIO_ENDPOINT"):
         open_store(settings(endpoint=endpoint))
 
 
-async def test_a_server_that_is_not_there_is_an_error_of_ours_on_every_call() -> None:
-    """Retryable, and none of the vendor's."""
+async def test_unreachable_server_raises_store_unavailable_on_every_call() -> None:
+    """Retryable, and never an error of the client library."""
     (port,) = free_ports(1)
     store = S3Store(settings(endpoint=f"http://127.0.0.1:{port}"))
     try:

@@ -1,4 +1,4 @@
-"""An answer of an S3 server, cut at every byte: never taken for another one."""
+"""A response of an S3 server that is cut at any byte is an error."""
 
 import asyncio
 import hashlib
@@ -30,7 +30,7 @@ HEAD = (
 
 @asynccontextmanager
 async def _cutting(answer: bytes) -> AsyncIterator[tuple[S3Store, list[int]]]:
-    """A store whose server ends each connection behind so many bytes of its answer."""
+    """Yield a store whose server closes each connection after some bytes."""
     at = [len(answer)]
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -45,10 +45,10 @@ async def _cutting(answer: bytes) -> AsyncIterator[tuple[S3Store, list[int]]]:
     store = S3Store(
         StoreSettings(
             endpoint=f"http://127.0.0.1:{port}",
-            access_key=SecretStr("somebody"),
+            access_key=SecretStr("a user"),
             secret_key=SecretStr("a secret"),
         ),
-        retries=0,  # what is cut once is cut again
+        retries=0,  # a retry would be cut again
     )
     try:
         yield store, at
@@ -59,7 +59,7 @@ async def _cutting(answer: bytes) -> AsyncIterator[tuple[S3Store, list[int]]]:
 
 
 async def _cut_everywhere(answer: bytes, ask: Callable[[S3Store], Awaitable[T]]) -> T:
-    """What the whole answer says; cut at any byte it is an error."""
+    """Return the complete result; a response cut at any byte is an error."""
     async with _cutting(answer) as (store, at):
         for cut in range(len(answer)):
             at[0] = cut
@@ -69,14 +69,14 @@ async def _cut_everywhere(answer: bytes, ask: Callable[[S3Store], Awaitable[T]])
         return await ask(store)
 
 
-async def test_an_object_is_whole_or_an_error_wherever_its_answer_ends() -> None:
-    """An empty length made an empty object of it."""
+async def test_truncated_response_of_get_is_an_error() -> None:
+    """An empty Content-Length looked like an empty object."""
     came = await _cut_everywhere(HEAD + BODY, lambda store: store.get("jobs/1/track.mp3"))
     assert came == BODY
 
 
-async def test_what_is_said_of_an_object_is_whole_or_an_error_wherever_it_ends() -> None:
-    """Half a length, half a date, half a mark."""
-    found = await _cut_everywhere(HEAD, lambda store: store.stat("jobs/1/track.mp3"))
-    assert found is not None
-    assert (found.size_bytes, found.etag) == (len(BODY), "0123456789abcdef")
+async def test_truncated_response_of_stat_is_an_error() -> None:
+    """Half a length, half a date, half an ETag."""
+    stat = await _cut_everywhere(HEAD, lambda store: store.stat("jobs/1/track.mp3"))
+    assert stat is not None
+    assert (stat.size_bytes, stat.etag) == (len(BODY), "0123456789abcdef")

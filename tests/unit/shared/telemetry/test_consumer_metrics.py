@@ -1,4 +1,4 @@
-"""How a consumer stands, as Prometheus is told it."""
+"""Lag, commits and work of a consumer, as exported to Prometheus."""
 
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ from tests.fakes.clock import FakeClock
 
 
 class Partition(NamedTuple):
-    """As Kafka's clients name one."""
+    """A partition, as Kafka clients name it."""
 
     topic: str
     partition: int
@@ -20,13 +20,13 @@ ZERO, ONE = Partition("t-scenes", 0), Partition("t-scenes", 1)
 
 
 class MetricsFixture:
-    """A consumer that is told how it stands."""
+    """Metrics of a consumer whose positions the test sets."""
 
     def __init__(self) -> None:
         self.clock = FakeClock()
         self.positions: dict[Partition, PartitionPosition] = {}
         self.ends: dict[Partition, int] = {}
-        self.told = ConsumerMetrics(
+        self.metrics = ConsumerMetrics(
             service="test",
             topics=["scenes", "other"],
             prefix="t-",
@@ -36,15 +36,15 @@ class MetricsFixture:
         )
 
     def end_of(self, partition: Partition) -> int | None:
-        """Behind its last record."""
+        """Return the end offset."""
         return self.ends.get(partition)
 
     def ago(self, seconds: float) -> float:
-        """A moment, as records say it."""
+        """Return a timestamp of the past, in Unix seconds."""
         return self.clock.now().timestamp() - seconds
 
 
-def test_lag_is_the_age_of_the_oldest_record_that_is_not_finished() -> None:
+def test_lag_is_the_age_of_the_oldest_unfinished_record() -> None:
     """Over all partitions of the topic, and of no other topic."""
     fixture = MetricsFixture()
     fixture.positions = {
@@ -58,64 +58,64 @@ def test_lag_is_the_age_of_the_oldest_record_that_is_not_finished() -> None:
     }
     fixture.ends = {ZERO: 12, ONE: 5}
 
-    assert round(fixture.told.lag_s("scenes")) == 30
-    assert fixture.told.lag_records("scenes") == 12 - 4
-    assert fixture.told.lag_s("other") == 0
-    assert fixture.told.lag_records("other") == 0
+    assert round(fixture.metrics.lag_s("scenes")) == 30
+    assert fixture.metrics.lag_records("scenes") == 12 - 4
+    assert fixture.metrics.lag_s("other") == 0
+    assert fixture.metrics.lag_records("other") == 0
 
 
-def test_a_record_that_comes_after_hours_of_silence_is_no_lag_of_hours() -> None:
-    """It lies there for the moment in which it is looked at; if it stays, it ages from then."""
+def test_first_record_after_hours_is_not_hours_of_lag() -> None:
+    """An unread record counts from the scrape that first sees it."""
     fixture = MetricsFixture()
     fixture.positions = {ZERO: PartitionPosition(next_offset=5, last_timestamp_s=fixture.ago(9000))}
     fixture.ends = {ZERO: 6}
 
-    assert fixture.told.lag_s("scenes") == 0
+    assert fixture.metrics.lag_s("scenes") == 0
     fixture.clock.jump(15)
-    assert round(fixture.told.lag_s("scenes")) == 15
-    assert fixture.told.lag_records("scenes") == 1
+    assert round(fixture.metrics.lag_s("scenes")) == 15
+    assert fixture.metrics.lag_records("scenes") == 1
 
 
-def test_who_reads_through_a_backlog_is_as_far_behind_as_what_it_read_last() -> None:
-    """Between two batches nothing is unfinished, and yet it is behind."""
+def test_lag_in_a_backlog_is_the_age_of_the_last_received_record() -> None:
+    """Between two batches nothing is in flight, and the consumer still lags."""
     fixture = MetricsFixture()
     fixture.ends = {ZERO: 9000}
     fixture.positions = {
         ZERO: PartitionPosition(next_offset=1000, last_timestamp_s=fixture.ago(3600))
     }
-    fixture.told.lag_s("scenes")
+    fixture.metrics.lag_s("scenes")
     fixture.positions = {
         ZERO: PartitionPosition(next_offset=2000, last_timestamp_s=fixture.ago(3000))
     }
 
-    assert round(fixture.told.lag_s("scenes")) == 3000
+    assert round(fixture.metrics.lag_s("scenes")) == 3000
     fixture.positions = {ZERO: PartitionPosition(next_offset=9000, last_timestamp_s=fixture.ago(1))}
-    assert fixture.told.lag_s("scenes") == 0
+    assert fixture.metrics.lag_s("scenes") == 0
 
 
-def test_a_commit_is_due_from_the_first_record_let_go_until_it_is_confirmed() -> None:
-    """What is let go meanwhile does not begin the time anew; a failure does not end it."""
+def test_commit_is_due_from_the_first_completed_record_until_confirmed() -> None:
+    """Later records do not restart the time; a failure does not end it."""
     fixture = MetricsFixture()
-    assert fixture.told.commit_due_s() == 0
-    fixture.told.commit_due()
+    assert fixture.metrics.commit_due_s() == 0
+    fixture.metrics.commit_due()
     fixture.clock.jump(20)
-    fixture.told.commit_due()
-    fixture.told.commit_failed()
-    assert fixture.told.commit_due_s() == 20
+    fixture.metrics.commit_due()
+    fixture.metrics.commit_failed()
+    assert fixture.metrics.commit_due_s() == 20
 
-    fixture.told.commit_confirmed(nothing_due=False)
+    fixture.metrics.commit_confirmed(nothing_due=False)
     fixture.clock.jump(5)
-    assert fixture.told.commit_due_s() == 5
+    assert fixture.metrics.commit_due_s() == 5
 
-    fixture.told.commit_confirmed(nothing_due=True)
-    assert fixture.told.commit_due_s() == 0
+    fixture.metrics.commit_confirmed(nothing_due=True)
+    assert fixture.metrics.commit_due_s() == 0
 
 
-def test_it_is_told_while_it_consumes_and_not_after() -> None:
-    """A figure that nobody keeps up would be a lie."""
+def test_metrics_are_exported_only_while_consuming() -> None:
+    """A stale value would be wrong."""
     fixture = MetricsFixture()
     labels = {"service": "test", "topic": "scenes"}
-    with fixture.told.exported():
+    with fixture.metrics.exported():
         assert REGISTRY.get_sample_value("segue_consuming", {"service": "test"}) == 1
         assert REGISTRY.get_sample_value("segue_lag_seconds", labels) == 0
         assert REGISTRY.get_sample_value("segue_dead_letters_total", labels) == 0
@@ -124,8 +124,8 @@ def test_it_is_told_while_it_consumes_and_not_after() -> None:
     assert REGISTRY.get_sample_value("segue_lag_seconds", labels) is None
 
 
-def test_the_oldest_work_is_the_one_that_began_first_and_still_goes_on() -> None:
-    """Others may begin later and end sooner."""
+def test_oldest_work_is_the_earliest_unfinished_record() -> None:
+    """Later records may finish earlier."""
     clock = FakeClock()
     active_records = ActiveRecords("test", clock)
     with active_records.timed() as first:

@@ -1,4 +1,4 @@
-"""When there are traces, what is taken for one, and how long a dead collector is waited for."""
+"""Trace context of records, spans, and the end of tracing."""
 
 import asyncio
 import time
@@ -23,7 +23,7 @@ SENT = (("ce_id", b"1"), ("traceparent", CALLER.encode()), ("tracestate", b"a=1"
 
 @pytest.fixture
 def exporter(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
-    """Where spans go while tracing is on."""
+    """Collect the spans while tracing is on."""
     spans = InMemorySpanExporter()
     monkeypatch.setattr(trace, "_sdk", None)  # undone at the end of the test
     trace.install(SimpleSpanProcessor(spans))
@@ -41,18 +41,18 @@ def exporter(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c", "OTEL_SDK_DISABLED": "true"}, False),
     ],
 )
-def test_the_environment_says_whether_there_are_traces(
+def test_environment_turns_tracing_on(
     environment: dict[str, str], *, wanted: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In OpenTelemetry's own words; nothing said: none."""
+    """By the variables of OpenTelemetry; off by default."""
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
 
     assert TelemetrySettings.from_environment().traces_wanted is wanted
 
 
-def test_a_protocol_that_nobody_speaks_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Traces that silently go nowhere would be worse."""
+def test_unsupported_protocol_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Traces that are silently dropped would be worse."""
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
 
     with pytest.raises(SettingsError, match="OTEL_EXPORTER_OTLP_PROTOCOL"):
@@ -72,50 +72,53 @@ def test_a_protocol_that_nobody_speaks_stops_the_start(monkeypatch: pytest.Monke
         CALLER + "x" * 5000,
     ],
 )
-def test_what_is_no_context_begins_nothing(text: str | None) -> None:
-    """A client may write what it likes into a header."""
+def test_invalid_traceparent_is_ignored(text: str | None) -> None:
+    """A client may send any header."""
     assert trace.extract(text) == TraceContext()
 
 
-def test_a_state_that_is_too_long_is_left_out() -> None:
-    """The trace itself goes on."""
+def test_too_long_tracestate_is_dropped() -> None:
+    """The trace itself continues."""
     with trace.continue_trace(trace.extract(CALLER, "a=" + "1" * 600), "work", kind="consumer"):
         assert trace.current_headers() == {"traceparent": CALLER}
 
 
 @pytest.mark.parametrize("is_on", [False, True])
-def test_what_is_said_while_a_record_is_worked_off_belongs_to_its_trace(
+def test_published_record_continues_the_trace_of_the_processed_one(
     *, is_on: bool, exporter: InMemorySpanExporter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Off: letter by letter what came in. On: the span that sends, in the same trace."""
+    """Off: the caller's headers, unchanged. On: the sending span, in the same trace."""
     if not is_on:
         trace.install(None)
     record = Record(
         topic="scene.requested", partition=0, offset=7, key=b"film", value=b"{}", headers=SENT
     )
 
-    with process_span(record), send_span("segment.generated", key=b"film", headers=()) as said:
-        told = dict(said.headers)
+    with process_span(record), send_span("segment.generated", key=b"film", headers=()) as sending:
+        headers = dict(sending.headers)
 
-    assert told["tracestate"] == b"a=1"
-    assert trace.extract(told["traceparent"].decode()) != TraceContext()
-    assert told["traceparent"].decode().split("-")[1] == TRACE_ID
-    assert (told["traceparent"].decode() == CALLER) is not is_on
+    assert headers["tracestate"] == b"a=1"
+    assert trace.extract(headers["traceparent"].decode()) != TraceContext()
+    assert headers["traceparent"].decode().split("-")[1] == TRACE_ID
+    assert (headers["traceparent"].decode() == CALLER) is not is_on
     assert with_trace_context(()) == ()
     names = [span.name for span in exporter.get_finished_spans()]
     assert names == (["send segment.generated", "process scene.requested"] if is_on else [])
 
 
-def test_a_dead_letter_keeps_the_context_it_came_with(exporter: InMemorySpanExporter) -> None:
-    """So whoever requeues it goes on in its trace."""
+def test_dead_letter_keeps_its_trace_headers(exporter: InMemorySpanExporter) -> None:
+    """A requeue continues its trace."""
     record = Record(topic="scene.requested", partition=0, offset=7, key=b"film", value=b"{}")
 
-    with process_span(record), send_span("scene.requested.dlq", key=b"film", headers=SENT) as said:
-        assert said.headers == SENT
+    with (
+        process_span(record),
+        send_span("scene.requested.dlq", key=b"film", headers=SENT) as sending,
+    ):
+        assert sending.headers == SENT
 
 
-def test_a_span_that_failed_says_why_without_secrets(exporter: InMemorySpanExporter) -> None:
-    """The kind of error, and its words; no stack."""
+def test_failed_span_has_a_redacted_reason(exporter: InMemorySpanExporter) -> None:
+    """The error type and its message; no stack."""
     with (
         pytest.raises(JobError),
         trace.span("provider collect", {"segue.url": "https://x/y?X-Amz-Signature=not-hex"}),
@@ -129,10 +132,10 @@ def test_a_span_that_failed_says_why_without_secrets(exporter: InMemorySpanExpor
     assert not span.events
 
 
-async def test_a_collector_that_never_answers_is_not_waited_for(
+async def test_close_does_not_wait_for_a_collector_that_never_answers(
     record_property: Callable[[str, object], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The SDK would wait for half a minute; a stop has ten seconds for everything."""
+    """The SDK would wait for up to 30 s; a stop has ten seconds for everything."""
     async with collector() as traces:
         traces.silent.set()
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", traces.endpoint)
