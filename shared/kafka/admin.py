@@ -87,8 +87,12 @@ async def admin_client(settings: KafkaSettings) -> AsyncIterator[AIOKafkaAdminCl
         async with asyncio.timeout(ADMIN_S):
             await admin.start()
             yield admin
-    except (KafkaError, TimeoutError) as error:
-        raise RetryableError(f"topics on {settings.bootstrap_servers}: {error!r}") from error
+    except KafkaError as error:
+        raise RetryableError(f"Kafka at {settings.bootstrap_servers}: {error}") from error
+    except TimeoutError as error:
+        raise RetryableError(
+            f"Kafka at {settings.bootstrap_servers}: no response within {ADMIN_S:g} s"
+        ) from error
     finally:
         await admin.close()
 

@@ -10,6 +10,7 @@ I/O: Kafka.
 import asyncio
 from collections.abc import Mapping
 
+from aiokafka.errors import for_code
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._config import AlterConfigOpType, ConfigEntry, ConfigResource
@@ -31,7 +32,8 @@ async def set_topic_configs(
     """Set these keys (by full topic name) and leave all other keys as they are.
 
     Raises:
-        RetryableError: the cluster rejected the change or is unavailable.
+        KafkaError: the cluster rejected the change, or the account is not authorized.
+        RetryableError: no broker is available, or it does not accept this client.
         SettingsError: a certificate file cannot be used.
     """
     if changes:
@@ -59,8 +61,13 @@ def _alter(
         try:
             future.result(timeout_s)
         except KafkaException as error:
-            raise RetryableError(f"topic {resource.name}: {error.args[0].str()}") from error
+            reason = error.args[0]
+            if reason.code() > 0:  # the broker's error code; librdkafka's own are negative
+                raise for_code(reason.code())(f"topic {resource.name}: {reason.str()}") from error
+            raise RetryableError(
+                f"Kafka at {settings.bootstrap_servers}: {reason.str()}"
+            ) from error
         except TimeoutError as error:
             raise RetryableError(
-                f"topic {resource.name}: no response within {timeout_s:g} s"
+                f"Kafka at {settings.bootstrap_servers}: no response within {timeout_s:g} s"
             ) from error
