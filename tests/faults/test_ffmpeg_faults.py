@@ -40,7 +40,7 @@ FAULTS = (
     Fault(name="writes an empty file", words="FFmpeg merge failed"),
     Fault(name="writes garbage", words="FFmpeg merge failed"),
     Fault(name="writes half", words="the track decodes to", of=(MERGER,)),
-    Fault(name="writes half", words="of the result, the video ends early", of=(MUXER,)),
+    Fault(name="writes half", words="the result: the video ends early", of=(MUXER,)),
     Fault(name="says nonsense", words="its meter measured nothing", met_by="ebur128", of=(MERGER,)),
     Fault(name="never stops talking", words="FFmpeg merge failed", retryable=True),
     Fault(name="has little memory", words="FFmpeg merge failed", retryable=None),
