@@ -76,7 +76,7 @@ def plan_lines(planned: dict[str, Any]) -> list[str]:
     for scene in planned["scenes"]:
         window = f" ({scene['window_s']} s of window)" if scene["window_s"] else ""
         lines.append(
-            f"scene {scene['index'] + 1}/{count}  {scene['duration_s']:.3f} s  requests "
+            f"scene {scene['index'] + 1}/{count}  {scene['duration_s']:g} s  requests "
             f"{scene['asked_s']} s{window}, {dollars(scene['cost_usd'])}, prompt from "
             f"{scene['prompt_from']}: {scene['prompt']}"
         )
