@@ -178,7 +178,7 @@ def test_a_server_that_never_answers_is_ended_at_the_deadline(tmp_path: Path) ->
 
 
 def test_a_server_does_not_outlive_a_starter_that_was_killed(tmp_path: Path) -> None:
-    """SIGKILL gives the starter no chance to stop it; the watchdog notices, and the port is free."""
+    """The watchdog stops it although SIGKILL gives the starter no chance to; its port is free."""
     (port,) = free_ports(1)
     listen = f"import socket, time; s = socket.create_server(('127.0.0.1', {port})); print('up')"
     starter = (
