@@ -8,7 +8,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from shared.http.server import free_ports
-from tests.support.alert_rules import told_by
+from tests.support.alert_rules import run_tool
 from tests.support.film_clips import film_clips
 from tests.support.pipeline_fixture import SERVICES, running_pipeline
 from tests.support.processes import eventually
@@ -79,7 +79,7 @@ async def test_one_job_moves_what_it_should_and_its_id_is_in_no_label(
         found = await eventually(scrapes, within_s=30, what="nothing is behind")
 
     for text in found.values():
-        told_by([promtool, "check", "metrics"], given=text)
+        run_tool([promtool, "check", "metrics"], given=text)
         assert JOB not in text
         assert topic_prefix not in text
         known = {one for one, _ in catalogue()}

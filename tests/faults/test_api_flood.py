@@ -114,14 +114,14 @@ async def test_a_flood_is_taken_in_and_worked_off_without_growth(
                     return None
 
             async def worked_off(total: int) -> None:
-                async def look() -> bool | None:
+                async def poll() -> bool | None:
                     rows = await fixture.rows(
                         "SELECT (SELECT count(*) FROM outbox) AS waiting, sum(next_offset) AS read "
                         "FROM projection_offsets WHERE topic LIKE '%scene.requested'"
                     )
                     return rows == [{"waiting": 0, "read": total}] or None
 
-                await eventually(look, within_s=120, what=f"{total} worked off")
+                await eventually(poll, within_s=120, what=f"{total} worked off")
 
             await eventually(up, within_s=60, what="an api that is ready")
             seen = Observed(service)

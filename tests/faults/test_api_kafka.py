@@ -15,8 +15,8 @@ from embedded.toolchain.cache import ToolSettings
 from services.generator.providers import CompositionRequest
 from tests.faults.harness import checker
 from tests.faults.harness.durations import long_or
-from tests.faults.harness.fault_fixture import composed_once, report
-from tests.faults.harness.killable_servers import KilledKafka, a_folder
+from tests.faults.harness.fault_fixture import compose_cached, report
+from tests.faults.harness.killable_servers import KillableKafka, short_folder
 from tests.faults.harness.pipeline_harness import Client, Job, ended, full_pipeline
 from tests.support.api_fixture import running_api
 from tests.support.api_service import ApiServiceFixture
@@ -33,12 +33,12 @@ SCENE = {"description": "a calm lake", "duration_s": 1.7}
 
 
 @pytest.fixture
-def broker() -> Iterator[KilledKafka]:
+def broker() -> Iterator[KillableKafka]:
     """A broker of the test's own."""
     if why_not := NativeKafka.available(ToolSettings.from_environment()):
         pytest.skip(f"no Kafka to kill: {why_not}")
-    with a_folder() as folder:
-        broker = KilledKafka(folder)
+    with short_folder() as folder:
+        broker = KillableKafka(folder)
         try:
             yield broker
         finally:
@@ -46,7 +46,9 @@ def broker() -> Iterator[KilledKafka]:
 
 
 @pytest.fixture
-async def fixture(broker: KilledKafka, postgres: Database, store_folder: Path) -> ApiServiceFixture:
+async def fixture(
+    broker: KillableKafka, postgres: Database, store_folder: Path
+) -> ApiServiceFixture:
     """A new database and store, on that broker."""
     server = KafkaServer(label="the test's own", bootstrap=broker.bootstrap)
     return ApiServiceFixture(await postgres(), server, "", store_folder)
@@ -76,16 +78,16 @@ async def _asked(api: httpx.AsyncClient, job_id: str) -> None:
 
 
 async def _all_done(fixture: ApiServiceFixture, jobs: int) -> None:
-    async def look() -> bool | None:
+    async def poll() -> bool | None:
         rows = await fixture.rows("SELECT status FROM runs")
         return [row["status"] for row in rows] == ["completed"] * jobs or None
 
-    await eventually(look, within_s=DONE_S, what=f"{jobs} jobs completed")
+    await eventually(poll, within_s=DONE_S, what=f"{jobs} jobs completed")
 
 
 def _alike(request: CompositionRequest, source: bytes | None) -> bytes:
     """One clip for all: hundreds of jobs are asked for, and what is heard plays no part."""
-    return composed_once(replace(request, seed=1), source)
+    return compose_cached(replace(request, seed=1), source)
 
 
 async def _asked_for(client: Client, name: str, within_s: float) -> int:
@@ -93,7 +95,7 @@ async def _asked_for(client: Client, name: str, within_s: float) -> int:
     end = asyncio.get_running_loop().time() + within_s
     count = 0
     while asyncio.get_running_loop().time() < end:
-        asked = await client.request(Job(name=f"{name}-{count}", scene_count=1, has_film=False))
+        asked = await client.request(Job(name=f"{name}-{count}", scene_count=1, has_video=False))
         assert asked == 1, "accepted, whatever becomes of Kafka"
         count += 1
         await asyncio.sleep(EVERY_S)
@@ -101,7 +103,7 @@ async def _asked_for(client: Client, name: str, within_s: float) -> int:
 
 
 async def test_kafka_is_frozen_and_then_gone_and_all_that_was_accepted_is_done(
-    broker: KilledKafka, postgres: Database, tmp_path: Path
+    broker: KillableKafka, postgres: Database, tmp_path: Path
 ) -> None:
     """Stopped (SIGSTOP), then killed and started on its data, under a running line."""
     server = KafkaServer(label="the test's own", bootstrap=broker.bootstrap)
@@ -132,7 +134,7 @@ async def test_kafka_is_frozen_and_then_gone_and_all_that_was_accepted_is_done(
 
 @pytest.mark.parametrize("epoch", long_or(long=["a new one", "the same"], short=["the same"]))
 async def test_topics_that_are_lost_altogether_are_made_again_from_postgresql(
-    broker: KilledKafka, fixture: ApiServiceFixture, tmp_path: Path, epoch: str
+    broker: KillableKafka, fixture: ApiServiceFixture, tmp_path: Path, epoch: str
 ) -> None:
     """With a new epoch at the restart, or noticed by an api that goes on running."""
     is_told = epoch == "a new one"

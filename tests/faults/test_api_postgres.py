@@ -12,7 +12,7 @@ import pytest
 
 from embedded.servers.postgres import EmbeddedPostgres
 from tests.faults.harness.durations import SEED, long_or
-from tests.faults.harness.killable_servers import KilledPostgres, a_folder
+from tests.faults.harness.killable_servers import KillablePostgres, short_folder
 from tests.support.api_fixture import TWO_SCENES, running_api
 from tests.support.api_service import ApiServiceFixture
 from tests.support.processes import eventually
@@ -26,12 +26,12 @@ ALIVE_S = (0.1, 0.6)  # between it being there again and its next death
 
 
 @pytest.fixture
-def server() -> Iterator[KilledPostgres]:
+def server() -> Iterator[KillablePostgres]:
     """A PostgreSQL of the test's own."""
     if why_not := EmbeddedPostgres.available():
         pytest.skip(f"no PostgreSQL to kill: {why_not}")
-    with a_folder() as folder:
-        server = KilledPostgres(folder)
+    with short_folder() as folder:
+        server = KillablePostgres(folder)
         try:
             yield server
         finally:
@@ -70,7 +70,7 @@ class Flood:
 
 
 async def test_postgresql_is_killed_and_nothing_accepted_is_lost_or_doubled(
-    server: KilledPostgres, kafka: KafkaServer, topic_prefix: str, store_folder: Path
+    server: KillablePostgres, kafka: KafkaServer, topic_prefix: str, store_folder: Path
 ) -> None:
     """Outbox loss 0, double rows 0, 503 instead of 500, and it comes back by itself."""
     draws = random.Random(SEED)

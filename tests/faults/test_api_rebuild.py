@@ -175,11 +175,11 @@ def _of(job_id: str, events: Sequence[Event]) -> list[Event]:
 async def _settled(fixture: ApiServiceFixture, records: int) -> None:
     """Wait until so many records were projected."""
 
-    async def look() -> bool | None:
+    async def poll() -> bool | None:
         [row] = await fixture.rows("SELECT sum(next_offset) AS n FROM projection_offsets")
         return row["n"] == records or None
 
-    await eventually(look, within_s=30, what=f"{records} records projected")
+    await eventually(poll, within_s=30, what=f"{records} records projected")
 
 
 @pytest.fixture
@@ -252,13 +252,13 @@ async def test_a_rebuild_that_dies_leaves_the_rows_and_the_next_one_goes_through
             await holding.execute("SELECT FROM projection_offsets FOR UPDATE")
             process = await start_forked("ops", "rebuild", *WHY, environment=_environment(fixture))
 
-            async def look() -> bool | None:
+            async def poll() -> bool | None:
                 return (
                     bool(await fixture.rows("SELECT FROM pg_locks WHERE NOT granted LIMIT 1"))
                     or None
                 )
 
-            await eventually(look, within_s=30, what="the rebuild at its last step")
+            await eventually(poll, within_s=30, what="the rebuild at its last step")
             process.kill()
             await process.wait()
         await holding.close()

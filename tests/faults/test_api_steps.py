@@ -14,8 +14,8 @@ import pytest
 from shared.contract.events import AudioMerged
 from shared.http.server import free_ports
 from tests.faults.harness import checker
-from tests.faults.harness.fault_fixture import FaultFixture, fault_fixture, report, together
-from tests.faults.harness.forked_services import Forked
+from tests.faults.harness.fault_fixture import FaultFixture, fault_fixture, report, run_concurrently
+from tests.faults.harness.forked_services import ForkedService
 from tests.faults.harness.history import Fact
 from tests.faults.harness.steps import Point, gaps
 from tests.support.processes import eventually
@@ -42,7 +42,7 @@ class Client:
         """Post until it is accepted; the key makes it one request, however often it is sent."""
         body = {"job_id": JOB, "scenes": SCENES}
 
-        async def look() -> bool | None:
+        async def poll() -> bool | None:
             try:
                 answer = await self._http.post(
                     "/api/v3/audio/generate-scenes", json=body, headers={"Idempotency-Key": "one"}
@@ -51,12 +51,12 @@ class Client:
                 return None
             return answer.status_code == httpx.codes.ACCEPTED or None
 
-        await eventually(look, within_s=DONE_S, what="the request accepted")
+        await eventually(poll, within_s=DONE_S, what="the request accepted")
 
     async def follow(self) -> None:
         """Write down every status that is told, until the run is complete."""
 
-        async def look() -> bool | None:
+        async def poll() -> bool | None:
             try:
                 answer = await self._http.get(f"/api/v3/audio/status/{JOB}")
             except httpx.TransportError:
@@ -67,7 +67,7 @@ class Client:
             self._here.history.status(JOB, told["run"], told["state"])
             return told["state"] == "completed" or None
 
-        await eventually(look, within_s=DONE_S, what=f"the end in {self._here.folder}")
+        await eventually(poll, within_s=DONE_S, what=f"the end in {self._here.folder}")
 
 
 async def _case(kafka: KafkaServer, database: str, folder: Path, point: Point | None) -> list[Fact]:
@@ -101,10 +101,10 @@ async def _case(kafka: KafkaServer, database: str, folder: Path, point: Point | 
             for service in (dying, api, *others):
                 await service.kill()
         await _write_rows(fixture, database)
-        return await fixture.judged()
+        return await fixture.collect_facts()
 
 
-async def _succeeded(dying: Forked | None, api: Forked) -> None:
+async def _succeeded(dying: ForkedService | None, api: ForkedService) -> None:
     """Start the api; after its death, if it is to die, the next one."""
     if dying is not None:
         await dying.start()
@@ -136,7 +136,7 @@ async def test_whatever_step_it_dies_at_what_it_accepted_ends_the_same(
     points: Sequence[Point | None] = [None, *gaps("api")]
     databases = [await postgres() for _ in points]
 
-    undisturbed, *histories = await together(
+    undisturbed, *histories = await run_concurrently(
         (
             _case(kafka, database, tmp_path / str(point).replace(":", "-"), point)
             for point, database in zip(points, databases, strict=True)

@@ -1,4 +1,4 @@
-"""The checker finds each kind of broken promise in a made-up history, and none in a good one."""
+"""Tests of the checker: it reports each kind of violation, and none in a correct history."""
 
 from collections.abc import Callable
 
@@ -13,7 +13,7 @@ SCENES = 3
 
 
 def _segment(index: int) -> Fact:
-    """What is said of a scene."""
+    """Return the event of a scene."""
     key = f"clip-{index}"
     return {
         "job_id": "j",
@@ -26,7 +26,7 @@ def _segment(index: int) -> Fact:
 
 
 def _good() -> list[Fact]:
-    """A run of three scenes to which nothing happened."""
+    """Return the facts of a run of three scenes without faults."""
     facts: list[Fact] = [
         {
             "kind": "wanted",
@@ -38,19 +38,19 @@ def _good() -> list[Fact]:
         }
     ]
     for index in range(SCENES):
-        whose = {"job_id": "j", "run": 1, "scene_index": index, "attempt": 1}
+        call = {"job_id": "j", "run": 1, "scene_index": index, "attempt": 1}
         seed = scene_seed("j", 1, index, 1)
-        asked = {"job_id": "j", "run": 1, "scene_index": index}
+        request = {"job_id": "j", "run": 1, "scene_index": index}
         facts += [
-            _published("scene.requested", index, asked),
-            {"kind": "call", "seed": seed, "status": "succeeded", "is_charged": True, **whose},
-            {"kind": "object", "key": claim_key("j", 1, index, 1), "sha256": "x", "said": None},
-            {"kind": "object", "key": f"clip-{index}", "sha256": f"clip-{index}", "said": None},
+            _published("scene.requested", index, request),
+            {"kind": "call", "seed": seed, "status": "succeeded", "is_charged": True, **call},
+            {"kind": "object", "key": claim_key("j", 1, index, 1), "sha256": "x", "document": None},
+            {"kind": "object", "key": f"clip-{index}", "sha256": f"clip-{index}", "document": None},
             {
                 "kind": "object",
                 "key": segment_key("j", 1, index),
                 "sha256": "y",
-                "said": _segment(index),
+                "document": _segment(index),
             },
             _published("segment.generated", index, _segment(index)),
         ]
@@ -76,7 +76,7 @@ def _published(topic: str, offset: int, value: Fact, *, event_id: str | None = N
 
 
 def _drop(facts: list[Fact], kind: str, **fields: object) -> None:
-    """Take away the facts that look like this."""
+    """Remove the facts with these fields."""
     facts[:] = [
         fact
         for fact in facts
@@ -84,7 +84,7 @@ def _drop(facts: list[Fact], kind: str, **fields: object) -> None:
     ]
 
 
-def _never_said(facts: list[Fact]) -> None:
+def _never_published(facts: list[Fact]) -> None:
     _drop(facts, "publish", topic="segment.generated", offset=2)
 
 
@@ -92,7 +92,7 @@ def _never_stored(facts: list[Fact]) -> None:
     _drop(facts, "object", key=segment_key("j", 1, 2))
 
 
-def _track_never_said(facts: list[Fact]) -> None:
+def _track_never_published(facts: list[Fact]) -> None:
     facts[0]["events"].append("audio.merged")
 
 
@@ -105,11 +105,11 @@ def _never_paid(facts: list[Fact]) -> None:
     _drop(facts, "call", scene_index=1)
 
 
-def _paid_by_a_stranger(facts: list[Fact]) -> None:
+def _unrequested_prediction(facts: list[Fact]) -> None:
     facts.append({"kind": "call", "seed": 7, "is_charged": True, "job_id": None})
 
 
-def _paid_for_a_run_that_is_none(facts: list[Fact]) -> None:
+def _paid_for_an_unrequested_run(facts: list[Fact]) -> None:
     (call,) = [f for f in facts if f["kind"] == "call" and f["scene_index"] == 1]
     facts.append({**call, "run": 9})
 
@@ -128,18 +128,18 @@ def _under_another_key(facts: list[Fact]) -> None:
     facts.append({**_published("segment.generated", 9, _segment(2)), "key": "k"})
 
 
-def _said_with_other_words(facts: list[Fact]) -> None:
+def _republished_with_other_content(facts: list[Fact]) -> None:
     facts.append(_published("segment.generated", 9, {**_segment(1), "output_url": "http://two"}))
 
 
-def _said_under_another_id(facts: list[Fact]) -> None:
+def _published_with_another_id(facts: list[Fact]) -> None:
     facts.append(_published("segment.generated", 9, _segment(1), event_id="new"))
 
 
-def _stored_otherwise(facts: list[Fact]) -> None:
+def _stored_document_differs(facts: list[Fact]) -> None:
     for fact in facts:
         if fact.get("key") == segment_key("j", 1, 1):
-            fact["said"] = {**fact["said"], "output_url": "http://two"}
+            fact["document"] = {**fact["document"], "output_url": "http://two"}
 
 
 def _clip_overwritten(facts: list[Fact]) -> None:
@@ -156,7 +156,7 @@ def _dead_letter(facts: list[Fact]) -> None:
     facts.append(_published("scene.requested.dlq", 0, {"job_id": "j", "scene_index": 1}))
 
 
-def _past_its_dead_letter(facts: list[Fact]) -> None:
+def _processed_after_its_dead_letter(facts: list[Fact]) -> None:
     dead = _published("scene.requested.dlq", 0, {"job_id": "j"}, event_id="scene.requested-1")
     facts.append(dead)
 
@@ -165,71 +165,71 @@ def _failed(facts: list[Fact]) -> None:
     facts.append(_published("job.failed", 0, {"job_id": "j", "message": "m"}))
 
 
-def _status_goes_back(facts: list[Fact]) -> None:
+def _status_moves_back(facts: list[Fact]) -> None:
     facts.append({"kind": "status", "job_id": "j", "run": 1, "status": "generating"})
 
 
-def _end_is_no_end(facts: list[Fact]) -> None:
+def _status_changes_after_the_end(facts: list[Fact]) -> None:
     facts.append({"kind": "status", "job_id": "j", "run": 1, "status": "failed"})
 
 
-def _older_run_comes_back(facts: list[Fact]) -> None:
+def _run_moves_back(facts: list[Fact]) -> None:
     facts.append({"kind": "status", "job_id": "j", "run": 2, "status": "submitted"})
     facts.append({"kind": "status", "job_id": "j", "run": 1, "status": "completed"})
 
 
 BROKEN: dict[Callable[[list[Fact]], None], tuple[checker.Rule, str]] = {
-    _never_said: (checker.lost, "scene 2 of j/1 was never published"),
+    _never_published: (checker.lost, "scene 2 of j/1 was never published"),
     _never_stored: (checker.lost, "scene 2 of j/1 has no segment"),
-    _track_never_said: (checker.lost, "audio.merged of j/1"),
+    _track_never_published: (checker.lost, "audio.merged of j/1"),
     _paid_twice: (checker.charged_once, "scene 1 of j/1 2 times"),
     _never_paid: (checker.charged_once, "scene 1 of j/1 0 times"),
-    _paid_by_a_stranger: (checker.charged_once, "nobody asked for"),
-    _paid_for_a_run_that_is_none: (checker.charged_once, "not wanted"),
+    _unrequested_prediction: (checker.charged_once, "1 predictions that were not requested"),
+    _paid_for_an_unrequested_run: (checker.charged_once, "but it was not requested"),
     _out_of_order: (checker.in_order, "came after"),
     _in_two_partitions: (checker.one_partition, "partitions [0, 1]"),
-    _under_another_key: (checker.one_partition, "a record of 'j' as 'k'"),
-    _said_with_other_words: (checker.one_content, "['output_url']"),
-    _said_under_another_id: (checker.one_content, "two ids"),
-    _stored_otherwise: (checker.said_is_stored, "otherwise than it is stored"),
-    _clip_overwritten: (checker.said_is_stored, "not there as it says"),
+    _under_another_key: (checker.one_partition, "a record of 'j' with key 'k'"),
+    _republished_with_other_content: (checker.one_content, "['output_url']"),
+    _published_with_another_id: (checker.one_content, "two ids"),
+    _stored_document_differs: (checker.published_is_stored, "differs between topic and store"),
+    _clip_overwritten: (checker.published_is_stored, "which is missing or differs"),
     _committed_unfinished: (checker.committed_is_done, "scene 1 of j/1 at 0/1"),
     _dead_letter: (checker.no_dead_letters, "scene.requested.dlq"),
-    _past_its_dead_letter: (
+    _processed_after_its_dead_letter: (
         dead_letter_rule.parked_behind,
         "of j/1 1 dead letters, but 2 were due",
     ),
     _failed: (checker.no_dead_letters, "failed: j: m"),
-    _status_goes_back: (checker.never_backwards, "completed of 1 to generating"),
-    _end_is_no_end: (checker.never_backwards, "completed of 1 to failed"),
-    _older_run_comes_back: (checker.never_backwards, "submitted of 2 to completed"),
+    _status_moves_back: (checker.never_backwards, "completed of 1 to generating"),
+    _status_changes_after_the_end: (checker.never_backwards, "completed of 1 to failed"),
+    _run_moves_back: (checker.never_backwards, "submitted of 2 to completed"),
 }
 
 
-def test_a_good_history_breaks_nothing() -> None:
-    """Also when its events are said twice, and a claim led to nothing."""
+def test_a_correct_history_has_no_violations() -> None:
+    """Republished events are no violation."""
     good = _good()
 
-    again = [*good, _published("segment.generated", 9, _segment(1))]
+    republished = [*good, _published("segment.generated", 9, _segment(1))]
 
     assert checker.violations(good) == []
-    assert checker.violations(again) == []
-    assert checker.figures(again)["said again"] == 1
+    assert checker.violations(republished) == []
+    assert checker.figures(republished)["republished"] == 1
 
 
-def test_a_history_in_which_nothing_happened_breaks_the_promises() -> None:
-    """What was wanted is the measure."""
+def test_a_history_without_events_has_violations() -> None:
+    """Every requested scene is lost and not charged."""
     (wanted,) = [fact for fact in _good() if fact["kind"] == "wanted"]
 
     found = checker.violations([wanted])
 
-    assert sum(line.startswith("lost") for line in found) == 2 * SCENES + 1
-    assert sum(line.startswith("charged") for line in found) == SCENES
+    assert sum(text.startswith("lost") for text in found) == 2 * SCENES + 1
+    assert sum(text.startswith("charged") for text in found) == SCENES
 
 
 @pytest.mark.parametrize("broken", BROKEN, ids=lambda broken: broken.__name__.strip("_"))
-def test_every_broken_promise_is_found(broken: Callable[[list[Fact]], None]) -> None:
-    """By the rule that is there for it."""
+def test_the_checker_reports_every_violation(broken: Callable[[list[Fact]], None]) -> None:
+    """By the rule for it."""
     facts = _good()
     rule, words = BROKEN[broken]
 
@@ -239,13 +239,13 @@ def test_every_broken_promise_is_found(broken: Callable[[list[Fact]], None]) -> 
     assert set(rule(facts)) <= set(checker.violations(facts))
 
 
-def test_every_rule_has_a_history_that_breaks_it() -> None:
-    """A rule that nothing breaks proves nothing."""
+def test_every_rule_has_a_history_that_violates_it() -> None:
+    """A rule without a violation proves nothing."""
     assert {rule for rule, _ in BROKEN.values()} == set(checker.RULES)
 
 
-def test_an_excused_run_may_stop_and_may_have_paid_for_what_it_had_begun() -> None:
-    """But never twice for a scene."""
+def test_an_excused_run_may_stop_and_may_have_paid_for_started_scenes() -> None:
+    """But not twice for one scene."""
     facts = _good()
     facts[0]["excused"] = "superseded"
     _drop(facts, "publish", topic="segment.generated", offset=2)
@@ -258,27 +258,27 @@ def test_an_excused_run_may_stop_and_may_have_paid_for_what_it_had_begun() -> No
 
 
 def test_a_claim_without_a_call_is_lost() -> None:
-    """The next one made the scene."""
+    """The next claim generated the scene."""
     facts = _good()
     for fact in facts:
         if fact["kind"] == "call" and fact["scene_index"] == 1:
             fact["attempt"] = 2
     key = claim_key("j", 1, 1, 2)
-    facts.append({"kind": "object", "key": key, "sha256": "x", "said": None})
+    facts.append({"kind": "object", "key": key, "sha256": "x", "document": None})
 
     assert checker.lost_claims(_good()) == frozenset()
     assert checker.lost_claims(facts) == {("j", 1, 1, 1)}
 
 
-def test_final_objects_and_rows_are_compared_but_not_when_and_by_whom_they_were_made() -> None:
-    """Another clip, a missing or extra object and another row are found; another URL is none."""
+def test_differences_compares_final_objects_and_rows_without_volatile_fields() -> None:
+    """Other clips, missing or extra objects and other rows differ; another output URL does not."""
     same, other = _good(), _good()
     for fact in same:
         if fact.get("key") == segment_key("j", 1, 1):
-            fact["said"] = {**fact["said"], "output_url": "http://two"}
+            fact["document"] = {**fact["document"], "output_url": "http://two"}
     _clip_overwritten(other)
     _drop(other, "object", key="clip-2")
-    other.append({"kind": "object", "key": "clip-3", "sha256": "x", "said": None})
+    other.append({"kind": "object", "key": "clip-3", "sha256": "x", "document": None})
     for fact in other:
         if fact["kind"] == "row":
             fact["values"] = {"status": "failed"}
@@ -286,7 +286,7 @@ def test_final_objects_and_rows_are_compared_but_not_when_and_by_whom_they_were_
     assert checker.differences(same, _good()) == []
     assert checker.differences(other, _good()) == [
         "final object: clip-2 is missing",
-        "final object: clip-3 is too much",
+        "final object: clip-3 is not expected",
         "final object: clip-1 differs",
         "final row: runs j/1 differs",
     ]

@@ -1,4 +1,4 @@
-"""Clocks that are set forward and back by an hour: nothing ends early, nothing is paid twice."""
+"""Wall clocks shifted by an hour: nothing times out early, nothing is paid twice."""
 
 import sys
 from collections import Counter
@@ -20,11 +20,11 @@ from tests.support.servers import Database, KafkaServer
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 HOUR_S = 3600.0
 WORK_S = 2.0
-JOBS = 2  # at each time
+JOBS = 2  # per shift
 
 
 class JumpingService(Service):
-    """A service whose clock can be set."""
+    """A service whose wall clock can be shifted."""
 
     @override
     def command(self) -> Sequence[str]:
@@ -35,7 +35,7 @@ class JumpingService(Service):
 async def jumping_pipeline(
     kafka: KafkaServer, postgres: Database, prefix: str, folder: Path
 ) -> AsyncIterator[tuple[Pipeline, ReplicateEmulator]]:
-    """Four services with one clock, and a provider with the right one."""
+    """Start four services with a shifted clock, and an emulator without."""
     folder.mkdir(exist_ok=True)
     set_clock(folder / "clock", 0)
     with pytest.warns(StandInWarning):
@@ -60,57 +60,57 @@ async def jumping_pipeline(
         yield pipeline, replicate
 
 
-async def _at_work(replicate: ReplicateEmulator) -> None:
-    """Wait until the provider is at it."""
+async def _until_processing(replicate: ReplicateEmulator) -> None:
+    """Wait until the emulator processes a prediction."""
 
-    async def look() -> bool | None:
-        return any(one["status"] == "processing" for one in replicate.predictions) or None
+    async def poll() -> bool | None:
+        return any(p["status"] == "processing" for p in replicate.predictions) or None
 
-    await eventually(look, within_s=60, what="a prediction at work")
+    await eventually(poll, within_s=60, what="a prediction at work")
 
 
-async def _worked_off(
+async def _statuses_of_jobs(
     pipeline: Pipeline, replicate: ReplicateEmulator, clock: Path, jumps: Sequence[float]
 ) -> Counter[str]:
-    """Jobs are asked for, and the clock is set while they are made; how they ended."""
+    """Request jobs and shift the clock while they run; return how they ended."""
     ends: Counter[str] = Counter()
     for number, seconds in enumerate(jumps):
         names = [f"{number}-{job}" for job in range(JOBS)]
         for name in names:
             await pipeline.generate(job_id=name, scenes=TWO_SCENES)
-        await _at_work(replicate)
+        await _until_processing(replicate)
         set_clock(clock, seconds)
         for name in names:
-            told = await pipeline.ended(name)
-            ends[told["audio_status"]["status"]] += 1
+            status = await pipeline.ended(name)
+            ends[status["audio_status"]["status"]] += 1
     return ends
 
 
-async def test_a_clock_that_is_set_by_an_hour_changes_nothing(
+async def test_jobs_complete_and_are_charged_once_while_the_clock_jumps(
     kafka: KafkaServer, postgres: Database, topic_prefix: str, tmp_path: Path
 ) -> None:
-    """Forward, back, and right again: every job is done, each scene asked and paid for once."""
+    """Forward, back and reset: every job completes, each scene is requested and charged once."""
     async with jumping_pipeline(kafka, postgres, topic_prefix, tmp_path) as (pipeline, fake):
-        ends = await _worked_off(pipeline, fake, tmp_path / "clock", (HOUR_S, -HOUR_S, 0.0))
-        charged, asked = len(fake.ledger.charged), len(fake.ledger.entries)
+        ends = await _statuses_of_jobs(pipeline, fake, tmp_path / "clock", (HOUR_S, -HOUR_S, 0.0))
+        charged, requested = len(fake.ledger.charged), len(fake.ledger.entries)
     scenes = 3 * JOBS * len(TWO_SCENES)
     sys.stdout.write(
-        f"clocks set by +1 h, -1 h and back: {ends['completed']} of {3 * JOBS} jobs completed,"
-        f" charged {charged} of {scenes} scenes, predictions asked for {asked}\n"
+        f"clocks shifted by +1 h, -1 h and back: {ends['completed']} of {3 * JOBS} jobs completed,"
+        f" charged {charged} of {scenes} scenes, predictions requested {requested}\n"
     )
 
     assert ends == {"completed": 3 * JOBS}
-    assert charged == asked == scenes
+    assert charged == requested == scenes
 
 
-async def test_a_link_lives_as_long_as_was_said_whatever_the_clock_says(
+async def test_a_signed_link_is_valid_while_the_clock_jumps(
     kafka: KafkaServer, postgres: Database, topic_prefix: str, tmp_path: Path
 ) -> None:
-    """Half an hour: an hour's jump does not end it, and neither does one back."""
+    """Its lifetime is half an hour: a jump by an hour, forward or back, does not end it."""
     async with jumping_pipeline(kafka, postgres, topic_prefix, tmp_path) as (pipeline, _):
         await pipeline.generate(job_id="j", scenes=TWO_SCENES)
-        told = await pipeline.ended("j")
-        [first, _] = [scene["links"]["segment"] for scene in told["progress"]["scenes"]]
+        status = await pipeline.ended("j")
+        [first, _] = [scene["links"]["segment"] for scene in status["progress"]["scenes"]]
         answers = []
         for seconds in (0.0, HOUR_S, -HOUR_S, 0.0):
             set_clock(tmp_path / "clock", seconds)

@@ -1,4 +1,4 @@
-"""A run of dead letters means that the fault is ours: the service stops, its topic is intact."""
+"""Consecutive dead letters stop the service; the rest of the topic is not consumed."""
 
 import asyncio
 import sys
@@ -21,8 +21,8 @@ RECORDS, LIMIT = 300, 5
 TOPICS = {"generator": SceneRequested.kind, "merger": SegmentGenerated.kind}
 
 
-async def _nonsense(kafka: KafkaSettings, topic: str) -> None:
-    """Records that nobody can read, each of another job."""
+async def _publish_undecodable(kafka: KafkaSettings, topic: str) -> None:
+    """Publish undecodable records, each of another job."""
     await ensure_topics(kafka)
     publisher = Publisher(kafka, source="test", clock=SystemClock())
     await publisher.start()
@@ -35,23 +35,23 @@ async def _nonsense(kafka: KafkaSettings, topic: str) -> None:
 
 
 async def _committed(kafka: KafkaSettings, group: str, topic: str) -> int:
-    """How many records the group has let go."""
+    """Return the number of records that the group has committed."""
     consumer = AIOKafkaConsumer(bootstrap_servers=kafka.bootstrap_servers, group_id=group)
     await consumer.start()
     try:
-        places = [TopicPartition(topic, number) for number in range(kafka.partitions)]
-        return sum([await consumer.committed(place) or 0 for place in places])
+        partitions = [TopicPartition(topic, number) for number in range(kafka.partitions)]
+        return sum([await consumer.committed(partition) or 0 for partition in partitions])
     finally:
         await consumer.stop()
 
 
 @pytest.mark.parametrize("name", TOPICS)
-async def test_a_run_of_dead_letters_stops_the_service_and_leaves_the_rest_on_its_topic(
+async def test_consecutive_dead_letters_stop_the_service(
     kafka: KafkaServer, topic_prefix: str, tmp_path: Path, name: str
 ) -> None:
-    """Exit code 1 after the limit, and what lies behind it is neither given up nor let go."""
-    told = KafkaSettings(bootstrap_servers=kafka.bootstrap, topic_prefix=topic_prefix)
-    await _nonsense(told, TOPICS[name])
+    """Exit code 1 at the limit; later records are neither dead-lettered nor committed."""
+    settings = KafkaSettings(bootstrap_servers=kafka.bootstrap, topic_prefix=topic_prefix)
+    await _publish_undecodable(settings, TOPICS[name])
     environment = {
         **kafka.environment(),
         "SEGUE_TOPIC_PREFIX": topic_prefix,
@@ -64,13 +64,16 @@ async def test_a_run_of_dead_letters_stops_the_service_and_leaves_the_rest_on_it
             code = await started[name].wait()
         log = started[name].log.read_text()
     letters = await records_of(kafka.bootstrap, TOPICS[name] + DLQ_SUFFIX, prefix=topic_prefix)
-    let_go = await _committed(told, f"{topic_prefix}segue-{name}", topic_prefix + TOPICS[name])
+    committed = await _committed(
+        settings, f"{topic_prefix}segue-{name}", topic_prefix + TOPICS[name]
+    )
 
     sys.stdout.write(
-        f"{name}: {RECORDS} records that nobody can read, limit {LIMIT}: ended with {code},"
-        f" dead letters {len(letters)}, let go {let_go}, left on the topic {RECORDS - let_go}\n"
+        f"{name}: {RECORDS} undecodable records, limit {LIMIT}: ended with {code},"
+        f" dead letters {len(letters)}, committed {committed},"
+        f" left on the topic {RECORDS - committed}\n"
     )
     assert code == 1
     assert f"{LIMIT} dead letters in a row" in log
     assert len(letters) == LIMIT
-    assert let_go < LIMIT
+    assert committed < LIMIT

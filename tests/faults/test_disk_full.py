@@ -1,4 +1,4 @@
-"""A disk has no room: PostgreSQL's, or the one of ffmpeg's temporary files; then there is some."""
+"""A full disk, of PostgreSQL or of ffmpeg's temporary files, and recovery after space is freed."""
 
 import asyncio
 import contextlib
@@ -16,7 +16,7 @@ import pytest
 from embedded.servers.postgres import EmbeddedPostgres, _binary
 from embedded.servers.process import run_tool
 from shared.contract.topics import DLQ_SUFFIX
-from tests.faults.harness.killable_servers import KilledPostgres
+from tests.faults.harness.killable_servers import KillablePostgres
 from tests.faults.harness.small_disk import SmallDisk, a_small_disk
 from tests.faults.harness.worker_harness import (
     MERGER,
@@ -37,48 +37,48 @@ DATA_MIB = 192  # an empty cluster has 36, and a log of 16 for each segment of i
 SCRATCH_MIB = 8
 TRIES = 3
 CLIENTS = 3
-ASKED = 5  # accepted before the disk is full, and again afterwards, at least
-REFUSED = 20
+ACCEPTED = 5  # accepted jobs before the disk is full, and after
+REJECTED = 20
 WAIT_S = 120.0
 SCENE = {"description": "a calm lake", "duration_s": 1.7}
 
 
 class Clients:
-    """Ask for one job after the other until each is accepted, and follow those that are."""
+    """Clients that request jobs until each is accepted, and poll the first."""
 
     def __init__(self, api: httpx.AsyncClient) -> None:
         self._api = api
         self.accepted: list[str] = []
         self.answers: Counter[int] = Counter()
-        self.looks: Counter[int] = Counter()
+        self.polls: Counter[int] = Counter()
         self.stop = asyncio.Event()
 
     async def run(self, number: int) -> None:
-        """One client; a key makes its request one, however often it is sent."""
-        place = 0
+        """Run one client; retries have the same idempotency key."""
+        count = 0
         while not self.stop.is_set():
-            await self._ask(f"{number}-{place}")
-            place += 1
+            await self._request(f"{number}-{count}")
+            count += 1
 
     async def more_accepted(self, count: int) -> None:
-        """Return once so many more were."""
+        """Wait for `count` more."""
         wanted = len(self.accepted) + count
 
-        async def look() -> bool | None:
+        async def poll() -> bool | None:
             return len(self.accepted) >= wanted or None
 
-        await eventually(look, within_s=WAIT_S, what=f"{wanted} accepted requests")
+        await eventually(poll, within_s=WAIT_S, what=f"{wanted} accepted requests")
 
-    async def more_refused(self, count: int) -> None:
-        """Return once so many more were."""
+    async def more_rejected(self, count: int) -> None:
+        """Wait for `count` more."""
         wanted = self.answers[503] + count
 
-        async def look() -> bool | None:
+        async def poll() -> bool | None:
             return self.answers[503] >= wanted or None
 
-        await eventually(look, within_s=WAIT_S, what=f"{wanted} refused requests")
+        await eventually(poll, within_s=WAIT_S, what=f"{wanted} rejected requests")
 
-    async def _ask(self, job_id: str) -> None:
+    async def _request(self, job_id: str) -> None:
         body = {"job_id": job_id, "scenes": [SCENE]}
         while job_id not in self.accepted and not self.stop.is_set():
             answer = await self._api.post(
@@ -91,15 +91,15 @@ class Clients:
                 assert answer.status_code == 503, answer.text
                 assert int(answer.headers["Retry-After"]) > 0
             if self.accepted:
-                told = await self._api.get(f"/api/v3/audio/status/{self.accepted[0]}")
-                self.looks[told.status_code] += 1
+                response = await self._api.get(f"/api/v3/audio/status/{self.accepted[0]}")
+                self.polls[response.status_code] += 1
             assert (await self._api.get("/livez")).status_code == 200
             await asyncio.sleep(0.05)
 
 
 @asynccontextmanager
 async def others(fixture: ApiServiceFixture, folder: Path) -> AsyncIterator[None]:
-    """The rest of the line, as processes."""
+    """Start generator and merger as processes."""
     environment = {
         **fixture.kafka.environment(),
         "SEGUE_TOPIC_PREFIX": fixture.prefix,
@@ -114,8 +114,8 @@ async def others(fixture: ApiServiceFixture, folder: Path) -> AsyncIterator[None
         yield
 
 
-async def _log_needs_room(url: str) -> None:
-    """Make PostgreSQL need a new segment of its log, until it ends for want of one."""
+async def _fill_wal(url: str) -> None:
+    """Write WAL segments until PostgreSQL ends without space."""
     with contextlib.suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
         connection = await asyncpg.connect(url, timeout=10)
         try:
@@ -126,22 +126,22 @@ async def _log_needs_room(url: str) -> None:
             connection.terminate()
 
 
-async def _has_ended(server: KilledPostgres) -> None:
-    async def look() -> bool | None:
+async def _has_ended(server: KillablePostgres) -> None:
+    async def poll() -> bool | None:
         return not server._server.server.is_running or None
 
-    await eventually(look, within_s=WAIT_S, what="the end of PostgreSQL")
+    await eventually(poll, within_s=WAIT_S, what="the end of PostgreSQL")
 
 
 @pytest.mark.parametrize("what", ["rows", "log"])
-async def test_postgresql_has_no_room_and_what_was_accepted_is_done_when_there_is_some(
+async def test_accepted_jobs_complete_after_postgresql_had_no_space(
     kafka: KafkaServer, topic_prefix: str, store_folder: Path, tmp_path: Path, what: str
 ) -> None:
-    """503 and never 500; without room for rows it goes on by itself, without a log it restarts."""
+    """503, never 500; PostgreSQL recovers by itself, or is restarted if it had no space for WAL."""
     if why_not := EmbeddedPostgres.available():
         pytest.skip(f"no PostgreSQL to fill: {why_not}")
     with a_small_disk(DATA_MIB) as disk:
-        server = KilledPostgres(disk.folder / "pg")
+        server = KillablePostgres(disk.folder / "pg")
         fixture = ApiServiceFixture(server.url, kafka, topic_prefix, store_folder)
         try:
             async with others(fixture, tmp_path / "logs"), running_api(fixture.settings()) as api:
@@ -149,14 +149,14 @@ async def test_postgresql_has_no_room_and_what_was_accepted_is_done_when_there_i
                 async with asyncio.TaskGroup() as group:
                     for number in range(CLIENTS):
                         group.create_task(clients.run(number))
-                    await clients.more_accepted(ASKED)
+                    await clients.more_accepted(ACCEPTED)
                     before = len(clients.accepted)
                     await _fills(disk, server, what)
-                    await clients.more_refused(REFUSED)
-                    disk.make_room()
-                    if what == "log":  # it ended; whoever runs it starts it again
+                    await clients.more_rejected(REJECTED)
+                    disk.free_space()
+                    if what == "log":  # it ended and needs a restart
                         await server.start()
-                    await clients.more_accepted(ASKED)
+                    await clients.more_accepted(ACCEPTED)
                     clients.stop.set()
                 await _all_done(fixture, len(clients.accepted))
             rows = await fixture.rows("SELECT job_id, run FROM runs")
@@ -165,40 +165,40 @@ async def test_postgresql_has_no_room_and_what_was_accepted_is_done_when_there_i
         finally:
             server.stop()
     sys.stdout.write(
-        f"PostgreSQL without room for its {what}: {before} accepted before, answers "
-        f"{dict(clients.answers)}, statuses {dict(clients.looks)}, accepted and completed "
+        f"PostgreSQL without space for its {what}: {before} accepted before, answers "
+        f"{dict(clients.answers)}, statuses {dict(clients.polls)}, accepted and completed "
         f"{len(clients.accepted)}, double rows {len(rows) - len(set(clients.accepted))}, "
         f"damaged pages {damaged}\n"
     )
     assert set(clients.answers) == {202, 503}
-    assert set(clients.looks) <= {200, 503}
+    assert set(clients.polls) <= {200, 503}
     assert sorted((row["job_id"], row["run"]) for row in rows) == sorted(
         (job, 1) for job in clients.accepted
     )
     assert damaged == 0
 
 
-async def _fills(disk: SmallDisk, server: KilledPostgres, what: str) -> None:
-    """No room is left, and PostgreSQL needs some."""
+async def _fills(disk: SmallDisk, server: KillablePostgres, what: str) -> None:
+    """Fill the disk; for the WAL, wait until PostgreSQL has ended."""
     disk.fill()
     if what == "log":
-        await _log_needs_room(server.url)
+        await _fill_wal(server.url)
         await _has_ended(server)
         server.stop()
 
 
 async def _all_done(fixture: ApiServiceFixture, jobs: int) -> None:
-    async def look() -> bool | None:
+    async def poll() -> bool | None:
         rows = await fixture.rows("SELECT status FROM runs")
         return [row["status"] for row in rows] == ["completed"] * jobs or None
 
-    await eventually(look, within_s=WAIT_S, what=f"{jobs} jobs completed")
+    await eventually(poll, within_s=WAIT_S, what=f"{jobs} jobs completed")
 
 
 def _damaged(cluster: Path) -> int:
-    """Pages whose checksum is wrong, of a server that has ended."""
-    told = run_tool("pg_checksums", [_binary("pg_checksums"), "-D", cluster], timeout_s=60)
-    (line,) = [line for line in told.splitlines() if line.startswith("Bad checksums:")]
+    """Return the number of pages with a wrong checksum of a stopped server."""
+    output = run_tool("pg_checksums", [_binary("pg_checksums"), "-D", cluster], timeout_s=60)
+    (line,) = [line for line in output.splitlines() if line.startswith("Bad checksums:")]
     return int(line.split()[-1])
 
 
@@ -207,7 +207,7 @@ class Sizes:
     """A large job and a small one."""
 
     stage: Stage
-    large_bytes: int  #: what lies there before ffmpeg writes the result of the large one
+    large_bytes: int  #: temporary files before ffmpeg writes the large result
     large_s: float
     small_s: float
 
@@ -219,16 +219,16 @@ MUXES = Sizes(stage=MUXER, large_bytes=700_000, large_s=1.5, small_s=0.5)  # fil
 
 
 @pytest.mark.parametrize("sizes", [MERGES, MUXES], ids=lambda sizes: sizes.stage.service)
-async def test_ffmpeg_has_no_room_and_one_job_waits_or_says_so(
+async def test_one_job_waits_or_fails_while_ffmpeg_has_no_space(
     kafka: KafkaServer, tmp_path: Path, sizes: Sizes
 ) -> None:
-    """What does not fit waits for room; where ffmpeg itself meets the end, its job fails."""
+    """A job whose inputs do not fit waits; a job whose ffmpeg runs out of space fails."""
     patient = {"SEGUE_BACKOFF_FIRST_S": "0.2", "SEGUE_BACKOFF_MAX_S": "0.5"}
     patient |= {"SEGUE_ATTEMPTS_MAX": "1000"}
     with a_small_disk(SCRATCH_MIB) as disk:
-        place = disk.folder / "scratch"
+        scratch = disk.folder / "scratch"
         async with worker_harness(
-            kafka, tmp_path / "room", sizes.stage, scratch=place, **patient
+            kafka, tmp_path / "fixture", sizes.stage, scratch=scratch, **patient
         ) as harness:
             await harness.request("undisturbed", seconds=sizes.large_s)
             undisturbed = (await harness.done("undisturbed")).value["sha256"]
@@ -239,40 +239,43 @@ async def test_ffmpeg_has_no_room_and_one_job_waits_or_says_so(
             await harness.request("fails", run=2, seconds=sizes.large_s)
             assert (await harness.done("fails", run=2)).value["sha256"] == undisturbed
             await harness.at_rest()
-            dead = [said for said in harness.results.records if said.topic.endswith(DLQ_SUFFIX)]
+            dead = [
+                record for record in harness.results.records if record.topic.endswith(DLQ_SUFFIX)
+            ]
     sys.stdout.write(
-        f"{sizes.stage.service} without room for temporary files: one job waited for {tries} tries"
-        f" and was done, one failed with {failure!r} and was done when asked again, 2 of 2 small"
-        f" jobs done meanwhile, results equal 2 of 2, dead letters {len(dead)}, temporary files 0\n"
+        f"{sizes.stage.service} without space for temporary files: one job waited for {tries} tries"
+        f" and was done, one failed with {failure!r} and was done when requested again,"
+        f" 2 of 2 small jobs done meanwhile, results equal 2 of 2, dead letters {len(dead)},"
+        " temporary files 0\n"
     )
     assert not dead
 
 
 async def _waits(harness: WorkerHarness, disk: SmallDisk, sizes: Sizes) -> int:
-    """The large job finds no room, a small one does; with room, the large one goes on by itself."""
+    """The large job waits while a small one is done; after space is freed it continues."""
     disk.fill(but_bytes=sizes.large_bytes // 2)
     await harness.request("waits", seconds=sizes.large_s)
 
     async def tried() -> bool | None:
         return harness.service.count_logged("record.retried") >= TRIES or None
 
-    await eventually(tried, within_s=WAIT_S, what="tries without room")
+    await eventually(tried, within_s=WAIT_S, what="attempts without space")
     await harness.request("small, beside waits", seconds=sizes.small_s, film=SMALL_FILM)
     await harness.done("small, beside waits")
     assert not harness.results.of("waits", 1)
-    disk.make_room()
+    disk.free_space()
     await harness.done("waits")
     return harness.service.count_logged("record.retried")
 
 
 async def _fails(harness: WorkerHarness, disk: SmallDisk, sizes: Sizes) -> str:
-    """There is room until ffmpeg writes the result; the reason."""
+    """Leave space for the inputs only; return the failure message."""
     disk.fill(but_bytes=sizes.large_bytes + 16_384)
     await harness.request("fails", seconds=sizes.large_s)
     failure = (await harness.failed("fails")).value
     await harness.request("small, after fails", seconds=sizes.small_s, film=SMALL_FILM)
     await harness.done("small, after fails")
-    disk.make_room()
+    disk.free_space()
 
     assert "No space left on device" in failure["message"], failure
     assert failure["retryable"]

@@ -1,4 +1,4 @@
-"""FFmpeg is killed, hangs, writes nonsense, has no memory: one job says so, the others go on."""
+"""FFmpeg is killed, hangs, writes garbage or lacks memory: one job fails, the others continue."""
 
 import os
 import signal
@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from shared.contract.topics import DLQ_SUFFIX
-from tests.faults.harness.ffmpeg_standin import StandIn
-from tests.faults.harness.process_probe import children, is_there, peak_mib, program_of
+from tests.faults.harness.ffmpeg_standin import FfmpegStandIn
+from tests.faults.harness.process_probe import children, is_running, peak_mib, program_of
 from tests.faults.harness.worker_harness import MERGER, MUXER, Stage, WorkerHarness, worker_harness
 from tests.support.films import real_ffmpeg
 from tests.support.processes import eventually
@@ -18,124 +18,127 @@ from tests.support.servers import KafkaServer
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
-TIMEOUT_S = 9.0  # of one call; a hanging one is given up so much later
+TIMEOUT_S = 9.0  # of one call
 TRACK_S = 1.5
-MEMORY_MIB_MAX = 150  # by which a service may grow, whatever ffmpeg says
+MEMORY_MIB_MAX = 150  # growth of a service, whatever ffmpeg prints
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """What happens to one call, and what its job says then."""
+    """A fault of one call and the failure of its job."""
 
     name: str
-    words: str  #: of the reason
+    words: str  #: in the message
     retryable: bool | None = False  #: None: depends on where it happens
-    met_by: str | None = None  #: a word that its call has; None: the one that writes the result
-    of: tuple[Stage, ...] = (MERGER, MUXER)
+    word: str | None = None  #: an argument of the call; None: of the call that writes the result
+    stages: tuple[Stage, ...] = (MERGER, MUXER)
 
 
 FAULTS = (
-    Fault(name="writes nothing", words="No such file", of=(MERGER,)),
-    Fault(name="writes nothing", words="ffmpeg wrote no result", of=(MUXER,)),
+    Fault(name="writes nothing", words="No such file", stages=(MERGER,)),
+    Fault(name="writes nothing", words="ffmpeg wrote no result", stages=(MUXER,)),
     Fault(name="writes an empty file", words="FFmpeg merge failed"),
     Fault(name="writes garbage", words="FFmpeg merge failed"),
-    Fault(name="writes half", words="the track decodes to", of=(MERGER,)),
-    Fault(name="writes half", words="the result: the video ends early", of=(MUXER,)),
-    Fault(name="says nonsense", words="its meter measured nothing", met_by="ebur128", of=(MERGER,)),
-    Fault(name="never stops talking", words="FFmpeg merge failed", retryable=True),
+    Fault(name="writes half", words="the track decodes to", stages=(MERGER,)),
+    Fault(name="writes half", words="the result: the video ends early", stages=(MUXER,)),
+    Fault(
+        name="prints nonsense", words="its meter measured nothing", word="ebur128", stages=(MERGER,)
+    ),
+    Fault(name="prints without end", words="FFmpeg merge failed", retryable=True),
     Fault(name="has little memory", words="FFmpeg merge failed", retryable=None),
     Fault(name="has no memory", words="killed by SIG", retryable=True),
 )
-AT_FIRST = Fault(
-    name="says nonsense", words="lists no tempo filter", met_by="-filters", of=(MUXER,)
+FIRST_CALL = Fault(
+    name="prints nonsense", words="lists no tempo filter", word="-filters", stages=(MUXER,)
 )
 
 
 @pytest.mark.parametrize("stage", [MERGER, MUXER], ids=lambda stage: stage.service)
-async def test_whatever_ffmpeg_does_one_job_says_so_and_the_others_go_on(
+async def test_the_service_fails_one_job_per_ffmpeg_fault_and_continues(
     kafka: KafkaServer, tmp_path: Path, stage: Stage
 ) -> None:
-    """One service through every fault, while one more call hangs; each job then has its result."""
-    tool = StandIn(tmp_path / "ffmpeg")
+    """Every fault in one service while another call hangs; a new run of each job succeeds."""
+    tool = FfmpegStandIn(tmp_path / "ffmpeg")
     settings = {"FFMPEG": str(tool.path), "SEGUE_FFMPEG_TIMEOUT_S": str(TIMEOUT_S)}
-    faults = [fault for fault in FAULTS if stage in fault.of]
-    met = [*faults, *([AT_FIRST] if stage is MUXER else [])]
-    place = tmp_path / "scratch"
+    faults = [fault for fault in FAULTS if stage in fault.stages]
+    injected = [*faults, *([FIRST_CALL] if stage is MUXER else [])]
+    scratch = tmp_path / "scratch"
     async with worker_harness(
-        kafka, tmp_path / "room", stage, scratch=place, **settings
+        kafka, tmp_path / "fixture", stage, scratch=scratch, **settings
     ) as harness:
-        if stage is MUXER:  # asks once, and remembers
-            await _meets(harness, tool, AT_FIRST)
+        if stage is MUXER:  # the muxer asks once
+            await _fails_with(harness, tool, FIRST_CALL)
         await harness.request("the first", seconds=TRACK_S)
         await harness.done("the first")
         before_mib = peak_mib(harness.service.pid)
-        hanging = await _begin_to_hang(harness, tool)
+        hanging = await _start_hanging_call(harness, tool)
         for fault in faults:
-            await _meets(harness, tool, fault)
-        await _is_killed(harness, tool)
+            await _fails_with(harness, tool, fault)
+        await _fails_when_killed(harness, tool)
         failure = await harness.failed("hanging")
         assert failure.value["retryable"], failure.value
         assert "timed out" in failure.value["message"]
         await harness.at_rest()
-        assert not is_there(hanging)
+        assert not is_running(hanging)
 
-        jobs = [*(fault.name for fault in met), "killed", "hanging"]
+        jobs = [*(fault.name for fault in injected), "killed", "hanging"]
         for job in jobs:
             await harness.request(job, run=2, seconds=TRACK_S)
         for job in jobs:
             await harness.done(job, run=2)
         await harness.at_rest()
         grown_mib = peak_mib(harness.service.pid) - before_mib
-        dead = [said for said in harness.results.records if said.topic.endswith(DLQ_SUFFIX)]
+        dead = [record for record in harness.results.records if record.topic.endswith(DLQ_SUFFIX)]
 
-    count = len(met) + 2
+    count = len(injected) + 2
     sys.stdout.write(
-        f"{stage.service}: {count} faults of ffmpeg, {count} jobs failed with a reason, {count} of"
-        f" {count} done when asked again, {count - 1} of {count - 1} neighbours done, dead letters"
-        f" {len(dead)}, temporary files 0, processes left 0, memory grown by {grown_mib} MiB\n"
+        f"{stage.service}: {count} faults of ffmpeg, {count} jobs failed with a message, {count} of"
+        f" {count} done when requested again, {count - 1} of {count - 1} neighbours done,"
+        f" dead letters {len(dead)}, temporary files 0, processes left 0,"
+        f" memory grown by {grown_mib} MiB\n"
     )
     assert not dead
     assert grown_mib < MEMORY_MIB_MAX
 
 
-async def _begin_to_hang(harness: WorkerHarness, tool: StandIn) -> int:
-    """One call that never ends by itself; its process. A neighbour is done meanwhile."""
-    tool.lay("hangs", word=harness.stage.encodes)
+async def _start_hanging_call(harness: WorkerHarness, tool: FfmpegStandIn) -> int:
+    """Start a call that never ends while another job is done; return its process id."""
+    tool.inject("hangs", word=harness.stage.encodes)
     await harness.request("hanging", seconds=TRACK_S)
     pid = await tool.taken()
     await harness.request("beside hanging", seconds=TRACK_S)
     await harness.done("beside hanging")
-    if (os.cpu_count() or 1) > 1:  # as many calls at once
-        assert is_there(pid), "the neighbour waited for its end"
+    if (os.cpu_count() or 1) > 1:  # one slot per core
+        assert is_running(pid), "the other job waited for the hanging call"
     return pid
 
 
-async def _meets(harness: WorkerHarness, tool: StandIn, fault: Fault) -> None:
-    """One job meets a fault and fails with its reason; its neighbour is done."""
-    tool.lay(fault.name, word=fault.met_by or harness.stage.encodes)
+async def _fails_with(harness: WorkerHarness, tool: FfmpegStandIn, fault: Fault) -> None:
+    """One job fails with the fault's message; a job beside it is done."""
+    tool.inject(fault.name, word=fault.word or harness.stage.encodes)
     await harness.request(fault.name, seconds=TRACK_S)
     await tool.taken()
     await harness.request(f"beside {fault.name}", seconds=TRACK_S)
-    said = (await harness.failed(fault.name)).value
+    failure = (await harness.failed(fault.name)).value
 
-    assert fault.words in said["message"], said
-    assert fault.retryable in {None, said["retryable"]}, said
+    assert fault.words in failure["message"], failure
+    assert fault.retryable in {None, failure["retryable"]}, failure
     await harness.done(f"beside {fault.name}")
 
 
-async def _is_killed(harness: WorkerHarness, tool: StandIn) -> None:
-    """SIGKILL of the real ffmpeg in the middle of its work, as the kernel does without memory."""
-    tool.lay("slow", word=harness.stage.encodes)
+async def _fails_when_killed(harness: WorkerHarness, tool: FfmpegStandIn) -> None:
+    """Kill the real ffmpeg during its work, as the kernel does without memory."""
+    tool.inject("slow", word=harness.stage.encodes)
     await harness.request("killed", seconds=TRACK_S)
     pid = await tool.taken()
 
     async def at_work() -> bool | None:
         return program_of(pid) == str(Path(real_ffmpeg().binary).resolve()) or None
 
-    await eventually(at_work, within_s=30, what="ffmpeg in the stand-in's place")
+    await eventually(at_work, within_s=30, what="the stand-in executes ffmpeg")
     assert pid in children(harness.service.pid)
     os.kill(pid, signal.SIGKILL)
-    said = (await harness.failed("killed")).value
+    failure = (await harness.failed("killed")).value
 
-    assert said["message"] == "FFmpeg merge failed: killed by SIGKILL"
-    assert said["retryable"]
+    assert failure["message"] == "FFmpeg merge failed: killed by SIGKILL"
+    assert failure["retryable"]

@@ -168,7 +168,7 @@ class SegmentConsumer:
     async def done_ms(self, jobs: Sequence[str]) -> dict[str, int]:
         """When the last scene of each of these jobs was said, once all are."""
 
-        async def look() -> bool | None:
+        async def poll() -> bool | None:
             for polled in (await self._consumer.getmany(timeout_ms=200)).values():
                 for raw in polled:
                     self._scenes[raw.key.decode()] += 1
@@ -176,7 +176,7 @@ class SegmentConsumer:
                     self.partitions[raw.key.decode()] = raw.partition
             return all(self._scenes[job] == SCENES for job in jobs) or None
 
-        await eventually(look, within_s=DONE_S, what=f"{jobs[0]} and its like")
+        await eventually(poll, within_s=DONE_S, what=f"{jobs[0]} and its like")
         return {job: self._last_ms[job] for job in jobs}
 
 

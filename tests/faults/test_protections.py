@@ -19,9 +19,9 @@ from shared.contract.ids import scene_seed
 from shared.contract.topics import GENERATOR_GROUP
 from shared.kafka.codec import Record, encode
 from tests.faults.harness import checker, history
-from tests.faults.harness.fault_fixture import FaultFixture, composed_once, fault_fixture
+from tests.faults.harness.fault_fixture import FaultFixture, compose_cached, fault_fixture
 from tests.faults.harness.history import Fact, Recorder
-from tests.faults.harness.removed_protections import lacking
+from tests.faults.harness.removed_protections import without_protection
 from tests.support.api_fixture import ApiFixture, api_fixture
 from tests.support.event_builders import a_scene
 from tests.support.processes import eventually
@@ -53,7 +53,7 @@ async def _dies_after_asking(kafka: KafkaServer, folder: Path, without: str | No
         finally:
             await dying.kill()
             await next_one.kill()
-        return await fixture.judged()
+        return await fixture.collect_facts()
 
 
 async def _at_work(fixture: FaultFixture) -> None:
@@ -84,7 +84,7 @@ async def _dies_behind_a_slow_scene(
     def held(request: CompositionRequest, source: bytes | None) -> bytes:
         if request.seed == scene_seed("slow", 1, 0, 1):
             go_on.wait(HELD_S_MAX)
-        return composed_once(request, source)
+        return compose_cached(request, source)
 
     async with fault_fixture(kafka, folder, compose=held) as fixture:
         dying = fixture.service("generator", without=without)
@@ -112,7 +112,7 @@ async def _dies_behind_a_slow_scene(
             go_on.set()
             await dying.kill()
             await next_one.kill()
-        return await fixture.judged()
+        return await fixture.collect_facts()
 
 
 @pytest.mark.parametrize("without", [None, "acks"])
@@ -147,7 +147,7 @@ async def _goes_behind_a_dead_letter(
             assert await generator.stop() == 0
         finally:
             await generator.kill()
-        return await fixture.judged()
+        return await fixture.collect_facts()
 
 
 @pytest.mark.parametrize("without", [None, "parking"])
@@ -222,7 +222,7 @@ async def test_without_compare_and_set_a_zombie_writes_twice_and_sets_the_offset
     folders = [tmp_path / "zombie", tmp_path / "peace"]
     for folder in folders:
         folder.mkdir()
-    with lacking(without):
+    with without_protection(without):
         happened = await _projected(await postgres(), folders[0], zombies=1)
     peace = await _projected(await postgres(), folders[1], zombies=0)
 

@@ -13,7 +13,7 @@ import pytest
 
 from shared.contract.events import SceneDelayed
 from tests.faults.harness.durations import SEED
-from tests.faults.harness.killable_servers import KilledKafka, a_folder
+from tests.faults.harness.killable_servers import KillableKafka, short_folder
 from tests.support.operator_commands import OperatorFixture, operator_fixture
 from tests.support.processes import eventually
 from tests.support.run_builders import a_delay
@@ -68,10 +68,10 @@ async def begun(fixture: OperatorFixture) -> None:
     """Wait until it says records again."""
     before = await copied(fixture)
 
-    async def look() -> bool | None:
+    async def poll() -> bool | None:
         return await copied(fixture) > before or None
 
-    await eventually(look, within_s=60, what="records said again")
+    await eventually(poll, within_s=60, what="records said again")
 
 
 async def test_killed_at_random_and_interrupted_it_goes_on_where_it_stopped(
@@ -119,8 +119,8 @@ async def test_kafka_goes_away_in_the_middle_and_the_same_command_goes_on(
     postgres: Database, topic_prefix: str, store_folder: Path
 ) -> None:
     """It ends with 3 and says how to go on; nothing is missing then, and nothing twice."""
-    with a_folder() as folder:
-        broker = KilledKafka(folder)
+    with short_folder() as folder:
+        broker = KillableKafka(folder)
         try:
             async with operator_fixture(
                 broker.bootstrap, postgres, topic_prefix, store_folder

@@ -69,10 +69,10 @@ class FullDiskFixture:
     async def all_are(self, status: str) -> None:
         """Wait until every run is."""
 
-        async def look() -> bool | None:
+        async def poll() -> bool | None:
             return await self.stands() == {status: len(JOBS)} or None
 
-        await eventually(look, within_s=WAIT_S, what=f"{len(JOBS)} runs {status}")
+        await eventually(poll, within_s=WAIT_S, what=f"{len(JOBS)} runs {status}")
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ async def test_a_muxer_that_failed_on_forty_jobs_for_a_full_disk_is_mended_by_th
     operator = addresses(fixture.pipeline)
     hand = RunbookOperator("replay-records", operator, JOB=JOBS[7], MOMENT=since)
     await hand.run_step()
-    fixture.disk.make_room()
+    fixture.disk.free_space()
     await hand.run_step()
     began = time.monotonic()
     await hand.run_step()
@@ -155,12 +155,12 @@ async def test_a_muxer_that_failed_on_forty_jobs_for_a_full_disk_is_mended_by_th
 async def _everything_was_read(operator: Mapping[str, str]) -> None:
     """Wait until nobody is behind."""
 
-    async def look() -> bool | None:
+    async def poll() -> bool | None:
         code, told = await segue(operator, "lag")
         assert code == 0, told
         return not any(one["records"] for one in told["lag"]) or None
 
-    await eventually(look, within_s=WAIT_S, what="nobody is behind")
+    await eventually(poll, within_s=WAIT_S, what="nobody is behind")
 
 
 def _changed(before: Mapping[str, Sequence[str]], after: Mapping[str, Sequence[str]]) -> int:

@@ -10,7 +10,7 @@ import pytest
 
 from replicate_server import ReplicateEmulator
 from shared.http.server import free_ports
-from tests.faults.harness.fault_fixture import composed_once
+from tests.faults.harness.fault_fixture import compose_cached
 from tests.support.pipeline_fixture import Pipeline, running_pipeline
 from tests.support.processes import eventually, records_of
 from tests.support.replicate_provider import a_fake, account_of
@@ -39,32 +39,32 @@ class InvalidKeyFixture:
     async def made(self, count: int) -> None:
         """Wait for so many segments."""
 
-        async def look() -> bool | None:
+        async def poll() -> bool | None:
             found = await records_of(
                 self.pipeline.kafka.bootstrap, "segment.generated", prefix=self.pipeline.prefix
             )
             return len(found) >= count or None
 
-        await eventually(look, within_s=WAIT_S, what=f"{count} segments")
+        await eventually(poll, within_s=WAIT_S, what=f"{count} segments")
 
     async def waits(self, job_id: str) -> None:
         """Wait until the job says that it waits."""
 
-        async def look() -> dict[str, Any] | None:
+        async def poll() -> dict[str, Any] | None:
             told = await self.pipeline.status(job_id)
             return told if told is not None and told["waiting"] else None
 
-        await eventually(look, within_s=WAIT_S, what=f"{job_id} waits")
+        await eventually(poll, within_s=WAIT_S, what=f"{job_id} waits")
 
     async def a_night_goes_by(self) -> None:
         """Longer than a scene waits for a provider that is only busy."""
         service = self.pipeline.services["generator"]
         wanted = service.count_logged("provider.paused") + LOOKS
 
-        async def look() -> bool | None:
+        async def poll() -> bool | None:
             return service.count_logged("provider.paused") >= wanted or None
 
-        await eventually(look, within_s=WAIT_S, what=f"{LOOKS} looks at the key")
+        await eventually(poll, within_s=WAIT_S, what=f"{LOOKS} looks at the key")
 
     async def restarts_with(self, key: str) -> None:
         """The operator's hand on the deployment: the new key, the service anew."""
@@ -81,7 +81,7 @@ async def fixture(
     """Four services with an account; a refused key is asked about every second."""
     (port,) = free_ports(1)
     async with (
-        a_fake(0.3, compose=composed_once) as provider,
+        a_fake(0.3, compose=compose_cached) as provider,
         running_pipeline(
             kafka,
             postgres,

@@ -127,11 +127,11 @@ def _said_again(requests: list[Record]) -> list[int]:
 async def _letters_are(pipeline: Pipeline, count: int) -> None:
     """Wait until there are so many."""
 
-    async def look() -> bool | None:
+    async def poll() -> bool | None:
         found = await records_of(pipeline.kafka.bootstrap, f"{TOPIC}.dlq", prefix=pipeline.prefix)
         return len(found) >= count or None
 
-    await eventually(look, within_s=WAIT_S, what=f"{count} dead letters")
+    await eventually(poll, within_s=WAIT_S, what=f"{count} dead letters")
 
 
 async def _place_of_the_unreadable(pipeline: Pipeline) -> str:

@@ -40,7 +40,7 @@ def _worked_off(seeds: range) -> Counter[str]:
             except BrokenRuleError as error:
                 raise AssertionError(f"schedule {seed}: {error}") from error
             happened["deaths"] += world.deaths
-            happened["regroupings"] += world.regroupings
+            happened["rebalances"] += world.rebalances
             happened["records done again"] += world.repeats
             happened["commits went back"] += world.went_back
     finally:

@@ -20,7 +20,7 @@ from shared.kafka.admin import ensure_topics
 from shared.kafka.producer import Publisher
 from shared.storage.keys import segment_key
 from tests.faults.harness.durations import long_or
-from tests.faults.harness.sampled_service import Sampled
+from tests.faults.harness.sampled_service import SampledService
 from tests.support.api_fixture import free_port
 from tests.support.api_service import ApiServiceFixture
 from tests.support.event_builders import a_scene, a_segment
@@ -64,7 +64,7 @@ async def _asked(fixture: ApiServiceFixture, jobs: range) -> None:
 
 
 async def _worked_off(fixture: ApiServiceFixture, jobs: int) -> None:
-    async def look() -> bool | None:
+    async def poll() -> bool | None:
         if await fixture.rows("SELECT 1 WHERE to_regclass('projection_offsets') IS NULL"):
             return None  # the api is on its way
         rows = await fixture.rows(
@@ -72,11 +72,13 @@ async def _worked_off(fixture: ApiServiceFixture, jobs: int) -> None:
         )
         return rows[0]["n"] >= jobs * EVENTS_EACH or None
 
-    await eventually(look, within_s=DONE_S, what=f"{jobs * EVENTS_EACH} events projected")
+    await eventually(poll, within_s=DONE_S, what=f"{jobs * EVENTS_EACH} events projected")
 
 
 @asynccontextmanager
-async def _services(fixture: ApiServiceFixture, folder: Path) -> AsyncIterator[list[Sampled]]:
+async def _services(
+    fixture: ApiServiceFixture, folder: Path
+) -> AsyncIterator[list[SampledService]]:
     environment = {
         **fixture.kafka.environment(),
         "DATABASE_URL": fixture.url,
@@ -87,7 +89,7 @@ async def _services(fixture: ApiServiceFixture, folder: Path) -> AsyncIterator[l
         "SEGUE_LOG_LEVEL": "warning",
         "MUSIC_PROVIDER": "silence",
     }
-    running = [Sampled(name, environment, folder=folder) for name in ("generator", "api")]
+    running = [SampledService(name, environment, folder=folder) for name in ("generator", "api")]
     async with AsyncExitStack() as stack:
         for service in running:
             stack.push_async_callback(service.kill)
@@ -104,7 +106,7 @@ def _slope_mib(samples: Sequence[dict[str, float]], events: int) -> float:
     return above / sum((x - middle_x) ** 2 for x in xs)
 
 
-def _figures(service: Sampled, *, warm: int, events: int) -> Iterator[str]:
+def _figures(service: SampledService, *, warm: int, events: int) -> Iterator[str]:
     """What is told, and held to: memory, handles and tasks are as they were when it was warm."""
     samples = service.samples()
     before, after, busy = samples[warm], samples[-1], samples[warm:]

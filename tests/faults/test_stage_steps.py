@@ -11,7 +11,7 @@ import pytest
 from shared.contract.events import AudioMerged, Event, SegmentGenerated, VideoMuxed
 from shared.contract.params import AudioParams, VideoRef
 from tests.faults.harness import checker
-from tests.faults.harness.fault_fixture import FaultFixture, fault_fixture, report, together
+from tests.faults.harness.fault_fixture import FaultFixture, fault_fixture, report, run_concurrently
 from tests.faults.harness.history import Fact
 from tests.faults.harness.steps import Point, gaps
 from tests.support.films import real_ffmpeg
@@ -62,7 +62,7 @@ async def _undisturbed(kafka: KafkaServer, folder: Path) -> list[Fact]:
         finally:
             for service in running:
                 await service.kill()
-        return await fixture.judged()
+        return await fixture.collect_facts()
 
 
 async def _put_film(fixture: FaultFixture) -> None:
@@ -97,7 +97,7 @@ async def _died(
         finally:
             await dying.kill()
             await next_one.kill()
-        return await fixture.judged()
+        return await fixture.collect_facts()
 
 
 @pytest.mark.parametrize("stage", [MERGER, MUXER], ids=lambda stage: stage.service)
@@ -108,7 +108,7 @@ async def test_whatever_step_it_dies_at_its_result_is_the_same(
     undisturbed = await _undisturbed(kafka, tmp_path / "undisturbed")
 
     points = gaps(stage.service)
-    histories = await together(
+    histories = await run_concurrently(
         (
             _died(
                 kafka,

@@ -21,7 +21,7 @@ from shared.storage.keys import track_key
 from shared.storage.s3.store import READ_S, S3Store
 from tests.faults.harness.durations import SEED, long_or
 from tests.faults.harness.flaky_wire import Fault, Wire, flaky
-from tests.faults.harness.killable_servers import KilledMinio, a_folder
+from tests.faults.harness.killable_servers import KillableMinio, short_folder
 from tests.support.api_fixture import TWO_SCENES
 from tests.support.pipeline_fixture import Pipeline, running_pipeline
 from tests.support.processes import eventually
@@ -316,8 +316,8 @@ async def test_a_store_that_is_killed_and_comes_back_loses_nothing(
 ) -> None:
     """SIGKILL in the middle of the work, and again; jobs wait, and are done afterwards."""
     assert minio.folder is None, "one is built where it can be"
-    with a_folder() as folder:
-        server = await asyncio.to_thread(KilledMinio, folder)
+    with short_folder() as folder:
+        server = await asyncio.to_thread(KillableMinio, folder)
         try:
             async with _wired_pipeline(
                 kafka, postgres, topic_prefix, tmp_path, server.settings

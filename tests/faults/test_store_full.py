@@ -15,7 +15,7 @@ from shared.storage import ObjectStore
 from shared.storage.filesystem import FolderStore
 from shared.storage.keys import track_key
 from shared.storage.s3.store import S3Store
-from tests.faults.harness.killable_servers import KilledMinio
+from tests.faults.harness.killable_servers import KillableMinio
 from tests.faults.harness.small_disk import SmallDisk, a_small_disk
 from tests.support.api_fixture import TWO_SCENES
 from tests.support.pipeline_fixture import BASE, running_pipeline
@@ -36,7 +36,7 @@ async def _folder(disk: SmallDisk) -> AsyncIterator[ObjectStore]:
 
 @asynccontextmanager
 async def _bucket(disk: SmallDisk) -> AsyncIterator[ObjectStore]:
-    server = await asyncio.to_thread(KilledMinio, disk.folder)
+    server = await asyncio.to_thread(KillableMinio, disk.folder)
     store = S3Store(server.settings)
     try:
         await store.prepare()
@@ -69,7 +69,7 @@ async def test_a_full_store_refuses_and_keeps_what_it_has(
             )
             there = [found.key async for found in store.list_objects("a/")]
             kept = await store.get("a/kept")
-            disk.make_room()
+            disk.free_space()
 
             async def roomy() -> bool | None:
                 try:
@@ -114,7 +114,7 @@ async def test_a_line_whose_store_is_full_waits_and_goes_on_with_room(
             await eventually(said, within_s=30, what="readyz says that the store is full")
             old = await pipeline.client.get(before["links"]["download"])
             await asyncio.sleep(3)  # what was accepted meets the full disk
-            disk.make_room()
+            disk.free_space()
             names = [f"full-{n}" for n, status in enumerate(answers) if status == 202]
             after = {name: await pipeline.ended(name, within_s=180) for name in names}
             tracks = {}

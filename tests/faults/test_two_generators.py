@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.faults.harness import checker
-from tests.faults.harness.fault_fixture import FaultFixture, fault_fixture, report, together
-from tests.faults.harness.forked_services import Forked
+from tests.faults.harness.fault_fixture import FaultFixture, fault_fixture, report, run_concurrently
+from tests.faults.harness.forked_services import ForkedService
 from tests.faults.harness.history import Fact
 from tests.faults.harness.steps import Point, Target, gaps
 from tests.support.servers import KafkaServer
@@ -43,10 +43,10 @@ async def _frozen(kafka: KafkaServer, folder: Path, point: Point, *, scene: int)
         finally:
             await first.kill()
             await second.kill()
-        return await fixture.judged()
+        return await fixture.collect_facts()
 
 
-async def _thawed(fixture: FaultFixture, first: Forked, second: Forked) -> None:
+async def _thawed(fixture: FaultFixture, first: ForkedService, second: ForkedService) -> None:
     """The other takes over while the first is frozen; both work off what comes after."""
     await second.start()
     await asyncio.sleep(FROZEN_S)
@@ -65,7 +65,7 @@ async def test_a_generator_that_thaws_pays_nothing_twice_and_says_nothing_wrong(
         for point in chance.sample(gaps("generator"), POINTS_EACH):
             points.setdefault(point, chance.randrange(SCENES))
 
-    histories = await together(
+    histories = await run_concurrently(
         (
             _frozen(kafka, tmp_path / str(point).replace(":", "-"), point, scene=scene)
             for point, scene in points.items()

@@ -10,7 +10,7 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 
 from tests.support import servers
-from tests.support.alert_rules import ALERTS, DASHBOARD, OBSERVABILITY, ROOT, told_by
+from tests.support.alert_rules import ALERTS, DASHBOARD, OBSERVABILITY, ROOT, run_tool
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 SHAPE = ROOT / "tests" / "deployment" / "grafana"
@@ -19,12 +19,12 @@ FETCH_S, COMPILE_S = 120.0, 90.0
 
 def test_prometheus_reads_the_rules(promtool: Path) -> None:
     """As it would at its start."""
-    told_by([promtool, "check", "rules", ALERTS])
+    run_tool([promtool, "check", "rules", ALERTS])
 
 
 def test_each_alert_fires_when_it_should_and_is_quiet_when_not(promtool: Path) -> None:
     """On series made for it: alerts.test.yml."""
-    told_by([promtool, "test", "rules", OBSERVABILITY / "alerts.test.yml"])
+    run_tool([promtool, "test", "rules", OBSERVABILITY / "alerts.test.yml"])
 
 
 def test_prometheus_reads_what_the_panels_ask_for(promtool: Path, tmp_path: Path) -> None:
@@ -36,7 +36,7 @@ def test_prometheus_reads_what_the_panels_ask_for(promtool: Path, tmp_path: Path
     groups = [{"name": "panels", "rules": recorded}]
     place.write_text(yaml.safe_dump({"groups": groups}), encoding="utf-8")
 
-    told_by([promtool, "check", "rules", place])
+    run_tool([promtool, "check", "rules", place])
     assert len(asked) > 40
 
 
@@ -45,7 +45,7 @@ def test_prometheus_reads_its_configuration(promtool: Path, tmp_path: Path) -> N
     for name in ("prometheus.yml", "alerts.yml"):
         shutil.copy(OBSERVABILITY / name, tmp_path / name)
 
-    told_by([promtool, "check", "config", tmp_path / "prometheus.yml"])
+    run_tool([promtool, "check", "config", tmp_path / "prometheus.yml"])
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def compiler(npm: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("grafana")
     shutil.copytree(SHAPE, folder, dirs_exist_ok=True)
     try:
-        told_by([npm, "ci", "--no-audit", "--no-fund"], cwd=folder, timeout_s=FETCH_S)
+        run_tool([npm, "ci", "--no-audit", "--no-fund"], cwd=folder, timeout_s=FETCH_S)
     except (AssertionError, subprocess.TimeoutExpired) as error:
         if "npm" in servers.REQUIRED:
             raise

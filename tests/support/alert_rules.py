@@ -20,7 +20,7 @@ def rules() -> list[dict[str, Any]]:
     return [rule for group in document["groups"] for rule in group["rules"]]
 
 
-def told_by(
+def run_tool(
     command: Sequence[str | Path],
     *,
     given: str | None = None,

@@ -1,9 +1,9 @@
-"""Jumping: a service whose machine's clock can be set, while time goes on as it does.
+"""Runs a service with a wall clock that a test can shift.
 
     python -m tests.faults.harness.clock_service generator
 
-It is the service itself; what its clock tells is off by the seconds that a file says, from the
-moment in which they are written there. Deadlines are monotonic and know nothing of it.
+The service's wall clock is shifted by the seconds in a file, from the moment they are written.
+Deadlines use the monotonic clock, which is not shifted.
 
 I/O: the file that `SEGUE_TEST_CLOCK` names.
 """
@@ -19,23 +19,23 @@ from shared.clock import SystemClock
 VARIABLE = "SEGUE_TEST_CLOCK"
 
 
-def set_clock(place: Path, seconds: float) -> None:
-    """Every clock that looks there is off by so much from now on."""
-    half = place.with_suffix(".half")
+def set_clock(path: Path, seconds: float) -> None:
+    """Shift the clock of every service that follows `path`."""
+    half = path.with_suffix(".half")
     half.write_text(str(seconds))
-    half.rename(place)
+    half.rename(path)
 
 
-def follow(place: Path) -> None:
-    """This process's clock looks there."""
-    told = SystemClock.now
+def follow(path: Path) -> None:
+    """Shift this process's wall clock by the seconds in `path`."""
+    unshifted = SystemClock.now
 
     def now(clock: SystemClock) -> datetime:
-        return told(clock) + timedelta(seconds=float(place.read_text()))
+        return unshifted(clock) + timedelta(seconds=float(path.read_text()))
 
     SystemClock.now = now  # type: ignore[method-assign,assignment]
 
 
 if __name__ == "__main__":
-    follow(Path(os.environ[VARIABLE]))  # noqa: TID251 - a launcher's own
+    follow(Path(os.environ[VARIABLE]))  # noqa: TID251 - of the launcher
     runpy.run_module(f"services.{sys.argv[1]}", run_name="__main__")

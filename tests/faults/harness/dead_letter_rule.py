@@ -1,8 +1,7 @@
-"""Letters: what lies behind a dead letter of a run stays behind it. One rule of the checker.
+"""Checker rule: records of a run after its dead letter are dead-lettered, too.
 
-A run that has a dead letter is parked: whatever comes of it on that topic afterwards lies on
-the dead-letter topic too, in the order in which it was asked for. What was said twice counts
-once, because a death may repeat it on either side.
+A run with a dead letter is parked: its later records on that topic go to the dead-letter topic
+in the order of the topic. Duplicates count once: a crash may repeat a record on either topic.
 
 Pure.
 """
@@ -18,21 +17,22 @@ Lane = tuple[str, str | None, int]  # topic, job, run
 
 
 def parked_behind(history: Sequence[Fact]) -> Iterator[str]:
-    """Nothing of a run is worked off behind its dead letter."""
-    said: dict[Lane, list[str]] = defaultdict(list)
+    """No record of a run is processed after its dead letter."""
+    records: dict[Lane, list[str]] = defaultdict(list)
     for fact in sorted(_publishes(history), key=lambda fact: (fact["partition"], fact["offset"])):
         value = fact["value"]
-        said[fact["topic"], value.get("job_id"), value.get("run", 1)].append(fact["event_id"])
-    for (topic, job_id, run), letters in list(said.items()):
+        records[fact["topic"], value.get("job_id"), value.get("run", 1)].append(fact["event_id"])
+    for (topic, job_id, run), letters in list(records.items()):
         if not topic.endswith(DLQ_SUFFIX):
             continue
-        asked = said[topic.removesuffix(DLQ_SUFFIX), job_id, run]
-        if letters[0] not in asked:
-            yield f"parked: a dead letter of {job_id}/{run} that nobody wrote"
+        source = records[topic.removesuffix(DLQ_SUFFIX), job_id, run]
+        if letters[0] not in source:
+            yield f"parked: a dead letter of {job_id}/{run} without a source record"
             continue
-        behind = list(dict.fromkeys(asked[asked.index(letters[0]) :]))
-        if (kept := list(dict.fromkeys(letters))) != behind:
-            yield f"parked: of {job_id}/{run} {len(kept)} dead letters, but {len(behind)} were due"
+        expected = list(dict.fromkeys(source[source.index(letters[0]) :]))
+        if (dead := list(dict.fromkeys(letters))) != expected:
+            counts = f"{len(dead)} dead letters, but {len(expected)} were due"
+            yield f"parked: of {job_id}/{run} {counts}"
 
 
 def _publishes(history: Sequence[Fact]) -> list[Fact]:

@@ -1,6 +1,6 @@
-"""Lengths: how much of a fault a test makes: a little in `make test`, a lot in `make chaos`.
+"""How many faults a test injects: few in `make test`, many in `make chaos`.
 
-I/O: the environment, read once, when this is imported.
+I/O: the environment, read at import.
 """
 
 import os
@@ -9,10 +9,10 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-LONG = os.environ.get("SEGUE_CHAOS") == "long"  # noqa: TID251 - the suite's own setting
+LONG = os.environ.get("SEGUE_CHAOS") == "long"  # noqa: TID251 - a setting of the tests
 SEED = int(os.environ.get("SEGUE_CHAOS_SEED") or secrets.randbelow(10**6))  # noqa: TID251
 
 
 def long_or(*, long: T, short: T) -> T:
-    """What this run asks for."""
+    """Return `long` in `make chaos`, else `short`."""
     return long if LONG else short

@@ -1,12 +1,11 @@
-"""Dying: a service that ends its own process at a named step, as a power cut there would.
+"""Runs a service that kills or freezes its own process at a named step.
 
     python -m tests.faults.harness.dying_service generator --at after:claim --scene 1
     python -m tests.faults.harness.dying_service generator --at sent:post --scene 1 --freeze
 
-It is the service itself, started as `python -m services.generator` starts it; the doors that the
-step names (`steps.py`) are wrapped in this process before it runs, and the product knows nothing
-of it. `--freeze` stops the process (SIGSTOP) instead of killing it; whoever started it thaws it.
-The death is written to `--history` first.
+It starts the service as `python -m services.generator` does. Before that it wraps the functions of
+the step (`steps.py`) in this process; the product has no code for it. `--freeze` sends SIGSTOP
+instead of SIGKILL; the test resumes the process. The kill is written to `--history` first.
 
 I/O: signals to this very process; the history.
 """
@@ -26,7 +25,7 @@ import httpx
 from shared.service_process import main as start
 from tests.faults.harness.history import append
 from tests.faults.harness.removed_protections import PROTECTIONS, switch_off
-from tests.faults.harness.steps import Point, Step, Target, place_of, step_named
+from tests.faults.harness.steps import Point, Step, Target, resolve, step_named
 
 SETTINGS = {
     "api": "ApiSettings",
@@ -34,11 +33,11 @@ SETTINGS = {
     "merger": "MergerSettings",
     "muxer": "MuxerSettings",
 }
-_SENT = "send_request_body.complete"  # httpcore's name for the moment; `http11.` before it
+_SENT = "send_request_body.complete"  # httpcore's trace event, with a prefix like `http11.`
 
 
-class Trap:
-    """Ends this process at one point. `end` does it; it returns when a frozen one was thawed."""
+class KillTrap:
+    """Calls `end` at one point of a service; `end` returns when a frozen process is resumed."""
 
     def __init__(
         self, service: str, point: Point, *, target: Target, end: Callable[[Point], None]
@@ -51,52 +50,52 @@ class Trap:
         if self._step.follows is not None:
             self._before = step_named(service, self._step.follows)
         self._armed = self._before is None
-        self._met = 0
+        self._calls = 0
 
     def lay(self) -> None:
-        """Wrap the doors of the step, and of the one it follows."""
+        """Wrap the functions of the step and of the step that it follows."""
         for step in filter(None, (self._step, self._before)):
-            for door in step.doors:
-                holder, name = place_of(door)
+            for function in step.functions:
+                holder, name = resolve(function)
                 setattr(holder, name, self._watched(getattr(holder, name), step))
 
     def _watched(self, call: Callable[..., Any], step: Step) -> Callable[..., Any]:
         signature = inspect.signature(call)
 
-        def met(moment: str, arguments: dict[str, Any]) -> None:
+        def reach(moment: str, arguments: dict[str, Any]) -> None:
             if step is self._before:
-                self._armed |= moment == "after" and step.picks(arguments, self._target)
+                self._armed |= moment == "after" and step.matches(arguments, self._target)
             elif self._armed and moment == self._point.moment:
-                if not step.picks(arguments, self._target):
+                if not step.matches(arguments, self._target):
                     return
-                self._met += 1
-                if self._met == self._point.nth:
+                self._calls += 1
+                if self._calls == self._point.nth:
                     self._end(self._point)
 
         @functools.wraps(call)
-        async def awaited(*given: Any, **named: Any) -> Any:
-            arguments = signature.bind(*given, **named).arguments
-            met("before", arguments)
+        async def awaited(*args: Any, **named: Any) -> Any:
+            arguments = signature.bind(*args, **named).arguments
+            reach("before", arguments)
             request = arguments.get("request")
             if self._point.moment == "sent" and isinstance(request, httpx.Request):
-                _on_sent(request, lambda: met("sent", arguments))
-            result = await call(*given, **named)
-            met("after", arguments)
+                _on_sent(request, lambda: reach("sent", arguments))
+            result = await call(*args, **named)
+            reach("after", arguments)
             return result
 
         @functools.wraps(call)
-        def called(*given: Any, **named: Any) -> Any:
-            arguments = signature.bind(*given, **named).arguments
-            met("before", arguments)
-            result = call(*given, **named)
-            met("after", arguments)
+        def called(*args: Any, **named: Any) -> Any:
+            arguments = signature.bind(*args, **named).arguments
+            reach("before", arguments)
+            result = call(*args, **named)
+            reach("after", arguments)
             return result
 
         return awaited if inspect.iscoroutinefunction(call) else called
 
 
 def _on_sent(request: httpx.Request, sent: Callable[[], None]) -> None:
-    """Call `sent` when the kernel has the whole request."""
+    """Call `sent` when the whole request was written to the socket."""
 
     async def trace(event: str, _about: dict[str, Any]) -> None:
         if event.endswith(_SENT):
@@ -106,31 +105,31 @@ def _on_sent(request: httpx.Request, sent: Callable[[], None]) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the service until it dies, or is stopped; without `--at` it does not die by itself."""
+    """Run the service; without `--at` it does not kill itself."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults.harness.dying_service")
     parser.add_argument("service", choices=sorted(SETTINGS))
-    parser.add_argument("--at", type=Point.of, help="after:poll:2, say; none: nowhere")
-    parser.add_argument("--job", help="of which job; none: of any")
-    parser.add_argument("--scene", type=int, default=0, help="of which scene, from 0")
+    parser.add_argument("--at", type=Point.of, help="the point, for example after:poll:2")
+    parser.add_argument("--job", help="the job; default: any")
+    parser.add_argument("--scene", type=int, default=0, help="the scene, from 0")
     parser.add_argument("--freeze", action="store_true", help="SIGSTOP instead of SIGKILL")
-    parser.add_argument("--history", type=Path, help="a line about the end goes there")
-    parser.add_argument("--without", choices=sorted(PROTECTIONS), help="lacks this protection")
-    told = parser.parse_args(arguments)
+    parser.add_argument("--history", type=Path, help="file to which the kill is appended")
+    parser.add_argument("--without", choices=sorted(PROTECTIONS), help="protection to switch off")
+    options = parser.parse_args(arguments)
 
     def end(point: Point) -> None:
-        if told.history is not None:
-            how = "frozen" if told.freeze else "killed"
-            append(told.history, kind="end", service=told.service, at=str(point), how=how)
-        os.kill(os.getpid(), signal.SIGSTOP if told.freeze else signal.SIGKILL)
+        if options.history is not None:
+            how = "frozen" if options.freeze else "killed"
+            append(options.history, kind="end", service=options.service, at=str(point), how=how)
+        os.kill(os.getpid(), signal.SIGSTOP if options.freeze else signal.SIGKILL)
 
-    if told.without is not None:
-        switch_off(told.without)
-    if told.at is not None:
-        target = Target(job_id=told.job, scene=told.scene)
-        Trap(told.service, told.at, target=target, end=end).lay()
-    app = importlib.import_module(f"services.{told.service}.app")
-    settings = importlib.import_module(f"services.{told.service}.settings")
-    start(told.service, getattr(settings, SETTINGS[told.service]).from_environment, app.run)
+    if options.without is not None:
+        switch_off(options.without)
+    if options.at is not None:
+        target = Target(job_id=options.job, scene=options.scene)
+        KillTrap(options.service, options.at, target=target, end=end).lay()
+    app = importlib.import_module(f"services.{options.service}.app")
+    settings = importlib.import_module(f"services.{options.service}.settings")
+    start(options.service, getattr(settings, SETTINGS[options.service]).from_environment, app.run)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Room: one place where services die: a topic prefix, a store, a fake Replicate, a history.
+"""The fixture of a fault test: topics, a store, a Replicate emulator and a history.
 
-Rooms are cheap and know nothing of each other, so that many deaths happen side by side on one
-broker. The fake lives in the tests' own process, so it outlives every service; its clips are
-remembered over all rooms, because equal requests have equal clips.
+Fixtures are independent, so many faults are tested concurrently on one broker. The emulator runs in
+the test process and survives every service. Its clips are cached across fixtures: equal requests
+have equal clips.
 """
 
 import asyncio
@@ -31,38 +31,38 @@ from shared.settings import KafkaSettings, StoreSettings
 from shared.storage import ObjectStore, StandInWarning
 from shared.storage.factory import open_store
 from tests.faults.harness import checker, history
-from tests.faults.harness.forked_services import Forked
+from tests.faults.harness.forked_services import ForkedService
 from tests.faults.harness.history import Fact, Recorder
 from tests.faults.harness.steps import Point, Target
 from tests.support.event_builders import a_scene
 from tests.support.processes import eventually, value_of
 from tests.support.servers import KafkaServer
 
-#: short, so that a death costs seconds; every protection is as long as it must be against these
+#: short, so that a crash costs seconds; the protections' intervals follow from these
 LEASE_S, REQUEST_S, SETTLE_S = 2.0, 5.0, 8.0
 SESSION_S = 6.0  # the shortest that Kafka allows
 WORK_S = 0.3
-PARTITIONS = 1  # jobs side by side in one of them: the harder case for what is committed
+PARTITIONS = 1  # jobs share it, which is the harder case for commits
 SCENE_S = (1.7, 1.25, 2.3, 1.1)  # the lengths of a job's scenes, in turn
 
 RESULTS = (SegmentGenerated.kind, AudioMerged.kind, VideoMuxed.kind)
 
 T = TypeVar("T")
 _clips: dict[str, bytes] = {}
-_composing = Lock()
+_compose_lock = Lock()
 
 
-def composed_once(request: CompositionRequest, source: bytes | None) -> bytes:
-    """What the synthesizer makes of it, made once in a test run."""
-    told = f"{request!r}{hashlib.sha256(source or b'').hexdigest()}"
-    with _composing:
-        if told not in _clips:
-            _clips[told] = compose(request, source)
-        return _clips[told]
+def compose_cached(request: CompositionRequest, source: bytes | None) -> bytes:
+    """Return the synthesizer's clip, composed once per test run."""
+    key = f"{request!r}{hashlib.sha256(source or b'').hexdigest()}"
+    with _compose_lock:
+        if key not in _clips:
+            _clips[key] = compose(request, source)
+        return _clips[key]
 
 
 class FaultFixture:
-    """What one case of the suite has to itself."""
+    """Topics, store, emulator and history of one case; starts its services."""
 
     def __init__(
         self,
@@ -103,13 +103,13 @@ class FaultFixture:
             "REPLICATE_API_KEY": fake.token,
             "REPLICATE_BASE_URL": fake.base_url,
         }
-        self.listener = AIOKafkaConsumer(
+        self.consumer = AIOKafkaConsumer(
             *(prefix + kind for kind in RESULTS),
             bootstrap_servers=kafka.bootstrap,
             auto_offset_reset="earliest",
         )
-        self._heard: dict[str, set[tuple[str, int, int]]] = {kind: set() for kind in RESULTS}
-        self._asked: set[tuple[str, int, int]] = set()
+        self._published: dict[str, set[tuple[str, int, int]]] = {kind: set() for kind in RESULTS}
+        self._requested: set[tuple[str, int, int]] = set()
 
     async def request(
         self,
@@ -120,12 +120,12 @@ class FaultFixture:
         excused: str | None = None,
         **fields: Any,
     ) -> None:
-        """Ask for these jobs, scene by scene in turn, as upstream does; `fields` of each scene."""
+        """Publish the scenes of these jobs, interleaved; `fields` go into each scene."""
         names = list(jobs)
         for job in names:
             self.history.wanted(job, run=run, scene_count=scenes, excused=excused)
             if excused is None:
-                self._asked |= {(job, run, index) for index in range(scenes)}
+                self._requested |= {(job, run, index) for index in range(scenes)}
         for index in range(scenes):
             for job in names:
                 seconds = SCENE_S[index % len(SCENE_S)]
@@ -143,10 +143,10 @@ class FaultFixture:
         freeze: bool = False,
         number: int = 1,
         without: str | None = None,
-    ) -> Forked:
-        """A service of this room, not started; it dies, or freezes, `at` a point.
+    ) -> ForkedService:
+        """Return a service that is not started; it kills or freezes itself `at` a point.
 
-        `without` names a protection that it lacks.
+        `without` is the protection that is switched off.
         """
         arguments = [name, "--history", str(self.history.path)]
         if at is not None:
@@ -156,64 +156,64 @@ class FaultFixture:
             arguments += [] if target.job_id is None else ["--job", target.job_id]
         arguments += [] if without is None else ["--without", without]
         log = self.folder / f"{name}-{number}{'' if at is None else '-dies'}.log"
-        return Forked(name, self.environment, arguments=arguments, log=log)
+        return ForkedService(name, self.environment, arguments=arguments, log=log)
 
     async def publish(self, event: Event) -> None:
-        """Publish."""
+        """Publish an event."""
         await self.publisher.publish(event)
 
     async def until_published(
         self, count: int, *, kind: str = SegmentGenerated.kind, within_s: float = 90
     ) -> None:
-        """Wait for `count` different events of a kind."""
+        """Wait until `count` different events of a kind are published."""
 
-        async def look() -> bool | None:
-            await self._listen()
-            return len(self._heard[kind]) >= count or None
+        async def poll() -> bool | None:
+            await self._consume()
+            return len(self._published[kind]) >= count or None
 
-        await eventually(look, within_s=within_s, what=f"{count} {kind} in {self.folder}")
+        await eventually(poll, within_s=within_s, what=f"{count} {kind} in {self.folder}")
 
     async def until_done(self, *, within_s: float = 90) -> None:
-        """Wait for all that was asked for, and until the generators let go of it."""
+        """Wait until every requested segment is published and every request committed."""
 
-        async def look() -> bool | None:
-            await self._listen()
-            return self._asked <= self._heard[SegmentGenerated.kind] or None
+        async def poll() -> bool | None:
+            await self._consume()
+            return self._requested <= self._published[SegmentGenerated.kind] or None
 
-        await eventually(look, within_s=within_s, what=f"every segment in {self.folder}")
+        await eventually(poll, within_s=within_s, what=f"every segment in {self.folder}")
         await self.until_committed(GENERATOR_GROUP, SceneRequested.kind)
 
-    async def _listen(self) -> None:
-        """Hear what was said meanwhile."""
-        for polled in (await self.listener.getmany(timeout_ms=200)).values():
+    async def _consume(self) -> None:
+        """Read the results published since the last call."""
+        for polled in (await self.consumer.getmany(timeout_ms=200)).values():
             for raw in polled:
                 record = record_of(raw, prefix=self.prefix)
-                said = value_of(record)
-                which = (said["job_id"], said["run"], said.get("scene_index", 0))
-                self._heard[record.topic].add(which)
+                value = value_of(record)
+                scene = (value["job_id"], value["run"], value.get("scene_index", 0))
+                self._published[record.topic].add(scene)
 
     async def until_committed(self, group: str, topic: str, *, within_s: float = 60) -> None:
-        """Wait until a group let go of every record of a topic (no prefix)."""
+        """Wait until a group has committed every record of a topic (without prefix)."""
         consumer = AIOKafkaConsumer(
             bootstrap_servers=self.kafka.bootstrap_servers,
             group_id=self.prefix + group,
             enable_auto_commit=False,
         )
 
-        async def look() -> bool | None:
-            ends = await consumer.end_offsets(places)
-            done = [await consumer.committed(tp) or 0 for tp in places]
-            return done == [ends[tp] for tp in places] or None
+        async def poll() -> bool | None:
+            ends = await consumer.end_offsets(partitions)
+            committed = [await consumer.committed(tp) or 0 for tp in partitions]
+            return committed == [ends[tp] for tp in partitions] or None
 
-        places = await history.places_of(self.kafka.bootstrap_servers, self.prefix + topic)
+        partitions = await history.partitions_of(self.kafka.bootstrap_servers, self.prefix + topic)
         await consumer.start()
         try:
-            await eventually(look, within_s=within_s, what=f"commits of {group} in {self.folder}")
+            await eventually(poll, within_s=within_s, what=f"commits of {group} in {self.folder}")
         finally:
             await consumer.stop()
 
-    async def judged(self) -> list[Fact]:
-        """The whole history, with everything the world says now."""
+    async def collect_facts(self) -> list[Fact]:
+        """Record calls, topics, commits and objects; return the whole history."""
         await self.fake.settled()
         await self.history.calls(self.fake.base_url.removesuffix("/v1"))
         topics = [topic.name for topic in EVENT_TOPICS]
@@ -235,41 +235,41 @@ async def fault_fixture(
     work_s: float = WORK_S,
     settle_s: float = SETTLE_S,
     partitions: int = PARTITIONS,
-    compose: Compose = composed_once,
+    compose: Compose = compose_cached,
 ) -> AsyncIterator[FaultFixture]:
-    """A room, its topics made; `compose` is what its provider makes of a request."""
+    """Open a fixture with its topics; `compose` makes the emulator's clips."""
     prefix = f"f{secrets.token_hex(4)}-"
     with warnings.catch_warnings(action="ignore", category=StandInWarning):
         fake = ReplicateEmulator(EmulatorSettings(work_s=work_s), compose=compose)
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(fake)
-        made = FaultFixture(kafka, prefix, folder, fake, partitions=partitions)
-        made.environment["SEGUE_CLAIM_SETTLE_S"] = str(settle_s)
-        stack.push_async_callback(made.store.close)
-        await ensure_topics(made.kafka)
-        for client in (made.publisher, made.listener):
+        fixture = FaultFixture(kafka, prefix, folder, fake, partitions=partitions)
+        fixture.environment["SEGUE_CLAIM_SETTLE_S"] = str(settle_s)
+        stack.push_async_callback(fixture.store.close)
+        await ensure_topics(fixture.kafka)
+        for client in (fixture.publisher, fixture.consumer):
             stack.push_async_callback(client.stop)
             await client.start()
-        yield made
+        yield fixture
 
 
-async def together(cases: Iterable[Coroutine[Any, Any, T]], *, at_once: int) -> list[T]:
-    """What every case brings, at most so many side by side; when one fails, all end."""
+async def run_concurrently(cases: Iterable[Coroutine[Any, Any, T]], *, at_once: int) -> list[T]:
+    """Run the cases, at most `at_once` at a time; the first failure cancels the others."""
     slots = asyncio.Semaphore(at_once)
 
-    async def one(case: Coroutine[Any, Any, T]) -> T:
+    async def run(case: Coroutine[Any, Any, T]) -> T:
         async with slots:
             return await case
 
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(one(case)) for case in cases]
+        tasks = [group.create_task(run(case)) for case in cases]
     return [task.result() for task in tasks]
 
 
 def report(name: str, histories: Sequence[Sequence[Fact]]) -> str:
-    """One line of figures over several histories, for `docs/reliability.md`."""
+    """Return the sum of the figures of several histories, for `docs/reliability.md`."""
     total: dict[str, int] = {}
-    for one in histories:
-        for what, count in checker.figures(one).items():
+    for facts in histories:
+        for what, count in checker.figures(facts).items():
             total[what] = total.get(what, 0) + count
     return f"{name}: " + ", ".join(f"{what} {count}" for what, count in total.items())

@@ -1,8 +1,7 @@
-"""Stand-in: an ffmpeg that is the real one, until a fault is laid ready for its next call.
+"""A stand-in for ffmpeg that runs the real one, or an injected fault for one call.
 
-The program is a shell script; a service is told of it by `FFMPEG`. A fault is for one call alone:
-the first one whose arguments hold the fault's word takes it away, whoever calls. Every other
-call is the real ffmpeg, untouched.
+The program is a shell script; services use it by `FFMPEG`. A fault applies to one call: the first
+one whose arguments contain the fault's word. Every other call executes the real ffmpeg.
 
 I/O: files in the stand-in's folder.
 """
@@ -15,7 +14,7 @@ from tests.support.films import real_ffmpeg
 from tests.support.processes import eventually
 
 _TAKEN_S = 60.0
-#: what a call does instead; `$last` is the file that it was to write, `$real` the real ffmpeg
+#: shell code of each fault; `$last` is the output file, `$real` the real ffmpeg
 FAULTS: Mapping[str, str] = {
     "slow": 'exec "$real" -re "$@"',
     "hangs": "sleep 3600 & wait",
@@ -25,8 +24,8 @@ FAULTS: Mapping[str, str] = {
     "writes half": (
         '"$real" "$@" || exit; size=$(stat -c %s "$last"); truncate -s $((size / 2)) "$last"'
     ),
-    "says nonsense": "echo lavfi.r128.I=loud; echo 'the disk is a lake' >&2",
-    "never stops talking": "exec yes",
+    "prints nonsense": "echo lavfi.r128.I=loud; echo 'the disk is a lake' >&2",
+    "prints without end": "exec yes",
     "has little memory": 'ulimit -v 200000; exec "$real" "$@"',
     "has no memory": 'ulimit -v 120000; exec "$real" "$@"',
 }
@@ -48,8 +47,8 @@ esac
 """
 
 
-class StandIn:
-    """One ffmpeg with its faults; `path` is the program."""
+class FfmpegStandIn:
+    """The stand-in; `path` is the program."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir()
@@ -65,8 +64,8 @@ class StandIn:
         )
         self.path.chmod(0o755)
 
-    def lay(self, fault: str, *, word: str) -> None:
-        """The next call with `word` among its arguments has this fault."""
+    def inject(self, fault: str, *, word: str) -> None:
+        """Inject a fault into the next call with `word` in its arguments."""
         assert fault in FAULTS
         (self.folder / "pid").unlink(missing_ok=True)
         half = self.folder / "ready.part"
@@ -74,10 +73,10 @@ class StandIn:
         half.rename(self.folder / "ready")
 
     async def taken(self) -> int:
-        """The process that took the fault."""
+        """Wait until a call has taken the fault; return its process id."""
 
-        async def look() -> int | None:
-            place = self.folder / "pid"
-            return int(place.read_text()) if place.exists() else None
+        async def poll() -> int | None:
+            path = self.folder / "pid"
+            return int(path.read_text()) if path.exists() else None
 
-        return await eventually(look, within_s=_TAKEN_S, what=f"a call at {self.path}")
+        return await eventually(poll, within_s=_TAKEN_S, what=f"a call at {self.path}")

@@ -1,7 +1,7 @@
-"""Flaky: a wire to an HTTP server that does to connections what real ones suffer.
+"""A TCP proxy to an HTTP server that injects network faults.
 
-What befalls a connection is drawn when it is made; one that is idle after an answer is closed, so
-that draws go on. Bodies are passed as they come.
+The fault of a connection is drawn when it is accepted. A connection that is idle after a response
+is closed, so that the next request is drawn again. Bodies are forwarded unchanged.
 
 Units: bytes, seconds. I/O: sockets of loopback.
 """
@@ -30,23 +30,23 @@ _ERROR = (
 
 
 class Fault(StrEnum):
-    """What may befall a connection."""
+    """Faults of a connection."""
 
     NONE = "none"
-    ERROR_500 = "500"  #: instead of an answer
+    ERROR_500 = "500"  #: instead of the response
     SLOW_DOWN_503 = "503 SlowDown"
     RESET = "reset"  #: at once
-    LOST_ANSWER = "answer lost"  #: the server did it, and the client hears a reset
+    LOST_ANSWER = "answer lost"  #: the server processed the request, the client gets a reset
     CUT_ANSWER = "answer cut"  #: after some bytes
     CUT_REQUEST = "request cut"
     SLOW = "slow"
-    SILENT = "silent"  #: taken, and never answered
-    FLIPPED = "byte flipped"  #: in the body of the answer
+    SILENT = "silent"  #: accepted, never answered
+    FLIPPED = "byte flipped"  #: in the body of the response
 
 
 @dataclass(kw_only=True)
 class Wire:
-    """A wire, and what befell it."""
+    """The proxy and the faults that it injected."""
 
     to: str  #: host:port
     draws: random.Random
@@ -54,10 +54,10 @@ class Wire:
     happened: Counter[Fault] = field(default_factory=Counter)
     carried: set[asyncio.Task[None]] = field(default_factory=set)
     port: int = 0
-    calm: bool = False  #: nothing befalls any more
+    calm: bool = False  #: no faults
 
     def fault(self) -> Fault:
-        """Of the next connection."""
+        """Draw the fault of the next connection."""
         chance = self.draws.random()
         for fault, weight in () if self.calm else self.weights.items():
             if (chance := chance - weight) < 0:
@@ -67,15 +67,15 @@ class Wire:
         return Fault.NONE
 
     def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Take a connection."""
+        """Accept a connection."""
         task = asyncio.create_task(self.connected(reader, writer))
         self.carried.add(task)
         task.add_done_callback(self.carried.discard)
-        # not in the task: one that is cancelled before its first step ends without a word
+        # not in the task: a task that is cancelled before its first step runs no code
         task.add_done_callback(lambda _: writer.close())
 
     async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Carry one connection to its end."""
+        """Forward one connection until it ends."""
         fault = self.fault()
         try:
             async with asyncio.timeout(_PATIENCE_S):
@@ -96,17 +96,17 @@ class Wire:
     ) -> None:
         host, _, port = self.to.rpartition(":")
         far_reader, far_writer = await asyncio.open_connection(host, int(port))
-        talk = _Talk()
-        up = asyncio.create_task(self._up(reader, far_writer, writer, fault, talk))
-        down = asyncio.create_task(self._down(far_reader, writer, fault, talk))
+        activity = _Activity()
+        up = asyncio.create_task(self._up(reader, far_writer, writer, fault, activity))
+        down = asyncio.create_task(self._down(far_reader, writer, fault, activity))
         try:
             ended: set[asyncio.Task[None]] = set()
-            while not ended and not talk.is_idle:
+            while not ended and not activity.is_idle:
                 ended, _ = await asyncio.wait(
                     {up, down}, timeout=_IDLE_S, return_when=asyncio.FIRST_COMPLETED
                 )
         finally:
-            far_writer.close()  # first: who waits for the two may be cancelled meanwhile
+            far_writer.close()  # first: the await below may be cancelled
             for task in (up, down):
                 task.cancel()
             await asyncio.gather(up, down, return_exceptions=True)
@@ -117,11 +117,11 @@ class Wire:
         far: asyncio.StreamWriter,
         near: asyncio.StreamWriter,
         fault: Fault,
-        talk: "_Talk",
+        activity: "_Activity",
     ) -> None:
         left = self.draws.randint(1, 2000) if fault is Fault.CUT_REQUEST else None
         while piece := await reader.read(_PIECE_BYTES):
-            talk.said(by_server=False)
+            activity.record(by_server=False)
             if left is not None and (left := left - len(piece)) < 0:
                 far.write(piece[:left])
                 await far.drain()
@@ -129,14 +129,14 @@ class Wire:
                 return
             far.write(piece)
             await far.drain()
-        await asyncio.sleep(_PATIENCE_S)  # the client has said all; the answer may still come
+        await asyncio.sleep(_PATIENCE_S)  # the request is complete; wait for the response
 
     async def _down(
         self,
         far: asyncio.StreamReader,
         near: asyncio.StreamWriter,
         fault: Fault,
-        talk: "_Talk",
+        activity: "_Activity",
     ) -> None:
         left = self.draws.randint(1, 3000) if fault is Fault.CUT_ANSWER else None
         in_body = False
@@ -155,23 +155,23 @@ class Wire:
                 return
             near.write(piece)
             await near.drain()
-            talk.said(by_server=True)
+            activity.record(by_server=True)
 
 
-class _Talk:
-    """Who spoke last on a connection, and when."""
+class _Activity:
+    """Which side sent last on a connection, and when."""
 
     def __init__(self) -> None:
         self._by_server = False
         self._at = time.monotonic()
 
-    def said(self, *, by_server: bool) -> None:
-        """Somebody spoke."""
+    def record(self, *, by_server: bool) -> None:
+        """Record that one side sent data."""
         self._by_server, self._at = by_server, time.monotonic()
 
     @property
     def is_idle(self) -> bool:
-        """The server has answered, and nobody asks on."""
+        """Return whether the connection is idle after a response."""
         return self._by_server and time.monotonic() - self._at > _IDLE_S
 
 
@@ -179,7 +179,7 @@ class _Talk:
 async def flaky(
     to: str, weights: Mapping[Fault, float], *, seed: int, port: int = 0
 ) -> AsyncIterator[Wire]:
-    """A wire to host:port `to`; it listens on `port` of this machine, or on a free one."""
+    """Start a proxy to `to` (host:port) on local `port`, or on a free one."""
     wire = Wire(to=to, draws=random.Random(seed), weights=weights)
     server = await asyncio.start_server(wire.accept, "127.0.0.1", port)
     wire.port = server.sockets[0].getsockname()[1]
@@ -195,7 +195,7 @@ async def flaky(
 async def _refused(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, fault: Fault
 ) -> None:
-    """An error instead of what was asked; the connection ends with it."""
+    """Return an error response and close the connection."""
     head = await reader.readuntil(_HEAD_END)
     lines = (line.partition(b":") for line in head.lower().split(b"\r\n"))
     length = {name: int(value) for name, _, value in lines if name == b"content-length"}
@@ -214,7 +214,7 @@ async def _refused(
 
 
 def _flipped(piece: bytes, *, in_body: bool) -> tuple[bytes, bool]:
-    """`piece` with one bit of a body turned over; the head of an answer is left alone."""
+    """Flip one bit of a response body in `piece`; the header is unchanged."""
     start = 0 if in_body else piece.find(_HEAD_END) + len(_HEAD_END)
     if not in_body and start < len(_HEAD_END):
         return piece, False
@@ -224,7 +224,7 @@ def _flipped(piece: bytes, *, in_body: bool) -> tuple[bytes, bool]:
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:
-    """End the connection as a machine that lost it would: RST instead of FIN."""
+    """Reset the connection: RST instead of FIN."""
     raw = writer.get_extra_info("socket")
     if raw is not None:
         with contextlib.suppress(OSError):

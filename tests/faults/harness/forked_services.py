@@ -15,10 +15,10 @@ from typing_extensions import override
 
 from tests.support.processes import Service, eventually
 
-_LOOK_S = 0.05
+_POLL_S = 0.05
 
 
-class Forked(Service):
+class ForkedService(Service):
     """A service that dies at a step, or runs until it is stopped."""
 
     def __init__(
@@ -32,23 +32,23 @@ class Forked(Service):
         return ("tests.faults.harness.dying_service", *self._arguments)
 
     async def ready(self, *, within_s: float = 60) -> None:
-        """Wait until it has its partitions."""
+        """Wait until partitions are assigned."""
 
-        async def look() -> bool | None:
+        async def poll() -> bool | None:
             return bool(self.count_logged("partitions.assigned")) or None
 
-        await eventually(look, within_s=within_s, what=f"partitions of {self.log}")
+        await eventually(poll, within_s=within_s, what=f"partitions of {self.log}")
 
     async def ended(self, *, within_s: float) -> int:
-        """Wait until it has ended by itself; minus the signal's number, if one did it."""
+        """Wait for the end; return the exit code, or minus the signal's number."""
         async with asyncio.timeout(within_s):
             return await self.wait()
 
     async def frozen(self, *, within_s: float) -> None:
-        """Wait until it has stopped itself."""
+        """Wait until the process has stopped itself (SIGSTOP)."""
         async with asyncio.timeout(within_s):
-            while not _is_stopped(self.pid):  # noqa: ASYNC110 - the kernel tells nobody
-                await asyncio.sleep(_LOOK_S)
+            while not _is_stopped(self.pid):  # noqa: ASYNC110 - no notification exists
+                await asyncio.sleep(_POLL_S)
 
 
 def _is_stopped(pid: int) -> bool:

@@ -1,20 +1,20 @@
-"""History: what happened, one JSON line after the other; nobody judges here.
+"""Records what happened in a test as JSON lines; the checker evaluates them.
 
-Everything is written down as it was found, in this order of kinds:
+The kinds of facts, in the order in which they are recorded:
 
-| kind      | who says it                    | fields                                           |
+| kind      | source                         | fields                                           |
 |-----------|--------------------------------|--------------------------------------------------|
-| `wanted`  | the test, when it asks         | job_id, run, scene_count, events, excused        |
-| `end`     | the process that dies          | service, at, how                                 |
-| `call`    | the fake Replicate's ledger    | prediction_id, seed, status, is_charged, whose   |
+| `wanted`  | the test, when it requests     | job_id, run, scene_count, events, excused        |
+| `end`     | the process that is killed     | service, at, how                                 |
+| `call`    | the emulator's ledger          | prediction_id, seed, status, is_charged, scene   |
 | `publish` | Kafka, every record            | topic, partition, offset, key, event_id, value   |
 | `commit`  | Kafka, per group and partition | group, topic, partition, offset                  |
-| `object`  | the store, everything in it    | key, sha256, size_bytes, said (of JSON)          |
-| `status`  | whoever follows a job          | job_id, run, status                              |
+| `object`  | the store, everything in it    | key, sha256, size_bytes, document (of JSON)      |
+| `status`  | the client that polls a job    | job_id, run, status                              |
 | `row`     | PostgreSQL                     | table, key, values                               |
 
-The recorder reads the outside world only: an HTTP page, a topic, a store. So it works beside
-any service and any provider that keeps such a ledger.
+The recorder reads only external state (HTTP, topics, the store), so it works with any service and
+with any provider that has such a ledger.
 
 I/O: the file, HTTP, Kafka, the store.
 """
@@ -34,12 +34,12 @@ from shared.storage import ObjectStore
 from tests.support.processes import records_of
 
 Fact = dict[str, Any]
-ATTEMPTS_MAX = 50  # of one scene: seeds beyond are of nobody
+ATTEMPTS_MAX = 50  # of one scene; later seeds are not recognised
 _HTTP_S = 10.0
 
 
 def append(path: Path, **fact: Any) -> None:
-    """Write one fact; whole even if the process dies right after, whoever else writes."""
+    """Append one fact in a single write, so that concurrent writers do not mix."""
     line = json.dumps(fact, sort_keys=True).encode() + b"\n"
     file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     try:
@@ -49,12 +49,12 @@ def append(path: Path, **fact: Any) -> None:
 
 
 def read(path: Path) -> list[Fact]:
-    """Every fact, in the order in which they were written."""
+    """Return every fact, in the order of the file."""
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 class Recorder:
-    """Writes what the world says into one history."""
+    """Appends facts to one history."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -68,7 +68,7 @@ class Recorder:
         events: Sequence[str] = ("segment.generated",),
         excused: str | None = None,
     ) -> None:
-        """A run must bring these events; `excused` says why it need not."""
+        """Record that a run must publish these events; `excused` is a reason why it need not."""
         append(
             self.path,
             kind="wanted",
@@ -80,15 +80,15 @@ class Recorder:
         )
 
     def status(self, job_id: str, run: int, status: str) -> None:
-        """A follower was told this."""
+        """Record a status that the api returned."""
         append(self.path, kind="status", job_id=job_id, run=run, status=status)
 
     def row(self, table: str, key: str, values: Fact) -> None:
-        """A row as it stands at the end."""
+        """Record a row of the database."""
         append(self.path, kind="row", table=table, key=key, values=values)
 
     async def calls(self, origin: str) -> None:
-        """The ledger of the fake Replicate at `origin`; each call with the scene of its seed."""
+        """Record the ledger of the emulator at `origin`, each call with the scene of its seed."""
         scenes = dict(_seeds(read(self.path)))
         async with httpx.AsyncClient(timeout=_HTTP_S) as client:
             ledger = (await client.get(f"{origin}/_fake/ledger")).raise_for_status().json()
@@ -104,7 +104,7 @@ class Recorder:
             )
 
     async def publishes(self, bootstrap: str, topics: Iterable[str], *, prefix: str) -> None:
-        """Every record of these topics (no prefix)."""
+        """Record every record of these topics (without prefix)."""
         for record in await records_of(bootstrap, *topics, prefix=prefix):
             append(
                 self.path,
@@ -118,26 +118,26 @@ class Recorder:
             )
 
     async def commits(self, bootstrap: str, group: str, topic: str, *, prefix: str) -> None:
-        """What a group committed on a topic (names without prefix)."""
+        """Record the committed offsets of a group on a topic (without prefix)."""
         consumer = AIOKafkaConsumer(
             bootstrap_servers=bootstrap, group_id=prefix + group, enable_auto_commit=False
         )
         await consumer.start()
         try:
-            for place in await places_of(bootstrap, prefix + topic):
+            for partition in await partitions_of(bootstrap, prefix + topic):
                 append(
                     self.path,
                     kind="commit",
                     group=group,
                     topic=topic,
-                    partition=place.partition,
-                    offset=await consumer.committed(place),
+                    partition=partition.partition,
+                    offset=await consumer.committed(partition),
                 )
         finally:
             await consumer.stop()
 
     async def objects(self, store: ObjectStore) -> None:
-        """Everything in the store."""
+        """Record every object of the store."""
         async for stat in store.list_objects(""):
             data = await store.get(stat.key)
             append(
@@ -146,24 +146,24 @@ class Recorder:
                 key=stat.key,
                 sha256=hashlib.sha256(data).hexdigest(),
                 size_bytes=len(data),
-                said=json.loads(data) if stat.key.endswith(".json") else None,
+                document=json.loads(data) if stat.key.endswith(".json") else None,
             )
 
 
-async def places_of(bootstrap: str, topic: str) -> list[TopicPartition]:
-    """The partitions of a topic; a consumer that has not subscribed to it knows of none."""
+async def partitions_of(bootstrap: str, topic: str) -> list[TopicPartition]:
+    """Return the partitions of a topic."""
     consumer = AIOKafkaConsumer(topic, bootstrap_servers=bootstrap)
     await consumer.start()
     try:
-        places = sorted(consumer.assignment())
+        partitions = sorted(consumer.assignment())
     finally:
         await consumer.stop()
-    assert places, f"{topic} is not there"
-    return places
+    assert partitions, f"topic {topic} not found"
+    return partitions
 
 
 def _seeds(facts: Iterable[Fact]) -> Iterable[tuple[int, Fact]]:
-    """Whose each seed is, of everything that was wanted."""
+    """Yield each seed of the requested scenes with its scene."""
     for fact in facts:
         if fact["kind"] != "wanted":
             continue

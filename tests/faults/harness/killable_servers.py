@@ -1,4 +1,4 @@
-"""Killing: real servers that a test has to itself, ended with SIGKILL and started again.
+"""Real servers of a single test that are killed with SIGKILL and restarted.
 
 I/O: processes.
 """
@@ -21,12 +21,12 @@ from embedded.toolchain.cache import ToolSettings
 from shared.errors import ServerStartError
 
 _GONE_S = 20.0
-_AGAIN_S = 30.0  # until what the dead one left behind is gone
+_AGAIN_S = 30.0  # until the killed server's leftovers are gone
 
 
 @contextmanager
-def a_folder() -> Iterator[Path]:
-    """A folder on a short path (sockets have no room for a long one), gone afterwards."""
+def short_folder() -> Iterator[Path]:
+    """Create a folder with a short path, as sockets need; remove it at the end."""
     folder = Path(tempfile.mkdtemp(prefix="sg-"))
     try:
         yield folder
@@ -34,49 +34,49 @@ def a_folder() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-class KilledPostgres:
-    """PostgreSQL that keeps what it confirmed, whatever happens to it."""
+class KillablePostgres:
+    """A PostgreSQL server that is durable across kills."""
 
     def __init__(self, folder: Path) -> None:
         self._server = EmbeddedPostgres(folder, durable=True)
         self.url = self._server.start()
 
     async def kill(self) -> None:
-        """SIGKILL of the postmaster; its children notice."""
+        """Kill the postmaster with SIGKILL; its children end."""
         await asyncio.to_thread(kill, self._server.server)
 
     async def start(self) -> None:
-        """Start again, on what is there."""
+        """Restart with the stored data."""
         again = await asyncio.to_thread(_again, self._server)
-        assert again == self.url, "clients know the old one"
+        assert again == self.url, "the address changed"
 
     def stop(self) -> None:
-        """End it for good."""
+        """Stop the server."""
         self._server.stop()
 
 
-class KilledMinio:
-    """An object store that keeps what it confirmed, at the same address over its deaths."""
+class KillableMinio:
+    """A durable object store that keeps its address across kills."""
 
     def __init__(self, folder: Path) -> None:
         self._server = NativeMinio(folder, ToolSettings.from_environment())
         self.settings = self._server.start()
 
     async def kill(self) -> None:
-        """SIGKILL."""
+        """Kill the server with SIGKILL."""
         await asyncio.to_thread(kill, self._server.server)
 
     async def start(self) -> None:
-        """Start again, on what is there."""
+        """Restart with the stored data."""
         await asyncio.to_thread(lambda: self._server.start(previous=self.settings))
 
     def stop(self) -> None:
-        """End it for good."""
+        """Stop the server."""
         self._server.stop()
 
 
-class KilledKafka:
-    """A broker whose address stays the same over its deaths."""
+class KillableKafka:
+    """A broker that keeps its address across kills."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -84,34 +84,34 @@ class KilledKafka:
         self.bootstrap = self._server.start()
 
     async def kill(self) -> None:
-        """SIGKILL."""
+        """Kill the server with SIGKILL."""
         await asyncio.to_thread(kill, self._server.server)
 
     async def start(self) -> None:
-        """Start again, on what is there."""
+        """Restart with the stored data."""
         port = int(self.bootstrap.rpartition(":")[2])
         await asyncio.to_thread(lambda: self._server.start(port=port))
 
     def freeze(self) -> None:
-        """SIGSTOP: connections stay, nobody answers."""
+        """Stop the process (SIGSTOP): connections stay open without responses."""
         _send(self._server.server, signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """SIGCONT."""
+        """Resume the process (SIGCONT)."""
         _send(self._server.server, signal.SIGCONT)
 
     async def lose(self) -> None:
-        """Kill it, and forget everything that it had."""
+        """Kill the broker and delete its data."""
         await self.kill()
         await asyncio.to_thread(shutil.rmtree, self._folder / "data")
 
     def stop(self) -> None:
-        """End it for good."""
+        """Stop the server."""
         self._server.stop()
 
 
 def kill(server: Server) -> None:
-    """SIGKILL the process of a server, and wait until its watchdog has noticed."""
+    """Kill the process of a server; wait until its watchdog has noticed."""
     _send(server, signal.SIGKILL)
     end = time.monotonic() + _GONE_S
     while server.is_running:

@@ -1,7 +1,7 @@
-"""Whole: the whole line in one room: six processes, and somebody who asks and follows.
+"""The whole pipeline for fault tests: six processes and a client.
 
-Three generators, merger, muxer and api, all of them to be killed, on one topic prefix, store and
-database; the provider is the room's fake Replicate.
+Three generators, merger, muxer and api share one topic prefix, store and database, and may be
+killed. The provider is the fixture's Replicate emulator.
 
 I/O: processes, HTTP.
 """
@@ -22,10 +22,10 @@ from tests.faults.harness.fault_fixture import (
     SCENE_S,
     WORK_S,
     FaultFixture,
-    composed_once,
+    compose_cached,
     fault_fixture,
 )
-from tests.faults.harness.forked_services import Forked
+from tests.faults.harness.forked_services import ForkedService
 from tests.faults.harness.history import Fact
 from tests.support.films import real_ffmpeg
 from tests.support.processes import eventually
@@ -33,50 +33,50 @@ from tests.support.servers import KafkaServer
 
 FILM = "uploads/film"
 WORKERS = 3
-END_S = 120.0  # for what is left, once nothing is disturbed any more
+END_S = 120.0  # for the rest, after the last fault
 _FOLLOW_S = 0.3
-_ASK_S = 60.0
+_ACCEPTED_S = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What somebody asks for."""
+    """A requested job."""
 
     name: str
     scene_count: int
-    has_film: bool
+    has_video: bool
 
     def body(self) -> dict[str, object]:
-        """The request."""
+        """Return the request body."""
         lengths = [SCENE_S[index % len(SCENE_S)] for index in range(self.scene_count)]
         scenes = [{"description": "a calm lake", "duration_s": length} for length in lengths]
-        asked: dict[str, object] = {"job_id": self.name, "scenes": scenes}
-        if self.has_film:
-            asked |= {"video": {"object": FILM}, "audio_params": {"merge_with_video": True}}
-        return asked
+        body: dict[str, object] = {"job_id": self.name, "scenes": scenes}
+        if self.has_video:
+            body |= {"video": {"object": FILM}, "audio_params": {"merge_with_video": True}}
+        return body
 
     def events(self) -> list[str]:
-        """What must come of it."""
+        """Return the kinds of events that the job must publish."""
         kinds = [SegmentGenerated.kind, AudioMerged.kind]
-        return [*kinds, VideoMuxed.kind] if self.has_film else kinds
+        return [*kinds, VideoMuxed.kind] if self.has_video else kinds
 
 
 class Client:
-    """Somebody who asks, follows everything, and does not mind that the api goes away."""
+    """Requests jobs and polls their statuses while the api may be down."""
 
     def __init__(self, fixture: FaultFixture, http: httpx.AsyncClient) -> None:
-        self._here = fixture
+        self._fixture = fixture
         self._http = http
         self._open: list[Job] = []
 
     async def request(self, job: Job) -> int:
-        """Ask until it is accepted; the key makes it one request. How often it took."""
-        asked = 0
-        self._here.history.wanted(job.name, scene_count=job.scene_count, events=job.events())
+        """Post until accepted, with an idempotency key; return the number of attempts."""
+        attempts = 0
+        self._fixture.history.wanted(job.name, scene_count=job.scene_count, events=job.events())
 
-        async def look() -> bool | None:
-            nonlocal asked
-            asked += 1
+        async def poll() -> bool | None:
+            nonlocal attempts
+            attempts += 1
             try:
                 answer = await self._http.post(
                     "/api/v3/audio/generate-scenes",
@@ -88,37 +88,37 @@ class Client:
             assert not answer.is_client_error, answer.text
             return answer.status_code == httpx.codes.ACCEPTED or None
 
-        await eventually(look, within_s=_ASK_S, what=f"{job.name} accepted")
+        await eventually(poll, within_s=_ACCEPTED_S, what=f"{job.name} accepted")
         self._open.append(job)
-        return asked
+        return attempts
 
     async def follow(self) -> None:
-        """Write down every status that is told, for ever."""
+        """Poll and record the status of every open job until cancelled."""
         while True:
             for job in tuple(self._open):
-                await self._look(job)
+                await self._poll(job)
             await asyncio.sleep(_FOLLOW_S)
 
     async def until_done(self, *, within_s: float) -> None:
-        """Wait for the end of all that was asked for; `follow` sees it."""
+        """Wait until `follow` has seen the end of every job."""
 
-        async def look() -> bool | None:
+        async def poll() -> bool | None:
             return not self._open or None
 
         await eventually(
-            look, within_s=within_s, what=f"the end of {self._open} in {self._here.folder}"
+            poll, within_s=within_s, what=f"the end of {self._open} in {self._fixture.folder}"
         )
 
-    async def _look(self, job: Job) -> None:
+    async def _poll(self, job: Job) -> None:
         try:
             answer = await self._http.get(f"/api/v3/audio/status/{job.name}")
         except httpx.TransportError:
             return
         if answer.status_code != httpx.codes.OK:
             return
-        told = answer.json()
-        self._here.history.status(job.name, told["run"], told["state"])
-        if told["state"] in {"completed", "failed"}:  # a failed one: the checker says so
+        status = answer.json()
+        self._fixture.history.status(job.name, status["run"], status["state"])
+        if status["state"] in {"completed", "failed"}:  # the checker reports failed jobs
             self._open.remove(job)
 
 
@@ -130,12 +130,12 @@ async def full_pipeline(
     *,
     workers: int = WORKERS,
     work_s: float = WORK_S,
-    compose: Compose = composed_once,
+    compose: Compose = compose_cached,
     without: str | None = None,
-) -> AsyncIterator[tuple[FaultFixture, Client, list[Forked]]]:
-    """All the processes, an api that answers, and a film to be scored.
+) -> AsyncIterator[tuple[FaultFixture, Client, list[ForkedService]]]:
+    """Start all processes and store a video; yield the fixture, the client and the services.
 
-    `without` names a protection that the generators lack.
+    `without` is the protection that is switched off in the generators.
     """
     (port,) = free_ports(1)
     async with (
@@ -173,11 +173,15 @@ async def full_pipeline(
 
 
 async def ended(
-    fixture: FaultFixture, client: Client, running: Sequence[Forked], *, within_s: float = END_S
+    fixture: FaultFixture,
+    client: Client,
+    running: Sequence[ForkedService],
+    *,
+    within_s: float = END_S,
 ) -> list[Fact]:
-    """Everything that happened, when all that was asked for is done and all services ended."""
+    """Wait for the end of all jobs, stop the services and return the history."""
     await client.until_done(within_s=within_s)
     await fixture.until_committed(GENERATOR_GROUP, SceneRequested.kind)
     for service in running:
         assert await service.stop() == 0, str(service.log)
-    return await fixture.judged()
+    return await fixture.collect_facts()

@@ -1,10 +1,9 @@
-"""Previous: a service as it was when the events were released, as far as others can notice.
+"""Runs a service that writes and reads events as the first release did.
 
     python -m tests.faults.harness.previous_release generator
 
-It writes no field that the released schemas lack, reads none, and takes no event that they do not
-allow. Everything else is the service itself. It stands for a process of the release before, which
-runs beside newer ones while an upgrade goes on.
+It neither writes nor reads fields that the released schemas lack, and rejects events that they do
+not allow. It emulates a process of the previous release during a rolling upgrade.
 
 I/O: reads the released schemas.
 """
@@ -27,13 +26,13 @@ RELEASED = Path(__file__).parents[2] / "schemas" / "released" / "v1"
 
 @cache
 def released(kind: str) -> Mapping[str, Any] | None:
-    """The schema of an event as it was released; None: there was no such event."""
-    place = RELEASED / f"{kind}.json"
-    return json.loads(place.read_text()) if place.is_file() else None
+    """Return the released schema of an event; None if the event is newer."""
+    path = RELEASED / f"{kind}.json"
+    return json.loads(path.read_text()) if path.is_file() else None
 
 
 def refused(kind: str, value: Any) -> list[str]:
-    """Why the release before could not read `value`; empty: it can."""
+    """Return why the previous release rejects `value`; empty if it does not."""
     schema = released(kind)
     if schema is None:
         return []
@@ -41,7 +40,7 @@ def refused(kind: str, value: Any) -> list[str]:
 
 
 def known(value: Any, schema: Mapping[str, Any], root: Mapping[str, Any] | None = None) -> Any:
-    """`value` without the fields that `schema` lacks, at any depth."""
+    """Return `value` without the fields that `schema` lacks, at any depth."""
     root = root or schema
     if "$ref" in schema:
         name = schema["$ref"].rpartition("/")[2]
@@ -52,10 +51,10 @@ def known(value: Any, schema: Mapping[str, Any], root: Mapping[str, Any] | None 
     if isinstance(value, dict) and "properties" in schema:
         fields = schema["properties"]
         return {
-            name: known(one, fields[name], root) for name, one in value.items() if name in fields
+            name: known(item, fields[name], root) for name, item in value.items() if name in fields
         }
     if isinstance(value, list) and "items" in schema:
-        return [known(one, schema["items"], root) for one in value]
+        return [known(item, schema["items"], root) for item in value]
     return value
 
 
@@ -66,18 +65,18 @@ def previous_release() -> Iterator[None]:
 
     def write(event: Event, **given: Any) -> str:
         schema = released(event.kind)
-        told = dump(event, **given)
-        return told if schema is None else json.dumps(known(json.loads(told), schema))
+        text = dump(event, **given)
+        return text if schema is None else json.dumps(known(json.loads(text), schema))
 
     def read(event: type[Event], /, data: str | bytes, **given: Any) -> Event:
         schema = released(event.kind)
         if schema is not None:
             value = json.loads(data)
             if reasons := refused(event.kind, value):
-                raise AssertionError(f"the release before cannot read {event.kind}: {reasons}")
+                raise AssertionError(f"the previous release cannot read {event.kind}: {reasons}")
             data = json.dumps(known(value, schema))
-        heard: Event = validate(event, data, **given)
-        return heard
+        decoded: Event = validate(event, data, **given)
+        return decoded
 
     assert {event.kind for event in EVENTS if released(event.kind)}, "nothing was released"
     current = {name: vars(Event).get(name) for name in ("model_dump_json", "model_validate_json")}

@@ -1,4 +1,4 @@
-"""Watching: processes seen from outside, and what is said on the log meanwhile.
+"""Observe processes through /proc, and results on the topics.
 
 I/O: `/proc`, Kafka.
 """
@@ -14,12 +14,12 @@ from aiokafka import AIOKafkaConsumer
 from shared.kafka.consumer import record_of
 from tests.support.processes import eventually, value_of
 
-HEARD_S = 120.0
+RESULT_S = 120.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class ResultRecord:
-    """One record of a result or a failure."""
+    """A record of a result, a failure or a dead letter."""
 
     topic: str
     value: dict[str, Any]
@@ -28,30 +28,30 @@ class ResultRecord:
 
 @dataclass
 class ResultConsumer:
-    """Hears topics from their beginning."""
+    """Reads topics from the beginning."""
 
     consumer: AIOKafkaConsumer
     prefix: str
     records: list[ResultRecord] = field(default_factory=list)
 
-    async def first(self, job_id: str, run: int, *, within_s: float = HEARD_S) -> ResultRecord:
-        """What is said of a run, the first of it."""
+    async def first(self, job_id: str, run: int, *, within_s: float = RESULT_S) -> ResultRecord:
+        """Wait for the first record of a run; return it."""
 
-        async def look() -> ResultRecord | None:
-            await self._listen()
+        async def poll() -> ResultRecord | None:
+            await self._consume()
             return next(iter(self.of(job_id, run)), None)
 
-        return await eventually(look, within_s=within_s, what=f"news of {job_id}/{run}")
+        return await eventually(poll, within_s=within_s, what=f"a result of {job_id}/{run}")
 
     def of(self, job_id: str, run: int) -> list[ResultRecord]:
-        """Everything heard of a run so far."""
-        return [s for s in self.records if (s.value["job_id"], s.value.get("run")) == (job_id, run)]
+        """Return the records of a run that were read so far."""
+        return [r for r in self.records if (r.value["job_id"], r.value.get("run")) == (job_id, run)]
 
-    async def _listen(self) -> None:
+    async def _consume(self) -> None:
         for polled in (await self.consumer.getmany(timeout_ms=200)).values():
             for raw in polled:
                 record = record_of(raw, prefix=self.prefix)
-                assert record.timestamp_ms is not None, "brokers stamp every record"
+                assert record.timestamp_ms is not None, "the broker sets the timestamp"
                 self.records.append(
                     ResultRecord(
                         topic=record.topic, value=value_of(record), at_ms=record.timestamp_ms
@@ -63,7 +63,7 @@ class ResultConsumer:
 async def result_consumer(
     bootstrap: str, topics: Sequence[str], *, prefix: str
 ) -> AsyncIterator[ResultConsumer]:
-    """An ear for these topics."""
+    """Start a consumer of these topics."""
     consumer = AIOKafkaConsumer(
         *(prefix + topic for topic in topics),
         bootstrap_servers=bootstrap,
@@ -77,31 +77,31 @@ async def result_consumer(
 
 
 def children(pid: int) -> dict[int, str]:
-    """The children of a process, dead ones too; each with its state, `Z` of a zombie."""
-    found: dict[int, str] = {}
+    """Return the states of a process's children by process id; `Z` is a zombie."""
+    states: dict[int, str] = {}
     for listed in Path(f"/proc/{pid}/task").glob("*/children"):
         for child in listed.read_text().split():
             try:
                 stat = Path(f"/proc/{child}/stat").read_text()
             except FileNotFoundError:
                 continue
-            found[int(child)] = stat.rpartition(")")[2].split()[0]
-    return found
+            states[int(child)] = stat.rpartition(")")[2].split()[0]
+    return states
 
 
 def peak_mib(pid: int) -> int:
-    """The most memory that a process ever had."""
+    """Return the peak resident memory of a process."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) // 1024
 
 
 def program_of(pid: int) -> str:
-    """What runs in a process."""
+    """Return the path of the program that a process executes."""
     return str(Path(f"/proc/{pid}/exe").readlink())
 
 
-def is_there(pid: int) -> bool:
-    """Whether a process is there, and no zombie."""
+def is_running(pid: int) -> bool:
+    """Return whether a process exists and is not a zombie."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except FileNotFoundError:

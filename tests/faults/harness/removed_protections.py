@@ -1,17 +1,16 @@
-"""Without: what a service is like that lacks one protection. For tests of the tests alone.
+"""Switch off one protection of the product, as a negative control of the tests.
 
-A protection is the doors of the product through which it works, and what stands in their place
-where it is switched off: in the process that asks for it (`dying.py --without`), or inside a
-`with` of a test, and nowhere else.
+A protection is a set of product functions and their replacements. It is switched off in a service
+(`dying_service --without`) or inside a `with` block of a test.
 
-I/O: none; it changes the product in this very process.
+I/O: none; it changes the product in this process.
 """
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from tests.faults.harness.steps import place_of
+from tests.faults.harness.steps import resolve
 
 
 async def _never(*_given: Any, **_named: Any) -> bool:
@@ -22,16 +21,16 @@ async def _always(*_given: Any, **_named: Any) -> bool:
     return True
 
 
-def _at_once(tracker: Any, slot: Any, offset: int) -> list[Any]:
+def _complete_unordered(tracker: Any, slot: Any, offset: int) -> list[Any]:
     """Let a record go when it is done, whatever lies before it."""
     entries = tracker._partitions.get(slot, {})
     return [entries.pop(offset).handle] if offset in entries else []
 
 
-async def _anyhow(
+async def _set_unconditionally(
     connection: Any, epoch: str, partition: tuple[str, int], *, start: int, end: int
 ) -> bool:
-    """Set the offset, wherever it stands."""
+    """Set the offset without comparing."""
     del start
     await connection.execute(
         """
@@ -47,32 +46,32 @@ async def _anyhow(
 
 _CLAIMS = "services.generator.composition.claims:Claims"
 PROTECTIONS: Mapping[str, Mapping[str, Callable[..., Any]]] = {
-    # whoever comes to a scene pays
+    # every process pays for a scene
     "claims": {f"{_CLAIMS}.is_claimed": _never, f"{_CLAIMS}._create": _always},
-    # what is done may be committed
-    "acks": {"shared.processing.offset_tracker:OffsetTracker.complete": _at_once},
-    # a lane goes on behind a dead letter
+    # a completed record is committed before earlier ones
+    "acks": {"shared.processing.offset_tracker:OffsetTracker.complete": _complete_unordered},
+    # a lane continues after a dead letter
     "parking": {"shared.kafka.parked_runs:ParkedRuns.is_parked": _never},
-    # a projector that was overtaken writes
-    "compare-and-set": {"services.api.database.offsets:advance": _anyhow},
+    # a superseded projector writes
+    "compare-and-set": {"services.api.database.offsets:advance": _set_unconditionally},
 }
 
 
 def switch_off(name: str) -> None:
-    """This process lacks the protection from here on."""
-    for door, instead in PROTECTIONS[name].items():
-        setattr(*place_of(door), instead)
+    """Switch off a protection in this process."""
+    for function, replacement in PROTECTIONS[name].items():
+        setattr(*resolve(function), replacement)
 
 
 @contextmanager
-def lacking(name: str | None) -> Iterator[None]:
-    """Inside, this process lacks the protection; None: it lacks none."""
-    doors = [] if name is None else [place_of(door) for door in PROTECTIONS[name]]
-    before = [getattr(holder, attribute) for holder, attribute in doors]
+def without_protection(name: str | None) -> Iterator[None]:
+    """Switch off a protection inside the block; None: none."""
+    functions = [] if name is None else [resolve(path) for path in PROTECTIONS[name]]
+    before = [getattr(holder, attribute) for holder, attribute in functions]
     if name is not None:
         switch_off(name)
     try:
         yield
     finally:
-        for (holder, attribute), was in zip(doors, before, strict=True):
-            setattr(holder, attribute, was)
+        for (holder, attribute), original in zip(functions, before, strict=True):
+            setattr(holder, attribute, original)

@@ -1,8 +1,8 @@
-"""Sampled: a service that writes down, every so often, what it holds. For the soak.
+"""SampledService: a service that writes down, every so often, what it holds. For the soak.
 
     python -m tests.faults.harness.sampled_service generator --to samples.jsonl
 
-It is the service itself; a task beside it counts, because no one outside can count tasks.
+A task inside the service takes the samples: asyncio tasks cannot be counted from outside.
 
 I/O: `/proc/self`, and the file.
 """
@@ -29,8 +29,8 @@ _MIB = 2**20
 _SELF = Path("/proc/self")
 
 
-class Sampled(Service):
-    """Such a service, as a process."""
+class SampledService(Service):
+    """The service as a process, and its samples."""
 
     def __init__(self, name: str, environment: Mapping[str, str], *, folder: Path) -> None:
         super().__init__(name, environment, log=folder / f"{name}.log")
@@ -41,12 +41,12 @@ class Sampled(Service):
         return ("tests.faults.harness.sampled_service", self.name, "--to", str(self._samples))
 
     def samples(self) -> list[dict[str, float]]:
-        """What it held, in the order of time."""
+        """Return the samples in order."""
         return [json.loads(line) for line in self._samples.read_text().splitlines()]
 
 
 def sample() -> dict[str, float]:
-    """What this process holds."""
+    """Return the resource usage of this process."""
     pages = int((_SELF / "statm").read_text().split()[1])
     return {
         "at_s": time.monotonic(),
@@ -64,22 +64,22 @@ async def _sampling(path: Path) -> None:
 
 
 def main() -> None:
-    """Run the service."""
+    """Run the service with sampling."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults.harness.sampled_service")
     parser.add_argument("service", choices=sorted(SETTINGS))
     parser.add_argument("--to", type=Path, required=True)
-    told = parser.parse_args()
-    app = importlib.import_module(f"services.{told.service}.app")
-    settings = importlib.import_module(f"services.{told.service}.settings")
+    options = parser.parse_args()
+    app = importlib.import_module(f"services.{options.service}.app")
+    settings = importlib.import_module(f"services.{options.service}.settings")
 
     async def run(given: Any, *, stop: asyncio.Event) -> None:
-        sampling = asyncio.create_task(_sampling(told.to))
+        sampling = asyncio.create_task(_sampling(options.to))
         try:
             await app.run(given, stop=stop)
         finally:
             sampling.cancel()
 
-    start(told.service, getattr(settings, SETTINGS[told.service]).from_environment, run)
+    start(options.service, getattr(settings, SETTINGS[options.service]).from_environment, run)
 
 
 if __name__ == "__main__":

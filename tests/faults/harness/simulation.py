@@ -1,14 +1,14 @@
-"""Simulation: a consumer group in virtual time, its lanes and watermarks the real ones.
+"""Simulates a consumer group in virtual time, with the real lanes and offset tracker.
 
-A log of a few partitions is worked off by a few members. One seed draws how long work takes, when
-members fetch, commit, die, join, and when the group regroups; the loop's clock leaps to whatever
-is due next, so an hour costs no longer than its events. What is simulated is Kafka and the work;
-`shared/processing/lanes.py` and `shared/processing/offset_tracker.py` are the product's own.
+A few members consume a log of a few partitions. One seed determines the durations of the work and
+when members fetch, commit, die and join and the group rebalances. The loop's clock jumps to the
+next timer, so an hour costs only its events. Kafka and the work are simulated;
+`shared/processing/lanes.py` and `shared/processing/offset_tracker.py` are the real ones.
 
-The rules: a record of a job is only done after all before it in its job were, and by whoever owns
-its partition; nothing unfinished is committed past; records in flight are bounded; and once
-nobody dies any more, everything is done. A commit may go back over records that were done and
-came again, and stay there until the next record of the partition: a death then repeats them.
+The rules: a record is processed after all earlier records of its job, by the owner of its
+partition; no commit passes an unfinished record; records in flight are bounded; after the last
+death, every record is processed. A commit may move back over completed records that were
+redelivered, until the next record of the partition: a death then repeats them.
 
 Units: virtual seconds. No I/O.
 """
@@ -29,18 +29,18 @@ T = TypeVar("T")
 PARTITIONS = 2
 IN_FLIGHT_MAX = 6
 MEMBERS_MAX = 3
-_CALM_S = 15.0  # from here on nobody dies
+_CALM_S = 15.0  # no member dies after this time
 _END_S = 10_000.0
-_HEARD = 0.8  # the chance of a commit
-_DEATH, _REGROUPING = 0.3, 0.8  # chances, one above the other
+_COMMIT_CHANCE = 0.8  # that a commit succeeds
+_DEATH, _REBALANCE = 0.3, 0.8  # cumulative chances
 
 
 class BrokenRuleError(AssertionError):
-    """A rule was broken; the message says which, and the seed brings it again."""
+    """A rule was broken; the seed reproduces it."""
 
 
 class _NothingToSelect(selectors.SelectSelector):
-    """No file is ever ready, and nobody waits for one."""
+    """A selector that never waits and has no ready file."""
 
     @override
     def select(self, timeout: float | None = None) -> list[Any]:
@@ -48,7 +48,7 @@ class _NothingToSelect(selectors.SelectSelector):
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """A loop whose clock leaps to the next timer as soon as nothing else can be done."""
+    """A loop whose clock jumps to the next timer when nothing else is ready."""
 
     def __init__(self) -> None:
         self._now = 0.0
@@ -65,7 +65,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         super()._run_once()  # type: ignore[misc]
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run `work` from the beginning of time."""
+        """Run `work` with the clock at 0."""
         self._now = 0.0
         return self.run_until_complete(work)
 
@@ -80,23 +80,21 @@ class Entry:
 
 @dataclass(slots=True)
 class World:
-    """The log, the group's offsets, and what was done."""
+    """The log, the committed offsets and the completed records."""
 
     draws: random.Random
     logs: list[list[Entry]] = field(default_factory=list)
     committed: list[int] = field(default_factory=list)
     done: list[set[int]] = field(default_factory=list)
-    in_order: dict[tuple[int, str], int] = field(
-        default_factory=dict
-    )  #: how many of a job are done
+    in_order: dict[tuple[int, str], int] = field(default_factory=dict)  #: completed records per job
     trace: "hashlib._Hash" = field(default_factory=hashlib.sha256)
     repeats: int = 0
     went_back: int = 0
     deaths: int = 0
-    regroupings: int = 0
+    rebalances: int = 0
 
     def write(self) -> None:
-        """Draw the log: jobs interleaved, holes between offsets."""
+        """Draw the log: interleaved jobs, gaps between offsets."""
         for _ in range(PARTITIONS):
             offset, log = self.draws.randrange(3), []
             for _ in range(self.draws.randint(2, 7)):
@@ -107,22 +105,24 @@ class World:
             self.done.append(set())
 
     def note(self, what: str, *details: object) -> None:
-        """Into the trace, which two runs of one seed have in common."""
+        """Add to the trace, which is equal for runs with the same seed."""
         self.trace.update(f"{what} {details}\n".encode())
 
     def finished(self, partition: int, entry: Entry) -> None:
-        """The effect of a record is out."""
+        """Mark a record as processed."""
         self.note("done", partition, entry.offset)
         log = [one.offset for one in self.logs[partition] if one.key == entry.key]
         place, known = log.index(entry.offset), self.in_order.get((partition, entry.key), 0)
         if place > known:
-            raise BrokenRuleError(f"{partition}/{entry.offset} was done before one of its own job")
+            raise BrokenRuleError(
+                f"{partition}/{entry.offset} was processed before an earlier record of its job"
+            )
         self.repeats += place < known
         self.in_order[partition, entry.key] = max(known, place + 1)
         self.done[partition].add(entry.offset)
 
     def commit(self, partition: int, offset: int) -> None:
-        """Everything below `offset` may be forgotten."""
+        """Commit an offset of a partition."""
         self.note("commit", partition, offset)
         below = {entry.offset for entry in self.logs[partition] if entry.offset < offset}
         left = below - self.done[partition]
@@ -133,23 +133,23 @@ class World:
 
     @property
     def is_done(self) -> bool:
-        """Whether everything is done."""
+        """Return whether every record is processed."""
         return all(len(done) == len(log) for done, log in zip(self.done, self.logs, strict=True))
 
     @property
     def is_committed(self) -> bool:
-        """Whether the group's offsets say so too."""
+        """Return whether every record is committed."""
         return self.committed == [log[-1].offset + 1 for log in self.logs]
 
 
 class Member:
-    """One consumer, with the product's lanes."""
+    """A consumer with the product's lanes."""
 
     def __init__(self, group: "Group", number: int) -> None:
         self.number = number
         self.lanes = group.lanes_class(self._release)
         self.owned: frozenset[int] = frozenset()
-        self.regroups = True
+        self.rebalances = True
         self._group = group
         self._draws = group.world.draws
         self._positions: dict[int, int] = {}
@@ -157,29 +157,29 @@ class Member:
         self._tasks = [asyncio.create_task(work) for work in (self._fetch(), self._commit())]
 
     def suspend(self) -> None:
-        """The group regroups."""
-        self.regroups = True
+        """Suspend the lanes for a rebalance."""
+        self.rebalances = True
         self.lanes.suspend()
 
     def resume(self, owned: frozenset[int]) -> None:
-        """The group has regrouped: from the committed offsets on."""
+        """Continue after a rebalance from the committed offsets."""
         self.owned = owned
         self._positions = {partition: self._group.world.committed[partition] for partition in owned}
         self._may_commit = {}
-        self.regroups = False
+        self.rebalances = False
         self.lanes.resume(owned)
 
     async def die(self) -> None:
-        """End at once, whatever runs."""
+        """End at once."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.lanes.drain(0)
         if self.lanes.failure.done():
-            self.lanes.failure.exception()  # heard: else whoever collects garbage next is told
+            self.lanes.failure.exception()  # retrieved: otherwise asyncio reports it
 
     def check(self) -> None:
-        """Raise what broke inside the lanes, or beside them."""
+        """Raise the exception of the lanes or tasks, if any."""
         for ended in (self.lanes.failure, *self._tasks):
             if ended.done():
                 ended.result()
@@ -195,10 +195,10 @@ class Member:
                 await self._take(partition, self._draws.randint(1, 4))
 
     async def _take(self, partition: int, count: int) -> None:
-        """Hand the next records of a partition to the lanes."""
+        """Submit the next records of a partition to the lanes."""
         for _ in range(count):
             await self.lanes.wait_for_capacity(IN_FLIGHT_MAX)
-            if self.regroups or partition not in self.owned:
+            if self.rebalances or partition not in self.owned:
                 return
             begin = self._positions[partition]
             log = self._group.world.logs[partition]
@@ -213,7 +213,9 @@ class Member:
             await asyncio.sleep(self._draws.random() * 3)
             await self.lanes.wait_until_owned()
             if self._group.owner.get(partition) is not self:
-                raise BrokenRuleError(f"{partition}/{entry.offset} was done by who lost it")
+                raise BrokenRuleError(
+                    f"{partition}/{entry.offset} was processed after its partition was lost"
+                )
             self._group.world.finished(partition, entry)
             await asyncio.sleep(self._draws.random() * 0.1)
 
@@ -230,16 +232,16 @@ class Member:
     async def _commit(self) -> None:
         while True:
             await asyncio.sleep(0.5)
-            if self.regroups:
+            if self.rebalances:
                 continue
             for partition, offset in sorted(self._may_commit.items()):
-                if self._draws.random() < _HEARD:  # else it is said again
+                if self._draws.random() < _COMMIT_CHANCE:  # otherwise it is repeated later
                     self._group.world.commit(partition, offset)
                     del self._may_commit[partition]
 
 
 class Group:
-    """Who is in it, and whose partitions are whose."""
+    """The members and the owners of the partitions."""
 
     def __init__(self, world: World, lanes_class: type[Lanes[int]]) -> None:
         self.world = world
@@ -249,40 +251,40 @@ class Group:
         self._joined = 0
 
     def join(self) -> None:
-        """One more; it owns nothing before the group has regrouped."""
+        """Add a member; it owns partitions after the next rebalance."""
         self.members.append(Member(self, self._joined))
         self._joined += 1
 
-    async def regroup(self) -> None:
-        """Everybody stops, partitions are dealt anew, everybody goes on."""
-        self.world.regroupings += 1
+    async def rebalance(self) -> None:
+        """Suspend all members, assign the partitions, resume all members."""
+        self.world.rebalances += 1
         for member in self.members:
             member.suspend()
         await asyncio.sleep(self.world.draws.random() * 2)
         draws = self.world.draws
         self.owner = {partition: draws.choice(self.members) for partition in range(PARTITIONS)}
-        self.world.note("dealt", *(self.owner[p].number for p in range(PARTITIONS)))
+        self.world.note("assigned", *(self.owner[p].number for p in range(PARTITIONS)))
         for member in self.members:
             mine = (partition for partition, owner in self.owner.items() if owner is member)
             member.resume(frozenset(mine))
 
     async def kill(self) -> None:
-        """One dies; somebody else is there, or comes."""
+        """Kill a member; add one if none is left."""
         self.world.deaths += 1
         victim = self.members.pop(self.world.draws.randrange(len(self.members)))
         self.world.note("dies", victim.number)
         await victim.die()
         if not self.members:
             self.join()
-        await self.regroup()
+        await self.rebalance()
 
     def check(self) -> None:
-        """Raise what broke at anybody's."""
+        """Raise the exception of a member, if any."""
         for member in self.members:
             member.check()
 
     async def end(self) -> None:
-        """Let go of everybody."""
+        """End all members."""
         for member in self.members:
             await member.die()
 
@@ -293,7 +295,7 @@ async def _live(world: World, lanes_class: type[Lanes[int]]) -> World:
     try:
         for _ in range(world.draws.randint(1, MEMBERS_MAX)):
             group.join()
-        await group.regroup()
+        await group.rebalance()
         await _suffer(world, group)
         await _recover(world, group)
     finally:
@@ -302,25 +304,25 @@ async def _live(world: World, lanes_class: type[Lanes[int]]) -> World:
 
 
 async def _suffer(world: World, group: Group) -> None:
-    """Deaths and regroupings, at any moment."""
+    """Inject deaths and rebalances at random times."""
     while asyncio.get_running_loop().time() < _CALM_S and not world.is_committed:
         await asyncio.sleep(world.draws.random() * 5)
         group.check()
-        fate = world.draws.random()
-        if fate < _DEATH:
+        draw = world.draws.random()
+        if draw < _DEATH:
             await group.kill()
-        elif fate < _REGROUPING:
+        elif draw < _REBALANCE:
             if len(group.members) < MEMBERS_MAX:
                 group.join()
-            await group.regroup()
+            await group.rebalance()
 
 
 async def _recover(world: World, group: Group) -> None:
-    """Nobody dies any more: everything comes to its end."""
+    """Wait until every record is processed, without faults."""
     while not world.is_done:
         group.check()
         if asyncio.get_running_loop().time() > _END_S:
-            raise BrokenRuleError("something was lost: it is not done, and nobody is at it")
+            raise BrokenRuleError("a record was lost: it is neither processed nor in flight")
         await asyncio.sleep(5)
     group.check()
 

@@ -1,7 +1,7 @@
-"""Small disk: a file system of a few megabytes that a test can fill, and make room on.
+"""A file system of a few megabytes that a test can fill and free.
 
-It is a tmpfs of its own, mounted for the test: what does not fit gets the kernel's own `ENOSPC`.
-Mounting is root's. Whoever is not root is told so; where servers are required (CI), that fails.
+It is a tmpfs mounted for the test: a write that does not fit fails with `ENOSPC`. Mounting needs
+root; without it the test is skipped, or fails if servers are required (CI).
 
 I/O: mounts, files.
 """
@@ -25,7 +25,7 @@ _MOUNT_S = 20.0
 
 
 class SmallDisk:
-    """A mounted file system; `ballast` is what a test fills it with."""
+    """A mounted file system; the ballast file fills it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -33,32 +33,32 @@ class SmallDisk:
 
     @property
     def free_bytes(self) -> int:
-        """What can still be written."""
-        found = os.statvfs(self.folder)
-        return found.f_bavail * found.f_frsize
+        """Return the free bytes."""
+        status = os.statvfs(self.folder)
+        return status.f_bavail * status.f_frsize
 
     def fill(self, *, but_bytes: int = 0) -> None:
-        """Leave so much free and no more."""
+        """Fill the disk except for `but_bytes`."""
         with self._ballast.open("ab", buffering=0) as file:
             while self.free_bytes - but_bytes >= len(_CHUNK):
-                with contextlib.suppress(OSError):  # somebody else was quicker
+                with contextlib.suppress(OSError):  # another process wrote
                     file.write(_CHUNK)
 
-    def make_room(self) -> None:
-        """Take the ballast away."""
+    def free_space(self) -> None:
+        """Remove the ballast."""
         self._ballast.unlink()
 
 
 @contextmanager
 def a_small_disk(mib: int) -> Iterator[SmallDisk]:
-    """A disk of so many megabytes, on a short path; gone afterwards."""
+    """Mount a disk of `mib` megabytes on a short path; unmount it at the end."""
     folder = Path(tempfile.mkdtemp(prefix="sg-"))
     try:
         _mount(folder, mib)
         try:
             yield SmallDisk(folder)
         finally:
-            # lazily: who still has a file open there ends a moment later
+            # lazily: a process may still have a file open
             subprocess.run(["umount", "-l", folder], check=True, timeout=_MOUNT_S)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -73,5 +73,5 @@ def _mount(folder: Path, mib: int) -> None:
     except FileNotFoundError as error:
         why_not = str(error)
     if why_not:
-        assert not REQUIRED, f"a disk that fills up is needed here, and mount says: {why_not}"
-        pytest.skip(f"no disk that could be filled: {why_not}")
+        assert not REQUIRED, f"cannot mount a tmpfs, which is required: {why_not}"
+        pytest.skip(f"cannot mount a tmpfs: {why_not}")

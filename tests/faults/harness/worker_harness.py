@@ -1,7 +1,7 @@
-"""Stage bench: one merger or muxer as a process of its own, fed with runs that are whole.
+"""Runs one merger or muxer as a process on complete runs.
 
-Everything before it in the line is put there by hand: clips, tracks and a film of real music,
-in the room's store. Lengths are the caller's, so that a job is as large as its test wants.
+The harness stores the inputs of earlier stages itself: clips, tracks and a video. The caller
+chooses the lengths, so a job is as large as its test needs.
 
 I/O: a store, Kafka, ffmpeg, processes.
 """
@@ -19,7 +19,7 @@ from shared.contract.topics import EVENT_TOPICS
 from shared.media.samples import samples_at
 from shared.storage import keys
 from tests.faults.harness.fault_fixture import FaultFixture, fault_fixture
-from tests.faults.harness.forked_services import Forked
+from tests.faults.harness.forked_services import ForkedService
 from tests.faults.harness.process_probe import (
     ResultConsumer,
     ResultRecord,
@@ -42,23 +42,25 @@ class Stage:
     """A service that turns one kind of event into another."""
 
     service: str
-    takes: type[Event]
-    makes: type[Event]
-    encodes: str  #: a word that only the call has that writes the result
+    consumes: type[Event]
+    produces: type[Event]
+    encodes: str  #: an argument of the ffmpeg call that writes the result
 
 
-MERGER = Stage(service="merger", takes=SegmentGenerated, makes=AudioMerged, encodes="libmp3lame")
-MUXER = Stage(service="muxer", takes=AudioMerged, makes=VideoMuxed, encodes="+faststart")
+MERGER = Stage(
+    service="merger", consumes=SegmentGenerated, produces=AudioMerged, encodes="libmp3lame"
+)
+MUXER = Stage(service="muxer", consumes=AudioMerged, produces=VideoMuxed, encodes="+faststart")
 
 
 class WorkerHarness:
-    """The service, what it is given, and what is heard of it."""
+    """The service, its inputs and its results."""
 
     def __init__(
         self,
         fixture: FaultFixture,
         stage: Stage,
-        service: Forked,
+        service: ForkedService,
         results: ResultConsumer,
         scratch: Path,
     ) -> None:
@@ -68,58 +70,60 @@ class WorkerHarness:
     async def request(
         self, job_id: str, run: int = 1, *, seconds: float = 1.5, film: str = FILM
     ) -> None:
-        """Give it a run to work on; a muxer needs a film for it."""
+        """Publish a run for the service; `film` is the video of a muxer's run."""
         if self.stage is MERGER:
             await self.fixture.publish(await _merge_of(self.fixture, job_id, run, seconds))
         else:
             await self.fixture.publish(await _mux_of(self.fixture, job_id, run, seconds, film))
 
     async def first_result(self, job_id: str, run: int = 1) -> ResultRecord:
-        """How the run ended."""
+        """Wait for the first result of a run; return it."""
         return await self.results.first(job_id, run)
 
     async def done(self, job_id: str, run: int = 1) -> ResultRecord:
-        """Its result, whose object is in the store as the event says."""
-        said = await self.first_result(job_id, run)
-        assert said.topic == self.stage.makes.kind, said.value
-        data = await self.fixture.store.get(said.value["object_key"])
-        assert hashlib.sha256(data).hexdigest() == said.value["sha256"]
-        return said
+        """Wait for the result of a run; check its stored object; return the record."""
+        record = await self.first_result(job_id, run)
+        assert record.topic == self.stage.produces.kind, record.value
+        data = await self.fixture.store.get(record.value["object_key"])
+        assert hashlib.sha256(data).hexdigest() == record.value["sha256"]
+        return record
 
     async def failed(self, job_id: str, run: int = 1) -> ResultRecord:
-        """Its failure; there is nothing else of it."""
-        said = await self.first_result(job_id, run)
-        assert said.topic == JobFailed.kind, said.value
-        return said
+        """Wait for the failure of a run; return the record."""
+        record = await self.first_result(job_id, run)
+        assert record.topic == JobFailed.kind, record.value
+        return record
 
     async def at_rest(self) -> None:
-        """Return once no child of the service and no temporary file is left."""
+        """Wait until the service has no child process and no temporary file."""
 
-        async def look() -> bool | None:
+        async def poll() -> bool | None:
             left = list(self.scratch.iterdir())
             return (not left and not children(self.service.pid)) or None
 
-        await eventually(look, within_s=30, what=f"rest at {self.service.log}")
+        await eventually(
+            poll, within_s=30, what=f"no child and no temporary file, {self.service.log}"
+        )
 
 
 @asynccontextmanager
 async def worker_harness(
     kafka: KafkaServer, folder: Path, stage: Stage, *, scratch: Path, **settings: str
 ) -> AsyncIterator[WorkerHarness]:
-    """A running service; its temporary files lie in `scratch`."""
+    """Start a service with temporary files in `scratch`; stop it cleanly at the end."""
     scratch.mkdir(exist_ok=True)
     async with fault_fixture(kafka, folder) as fixture:
         fixture.environment |= {"SEGUE_SCRATCH_DIR": str(scratch), **settings}
         await fixture.store.put_file(FILM, await _film(folder / "film.mp4", _NOISE))
         await fixture.store.put_file(SMALL_FILM, await _film(folder / "small.mp4", _TEAL))
         service = fixture.service(stage.service)
-        topics = [stage.makes.kind, JobFailed.kind, *(t.dead_letters for t in EVENT_TOPICS)]
+        topics = [stage.produces.kind, JobFailed.kind, *(t.dead_letters for t in EVENT_TOPICS)]
         async with result_consumer(kafka.bootstrap, topics, prefix=fixture.prefix) as results:
             try:
                 await service.start()
                 await service.ready()
                 yield WorkerHarness(fixture, stage, service, results, scratch)
-                assert await service.stop() == 0, "it is alive, and ends when it is asked to"
+                assert await service.stop() == 0, "the service did not stop cleanly"
             finally:
                 await service.kill()
 
@@ -135,12 +139,12 @@ async def _merge_of(
     segments = []
     for index, take in enumerate(_takes(seconds)):
         key = keys.clip_key(job_id, run, index, 1)
-        whose = {"job_id": job_id, "run": run, "object_key": key}
-        segment = take.segment.model_copy(update=whose)
+        fields = {"job_id": job_id, "run": run, "object_key": key}
+        segment = take.segment.model_copy(update=fields)
         assert take.file is not None
         await fixture.store.put(key, take.file)
-        said = segment.model_dump_json().encode()
-        await fixture.store.put(keys.segment_key(job_id, run, index), said)
+        record = segment.model_dump_json().encode()
+        await fixture.store.put(keys.segment_key(job_id, run, index), record)
         segments.append(segment)
     return segments[-1]
 
