@@ -11,7 +11,7 @@ from rich.table import Table
 
 from ops.cli.check import Check
 from ops.cli.exit_codes import print_json
-from services.api.http.schemas import StatusAnswer
+from services.api.http.schemas import StatusResponse
 from services.api.operators import dollars
 
 WIDTH = 120  # without a terminal
@@ -38,7 +38,7 @@ def show_files(report: dict[str, Any], *, as_json: bool) -> None:
         print(file["path"])
 
 
-def show_status(job_status: StatusAnswer) -> None:
+def show_status(job_status: StatusResponse) -> None:
     """Print the status of a job."""
     audio = job_status.audio_status
     print(

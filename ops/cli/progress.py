@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from services.api.http.schemas import SceneStatus, StatusAnswer
+from services.api.http.schemas import SceneStatus, StatusResponse
 from services.api.operators import dollars
 
 _ENDED = frozenset({"done", "failed"})
@@ -73,7 +73,7 @@ class JobProgress:
     ) -> None:
         self._bar.stop()
 
-    def update(self, status: StatusAnswer) -> None:
+    def update(self, status: StatusResponse) -> None:
         """Print what changed since the last status."""
         count = len(status.progress.scenes)
         for scene in status.progress.scenes:

@@ -20,7 +20,7 @@ import httpx
 from pydantic import BaseModel, ValidationError
 
 from ops.cli.exit_codes import CommandError, Exit
-from services.api.http.schemas import GenerateAnswer, StatusAnswer, UploadAnswer
+from services.api.http.schemas import GenerateResponse, StatusResponse, UploadResponse
 from services.api.operators import StyleBody
 from shared.http.retry_after import parse_retry_after
 
@@ -75,24 +75,24 @@ class ApiClient:
         except httpx.HTTPError:
             return False
 
-    def upload(self, video: Path) -> UploadAnswer:
+    def upload(self, video: Path) -> UploadResponse:
         """Upload a video file."""
-        return self._read(UploadAnswer, self._upload("/api/v3/videos", video))
+        return self._read(UploadResponse, self._upload("/api/v3/videos", video))
 
     def upload_style(self, audio: Path) -> StyleAnswer:
         """Upload a style sample."""
         return self._read(StyleAnswer, self._upload("/api/v3/audio/styles", audio))
 
-    def start(self, body: dict[str, Any]) -> GenerateAnswer:
+    def start(self, body: dict[str, Any]) -> GenerateResponse:
         """Start a run."""
         return self._read(
-            GenerateAnswer, self._request("POST", "/api/v3/audio/generate-scenes", json=body)
+            GenerateResponse, self._request("POST", "/api/v3/audio/generate-scenes", json=body)
         )
 
-    def status(self, job_id: str) -> StatusAnswer:
+    def status(self, job_id: str) -> StatusResponse:
         """Return the status of the job's newest run."""
         path = f"/api/v3/audio/status/{quote(job_id, safe='')}"
-        return self._read(StatusAnswer, self._request("GET", path))
+        return self._read(StatusResponse, self._request("GET", path))
 
     def download(self, link: str, path: Path) -> dict[str, Any]:
         """Write the file at `link` to `path`, atomically; return its size and SHA-256."""

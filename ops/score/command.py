@@ -27,7 +27,7 @@ from ops.score.follow import follow, progress_console
 from ops.score.local_stack import use_stack
 from ops.score.request import ScoreRequest, check_request
 from ops.score.scenes_file import read_scenes
-from services.api.http.schemas import StatusAnswer
+from services.api.http.schemas import StatusResponse
 
 TRACK, VIDEO, REPORT = "track.mp3", "scored.mp4", "report.json"
 
@@ -172,7 +172,7 @@ def _make_folder(out: Path, video: Path | None) -> None:
         ) from error
 
 
-def _download(api: ApiClient, status: StatusAnswer, out: Path) -> dict[str, dict[str, Any]]:
+def _download(api: ApiClient, status: StatusResponse, out: Path) -> dict[str, dict[str, Any]]:
     """Download what the run made; remove the files of an earlier run."""
     files: dict[str, dict[str, Any]] = {}
     for name, link, facts in (
@@ -191,7 +191,7 @@ def _download(api: ApiClient, status: StatusAnswer, out: Path) -> dict[str, dict
 
 
 def _report(
-    api: ApiClient, request: ScoreRequest, status: StatusAnswer, files: dict[str, dict[str, Any]]
+    api: ApiClient, request: ScoreRequest, status: StatusResponse, files: dict[str, dict[str, Any]]
 ) -> dict[str, Any]:
     """Return the status of the run with its scene descriptions, parameters and files."""
     facts = status.model_dump(mode="json", exclude={"links"})
@@ -208,7 +208,7 @@ def _write(path: Path, text: str) -> None:
     half.rename(path)
 
 
-def _failure_message(status: StatusAnswer, files: dict[str, dict[str, Any]]) -> str:
+def _failure_message(status: StatusResponse, files: dict[str, dict[str, Any]]) -> str:
     if status.failure is not None:
         reason = f"{status.failure.stage}: {status.failure.message} ({status.failure.code})"
     else:

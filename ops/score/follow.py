@@ -20,7 +20,7 @@ from ops.cli.progress import JobProgress
 from ops.cli.settings import CommandSettings
 from ops.score.api_client import ApiClient
 from ops.score.local_stack import running_api
-from services.api.http.schemas import StatusAnswer
+from services.api.http.schemas import StatusResponse
 
 _POLL_FIRST_S = 0.25
 _POLL_S_MAX = 2.0
@@ -64,9 +64,9 @@ def follow(
     job_id: str,
     *,
     run: int | None,
-    on_status: Callable[[StatusAnswer], None],
+    on_status: Callable[[StatusResponse], None],
     timeout_s: float,
-) -> StatusAnswer:
+) -> StatusResponse:
     """Return the status of `run` once it has ended; None means the newest run.
 
     Raises:
@@ -106,7 +106,7 @@ def progress_console(*, quiet: bool) -> Console:
     return Console(quiet=quiet, soft_wrap=True)
 
 
-def _check_run(job_status: StatusAnswer, run: int | None) -> None:
+def _check_run(job_status: StatusResponse, run: int | None) -> None:
     if run is not None and job_status.run > run:
         raise CommandError(
             Exit.FAILED,

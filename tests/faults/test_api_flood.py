@@ -179,7 +179,7 @@ async def test_more_at_once_than_is_worked_on_are_told_to_come_again(
 
         assert [answer.status_code for answer in refused] == [503] * 42
         assert all(int(answer.headers["Retry-After"]) > 0 for answer in refused)
-        assert "8 requests are worked on" in refused[0].json()["detail"]
+        assert "too many concurrent requests (at most 8)" in refused[0].json()["detail"]
         assert health.status_code == 200
         assert Counter(answer.status_code for answer in answers) == {202: 8, 503: 42}
         assert again.status_code == 202

@@ -15,12 +15,12 @@ from services.api.http.schemas import (
     AudioStatus,
     CostEstimate,
     Failure,
-    GenerateAnswer,
+    GenerateResponse,
     Links,
     Progress,
     SceneStatus,
     StartedAudio,
-    StatusAnswer,
+    StatusResponse,
     TrackFacts,
     VideoFacts,
 )
@@ -31,10 +31,10 @@ BASE_PATH = "/api/v3/audio"
 LinkSigner = Callable[[str], str]  #: returns the signed path of an object key
 
 
-def started_answer(job_id: str, started: StartedRun) -> GenerateAnswer:
+def started_response(job_id: str, started: StartedRun) -> GenerateResponse:
     """Return the response to POST generate-scenes."""
     estimate = started.estimate
-    return GenerateAnswer(
+    return GenerateResponse(
         job_id=job_id,
         audio_status=StartedAudio(
             started_at=started.started_at,
@@ -57,7 +57,7 @@ def links_of(job_id: str, *, download: bool = False, video: bool = False) -> Lin
     )
 
 
-def status_answer(row: StatusRow, *, sign: LinkSigner) -> StatusAnswer:
+def status_response(row: StatusRow, *, sign: LinkSigner) -> StatusResponse:
     """Return the status of a job."""
     newest = row.newest or {}
     status = RunStatus(newest["status"]) if newest else None
@@ -66,7 +66,7 @@ def status_answer(row: StatusRow, *, sign: LinkSigner) -> StatusAnswer:
     failed = Failure.model_validate(failure) if failure else None
     cancelled = newest.get("cancelled") or {}
     state: AudioState = audio_state(status) if status else "pending"
-    return StatusAnswer(
+    return StatusResponse(
         job_id=row.job_id,
         audio_status=AudioStatus(
             status=state,

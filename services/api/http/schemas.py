@@ -46,7 +46,7 @@ class Links(BaseModel):
     video: str | None = None
 
 
-class GenerateAnswer(BaseModel):
+class GenerateResponse(BaseModel):
     """The started run, or the running run of the same request."""
 
     job_id: str
@@ -60,7 +60,7 @@ class GenerateAnswer(BaseModel):
     links: Links
 
 
-class CancelAnswer(BaseModel):
+class CancelResponse(BaseModel):
     """Whether the run is being cancelled."""
 
     job_id: str
@@ -148,7 +148,7 @@ class VideoFacts(BaseModel):
     tempo: float
 
 
-class StatusAnswer(BaseModel):
+class StatusResponse(BaseModel):
     """Status of a job's newest run."""
 
     job_id: str
@@ -177,7 +177,7 @@ class StatusAnswer(BaseModel):
     links: Links
 
 
-class UploadAnswer(BaseModel):
+class UploadResponse(BaseModel):
     """An uploaded video; send `video` unchanged in POST generate-scenes."""
 
     video: VideoBody
@@ -187,7 +187,7 @@ class UploadAnswer(BaseModel):
     height: int
 
 
-class StyleUploadAnswer(BaseModel):
+class StyleUploadResponse(BaseModel):
     """An uploaded style sample; send `style_audio` unchanged in `audio_params`."""
 
     style_audio: StyleBody

@@ -66,7 +66,7 @@ def _obstacle(run: int | None, newest: int, status: RunStatus | None) -> str | N
     if status is None:
         return "the job has no run: there is nothing to cancel"
     if run is not None and run > newest:
-        return f"there is no run {run}; the newest is {newest}: nothing was cancelled"
+        return f"run {run} not found; the newest is {newest}: nothing was cancelled"
     if run is not None and run != newest:
         return f"run {run} was superseded by run {newest}, which continues: nothing was cancelled"
     if status not in UNFINISHED:

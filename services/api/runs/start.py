@@ -21,7 +21,7 @@ from shared.pricing import PricingSettings
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartedRun:
-    """The run that answers a request."""
+    """The new or running run of a request."""
 
     run: int
     started_at: datetime

@@ -12,7 +12,7 @@ from services.api.http.context import ContextDep
 from services.api.http.openapi import problems
 from services.api.http.presenter import BASE_PATH, links_of
 from services.api.http.problems import UnknownJobError
-from services.api.http.schemas import CancelAnswer
+from services.api.http.schemas import CancelResponse
 from services.api.runs.cancel import REASON_CHARS_MAX, cancel
 from shared.contract.events import NUMBER_MAX
 
@@ -22,9 +22,9 @@ router = APIRouter(tags=["audio"])
 @router.post(
     f"{BASE_PATH}/{{job_id}}/cancel",
     status_code=HTTPStatus.ACCEPTED,
-    response_model=CancelAnswer,
+    response_model=CancelResponse,
     responses={
-        200: {"model": CancelAnswer, "description": "There was nothing to cancel."},
+        200: {"model": CancelResponse, "description": "There was nothing to cancel."},
         202: {"description": "The run is being cancelled; follow its status."},
         **problems(404, 422, 503),
     },
@@ -49,7 +49,7 @@ async def cancel_run(
         context.log.info(
             "run is being cancelled", action="job.cancelled", job_id=job_id, run=outcome.run
         )
-    answer = CancelAnswer(
+    body = CancelResponse(
         job_id=job_id,
         run=outcome.run,
         cancelling=outcome.is_cancelling,
@@ -57,4 +57,4 @@ async def cancel_run(
         links=links_of(job_id),
     )
     status = HTTPStatus.ACCEPTED if outcome.is_cancelling else HTTPStatus.OK
-    return JSONResponse(answer.model_dump(mode="json"), status_code=status)
+    return JSONResponse(body.model_dump(mode="json"), status_code=status)

@@ -23,10 +23,10 @@ from services.api.domain.run_spec import (
 from services.api.http.context import ApiContext, ContextDep
 from services.api.http.middleware.tracing import bind_job
 from services.api.http.openapi import problems
-from services.api.http.presenter import BASE_PATH, started_answer, status_answer
+from services.api.http.presenter import BASE_PATH, started_response, status_response
 from services.api.http.problems import ProblemError, UnknownJobError
 from services.api.http.request_body import read_json
-from services.api.http.schemas import GenerateAnswer, StatusAnswer
+from services.api.http.schemas import GenerateResponse, StatusResponse
 from services.api.runs.start import lock_job, start_run
 from shared.storage.keys import check_key
 
@@ -46,7 +46,7 @@ IdempotencyKey = Annotated[
 @router.post(
     f"{BASE_PATH}/generate-scenes",
     status_code=HTTPStatus.ACCEPTED,
-    response_model=GenerateAnswer,
+    response_model=GenerateResponse,
     responses={
         202: {
             "description": "The run was started, or is running already.",
@@ -83,7 +83,7 @@ async def generate_scenes(
     )
     try:
         async with context.database.transaction() as connection:
-            answer = await _respond_once(connection, context, body, given, idempotency_key)
+            response = await _respond_once(connection, context, body, given, idempotency_key)
     except LockWaitError as error:
         if idempotency_key is None:
             raise
@@ -92,8 +92,8 @@ async def generate_scenes(
             "the first request with this Idempotency-Key is still running: retry later",
             headers={"Retry-After": str(POLL_AFTER_S)},
         ) from error
-    headers = {"Location": answer["links"]["self"], "Retry-After": str(POLL_AFTER_S)}
-    return JSONResponse(answer, status_code=HTTPStatus.ACCEPTED, headers=headers)
+    headers = {"Location": response["links"]["self"], "Retry-After": str(POLL_AFTER_S)}
+    return JSONResponse(response, status_code=HTTPStatus.ACCEPTED, headers=headers)
 
 
 async def _respond_once(
@@ -107,11 +107,11 @@ async def _respond_once(
     oldest = now - timedelta(seconds=context.settings.idempotency_s)
     stored = await idempotency_keys.reserve(connection, key, digest, now=now, oldest=oldest)
     if stored is None:
-        answer = await _start(connection, context, body, given)
+        response = await _start(connection, context, body, given)
         await idempotency_keys.store(
-            connection, key, status_code=HTTPStatus.ACCEPTED, answer=answer
+            connection, key, status_code=HTTPStatus.ACCEPTED, answer=response
         )
-        return answer
+        return response
     if stored.request_hash != digest or stored.answer is None:
         raise ProblemError(
             HTTPStatus.UNPROCESSABLE_ENTITY,
@@ -139,7 +139,7 @@ async def _start(
         run=started.run,
         is_new=started.is_new,
     )
-    return started_answer(body.job_id, started).model_dump(mode="json")
+    return started_response(body.job_id, started).model_dump(mode="json")
 
 
 def _parsed(raw: bytes) -> GenerateBody:
@@ -172,7 +172,7 @@ async def _check_object(
 
 @router.get(
     f"{BASE_PATH}/status/{{job_id}}",
-    response_model=StatusAnswer,
+    response_model=StatusResponse,
     responses={
         200: {"headers": {"ETag": {"schema": {"type": "string"}}}},
         **problems(304, 404, 422, 503),
@@ -190,7 +190,5 @@ async def show_status(job_id: JobIdText, request: Request, context: ContextDep) 
     etags = [value.strip() for value in request.headers.get("if-none-match", "").split(",")]
     if etag in etags or "*" in etags:
         return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
-    answer = status_answer(row, sign=context.paths.path)
-    return Response(
-        answer.model_dump_json(), headers={**headers, "Content-Type": "application/json"}
-    )
+    body = status_response(row, sign=context.paths.path)
+    return Response(body.model_dump_json(), headers={**headers, "Content-Type": "application/json"})

@@ -14,7 +14,7 @@ from services.api.domain.progress import FINAL
 from services.api.domain.request_fields import JobIdText
 from services.api.http.context import ApiContext, ContextDep
 from services.api.http.openapi import problems
-from services.api.http.presenter import BASE_PATH, status_answer
+from services.api.http.presenter import BASE_PATH, status_response
 from services.api.http.problems import UnknownJobError
 from shared.errors import RetryableError
 
@@ -25,7 +25,7 @@ EVENT_SCHEMA = {
     "properties": {
         "event": {"type": "string"},
         "id": {"type": "string"},
-        "data": {"type": "string", "description": "A `StatusAnswer` as JSON."},
+        "data": {"type": "string", "description": "A `StatusResponse` as JSON."},
         "retry": {"type": "integer"},
     },
 }
@@ -77,12 +77,12 @@ async def _stream(job_id: str, context: ApiContext, known: str | None) -> AsyncI
                 return  # the client reconnects with its Last-Event-ID
             if row is None:
                 return
-            answer = status_answer(row, sign=context.paths.path)
+            body = status_response(row, sign=context.paths.path)
             if str(row.version) != known:
                 known = str(row.version)
-                data = answer.model_dump_json()
+                data = body.model_dump_json()
                 yield format_sse_event(event="status", id=known, data_str=data)
-            if answer.audio_status.status in FINAL:
+            if body.audio_status.status in FINAL:
                 return
             try:
                 async with asyncio.timeout(HEARTBEAT_S):

@@ -11,7 +11,7 @@ from services.api.http.context import ContextDep
 from services.api.http.openapi import binary, problems
 from services.api.http.presenter import BASE_PATH
 from services.api.http.request_body import ReceivedFile
-from services.api.http.schemas import StyleUploadAnswer
+from services.api.http.schemas import StyleUploadResponse
 from services.api.http.uploads import receive_upload, store_upload
 from shared.errors import MediaError
 from shared.media.style_sample import Style, read_style
@@ -34,13 +34,13 @@ router = APIRouter(tags=["audio"])
     },
     summary="Upload a style sample; the body is the file",
 )
-async def upload_style(request: Request, context: ContextDep) -> StyleUploadAnswer:
+async def upload_style(request: Request, context: ContextDep) -> StyleUploadResponse:
     """Validate and store a style sample; the same bytes are stored once."""
     bytes_max = context.settings.limits.style_bytes_max
     async with receive_upload(request, context, bytes_max=bytes_max) as received:
         style = await _read_style(received, window_s=context.settings.pricing.style_window_s)
         key = await store_upload(context, received, content_type=style.content_type)
-    return StyleUploadAnswer(
+    return StyleUploadResponse(
         style_audio=StyleBody(object=key),
         size_bytes=received.size_bytes,
         duration_s=style.duration_s,

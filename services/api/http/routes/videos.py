@@ -10,7 +10,7 @@ from services.api.domain.run_spec import RequestInvalidError
 from services.api.http.context import ContextDep
 from services.api.http.openapi import binary, problems
 from services.api.http.request_body import ReceivedFile
-from services.api.http.schemas import UploadAnswer
+from services.api.http.schemas import UploadResponse
 from services.api.http.uploads import receive_upload, store_upload
 from shared.errors import MediaError
 from shared.media.video import VideoInfo, probe_video
@@ -32,13 +32,13 @@ router = APIRouter(tags=["videos"])
     },
     summary="Upload a video; the body is the file",
 )
-async def upload_video(request: Request, context: ContextDep) -> UploadAnswer:
+async def upload_video(request: Request, context: ContextDep) -> UploadResponse:
     """Validate and store a video; the same bytes are stored once."""
     bytes_max = context.settings.limits.video_bytes_max
     async with receive_upload(request, context, bytes_max=bytes_max) as received:
         info = await _probe(received)
         key = await store_upload(context, received, content_type=_TYPES[info.demuxer])
-    return UploadAnswer(
+    return UploadResponse(
         video=VideoBody(object=key),
         size_bytes=received.size_bytes,
         duration_s=info.duration_s,

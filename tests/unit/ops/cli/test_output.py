@@ -3,7 +3,7 @@
 import pytest
 
 from ops.cli.output import money, show_files, show_status
-from services.api.http.schemas import StatusAnswer
+from services.api.http.schemas import StatusResponse
 
 REPORT = {"warnings": [], "files": {"track.mp3": {"path": "out/track.mp3"}}, "report": "out/r.json"}
 
@@ -79,7 +79,7 @@ def test_a_status_has_the_cost_of_each_scene_and_the_total(
         "links": {"self": "/", "events": "/"},
     }
 
-    show_status(StatusAnswer.model_validate(status))
+    show_status(StatusResponse.model_validate(status))
 
     assert capsys.readouterr().out.splitlines()[1:] == [
         "scene   1  cached     cost unknown, saved $0.01",

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from rich.console import Console
 
 from ops.cli.progress import JobProgress
-from services.api.http.schemas import StatusAnswer, Waiting
+from services.api.http.schemas import StatusResponse, Waiting
 
 SETTLED = {"state": "done", "origin": "continued", "provider": "synth", "duration_s": 1.7}
 
 
-def _status(state: str, *scenes: Mapping[str, object], percentage: int = 50) -> StatusAnswer:
-    return StatusAnswer.model_validate(
+def _status(state: str, *scenes: Mapping[str, object], percentage: int = 50) -> StatusResponse:
+    return StatusResponse.model_validate(
         {
             "job_id": "j",
             "run": 1,
@@ -40,7 +40,7 @@ def _status(state: str, *scenes: Mapping[str, object], percentage: int = 50) -> 
     )
 
 
-def _printed_lines(*statuses: StatusAnswer) -> list[str]:
+def _printed_lines(*statuses: StatusResponse) -> list[str]:
     console = Console(file=io.StringIO(), force_terminal=False, width=100, soft_wrap=True)
     with JobProgress(console) as progress:
         for status in statuses:
