@@ -99,10 +99,10 @@ def dependencies_of(name: str, extras: frozenset[str]) -> set[str]:
 
 
 def _requirements(name: str) -> list[str]:
-    """Return the requirements of a distribution; ours as pyproject.toml has them now."""
+    """Return the requirements of a distribution; those of segue from pyproject.toml."""
     if name != "segue":
         return distribution(name).requires or []
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"].items()
-    ours = [f'{line}; extra == "{extra}"' for extra, lines in extras for line in lines]
-    return [*project["dependencies"], *ours]
+    optional = [f'{line}; extra == "{extra}"' for extra, lines in extras for line in lines]
+    return [*project["dependencies"], *optional]
