@@ -185,7 +185,7 @@ REFUSED: list[tuple[tuple[str, ...], int, str]] = [
     (("unknown", "--scene", "1"), 4, "job unknown not found"),
     (("unasked", "--scene", "1"), 4, "no run yet"),
     (("running", "--scene", "1"), 4, "still running (submitted): wait"),
-    (("job-1",), 4, "did not fail (completed): name what"),
+    (("job-1",), 4, "did not fail (completed): choose what"),
     (("job-1", "--scene", "2"), 4, "has scenes 0 to 1"),
     (("job-1", "--scene", "0"), 4, "scene 1: its clip of run 1 is no longer in the store"),
     (("job-1", "--stage", "merge"), 4, "use --from 1 to regenerate them"),
