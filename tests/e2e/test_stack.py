@@ -1,9 +1,15 @@
 """Tests of the embedded stack as a user runs it: start, stop, restart, kill."""
 
+import contextlib
 import json
 import os
+import pty
+import re
 import signal
 import socket
+import subprocess
+import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +19,10 @@ import httpx
 import pytest
 
 from shared.local_stack import client_lock, find_stack
+from tests.support.parent_death import MORTAL
 from tests.support.stack_process import (
+    REPOSITORY,
+    STOP_S,
     StackProcess,
     a_stack,
     finished,
@@ -51,6 +60,37 @@ def test_the_stack_starts_answers_and_leaves_no_process(
     assert sum(line["action"] == "stand_in.used" for line in lines) == 3
     [line] = [line for line in lines if line["event"] == "ready" and line["service"] == "stack"]
     assert line["url"] == url
+
+
+def test_on_a_terminal_the_log_is_text(tmp_path: Path) -> None:
+    """Each line has time, service and message; in a file (the other tests) it is JSON."""
+    terminal, child_end = pty.openpty()
+    process = subprocess.Popen(
+        [*MORTAL, sys.executable, "-m", "embedded", "--port", "0", "--data-dir", tmp_path / "home"],
+        cwd=REPOSITORY,
+        env={**os.environ, "NO_COLOR": "1"},  # noqa: TID251 - the child's
+        stdout=child_end,
+        stderr=subprocess.STDOUT,
+    )
+    os.close(child_end)
+    output = ""
+    try:
+        while "stack      ready (url http://127.0.0.1:" not in output:
+            output += os.read(terminal, 65_536).decode()
+    finally:
+        process.terminate()
+        drain = threading.Thread(target=_read_to_end, args=(terminal,))
+        drain.start()
+        code = process.wait(STOP_S)
+        drain.join()
+
+    lines = output.splitlines()
+    assert code == 0
+    assert re.fullmatch(
+        r"\d\d:\d\d:\d\d stack      starting \(servers embedded, data .*\)", lines[0]
+    )
+    assert sum(" stand-in: " in line for line in lines) == 3
+    assert not any(line.startswith("{") for line in lines)
 
 
 def test_a_restarted_stack_has_its_jobs_and_their_music(tmp_path: Path) -> None:
@@ -168,6 +208,13 @@ def log_lines(stack: StackProcess) -> list[dict[str, Any]]:
     """Return the JSON lines of the stack's log."""
     lines = stack.log.read_text().splitlines()
     return [json.loads(line) for line in lines if line.startswith("{")]
+
+
+def _read_to_end(terminal: int) -> None:
+    with contextlib.suppress(OSError):  # the terminal is closed by its last process
+        while os.read(terminal, 65_536):
+            pass
+    os.close(terminal)
 
 
 def _scenes_done(url: str, job_id: str) -> int:
