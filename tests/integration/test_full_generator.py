@@ -1,4 +1,4 @@
-"""A generator that is full: what stops or shortens spending is heard all the same."""
+"""Tests that a full generator still receives cancellations and ended predictions."""
 
 import asyncio
 from collections.abc import Callable
@@ -20,17 +20,17 @@ from tests.support.servers import KafkaServer
 from tests.unit.services.generator.scene.handler_fixture import clip_of
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
-SCENES = 3000  # more than the lanes, and every buffer before them, have room for
-NEWS = 3
+SCENES = 3000  # more than the lanes and every buffer before them can hold
+ENDED = 3
 
 
-async def test_news_and_cancellations_pass_a_queue_of_scenes(
+async def test_ended_predictions_and_cancellations_pass_a_backlog_of_scenes(
     kafka: KafkaServer, topic_prefix: str, tmp_path: Path
 ) -> None:
-    """A prediction runs, thousands of scenes wait, the lanes have room for two."""
-    told = KafkaSettings(bootstrap_servers=kafka.bootstrap, topic_prefix=topic_prefix)
-    await ensure_topics(told)
-    publisher = Publisher(told, source="test", clock=SystemClock())
+    """A prediction runs, thousands of scenes wait, and the lanes hold two."""
+    kafka_settings = KafkaSettings(bootstrap_servers=kafka.bootstrap, topic_prefix=topic_prefix)
+    await ensure_topics(kafka_settings)
+    publisher = Publisher(kafka_settings, source="test", clock=SystemClock())
     await publisher.start()
     for index in range(SCENES):
         await publisher.publish(a_scene(index, count=SCENES))
@@ -44,7 +44,7 @@ async def test_news_and_cancellations_pass_a_queue_of_scenes(
     generator = asyncio.create_task(
         run(
             GeneratorSettings(
-                kafka=told,
+                kafka=kafka_settings,
                 store=StoreSettings(folder=tmp_path),
                 lanes=LaneSettings(in_flight_max=2, drain_s=1),
             ),
@@ -54,9 +54,9 @@ async def test_news_and_cancellations_pass_a_queue_of_scenes(
     )
     try:
         await _until(lambda: len(provider.charged) == 1, "the first prediction")
-        for number in range(NEWS):
+        for number in range(ENDED):
             await publisher.publish(PredictionEnded(job_id="job-1", prediction_id=f"p{number}"))
-        await _until(lambda: len(provider.nudged) == NEWS, "the news")
+        await _until(lambda: len(provider.nudged) == ENDED, "the nudges")
         await publisher.publish(JobCancelled(job_id="job-1", run=1))
         await _until(lambda: len(provider.cancelled) == 1, "the cancellation")
     finally:
@@ -68,7 +68,7 @@ async def test_news_and_cancellations_pass_a_queue_of_scenes(
 
 
 async def _until(happened: Callable[[], bool], what: str) -> None:
-    async def look() -> bool | None:
+    async def poll() -> bool | None:
         return happened() or None
 
-    await eventually(look, within_s=60, what=what)
+    await eventually(poll, within_s=60, what=what)

@@ -1,4 +1,4 @@
-"""The generator as a process on a real broker: order, kill, redelivery, and Faust's own habits."""
+"""Tests the generator process on a real broker: order, kill, redelivery, Faust's behaviour."""
 
 import asyncio
 import signal
@@ -55,18 +55,18 @@ class GeneratorFixture:
         )
 
     async def segments(self) -> list[dict[str, object]]:
-        """What was said on `segment.generated`, in the order of the log."""
-        found = await records_of(self.kafka.bootstrap, "segment.generated", prefix=self.prefix)
-        return [value_of(record) for record in found]
+        """Return the published `segment.generated` events, in the order of the log."""
+        records = await records_of(self.kafka.bootstrap, "segment.generated", prefix=self.prefix)
+        return [value_of(record) for record in records]
 
     async def all_of(self, jobs: int, scenes: int) -> list[dict[str, object]] | None:
-        """The segments, once each scene of each job was said."""
-        said = await self.segments()
-        different = {(one["job_id"], one["scene_index"]) for one in said}
-        return said if len(different) == jobs * scenes else None
+        """Return the segments once each scene of each job has one; None before."""
+        segments = await self.segments()
+        distinct = {(segment["job_id"], segment["scene_index"]) for segment in segments}
+        return segments if len(distinct) == jobs * scenes else None
 
     async def committed(self, partition: int) -> int | None:
-        """The offset that the generator's group committed."""
+        """Return the committed offset of the generator's group."""
         consumer = AIOKafkaConsumer(
             bootstrap_servers=self.kafka.bootstrap,
             group_id=self.prefix + GENERATOR_GROUP,
@@ -74,48 +74,48 @@ class GeneratorFixture:
         )
         await consumer.start()
         try:
-            where = TopicPartition(self.prefix + SceneRequested.kind, partition)
-            offset: int | None = await consumer.committed(where)
+            topic_partition = TopicPartition(self.prefix + SceneRequested.kind, partition)
+            offset: int | None = await consumer.committed(topic_partition)
             return offset
         finally:
             await consumer.stop()
 
     def claims(self) -> int:
-        """How many predictions were claimed, over all scenes."""
+        """Return the number of claims, over all scenes."""
         return sum(1 for _ in self.store.rglob("claim-*"))
 
     def predictions(self) -> int:
-        """How many claims led to a prediction; a void one names none."""
-        return sum(1 for found in self.store.rglob("prediction-*") if found.stat().st_size)
+        """Return the number of predictions; a void claim has an empty object."""
+        return sum(1 for path in self.store.rglob("prediction-*") if path.stat().st_size)
 
 
 @pytest.fixture
 async def generators(
     kafka: KafkaServer, topic_prefix: str, tmp_path: Path
 ) -> AsyncIterator[tuple[GeneratorFixture, Publisher]]:
-    """The line, and a publisher that speaks as upstream does."""
-    made = GeneratorFixture(kafka, topic_prefix, tmp_path)
-    await ensure_topics(made.settings)
-    publisher = Publisher(made.settings, source="test", clock=SystemClock())
+    """Yield the fixture and a publisher of upstream events."""
+    fixture = GeneratorFixture(kafka, topic_prefix, tmp_path)
+    await ensure_topics(fixture.settings)
+    publisher = Publisher(fixture.settings, source="test", clock=SystemClock())
     await publisher.start()
-    yield made, publisher
+    yield fixture, publisher
     await publisher.stop()
 
 
-def _in_order(said: list[dict[str, object]]) -> bool:
-    """Whether, per job, a scene was first said only after all before it were."""
-    heard: dict[object, int] = defaultdict(lambda: -1)
-    for one in said:
-        index = one["scene_index"]
+def _in_order(segments: list[dict[str, object]]) -> bool:
+    """Return whether, per job, a scene is first published after all earlier ones."""
+    latest: dict[object, int] = defaultdict(lambda: -1)
+    for segment in segments:
+        job_id, index = segment["job_id"], segment["scene_index"]
         assert isinstance(index, int)
-        if index > heard[one["job_id"]] + 1:
+        if index > latest[job_id] + 1:
             return False
-        heard[one["job_id"]] = max(heard[one["job_id"]], index)
+        latest[job_id] = max(latest[job_id], index)
     return True
 
 
 def _jobs_of_partition(partition: int) -> list[str]:
-    """Ids of jobs whose records lie in this partition of four."""
+    """Return ids of jobs whose records are in this partition of four."""
     choose = DefaultPartitioner()
     numbers = [0, 1, 2, 3]
     jobs = [f"job-{number}" for number in range(40)]
@@ -123,53 +123,55 @@ def _jobs_of_partition(partition: int) -> list[str]:
 
 
 def _clip(request: CompositionRequest) -> bytes:
-    """Quiet noise, as long as asked."""
+    """Return quiet noise of the requested duration."""
     noise = np.random.default_rng(request.seed).standard_normal((2, request.duration_s * 32_000))
     return encode((0.1 * noise).astype(np.float32))
 
 
 @dataclass(kw_only=True)
 class WaitingProvider(LedgerProvider):
-    """Holds every request with one prompt until it may go on."""
+    """Blocks the requests with one prompt until `release` is set."""
 
     held: str
-    go_on: asyncio.Event
+    release: asyncio.Event
 
     @override
     async def collect(self, prediction_id: str, request: CompositionRequest) -> Clip:
         if request.prompt == self.held:
-            await self.go_on.wait()
+            await self.release.wait()
         return await super().collect(prediction_id, request)
 
 
 async def test_two_jobs_interleaved_in_one_partition_are_both_in_order_and_complete(
     generators: tuple[GeneratorFixture, Publisher], tmp_path: Path
 ) -> None:
-    """Eight scenes each, alternating on the log; every record is looked at."""
+    """Eight scenes each, alternating on the log; every record is checked."""
     fixture, publisher = generators
     jobs = _jobs_of_partition(2)[:2]
     async with services("generator", environment=fixture.environment, folder=tmp_path):
         for index in range(SCENES):
             for job in jobs:
                 await publisher.publish(a_scene(index, count=SCENES, job_id=job, duration_s=1.7))
-        said = await eventually(
+        published = await eventually(
             lambda: fixture.all_of(2, SCENES), within_s=120, what="all segments of both jobs"
         )
 
-    asked = await records_of(fixture.kafka.bootstrap, SceneRequested.kind, prefix=fixture.prefix)
-    assert len({record.partition for record in asked}) == 1
-    assert [value_of(record)["job_id"] for record in asked] == list(jobs) * SCENES
+    requests = await records_of(fixture.kafka.bootstrap, SceneRequested.kind, prefix=fixture.prefix)
+    assert len({record.partition for record in requests}) == 1
+    assert [value_of(record)["job_id"] for record in requests] == list(jobs) * SCENES
     for job in jobs:
-        mine = [one for one in said if one["job_id"] == job]
-        assert [one["scene_index"] for one in mine] == list(range(SCENES))
-        assert [one["origin"] for one in mine] == ["fresh"] + ["continued"] * (SCENES - 1)
+        segments = [segment for segment in published if segment["job_id"] == job]
+        assert [segment["scene_index"] for segment in segments] == list(range(SCENES))
+        assert [segment["origin"] for segment in segments] == ["fresh"] + ["continued"] * (
+            SCENES - 1
+        )
     assert fixture.claims() == 2 * SCENES
 
 
-async def test_killed_in_the_middle_everything_is_made_once(
+async def test_a_killed_generator_generates_every_scene_once(
     generators: tuple[GeneratorFixture, Publisher], tmp_path: Path
 ) -> None:
-    """`kill -9` while scenes run, three times over: nothing lost, in order, one prediction each."""
+    """`kill -9` three times while scenes run: nothing is lost, in order, one prediction each."""
     fixture, publisher = generators
     jobs = 6
     for index in range(SCENES):
@@ -186,19 +188,19 @@ async def test_killed_in_the_middle_everything_is_made_once(
             await eventually(some, within_s=90, what=f"{enough} segments")
             await started["generator"].kill()
             await started["generator"].start()
-        said = await eventually(
+        published = await eventually(
             lambda: fixture.all_of(jobs, SCENES), within_s=180, what="all segments of all jobs"
         )
 
-    assert _in_order(said)
-    # a death may use up a claim per lane, or come before the id of what it led to is written
+    assert _in_order(published)
+    # a kill may use up one claim per lane, or precede storing the prediction's id
     assert fixture.predictions() <= jobs * SCENES <= fixture.claims() <= jobs * (SCENES + 3)
 
 
-async def test_frozen_past_its_session_it_loses_its_partitions_and_pays_nothing_twice(
+async def test_a_suspended_generator_loses_its_partitions_and_pays_nothing_twice(
     generators: tuple[GeneratorFixture, Publisher], tmp_path: Path
 ) -> None:
-    """Two generators; one is frozen while the other takes over, then thaws."""
+    """One of two generators is suspended past its session, then resumes."""
     fixture, publisher = generators
     jobs = 6
     async with services("generator", environment=fixture.environment, folder=tmp_path) as first:
@@ -216,7 +218,7 @@ async def test_frozen_past_its_session_it_loses_its_partitions_and_pays_nothing_
 
             await eventually(some, within_s=60, what="the first segments")
             first["generator"].send(signal.SIGSTOP)
-            said = await eventually(
+            published = await eventually(
                 lambda: fixture.all_of(jobs, SCENES), within_s=180, what="all segments"
             )
             first["generator"].send(signal.SIGCONT)
@@ -224,20 +226,20 @@ async def test_frozen_past_its_session_it_loses_its_partitions_and_pays_nothing_
         finally:
             await other.kill()
 
-    assert _in_order(said)
-    # a freeze may use up a claim per lane
+    assert _in_order(published)
+    # a suspension may use up one claim per lane
     assert fixture.predictions() <= jobs * SCENES <= fixture.claims() <= jobs * (SCENES + 1)
 
 
 async def test_nothing_beyond_an_unfinished_scene_is_committed(
     generators: tuple[GeneratorFixture, Publisher],
 ) -> None:
-    """A job waits at offset 0 while its neighbours finish: the group's offset stays before it."""
+    """A job waits at offset 0 while its neighbours finish: offset 0 stays uncommitted."""
     fixture, publisher = generators
     blocked, neighbour = _jobs_of_partition(0)[:2]
     elsewhere = _jobs_of_partition(1)[0]
-    go_on = asyncio.Event()
-    provider = WaitingProvider(clip_of=_clip, held="hold me", go_on=go_on)
+    release = asyncio.Event()
+    provider = WaitingProvider(clip_of=_clip, held="hold me", release=release)
     await publisher.publish(a_scene(0, count=1, job_id=blocked, prompt="hold me"))
     for index in range(3):
         await publisher.publish(a_scene(index, count=3, job_id=neighbour))
@@ -255,14 +257,14 @@ async def test_nothing_beyond_an_unfinished_scene_is_committed(
 
         await eventually(others_committed, within_s=30, what="the other partition's commit")
         assert await fixture.committed(0) in {None, 0}
-        go_on.set()
+        release.set()
 
         async def all_committed() -> bool | None:
             return await fixture.committed(0) == 4 or None
 
         await eventually(all_committed, within_s=30, what="the commit of the held partition")
     finally:
-        go_on.set()
+        release.set()
         stop.set()
         await running
 
@@ -270,7 +272,7 @@ async def test_nothing_beyond_an_unfinished_scene_is_committed(
 async def test_stock_faust_still_commits_past_unfinished_messages(
     generators: tuple[GeneratorFixture, Publisher],
 ) -> None:
-    """The reason for our ledger. When this fails, Faust was mended: ADR-0003 may be shortened."""
+    """The reason for `OffsetTracker`. If this fails, Faust is fixed: shorten ADR-0003."""
     fixture, publisher = generators
     (job,) = _jobs_of_partition(0)[:1]
     for index in range(50):

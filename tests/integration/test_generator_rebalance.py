@@ -1,4 +1,4 @@
-"""What Faust loses around a rebalance, on a real broker: a late fetch, a recovery that hangs."""
+"""Tests what Faust loses in a rebalance on a real broker: a late fetch, a hanging recovery."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
@@ -23,28 +23,28 @@ from tests.support.servers import KafkaServer
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 
-LATE_S = 2.5  # a fetch waits for a second
-STOPPED_S = 10.0  # the promise of a stop
+LATE_S = 2.5  # longer than a fetch, which waits a second
+STOPPED_S = 10.0  # the longest allowed stop
 LOG = logger_of("generator")
 STATE = Continuation(run=1, scene_done=4, elapsed_s="12")
 
 
 @pytest.fixture
 async def settings(kafka: KafkaServer, topic_prefix: str) -> GeneratorSettings:
-    """A generator on topics of its own, of one partition."""
-    told = KafkaSettings(
+    """Return the settings of a generator with its own topics of one partition."""
+    kafka_settings = KafkaSettings(
         bootstrap_servers=kafka.bootstrap,
         topic_prefix=topic_prefix,
         create_topics=kafka.real,
         partitions=1,
     )
-    await ensure_topics(told)
-    return GeneratorSettings.from_environment(kafka=told)
+    await ensure_topics(kafka_settings)
+    return GeneratorSettings.from_environment(kafka=kafka_settings)
 
 
 @pytest.fixture
 async def with_state(settings: GeneratorSettings) -> GeneratorSettings:
-    """A generator that has kept the state of one job, and ended."""
+    """Run a generator that stores the state of one job; return its settings."""
     async with _running(settings) as stream:
         await stream.continuations.put("job-1", STATE, partition=0)
     return settings
@@ -54,7 +54,7 @@ async def with_state(settings: GeneratorSettings) -> GeneratorSettings:
 async def _running(
     settings: GeneratorSettings, taken: list[int] | None = None
 ) -> AsyncIterator[SceneStream]:
-    """The generator's stream, handing offsets over instead of scenes, until the end."""
+    """Run the generator's stream with a handler that records offsets."""
     stream = SceneStream(settings, clock=SystemClock(), log=LOG)
     topic = stream._app.topic(
         settings.kafka.topic_prefix + SceneRequested.kind,
@@ -83,17 +83,17 @@ async def _running(
         await stream.stop()
 
 
-async def _once(is_so: bool) -> bool | None:  # noqa: FBT001 - the answer of a look
+async def _once(is_so: bool) -> bool | None:  # noqa: FBT001 - the result of a poll
     return is_so or None
 
 
-async def test_what_a_fetch_takes_while_a_rebalance_has_stopped_the_flow_is_given_back(
+async def test_records_fetched_during_a_rebalance_are_fetched_again(
     settings: GeneratorSettings,
 ) -> None:
-    """Nothing was committed yet, so that no seek to the committed offset mends it."""
+    """Nothing is committed yet, so no seek to a committed offset hides the loss."""
     taken: list[int] = []
     async with _running(settings, taken) as stream:
-        await asyncio.sleep(LATE_S)  # fetches are under way by now
+        await asyncio.sleep(LATE_S)  # a fetch is in progress by now
         consumer: Any = stream._app.consumer
         consumer.stop_flow()
         publisher = Publisher(settings.kafka, source="test", clock=SystemClock())
@@ -105,10 +105,10 @@ async def test_what_a_fetch_takes_while_a_rebalance_has_stopped_the_flow_is_give
         await eventually(lambda: _once(taken == [0]), within_s=10, what="the record")
 
 
-async def test_a_recovery_that_makes_no_way_is_begun_again(
+async def test_a_recovery_without_progress_is_restarted(
     with_state: GeneratorSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever took the changelog's records away: the state is there in the end."""
+    """The state is recovered although the changelog's records were lost once."""
     lost = _lose_changelog(monkeypatch, times=1)
     monkeypatch.setattr(driver, "STALL_S", 1.0)
     async with _running(with_state) as stream:
@@ -116,10 +116,10 @@ async def test_a_recovery_that_makes_no_way_is_begun_again(
     assert len(lost) == 1
 
 
-async def test_a_stop_is_heard_while_the_state_is_read(
+async def test_a_stop_during_recovery_is_honoured(
     with_state: GeneratorSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However long the reading takes."""
+    """However long the recovery takes."""
     lost = _lose_changelog(monkeypatch, times=1000)
     stream, stop = SceneStream(with_state, clock=SystemClock(), log=LOG), asyncio.Event()
     serving = asyncio.create_task(stream.serve(stop))
@@ -131,16 +131,18 @@ async def test_a_stop_is_heard_while_the_state_is_read(
 
 
 def _lose_changelog(monkeypatch: pytest.MonkeyPatch, *, times: int) -> list[int]:
-    """Fetches of a changelog bring nothing, so often; how many records each lost."""
+    """Let so many fetches of a changelog return nothing; return the number of lost records."""
     lost: list[int] = []
     take = driver._Thread._take
 
     async def losing(thread: Any, *given: Any, **limits: Any) -> Mapping[Any, list[Any]]:
-        found = await take(thread, *given, **limits)
-        of_changelog = [one for one in found if one.topic.endswith("-changelog")]
+        records = await take(thread, *given, **limits)
+        of_changelog = [
+            partition for partition in records if partition.topic.endswith("-changelog")
+        ]
         if len(lost) == times or not of_changelog:
-            return found
-        lost.append(sum(len(found[one]) for one in of_changelog))
+            return records
+        lost.append(sum(len(records[partition]) for partition in of_changelog))
         return {}
 
     monkeypatch.setattr(driver._Thread, "_take", losing)

@@ -1,8 +1,8 @@
-"""Replicate's faults: whatever goes wrong, every scene is made, and paid for once.
+"""Tests that every scene is generated and paid for once, whatever fault Replicate has.
 
-The real provider, claims and attempts, against the fake Replicate over a socket. Time runs
-forty times faster than it says; the requests' own deadlines are real. Each row says what it did:
-scenes finished, charges per scene, seconds added to a scene that nothing disturbs (`-rP`).
+The real provider, claims and attempts run against the Replicate emulator over a socket. The clock
+runs forty times faster; the timeouts of requests are real. Each test prints a row (`-rP`):
+scenes finished, charges per scene, and seconds added to an undisturbed scene.
 """
 
 import asyncio
@@ -23,12 +23,12 @@ from tests.support.replicate_provider import FastClock, replicate_fixture
 
 pytestmark = pytest.mark.integration
 FACTOR = 40
-CLIP = mp3.encode(music(np.arange(RATE_HZ), rate_hz=RATE_HZ))  # composing would be part of delays
+CLIP = mp3.encode(music(np.arange(RATE_HZ), rate_hz=RATE_HZ))  # composing would count as delay
 
 
 @pytest.fixture
 async def fixture(tmp_path: Path) -> AsyncIterator[ClaimsFixture]:
-    """A quick fake, and requests that wait for half a second at most."""
+    """Yield a fast emulator, with a request timeout of half a second."""
     store = FolderStore(tmp_path)
     async with replicate_fixture(
         store,
@@ -62,10 +62,10 @@ async def fixture(tmp_path: Path) -> AsyncIterator[ClaimsFixture]:
         ("dropped", "delivery", 1, 1),
     ],
 )
-async def test_a_fault_on_the_way_costs_nothing_twice(
+async def test_a_transport_fault_costs_nothing_twice(
     fixture: ClaimsFixture, kind: str, place: str, posted: int, attempts: int
 ) -> None:
-    """One charge for the scene, whichever answer was lost, late, torn or wrong."""
+    """One charge for the scene, whichever response was lost, late, truncated or wrong."""
     calm_s = await fixture.undisturbed_s()
     fixture.replicate.fake.fault(kind, place=place, value=1 if kind == "429" else None)  # type: ignore[arg-type]
 
@@ -82,10 +82,10 @@ async def test_a_fault_on_the_way_costs_nothing_twice(
     assert (fixture.charged, fixture.posted, made.attempt) == (1, posted, attempts)
 
 
-async def test_a_lost_answer_with_a_list_that_fails_too_is_settled_later(
+async def test_a_lost_response_with_a_failing_list_is_settled_later(
     fixture: ClaimsFixture,
 ) -> None:
-    """An unconfirmed prediction is not paid for again: the claim finds it once the list answers."""
+    """An unconfirmed prediction is not paid for again: the claim finds it later."""
     calm_s = await fixture.undisturbed_s()
     fixture.replicate.fake.fault("lost_answer")
     fixture.replicate.fake.fault("500_before", place="list", times=4)
@@ -105,7 +105,7 @@ async def test_a_lost_answer_with_a_list_that_fails_too_is_settled_later(
 @pytest.mark.parametrize(
     ("kind", "value", "charged"),
     [
-        ("status", "aborted", 1),  # never began, so it was free
+        ("status", "aborted", 1),  # it never started, so it was free
         ("status", "canceled", 2),
         ("fail_with", "Prediction interrupted; please retry (code: PA)", 2),
         ("purged", None, 2),
@@ -113,10 +113,10 @@ async def test_a_lost_answer_with_a_list_that_fails_too_is_settled_later(
         ("clip_shape", "not_audio", 2),
     ],
 )
-async def test_a_prediction_that_ended_badly_is_made_again(
+async def test_a_failed_prediction_is_retried(
     fixture: ClaimsFixture, kind: str, value: str | None, charged: int
 ) -> None:
-    """With a new seed; what the first one cost is the provider's to write_figures."""
+    """With a new seed; the provider decides what the first one cost."""
     calm_s = await fixture.undisturbed_s()
     fixture.replicate.fake.fault(kind, value=value)
 
@@ -133,10 +133,10 @@ async def test_a_prediction_that_ended_badly_is_made_again(
     assert (made.attempt, len(made.failed), fixture.charged) == (2, 1, charged)
 
 
-async def test_what_the_model_refuses_is_said_in_its_words_and_not_paid_again(
+async def test_an_error_of_the_model_is_reported_and_not_paid_again(
     fixture: ClaimsFixture,
 ) -> None:
-    """A fault of the request does not go away by asking."""
+    """A retry of an invalid request cannot succeed."""
     fixture.replicate.fake.fault("fail_with", value="Prompt is longer than audio to generate")
 
     with pytest.raises(ProviderRejectedError, match="Prompt is longer than audio to generate"):
@@ -146,15 +146,13 @@ async def test_what_the_model_refuses_is_said_in_its_words_and_not_paid_again(
 
 
 @pytest.mark.parametrize("kind", ["down", "unavailable"])
-async def test_a_provider_that_is_down_for_ten_minutes_costs_time_alone(
-    fixture: ClaimsFixture, kind: str
-) -> None:
-    """One scene is under way when it goes down, one is asked for while it is."""
+async def test_an_outage_of_ten_minutes_costs_only_time(fixture: ClaimsFixture, kind: str) -> None:
+    """One scene is in progress when it starts, another is requested during it."""
     clock, fake = fixture.replicate.clock, fixture.replicate.fake
     fake.fault("slow_work", value=20)
     first = asyncio.create_task(fixture.scene("job-1"))
     async with asyncio.timeout(20):
-        while not fake.predictions:  # noqa: ASYNC110 - the fake wakes nobody
+        while not fake.predictions:  # noqa: ASYNC110 - the emulator has no event to wait for
             await asyncio.sleep(0.01)
     begun = clock.monotonic()
     fake.fault(kind, value=600, place="any")
@@ -168,15 +166,15 @@ async def test_a_provider_that_is_down_for_ten_minutes_costs_time_alone(
     assert 600 <= took_s <= 720
 
 
-async def test_a_revoked_key_pauses_everyone_and_its_return_goes_on_by_itself(
+async def test_a_revoked_key_pauses_every_scene_until_it_works_again(
     fixture: ClaimsFixture,
 ) -> None:
-    """Said by name while it lasts; the running prediction is taken up, not paid again."""
+    """It is reported meanwhile; the running prediction is adopted, not paid again."""
     clock, fake = fixture.replicate.clock, fixture.replicate.fake
     fake.fault("slow_work", value=20)
     running = asyncio.create_task(fixture.scene("job-1"))
     async with asyncio.timeout(20):
-        while not fake.predictions:  # noqa: ASYNC110 - the fake wakes nobody
+        while not fake.predictions:  # noqa: ASYNC110 - the emulator has no event to wait for
             await asyncio.sleep(0.01)
     fake.revoke()
     await clock.sleep(45)
@@ -200,10 +198,10 @@ async def test_a_revoked_key_pauses_everyone_and_its_return_goes_on_by_itself(
     assert fixture.replicate.provider.paused is None
 
 
-async def test_an_empty_account_pauses_and_one_start_tells_that_it_is_filled(
+async def test_an_empty_account_pauses_until_one_start_succeeds(
     fixture: ClaimsFixture,
 ) -> None:
-    """While it lasts, only one start in half a minute is tried."""
+    """Meanwhile only one start per half minute is tried."""
     fake, clock = fixture.replicate.fake, fixture.replicate.clock
     fake.credit_usd = 0.0
     scenes = [asyncio.create_task(fixture.scene(f"job-{n}")) for n in range(5)]
@@ -228,8 +226,8 @@ async def test_an_empty_account_pauses_and_one_start_tells_that_it_is_filled(
     assert fixture.charged == 5
 
 
-async def test_a_storm_of_429s_slows_every_lane_and_loses_nothing(tmp_path: Path) -> None:
-    """A hundred jobs on a key with six starts a minute."""
+async def test_many_429s_slow_every_lane_and_lose_nothing(tmp_path: Path) -> None:
+    """A hundred jobs on a key with six starts per minute."""
     fake = EmulatorSettings(work_s=0.0, creations_per_min=6, creation_burst=1)
     clock, store = FastClock(50), FolderStore(tmp_path)
     async with replicate_fixture(
@@ -242,7 +240,7 @@ async def test_a_storm_of_429s_slows_every_lane_and_loses_nothing(tmp_path: Path
         took_s = clock.monotonic() - begun
         throttled = replicate.fake.requests["create", 429]
         write_figures(
-            f"429 storm: {throttled} times told to wait; beyond the 990 s that the key imposes",
+            f"429 storm: {throttled} times throttled; beyond the 990 s that the key imposes",
             finished=len(made),
             asked=100,
             charged=fixture.charged,
@@ -254,7 +252,7 @@ async def test_a_storm_of_429s_slows_every_lane_and_loses_nothing(tmp_path: Path
 
 
 async def test_a_prediction_that_hangs_is_cancelled_at_the_deadline(fixture: ClaimsFixture) -> None:
-    """Ten minutes of ours, then another seed."""
+    """After our ten minutes, another seed is tried."""
     fixture.replicate.fake.fault("stuck")
 
     made, took_s = await fixture.timed()

@@ -1,4 +1,4 @@
-"""The cache and the cap on the real client: what the fake Replicate's ledger says of them.
+"""Tests the scene cache and max_cost with the Replicate emulator's ledger.
 
 From generator to track; only Kafka is left out.
 """
@@ -29,7 +29,7 @@ LENGTHS_S = (2.5, 1.7, 2.2)
 
 @dataclass(frozen=True, kw_only=True)
 class CacheFixture:
-    """A generator with a fake Replicate, and a merger."""
+    """A generator with the Replicate emulator, and a merger."""
 
     generator: HandlerFixture
     fake: ReplicateEmulator
@@ -59,12 +59,12 @@ class CacheFixture:
         ]
 
     async def track(self, segments: list[SegmentGenerated]) -> AudioMerged:
-        """What the merger makes of them."""
+        """Merge the segments; return the event."""
         store, ffmpeg = self.generator.store, Ffmpeg(FfmpegSettings())
         return await Merge(store=store, ffmpeg=ffmpeg, settings=MergerSettings()).run(segments[-1])
 
     async def sweep(self) -> int:
-        """Delete the whole cache; of how many objects."""
+        """Delete the whole cache; return the number of objects."""
         keys = [one.key async for one in self.generator.store.list_objects("cache")]
         for key in keys:
             await self.generator.store.delete(key)
@@ -72,7 +72,7 @@ class CacheFixture:
 
     @property
     def charged(self) -> int:
-        """Predictions that were charged."""
+        """Return the number of charged predictions."""
         return len(self.fake.ledger.charged)
 
 
@@ -81,7 +81,7 @@ OpenFixture = Callable[[CacheScope], AbstractAsyncContextManager[CacheFixture]]
 
 @pytest.fixture
 def open_fixture(tmp_path: Path) -> OpenFixture:
-    """Opens rooms whose cache has a scope."""
+    """Return a function that opens a fixture with a cache scope."""
 
     @asynccontextmanager
     async def opened(scope: CacheScope) -> AsyncIterator[CacheFixture]:
@@ -97,10 +97,10 @@ def open_fixture(tmp_path: Path) -> OpenFixture:
     return opened
 
 
-async def test_the_same_film_again_costs_nothing_and_sounds_the_same(
+async def test_the_same_film_costs_nothing_and_has_the_same_track(
     open_fixture: OpenFixture,
 ) -> None:
-    """Not one request; each scene says what it saved; the track is the same to the last byte."""
+    """No request; each scene reports its saving; the track is equal to the byte."""
     async with open_fixture("all") as fixture:
         first = await fixture.job("job-1")
         requests, paid_usd = fixture.fake.requests.copy(), fixture.fake.ledger.total_usd
@@ -124,10 +124,10 @@ async def test_the_same_film_again_costs_nothing_and_sounds_the_same(
 @pytest.mark.parametrize(
     ("scope", "another_job", "another_run"), [("all", 0, 0), ("job", 2, 0), ("off", 2, 2)]
 )
-async def test_who_shares_is_a_setting(
+async def test_the_scope_decides_which_jobs_share(
     open_fixture: OpenFixture, scope: CacheScope, another_job: int, another_run: int
 ) -> None:
-    """With everybody, with the same job's runs, with nobody: so many predictions are charged."""
+    """Checks the charged predictions of each scope."""
     async with open_fixture(scope) as fixture:
         await fixture.job("job-1", lengths_s=[1.0, 1.0])
         assert fixture.charged == 2
@@ -139,52 +139,52 @@ async def test_who_shares_is_a_setting(
         assert fixture.charged == 2 + another_job + another_run
 
 
-async def test_a_last_scene_that_changed_is_all_that_is_paid_again(
+async def test_only_a_changed_last_scene_is_paid_again(
     open_fixture: OpenFixture,
 ) -> None:
-    """It continues cached music, which Replicate no longer has: ours is sent."""
+    """It continues cached music, which Replicate has deleted: our copy is sent."""
     async with open_fixture("all") as fixture:
         await fixture.job("job-1")
 
-        said = await fixture.job("job-1", run=2, lengths_s=[2.5, 1.7, 3.6])
+        segments = await fixture.job("job-1", run=2, lengths_s=[2.5, 1.7, 3.6])
 
-        assert [s.origin.value for s in said] == ["cached", "cached", "continued"]
+        assert [s.origin.value for s in segments] == ["cached", "cached", "continued"]
         assert fixture.charged == 4
         assert fixture.fake.ledger.charged[-1].input_from != "output"
-        merged = await fixture.track(said)
+        merged = await fixture.track(segments)
     assert [seam.kind for seam in merged.seams] == ["splice"] * 2
 
 
-async def test_spent_is_what_the_ledger_says_failed_attempts_included(
+async def test_the_spending_matches_the_ledger_with_failed_attempts(
     open_fixture: OpenFixture,
 ) -> None:
-    """In the segments, and in the state that the cap is held against."""
+    """In the segments, and in the state that max_cost is checked against."""
     async with open_fixture("off") as fixture:
         fixture.fake.fault(
             FaultKind.FAIL_WITH, times=1, value="Prediction interrupted; please retry (code: PA)"
         )
 
-        said = await fixture.job("job-1")
+        segments = await fixture.job("job-1")
 
-        assert [s.attempts for s in said] == [2, 1, 1]
+        assert [s.attempts for s in segments] == [2, 1, 1]
         assert fixture.charged == 4
         paid_usd = fixture.fake.ledger.total_usd
-    assert sum(s.cost_usd or 0 for s in said) == pytest.approx(paid_usd, abs=1e-5)
+    assert sum(s.cost_usd or 0 for s in segments) == pytest.approx(paid_usd, abs=1e-5)
     assert fixture.generator.continuations.states["job-1"].spent_usd == pytest.approx(
         paid_usd, abs=1e-5
     )
 
 
-async def test_a_cap_ends_the_spending_and_says_so(open_fixture: OpenFixture) -> None:
-    """The estimate of the second scene does not fit: nothing more is asked of Replicate."""
+async def test_max_cost_ends_the_spending_with_a_reason(open_fixture: OpenFixture) -> None:
+    """The estimate of the second scene exceeds it: no further request is sent."""
     async with open_fixture("all") as fixture:
         # 3 s of music are estimated at 0.0084, and cost a little
         params = AudioParams(max_cost=0.0085, on_max_cost=OnMaxCost.ERROR_STRATEGY)
-        said = await fixture.job("job-1", params=params)
+        segments = await fixture.job("job-1", params=params)
 
-        assert [s.origin.value for s in said] == ["fresh", "silence", "silence"]
+        assert [s.origin.value for s in segments] == ["fresh", "silence", "silence"]
         assert fixture.charged == 1
-        assert said[1].reason is not None
-        assert said[1].reason.startswith("max_cost of $0.0085 is reached: $0.000")
-        merged = await fixture.track(said)
+        assert segments[1].reason is not None
+        assert segments[1].reason.startswith("max_cost of $0.0085 is reached: $0.000")
+        merged = await fixture.track(segments)
     assert merged.silent_scenes == (1, 2)

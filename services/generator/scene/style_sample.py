@@ -218,7 +218,7 @@ def build_style_samples(
     log: Logger,
 ) -> StyleSamples:
     """Return the style samples, built from the settings."""
-    wanted = FetchSpec(
+    spec = FetchSpec(
         noun="style sample",
         field=FIELD,
         code=StyleUnusableError.code,
@@ -229,7 +229,7 @@ def build_style_samples(
     return StyleSamples(
         store=store,
         provider=provider,
-        fetcher=Fetcher(store, wanted, private=settings.style.private_hosts),
+        fetcher=Fetcher(store, spec, private=settings.style.private_hosts),
         window_s=settings.style_window_s,
         cancellation=cancellation,
         clock=clock,
