@@ -113,10 +113,10 @@ class LogReader:
         """Return the first offset of the range that may be from `moment` or later."""
         partition = TopicPartition(self._full(offsets.topic), offsets.partition)
         async with _response_timeout():
-            found = await self.consumer.offsets_for_times(
+            offsets_at = await self.consumer.offsets_for_times(
                 {partition: int(moment.timestamp() * 1000)}
             )
-        at = found.get(partition)
+        at = offsets_at.get(partition)
         # the embedded broker cannot look times up: callers check each record's timestamp too
         return offsets.start if at is None else max(offsets.start, at.offset)
 

@@ -99,9 +99,9 @@ def send_span(topic: str, *, key: bytes | None, headers: Headers) -> Iterator[Se
     """Run a block that publishes a record; yields the headers to publish it with."""
     attributes, parent = None, None
     if trace.is_on():
-        known = Record(topic=topic, partition=0, offset=0, key=key, value=None, headers=headers)
-        attributes = _sending(known)
-        parent = None if trace.current_headers() else trace_context_of(known)
+        record = Record(topic=topic, partition=0, offset=0, key=key, value=None, headers=headers)
+        attributes = _sending(record)
+        parent = None if trace.current_headers() else trace_context_of(record)
     with trace.span(f"send {topic}", attributes, kind="producer", parent=parent) as span:
         yield Sending(
             headers=headers if _keeps_headers(topic) else with_trace_context(headers), span=span
