@@ -1,1 +1,1 @@
-"""Contract: one suite of behaviour per port, run on every adapter."""
+"""Contract tests: one suite per port, run on every adapter."""

@@ -1,4 +1,4 @@
-"""What every music provider promises, whoever makes the music.
+"""Behaviour that every music provider must have.
 
 A new provider is one more entry in `PROVIDERS`.
 """
@@ -42,24 +42,24 @@ CONTINUED = CompositionRequest(
 
 @dataclass(frozen=True)
 class Candidate:
-    """A provider under test, and what kind it is."""
+    """A provider under test and its properties."""
 
     name: str
     build: Callable[[ObjectStore], MusicProvider] | None  #: None: it needs a server
-    musical: bool  #: its clips are something to continue from
-    offline: bool  #: makes its clips here, repeatably
+    musical: bool  #: its clips can be continued
+    offline: bool  #: generates its clips locally and deterministically
 
 
 PROVIDERS = [
     Candidate("synth", SynthProvider, musical=True, offline=True),
     Candidate("silence", lambda _: SilenceProvider(), musical=False, offline=True),
-    Candidate("replicate", None, musical=True, offline=False),  # on the fake of its API
+    Candidate("replicate", None, musical=True, offline=False),  # on the emulator of its API
 ]
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> FolderStore:
-    """Where clips lie."""
+    """Return the store of the clips."""
     return FolderStore(tmp_path)
 
 
@@ -70,62 +70,60 @@ async def _opened(candidate: Candidate, store: ObjectStore) -> Opened:
             yield replicate.provider
         return
     with warnings.catch_warnings(action="ignore", category=StandInWarning):
-        built = candidate.build(store)
-    yield built
-    await built.close()
+        provider = candidate.build(store)
+    yield provider
+    await provider.close()
 
 
 @pytest.fixture(params=PROVIDERS, ids=lambda c: c.name)
 async def provider(request: pytest.FixtureRequest, store: FolderStore) -> Opened:
-    """Each provider in turn."""
+    """Yield each provider in turn."""
     async with _opened(request.param, store) as provider:
         yield provider
 
 
 @pytest.fixture(params=[c for c in PROVIDERS if c.musical], ids=lambda c: c.name)
-async def musician(request: pytest.FixtureRequest, store: FolderStore) -> Opened:
-    """Each provider whose clips are something to continue from."""
+async def musical_provider(request: pytest.FixtureRequest, store: FolderStore) -> Opened:
+    """Yield each provider whose clips can be continued."""
     async with _opened(request.param, store) as provider:
         yield provider
 
 
-async def _made(provider: MusicProvider, request: CompositionRequest) -> Clip:
+async def _compose(provider: MusicProvider, request: CompositionRequest) -> Clip:
     return await provider.collect(await provider.submit(request), request)
 
 
 async def _pair(provider: MusicProvider, store: ObjectStore) -> tuple[Audio, Audio]:
-    """A clip and the clip that continues its window, decoded at the clips' own rate."""
-    first = await _made(provider, FRESH)
+    """Return a clip and the clip that continues its window, at the clips' own rate."""
+    first = await _compose(provider, FRESH)
     await store.put(CLIP_KEY, first.data, content_type=first.content_type)
-    second = await _made(provider, CONTINUED)
+    second = await _compose(provider, CONTINUED)
     return decode(first.data, rate_hz=RATE_HZ), decode(second.data, rate_hz=RATE_HZ)
 
 
-def _correlation(one: Audio, other: Audio) -> float:
-    a, b = one.astype(np.float64), other.astype(np.float64)
+def _correlation(first: Audio, second: Audio) -> float:
+    a, b = first.astype(np.float64), second.astype(np.float64)
     return float(np.vdot(a, b) / np.sqrt(np.vdot(a, a) * np.vdot(b, b)))
 
 
 def _click(audio: Audio, at: int) -> float:
-    """How far the sharpest bend near `at` stands out of its surroundings."""
+    """Return the sharpest bend near `at` relative to its surroundings."""
     half = RATE_HZ // 20
     bends = np.abs(np.diff(audio[:, at - half : at + half].astype(np.float64), 2, axis=1))
     return float((bends.max(axis=1) / np.median(bends, axis=1)).max())
 
 
 @pytest.mark.parametrize("duration_s", [1, 3, 7])
-async def test_a_clip_is_exactly_as_long_as_was_asked(
-    provider: MusicProvider, duration_s: int
-) -> None:
-    """Whole seconds, to the sample, when decoded as a decoder should."""
-    clip = await _made(provider, replace(FRESH, duration_s=duration_s))
+async def test_clip_has_the_requested_length(provider: MusicProvider, duration_s: int) -> None:
+    """Whole seconds, to the sample, when decoded gapless."""
+    clip = await _compose(provider, replace(FRESH, duration_s=duration_s))
 
     assert decode(clip.data, rate_hz=RATE_HZ).shape == (2, duration_s * RATE_HZ)
 
 
-async def test_a_clip_is_a_32_khz_stereo_mp3(provider: MusicProvider) -> None:
-    """The form in which the model sends it."""
-    clip = await _made(provider, FRESH)
+async def test_clip_is_a_32_khz_stereo_mp3(provider: MusicProvider) -> None:
+    """The format of the model."""
+    clip = await _compose(provider, FRESH)
 
     assert clip.content_type == "audio/mpeg"
     with av.open(io.BytesIO(clip.data)) as container:
@@ -137,22 +135,22 @@ async def test_a_clip_is_a_32_khz_stereo_mp3(provider: MusicProvider) -> None:
         assert stream.bit_rate == 96_000
 
 
-async def test_the_duration_counts_the_window(provider: MusicProvider, store: FolderStore) -> None:
-    """What is new is the duration less the window."""
+async def test_duration_includes_the_window(provider: MusicProvider, store: FolderStore) -> None:
+    """The new part is the duration less the window."""
     _, second = await _pair(provider, store)
 
     assert second.shape == (2, CONTINUED.duration_s * RATE_HZ)
 
 
-async def test_a_provider_says_truly_whether_it_makes_silence(provider: MusicProvider) -> None:
-    """What is nothing to continue from is not taken for music, nor music for nothing."""
-    clip = await _made(provider, FRESH)
+async def test_makes_silence_matches_the_clips(provider: MusicProvider) -> None:
+    """Silence is not continued, and music is not taken for silence."""
+    clip = await _compose(provider, FRESH)
 
     assert (rms(decode(clip.data)) < 1e-4) is provider.makes_silence
 
 
-async def test_a_submitted_request_is_found_under_its_id(provider: MusicProvider) -> None:
-    """Whoever lost the answer to submit finds what was paid for."""
+async def test_submitted_request_is_found_by_its_id(provider: MusicProvider) -> None:
+    """A caller that lost the response finds the prediction that was paid for."""
     submitted = await provider.submit(FRESH)
 
     assert await provider.find(FRESH) == submitted
@@ -170,17 +168,17 @@ async def test_a_submitted_request_is_found_under_its_id(provider: MusicProvider
     ],
     ids=["seed", "prompt", "duration", "window", "window start", "window clip"],
 )
-async def test_another_request_has_another_id(
+async def test_other_requests_have_other_ids(
     provider: MusicProvider, other: CompositionRequest
 ) -> None:
-    """A prediction is never taken for that of a request which differs in anything that sounds."""
+    """A prediction never matches a request that differs in anything audible."""
     base = replace(CONTINUED, seed=1_003) if other.window else FRESH
 
     assert await provider.submit(base) != await provider.submit(other)
 
 
-async def test_a_prediction_can_be_collected_again(provider: MusicProvider) -> None:
-    """The same clip comes for the same id, however often it is asked for."""
+async def test_prediction_can_be_collected_again(provider: MusicProvider) -> None:
+    """The same id returns the same clip every time."""
     prediction = await provider.submit(FRESH)
     first = await provider.collect(prediction, FRESH)
 
@@ -189,16 +187,16 @@ async def test_a_prediction_can_be_collected_again(provider: MusicProvider) -> N
     assert again.data == first.data
 
 
-async def test_an_id_of_another_request_is_refused(provider: MusicProvider) -> None:
-    """A mixed-up id is noticed where it can be."""
+async def test_id_of_another_request_is_rejected(provider: MusicProvider) -> None:
+    """If the provider can tell."""
     other = await provider.submit(replace(FRESH, seed=5))
 
     with pytest.raises(ProviderRejectedError):
         await provider.collect(other, FRESH)
 
 
-async def test_cancelling_what_has_ended_changes_nothing(provider: MusicProvider) -> None:
-    """A cancel that comes too late, twice, or for an unknown id is no fault."""
+async def test_cancelling_an_ended_prediction_has_no_effect(provider: MusicProvider) -> None:
+    """A late, repeated or unknown cancel is not an error."""
     prediction = await provider.submit(FRESH)
     clip = await provider.collect(prediction, FRESH)
 
@@ -209,33 +207,31 @@ async def test_cancelling_what_has_ended_changes_nothing(provider: MusicProvider
 
 
 @pytest.mark.parametrize("candidate", [c for c in PROVIDERS if c.offline], ids=lambda c: c.name)
-async def test_equal_requests_get_equal_clips_offline(
-    candidate: Candidate, store: FolderStore
-) -> None:
-    """A second provider answers as the first did: nothing but the request decides."""
+async def test_offline_provider_is_deterministic(candidate: Candidate, store: FolderStore) -> None:
+    """The clip depends on the request only."""
     assert candidate.build is not None, "what is offline needs no server"
     with pytest.warns(StandInWarning):
         one, other = candidate.build(store), candidate.build(store)
-    first = await _made(one, FRESH)
+    first = await _compose(one, FRESH)
     await store.put(CLIP_KEY, first.data)
 
-    assert (await _made(other, FRESH)).data == first.data
-    assert (await _made(other, CONTINUED)).data == (await _made(one, CONTINUED)).data
+    assert (await _compose(other, FRESH)).data == first.data
+    assert (await _compose(other, CONTINUED)).data == (await _compose(one, CONTINUED)).data
 
 
-async def test_another_seed_makes_other_music(musician: MusicProvider) -> None:
-    """A second try is not the same clip again."""
-    one = await _made(musician, FRESH)
-    other = await _made(musician, replace(FRESH, seed=FRESH.seed + 12))
+async def test_another_seed_returns_other_music(musical_provider: MusicProvider) -> None:
+    """A second attempt is not the same clip."""
+    one = await _compose(musical_provider, FRESH)
+    other = await _compose(musical_provider, replace(FRESH, seed=FRESH.seed + 12))
 
     assert abs(_correlation(decode(one.data), decode(other.data))) < 0.6
 
 
-async def test_a_clip_begins_with_the_window_that_was_sent(
-    musician: MusicProvider, store: FolderStore
+async def test_clip_starts_with_the_window(
+    musical_provider: MusicProvider, store: FolderStore
 ) -> None:
-    """The same music in the same place, but no longer the same samples."""
-    first, second = await _pair(musician, store)
+    """The same music at the same place, but not the same samples."""
+    first, second = await _pair(musical_provider, store)
     sent = first[:, WINDOW.start_s * RATE_HZ : WINDOW.end_s * RATE_HZ]
     head = second[:, : WINDOW.length_s * RATE_HZ]
 
@@ -243,47 +239,47 @@ async def test_a_clip_begins_with_the_window_that_was_sent(
     assert not np.allclose(sent, head, atol=1e-3)
 
 
-async def test_the_window_comes_back_at_a_level_of_its_own(
-    musician: MusicProvider, store: FolderStore
+async def test_window_is_returned_at_another_level(
+    musical_provider: MusicProvider, store: FolderStore
 ) -> None:
-    """The whole clip was normalised, and a loud scene pushes a calm window down."""
-    first, second = await _pair(musician, store)
+    """The whole clip was normalised; a loud scene lowers a calm window."""
+    first, second = await _pair(musical_provider, store)
     sent = first[:, WINDOW.start_s * RATE_HZ : WINDOW.end_s * RATE_HZ]
     head = second[:, : WINDOW.length_s * RATE_HZ]
 
     assert abs(20 * np.log10(rms(head) / rms(sent))) > 1.0
 
 
-async def test_what_follows_the_window_is_not_the_window_again(
-    musician: MusicProvider, store: FolderStore
+async def test_music_after_the_window_is_new(
+    musical_provider: MusicProvider, store: FolderStore
 ) -> None:
-    """New music begins where the window ends."""
-    _, second = await _pair(musician, store)
+    """The window is not repeated."""
+    _, second = await _pair(musical_provider, store)
     window = WINDOW.length_s * RATE_HZ
 
     assert abs(_correlation(second[:, :window], second[:, window : 2 * window])) < 0.6
 
 
 @pytest.mark.parametrize("mood", list(Mood))
-async def test_no_click_stands_where_the_window_ends(
-    musician: MusicProvider, store: FolderStore, mood: Mood
+async def test_end_of_the_window_has_no_click(
+    musical_provider: MusicProvider, store: FolderStore, mood: Mood
 ) -> None:
     """Seamless music measures 3 to 9 here, a butt joint more than 100."""
-    first = await _made(musician, FRESH)
+    first = await _compose(musical_provider, FRESH)
     await store.put(CLIP_KEY, first.data)
-    second = await _made(musician, replace(CONTINUED, prompt=TEMPLATE.format(mood=mood)))
+    second = await _compose(musical_provider, replace(CONTINUED, prompt=TEMPLATE.format(mood=mood)))
 
     assert _click(decode(second.data, rate_hz=RATE_HZ), WINDOW.length_s * RATE_HZ) <= 10
 
 
-async def test_a_clip_has_the_models_loudness(
-    musician: MusicProvider, store: FolderStore, tmp_path: Path
+async def test_clip_has_the_loudness_of_the_model(
+    musical_provider: MusicProvider, store: FolderStore, tmp_path: Path
 ) -> None:
-    """-14 LUFS as FFmpeg measures it, new or continued, with no clipped peaks."""
-    first = await _made(musician, FRESH)
+    """-14 LUFS as FFmpeg measures it, fresh or continued, without clipped peaks."""
+    first = await _compose(musical_provider, FRESH)
     await store.put(CLIP_KEY, first.data)
     ffmpeg = Ffmpeg(FfmpegSettings(), slots=1)
-    for clip in (first, await _made(musician, CONTINUED)):
+    for clip in (first, await _compose(musical_provider, CONTINUED)):
         path = tmp_path / "clip.mp3"
         path.write_bytes(clip.data)
         report = (
@@ -291,13 +287,13 @@ async def test_a_clip_has_the_models_loudness(
         ).stderr
         loudness = re.findall(r"I:\s+(-?[\d.]+) LUFS", report)[-1]
         peak = re.findall(r"Peak:\s+(-?[\d.]+) dBFS", report)[-1]
-        # the coder takes some 0.4 dB off, the model's as ours
+        # the encoder removes about 0.4 dB, as the model's does
         assert float(loudness) == pytest.approx(-14.2, abs=0.5)
         assert float(peak) <= -0.5
 
 
-async def test_a_provider_that_serves_says_so(provider: MusicProvider) -> None:
-    """Nobody is refused, and asking costs nothing."""
+async def test_available_provider_passes_its_check(provider: MusicProvider) -> None:
+    """The check costs nothing."""
     await provider.check()
 
     assert provider.paused is None

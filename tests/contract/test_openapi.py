@@ -1,4 +1,4 @@
-"""The OpenAPI document says what the api does: checked as a document, then against the api."""
+"""The OpenAPI document is valid, and the api conforms to it."""
 
 import asyncio
 from pathlib import Path
@@ -32,8 +32,8 @@ EXAMPLES = 10  # per operation in the fuzzing phase; the coverage phase makes it
 POSSIBLE = ["2xx", "304", "404", "409", "422"]
 
 
-async def test_the_document_is_valid_openapi(postgres: Database, store_folder: Path) -> None:
-    """By the specification's own schema; every error is a problem."""
+async def test_document_is_valid_openapi(postgres: Database, store_folder: Path) -> None:
+    """By the schema of the specification; every error is a problem document."""
     async with api_fixture(await postgres(), store_folder) as fixture:
         document = (await fixture.client.get("/openapi.json")).json()
     validate(document)
@@ -55,10 +55,10 @@ async def test_the_document_is_valid_openapi(postgres: Database, store_folder: P
 
 # The api runs in the same process and may use `random` while a request is being made up.
 @pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisDeprecationWarning")
-async def test_the_api_keeps_to_its_document(
+async def test_api_conforms_to_its_document(
     postgres: Database, kafka: KafkaServer, topic_prefix: str, store_folder: Path
 ) -> None:
-    """Schemathesis, all checks, over HTTP against a real database: no 5xx, no schema breaks."""
+    """Schemathesis, all checks, over HTTP against a real database: no 5xx, no schema violations."""
     broker = KafkaSettings(
         bootstrap_servers=kafka.bootstrap, topic_prefix=topic_prefix, create_topics=kafka.real
     )
@@ -75,11 +75,11 @@ async def test_the_api_keeps_to_its_document(
 
 
 def _tried(document: dict[str, Any], base_url: str) -> tuple[int, list[str]]:
-    """How many requests were made, and what was wrong with their answers."""
+    """Return the number of requests, and what was wrong with the responses."""
     project = ProjectConfig(
         base_url=base_url,
         request_timeout=20,
-        max_stream_events=1,  # a run under way has more to tell, some day
+        max_stream_events=1,  # a running job has more events
         continue_on_failure=True,
         checks=ChecksConfig(
             positive_data_acceptance=PositiveDataAcceptanceConfig(expected_statuses=POSSIBLE)
@@ -89,7 +89,7 @@ def _tried(document: dict[str, Any], base_url: str) -> tuple[int, list[str]]:
     )
     config = SchemathesisConfig(
         seed=7,
-        suppress_health_check=[HealthCheck.all],  # they measure how busy this machine is
+        suppress_health_check=[HealthCheck.all],  # they depend on the load of the machine
         projects=ProjectsConfig(default=project),
     )
     cases, failures = 0, []

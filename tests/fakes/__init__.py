@@ -1,1 +1,1 @@
-"""Fakes: real code with the behaviour of a port, for tests alone."""
+"""Fakes: implementations of ports for tests."""

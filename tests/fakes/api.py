@@ -1,4 +1,4 @@
-"""An api that answers from a script, over a real socket: for what a real one does only at times."""
+"""A scripted api on a real socket, for rare responses."""
 
 import threading
 from collections.abc import Iterator, Mapping
@@ -12,7 +12,7 @@ from typing_extensions import override
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """One answer."""
+    """One response."""
 
     status: int = 200
     body: bytes = b"{}"
@@ -21,24 +21,24 @@ class Answer:
 
 @dataclass(kw_only=True)
 class FakeApi:
-    """Answers every request with the next of `answers`; the last one stays."""
+    """Returns the next of `answers` to every request; the last one repeats."""
 
     answers: list[Answer]
     requests: list[tuple[str, str, bytes]] = field(default_factory=list)  #: method, path, body
     url: str = ""
 
     def next_answer(self) -> Answer:
-        """The answer to the request that just came."""
+        """Return the response to the current request."""
         return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
 
 
 @contextmanager
 def fake_api(*answers: Answer) -> Iterator[FakeApi]:
-    """A fake that listens on a free port of loopback."""
+    """Serve the responses on a free port of loopback."""
     fake = FakeApi(answers=list(answers))
 
     class Handler(BaseHTTPRequestHandler):
-        """Answers from the script."""
+        """Returns the scripted responses."""
 
         def _answer(self) -> None:
             size = int(self.headers.get("Content-Length", 0))
@@ -54,7 +54,7 @@ def fake_api(*answers: Answer) -> Iterator[FakeApi]:
 
         @override
         def log_message(self, format: str, *args: Any) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     fake.url = f"http://127.0.0.1:{server.server_port}"

@@ -1,7 +1,7 @@
-"""A provider that plays one known piece on, in whatever form a test asks for.
+"""Clips that continue one known piece, in the form that a test chooses.
 
-It hears a source as a model does, by the seconds of its file, padding included. So it is known
-where on the track each sample of the piece belongs, however many clips it takes to get there.
+A source is read as the model does, by the seconds of its file, padding included. So the position
+of every sample of the piece on the track is known, however many clips there are.
 
 Units: samples at 32 kHz.
 """
@@ -17,13 +17,13 @@ import numpy as np
 from services.generator.providers import CompositionRequest
 from tests.support.audio_builders import PROVIDER_RATE_HZ, mp3, music
 
-_LATE_SAMPLES = 1105  # of a file that does not tell its encoder's delay
+_LATE_SAMPLES = 1105  # delay of a file whose header does not give it
 Shape = Literal["window", "no_window", "clip_so_far", "track_so_far"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Form:
-    """How one clip comes."""
+    """The form of one clip."""
 
     shape: Shape = "window"
     header: bool = True
@@ -32,38 +32,38 @@ class Form:
 
 @dataclass(kw_only=True)
 class Player:
-    """`clip_of` for a `LedgerProvider`; `forms` in the order of the requests, the last stays."""
+    """`clip_of` for a `LedgerProvider`; one form per request, the last one repeats."""
 
     folder: Path  #: of the store
     forms: Sequence[Form] = (Form(),)
-    asked: int = 0
-    #: where in the piece the first decoded sample of a file lies
-    _places: dict[str, int] = field(default_factory=dict)
+    requests: int = 0
+    #: position in the piece of the first decoded sample of a file
+    _positions: dict[str, int] = field(default_factory=dict)
 
     def clip_of(self, request: CompositionRequest) -> bytes:
-        """The next clip."""
-        form = self.forms[min(self.asked, len(self.forms) - 1)]
-        self.asked += 1
-        begin, end = self._span(request, form)
-        sound = music(np.arange(begin, end), rate_hz=PROVIDER_RATE_HZ)
+        """Return the next clip."""
+        form = self.forms[min(self.requests, len(self.forms) - 1)]
+        self.requests += 1
+        start, end = self._span(request, form)
+        sound = music(np.arange(start, end), rate_hz=PROVIDER_RATE_HZ)
         file = mp3(sound * np.float32(10 ** (form.gain_db / 20)), header=form.header)
-        self._places[_name(file)] = begin - (0 if form.header else _LATE_SAMPLES)
+        self._positions[_name(file)] = start - (0 if form.header else _LATE_SAMPLES)
         return file
 
     def _span(self, request: CompositionRequest, form: Form) -> tuple[int, int]:
-        """From where to where the piece is played."""
+        """Return the start and end of the clip in the piece."""
         window = request.window
         if window is None:
             return 0, request.duration_s * PROVIDER_RATE_HZ
-        source = self._places[_name((self.folder / window.clip_key).read_bytes())]
+        source = self._positions[_name((self.folder / window.clip_key).read_bytes())]
         stop = source + window.end_s * PROVIDER_RATE_HZ
-        begin = {
+        start = {
             "window": stop - window.length_s * PROVIDER_RATE_HZ,
             "no_window": stop,
             "clip_so_far": source,
             "track_so_far": 0,
         }[form.shape]
-        return begin, stop + (request.duration_s - window.length_s) * PROVIDER_RATE_HZ
+        return start, stop + (request.duration_s - window.length_s) * PROVIDER_RATE_HZ
 
 
 def _name(file: bytes) -> str:

@@ -1,4 +1,4 @@
-"""A scripted music provider with a ledger of what was charged."""
+"""A scripted music provider that records every charge."""
 
 import asyncio
 from collections.abc import Callable
@@ -11,10 +11,10 @@ from shared.errors import ProviderRejectedError
 
 @dataclass
 class LedgerProvider:
-    """Answers with `clip_of(request)`; `charged` lists every request that was paid for.
+    """Returns `clip_of(request)`; `charged` lists every request that was paid for.
 
-    `before_submit` and `after_submit` are awaited around the charge, so that a test can freeze,
-    refuse, or lose the answer; `forgets` makes `find` find nothing.
+    `before_submit` and `after_submit` are called around the charge, so that a test can block,
+    reject, or lose the response; `forgets` makes `find` return None.
     """
 
     clip_of: Callable[[CompositionRequest], bytes]
@@ -32,17 +32,17 @@ class LedgerProvider:
 
     @property
     def paused(self) -> str | None:
-        """Nobody is refused."""
+        """Return None: every request is accepted."""
         return None
 
     async def check(self) -> None:
-        """There is nobody to ask."""
+        """Return at once: it is available."""
 
     async def ready(self, *, within_s: float) -> None:
-        """It is always one's turn."""
+        """Return at once: there is no rate limit."""
 
     async def submit(self, request: CompositionRequest) -> str:
-        """Charge, and answer with the id."""
+        """Charge the request and return its id."""
         if self.before_submit is not None:
             self.before_submit()
         self.charged.append(request)
@@ -53,15 +53,15 @@ class LedgerProvider:
     async def find(
         self, request: CompositionRequest, *, since: datetime | None = None
     ) -> str | None:
-        """The id, if the seed was charged."""
-        known = any(paid.seed == request.seed for paid in self.charged)
-        return f"prediction-{request.seed}" if known and not self.forgets else None
+        """Return the id if the seed was charged."""
+        is_charged = any(paid.seed == request.seed for paid in self.charged)
+        return f"prediction-{request.seed}" if is_charged and not self.forgets else None
 
     async def collect(self, prediction_id: str, request: CompositionRequest) -> Clip:
-        """The clip, or what the script says; the n-th charge is rejected if `reject` has n."""
+        """Return the clip; raise the error that `reject` has for the n-th charge."""
         await asyncio.sleep(0)
         self.collected.append(prediction_id)
-        paid = [f"prediction-{one.seed}" for one in self.charged]
+        paid = [f"prediction-{charged.seed}" for charged in self.charged]
         number = paid.index(prediction_id) + 1
         if number in self.reject:
             raise self.reject[number]
@@ -74,12 +74,12 @@ class LedgerProvider:
         )
 
     async def cancel(self, prediction_id: str) -> None:
-        """Note it."""
+        """Record the call."""
         self.cancelled.append(prediction_id)
 
     def nudge(self, prediction_id: str) -> None:
-        """Note it."""
+        """Record the call."""
         self.nudged.append(prediction_id)
 
     async def close(self) -> None:
-        """Nothing is held."""
+        """Nothing to close."""

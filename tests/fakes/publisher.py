@@ -1,4 +1,4 @@
-"""A publisher that remembers instead of sending."""
+"""A publisher that records events instead of sending them."""
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -9,14 +9,14 @@ from shared.errors import RetryableError
 from shared.kafka.codec import Headers, Record, encode
 from shared.kafka.producer import Publisher
 
-_SAID_AT = datetime(2026, 1, 1, tzinfo=UTC)
+_PUBLISHED_AT = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @dataclass
 class FakePublisher:
-    """Takes what `Publisher` takes; `events` and `records` list what the broker would have.
+    """A `Publisher` whose `events` and `records` list what the broker would have.
 
-    While `busy` is above zero a send is refused as an absent broker would, and counts it down.
+    While `busy` is above zero, a send fails as without a broker, and decrements it.
     """
 
     source: str = "test"
@@ -26,18 +26,18 @@ class FakePublisher:
 
     @property
     def port(self) -> Publisher:
-        """This fake, where a publisher is asked for."""
+        """Return this fake as a `Publisher`."""
         return cast("Publisher", self)
 
     async def start(self) -> None:
-        """There is nothing to connect to."""
+        """Nothing to connect to."""
 
     async def stop(self) -> None:
-        """There is nothing to let go of."""
+        """Nothing to close."""
 
     async def publish(self, event: Event, *, traceparent: str | None = None) -> None:
-        """Remember the event and its record."""
-        record = encode(event, source=self.source, now=_SAID_AT, traceparent=traceparent)
+        """Record the event and its record."""
+        record = encode(event, source=self.source, now=_PUBLISHED_AT, traceparent=traceparent)
         await self.send(
             topic=record.topic, key=record.key, value=record.value, headers=record.headers
         )
@@ -52,7 +52,7 @@ class FakePublisher:
         headers: Headers,
         partition: int | None = None,
     ) -> None:
-        """Remember the record."""
+        """Record the record."""
         if self.busy > 0:
             self.busy -= 1
             raise RetryableError("no broker answers")
