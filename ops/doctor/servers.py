@@ -86,7 +86,7 @@ async def _kafka(settings: KafkaSettings) -> AsyncIterator[Check]:
         ok=not names,
         needed=bool(refused),  # the services create missing topics at their start
         found=f"{count - len(names)} of {count} as required" + (f"; not {shown}" if names else ""),
-        advice="see `segue topics`; with --apply it corrects what it may",
+        advice='see "segue topics"; with --apply it corrects what it may',
     )
 
 
@@ -149,7 +149,7 @@ def check_clocks(server_time: datetime, *, before: datetime, after: datetime) ->
 
 async def _store(settings: StoreSettings) -> Check:
     location = str(settings.folder) if settings.folder else f"{settings.endpoint}/{settings.bucket}"
-    advice = "start it, or set SEGUE_STORE_DIR or MINIO_…; `segue prepare` creates the bucket; "
+    advice = 'start it, or set SEGUE_STORE_DIR or MINIO_…; "segue prepare" creates the bucket; '
     advice += "check that this user may write there"
     try:
         store = open_store(settings)
