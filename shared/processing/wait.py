@@ -1,6 +1,7 @@
 """Waits for work or for a stop, whichever comes first."""
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable
 
 from shared.clock import Clock, SystemClock
@@ -24,5 +25,10 @@ async def completes_first(work: Awaitable[object], end: Awaitable[object]) -> bo
 
 async def wait_or_stop(stop: asyncio.Event, seconds: float, *, clock: Clock | None = None) -> bool:
     """Wait `seconds`, or until `stop` is set; return True if it is set."""
-    await completes_first(stop.wait(), (clock or SystemClock()).sleep(seconds))
+    if clock is None or isinstance(clock, SystemClock):  # needs no task of its own
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await stop.wait()
+    else:
+        await completes_first(stop.wait(), clock.sleep(seconds))
     return stop.is_set()

@@ -6,10 +6,9 @@ The durations are computed from the times of the events, so a batch that is read
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
+from services.api.database.runs import RunKey
 from services.api.domain.run_view import UNFINISHED, AnyRunEvent, RunView
 from shared.telemetry.metrics import JOB_SECONDS
-
-RunKey = tuple[str, int]  #: job, run
 
 
 def ended_in(
