@@ -14,7 +14,7 @@ from pydantic import Field
 from ops.cli.exit_codes import CommandError, Exit
 from ops.cli.progress import ProgressReporter
 from ops.kafka_log.republish import RecordSummary
-from ops.kafka_log.selection import unknown_topic
+from ops.kafka_log.selection import place_of, unknown_topic
 from services.api.operators import LetterPlace, Resolution, ResolvedLetter
 from shared.contract.events import Event, run_of
 from shared.contract.topics import DLQ_SUFFIX, EVENT_TOPICS, topic_named
@@ -226,15 +226,6 @@ def parse_place(text: str) -> LetterPlace:
         message = f"{text} is no TOPIC/PARTITION/OFFSET: copy one from segue dlq list"
         raise CommandError(Exit.USAGE, message)
     return dead_letter_topics(place[0])[0], place[1], place[2]
-
-
-def place_of(text: str) -> LetterPlace | None:
-    """Return `topic/2/17` as a tuple; None if it has another form."""
-    parts = text.rsplit("/", 2)
-    try:
-        return parts[0], int(parts[1]), int(parts[2])
-    except (IndexError, ValueError):
-        return None
 
 
 def place_text(place: LetterPlace) -> str:

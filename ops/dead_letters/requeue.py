@@ -20,11 +20,11 @@ from ops.dead_letters.letter import (
     DeadLetter,
     Lane,
     in_order_once,
-    place_of,
     place_text,
     read_letters,
 )
 from ops.kafka_log.republish import RateLimit, appended_since
+from ops.kafka_log.selection import place_of
 from services.api.operators import ClaimedLetter, LetterPlace, Resolution
 from services.api.operators import dead_letters as rows
 from shared.kafka.codec import Headers, Record

@@ -161,7 +161,12 @@ class RecordFilter:
 
 def origin_of(record: Record) -> tuple[str, int, int] | None:
     """Return the topic, partition and offset that a replay copied; None if it is no copy."""
-    parts = (record.header(REPLAY_ORIGIN) or "").rsplit("/", 2)
+    return place_of(record.header(REPLAY_ORIGIN) or "")
+
+
+def place_of(text: str) -> tuple[str, int, int] | None:
+    """Return `topic/2/17` (topic, partition, offset) as a tuple; None if it has another form."""
+    parts = text.rsplit("/", 2)
     try:
         return parts[0], int(parts[1]), int(parts[2])
     except (IndexError, ValueError):
