@@ -128,46 +128,59 @@ async def worker_service(
     Raises:
         SegueError: a server was not available in time.
     """
-    clock = clock or SystemClock()
     trace.set_service(name, topic_prefix=settings.kafka.topic_prefix)
     log = logger_of(name)
     log.info("starting", action="service.starting")
-    store = InstrumentedStore(open_store(settings.store), log=log)
-    publisher = Publisher(settings.kafka, source=name, clock=clock)
-    health = Health(
-        service=name,
-        start_s=settings.health.start_s,
-        stop=stop,
-        ready=ready or asyncio.Event(),
-        clock=clock,
-        log=log,
-        probes=server_probes(settings.kafka, store, clock=clock),
-    )
+    service = _build(name, stage, settings, stop, ready or asyncio.Event(), clock or SystemClock())
+    health, publisher, store = service.health, service.publisher, service.store
     async with health.serve(settings.health):
         try:
             await health.wait_for("the store", store.prepare)
             await health.wait_for("Kafka", lambda: connect_publisher(publisher, settings.kafka))
-            yield WorkerService(
-                name=name,
-                settings=settings,
-                store=store,
-                publisher=publisher,
-                router=build_router(
-                    service=name,
-                    stage=stage,
-                    publisher=publisher,
-                    store=store,
-                    settings=settings.lanes,
-                    clock=clock,
-                    log=log,
-                ),
-                active_runs=ActiveRuns(),
-                health=health,
-                log=log,
-            )
+            yield service
         finally:
             # the consumer has finished its lanes, committed and left: 1. flush; 2. close the store
             log.info("stopping", action="service.stopping")
             await publisher.stop()
             await store.close()
             log.info("stopped", action="service.stopped")
+
+
+def _build(
+    name: str,
+    stage: Stage,
+    settings: WorkerSettings,
+    stop: asyncio.Event,
+    ready: asyncio.Event,
+    clock: Clock,
+) -> WorkerService:
+    """Return the parts of a service, not connected."""
+    log = logger_of(name)
+    store = InstrumentedStore(open_store(settings.store), log=log)
+    publisher = Publisher(settings.kafka, source=name, clock=clock)
+    return WorkerService(
+        name=name,
+        settings=settings,
+        store=store,
+        publisher=publisher,
+        router=build_router(
+            service=name,
+            stage=stage,
+            publisher=publisher,
+            store=store,
+            settings=settings.lanes,
+            clock=clock,
+            log=log,
+        ),
+        active_runs=ActiveRuns(),
+        health=Health(
+            service=name,
+            start_s=settings.health.start_s,
+            stop=stop,
+            ready=ready,
+            clock=clock,
+            log=log,
+            probes=server_probes(settings.kafka, store, clock=clock),
+        ),
+        log=log,
+    )
