@@ -1,1 +1,1 @@
-"""Kafka: records in and out. aiokafka's adapters; `services/generator/app.py` alone uses Faust."""
+"""Kafka adapters: consuming, publishing, dead letters, tracing and topic administration."""

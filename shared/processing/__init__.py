@@ -1,1 +1,1 @@
-"""Ordered, bounded processing of keyed records: lanes, offsets, slots and retries."""
+"""Ordered, bounded processing of keyed records: lanes, offsets, slots, retries and waits."""
