@@ -1,4 +1,4 @@
-"""Fixtures of the fault suite: a broker whose groups behave as in production."""
+"""Fixtures of the fault tests: a broker whose consumer groups behave as in production."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from tests.support.servers import KafkaServer
 
 @pytest.fixture(scope="session")
 def kafka(kafka: KafkaServer) -> KafkaServer:
-    """The broker of this run, if it is a real one."""
+    """The broker of this run; the tests are skipped if it is the stand-in."""
     if not kafka.real:
-        pytest.skip("the stand-in's groups notice a death in their own time; it proves nothing")
+        pytest.skip("needs a real Kafka: the stand-in's groups detect a dead member differently")
     return kafka

@@ -1,4 +1,4 @@
-"""A flood of requests is taken in and worked off without growth; too many at once are told so."""
+"""Many requests: the api processes them without growth and rejects too many at once with 503."""
 
 import asyncio
 import gc
@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 REQUESTS = long_or(long=10_000, short=600)
 AT_ONCE = 64
-WARM = 300  # what every process needs once: pools, compiled validators, buffers
+WARM = 300  # to fill pools, validators and buffers
 GROWTH_MIB_MAX = 40.0
 SCENES = [{"description": "a calm lake", "duration_s": 1.7}]
 PATH = "/api/v3/audio/generate-scenes"
@@ -34,36 +34,36 @@ MIB = 2**20
 
 
 class Observed:
-    """What an api in a process of its own holds."""
+    """Resource usage of an api process."""
 
     def __init__(self, service: Service) -> None:
         self._folder = Path("/proc") / str(service.pid)
 
     def rss_mib(self) -> float:
-        """Resident memory."""
+        """Return the resident memory."""
         pages = int((self._folder / "statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE") / MIB
 
     def handles(self) -> int:
-        """Open files and sockets."""
+        """Return the number of open files and sockets."""
         return len(list((self._folder / "fd").iterdir()))
 
     def threads(self) -> int:
-        """Threads."""
+        """Return the number of threads."""
         return len(list((self._folder / "task").iterdir()))
 
 
 async def _post(
     api: httpx.AsyncClient, jobs: range, answers: Counter[int], took_s: list[float]
 ) -> None:
-    """One client's share, one after the other; what is refused is asked again."""
+    """Request the jobs of one client in sequence; retry rejected ones."""
     loop = asyncio.get_running_loop()
     for number in jobs:
         status = 0
         while status != 202:
-            began = loop.time()
+            start = loop.time()
             answer = await api.post(PATH, json={"job_id": f"job-{number}", "scenes": SCENES})
-            took_s.append(loop.time() - began)
+            took_s.append(loop.time() - start)
             status = answer.status_code
             answers[status] += 1
             if status != 202:
@@ -82,10 +82,10 @@ async def _flood(api: httpx.AsyncClient, jobs: range) -> tuple[Counter[int], lis
     return answers, took_s
 
 
-async def test_a_flood_is_taken_in_and_worked_off_without_growth(
+async def test_the_api_processes_many_requests_without_growth(
     postgres: Database, kafka: KafkaServer, topic_prefix: str, store_folder: Path, tmp_path: Path
 ) -> None:
-    """Published and projected to the last record; memory, handles and threads are as before."""
+    """All are published and projected; memory, handles and threads do not grow."""
     fixture = ApiServiceFixture(await postgres(), kafka, topic_prefix, store_folder)
     port = free_port()
     service = Service(
@@ -107,13 +107,13 @@ async def test_a_flood_is_taken_in_and_worked_off_without_growth(
     try:
         async with httpx.AsyncClient(base_url=base, timeout=30, limits=bounds) as api:
 
-            async def up() -> bool | None:
+            async def ready() -> bool | None:
                 try:
                     return await is_ready(api)
                 except httpx.TransportError:
                     return None
 
-            async def worked_off(total: int) -> None:
+            async def projected(total: int) -> None:
                 async def poll() -> bool | None:
                     rows = await fixture.rows(
                         "SELECT (SELECT count(*) FROM outbox) AS waiting, sum(next_offset) AS read "
@@ -121,65 +121,65 @@ async def test_a_flood_is_taken_in_and_worked_off_without_growth(
                     )
                     return rows == [{"waiting": 0, "read": total}] or None
 
-                await eventually(poll, within_s=120, what=f"{total} worked off")
+                await eventually(poll, within_s=120, what=f"{total} projected")
 
-            await eventually(up, within_s=60, what="an api that is ready")
-            seen = Observed(service)
+            await eventually(ready, within_s=60, what="the api is ready")
+            usage = Observed(service)
             async with httpx.AsyncClient(base_url=base, timeout=30, limits=bounds) as crowd:
                 await _flood(crowd, range(WARM))
-            await worked_off(WARM)
-            before = seen.rss_mib(), seen.handles(), seen.threads()
-            began = asyncio.get_running_loop().time()
+            await projected(WARM)
+            before = usage.rss_mib(), usage.handles(), usage.threads()
+            start = asyncio.get_running_loop().time()
             async with httpx.AsyncClient(base_url=base, timeout=30, limits=bounds) as crowd:
                 answers, took_s = await _flood(crowd, range(WARM, WARM + REQUESTS))
-            in_s = asyncio.get_running_loop().time() - began
-            await worked_off(WARM + REQUESTS)
-            all_s = asyncio.get_running_loop().time() - began
-            after = seen.rss_mib(), seen.handles(), seen.threads()
+            in_s = asyncio.get_running_loop().time() - start
+            await projected(WARM + REQUESTS)
+            all_s = asyncio.get_running_loop().time() - start
+            after = usage.rss_mib(), usage.handles(), usage.threads()
     finally:
         await service.kill()
     took_s.sort()
     sys.stdout.write(
         f"flood of {REQUESTS} by {AT_ONCE} clients: answers {dict(answers)}, "
         f"{REQUESTS / in_s:.0f} accepted/s, p50 {took_s[len(took_s) // 2] * 1000:.0f} ms, "
-        f"p99 {took_s[len(took_s) * 99 // 100] * 1000:.0f} ms, worked off after {all_s:.1f} s, "
+        f"p99 {took_s[len(took_s) * 99 // 100] * 1000:.0f} ms, projected after {all_s:.1f} s, "
         f"RSS {before[0]:.0f} -> {after[0]:.0f} MiB, handles {before[1]} -> {after[1]}, "
         f"threads {before[2]} -> {after[2]}\n"
     )
     assert answers[202] == REQUESTS
     assert after[0] - before[0] < GROWTH_MIB_MAX
-    assert after[1] <= before[1] + 12, "a pool of ten connections, and two for listening"
+    assert after[1] <= before[1] + 12, "ten pooled connections and two listeners"
     assert after[2] <= before[2] + 4
 
 
-async def test_more_at_once_than_is_worked_on_are_told_to_come_again(
+async def test_the_api_rejects_requests_above_its_limit_with_retry_after(
     postgres: Database, store_folder: Path
 ) -> None:
-    """While PostgreSQL is slow: 503 with Retry-After at once, nobody waits, nothing is left."""
+    """While PostgreSQL is slow: 503 with Retry-After at once; afterwards no task is left."""
     url = await postgres()
     settings = api_settings(url, store_folder, limits=limits(requests_max=8))
     blocking = ApiDatabase(settings.database)
     await blocking.open()
     async with running_api(settings) as api:
         tasks = len(asyncio.all_tasks())
-        async with blocking.transaction() as one:
-            await one.execute("LOCK TABLE jobs IN ACCESS EXCLUSIVE MODE")
-            asking = [
+        async with blocking.transaction() as connection:
+            await connection.execute("LOCK TABLE jobs IN ACCESS EXCLUSIVE MODE")
+            requests = [
                 asyncio.create_task(api.post(PATH, json={"job_id": f"j-{n}", "scenes": SCENES}))
                 for n in range(50)
             ]
             async with asyncio.timeout(5):
-                while sum(task.done() for task in asking) < 42:  # noqa: ASYNC110 - many of them
+                while sum(task.done() for task in requests) < 42:  # noqa: ASYNC110 - many of them
                     await asyncio.sleep(0.01)
-            refused = [task.result() for task in asking if task.done()]
+            rejected = [task.result() for task in requests if task.done()]
             health = await api.get("/livez")
-        answers = await asyncio.gather(*asking)
+        answers = await asyncio.gather(*requests)
         again = await api.post(PATH, json={"job_id": "again", "scenes": SCENES})
         gc.collect()
 
-        assert [answer.status_code for answer in refused] == [503] * 42
-        assert all(int(answer.headers["Retry-After"]) > 0 for answer in refused)
-        assert "too many concurrent requests (at most 8)" in refused[0].json()["detail"]
+        assert [answer.status_code for answer in rejected] == [503] * 42
+        assert all(int(answer.headers["Retry-After"]) > 0 for answer in rejected)
+        assert "too many concurrent requests (at most 8)" in rejected[0].json()["detail"]
         assert health.status_code == 200
         assert Counter(answer.status_code for answer in answers) == {202: 8, 503: 42}
         assert again.status_code == 202
@@ -187,14 +187,14 @@ async def test_more_at_once_than_is_worked_on_are_told_to_come_again(
     await blocking.close()
 
 
-async def test_a_request_counts_until_the_head_of_its_answer_is_sent() -> None:
-    """A follower who listens for an hour keeps nobody out, and neither does one that failed."""
-    going = asyncio.Event()
+async def test_a_request_counts_until_its_response_header_is_sent() -> None:
+    """Open event streams and failed ones do not count against the limit."""
+    closed = asyncio.Event()
 
     async def inside(scope: object, receive: object, send: object) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})  # type: ignore[operator]
-        await going.wait()
-        raise RuntimeError("the follower went away")
+        await closed.wait()
+        raise RuntimeError("the client disconnected")
 
     clock = SystemClock()
     health = Health(
@@ -205,13 +205,13 @@ async def test_a_request_counts_until_the_head_of_its_answer_is_sent() -> None:
         clock=clock,
         log=logger_of("api"),
     )
-    door = AdmissionControl(health, requests_max=1)
-    door.open(inside)
-    said: list[dict[str, object]] = []
+    admission = AdmissionControl(health, requests_max=1)
+    admission.open(inside)
+    sent: list[dict[str, object]] = []
 
     async def send(message: object) -> None:
-        assert isinstance(message, dict), "ASGI's messages are"
-        said.append(message)
+        assert isinstance(message, dict), "an ASGI message"
+        sent.append(message)
 
     async def receive() -> dict[str, object]:
         return {"type": "http.request"}
@@ -219,14 +219,14 @@ async def test_a_request_counts_until_the_head_of_its_answer_is_sent() -> None:
     scope = {"type": "http", "path": "/job-7", "method": "BREW", "headers": []}
     labels = {"method": "other", "route": "none", "status": "200"}
     counted = REGISTRY.get_sample_value("segue_api_requests_total", labels) or 0.0
-    following = [asyncio.create_task(door(scope, receive, send)) for _ in range(3)]
+    following = [asyncio.create_task(admission(scope, receive, send)) for _ in range(3)]
     await asyncio.sleep(0)
     await asyncio.sleep(0)
 
-    assert [message["status"] for message in said] == [200] * 3
-    assert door.requests == 0
-    going.set()
+    assert [message["status"] for message in sent] == [200] * 3
+    assert admission.requests == 0
+    closed.set()
     ended = await asyncio.gather(*following, return_exceptions=True)
-    assert [type(one) for one in ended] == [RuntimeError] * 3
-    assert door.requests == 0
+    assert [type(error) for error in ended] == [RuntimeError] * 3
+    assert admission.requests == 0
     assert REGISTRY.get_sample_value("segue_api_requests_total", labels) == counted + 3

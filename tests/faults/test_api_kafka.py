@@ -1,4 +1,4 @@
-"""Kafka is frozen, killed, or forgets everything: what the api accepted meanwhile is done."""
+"""Kafka is stopped, killed or loses its data: every accepted job completes."""
 
 import asyncio
 import sys
@@ -25,7 +25,7 @@ from tests.support.servers import Database, KafkaServer
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
-FROZEN_S = long_or(long=60.0, short=8.0)  # the session is six
+FROZEN_S = long_or(long=60.0, short=8.0)  # the session timeout is 6 s
 AWAY_S = long_or(long=180.0, short=3.0)
 EVERY_S = long_or(long=0.5, short=0.25)
 DONE_S = long_or(long=240.0, short=90.0)
@@ -34,7 +34,7 @@ SCENE = {"description": "a calm lake", "duration_s": 1.7}
 
 @pytest.fixture
 def broker() -> Iterator[KillableKafka]:
-    """A broker of the test's own."""
+    """A broker of this test."""
     if why_not := NativeKafka.available(ToolSettings.from_environment()):
         pytest.skip(f"no Kafka to kill: {why_not}")
     with short_folder() as folder:
@@ -49,14 +49,14 @@ def broker() -> Iterator[KillableKafka]:
 async def fixture(
     broker: KillableKafka, postgres: Database, store_folder: Path
 ) -> ApiServiceFixture:
-    """A new database and store, on that broker."""
+    """A new database and store, with that broker."""
     server = KafkaServer(label="the test's own", bootstrap=broker.bootstrap)
     return ApiServiceFixture(await postgres(), server, "", store_folder)
 
 
 @asynccontextmanager
 async def others(fixture: ApiServiceFixture, folder: Path) -> AsyncIterator[None]:
-    """The rest of the line, as processes."""
+    """Start generator and merger as processes."""
     environment = {
         **fixture.kafka.environment(),
         "SEGUE_STORE_DIR": str(fixture.folder),
@@ -70,7 +70,7 @@ async def others(fixture: ApiServiceFixture, folder: Path) -> AsyncIterator[None
         yield
 
 
-async def _asked(api: httpx.AsyncClient, job_id: str) -> None:
+async def _request(api: httpx.AsyncClient, job_id: str) -> None:
     answer = await api.post(
         "/api/v3/audio/generate-scenes", json={"job_id": job_id, "scenes": [SCENE]}
     )
@@ -85,79 +85,79 @@ async def _all_done(fixture: ApiServiceFixture, jobs: int) -> None:
     await eventually(poll, within_s=DONE_S, what=f"{jobs} jobs completed")
 
 
-def _alike(request: CompositionRequest, source: bytes | None) -> bytes:
-    """One clip for all: hundreds of jobs are asked for, and what is heard plays no part."""
+def _same_clip(request: CompositionRequest, source: bytes | None) -> bytes:
+    """Return the same clip for every request: the sound is not tested."""
     return compose_cached(replace(request, seed=1), source)
 
 
-async def _asked_for(client: Client, name: str, within_s: float) -> int:
-    """Jobs of one scene, all the time; each is accepted at once. How many."""
+async def _request_until(client: Client, name: str, within_s: float) -> int:
+    """Request jobs of one scene for `within_s`; return how many were accepted."""
     end = asyncio.get_running_loop().time() + within_s
     count = 0
     while asyncio.get_running_loop().time() < end:
-        asked = await client.request(Job(name=f"{name}-{count}", scene_count=1, has_video=False))
-        assert asked == 1, "accepted, whatever becomes of Kafka"
+        attempts = await client.request(Job(name=f"{name}-{count}", scene_count=1, has_video=False))
+        assert attempts == 1, "accepted without Kafka"
         count += 1
         await asyncio.sleep(EVERY_S)
     return count
 
 
-async def test_kafka_is_frozen_and_then_gone_and_all_that_was_accepted_is_done(
+async def test_jobs_accepted_while_kafka_is_stopped_or_killed_complete(
     broker: KillableKafka, postgres: Database, tmp_path: Path
 ) -> None:
-    """Stopped (SIGSTOP), then killed and started on its data, under a running line."""
+    """SIGSTOP, then SIGKILL and a restart with the data, while the pipeline runs."""
     server = KafkaServer(label="the test's own", bootstrap=broker.bootstrap)
     loop = asyncio.get_running_loop()
-    pipeline = full_pipeline(server, await postgres(), tmp_path, workers=2, compose=_alike)
+    pipeline = full_pipeline(server, await postgres(), tmp_path, workers=2, compose=_same_clip)
     async with pipeline as (fixture, client, running):
-        await _asked_for(client, "before", 1.0)
+        await _request_until(client, "before", 1.0)
         broker.freeze()
-        frozen = await _asked_for(client, "frozen", FROZEN_S)
+        frozen = await _request_until(client, "frozen", FROZEN_S)
         broker.thaw()
-        began = loop.time()
+        start = loop.time()
         await client.until_done(within_s=DONE_S)
-        thawed_s = loop.time() - began
+        thawed_s = loop.time() - start
         await broker.kill()
-        gone = await _asked_for(client, "gone", AWAY_S)
+        gone = await _request_until(client, "gone", AWAY_S)
         await broker.start()
-        began = loop.time()
+        start = loop.time()
         await client.until_done(within_s=DONE_S)
-        back_s = loop.time() - began
+        back_s = loop.time() - start
         facts = await ended(fixture, client, running)
     sys.stdout.write(
-        f"Kafka frozen for {FROZEN_S:g} s: accepted {frozen}, all done {thawed_s:.0f} s after; "
-        f"gone for {AWAY_S:g} s: accepted {gone}, all done {back_s:.0f} s after it was back; "
+        f"Kafka stopped for {FROZEN_S:g} s: accepted {frozen}, completed {thawed_s:.0f} s after; "
+        f"killed for {AWAY_S:g} s: accepted {gone}, completed {back_s:.0f} s after the restart; "
         f"{report('all', [facts])}\n"
     )
     assert checker.violations(facts) == []
 
 
-@pytest.mark.parametrize("epoch", long_or(long=["a new one", "the same"], short=["the same"]))
-async def test_topics_that_are_lost_altogether_are_made_again_from_postgresql(
+@pytest.mark.parametrize("epoch", long_or(long=["new", "same"], short=["same"]))
+async def test_unfinished_runs_are_published_again_after_kafka_lost_its_topics(
     broker: KillableKafka, fixture: ApiServiceFixture, tmp_path: Path, epoch: str
 ) -> None:
-    """With a new epoch at the restart, or noticed by an api that goes on running."""
-    is_told = epoch == "a new one"
+    """With a new epoch at a restart of the api, or detected by the running api."""
+    is_new = epoch == "new"
     async with running_api(fixture.settings()) as api:
         for number in range(8):
-            await _asked(api, f"job-{number}")
+            await _request(api, f"job-{number}")
 
         async def published() -> bool | None:
             rows = await fixture.rows(
                 "SELECT coalesce(sum(next_offset), 0) AS n FROM projection_offsets"
             )
             waiting = await fixture.rows("SELECT 1 FROM outbox")
-            return (rows[0]["n"] >= 8 and not waiting) or None  # a retry says a record twice
+            return (rows[0]["n"] >= 8 and not waiting) or None  # a retry may publish a record twice
 
-        await eventually(published, within_s=30, what="everything published and read")
+        await eventually(published, within_s=30, what="everything published and projected")
         await broker.lose()
-        if not is_told:
+        if not is_new:
             await broker.start()
             async with others(fixture, tmp_path / "logs"):
                 await _all_done(fixture, 8)
-    if is_told:
+    if is_new:
         await broker.start()
-        again = fixture.settings(kafka=fixture.broker(epoch="2"))
-        async with others(fixture, tmp_path / "logs"), running_api(again):
+        restarted = fixture.settings(kafka=fixture.broker(epoch="2"))
+        async with others(fixture, tmp_path / "logs"), running_api(restarted):
             await _all_done(fixture, 8)
     sys.stdout.write(f"topics lost ({epoch} epoch): 8 of 8 unfinished runs completed\n")

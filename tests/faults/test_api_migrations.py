@@ -1,4 +1,4 @@
-"""Old and new code side by side on one database, and two apis that start at once."""
+"""Old and new code on one database, and apis that migrate concurrently."""
 
 import asyncio
 import json
@@ -20,7 +20,7 @@ from tests.support.servers import Database
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-#: What the first release says to PostgreSQL, in the order of a job's life: frozen, never edited.
+#: the SQL statements of the first release, in the order of a job; never edited
 RELEASED: tuple[tuple[str, tuple[Any, ...]], ...] = (
     (
         (
@@ -130,26 +130,26 @@ async def opened(url: str, folder: Path) -> AsyncIterator[ApiDatabase]:
         await database.close()
 
 
-async def test_what_the_first_release_says_to_postgresql_still_works(
+async def test_the_statements_of_the_first_release_still_work(
     postgres: Database, store_folder: Path
 ) -> None:
-    """Each of its statements, on the schema of this one; and this one reads what it wrote."""
+    """On the current schema; the current api reads the rows that they wrote."""
     async with api_fixture(await postgres(), store_folder) as fixture:
         old = await asyncpg.connect(fixture.url)
         for statement, values in RELEASED:
             await old.fetch(statement, *values)
         await old.close()
-        told = await fixture.status("old")
+        status = await fixture.status("old")
 
-        assert told["state"] == "generating"
-        assert [scene["state"] for scene in told["progress"]["scenes"]] == ["done", "generating"]
+        assert status["state"] == "generating"
+        assert [scene["state"] for scene in status["progress"]["scenes"]] == ["done", "generating"]
         later = [event.model_copy(update={"job_id": "old"}) for event in a_complete_run()]
         await fixture.apply(*later)
         assert (await fixture.status("old"))["state"] == "completed"
 
 
 async def test_every_migration_only_adds(postgres: Database) -> None:
-    """No table or column of an earlier one is gone, renamed, narrowed, or newly required."""
+    """No table or column is dropped, renamed, narrowed or made required."""
     connection = await asyncpg.connect(await postgres())
     before: dict[tuple[str, str], tuple[str, bool]] = {}
     try:
@@ -168,14 +168,18 @@ async def test_every_migration_only_adds(postgres: Database) -> None:
             added = {key for key in now.keys() - before.keys() if key[0] in tables}
 
             assert {key: now.get(key) for key in before} == before, f"migration {number}"
-            assert all(now[key][1] for key in added), f"migration {number}: old code leaves it out"
+            assert all(now[key][1] for key in added), (
+                f"migration {number}: old code does not set it"
+            )
             before = now
     finally:
         await connection.close()
 
 
-async def test_apis_that_start_at_once_migrate_once(postgres: Database, store_folder: Path) -> None:
-    """Five of them on an empty database: each migration is applied by one."""
+async def test_concurrent_apis_apply_each_migration_once(
+    postgres: Database, store_folder: Path
+) -> None:
+    """Five apis on an empty database."""
     url = await postgres()
     databases = [ApiDatabase(api_settings(url, store_folder).database) for _ in range(5)]
     await asyncio.gather(*(database.open() for database in databases))

@@ -1,4 +1,4 @@
-"""PostgreSQL dies in the middle of transactions: what was accepted is published, once."""
+"""PostgreSQL is killed during transactions: every accepted job is published once."""
 
 import asyncio
 import random
@@ -22,12 +22,12 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 DEATHS = long_or(long=20, short=5)
 CLIENTS = 8
-ALIVE_S = (0.1, 0.6)  # between it being there again and its next death
+ALIVE_S = (0.1, 0.6)  # from a restart to the next kill
 
 
 @pytest.fixture
 def server() -> Iterator[KillablePostgres]:
-    """A PostgreSQL of the test's own."""
+    """A PostgreSQL server of this test."""
     if why_not := EmbeddedPostgres.available():
         pytest.skip(f"no PostgreSQL to kill: {why_not}")
     with short_folder() as folder:
@@ -39,7 +39,7 @@ def server() -> Iterator[KillablePostgres]:
 
 
 class Flood:
-    """Clients that ask for one job after the other until each is accepted, over every death."""
+    """Clients that request jobs until each is accepted, across kills."""
 
     def __init__(self, api: httpx.AsyncClient) -> None:
         self._api = api
@@ -48,13 +48,13 @@ class Flood:
         self.stop = asyncio.Event()
 
     async def client(self, number: int) -> None:
-        """One client; a key makes its request one, however often it is sent."""
-        place = 0
+        """Run one client; retries have the same idempotency key."""
+        count = 0
         while not self.stop.is_set():
-            await self._ask(f"{number}-{place}")
-            place += 1
+            await self._request(f"{number}-{count}")
+            count += 1
 
-    async def _ask(self, job_id: str) -> None:
+    async def _request(self, job_id: str) -> None:
         body = {"job_id": job_id, "scenes": TWO_SCENES}
         while job_id not in self.accepted:
             answer = await self._api.post(
@@ -69,10 +69,10 @@ class Flood:
                 await asyncio.sleep(0.05)
 
 
-async def test_postgresql_is_killed_and_nothing_accepted_is_lost_or_doubled(
+async def test_kills_of_postgresql_neither_lose_nor_duplicate_accepted_jobs(
     server: KillablePostgres, kafka: KafkaServer, topic_prefix: str, store_folder: Path
 ) -> None:
-    """Outbox loss 0, double rows 0, 503 instead of 500, and it comes back by itself."""
+    """No lost event, no duplicate row, 503 and never 500; the api recovers by itself."""
     draws = random.Random(SEED)
     fixture = ApiServiceFixture(server.url, kafka, topic_prefix, store_folder)
     async with running_api(fixture.settings()) as api:
@@ -95,11 +95,11 @@ async def test_postgresql_is_killed_and_nothing_accepted_is_lost_or_doubled(
     records = Counter((r["job_id"], r["run"], r["scene_index"]) for r in await fixture.published())
     expected = {(job, 1, scene) for job in flood.accepted for scene in (0, 1)}
     rows = await fixture.rows("SELECT job_id, run FROM runs")
-    said_again = sum(records.values()) - len(records)
+    republished = sum(records.values()) - len(records)
     sys.stdout.write(
         f"SEGUE_CHAOS_SEED={SEED}: PostgreSQL killed {DEATHS} times: accepted "
         f"{len(flood.accepted)}, answers {dict(flood.answers)}, lost {len(expected - set(records))}"
-        f", double rows {len(rows) - len(flood.accepted)}, said again {said_again}\n"
+        f", duplicate rows {len(rows) - len(flood.accepted)}, republished {republished}\n"
     )
     assert set(flood.answers) <= {202, 503}
     assert len(flood.accepted) > DEATHS

@@ -1,4 +1,4 @@
-"""The rows are a function of the log: any order of reading, and a rebuild, end in the same ones."""
+"""The rows are a function of the log: any consumption order and a rebuild yield the same rows."""
 
 import asyncio
 import json
@@ -53,10 +53,10 @@ ROWS = (
 
 
 def _a_history(draws: random.Random) -> dict[str, list[Record]]:
-    """Three runs of one job as six topics tell them, with repetitions, waits and failures."""
+    """Draw the records of three runs of one job, with duplicates, delays and failures."""
     events: list[AnyRunEvent] = []
     for run in (1, 2, 3):
-        told = a_complete_run(run)[: draws.choice((1, 3, 4, 5, 6))]
+        complete = a_complete_run(run)[: draws.choice((1, 3, 4, 5, 6))]
         extra: list[AnyRunEvent] = [
             a_delay(0, run),
             a_delay(0, run, reason="503"),
@@ -65,12 +65,12 @@ def _a_history(draws: random.Random) -> dict[str, list[Record]]:
             a_failure(run, Stage.GENERATION, 1),
             a_failure(run),
             a_cancel(run),
-            a_segment(1, count=2, run=run, reason="said again, otherwise"),
+            a_segment(1, count=2, run=run, reason="republished with other content"),
             a_scene(0, count=3, run=run, params=AudioParams()),
             a_track(run, size=2000),
             a_video(run),
         ]
-        events += told + draws.sample(extra, draws.randint(0, 6)) + draws.sample(told, 1)
+        events += complete + draws.sample(extra, draws.randint(0, 6)) + draws.sample(complete, 1)
     draws.shuffle(events)
     log: dict[str, list[Record]] = {}
     for place, event in enumerate(events):
@@ -90,7 +90,7 @@ def _a_history(draws: random.Random) -> dict[str, list[Record]]:
 
 
 def _an_order(log: dict[str, list[Record]], draws: random.Random) -> Iterable[Batch]:
-    """Batches of every topic in its own order; which topic comes next is drawn."""
+    """Yield batches, each topic in order; draw the next topic."""
     places = dict.fromkeys(log, 0)
     while open_ := [topic for topic, at in places.items() if at < len(log[topic])]:
         topic = draws.choice(open_)
@@ -104,7 +104,7 @@ def _an_order(log: dict[str, list[Record]], draws: random.Random) -> Iterable[Ba
 
 @pytest.fixture
 async def api(postgres: Database, store_folder: Path) -> AsyncIterator[ApiFixture]:
-    """The edge on a new database."""
+    """The api's HTTP application on a new database."""
     async with api_fixture(await postgres(), store_folder) as fixture:
         yield fixture
 
@@ -132,8 +132,8 @@ async def _read(
         await fixture.applier.apply(batch)
 
 
-async def test_any_order_in_which_topics_are_read_ends_in_the_same_rows(api: ApiFixture) -> None:
-    """Runs that supersede one another, late facts of older ones, repetitions, contradictions."""
+async def test_every_consumption_order_of_the_topics_yields_the_same_rows(api: ApiFixture) -> None:
+    """Superseded runs, late events of older runs, duplicates and contradictions."""
     sys.stdout.write(f"SEGUE_CHAOS_SEED={SEED}\n")
     for number in range(ORDERS // 4):
         draws = random.Random(SEED + number)
@@ -144,17 +144,17 @@ async def test_any_order_in_which_topics_are_read_ends_in_the_same_rows(api: Api
             await _read(api, log, _an_order(log, draws))
 
             assert not _differences(await _rows(api), first), f"history {number}, order {again}"
-    sys.stdout.write(f"orders of reading: {ORDERS}, with other rows: 0\n")
+    sys.stdout.write(f"consumption orders: {ORDERS}, with different rows: 0\n")
 
 
 async def _segue(fixture: ApiServiceFixture, *arguments: str) -> tuple[int, dict[str, Any]]:
-    """`segue rebuild --json` with the addresses, and the test's own prefix."""
+    """Run `segue rebuild --json`; return the exit code and the document."""
     process = await start_forked(
         "ops", "rebuild", "--json", *arguments, environment=_environment(fixture)
     )
     async with asyncio.timeout(60):
         out, _ = await process.communicate()
-    assert process.returncode is not None, "it has ended"
+    assert process.returncode is not None, "the command has ended"
     return process.returncode, json.loads(out)
 
 
@@ -173,7 +173,7 @@ def _of(job_id: str, events: Sequence[Event]) -> list[Event]:
 
 
 async def _settled(fixture: ApiServiceFixture, records: int) -> None:
-    """Wait until so many records were projected."""
+    """Wait until `records` records are projected."""
 
     async def poll() -> bool | None:
         [row] = await fixture.rows("SELECT sum(next_offset) AS n FROM projection_offsets")
@@ -190,10 +190,10 @@ async def fixture(
     return ApiServiceFixture(await postgres(), kafka, topic_prefix, store_folder)
 
 
-async def test_a_rebuild_ends_in_the_rows_that_the_live_projection_made(
+async def test_a_rebuild_yields_the_rows_of_the_live_projection(
     fixture: ApiServiceFixture,
 ) -> None:
-    """Beside a serving api; what somebody changed by hand is found, and mended when asked."""
+    """While the api runs; manual changes are reported, and repaired with --apply."""
     async with running_api(fixture.settings()) as api:
         for number in range(20):
             for run in (1, 2):
@@ -201,21 +201,21 @@ async def test_a_rebuild_ends_in_the_rows_that_the_live_projection_made(
                 body = {"job_id": f"job-{number}", "scenes": scenes}
                 answer = await api.post("/api/v3/audio/generate-scenes", json=body)
                 assert answer.status_code == 202, answer.text
-        told: list[Event] = []
+        events: list[Event] = []
         for number in range(20):
             older: list[Event] = [a_segment(0, count=2), a_delay(1), a_track(), a_failure()]
             newer = [*a_complete_run(2)[2:], a_delay(1, 2), a_failure(2, Stage.GENERATION, 1)]
-            told += _of(f"job-{number}", [*newer[: number % 7], *older[: number % 5]])
-        told += _of("upstream's", [*a_complete_run(), a_delay(0, 2)])
-        await fixture.publish(*told)
-        await _settled(fixture, 80 + len(told))
+            events += _of(f"job-{number}", [*newer[: number % 7], *older[: number % 5]])
+        events += _of("upstream's", [*a_complete_run(), a_delay(0, 2)])
+        await fixture.publish(*events)
+        await _settled(fixture, 80 + len(events))
         before = [await fixture.rows(query) for query in ROWS]
 
-        code, found = await _segue(fixture)
-        assert (code, found["identical"]) == (0, True), found
-        assert found["records"] == 80 + len(told)
-        assert found["tables"]["scenes"]["same"] > 80
-        sys.stdout.write(f"rebuild: {found['records']} records, rows different: 0\n")
+        code, report = await _segue(fixture)
+        assert (code, report["identical"]) == (0, True), report
+        assert report["records"] == 80 + len(events)
+        assert report["tables"]["scenes"]["same"] > 80
+        sys.stdout.write(f"rebuild: {report['records']} records, rows different: 0\n")
 
         for change in (
             "UPDATE runs SET track = NULL, status = 'muxing' WHERE track IS NOT NULL",
@@ -225,11 +225,11 @@ async def test_a_rebuild_ends_in_the_rows_that_the_live_projection_made(
             "DELETE FROM scenes WHERE job_id = 'job-3' AND run = 2",
         ):
             await fixture.rows(change)
-        code, found = await _segue(fixture)
-        assert (code, found["identical"], found["applied"]) == (1, False, False)
-        assert found["tables"]["runs"]["missing"] == 2
-        assert found["tables"]["jobs"]["different"] == 1
-        assert "job-6" in found["tables"]["jobs"]["examples"]
+        code, report = await _segue(fixture)
+        assert (code, report["identical"], report["applied"]) == (1, False, False)
+        assert report["tables"]["runs"]["missing"] == 2
+        assert report["tables"]["jobs"]["different"] == 1
+        assert "job-6" in report["tables"]["jobs"]["examples"]
         code, _ = await _segue(fixture, *WHY)
         assert code == 0
         assert (await _segue(fixture))[1]["identical"]
@@ -238,10 +238,10 @@ async def test_a_rebuild_ends_in_the_rows_that_the_live_projection_made(
         assert await fixture.rows("SELECT FROM pg_namespace WHERE nspname = 'segue_rebuild'") == []
 
 
-async def test_a_rebuild_that_dies_leaves_the_rows_and_the_next_one_goes_through(
+async def test_a_killed_rebuild_leaves_the_rows_and_the_next_one_succeeds(
     fixture: ApiServiceFixture,
 ) -> None:
-    """Killed between its two sets of rows; what it left lying is gone afterwards."""
+    """Killed before it replaces the rows; the next rebuild removes its leftovers."""
     async with running_api(fixture.settings()):
         await fixture.publish(*a_complete_run(), *a_complete_run(2))
         await _settled(fixture, 12)
@@ -258,39 +258,39 @@ async def test_a_rebuild_that_dies_leaves_the_rows_and_the_next_one_goes_through
                     or None
                 )
 
-            await eventually(poll, within_s=30, what="the rebuild at its last step")
+            await eventually(poll, within_s=30, what="the rebuild waits for a lock")
             process.kill()
             await process.wait()
         await holding.close()
 
         assert [await fixture.rows(query) for query in ROWS] == before
-        code, found = await _segue(fixture, *WHY)
-        assert (code, found["applied"], found["tables"]["runs"]["different"]) == (0, True, 2)
+        code, report = await _segue(fixture, *WHY)
+        assert (code, report["applied"], report["tables"]["runs"]["different"]) == (0, True, 2)
         assert {row["status"] for row in await fixture.rows(ROWS[1])} == {"completed"}
 
 
-async def test_jobs_older_than_what_is_left_of_the_log_are_left_as_they_are(
+async def test_a_rebuild_keeps_jobs_that_are_older_than_the_log(
     fixture: ApiServiceFixture,
 ) -> None:
-    """Their first records were removed by age: what is left of them would say too little."""
+    """Retention removed their first records, so the log is incomplete."""
     async with running_api(fixture.settings()):
         await fixture.publish(*a_complete_run())
         await _settled(fixture, 6)
         admin = AdminClient({"bootstrap.servers": fixture.kafka.bootstrap})
-        gone = [
+        removed = [
             TopicPartition(f"{fixture.prefix}{topic}", number, 1)
             for topic in ("scene.requested", "audio.merged")
             for number in range(4)
         ]
-        for done in admin.delete_records(gone).values():
+        for done in admin.delete_records(removed).values():
             with suppress(KafkaException):  # an empty partition has no such offset
                 await asyncio.to_thread(done.result, 10)
         before = [await fixture.rows(query) for query in ROWS]
 
-        code, found = await _segue(fixture, *WHY)
+        code, report = await _segue(fixture, *WHY)
 
-        assert (code, found["partitions_cut"], found["jobs_left"]) == (0, 2, 1)
-        assert found["tables"]["runs"]["same"] == found["tables"]["runs"]["different"] == 0
+        assert (code, report["partitions_cut"], report["jobs_left"]) == (0, 2, 1)
+        assert report["tables"]["runs"]["same"] == report["tables"]["runs"]["different"] == 0
         assert [await fixture.rows(query) for query in ROWS] == before
 
 
@@ -302,21 +302,21 @@ async def test_a_log_that_ends_before_the_rows_is_rejected(fixture: ApiServiceFi
     await fixture.rows("UPDATE projection_offsets SET next_offset = next_offset + 100")
     before = [await fixture.rows(query) for query in ROWS]
 
-    code, found = await _segue(fixture, *WHY)
+    code, report = await _segue(fixture, *WHY)
 
-    assert (code, "this is another log" in found["error"]) == (4, True), found
+    assert (code, "this is another log" in report["error"]) == (4, True), report
     assert [await fixture.rows(query) for query in ROWS] == before
 
 
-async def test_a_run_that_is_not_on_the_log_yet_is_no_difference(
+async def test_a_run_that_is_still_in_the_outbox_is_no_difference(
     api: ApiFixture, kafka: KafkaServer, topic_prefix: str, tmp_path: Path
 ) -> None:
-    """It waits in the outbox; the rebuild leaves it alone."""
+    """The rebuild counts it as not on the log."""
     assert (await api.post(job_id="job-1", scenes=TWO_SCENES)).status_code == 202
     fixture = ApiServiceFixture(api.url, kafka, topic_prefix, tmp_path)
 
-    code, found = await _segue(fixture, *WHY)
+    code, report = await _segue(fixture, *WHY)
 
-    assert (code, found["identical"]) == (0, True)
-    assert found["tables"]["runs"]["not_on_the_log"] == 1
+    assert (code, report["identical"]) == (0, True)
+    assert report["tables"]["runs"]["not_on_the_log"] == 1
     assert (await api.status("job-1"))["state"] == "submitted"

@@ -1,4 +1,4 @@
-"""The api dies between each pair of its steps: a request that was accepted ends the same."""
+"""The api is killed between each two steps: an accepted request ends the same."""
 
 import asyncio
 import signal
@@ -23,7 +23,7 @@ from tests.support.servers import Database, KafkaServer
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
-JOB = "asked over HTTP"
+JOB = "over HTTP"
 SCENES = [{"description": "a calm lake", "duration_s": seconds} for seconds in (1.7, 1.25)]
 AT_ONCE = 4
 DONE_S = 90.0
@@ -32,14 +32,14 @@ _KEYS = {"runs": "run", "scenes": "scene_index", "outbox": "id"}
 
 
 class Client:
-    """Somebody who asks once, follows, and does not mind that the api goes away meanwhile."""
+    """Requests one job and polls its status while the api may be down."""
 
     def __init__(self, fixture: FaultFixture, http: httpx.AsyncClient) -> None:
-        self._here = fixture
+        self._fixture = fixture
         self._http = http
 
     async def request(self) -> None:
-        """Post until it is accepted; the key makes it one request, however often it is sent."""
+        """Post until accepted; retries have the same idempotency key."""
         body = {"job_id": JOB, "scenes": SCENES}
 
         async def poll() -> bool | None:
@@ -54,7 +54,7 @@ class Client:
         await eventually(poll, within_s=DONE_S, what="the request accepted")
 
     async def follow(self) -> None:
-        """Write down every status that is told, until the run is complete."""
+        """Poll and record the status until the run is complete."""
 
         async def poll() -> bool | None:
             try:
@@ -63,15 +63,15 @@ class Client:
                 return None
             if answer.status_code != httpx.codes.OK:
                 return None
-            told = answer.json()
-            self._here.history.status(JOB, told["run"], told["state"])
-            return told["state"] == "completed" or None
+            status = answer.json()
+            self._fixture.history.status(JOB, status["run"], status["state"])
+            return status["state"] == "completed" or None
 
-        await eventually(poll, within_s=DONE_S, what=f"the end in {self._here.folder}")
+        await eventually(poll, within_s=DONE_S, what=f"the end in {self._fixture.folder}")
 
 
 async def _case(kafka: KafkaServer, database: str, folder: Path, point: Point | None) -> list[Fact]:
-    """One job through the line; its api dies at `point`, if there is one, and is started again."""
+    """Run one job; kill and restart the api at `point` unless None; return the history."""
     (port,) = free_ports(1)
     base = f"http://127.0.0.1:{port}"
     async with (
@@ -91,10 +91,10 @@ async def _case(kafka: KafkaServer, database: str, folder: Path, point: Point | 
         try:
             for service in others:
                 await service.start()
-            succession = asyncio.create_task(_succeeded(dying if point else None, api))
+            starting = asyncio.create_task(_start_api(dying if point else None, api))
             await client.request()
             await client.follow()
-            await succession
+            await starting
             for service in (api, *others):
                 assert await service.stop() == 0
         finally:
@@ -104,8 +104,8 @@ async def _case(kafka: KafkaServer, database: str, folder: Path, point: Point | 
         return await fixture.collect_facts()
 
 
-async def _succeeded(dying: ForkedService | None, api: ForkedService) -> None:
-    """Start the api; after its death, if it is to die, the next one."""
+async def _start_api(dying: ForkedService | None, api: ForkedService) -> None:
+    """Start `dying`, wait for its death, then start `api`."""
     if dying is not None:
         await dying.start()
         assert await dying.ended(within_s=60) == -signal.SIGKILL, str(dying.log)
@@ -117,10 +117,10 @@ async def _write_rows(fixture: FaultFixture, database: str) -> None:
     connection = await asyncpg.connect(database, timeout=10)
     try:
         for table, key in _KEYS.items():
-            for row in await connection.fetch(f"SELECT * FROM {table}"):  # noqa: S608 - our names
+            for row in await connection.fetch(f"SELECT * FROM {table}"):  # noqa: S608 - constant names
                 values = {name: _plain(value) for name, value in row.items()}
-                kept = {n: v for n, v in values.items() if n not in _NOT_OF_THE_ROW}
-                fixture.history.row(table, str(row[key]), kept)
+                compared = {n: v for n, v in values.items() if n not in _NOT_OF_THE_ROW}
+                fixture.history.row(table, str(row[key]), compared)
     finally:
         await connection.close()
 
@@ -129,10 +129,10 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, str | int | float | list | None) else repr(value)
 
 
-async def test_whatever_step_it_dies_at_what_it_accepted_ends_the_same(
+async def test_an_api_killed_at_any_step_completes_the_accepted_request(
     kafka: KafkaServer, postgres: Database, tmp_path: Path
 ) -> None:
-    """Request, relay and projection: every gap, each on topics and a database of its own."""
+    """Every gap of request, relay and projection, each with its own topics and database."""
     points: Sequence[Point | None] = [None, *gaps("api")]
     databases = [await postgres() for _ in points]
 
@@ -144,13 +144,13 @@ async def test_whatever_step_it_dies_at_what_it_accepted_ends_the_same(
         at_once=AT_ONCE,
     )
 
-    found = {}
-    for point, happened in zip(points[1:], histories, strict=True):
-        wrong = checker.violations(happened) + checker.differences(happened, undisturbed)
+    failures = {}
+    for point, facts in zip(points[1:], histories, strict=True):
+        wrong = checker.violations(facts) + checker.differences(facts, undisturbed)
         if wrong:
-            found[str(point)] = wrong
+            failures[str(point)] = wrong
     sys.stdout.write(
-        report(f"api, {len(histories) - len(found)} of {len(histories)} steps", histories) + "\n"
+        report(f"api, {len(histories) - len(failures)} of {len(histories)} steps", histories) + "\n"
     )
     assert not checker.violations(undisturbed)
-    assert not found
+    assert not failures

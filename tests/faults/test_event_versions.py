@@ -1,4 +1,4 @@
-"""Events old, new and yet to come on one log, and services of two releases beside each other."""
+"""Old, current and future events on one topic, and services of two releases at once."""
 
 import json
 import sys
@@ -22,7 +22,7 @@ KINDS = [event.kind for event in EVENTS]
 
 
 class PreviousService(Service):
-    """A service of the release before."""
+    """A service of the previous release."""
 
     @override
     def command(self) -> Sequence[str]:
@@ -31,37 +31,37 @@ class PreviousService(Service):
 
 @pytest.fixture
 async def pipeline(open_pipeline: OpenPipeline) -> AsyncIterator[Pipeline]:
-    """Four services of today."""
+    """Four current services."""
     async with open_pipeline() as running:
         yield running
 
 
 @asynccontextmanager
 async def previous(pipeline: Pipeline, *names: str) -> AsyncIterator[dict[str, PreviousService]]:
-    """Services of the release before, beside those of today."""
-    made = {
+    """Start services of the previous release beside the current ones."""
+    started = {
         name: PreviousService(
             name, pipeline.services[name].environment, log=pipeline.folder / f"previous-{name}.log"
         )
         for name in names
     }
     try:
-        for service in made.values():
+        for service in started.values():
             await service.start()
-        yield made
+        yield started
     finally:
-        for service in made.values():
+        for service in started.values():
             await service.kill()
 
 
 def _scenes(job_id: str, **more: Any) -> Iterable[dict[str, Any]]:
-    """What upstream says of a job of two scenes, as plainly as it may."""
+    """Yield minimal `scene.requested` values of a job of two scenes."""
     for index, scene in enumerate(TWO_SCENES):
         yield {"job_id": job_id, "run": 1, "scene_index": index, "scene_count": 2, **scene, **more}
 
 
-async def _say(pipeline: Pipeline, values: Iterable[dict[str, Any]]) -> None:
-    """Publish bare records, as somebody else's program would."""
+async def _publish(pipeline: Pipeline, values: Iterable[dict[str, Any]]) -> None:
+    """Publish records without headers, as another producer does."""
     producer = AIOKafkaProducer(bootstrap_servers=pipeline.kafka.bootstrap)
     await producer.start()
     try:
@@ -76,7 +76,7 @@ async def _say(pipeline: Pipeline, values: Iterable[dict[str, Any]]) -> None:
 
 
 async def _records(pipeline: Pipeline) -> list[tuple[str, dict[str, Any]]]:
-    """Everything that was said, with its kind."""
+    """Return every event with its kind."""
     return [
         (kind, value_of(record))
         for kind in KINDS
@@ -85,41 +85,41 @@ async def _records(pipeline: Pipeline) -> list[tuple[str, dict[str, Any]]]:
 
 
 async def _dead_letters(pipeline: Pipeline) -> int:
-    found = 0
+    count = 0
     for kind in KINDS:
         topic = kind + DLQ_SUFFIX
-        found += len(await records_of(pipeline.kafka.bootstrap, topic, prefix=pipeline.prefix))
-    return found
+        count += len(await records_of(pipeline.kafka.bootstrap, topic, prefix=pipeline.prefix))
+    return count
 
 
 def _unreadable(records: Iterable[tuple[str, dict[str, Any]]]) -> list[str]:
-    """What the release before could not have read."""
+    """Return the events that the previous release rejects."""
     return [f"{kind}: {why}" for kind, value in records for why in refused(kind, value)]
 
 
-async def test_old_and_future_events_are_worked_off_side_by_side(pipeline: Pipeline) -> None:
-    """Fields that are missing have their defaults, fields that nobody knows yet are passed over."""
+async def test_old_and_future_events_are_processed_together(pipeline: Pipeline) -> None:
+    """Missing fields get their defaults, unknown fields are ignored."""
     await pipeline.generate(job_id="today", scenes=TWO_SCENES)
     future = {"tempo_bpm": 90, "params": {"transition": "fade", "reverb": {"room": "hall"}}}
-    await _say(pipeline, _scenes("old"))
-    await _say(pipeline, _scenes("future", **future))
+    await _publish(pipeline, _scenes("old"))
+    await _publish(pipeline, _scenes("future", **future))
     ends = {job: await pipeline.ended(job) for job in ("today", "old", "future")}
     records = await _records(pipeline)
     letters = await _dead_letters(pipeline)
     sys.stdout.write(
-        f"events of three versions: 3 of 3 jobs completed, {len(records)} records, of which the"
-        f" first release reads all that it knows, dead letters {letters}\n"
+        f"events of three versions: 3 of 3 jobs completed, {len(records)} records, all"
+        f" readable by the first release, dead letters {letters}\n"
     )
 
-    assert {one["audio_status"]["status"] for one in ends.values()} == {"completed"}
+    assert {end["audio_status"]["status"] for end in ends.values()} == {"completed"}
     assert _unreadable(records) == []
     assert letters == 0
     [seam] = ends["future"]["track"]["seams"]
-    assert seam["kind"] == "fade", "what is known of the future is obeyed"
+    assert seam["kind"] == "fade", "known fields of a future event apply"
 
 
-async def test_services_of_two_releases_share_the_work_and_take_it_over(pipeline: Pipeline) -> None:
-    """In one group, each dying in turn; in the end everything was made, and nobody stumbled."""
+async def test_services_of_two_releases_share_and_take_over_the_work(pipeline: Pipeline) -> None:
+    """In one group, each killed in turn; every job completes without dead letters."""
     names = [f"job-{number}" for number in range(6)]
     async with previous(pipeline, "generator", "merger", "muxer") as old:
         for name in names[:3]:
@@ -141,12 +141,12 @@ async def test_services_of_two_releases_share_the_work_and_take_it_over(pipeline
         f" dead letters {letters}\n"
     )
 
-    assert {one["audio_status"]["status"] for one in ends} == {"completed"}
+    assert {end["audio_status"]["status"] for end in ends} == {"completed"}
     assert _unreadable(records) == []
     assert letters == 0
     assert "cannot read" not in logs
-    assert "segment.stored" in logs, "the older generator made some of it"
-    assert "track.merged" in logs, "and the older merger"
+    assert "segment.stored" in logs, "the older generator generated scenes"
+    assert "track.merged" in logs, "the older merger merged tracks"
 
 
 def test_the_emulated_release_drops_new_fields_and_rejects_what_it_cannot_read() -> None:
@@ -161,7 +161,7 @@ def test_the_emulated_release_drops_new_fields_and_rejects_what_it_cannot_read()
     assert refused(SceneRequested.kind, {**value, "scene_index": "one"})
     with previous_release():
         event = SceneRequested.model_validate_json(json.dumps(value))
-        assert event.params.use_cache is True, "it does not know the word"
+        assert event.params.use_cache is True, "unknown to the release"
         assert "use_cache" not in event.model_dump_json()
         with pytest.raises(AssertionError, match="cannot read"):
             SceneRequested.model_validate_json(json.dumps({**value, "scene_index": "one"}))

@@ -1,8 +1,8 @@
-"""Many jobs at once, and a poison scene in one of two hundred: the others do not notice.
+"""Many jobs at once, one of 200 with a poison record: the others are not affected.
 
-Waves of the same jobs are asked for at once, in peace and with poison in turn. The provider is
-silence that takes its time; the generator is the real one, on a real broker. A poisoned job has a
-record that nobody can read: it is a dead letter, and the scene behind it as well.
+Waves of the same jobs are requested at once, with and without poison. The provider returns silence
+after a delay; generator and broker are real. A poisoned job has an undecodable record: it is
+dead-lettered, and so is the scene after it.
 """
 
 import asyncio
@@ -48,11 +48,11 @@ pytestmark = [
 JOBS = long_or(long=1000, short=60)
 POISONED_EACH = long_or(long=200, short=60)
 SCENES = 2
-POISON = 0  # the scene that is poison; the one behind it is then out of order
+POISON = 0  # the undecodable scene; the next one is then out of order
 WAVES = long_or(long=(False, True, True, False), short=(False, True))
 WARM_JOBS = JOBS // 5
 WORK_S = 0.5
-SLOTS = 10  # so few that the provider sets the pace, and not the processor
+SLOTS = 10  # few, so that the provider limits the rate and not the CPU
 DONE_S = 240.0
 #: of the median of all jobs, against waves without poison; a short wave varies with the machine
 SLOWED_MAX = long_or(long=0.02, short=1.0)
@@ -62,14 +62,14 @@ PARTITION_SLOWED_MAX = 0.4
 
 @pytest.fixture(autouse=True)
 def _quiet() -> Iterator[None]:
-    """Three lines for each scene would hide the one that counts."""
+    """Log errors only."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     yield
     structlog.reset_defaults()
 
 
-class Unhurried(SilenceProvider):
-    """Silence that takes its time, and is coded once for each length."""
+class DelayedSilence(SilenceProvider):
+    """Silence after a delay, encoded once per length."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -85,30 +85,30 @@ class Unhurried(SilenceProvider):
 
 @dataclass(frozen=True, kw_only=True)
 class Wave:
-    """Jobs that are asked for at once."""
+    """Jobs that are requested at once."""
 
     number: int
     is_poisoned: bool
     size: int = JOBS
 
     def jobs(self) -> list[str]:
-        """Every job."""
+        """Return every job."""
         return [self.name(number) for number in range(self.size)]
 
     def name(self, number: int) -> str:
-        """Of one job."""
+        """Return the name of a job."""
         return f"wave-{self.number}-job-{number}"
 
     def poisoned(self) -> list[str]:
-        """The jobs that have a poison scene, or would have."""
+        """Return the jobs with a poison record in a poisoned wave."""
         return [self.name(number) for number in range(0, self.size, POISONED_EACH)]
 
     def healthy(self) -> list[str]:
-        """The others; they are measured in peace too."""
+        """Return the other jobs, which are measured in every wave."""
         return [job for job in self.jobs() if job not in set(self.poisoned())]
 
     def done(self) -> list[str]:
-        """The jobs that must come to their end."""
+        """Return the jobs that must complete."""
         return self.healthy() if self.is_poisoned else self.jobs()
 
 
@@ -118,7 +118,7 @@ async def _generator(kafka: KafkaSettings, folder: Path) -> AsyncIterator[None]:
     settings = GeneratorSettings(
         kafka=kafka, store=StoreSettings(folder=folder), slots=SLOTS, scene_cache="off"
     )
-    running = asyncio.create_task(run(settings, stop=stop, ready=ready, provider=Unhurried()))
+    running = asyncio.create_task(run(settings, stop=stop, ready=ready, provider=DelayedSilence()))
     waiting = asyncio.create_task(ready.wait())
     try:
         await asyncio.wait({running, waiting}, timeout=60, return_when=asyncio.FIRST_COMPLETED)
@@ -129,12 +129,12 @@ async def _generator(kafka: KafkaSettings, folder: Path) -> AsyncIterator[None]:
         await running
 
 
-async def _asked(wave: Wave, publisher: Publisher) -> None:
-    """All of a wave's records, each job's in order."""
-    spoilt = set(wave.poisoned()) if wave.is_poisoned else set()
+async def _publish_wave(wave: Wave, publisher: Publisher) -> None:
+    """Publish a wave's records, each job's in order."""
+    poisoned = set(wave.poisoned()) if wave.is_poisoned else set()
 
-    async def say(job: str, index: int) -> None:
-        if job in spoilt and index == POISON:
+    async def publish(job: str, index: int) -> None:
+        if job in poisoned and index == POISON:
             await publisher.send(
                 topic=SceneRequested.kind, key=job.encode(), value=b'{"job_id": ', headers=()
             )
@@ -142,11 +142,11 @@ async def _asked(wave: Wave, publisher: Publisher) -> None:
             await publisher.publish(a_scene(index, count=SCENES, job_id=job, duration_s=1.1))
 
     for index in range(SCENES):
-        await asyncio.gather(*(say(job, index) for job in wave.jobs()))
+        await asyncio.gather(*(publish(job, index) for job in wave.jobs()))
 
 
 class SegmentConsumer:
-    """Hears every segment once, and when it was said."""
+    """Consumes segments with their timestamps and partitions."""
 
     def __init__(self, kafka: KafkaSettings) -> None:
         self._consumer = AIOKafkaConsumer(
@@ -166,7 +166,7 @@ class SegmentConsumer:
         await self._consumer.stop()
 
     async def done_ms(self, jobs: Sequence[str]) -> dict[str, int]:
-        """When the last scene of each of these jobs was said, once all are."""
+        """Wait for every scene of these jobs; return when the last of each was published."""
 
         async def poll() -> bool | None:
             for polled in (await self._consumer.getmany(timeout_ms=200)).values():
@@ -176,16 +176,16 @@ class SegmentConsumer:
                     self.partitions[raw.key.decode()] = raw.partition
             return all(self._scenes[job] == SCENES for job in jobs) or None
 
-        await eventually(poll, within_s=DONE_S, what=f"{jobs[0]} and its like")
+        await eventually(poll, within_s=DONE_S, what=f"{len(jobs)} jobs like {jobs[0]}")
         return {job: self._last_ms[job] for job in jobs}
 
 
 async def _took_s(wave: Wave, publisher: Publisher, segments: SegmentConsumer) -> dict[str, float]:
     """Return per healthy job the seconds from the wave's first record to its last segment."""
-    began_ms = SystemClock().now().timestamp() * 1000
-    await _asked(wave, publisher)
+    start_ms = SystemClock().now().timestamp() * 1000
+    await _publish_wave(wave, publisher)
     done_ms = await segments.done_ms(wave.done())
-    return {job: (done_ms[job] - began_ms) / 1000 for job in wave.healthy()}
+    return {job: (done_ms[job] - start_ms) / 1000 for job in wave.healthy()}
 
 
 def _partition_slowed(took_s: Mapping[str, float], partitions: Mapping[str, int]) -> float:
@@ -200,8 +200,8 @@ async def _records(kafka: KafkaSettings, topic: str) -> list[Record]:
     return await records_of(kafka.bootstrap_servers, topic, prefix=kafka.topic_prefix)
 
 
-async def _wrong(waves: Sequence[Wave], kafka: KafkaSettings, folder: Path) -> list[str]:
-    """What the checker finds; nobody has a ledger here, and silence costs nothing."""
+async def _violations(waves: Sequence[Wave], kafka: KafkaSettings, folder: Path) -> list[str]:
+    """Return the violations; charges are not checked because the provider has no ledger."""
     recorder = Recorder(folder / "history.jsonl")
     for wave in waves:
         for job in wave.jobs():
@@ -212,25 +212,25 @@ async def _wrong(waves: Sequence[Wave], kafka: KafkaSettings, folder: Path) -> l
     await recorder.objects(FolderStore(folder / "store"))
     facts = history.read(recorder.path)
     rules = [rule for rule in checker.RULES if rule is not checker.charged_once]
-    return [found for rule in rules for found in rule(facts)]
+    return [violation for rule in rules for violation in rule(facts)]
 
 
-async def test_poison_in_one_of_many_jobs_leaves_the_others_alone(
+async def test_a_poison_record_does_not_affect_the_other_jobs(
     kafka: KafkaServer, topic_prefix: str, tmp_path: Path
 ) -> None:
-    """They are all done, in order, about as quickly; what is poison lies among the dead letters."""
-    told = KafkaSettings(
+    """They complete in order and about as fast; poison is dead-lettered."""
+    settings = KafkaSettings(
         bootstrap_servers=kafka.bootstrap, topic_prefix=topic_prefix, fetch_max_wait_ms=100
     )
-    await ensure_topics(told)
+    await ensure_topics(settings)
     warm = Wave(number=0, is_poisoned=False, size=WARM_JOBS)
     waves = [Wave(number=n, is_poisoned=is_bad) for n, is_bad in enumerate(WAVES, start=1)]
-    publisher = Publisher(told, source="test", clock=SystemClock())
+    publisher = Publisher(settings, source="test", clock=SystemClock())
     await publisher.start()
     took: dict[bool, list[float]] = {False: [], True: []}
     stalls: list[float] = []
     try:
-        async with _generator(told, tmp_path / "store"), SegmentConsumer(told) as segments:
+        async with _generator(settings, tmp_path / "store"), SegmentConsumer(settings) as segments:
             await _took_s(warm, publisher, segments)
             for wave in waves:
                 took_s = await _took_s(wave, publisher, segments)
@@ -240,18 +240,18 @@ async def test_poison_in_one_of_many_jobs_leaves_the_others_alone(
     finally:
         await publisher.stop()
 
-    wrong = await _wrong([warm, *waves], told, tmp_path)
-    dead = Counter((r.key or b"").decode() for r in await _records(told, "scene.requested.dlq"))
-    peace_s, poisoned_s = median(took[False]), median(took[True])
-    slowed = poisoned_s / peace_s - 1
+    violations = await _violations([warm, *waves], settings, tmp_path)
+    dead = Counter((r.key or b"").decode() for r in await _records(settings, "scene.requested.dlq"))
+    clean_s, poisoned_s = median(took[False]), median(took[True])
+    slowed = poisoned_s / clean_s - 1
     sys.stdout.write(
         f"{JOBS} jobs of {SCENES} scenes at once, {len(waves[0].poisoned())} of them poisoned, "
-        f"{len(waves)} waves: wrong {len(wrong)}, dead letters {sum(dead.values())}"
-        f" of {len(dead)} jobs, median {peace_s:.2f} s in peace, {poisoned_s:.2f} s with poison: "
-        f"{slowed:+.1%}; slowest partition {max(stalls):+.1%}\n"
+        f"{len(waves)} waves: violations {len(violations)}, dead letters {sum(dead.values())}"
+        f" of {len(dead)} jobs, median {clean_s:.2f} s without poison, "
+        f"{poisoned_s:.2f} s with poison: {slowed:+.1%}; slowest partition {max(stalls):+.1%}\n"
     )
-    assert wrong == []
-    spoilt = [job for wave in waves if wave.is_poisoned for job in wave.poisoned()]
-    assert dead == dict.fromkeys(spoilt, SCENES - POISON)
+    assert violations == []
+    poisoned = [job for wave in waves if wave.is_poisoned for job in wave.poisoned()]
+    assert dead == dict.fromkeys(poisoned, SCENES - POISON)
     assert slowed < SLOWED_MAX
     assert max(stalls) < PARTITION_SLOWED_MAX, "a partition waited for its poisoned job"

@@ -1,6 +1,6 @@
-"""The protections are real: a service that lacks one breaks a promise, and the checker says so.
+"""Negative controls: without a protection, the checker reports a violation.
 
-Each case runs twice: as it ships, where the checker finds nothing, and without the protection.
+Each case runs twice: with the protection, without violations, and without it.
 """
 
 import asyncio
@@ -34,65 +34,67 @@ COMMITS_S = 2.0  # four times the interval in which the generator commits
 STITCHED = VideoStitched.kind
 
 
-async def _dies_after_asking(kafka: KafkaServer, folder: Path, without: str | None) -> list[Fact]:
-    """It asked for a scene, and dies; the next one comes to the same scene."""
+async def _killed_after_requesting(
+    kafka: KafkaServer, folder: Path, without: str | None
+) -> list[Fact]:
+    """Kill a generator after it requested a scene; the next one gets the same scene."""
     async with fault_fixture(kafka, folder) as fixture:
         dying = fixture.service("generator", without=without)
-        next_one = fixture.service("generator", number=2, without=without)
+        successor = fixture.service("generator", number=2, without=without)
         fixture.fake.tune(work_s=4.0)
         try:
             await dying.start()
-            await fixture.request(["asked"], scenes=1)
-            await _at_work(fixture)
+            await fixture.request(["requested"], scenes=1)
+            await _until_processing(fixture)
             await asyncio.sleep(1)
             dying.send(signal.SIGKILL)
             assert await dying.ended(within_s=10) == -signal.SIGKILL
-            await next_one.start()
+            await successor.start()
             await fixture.until_done()
-            assert await next_one.stop() == 0
+            assert await successor.stop() == 0
         finally:
             await dying.kill()
-            await next_one.kill()
+            await successor.kill()
         return await fixture.collect_facts()
 
 
-async def _at_work(fixture: FaultFixture) -> None:
-    """Return when the provider works on something."""
+async def _until_processing(fixture: FaultFixture) -> None:
+    """Wait until the emulator processes a prediction."""
 
-    async def asked() -> bool | None:
+    async def is_processing() -> bool | None:
         return fixture.fake.running == 1 or None
 
-    await eventually(asked, within_s=40, what="a prediction at work")
+    await eventually(is_processing, within_s=40, what="a prediction at work")
 
 
 @pytest.mark.parametrize("without", [None, "claims"])
 async def test_without_claims_a_scene_is_paid_for_twice(
     kafka: KafkaServer, tmp_path: Path, without: str | None
 ) -> None:
-    """Killed while the provider works: the next one joins that prediction, or pays again."""
-    found = checker.violations(await _dies_after_asking(kafka, tmp_path, without))
+    """Killed during the prediction: the successor adopts it, or pays again."""
+    found = checker.violations(await _killed_after_requesting(kafka, tmp_path, without))
 
-    assert found == ([] if without is None else ["charged: scene 0 of asked/1 2 times"])
+    assert found == ([] if without is None else ["charged: scene 0 of requested/1 2 times"])
 
 
-async def _dies_behind_a_slow_scene(
+async def _killed_after_a_slow_scene(
     kafka: KafkaServer, folder: Path, without: str | None
 ) -> list[Fact]:
-    """The first record of a partition takes its time, those behind it are done; then it dies."""
-    go_on = Event()
+    """Kill a generator whose first record is running while later ones are complete."""
+    release = Event()
 
     def held(request: CompositionRequest, source: bytes | None) -> bytes:
         if request.seed == scene_seed("slow", 1, 0, 1):
-            go_on.wait(HELD_S_MAX)
+            release.wait(HELD_S_MAX)
         return compose_cached(request, source)
 
     async with fault_fixture(kafka, folder, compose=held) as fixture:
         dying = fixture.service("generator", without=without)
-        next_one = fixture.service("generator", number=2, without=without)
+        successor = fixture.service("generator", number=2, without=without)
         try:
             await dying.start()
             await fixture.request(["slow"], scenes=1)
-            await _at_work(fixture)
+            await _until_processing(fixture)
             await fixture.request(["quick", "nimble"], scenes=1)
             await fixture.until_published(2)
             if without is None:
@@ -101,17 +103,17 @@ async def _dies_behind_a_slow_scene(
                 await fixture.until_committed(GENERATOR_GROUP, SceneRequested.kind)
             dying.send(signal.SIGKILL)
             assert await dying.ended(within_s=10) == -signal.SIGKILL
-            go_on.set()
-            await next_one.start()
-            await next_one.ready()
+            release.set()
+            await successor.start()
+            await successor.ready()
             await fixture.request(["last"], scenes=1)
             await fixture.until_published(3 if without else 4)
             await fixture.until_committed(GENERATOR_GROUP, SceneRequested.kind)
-            assert await next_one.stop() == 0
+            assert await successor.stop() == 0
         finally:
-            go_on.set()
+            release.set()
             await dying.kill()
-            await next_one.kill()
+            await successor.kill()
         return await fixture.collect_facts()
 
 
@@ -119,8 +121,8 @@ async def _dies_behind_a_slow_scene(
 async def test_without_ordered_acks_an_unfinished_scene_is_lost(
     kafka: KafkaServer, tmp_path: Path, without: str | None
 ) -> None:
-    """What is committed past it is never read again."""
-    found = checker.violations(await _dies_behind_a_slow_scene(kafka, tmp_path, without))
+    """A record behind the committed offset is not consumed again."""
+    found = checker.violations(await _killed_after_a_slow_scene(kafka, tmp_path, without))
 
     lost = [
         "lost: scene 0 of slow/1 was never published",
@@ -131,17 +133,17 @@ async def test_without_ordered_acks_an_unfinished_scene_is_lost(
     assert found == ([] if without is None else lost)
 
 
-async def _goes_behind_a_dead_letter(
+async def _continues_after_a_dead_letter(
     kafka: KafkaServer, folder: Path, without: str | None
 ) -> list[Fact]:
-    """A scene too early cannot be worked off; then the run comes again, as a repeat brings it."""
+    """Publish a scene too early, then the rest of the run again."""
     async with fault_fixture(kafka, folder) as fixture:
         generator = fixture.service("generator", without=without)
-        fixture.history.wanted("spoilt", scene_count=3, excused=checker.POISON)
+        fixture.history.wanted("poisoned", scene_count=3, excused=checker.POISON)
         try:
             await generator.start()
             for index in (0, 2, 1, 2):
-                await fixture.publish(a_scene(index, count=3, job_id="spoilt", duration_s=1.7))
+                await fixture.publish(a_scene(index, count=3, job_id="poisoned", duration_s=1.7))
             await fixture.request(["neighbour"], scenes=2)
             await fixture.until_done()
             assert await generator.stop() == 0
@@ -151,21 +153,21 @@ async def _goes_behind_a_dead_letter(
 
 
 @pytest.mark.parametrize("without", [None, "parking"])
-async def test_without_parking_a_run_goes_on_behind_its_dead_letter(
+async def test_without_parking_a_run_continues_after_its_dead_letter(
     kafka: KafkaServer, tmp_path: Path, without: str | None
 ) -> None:
-    """It was told as failed; going on, it spends money, and what lies dead is out of order."""
-    facts = await _goes_behind_a_dead_letter(kafka, tmp_path, without)
+    """It was reported as failed; it spends money, and its dead letters are out of order."""
+    facts = await _continues_after_a_dead_letter(kafka, tmp_path, without)
 
     made = [f["value"] for f in facts if f.get("topic") == SegmentGenerated.kind and "value" in f]
-    scenes = [value["scene_index"] for value in made if value["job_id"] == "spoilt"]
-    gone_on = ["parked: of spoilt/1 1 dead letters, but 2 were due"]
-    assert checker.violations(facts) == ([] if without is None else gone_on)
+    scenes = [value["scene_index"] for value in made if value["job_id"] == "poisoned"]
+    continued = ["parked: of poisoned/1 1 dead letters, but 2 were due"]
+    assert checker.violations(facts) == ([] if without is None else continued)
     assert scenes == ([0] if without is None else [0, 1, 2])
 
 
 def _batches() -> list[Batch]:
-    """Of upstream's topic: a video without a scene, and one that can be used."""
+    """Return batches of `video.stitched`: an invalid event and a valid one."""
     good = encode(
         VideoStitched.model_validate(
             {"job_id": "good", "scenes": [{"description": "a lake", "duration_s": 1.7}]}
@@ -185,21 +187,21 @@ def _batches() -> list[Batch]:
 
 
 async def _rows(fixture: ApiFixture, path: Path) -> list[Fact]:
-    """What the database holds in the end, as facts."""
+    """Return the final rows of the database as facts."""
     recorder = Recorder(path)
-    asked = {
+    queries = {
         "projection_offsets": "SELECT topic AS name, next_offset AS held FROM projection_offsets",
         "outbox": "SELECT topic AS name, count(*) AS held FROM outbox GROUP BY topic",
         "jobs": "SELECT job_id AS name, run AS held FROM jobs",
     }
-    for table, query in asked.items():
+    for table, query in queries.items():
         for row in await fixture.rows(query):
             recorder.row(table, row["name"], {"held": row["held"]})
     return history.read(path)
 
 
 async def _projected(url: str, folder: Path, *, zombies: int) -> list[Fact]:
-    """A projector applies two batches; each zombie that thaws then, the first one again."""
+    """Apply two batches, then the first again for each zombie; return the final rows."""
     async with api_fixture(url, folder / "store") as fixture:
         async with fixture.edge.database.transaction() as connection:
             await offsets.stored(connection, "1", [(STITCHED, 0)])
@@ -215,18 +217,18 @@ async def _projected(url: str, folder: Path, *, zombies: int) -> list[Fact]:
 
 
 @pytest.mark.parametrize("without", [None, "compare-and-set"])
-async def test_without_compare_and_set_a_zombie_writes_twice_and_sets_the_offset_back(
+async def test_without_compare_and_set_a_zombie_writes_twice_and_resets_the_offset(
     postgres: Database, tmp_path: Path, without: str | None
 ) -> None:
-    """A projector thaws with a batch that its successor applied: refused, or everything twice."""
-    folders = [tmp_path / "zombie", tmp_path / "peace"]
+    """A resumed projector has a batch that its successor applied: rejected, or applied twice."""
+    folders = [tmp_path / "zombie", tmp_path / "expected"]
     for folder in folders:
         folder.mkdir()
     with without_protection(without):
-        happened = await _projected(await postgres(), folders[0], zombies=1)
-    peace = await _projected(await postgres(), folders[1], zombies=0)
+        facts = await _projected(await postgres(), folders[0], zombies=1)
+    expected = await _projected(await postgres(), folders[1], zombies=0)
 
     twice = [f"final row: outbox {STITCHED}.dlq differs"]
     back = [f"final row: projection_offsets {STITCHED} differs"]
-    assert len(peace) == 3, "an offset, a dead letter, a job"
-    assert checker.differences(happened, peace) == ([] if without is None else twice + back)
+    assert len(expected) == 3, "an offset, a dead letter, a job"
+    assert checker.differences(facts, expected) == ([] if without is None else twice + back)

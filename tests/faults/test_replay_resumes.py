@@ -1,4 +1,4 @@
-"""A replay that is killed, interrupted or cut off from Kafka goes on: none missing, none twice."""
+"""A replay that is killed, interrupted or loses Kafka resumes: no record missing or duplicated."""
 
 import asyncio
 import random
@@ -26,7 +26,7 @@ WORDS = ("replay", TOPIC, "--apply", "--reason", "to see")
 
 
 def delays(count: int) -> list[SceneDelayed]:
-    """Events of many jobs in turns, each known by its scene."""
+    """Return interleaved events of many jobs."""
     return [
         a_delay(scene=i // JOBS).model_copy(update={"job_id": f"job-{i % JOBS}"})
         for i in range(count)
@@ -37,53 +37,53 @@ def delays(count: int) -> list[SceneDelayed]:
 async def fixture(
     kafka: KafkaServer, postgres: Database, topic_prefix: str, store_folder: Path
 ) -> AsyncIterator[OperatorFixture]:
-    """The servers, and no service."""
+    """The servers without services."""
     async with operator_fixture(kafka.bootstrap, postgres, topic_prefix, store_folder) as fixture:
         yield fixture
 
 
-async def check(fixture: OperatorFixture, count: int) -> None:
-    """Every record was said again once, where it lay and in its order."""
+async def assert_replayed_once(fixture: OperatorFixture, count: int) -> None:
+    """Every record was replayed once, to its partition and in order."""
     log = await fixture.log(TOPIC)
-    origins = [one for one in log if one.header("replay-id") is None]
-    copies = [one for one in log if one.header("replay-id") is not None]
-    named = Counter(one.header("replay-origin") for one in copies)
+    origins = [record for record in log if record.header("replay-id") is None]
+    copies = [record for record in log if record.header("replay-id") is not None]
+    named = Counter(record.header("replay-origin") for record in copies)
     assert len(origins) == len(copies) == count
     assert set(named.values()) == {1}
-    for number in {one.partition for one in origins}:
-        first = [(one.key, one.value) for one in origins if one.partition == number]
-        again = [(one.key, one.value) for one in copies if one.partition == number]
-        assert first == again
+    for number in {record.partition for record in origins}:
+        first = [(r.key, r.value) for r in origins if r.partition == number]
+        replayed = [(r.key, r.value) for r in copies if r.partition == number]
+        assert first == replayed
 
 
 async def copied(fixture: OperatorFixture) -> int:
-    """How far the audit says that it is."""
+    """Return the number of copied records in the audit row."""
     rows = await fixture.api.rows(
         "SELECT (progress->>'copied')::integer AS copied FROM operator_actions ORDER BY id DESC"
     )
     return rows[0]["copied"] or 0 if rows else 0
 
 
-async def begun(fixture: OperatorFixture) -> None:
-    """Wait until it says records again."""
+async def started(fixture: OperatorFixture) -> None:
+    """Wait until the replay has copied more records."""
     before = await copied(fixture)
 
     async def poll() -> bool | None:
         return await copied(fixture) > before or None
 
-    await eventually(poll, within_s=60, what="records said again")
+    await eventually(poll, within_s=60, what="replayed records")
 
 
-async def test_killed_at_random_and_interrupted_it_goes_on_where_it_stopped(
+async def test_a_killed_or_interrupted_replay_resumes_where_it_stopped(
     fixture: OperatorFixture,
 ) -> None:
-    """Ctrl-C once, SIGKILL four times, then to its end; and a fast one for the figure."""
+    """SIGINT once, SIGKILL four times, then to its end; and an undisturbed one for the rate."""
     chance = random.Random(SEED)
     await fixture.publish_all(delays(RECORDS))
     codes = []
     for number in [signal.SIGINT, *[signal.SIGKILL] * 4]:
         process = await fixture.start(*WORDS, "--rate", "1200")
-        await begun(fixture)
+        await started(fixture)
         await asyncio.sleep(chance.uniform(0, 1.0))
         assert process.returncode is None, await process.communicate()
         process.send_signal(number)
@@ -92,12 +92,12 @@ async def test_killed_at_random_and_interrupted_it_goes_on_where_it_stopped(
 
     dry = await fixture.segue(*WORDS[:2])
     done = await fixture.segue(*WORDS)
-    began = time.monotonic()
+    start_s = time.monotonic()
     twice = await fixture.segue(*WORDS, "--restart")
-    took_s = time.monotonic() - began
+    took_s = time.monotonic() - start_s
 
     sys.stdout.write(
-        f"replay of {RECORDS} records, interrupted 5 times (codes {codes}), {halfway} said by "
+        f"replay of {RECORDS} records, interrupted 5 times (codes {codes}), {halfway} copied by "
         f"then; whole with start and plan {RECORDS / took_s:.0f}/s\n"
     )
     assert codes == [130, *[-signal.SIGKILL] * 4]
@@ -115,10 +115,10 @@ async def test_killed_at_random_and_interrupted_it_goes_on_where_it_stopped(
     }
 
 
-async def test_kafka_goes_away_in_the_middle_and_the_same_command_goes_on(
+async def test_a_replay_that_lost_kafka_resumes_with_the_same_command(
     postgres: Database, topic_prefix: str, store_folder: Path
 ) -> None:
-    """It ends with 3 and says how to go on; nothing is missing then, and nothing twice."""
+    """Exit code 3 and the command to resume; then no record is missing or duplicated."""
     with short_folder() as folder:
         broker = KillableKafka(folder)
         try:
@@ -127,16 +127,16 @@ async def test_kafka_goes_away_in_the_middle_and_the_same_command_goes_on(
             ) as fixture:
                 await fixture.publish_all(delays(3000))
                 process = await fixture.start(*WORDS, "--rate", "600")
-                await begun(fixture)
+                await started(fixture)
                 await broker.kill()
                 async with asyncio.timeout(120):
-                    said, _ = await process.communicate()
+                    output, _ = await process.communicate()
                 await broker.start()
                 done = await fixture.segue(*WORDS)
 
-                assert process.returncode == 3, said
-                assert b"run the same command again to resume" in said
+                assert process.returncode == 3, output
+                assert b"run the same command again to resume" in output
                 assert (done[0], done[1]["resumes"], done[1]["copied"]) == (0, True, 3000)
-                await check(fixture, 3000)
+                await assert_replayed_once(fixture, 3000)
         finally:
             broker.stop()

@@ -1,4 +1,4 @@
-"""A requeue that is killed or interrupted goes on: each record back once, each run in order."""
+"""A requeue that is killed or interrupted resumes: each record once, each run in order."""
 
 import asyncio
 import random
@@ -42,7 +42,7 @@ KILLS = 3
 async def fixture(
     kafka: KafkaServer, postgres: Database, topic_prefix: str, store_folder: Path
 ) -> AsyncIterator[OperatorFixture]:
-    """Very many parked runs, their letters in turns, the last scene of each first."""
+    """Many parked runs with interleaved dead letters, the last scene of each first."""
     async with operator_fixture(kafka.bootstrap, postgres, topic_prefix, store_folder) as fixture:
         publisher = Publisher(fixture.kafka, source="test", clock=SystemClock())
         await publisher.start()
@@ -58,18 +58,18 @@ async def fixture(
 
 
 def a_letter(job: int, scene: int) -> Record:
-    """A request that died; it lay in the order of the scenes."""
+    """Return a dead letter; its origin was in the order of the scenes."""
     event = a_scene(scene, count=SCENES).model_copy(update={"job_id": f"job-{job}"})
-    one = encode(event, source="api", now=SystemClock().now())
+    encoded = encode(event, source="api", now=SystemClock().now())
     record = Record(
         topic=TOPIC,
         partition=job % 4,
         offset=scene * JOBS + job,
-        key=one.key,
-        value=one.value,
-        headers=one.headers,
+        key=encoded.key,
+        value=encoded.value,
+        headers=encoded.headers,
     )
-    told = dead_letter_headers(
+    added = dead_letter_headers(
         record,
         InvalidEventError("wrong"),
         attempts=0 if scene else 1,
@@ -80,14 +80,14 @@ def a_letter(job: int, scene: int) -> Record:
         topic=f"{TOPIC}.dlq",
         partition=record.partition,
         offset=0,
-        key=one.key,
-        value=one.value,
-        headers=one.headers + told,
+        key=encoded.key,
+        value=encoded.value,
+        headers=encoded.headers + added,
     )
 
 
 async def copied(fixture: OperatorFixture) -> int:
-    """How far the audit says that it is."""
+    """Return the number of copied records in the audit row."""
     rows = await fixture.api.rows(
         "SELECT (progress->>'copied')::integer AS copied FROM operator_actions ORDER BY id DESC"
     )
@@ -111,8 +111,8 @@ class Recorder:
 
 @asynccontextmanager
 async def a_service(fixture: OperatorFixture, store: FolderStore) -> AsyncIterator[list[Envelope]]:
-    """Somebody who reads the topic all the while, as services do; what it worked off, in order."""
-    worked: list[Envelope] = []
+    """Run a consumer of the topic as services do; yield the events it has processed, in order."""
+    processed: list[Envelope] = []
     log, clock = logger_of("test"), SystemClock()
     limits = LaneSettings.from_environment()
     publisher = Publisher(fixture.kafka, source="generator", clock=clock)
@@ -120,7 +120,7 @@ async def a_service(fixture: OperatorFixture, store: FolderStore) -> AsyncIterat
 
     consumer = LaneConsumer(
         group="a-service",
-        handler=Recorder(processed=worked),
+        handler=Recorder(processed=processed),
         router=build_router(
             service="generator",
             stage=Stage.GENERATION,
@@ -137,71 +137,74 @@ async def a_service(fixture: OperatorFixture, store: FolderStore) -> AsyncIterat
     stop = asyncio.Event()
     running = asyncio.create_task(consumer.run(stop))
     try:
-        yield worked
+        yield processed
     finally:
         stop.set()
         await running
         await publisher.stop()
 
 
-async def test_killed_at_random_it_goes_on_with_every_record_once_and_in_order(
+async def test_a_killed_requeue_resumes_with_every_record_once_and_in_order(
     fixture: OperatorFixture, store_folder: Path
 ) -> None:
-    """Ctrl-C once, SIGKILL after that, then to its end, while a service works it off."""
+    """SIGINT once, then SIGKILL, then to its end, while a service consumes the topic."""
     store = FolderStore(store_folder)
-    async with a_service(fixture, store) as worked:
-        await killed_again_and_again(fixture)
+    async with a_service(fixture, store) as processed:
+        await requeue_with_kills(fixture)
 
-        async def all_of_it() -> bool | None:
-            return len(worked) >= JOBS * SCENES or None
+        async def all_processed() -> bool | None:
+            return len(processed) >= JOBS * SCENES or None
 
-        await eventually(all_of_it, within_s=60, what="every record worked off")
+        await eventually(all_processed, within_s=60, what="every record processed")
     order: dict[str, list[int]] = defaultdict(list)
-    for envelope in worked:
+    for envelope in processed:
         assert isinstance(envelope.event, SceneRequested)
         order[envelope.event.job_id].append(envelope.event.scene_index)
     assert len(order) == JOBS
     assert all(scenes == list(range(SCENES)) for scenes in order.values())
-    assert len(await fixture.log(f"{TOPIC}.dlq")) == JOBS * SCENES, "none died again"
+    assert len(await fixture.log(f"{TOPIC}.dlq")) == JOBS * SCENES, (
+        "no record was dead-lettered again"
+    )
     for job in range(JOBS):
         assert await ParkedRuns(store).state(f"job-{job}", 1, TOPIC) is None
 
 
-async def killed_again_and_again(fixture: OperatorFixture) -> None:
-    """The requeue, and what it left in the log; no other may take its letters meanwhile."""
+async def requeue_with_kills(fixture: OperatorFixture) -> None:
+    """Kill and resume the requeue; check the topic and that no other requeue may start."""
     chance = random.Random(SEED)
     codes: list[int] = []
     for number in [signal.SIGINT, *[signal.SIGKILL] * KILLS]:
         before = await copied(fixture)
         process = await fixture.start(*WORDS, "--rate", "600")
 
-        async def goes_on(before: int = before) -> bool | None:
+        async def continues(before: int = before) -> bool | None:
             return await copied(fixture) > before or None
 
-        await eventually(goes_on, within_s=60, what="records put back")
+        await eventually(continues, within_s=60, what="requeued records")
         await asyncio.sleep(chance.uniform(0, 0.3))
         assert process.returncode is None, await process.communicate()
         process.send_signal(number)
         codes.append(await process.wait())
     back = await fixture.log(TOPIC)
     halfway = len(back)
-    untouched = {f"job-{job}" for job in range(JOBS)} - {(one.key or b"").decode() for one in back}
+    untouched = {f"job-{job}" for job in range(JOBS)} - {(r.key or b"").decode() for r in back}
 
     other = await fixture.segue("dlq", "requeue", "--job", min(untouched), *WORDS[3:])
     done = await fixture.segue(*WORDS)
     twice = await fixture.segue(*WORDS)
     log = await fixture.log(TOPIC)
 
-    sys.stdout.write(f"requeue of {JOBS * SCENES}, ended {codes}, {halfway} back by then\n")
+    sys.stdout.write(f"requeue of {JOBS * SCENES}, ended {codes}, {halfway} requeued by then\n")
     assert codes == [130, *[-signal.SIGKILL] * KILLS]
     assert 0 < halfway < JOBS * SCENES
     assert (other[0], "run that command again" in other[1]["error"]) == (4, True), other
     assert (done[0], done[1]["resumes"], done[1]["copied"]) == (0, True, JOBS * SCENES), done
     assert (twice[0], "already requeued" in twice[1]["error"]) == (4, True), twice
-    assert set(Counter(one.header("dlq-requeue-of") for one in log).values()) == {1}
+    assert set(Counter(r.header("dlq-requeue-of") for r in log).values()) == {1}
     runs: dict[bytes | None, list[tuple[int, str | None]]] = defaultdict(list)
-    for one in log:
-        runs[one.key].append((value_of(one)["scene_index"], one.header("dlq-requeue-last")))
+    for record in log:
+        scene = value_of(record)["scene_index"]
+        runs[record.key].append((scene, record.header("dlq-requeue-last")))
     whole = [(scene, "true" if scene == SCENES - 1 else None) for scene in range(SCENES)]
     assert len(runs) == JOBS
     assert all(run == whole for run in runs.values())

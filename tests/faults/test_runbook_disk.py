@@ -1,4 +1,4 @@
-"""The runbook's second fault: a muxer failed on 40 jobs for a full disk; its commands mend it."""
+"""The runbook repairs 40 jobs whose muxer failed because of a full disk."""
 
 import sys
 import time
@@ -37,7 +37,7 @@ _NOISE = "nullsrc=s=128x128:r=25:d=1,geq=random(1)*255:128:128"
 
 @dataclass(kw_only=True)
 class FullDiskFixture:
-    """A line whose muxer has a small disk, and the provider that counts."""
+    """A pipeline whose muxer has a small disk, and the emulator."""
 
     pipeline: Pipeline
     disk: SmallDisk
@@ -45,20 +45,20 @@ class FullDiskFixture:
 
     @property
     def calls(self) -> int:
-        """How often the provider was asked for music."""
+        """Return the number of requested predictions."""
         requests = self.provider.requests
         return sum(count for (place, _), count in requests.items() if place == "create")
 
     async def rows(self) -> dict[str, list[str]]:
-        """Every row of every job, as text."""
+        """Return every row of every job, as text."""
         database = await asyncpg.connect(addresses(self.pipeline)["DATABASE_URL"])
         try:
             return {name: [str(row) for row in await database.fetch(ROWS[name])] for name in ROWS}
         finally:
             await database.close()
 
-    async def stands(self) -> dict[str, int]:
-        """How many runs stand how."""
+    async def statuses(self) -> dict[str, int]:
+        """Return the number of runs per status."""
         database = await asyncpg.connect(addresses(self.pipeline)["DATABASE_URL"])
         try:
             rows = await database.fetch("SELECT status, count(*) AS n FROM runs GROUP BY 1")
@@ -67,10 +67,10 @@ class FullDiskFixture:
             await database.close()
 
     async def all_are(self, status: str) -> None:
-        """Wait until every run is."""
+        """Wait until every run has this status."""
 
         async def poll() -> bool | None:
-            return await self.stands() == {status: len(JOBS)} or None
+            return await self.statuses() == {status: len(JOBS)} or None
 
         await eventually(poll, within_s=WAIT_S, what=f"{len(JOBS)} runs {status}")
 
@@ -79,7 +79,7 @@ class FullDiskFixture:
 async def fixture(
     kafka: KafkaServer, postgres: Database, topic_prefix: str, tmp_path: Path
 ) -> AsyncIterator[FullDiskFixture]:
-    """One job at a time is muxed, on a disk that holds not much more than one film."""
+    """One mux at a time, on a disk for little more than one video."""
     with a_small_disk(SCRATCH_MIB) as disk:
         async with (
             a_fake(0.0, compose=cached_clip) as provider,
@@ -96,38 +96,38 @@ async def fixture(
             yield FullDiskFixture(pipeline=pipeline, disk=disk, provider=provider)
 
 
-async def test_a_muxer_that_failed_on_forty_jobs_for_a_full_disk_is_mended_by_the_page(
+async def test_the_runbook_repairs_forty_jobs_after_a_full_disk(
     fixture: FullDiskFixture, tmp_path: Path
 ) -> None:
-    """40 of 40 videos, no call to the provider, no double row; said again, nothing changes."""
+    """40 videos, no prediction, no duplicate row; a second replay changes nothing."""
     film = await _a_film(tmp_path / "film.mp4")
     video = await fixture.pipeline.upload(film)
-    fixture.disk.fill(but_bytes=film.stat().st_size * 3 // 2)  # the film fits, the result does not
+    fixture.disk.fill(but_bytes=film.stat().st_size * 3 // 2)  # for the video, not for the result
     since = SystemClock().now().strftime("%Y-%m-%dT%H:%M:%S")
-    began = time.monotonic()
+    start_s = time.monotonic()
     for job in JOBS:
-        await _ask(fixture.pipeline, job, video)
+        await _request(fixture.pipeline, job, video)
     await fixture.all_are("failed")
-    failed_s = time.monotonic() - began
+    failed_s = time.monotonic() - start_s
     calls = fixture.calls
 
     operator = addresses(fixture.pipeline)
-    hand = RunbookOperator("replay-records", operator, JOB=JOBS[7], MOMENT=since)
-    await hand.run_step()
+    runbook = RunbookOperator("replay-records", operator, JOB=JOBS[7], MOMENT=since)
+    await runbook.run_step()
     fixture.disk.free_space()
-    await hand.run_step()
-    began = time.monotonic()
-    await hand.run_step()
+    await runbook.run_step()
+    start_s = time.monotonic()
+    await runbook.run_step()
     await fixture.all_are("completed")
-    mended_s = time.monotonic() - began
-    await hand.run_step()
+    repaired_s = time.monotonic() - start_s
+    await runbook.run_step()
     before = await fixture.rows()
-    await hand.run_step()
-    hand.assert_complete()
+    await runbook.run_step()
+    runbook.assert_complete()
     code, twice = await segue(
         operator, "replay", "audio.merged", "--since", since, "--apply", "--reason", "to see"
     )
-    await _everything_was_read(operator)
+    await _until_no_lag(operator)
 
     for anchor in ("check-the-system", "rows-differ-from-the-log", "the-store-fills-up"):
         daily = RunbookOperator(
@@ -139,11 +139,11 @@ async def test_a_muxer_that_failed_on_forty_jobs_for_a_full_disk_is_mended_by_th
     log = await records_of(
         fixture.pipeline.kafka.bootstrap, "video.muxed", prefix=fixture.pipeline.prefix
     )
-    done = {value_of(one)["job_id"] for one in log}
+    done = {value_of(record)["job_id"] for record in log}
     sys.stdout.write(
-        f"a muxer without room: {len(JOBS)} jobs failed within {failed_s:.0f} s; mended by the"
-        f" runbook, videos {len(done)} of {len(JOBS)} within {mended_s:.0f} s, calls"
-        f" {fixture.calls - calls}; said again: rows changed {_changed(before, after)}\n"
+        f"a muxer without space: {len(JOBS)} jobs failed within {failed_s:.0f} s; repaired by the"
+        f" runbook, videos {len(done)} of {len(JOBS)} within {repaired_s:.0f} s, calls"
+        f" {fixture.calls - calls}; replayed again: rows changed {_changed(before, after)}\n"
     )
     assert done == set(JOBS)
     assert (code, twice["copied"], twice["already_done"]) == (0, len(JOBS), len(JOBS))
@@ -152,22 +152,22 @@ async def test_a_muxer_that_failed_on_forty_jobs_for_a_full_disk_is_mended_by_th
     assert after == before
 
 
-async def _everything_was_read(operator: Mapping[str, str]) -> None:
-    """Wait until nobody is behind."""
+async def _until_no_lag(operator: Mapping[str, str]) -> None:
+    """Wait until no consumer group has lag."""
 
     async def poll() -> bool | None:
-        code, told = await segue(operator, "lag")
-        assert code == 0, told
-        return not any(one["records"] for one in told["lag"]) or None
+        code, document = await segue(operator, "lag")
+        assert code == 0, document
+        return not any(entry["records"] for entry in document["lag"]) or None
 
-    await eventually(poll, within_s=WAIT_S, what="nobody is behind")
+    await eventually(poll, within_s=WAIT_S, what="no lag")
 
 
 def _changed(before: Mapping[str, Sequence[str]], after: Mapping[str, Sequence[str]]) -> int:
     return sum(len(set(before[name]) ^ set(after[name])) for name in before)
 
 
-async def _ask(pipeline: Pipeline, job: str, video: dict[str, Any]) -> None:
+async def _request(pipeline: Pipeline, job: str, video: dict[str, Any]) -> None:
     answer = await pipeline.generate(
         job_id=job, scenes=[SCENE], video=video, audio_params={"merge_with_video": True}
     )

@@ -1,4 +1,4 @@
-"""The runbook's third fault: the provider's key expired over night; the page's commands mend it."""
+"""The runbook repairs jobs that wait because the provider's API key expired."""
 
 import sys
 from collections.abc import AsyncIterator
@@ -23,51 +23,51 @@ SCENES = [
     for mood, seconds in (("calm", 1.1), ("elegant", 1.7), ("dramatic", 1.25))
 ]
 JOBS = ["night-1", "night-2", "night-3"]
-PATIENCE_S = 3  # of a scene with a busy provider: the night is longer
-LOOKS = 12  # the provider refused so often: each lane asks about once a second
+PATIENCE_S = 3  # of a scene with a busy provider; the outage is longer
+CHECKS = 12  # rejected checks of the key; each lane checks about once a second
 WAIT_S = 120.0
 
 
 @dataclass(kw_only=True)
 class InvalidKeyFixture:
-    """The line, its provider, and where the generator tells how it is."""
+    """A pipeline, its emulator and the URL of the generator's health port."""
 
     pipeline: Pipeline
     provider: ReplicateEmulator
     generator: str
 
-    async def made(self, count: int) -> None:
-        """Wait for so many segments."""
+    async def generated(self, count: int) -> None:
+        """Wait for `count` segments."""
 
         async def poll() -> bool | None:
-            found = await records_of(
+            segments = await records_of(
                 self.pipeline.kafka.bootstrap, "segment.generated", prefix=self.pipeline.prefix
             )
-            return len(found) >= count or None
+            return len(segments) >= count or None
 
         await eventually(poll, within_s=WAIT_S, what=f"{count} segments")
 
     async def waits(self, job_id: str) -> None:
-        """Wait until the job says that it waits."""
+        """Wait until the job's status is waiting."""
 
         async def poll() -> dict[str, Any] | None:
-            told = await self.pipeline.status(job_id)
-            return told if told is not None and told["waiting"] else None
+            status = await self.pipeline.status(job_id)
+            return status if status is not None and status["waiting"] else None
 
         await eventually(poll, within_s=WAIT_S, what=f"{job_id} waits")
 
-    async def a_night_goes_by(self) -> None:
-        """Longer than a scene waits for a provider that is only busy."""
+    async def outage(self) -> None:
+        """Wait longer than a scene waits for a busy provider."""
         service = self.pipeline.services["generator"]
-        wanted = service.count_logged("provider.paused") + LOOKS
+        wanted = service.count_logged("provider.paused") + CHECKS
 
         async def poll() -> bool | None:
             return service.count_logged("provider.paused") >= wanted or None
 
-        await eventually(poll, within_s=WAIT_S, what=f"{LOOKS} looks at the key")
+        await eventually(poll, within_s=WAIT_S, what=f"{CHECKS} checks of the key")
 
-    async def restarts_with(self, key: str) -> None:
-        """The operator's hand on the deployment: the new key, the service anew."""
+    async def restart_with(self, key: str) -> None:
+        """Restart the generator with a new key."""
         service = self.pipeline.services["generator"]
         assert await service.stop() == 0
         service.environment["REPLICATE_API_KEY"] = key
@@ -78,7 +78,7 @@ class InvalidKeyFixture:
 async def fixture(
     kafka: KafkaServer, postgres: Database, topic_prefix: str, tmp_path: Path
 ) -> AsyncIterator[InvalidKeyFixture]:
-    """Four services with an account; a refused key is asked about every second."""
+    """Four services with an account; a rejected key is checked every second."""
     (port,) = free_ports(1)
     async with (
         a_fake(0.3, compose=compose_cached) as provider,
@@ -100,20 +100,20 @@ async def fixture(
         )
 
 
-async def test_a_key_that_expired_over_night_is_mended_by_the_page(
+async def test_the_runbook_repairs_jobs_after_an_expired_key(
     fixture: InvalidKeyFixture,
 ) -> None:
-    """Given back, then replaced: every job completes, each scene charged once, none silent."""
+    """Key restored, then replaced: every job completes, each scene is charged once, none silent."""
     operator = addresses(fixture.pipeline)
     for job in JOBS:
         await fixture.pipeline.generate(job_id=job, scenes=SCENES)
-    await fixture.made(2)
+    await fixture.generated(2)
     fixture.provider.revoke()
     for job in JOBS:
         await fixture.waits(job)
     await fixture.pipeline.generate(job_id="unwanted", scenes=SCENES)
     await fixture.waits("unwanted")
-    await fixture.a_night_goes_by()
+    await fixture.outage()
     charged = len(fixture.provider.ledger.charged)
 
     stuck = RunbookOperator("a-job-is-stuck", operator, JOB=JOBS[2])
@@ -143,7 +143,7 @@ async def test_a_key_that_expired_over_night_is_mended_by_the_page(
         "the-provider-rejects-requests", operator, GENERATOR=fixture.generator, JOB="morning"
     )
     await again.run_step()
-    await fixture.restarts_with(fixture.provider.token)
+    await fixture.restart_with(fixture.provider.token)
     await again.run_step()
     again.assert_complete()
     ends.append(await fixture.pipeline.ended("morning"))
@@ -154,15 +154,15 @@ async def test_a_key_that_expired_over_night_is_mended_by_the_page(
     await part.run_step()
     part.assert_complete()
 
-    origins = [scene["origin"] for told in ends for scene in told["progress"]["scenes"]]
+    origins = [scene["origin"] for end in ends for scene in end["progress"]["scenes"]]
     scenes = len(SCENES) * (len(JOBS) + 1)
     sys.stdout.write(
-        f"a key that expired over night: {charged} scenes charged before, then {len(ends)} of"
+        f"an expired key: {charged} scenes charged before, then {len(ends)} of"
         f" {len(JOBS) + 1} jobs completed, charged {paid} of"
         f" {scenes} scenes, silent {origins.count('silence')}\n"
     )
-    assert [told["audio_status"]["status"] for told in ends] == ["completed"] * len(ends)
+    assert [end["audio_status"]["status"] for end in ends] == ["completed"] * len(ends)
     assert origins == ["fresh", "continued", "continued"] * len(ends)
     assert paid == scenes
-    assert len(fixture.provider.ledger.charged) == scenes + 1, "the one that was made again"
+    assert len(fixture.provider.ledger.charged) == scenes + 1, "the regenerated scene"
     assert charged < scenes - len(SCENES)

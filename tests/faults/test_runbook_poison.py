@@ -1,4 +1,4 @@
-"""The runbook's first fault: a poison record inside a job; the commands of the page mend it."""
+"""The runbook repairs a job with a poison record."""
 
 import sys
 from collections import Counter
@@ -24,18 +24,18 @@ WAIT_S = 90.0
 
 
 class Upstream:
-    """Who says the scenes itself, and once half of a record."""
+    """Publishes scenes, and truncated records."""
 
     def __init__(self, publisher: Publisher) -> None:
         self._publisher = publisher
 
-    async def says(self, job_id: str, *indexes: int, run: int = 1, count: int = SCENES) -> None:
-        """These scenes of a job, in this order."""
+    async def publish(self, job_id: str, *indexes: int, run: int = 1, count: int = SCENES) -> None:
+        """Publish scenes of a job, in this order."""
         for index in indexes:
             await self._publisher.publish(_scene(job_id, index, run=run, count=count))
 
-    async def says_half(self, job_id: str, index: int) -> None:
-        """A record that breaks off in its middle."""
+    async def publish_truncated(self, job_id: str, index: int) -> None:
+        """Publish half of a record."""
         whole = encode(_scene(job_id, index), source="upstream", now=SystemClock().now())
         await self._publisher.send(
             topic=TOPIC,
@@ -51,14 +51,14 @@ def _scene(job_id: str, index: int, *, run: int = 1, count: int = SCENES) -> Sce
 
 @pytest.fixture
 async def pipeline(open_pipeline: OpenPipeline) -> AsyncIterator[Pipeline]:
-    """Four services; all jobs lie in one partition, behind one another."""
+    """Four services with one partition per topic."""
     async with open_pipeline(SEGUE_PARTITIONS="1") as running:
         yield running
 
 
 @pytest.fixture
 async def upstream(pipeline: Pipeline) -> AsyncIterator[Upstream]:
-    """On the line's topics."""
+    """An upstream producer on the pipeline's topics."""
     settings = KafkaSettings(
         bootstrap_servers=pipeline.kafka.bootstrap, topic_prefix=pipeline.prefix
     )
@@ -70,48 +70,48 @@ async def upstream(pipeline: Pipeline) -> AsyncIterator[Upstream]:
         await publisher.stop()
 
 
-async def test_a_poison_record_in_the_middle_of_a_job_is_mended_by_the_page(
+async def test_the_runbook_repairs_a_job_with_a_poison_record(
     pipeline: Pipeline, upstream: Upstream
 ) -> None:
-    """Its neighbours never notice; what was made before it is not made again."""
-    await upstream.says("before", 0, count=1)
-    await upstream.says("poisoned", 0)
-    await upstream.says_half("poisoned", POISONED)
-    await upstream.says("beside", 0, count=1)
-    await upstream.says("poisoned", 2, 3)
-    await upstream.says("behind", 0, count=1)
-    await _letters_are(pipeline, 3)
+    """Other jobs are not affected; earlier scenes are not generated again."""
+    await upstream.publish("before", 0, count=1)
+    await upstream.publish("poisoned", 0)
+    await upstream.publish_truncated("poisoned", POISONED)
+    await upstream.publish("beside", 0, count=1)
+    await upstream.publish("poisoned", 2, 3)
+    await upstream.publish("behind", 0, count=1)
+    await _until_dead_letters(pipeline, 3)
     failed = await pipeline.ended("poisoned")
     neighbours = [await pipeline.ended(job) for job in NEIGHBOURS]
-    place = await _place_of_the_unreadable(pipeline)
+    place = await _position_of_the_undecodable(pipeline)
 
-    hand = RunbookOperator("dead-letters", addresses(pipeline), JOB="poisoned", PLACE=place)
-    await hand.run_step()
-    await hand.run_step()
-    await upstream.says("poisoned", POISONED)
-    await _letters_are(pipeline, 4)
+    runbook = RunbookOperator("dead-letters", addresses(pipeline), JOB="poisoned", PLACE=place)
+    await runbook.run_step()
+    await runbook.run_step()
+    await upstream.publish("poisoned", POISONED)
+    await _until_dead_letters(pipeline, 4)
     for _ in range(5):
-        await hand.run_step()
-    hand.assert_complete()
+        await runbook.run_step()
+    runbook.assert_complete()
     ended = await pipeline.ended("poisoned")
     segments = await records_of(
         pipeline.kafka.bootstrap, "segment.generated", prefix=pipeline.prefix
     )
-    made = Counter((value_of(one)["job_id"], value_of(one)["scene_index"]) for one in segments)
+    made = Counter((value_of(r)["job_id"], value_of(r)["scene_index"]) for r in segments)
 
     sys.stdout.write(
         f"a poison record: {len(neighbours)} of {len(NEIGHBOURS)} neighbours in its partition"
-        f" done; requeued in order {_said_again(await _requests(pipeline))}, segments of the job"
+        f" done; requeued in order {_requeued(await _requests(pipeline))}, segments of the job"
         f" {sum(count for (job, _), count in made.items() if job == 'poisoned')} of {SCENES}\n"
     )
     assert failed["audio_status"]["status"] == "failed"
-    assert [told["audio_status"]["status"] for told in neighbours] == ["completed"] * 3
+    assert [end["audio_status"]["status"] for end in neighbours] == ["completed"] * 3
     assert ended["audio_status"]["status"] == "completed"
     assert [scene["origin"] for scene in ended["progress"]["scenes"]] == [
         "fresh",
         *["continued"] * 3,
     ]
-    assert _said_again(await _requests(pipeline)) == [POISONED, 2, 3]
+    assert _requeued(await _requests(pipeline)) == [POISONED, 2, 3]
     assert set(made.values()) == {1}
 
 
@@ -119,23 +119,23 @@ async def _requests(pipeline: Pipeline) -> list[Record]:
     return await records_of(pipeline.kafka.bootstrap, TOPIC, prefix=pipeline.prefix)
 
 
-def _said_again(requests: list[Record]) -> list[int]:
-    """The scenes that the requeue put back, in its order."""
-    return [value_of(one)["scene_index"] for one in requests if one.header("dlq-requeue")]
+def _requeued(requests: list[Record]) -> list[int]:
+    """Return the requeued scenes, in order."""
+    return [value_of(r)["scene_index"] for r in requests if r.header("dlq-requeue")]
 
 
-async def _letters_are(pipeline: Pipeline, count: int) -> None:
-    """Wait until there are so many."""
+async def _until_dead_letters(pipeline: Pipeline, count: int) -> None:
+    """Wait for `count` dead letters."""
 
     async def poll() -> bool | None:
-        found = await records_of(pipeline.kafka.bootstrap, f"{TOPIC}.dlq", prefix=pipeline.prefix)
-        return len(found) >= count or None
+        letters = await records_of(pipeline.kafka.bootstrap, f"{TOPIC}.dlq", prefix=pipeline.prefix)
+        return len(letters) >= count or None
 
     await eventually(poll, within_s=WAIT_S, what=f"{count} dead letters")
 
 
-async def _place_of_the_unreadable(pipeline: Pipeline) -> str:
-    """As `segue dlq list` shows it."""
-    found = await records_of(pipeline.kafka.bootstrap, f"{TOPIC}.dlq", prefix=pipeline.prefix)
-    [one] = [one for one in found if one.header("dlq-exception") == "UndecodableError"]
-    return f"{one.topic}/{one.partition}/{one.offset}"
+async def _position_of_the_undecodable(pipeline: Pipeline) -> str:
+    """Return the position of the undecodable dead letter, as `segue dlq list` shows it."""
+    letters = await records_of(pipeline.kafka.bootstrap, f"{TOPIC}.dlq", prefix=pipeline.prefix)
+    [letter] = [r for r in letters if r.header("dlq-exception") == "UndecodableError"]
+    return f"{letter.topic}/{letter.partition}/{letter.offset}"

@@ -1,4 +1,4 @@
-"""Many thousands of schedules of a consumer group, each in a moment: no rule is ever broken."""
+"""Thousands of simulated schedules of a consumer group break no rule."""
 
 import asyncio
 import sys
@@ -18,20 +18,20 @@ from tests.faults.harness.simulation import BrokenRuleError, VirtualLoop, simula
 
 pytestmark = pytest.mark.timeout(long_or(long=1800, short=180))
 SCHEDULES = long_or(long=100_000, short=2_000)
-SHARE = 500  # schedules that a process takes at once
+SHARE = 500  # schedules per task of a process
 
 
 @pytest.fixture
 def loop() -> Iterator[VirtualLoop]:
-    """One for all schedules of a test."""
-    made = VirtualLoop()
-    yield made
-    made.close()
+    """A virtual loop for all schedules of a test."""
+    virtual = VirtualLoop()
+    yield virtual
+    virtual.close()
 
 
-def _worked_off(seeds: range) -> Counter[str]:
-    """These schedules, one after the other; what happened in them."""
-    happened: Counter[str] = Counter()
+def _run_schedules(seeds: range) -> Counter[str]:
+    """Run these schedules; return the number of events of each kind."""
+    counts: Counter[str] = Counter()
     loop = VirtualLoop()
     try:
         for seed in seeds:
@@ -39,37 +39,37 @@ def _worked_off(seeds: range) -> Counter[str]:
                 world = simulate(seed, loop)
             except BrokenRuleError as error:
                 raise AssertionError(f"schedule {seed}: {error}") from error
-            happened["deaths"] += world.deaths
-            happened["rebalances"] += world.rebalances
-            happened["records done again"] += world.repeats
-            happened["commits went back"] += world.went_back
+            counts["deaths"] += world.deaths
+            counts["rebalances"] += world.rebalances
+            counts["records repeated"] += world.repeats
+            counts["commits moved back"] += world.went_back
     finally:
         loop.close()
-    return happened
+    return counts
 
 
 def test_no_schedule_breaks_a_rule() -> None:
-    """Order per job, commits, bounds, and everything done in the end; a process for each core."""
-    begun = time.monotonic()
+    """Order per job, commits, bounds and completion; one process per core."""
+    start_s = time.monotonic()
     end = SEED + SCHEDULES
     shares = [range(first, min(first + SHARE, end)) for first in range(SEED, end, SHARE)]
-    happened: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     with ProcessPoolExecutor(mp_context=get_context("spawn")) as processes:
-        for share in processes.map(_worked_off, shares):
-            happened += share
-    took_s = time.monotonic() - begun
-    told = ", ".join(f"{count} {what}" for what, count in happened.items())
+        for share in processes.map(_run_schedules, shares):
+            counts += share
+    took_s = time.monotonic() - start_s
+    figures = ", ".join(f"{count} {what}" for what, count in counts.items())
     sys.stdout.write(
         f"{SCHEDULES} schedules from SEGUE_CHAOS_SEED={SEED} in {took_s:.0f} s"
-        f" ({SCHEDULES / took_s:.0f}/s): {told}, rules broken 0\n"
+        f" ({SCHEDULES / took_s:.0f}/s): {figures}, rules broken 0\n"
     )
 
-    assert happened["deaths"] > 0
-    assert happened["records done again"] > 0
+    assert counts["deaths"] > 0
+    assert counts["records repeated"] > 0
 
 
-def test_a_seed_brings_the_same_schedule_again(loop: VirtualLoop) -> None:
-    """To the last event."""
+def test_a_seed_reproduces_its_schedule(loop: VirtualLoop) -> None:
+    """Two runs of a seed have the same trace."""
     traces = [simulate(seed, loop).trace.hexdigest() for seed in (1, 2, 1, 2)]
 
     assert traces[:2] == traces[2:]

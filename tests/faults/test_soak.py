@@ -1,10 +1,9 @@
-"""Soak: a hundred thousand events go through generator and api, and nothing is held for ever.
+"""Soak test: 100,000 events through generator and api without growth.
 
-The scenes were made before and lie in the store, as after a loss of all of Kafka: each request
-goes through a lane, is found, said again, kept on the changelog, acked and committed; the api
-reads both and changes rows. So it is lanes, table, commits and projection that are tried, with
-new jobs all the time, and not the making of music. What a process holds it writes down itself
-(`sampled.py`), every second.
+The segments are already stored, as after a loss of Kafka: the generator finds each one, republishes
+it, updates the changelog and commits; the api projects both topics. This exercises lanes, table,
+commits and projection with new jobs, not the generation of music. Each process samples its own
+resource usage every second (`sampled_service.py`).
 """
 
 import asyncio
@@ -30,17 +29,17 @@ from tests.support.servers import Database, KafkaServer
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 SCENES = 4
-WARM_JOBS = 50  # pools, compiled validators, buffers: what every process needs once
+WARM_JOBS = 50  # to fill pools, validators and buffers
 JOBS = long_or(long=12_500, short=250)
-AT_ONCE = 250  # jobs that are asked for side by side
-EVENTS_EACH = 2 * SCENES  # each scene is asked for, and said
+AT_ONCE = 250  # jobs that are requested concurrently
+EVENTS_EACH = 2 * SCENES  # a request and a segment per scene
 DONE_S = long_or(long=540.0, short=90.0)
 QUIET_S = 3.0
-GROWTH_MIB_MAX = long_or(long=80.0, short=40.0)  # the state of 12,500 jobs is some of it
+GROWTH_MIB_MAX = long_or(long=80.0, short=40.0)  # includes the state of 12,500 jobs
 
 
-def _stored(folder: Path, jobs: range) -> None:
-    """Segments that were finished long ago."""
+def _store_segments(folder: Path, jobs: range) -> None:
+    """Store the segments of these jobs."""
     for number in jobs:
         for index in range(SCENES):
             segment = a_segment(index, count=SCENES, job_id=f"job-{number}")
@@ -49,24 +48,24 @@ def _stored(folder: Path, jobs: range) -> None:
             path.write_text(segment.model_dump_json())
 
 
-async def _asked(fixture: ApiServiceFixture, jobs: range) -> None:
-    """Every scene of these jobs, in the order of its job."""
+async def _publish_scenes(fixture: ApiServiceFixture, jobs: range) -> None:
+    """Publish every scene of these jobs, each job's in order."""
     publisher = Publisher(fixture.broker(), source="test", clock=SystemClock())
     await publisher.start()
     try:
         for first in range(jobs.start, jobs.stop, AT_ONCE):
-            some = range(first, min(first + AT_ONCE, jobs.stop))
+            batch = range(first, min(first + AT_ONCE, jobs.stop))
             for index in range(SCENES):
-                scenes = [a_scene(index, count=SCENES, job_id=f"job-{n}") for n in some]
+                scenes = [a_scene(index, count=SCENES, job_id=f"job-{n}") for n in batch]
                 await asyncio.gather(*(publisher.publish(scene) for scene in scenes))
     finally:
         await publisher.stop()
 
 
-async def _worked_off(fixture: ApiServiceFixture, jobs: int) -> None:
+async def _until_projected(fixture: ApiServiceFixture, jobs: int) -> None:
     async def poll() -> bool | None:
         if await fixture.rows("SELECT 1 WHERE to_regclass('projection_offsets') IS NULL"):
-            return None  # the api is on its way
+            return None  # the api is starting
         rows = await fixture.rows(
             "SELECT coalesce(sum(next_offset), 0) AS n FROM projection_offsets"
         )
@@ -98,7 +97,7 @@ async def _services(
 
 
 def _slope_mib(samples: Sequence[dict[str, float]], events: int) -> float:
-    """Least squares: MiB per 10,000 events, as they went by evenly."""
+    """Return the growth in MiB per 10,000 events, by least squares."""
     xs = [events * index / len(samples) / 10_000 for index in range(len(samples))]
     ys = [sample["rss_mib"] for sample in samples]
     middle_x, middle_y = sum(xs) / len(xs), sum(ys) / len(ys)
@@ -107,7 +106,7 @@ def _slope_mib(samples: Sequence[dict[str, float]], events: int) -> float:
 
 
 def _figures(service: SampledService, *, warm: int, events: int) -> Iterator[str]:
-    """What is told, and held to: memory, handles and tasks are as they were when it was warm."""
+    """Yield the figures; check that memory, handles and tasks are those of a warm process."""
     samples = service.samples()
     before, after, busy = samples[warm], samples[-1], samples[warm:]
     half = busy[len(busy) // 2 :]
@@ -119,39 +118,39 @@ def _figures(service: SampledService, *, warm: int, events: int) -> Iterator[str
         most = max(sample[what] for sample in busy)
         yield f"{what} {before[what]:.0f} -> {after[what]:.0f} (at most {most:.0f})"
     assert after["rss_mib"] - before["rss_mib"] < GROWTH_MIB_MAX
-    assert after["handles"] <= before["handles"] + 12, "a pool of ten connections, two to listen"
-    assert after["threads"] <= before["threads"] + 8, "the pool for what blocks"
+    assert after["handles"] <= before["handles"] + 12, "ten pooled connections and two listeners"
+    assert after["threads"] <= before["threads"] + 8, "the thread pool"
     assert after["tasks"] <= before["tasks"] + 5
 
 
-async def test_nothing_grows_while_events_go_through(
+async def test_resource_usage_does_not_grow_with_events(
     postgres: Database, kafka: KafkaServer, topic_prefix: str, store_folder: Path, tmp_path: Path
 ) -> None:
-    """Every event is in the rows; then memory, handles and tasks are those of a warm process."""
+    """Every event is projected; memory, handles and tasks stay those of a warm process."""
     fixture = ApiServiceFixture(await postgres(), kafka, topic_prefix, store_folder)
     total = WARM_JOBS + JOBS
-    await asyncio.to_thread(_stored, store_folder, range(total))
+    await asyncio.to_thread(_store_segments, store_folder, range(total))
     await ensure_topics(fixture.broker())
     loop = asyncio.get_running_loop()
     async with _services(fixture, tmp_path) as running:
-        await _asked(fixture, range(WARM_JOBS))
-        await _worked_off(fixture, WARM_JOBS)
+        await _publish_scenes(fixture, range(WARM_JOBS))
+        await _until_projected(fixture, WARM_JOBS)
         await asyncio.sleep(QUIET_S)
         warm = {service.name: len(service.samples()) - 1 for service in running}
-        began = loop.time()
-        await _asked(fixture, range(WARM_JOBS, total))
-        await _worked_off(fixture, total)
-        took_s = loop.time() - began
+        start_s = loop.time()
+        await _publish_scenes(fixture, range(WARM_JOBS, total))
+        await _until_projected(fixture, total)
+        took_s = loop.time() - start_s
         await asyncio.sleep(QUIET_S)
         rows = await fixture.rows("SELECT status, count(*) AS n FROM runs GROUP BY status")
         scenes = await fixture.rows("SELECT count(*) AS n FROM scenes")
-        said = len(await fixture.published("segment.generated"))
+        published = len(await fixture.published("segment.generated"))
 
     events = JOBS * EVENTS_EACH
     sys.stdout.write(f"soak of {events} events, {events / took_s:.0f}/s\n")
     for service in running:
-        told = _figures(service, warm=warm[service.name], events=events)
-        sys.stdout.write(", ".join(told) + "\n")
+        figures = _figures(service, warm=warm[service.name], events=events)
+        sys.stdout.write(", ".join(figures) + "\n")
     assert rows == [{"status": "merging", "n": total}]
     assert scenes == [{"n": total * SCENES}]
-    assert said == total * SCENES
+    assert published == total * SCENES

@@ -1,4 +1,4 @@
-"""Merger and muxer die between each pair of their steps; the same track, the same video."""
+"""Merger and muxer are killed between each two steps: the same track, the same video."""
 
 import shutil
 import signal
@@ -31,24 +31,24 @@ class Stage:
     """A service that turns one kind of event into another."""
 
     service: str
-    takes: type[Event]
-    makes: type[Event]
-    its_own: tuple[str, ...]  #: the names of the objects that it makes
+    consumes: type[Event]
+    produces: type[Event]
+    objects: tuple[str, ...]  #: the names of the objects that it stores
 
 
 MERGER = Stage(
     service="merger",
-    takes=SegmentGenerated,
-    makes=AudioMerged,
-    its_own=("track.mp3", "merged.json"),
+    consumes=SegmentGenerated,
+    produces=AudioMerged,
+    objects=("track.mp3", "merged.json"),
 )
 MUXER = Stage(
-    service="muxer", takes=AudioMerged, makes=VideoMuxed, its_own=("video.mp4", "muxed.json")
+    service="muxer", consumes=AudioMerged, produces=VideoMuxed, objects=("video.mp4", "muxed.json")
 )
 
 
 async def _undisturbed(kafka: KafkaServer, folder: Path) -> list[Fact]:
-    """The whole line but the api, for one job with a film."""
+    """Run one job with a video through generator, merger and muxer; return the history."""
     async with fault_fixture(kafka, folder) as fixture:
         await _put_film(fixture)
         running = [fixture.service(name) for name in ("generator", "merger", "muxer")]
@@ -77,34 +77,36 @@ async def _put_film(fixture: FaultFixture) -> None:
 async def _died(
     kafka: KafkaServer, folder: Path, point: Point, stage: Stage, before: tuple[Path, list[Fact]]
 ) -> list[Fact]:
-    """The stage dies at `point` on what the line had made before it; another one goes on."""
-    made, facts = before
-    shutil.copytree(made / "store", folder / "store", ignore=shutil.ignore_patterns(*stage.its_own))
+    """Kill the stage at `point` on the stored inputs, continue with another; return the history."""
+    inputs, facts = before
+    shutil.copytree(
+        inputs / "store", folder / "store", ignore=shutil.ignore_patterns(*stage.objects)
+    )
     async with fault_fixture(kafka, folder) as fixture:
-        fixture.history.wanted(JOB, scene_count=SCENES, events=[stage.makes.kind])
+        fixture.history.wanted(JOB, scene_count=SCENES, events=[stage.produces.kind])
         for fact in facts:
-            if fact["kind"] == "publish" and fact["topic"] == stage.takes.kind:
-                await fixture.publish(stage.takes.model_validate(fact["value"]))
-        dying, next_one = fixture.service(stage.service, at=point), fixture.service(stage.service)
+            if fact["kind"] == "publish" and fact["topic"] == stage.consumes.kind:
+                await fixture.publish(stage.consumes.model_validate(fact["value"]))
+        dying, successor = fixture.service(stage.service, at=point), fixture.service(stage.service)
         try:
             await dying.start()
             assert await dying.ended(within_s=60) == -signal.SIGKILL, f"{point}: {dying.log}"
-            await next_one.start()
-            await next_one.ready()
-            await fixture.until_published(1, kind=stage.makes.kind)
-            await fixture.until_committed(f"segue-{stage.service}", stage.takes.kind)
-            assert await next_one.stop() == 0
+            await successor.start()
+            await successor.ready()
+            await fixture.until_published(1, kind=stage.produces.kind)
+            await fixture.until_committed(f"segue-{stage.service}", stage.consumes.kind)
+            assert await successor.stop() == 0
         finally:
             await dying.kill()
-            await next_one.kill()
+            await successor.kill()
         return await fixture.collect_facts()
 
 
 @pytest.mark.parametrize("stage", [MERGER, MUXER], ids=lambda stage: stage.service)
-async def test_whatever_step_it_dies_at_its_result_is_the_same(
+async def test_a_stage_killed_at_any_step_yields_the_same_result(
     kafka: KafkaServer, tmp_path: Path, stage: Stage
 ) -> None:
-    """Every gap between two steps, each on topics and a store of its own."""
+    """Every gap between two steps, each with its own topics and store."""
     undisturbed = await _undisturbed(kafka, tmp_path / "undisturbed")
 
     points = gaps(stage.service)
@@ -122,12 +124,12 @@ async def test_whatever_step_it_dies_at_its_result_is_the_same(
         at_once=AT_ONCE,
     )
 
-    found = {}
-    for point, happened in zip(points, histories, strict=True):
-        wrong = checker.violations(happened) + checker.differences(happened, undisturbed)
+    failures = {}
+    for point, facts in zip(points, histories, strict=True):
+        wrong = checker.violations(facts) + checker.differences(facts, undisturbed)
         if wrong:
-            found[str(point)] = wrong
-    name = f"{stage.service}, {len(points) - len(found)} of {len(points)} steps"
+            failures[str(point)] = wrong
+    name = f"{stage.service}, {len(points) - len(failures)} of {len(points)} steps"
     sys.stdout.write(report(name, histories) + "\n")
     assert not checker.violations(undisturbed)
-    assert not found
+    assert not failures

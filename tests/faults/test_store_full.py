@@ -1,4 +1,4 @@
-"""A full object store: whoever writes is told so, nothing is half there; with room it goes on."""
+"""A full object store: writes fail completely; after space is freed, jobs continue."""
 
 import asyncio
 import sys
@@ -24,9 +24,9 @@ from tests.support.servers import Database, KafkaServer
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 DISK_MIB = 24
-MINIO_DISK_MIB = 400  # it refuses the last tenth of a disk, and keeps files of its own
+MINIO_DISK_MIB = 400  # MinIO rejects writes to the last tenth of a disk and has its own files
 LARGE_BYTES = 4 * 1024 * 1024
-Opened = Callable[[SmallDisk], AbstractAsyncContextManager[ObjectStore]]
+OpenStore = Callable[[SmallDisk], AbstractAsyncContextManager[ObjectStore]]
 
 
 @asynccontextmanager
@@ -47,17 +47,17 @@ async def _bucket(disk: SmallDisk) -> AsyncIterator[ObjectStore]:
 
 
 @pytest.mark.parametrize(
-    ("opened", "mib"), [(_folder, DISK_MIB), (_bucket, MINIO_DISK_MIB)], ids=["folder", "minio"]
+    ("open_store", "mib"), [(_folder, DISK_MIB), (_bucket, MINIO_DISK_MIB)], ids=["folder", "minio"]
 )
-async def test_a_full_store_refuses_and_keeps_what_it_has(
-    opened: Opened, mib: int, minio: StoreSettings, tmp_path: Path
+async def test_a_full_store_rejects_writes_and_keeps_its_objects(
+    open_store: OpenStore, mib: int, minio: StoreSettings, tmp_path: Path
 ) -> None:
-    """Every kind of write; nothing of the refused ones is left, and all work again with room."""
-    assert minio.folder is None, "one is built where it can be"
+    """Every kind of write; rejected ones leave nothing, and all work after space is freed."""
+    assert minio.folder is None, "the server is MinIO"
     large = tmp_path / "large"
     large.write_bytes(bytes(LARGE_BYTES))
     with a_small_disk(mib) as disk:
-        async with opened(disk) as store:
+        async with open_store(disk) as store:
             await store.put("a/kept", b"k" * 1000)
             disk.fill()
             ends = await asyncio.gather(
@@ -67,33 +67,33 @@ async def test_a_full_store_refuses_and_keeps_what_it_has(
                 store.put_if_absent("a/claim", bytes(100_000)),
                 return_exceptions=True,
             )
-            there = [found.key async for found in store.list_objects("a/")]
+            keys = [stat.key async for stat in store.list_objects("a/")]
             kept = await store.get("a/kept")
             disk.free_space()
 
-            async def roomy() -> bool | None:
+            async def writable() -> bool | None:
                 try:
                     await store.check()
                 except StoreUnavailableError:
-                    return None  # it looks at its disk now and then
+                    return None  # it checks its disk periodically
                 return True
 
-            await eventually(roomy, within_s=60, what="the store takes writes again")
+            await eventually(writable, within_s=60, what="the store takes writes again")
             await store.put("a/new", b"n")
             claimed = await store.put_if_absent("a/claim", b"mine")
             left = list(disk.folder.glob("store/.tmp/*"))
 
     assert [type(end) for end in ends] == [StoreUnavailableError] * 4, ends
-    assert there == ["a/kept"]
+    assert keys == ["a/kept"]
     assert kept == b"k" * 1000
     assert claimed
     assert left == []
 
 
-async def test_a_line_whose_store_is_full_waits_and_goes_on_with_room(
+async def test_a_pipeline_with_a_full_store_waits_until_space_is_freed(
     kafka: KafkaServer, postgres: Database, topic_prefix: str, tmp_path: Path
 ) -> None:
-    """A job is done, the disk fills, jobs are accepted or told to come again, room, all done."""
+    """Jobs are accepted or rejected with 503 while it is full; the accepted ones complete."""
     with a_small_disk(DISK_MIB) as disk:
         folder = disk.folder / "store"
         async with running_pipeline(
@@ -107,20 +107,20 @@ async def test_a_line_whose_store_is_full_waits_and_goes_on_with_room(
                 for n in range(3)
             ]
 
-            async def said() -> bool | None:
-                disk.fill()  # somebody may have let go of a temporary file
+            async def reported() -> bool | None:
+                disk.fill()  # a temporary file may have been removed
                 return (await pipeline.client.get("/readyz")).status_code == 503 or None
 
-            await eventually(said, within_s=30, what="readyz says that the store is full")
+            await eventually(reported, within_s=30, what="readyz reports the full store")
             old = await pipeline.client.get(before["links"]["download"])
-            await asyncio.sleep(3)  # what was accepted meets the full disk
+            await asyncio.sleep(3)  # accepted jobs hit the full disk
             disk.free_space()
-            names = [f"full-{n}" for n, status in enumerate(answers) if status == 202]
+            names = [f"full-{n}" for n, code in enumerate(answers) if code == 202]
             after = {name: await pipeline.ended(name, within_s=180) for name in names}
             tracks = {}
-            for name, told in after.items():
+            for name, status in after.items():
 
-                async def track(path: str = told["links"]["download"]) -> bytes | None:
+                async def track(path: str = status["links"]["download"]) -> bytes | None:
                     try:
                         answer = await pipeline.client.get(path)
                     except httpx.TransportError:
@@ -130,7 +130,7 @@ async def test_a_line_whose_store_is_full_waits_and_goes_on_with_room(
                 tracks[name] = await eventually(track, within_s=60, what=f"the track of {name}")
             store = FolderStore(folder)
             stored = {name: await store.get(track_key(name, 1)) for name in names}
-    states = {name: told["audio_status"]["status"] for name, told in after.items()}
+    states = {name: status["audio_status"]["status"] for name, status in after.items()}
     sys.stdout.write(f"store full: answers {answers} ({BASE}), afterwards {states}\n")
 
     assert set(answers) <= {202, 503}

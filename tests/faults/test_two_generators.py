@@ -1,4 +1,4 @@
-"""Two generators on one history; one is frozen past its session at some step, and thaws."""
+"""Two generators; one is stopped at a step beyond its session timeout and resumed."""
 
 import asyncio
 import random
@@ -20,15 +20,15 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 SEEDS = (1, 2, 3)
 POINTS_EACH = 3
 FROZEN_S = 20.0
-#: more than the lease, what a provider may take to ask, and one request, so that nobody who
-#: thaws can be about to ask: 2 + 10 + 5
+#: more than the lease, the wait for a start and one request (2 + 10 + 5), so that no resumed
+#: generator is about to send a request
 SETTLE_S = 17.0
 JOBS = [f"job-{number}" for number in range(4)]
 SCENES = 4
 
 
 async def _frozen(kafka: KafkaServer, folder: Path, point: Point, *, scene: int) -> list[Fact]:
-    """One generator stops at `point` for a while; the other goes on; then both do."""
+    """Stop one generator at `point`, continue with the other, then resume; return the history."""
     async with fault_fixture(kafka, folder, settle_s=SETTLE_S, partitions=2) as fixture:
         first = fixture.service("generator", at=point, target=Target(scene=scene), freeze=True)
         second = fixture.service("generator", number=2)
@@ -37,7 +37,7 @@ async def _frozen(kafka: KafkaServer, folder: Path, point: Point, *, scene: int)
             await first.ready()
             await fixture.request(JOBS, scenes=SCENES)
             await first.frozen(within_s=60)
-            await _thawed(fixture, first, second)
+            await _resume(fixture, first, second)
             assert await first.stop() == 0
             assert await second.stop() == 0
         finally:
@@ -46,8 +46,8 @@ async def _frozen(kafka: KafkaServer, folder: Path, point: Point, *, scene: int)
         return await fixture.collect_facts()
 
 
-async def _thawed(fixture: FaultFixture, first: ForkedService, second: ForkedService) -> None:
-    """The other takes over while the first is frozen; both work off what comes after."""
+async def _resume(fixture: FaultFixture, first: ForkedService, second: ForkedService) -> None:
+    """Let the second generator take over, resume the first, and process more jobs with both."""
     await second.start()
     await asyncio.sleep(FROZEN_S)
     first.send(signal.SIGCONT)
@@ -55,10 +55,10 @@ async def _thawed(fixture: FaultFixture, first: ForkedService, second: ForkedSer
     await fixture.until_done()
 
 
-async def test_a_generator_that_thaws_pays_nothing_twice_and_says_nothing_wrong(
+async def test_a_resumed_generator_neither_pays_twice_nor_publishes_wrong_events(
     kafka: KafkaServer, tmp_path: Path
 ) -> None:
-    """Three seeds choose where it freezes; where it has claimed and not asked is always one."""
+    """Three seeds choose the points; the point between claim and request is always included."""
     points = {Point(moment="after", step="claim"): 1}
     for seed in SEEDS:
         chance = random.Random(seed)
@@ -73,11 +73,11 @@ async def test_a_generator_that_thaws_pays_nothing_twice_and_says_nothing_wrong(
         at_once=len(points),
     )
 
-    found = {
-        str(point): wrong
-        for point, happened in zip(points, histories, strict=True)
-        if (wrong := checker.violations(happened))
+    failures = {
+        str(point): violations
+        for point, facts in zip(points, histories, strict=True)
+        if (violations := checker.violations(facts))
     }
     sys.stdout.write(report(f"frozen at {', '.join(map(str, points))}", histories) + "\n")
-    assert all(sum(fact["kind"] == "end" for fact in happened) == 1 for happened in histories)
-    assert not found
+    assert all(sum(fact["kind"] == "end" for fact in facts) == 1 for facts in histories)
+    assert not failures
