@@ -92,10 +92,8 @@ class Claims:
         lease_start = self._clock.monotonic()
         if not await self._create(scene, attempt):
             self._log.debug("claim exists already", action="claim.held", attempt=attempt)
-            adopted_id = await self._find_prediction(scene, attempt, request)
-            if not adopted_id:
-                return None
-            return Prediction(id=adopted_id, request=request, adopted=True)
+            adopted = await self._find_prediction(scene, attempt, request)
+            return Prediction(id=adopted, request=request, adopted=True) if adopted else None
         self._log.debug("claim created", action="claim.created", attempt=attempt)
         try:
             await before_paying()
@@ -107,14 +105,19 @@ class Claims:
             return None
         try:
             with trace.span("provider submit", {"segue.provider": self._provider.name}):
-                submitted = await self._provider.submit(request)
+                prediction_id = await self._provider.submit(request)
         except (ProviderBusyError, ProviderRejectedError):  # nothing was started
             await self._void(scene, attempt)
             raise
-        log = {"attempt": attempt, "prediction_id": submitted, "duration_s": request.duration_s}
-        self._log.debug("prediction submitted", action="prediction.submitted", **log)
-        await self._store.put(scene.prediction_key(attempt), submitted.encode())
-        return Prediction(id=submitted, request=request, adopted=False)
+        self._log.debug(
+            "prediction submitted",
+            action="prediction.submitted",
+            prediction_id=prediction_id,
+            attempt=attempt,
+            duration_s=request.duration_s,
+        )
+        await self._store.put(scene.prediction_key(attempt), prediction_id.encode())
+        return Prediction(id=prediction_id, request=request, adopted=False)
 
     async def _create(self, scene: SceneRef, attempt: int) -> bool:
         """Return whether this process created the claim; the nonce settles a lost response."""
