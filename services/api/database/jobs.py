@@ -85,7 +85,7 @@ async def remember_stitched(connection: Connection, job_id: str, digest: str) ->
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JobProgress:
+class RunProgress:
     """Progress of a job's newest run, as its row stores it."""
 
     job_id: str
@@ -95,7 +95,7 @@ class JobProgress:
 
 
 async def save_progress(
-    connection: Connection, progress: Sequence[JobProgress], *, now: datetime
+    connection: Connection, progress: Sequence[RunProgress], *, now: datetime
 ) -> None:
     """Write the progress of jobs and notify their followers on commit."""
     await connection.executemany(

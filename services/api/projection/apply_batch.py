@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 
 from services.api.database import Connection, Database, jobs, offsets, outbox, runs
 from services.api.database import scene_delays as delays
-from services.api.database.jobs import JobProgress
+from services.api.database.jobs import RunProgress
 from services.api.database.outbox import OutboxRecord
 from services.api.database.runs import RunKey
 from services.api.database.scene_delays import SceneKey
@@ -276,7 +276,7 @@ async def _write(connection: Connection, folded: _FoldedBatch, *, now: datetime)
         views[job_id, newest[job_id]] for job_id in sorted({job for job, _ in folded.changed})
     ]
     progress = [
-        JobProgress(job_id=view.job_id, run=view.run, progress=progress_of(view), video=view.video)
+        RunProgress(job_id=view.job_id, run=view.run, progress=progress_of(view), video=view.video)
         for view in newest_views
     ]
     await jobs.save_progress(connection, progress, now=now)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from services.api.database import Connection, jobs, outbox, runs
-from services.api.database.jobs import JobProgress, JobRow
+from services.api.database.jobs import JobRow, RunProgress
 from services.api.database.operators import redrive
 from services.api.domain.cost_estimate import RunEstimate, check_cap, estimate_of
 from services.api.domain.progress import progress_of
@@ -81,7 +81,7 @@ async def start_run(
     await runs.insert(connection, spec, requests, estimate=estimate, now=now)
     await jobs.describe(connection, job.job_id, job.spec, now=now)
     view = RunView(job_id=job.job_id, run=run, started_at=now)
-    progress = JobProgress(job_id=job.job_id, run=run, progress=progress_of(view), video=spec.video)
+    progress = RunProgress(job_id=job.job_id, run=run, progress=progress_of(view), video=spec.video)
     await jobs.save_progress(connection, [progress], now=now)
     await outbox.add_events(connection, requests, now=now, traceparent=traceparent)
     return StartedRun(run=run, started_at=now, estimate=estimate, is_new=True)
