@@ -1,5 +1,5 @@
-# Every command that anyone needs; `make` alone says which.
-# A recipe's line that begins with @ says what it does by its result; the others show themselves.
+# The commands of this repository; `make` lists them.
+# A recipe line without @ is printed before it runs.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -18,30 +18,30 @@ JOBS ?= 2
 PROFILES ?=
 VOLUMES ?=
 COMMA := ,
-COMPOSE ?= docker compose $(foreach one,$(subst $(COMMA), ,$(PROFILES)),--profile $(one))
-# The lock takes nothing younger than a week: what is bad in a release is found in its first days.
+COMPOSE ?= docker compose $(foreach profile,$(subst $(COMMA), ,$(PROFILES)),--profile $(profile))
+# The lock excludes releases younger than a week: defects of a release are found in its first days.
 LOCK_AGE ?= 7 days ago
 
 ##@ Everyday
 
 .PHONY: help
-help: ## Show this
+help: ## Show this list
 	@awk 'BEGIN { FS = ":.*## " } \
 	  /^##@/ { printf "\n%s\n", substr($$0, 5) } \
 	  /^[a-z0-9-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@printf '\n'
 
 .PHONY: setup
-setup: $(STAMP) ## Make .venv from requirements.lock (PYTHON=… chooses the interpreter)
+setup: $(STAMP) ## Create .venv from requirements.lock (PYTHON=… sets the interpreter)
 
 $(STAMP): requirements.lock pyproject.toml
 	@python=''; \
-	for one in $(if $(PYTHON),"$(PYTHON)",python3.13 python3.12 python3.11 python3); do \
-	  if "$$one" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
-	    python=$$one; break; fi; \
+	for candidate in $(if $(PYTHON),"$(PYTHON)",python3.13 python3.12 python3.11 python3); do \
+	  if "$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	    python=$$candidate; break; fi; \
 	done; \
 	if [ -z "$$python" ]; then \
-	  echo 'setup: no Python 3.11 or newer was found$(if $(PYTHON), as $(PYTHON)).' >&2; \
+	  echo 'setup: Python 3.11 or newer not found$(if $(PYTHON),: $(PYTHON)).' >&2; \
 	  echo '       Install one (Debian: apt-get install python3 python3-venv), or name it:' >&2; \
 	  echo '       make setup PYTHON=/path/to/python3.12' >&2; exit 1; fi; \
 	if ! "$$python" -c 'import venv, ensurepip' 2>/dev/null; then \
@@ -56,85 +56,85 @@ $(STAMP): requirements.lock pyproject.toml
 	@touch $@
 
 .PHONY: check
-check: setup ## Format, lint, import rules, types: what CI runs before the tests
+check: setup ## Check format, lint, import rules and types, as CI does before the tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 
 .PHONY: fix
-fix: setup ## Format, and mend what lint can mend
+fix: setup ## Format the code, and apply the fixes of lint
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 .PHONY: test
-test: setup ## Every test, or those below T=path, on JOBS=2 sets of servers at once
+test: setup ## Run all tests, or those of T=path, on JOBS=2 sets of servers in parallel
 	@$(BIN)/python -m tests.support.fetch_servers
 	$(BIN)/python -m pytest $(if $(filter-out 0 1,$(JOBS)),-n $(JOBS) --dist loadfile --no-loadscope-reorder) $(or $(T),tests)
 
 ##@ Run
 
 .PHONY: up
-up: ## The whole of Segue in Docker (PROFILES=scale, observability or both, by comma)
+up: ## Start Segue in Docker (PROFILES=scale,observability adds services)
 	@sh deploy/compose/make-env.sh .env
 	$(COMPOSE) build
 	$(COMPOSE) up --detach --wait --wait-timeout 300
 	@echo 'api: http://127.0.0.1:4000   make logs S=generator   make down'
 
 .PHONY: down
-down: ## Stop what `make up` started; its data stays (VOLUMES=yes removes it too)
+down: ## Stop what `make up` started; keep its data (VOLUMES=yes removes it)
 	$(COMPOSE) --profile '*' down --remove-orphans $(if $(filter yes,$(VOLUMES)),--volumes)
 
 .PHONY: logs
-logs: ## Follow the logs of all of it, or of one: S=api
+logs: ## Follow the logs of all services, or of one: S=api
 	$(COMPOSE) --profile '*' logs --follow --tail 200 $(S)
 
 .PHONY: embedded
-embedded: setup ## The whole of Segue on this machine, until Ctrl-C
+embedded: setup ## Run Segue on this machine without Docker, until Ctrl-C
 	@$(BIN)/segue up
 
 .PHONY: native
-native: setup ## The same on the real servers without Docker: Kafka, PostgreSQL, MinIO
+native: setup ## Run the same on Apache Kafka, PostgreSQL and MinIO
 	@$(BIN)/segue up --stack native
 
 .PHONY: demo
-demo: setup ## Score a video made here, or VIDEO=… with SCENES=…, into out/demo
+demo: setup ## Score a generated video, or VIDEO=… with SCENES=…, into out/demo
 	@$(BIN)/segue demo $(if $(VIDEO),--video "$$VIDEO") $(if $(SCENES),--scenes "$$SCENES")
 
 .PHONY: doctor
-doctor: setup ## What is found here, what is missing, what to do about it
+doctor: setup ## Check this machine: what is missing, and how to fix it
 	@$(BIN)/segue doctor
 
 ##@ Test
 
 .PHONY: unit
-unit: setup ## Pure rules: seconds, no server
+unit: setup ## Run the unit tests: no server; some run ffmpeg
 	$(BIN)/python -m pytest tests/unit
 
 .PHONY: contract
-contract: setup ## One suite per port, on every adapter and fake
+contract: setup ## Run one suite per port, on every adapter and fake
 	$(BIN)/python -m pytest tests/contract
 
 .PHONY: histories
-histories: setup ## Recorded event streams through today's code
+histories: setup ## Replay recorded event streams through today's code
 	$(BIN)/python -m pytest tests/histories
 
 .PHONY: integration
-integration: setup ## Real servers, one at a time (addresses, Docker, native, else embedded)
+integration: setup ## Run the tests on real servers (by address, Docker, native, else embedded)
 	$(BIN)/python -m pytest tests/integration
 
 .PHONY: e2e
-e2e: setup ## Whole jobs through the running services
+e2e: setup ## Run whole jobs through the running services
 	$(BIN)/python -m pytest tests/e2e
 
 .PHONY: faults
-faults: setup ## Services die at every step; the figures for docs/reliability.md
+faults: setup ## Kill services at every step; print the figures of docs/reliability.md
 	$(BIN)/python -m pytest tests/faults -rP
 
 .PHONY: chaos
-chaos: setup ## 100 rounds of kill -9 at random, at most 45 minutes (SEED=… repeats the draws)
+chaos: setup ## Kill services at random for at most 45 minutes (SEED=… repeats a run)
 	@seed=$(or $(SEED),$$RANDOM); \
-	echo "the same draws again: make chaos SEED=$$seed"; \
+	echo "to repeat this run: make chaos SEED=$$seed"; \
 	SEGUE_CHAOS=long SEGUE_CHAOS_SEED=$$seed timeout 45m \
 	  $(BIN)/python -m pytest tests/faults/test_chaos.py tests/faults/test_joining.py \
 	    tests/faults/test_api_rebuild.py tests/faults/test_api_postgres.py tests/faults/test_api_kafka.py \
@@ -142,32 +142,32 @@ chaos: setup ## 100 rounds of kill -9 at random, at most 45 minutes (SEED=… re
 	    tests/faults/test_simulation.py -rP
 
 .PHONY: prove
-prove: setup ## Build the images and run the compose file from them, on an engine of its own (root)
+prove: setup ## Build the images and run the compose file from them (root)
 	$(BIN)/python -m tests.deployment
 
 .PHONY: coverage
-coverage: setup ## Every test, with what they did not reach
+coverage: setup ## Run all tests, and list the lines that they do not cover
 	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered tests
 
 ##@ Measure
 
 .PHONY: bench
-bench: setup ## Every benchmark, or one: B=lanes, projection, merge (RESULTS=folder of the JSON)
-	@for one in $(or $(B),lanes projection merge); do \
-	  $(BIN)/python -m benchmarks.bench_$$one --out "$(or $(RESULTS),out/bench)"; done
+bench: setup ## Run all benchmarks, or B=lanes, projection, merge (RESULTS=folder of the JSON)
+	@for name in $(or $(B),lanes projection merge); do \
+	  $(BIN)/python -m benchmarks.bench_$$name --out "$(or $(RESULTS),out/bench)"; done
 
 ##@ Docs and lock
 
 .PHONY: schemas
-schemas: setup ## Write what is generated: schemas, AsyncAPI, two pages of docs, the dashboard
+schemas: setup ## Generate the schemas, AsyncAPI, two pages of docs, the dashboard
 	$(BIN)/segue schemas
 
 .PHONY: screens
-screens: setup ## Record docs/screens: what `segue watch` and `segue job` show of a line at work
+screens: setup ## Record docs/screens: output of `segue watch` and `segue job` at work
 	$(BIN)/python -m tests.support.screens
 
 .PHONY: lock
-lock: ## Resolve requirements.lock anew from pyproject.toml (needs uv)
+lock: ## Resolve requirements.lock again from pyproject.toml (needs uv)
 	uv pip compile pyproject.toml --universal --all-extras --no-strip-extras --generate-hashes --python-version 3.11 \
 	  --exclude-newer "$$(date -u -d '$(LOCK_AGE)' +%Y-%m-%d)" --no-annotate --no-header \
 	  --quiet -o requirements.lock
