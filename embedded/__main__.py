@@ -29,7 +29,7 @@ EXIT_FORCED = 130
 
 
 def main() -> int:
-    """Run the stack of the command line and the environment; return the exit code."""
+    """Run the configured stack; return the exit code."""
     arguments = _arguments()
     try:
         settings = _settings(arguments)
@@ -115,7 +115,7 @@ def _settings(arguments: argparse.Namespace) -> StackSettings:
 
 
 def _log_start(settings: StackSettings) -> None:
-    """Log the data folder, every stand-in for a real server, and a slow first start."""
+    """Log the data folder, the stand-ins, and a slow first start."""
     log = logger_of("stack")
 
     def log_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:

@@ -1,4 +1,4 @@
-"""Locks the data folder of a stack, and keeps the secret that is created in it.
+"""Locks the data folder of a stack, and stores its secret.
 
 Contents: `stack.lock` and `stack.json` (the running stack), `clients.lock`
 (`shared/local_stack.py`), `segment-keys` (encrypts the links of segments), `objects/` (media),

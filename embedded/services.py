@@ -48,7 +48,7 @@ class StackResources:
 
 
 def build_services(resources: StackResources) -> list[Service]:
-    """Return the four services; the api is last, because it consumes the others' topics.
+    """Return the four services; the api is last: it consumes the others' topics.
 
     Raises:
         SettingsError: the environment is wrong for one of them.

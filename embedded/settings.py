@@ -1,4 +1,4 @@
-"""Settings of a stack on this machine: its servers, its data and its provider.
+"""Settings of a stack: its servers, its data and its provider.
 
 The services read their own settings from the environment, except for the addresses of what the
 stack starts.

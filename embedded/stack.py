@@ -92,7 +92,7 @@ class Stack:
             raise SegueError(f"not ready within {READY_S:g} s: {names}") from error
 
     async def _start_emulator(self) -> tuple[str, str] | None:
-        """Start the Replicate emulator if it is the provider; return its URL and key."""
+        """Start the Replicate emulator if needed; return its URL and key."""
         if self._settings.provider != "fake-replicate":
             return None
         replicate = await asyncio.to_thread(importlib.import_module, "replicate_server")

@@ -1,4 +1,4 @@
-"""Restarts a service after a failure, a limited number of times in a row.
+"""Restarts failed services, a limited number of times in a row.
 
 A service that has run long enough starts with a failure count of zero. One that fails too often
 in a row stops the stack with its reason, instead of a crash loop.
@@ -79,7 +79,7 @@ async def keep_running(
 
 
 async def _run_once(service: Service) -> Exception | None:
-    """Run the service once; return what ended it, None if it stopped on request."""
+    """Run the service once; return its error, None if it stopped on request."""
     try:
         await service.run(stop=service.stop, ready=service.ready)
     except SettingsError:

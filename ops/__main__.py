@@ -1,4 +1,4 @@
-"""Registers the commands of `segue`, in the groups and the order of `segue --help`."""
+"""Registers the commands of `segue`, in the groups of its help."""
 
 from collections.abc import Callable
 from typing import Any

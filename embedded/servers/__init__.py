@@ -78,7 +78,7 @@ class StackServers(Protocol):
         ...
 
     def stop(self) -> None:
-        """Stop the servers in reverse order; does nothing if they do not run."""
+        """Stop the servers in reverse order; idempotent."""
         ...
 
 

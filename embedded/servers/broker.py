@@ -65,7 +65,7 @@ class EmbeddedBroker:
         return address.decode()
 
     def stop(self) -> None:
-        """Close the socket and discard every record; does nothing if it does not run."""
+        """Close the socket and discard every record; idempotent."""
         library = _librdkafka()
         if self._cluster is not None:
             library.rd_kafka_mock_cluster_destroy(self._cluster)

@@ -72,7 +72,7 @@ class NativeKafka:
 
     @staticmethod
     def available(settings: ToolSettings) -> str | None:
-        """Return why it cannot be started here; None if it can, perhaps after a download."""
+        """Return why it cannot start here; None if it can, perhaps after downloads."""
         if reason := invalid_java_home(settings):
             return reason
         if not _cache_folder(settings).is_dir() and shutil.which("mvn") is None:
@@ -86,7 +86,7 @@ class NativeKafka:
 
     @staticmethod
     def fetch(settings: ToolSettings) -> tuple[Path, Path]:
-        """Download what is not cached; return the `java` program and the folder of the jars.
+        """Download what is not cached; return `java` and the jars' folder.
 
         Raises:
             ServerStartError: no usable Java, or Maven failed.
@@ -144,7 +144,7 @@ class NativeKafka:
         )["cluster.id"]
 
     def stop(self) -> None:
-        """Stop the broker; does nothing if it does not run."""
+        """Stop the broker; idempotent."""
         self.server.stop()
 
     def _configure(self) -> tuple[int, Path]:

@@ -1,4 +1,4 @@
-"""Runs the S3 server MinIO, built with Go from its published module, without Docker.
+"""Runs the S3 server MinIO, built from its Go module, without Docker.
 
 The module is pinned in `toolchain/pins/minio`, a Go module that is never tidied. The binary is
 cached per user, under a hash of its inputs. `MINIO_BIN` is another binary.
@@ -32,7 +32,7 @@ _ACCESS_KEY = "segue-native"
 
 
 class NativeMinio:
-    """A server on `folder`, which no other server uses: MinIO does not lock its folder."""
+    """A server on `folder`; MinIO does not lock it against a second server."""
 
     def __init__(self, folder: Path, settings: ToolSettings) -> None:
         self.folder = folder.resolve()
@@ -48,7 +48,7 @@ class NativeMinio:
 
     @staticmethod
     def available(settings: ToolSettings) -> str | None:
-        """Return why it cannot be started here; None if it can, perhaps after a build."""
+        """Return why it cannot start here; None if it can, perhaps after a build."""
         if settings.minio_binary is not None:
             is_program = shutil.which(settings.minio_binary) is not None
             return None if is_program else f"MINIO_BIN: no program at {settings.minio_binary}"
@@ -115,7 +115,7 @@ class NativeMinio:
         return settings
 
     def stop(self) -> None:
-        """Stop the server; does nothing if it does not run."""
+        """Stop the server; idempotent."""
         self.server.stop()
 
 

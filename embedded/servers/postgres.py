@@ -73,7 +73,7 @@ class EmbeddedPostgres:
         ]
 
     def start(self) -> str:
-        """Start on a new or an existing cluster; return the URL of the database `segue`.
+        """Start; return the URL of the database `segue`.
 
         Raises:
             ServerStartError: it did not start.
@@ -87,7 +87,7 @@ class EmbeddedPostgres:
             raise
 
     def stop(self) -> None:
-        """Write the data and stop; does nothing if it does not run."""
+        """Write the data and stop; idempotent."""
         self.server.stop()
         self._short_paths.close()
 
@@ -124,7 +124,7 @@ class EmbeddedPostgres:
         return True
 
     def _create_cluster(self) -> Path:
-        """Return the data folder; a new one is created under a temporary name and renamed.
+        """Return the data folder, created atomically if it is new.
 
         Raises:
             ServerStartError: it belongs to another user.
@@ -151,7 +151,7 @@ class EmbeddedPostgres:
         return cluster
 
     def _create_socket_folder(self, cluster: Path) -> Path:
-        """Return a folder for the socket, private to the server's user, with a short path."""
+        """Return a private folder with a short path for the socket."""
         folder = self.folder / "socket"
         if len(os.fsencode(folder)) > _SOCKET_CHARS_MAX:
             folder = Path(tempfile.mkdtemp(prefix="segue-"))
@@ -181,7 +181,7 @@ def _binary(name: str) -> Path:
 
 
 def _as_owner(cluster: Path) -> list[str]:
-    """Return the prefix that runs a command as the owner of `cluster`; empty if not root."""
+    """Return the prefix that runs a command as the owner of `cluster`."""
     if os.geteuid() != 0:
         return []
     owner = cluster.stat()

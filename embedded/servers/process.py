@@ -100,7 +100,7 @@ class Server:
             raise
 
     def stop(self) -> None:
-        """Stop the process, after its grace period with SIGKILL; does nothing if it is stopped."""
+        """Stop the process, with SIGKILL after its grace period; idempotent."""
         if self._locked_log is not None:
             self._locked_log.close()
             self._locked_log = None

@@ -1,4 +1,4 @@
-"""Runs one server as its child and stops it when the process that started the watchdog has ended.
+"""Runs one server, and stops it when the watchdog's starter has ended.
 
 The starter holds the other end of the watchdog's standard input. When that closes, because the
 starter stopped the server or was killed (by SIGKILL too), the watchdog sends the stop signal, and
@@ -20,7 +20,7 @@ _READ_BYTES = 512
 
 
 def main(stop_signal: int, grace_s: float, argv: list[str]) -> int:
-    """Run `argv` until it or the standard input ends; return its exit code as a shell does."""
+    """Run `argv` until it or standard input ends; return its exit code."""
     child = subprocess.Popen(argv, stdin=subprocess.DEVNULL)  # noqa: S603 - the caller's arguments
 
     def stop(*_: object) -> None:

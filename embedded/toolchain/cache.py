@@ -1,4 +1,4 @@
-"""Caches what is fetched or built once per user, under a hash of its inputs.
+"""Caches fetched and built tools per user, under a hash of their inputs.
 
 A folder is filled under a temporary name and renamed, under a lock that all processes share: so
 it is complete or missing, and parallel test runs build it once.
@@ -37,7 +37,7 @@ class ToolSettings(SettingsGroup):
 
 
 def cached_path(settings: ToolSettings, name: str, *inputs: bytes) -> Path:
-    """Return the cache folder of the tool built from these inputs; it may not exist."""
+    """Return the cache folder of a tool with these inputs."""
     digest = hashlib.sha256()
     for data in inputs:
         digest.update(len(data).to_bytes(8, "big") + data)

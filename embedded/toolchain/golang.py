@@ -1,4 +1,4 @@
-"""Finds the Go that builds the native MinIO: on PATH, or in a wheel.
+"""Finds the Go that builds MinIO: on PATH, or in a wheel.
 
 I/O: processes, files; the package registry at the first use.
 """

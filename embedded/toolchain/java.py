@@ -21,7 +21,7 @@ _TOOL_S = 60.0
 
 
 def java_home(settings: ToolSettings) -> Path:
-    """Return the folder of a Java that is new enough: JAVA_HOME's, that of PATH, or the wheel's.
+    """Return the folder of a Java that is new enough.
 
     Raises:
         ServerStartError: JAVA_HOME is invalid or too old, or the wheel cannot be fetched.
@@ -37,7 +37,7 @@ def java_home(settings: ToolSettings) -> Path:
 
 
 def invalid_java_home(settings: ToolSettings) -> str | None:
-    """Return why JAVA_HOME cannot be used; None if it can, or is not set."""
+    """Return why JAVA_HOME cannot be used; None if it can or is unset."""
     if settings.java_home is None or _is_new_enough(settings.java_home / "bin" / "java"):
         return None
     program = settings.java_home / "bin" / "java"

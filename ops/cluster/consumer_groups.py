@@ -24,7 +24,7 @@ _ERROR_CODE, _MEMBERS = 0, 5  # fields of a group in the response
 async def count_members(
     admin: AIOKafkaAdminClient, settings: KafkaSettings, services: Sequence[str] = SERVICES
 ) -> dict[str, int] | None:
-    """Return the number of members per service; None if the broker does not support it.
+    """Return the members per service; None if the broker does not support it.
 
     The caller sets a timeout: the group coordinator of a new cluster takes a moment.
 
@@ -41,7 +41,7 @@ async def count_members(
 
 
 async def _count_group_members(admin: AIOKafkaAdminClient, name: str) -> int:
-    """Return the members of one group; aiokafka 0.14 misreads a response about two groups."""
+    """Return the members of one group; aiokafka 0.14 misreads responses about two."""
 
     async def describe() -> int:
         [response] = await admin.describe_consumer_groups([name])

@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 
 def prepare(*, timeout_s: float, notify: Notify) -> dict[str, Any]:
-    """Create what is missing, wait at most `timeout_s` for the servers, return what was created.
+    """Create what is missing within `timeout_s`; return what was created.
 
     Raises:
         SettingsError: the environment is wrong.
@@ -74,7 +74,7 @@ async def honours_put_if_absent(store: ObjectStore) -> bool:
 
 
 async def _retry_until(end: float, action: Callable[[], Awaitable[T]], notify: Notify) -> T:
-    """Retry `action` until it succeeds or the time is `end`; report each new reason once."""
+    """Retry `action` until it succeeds or `end`; report each new reason once."""
     last_reason = ""
 
     def report(error: Exception, _delay_s: float) -> None:

@@ -1,4 +1,4 @@
-"""Compares the required topics with those of the cluster, and decides what may be changed.
+"""Compares required and actual topics, and decides what may be changed.
 
 A change may only keep more: a missing topic is created, a limit or a retention time is raised. A
 change that would move keys, stop producers or delete records is refused, with the reason and the

@@ -1,1 +1,1 @@
-"""Commands about this machine: its checks, and the generated files of a source checkout."""
+"""Commands about this machine and the source checkout."""

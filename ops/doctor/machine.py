@@ -235,7 +235,7 @@ def _test_tools() -> Iterator[Check]:
 
 
 def _version(program: str, argument: str) -> str | None:
-    """Return the first line of the version output; None if the program is not on PATH."""
+    """Return the first line of the version output; None: not on PATH."""
     path = shutil.which(program)
     if path is None:
         return None

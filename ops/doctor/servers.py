@@ -136,7 +136,7 @@ def check_tables(applied: set[int], required: set[int]) -> Check:
 
 
 def check_clocks(server_time: datetime, *, before: datetime, after: datetime) -> Check:
-    """Return whether PostgreSQL's time is between `before` and `after`, give or take the skew."""
+    """Return whether PostgreSQL's time is between `before` and `after`, within the skew."""
     skew = max(before - server_time, server_time - after, timedelta())
     return Check(
         name="clocks",

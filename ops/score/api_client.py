@@ -36,7 +36,7 @@ _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
 class StyleAnswer(BaseModel):
-    """The part of the upload response of a style sample that a command needs."""
+    """The needed part of the upload response of a style sample."""
 
     style_audio: StyleBody
 

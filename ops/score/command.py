@@ -86,7 +86,7 @@ def score(
 def run_score(
     api: ApiClient, request: ScoreRequest, *, out: Path, timeout_s: float, console: Console
 ) -> dict[str, Any]:
-    """Run the request on `api`, write the files into `out`, and return the report.
+    """Run the request, write the files into `out`, and return the report.
 
     Raises:
         CommandError: the run failed; the files that could be made are in `out`.

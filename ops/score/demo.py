@@ -1,7 +1,8 @@
-"""The `segue demo` command: makes a video and scores it on a stack of its own.
+"""The `segue demo` command: makes a video and scores it.
 
 The video has five different scenes whose lengths are no whole seconds; a video and scenes can be
-given instead. The data of the stack is in the demo's own folder.
+given instead. It starts a stack of its own, with its data in the
+demo's folder.
 
 I/O: ffmpeg, a stack, files.
 """
@@ -44,7 +45,7 @@ _SCORE_S = 300.0
 
 @dataclass(frozen=True, kw_only=True)
 class DemoScene:
-    """One scene of the demo's video: what it shows, and how ffmpeg draws it."""
+    """One scene of the demo's video, and how ffmpeg draws it."""
 
     frames: int  #: a whole number, so that cuts are between frames
     description: str
@@ -134,7 +135,7 @@ def demo(
     provider: Annotated[str, typer.Option(help="Provider of the music.")] = "synth",
     as_json: Json = False,
 ) -> None:
-    """Make a short video and score it on a stack of its own: the quickest way to hear a result."""
+    """Make a short video and score it: the quickest way to a result."""
     with report_errors(as_json=as_json):
         report = run_demo(
             video=video,
@@ -178,7 +179,7 @@ def run_demo(
 
 
 def write_waveform(out: Path, scenes: Sequence[Scene], report: dict[str, Any]) -> Path:
-    """Draw the track in `out` with its seams; return the path of the image."""
+    """Draw the track in `out`; return the path of the image."""
     track = decode((out / TRACK).read_bytes())
     path = out / WAVEFORM
     facts = report["track"]

@@ -1,4 +1,4 @@
-"""Plans a `segue score --dry-run`: what would be requested, its cost, and whether it would start.
+"""Plans `segue score --dry-run`: the requests, their cost, and the verdict.
 
 The request passes the api's own rules with this machine's settings, so the plan is what a stack
 here would decide. Nothing is started, requested, uploaded or written. An api elsewhere (`--api`)
@@ -175,7 +175,7 @@ def _prompt_from(scene: Scene, run_prompt: str | None) -> str:
 
 
 def _verdict(spec: RunSpec, total: RunEstimate, pricing: PricingSettings) -> dict[str, Any]:
-    """Return whether the run would start, why, and how many scenes its cost limit pays for."""
+    """Return whether the run would start, why, and how many scenes are paid."""
     max_cost = spec.params.max_cost
     if not is_over_cap(spec, total):
         why = (

@@ -1,4 +1,4 @@
-"""The `segue status` command, and polling a job's status until its run has ended.
+"""The `segue status` command; polls a job until its run has ended.
 
 A failed poll is not a failed job: polling continues while the api restarts.
 
@@ -67,7 +67,7 @@ def follow(
     on_status: Callable[[StatusResponse], None],
     timeout_s: float,
 ) -> StatusResponse:
-    """Return the status of `run` once it has ended; None means the newest run.
+    """Return the status of `run` (None: the newest) once it has ended.
 
     Raises:
         CommandError: it did not end in time, was superseded, or the api was unreachable too long.

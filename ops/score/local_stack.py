@@ -1,4 +1,4 @@
-"""The `segue up` command, and the local stack that other commands use or start.
+"""The `segue up` command; finds or starts the stack of other commands.
 
 A stack started for a command is a child in its own session, so that Ctrl-C reaches the command
 alone; its output goes to `stack.log`. It runs while a command holds the clients' lock
@@ -70,7 +70,7 @@ def up(
 
 
 def running_api(settings: CommandSettings) -> str:
-    """Return the URL of the named api, or of the stack that runs on this machine.
+    """Return the URL of the named api, or of the local stack.
 
     Raises:
         CommandError: no api is named and no stack runs here.
@@ -88,7 +88,7 @@ def running_api(settings: CommandSettings) -> str:
 
 @contextmanager
 def use_stack(folder: Path, *, provider: str | None, notify: Notify) -> Iterator[StackUse]:
-    """Yield the stack on `folder`; start one if none runs, and stop it at the end.
+    """Yield the stack on `folder`; start and stop one if none runs.
 
     Raises:
         CommandError: it does not start, or it runs with another provider.
@@ -160,7 +160,7 @@ def _start(folder: Path, provider: str | None) -> subprocess.Popen[bytes]:
 
 
 def _wait_until_ready(child: subprocess.Popen[bytes], folder: Path) -> RunningStack:
-    """Return the stack once it answers: the child's, or one another command has just started."""
+    """Return the stack once it answers: the child's, or another command's."""
     end = time.monotonic() + START_S
     while time.monotonic() < end:
         has_ended = child.poll() is not None

@@ -45,7 +45,7 @@ class ScoreRequest:
         style: str | None,
         job_id: str | None,
     ) -> Self:
-        """Return the request of these options; None means that an option was not given."""
+        """Return the request of these options; None: not given."""
         given = {
             name: value.value if isinstance(value, Enum) else value
             for name, value in audio_params.items()
@@ -64,7 +64,7 @@ class ScoreRequest:
 
     @property
     def job_id(self) -> str:
-        """The given id, or one derived from files and parameters: equal content, equal id."""
+        """Return the given id, or one derived from files and parameters."""
         if self.given_job_id is not None:
             return self.given_job_id
         digest = hashlib.sha256(json.dumps(self.body(""), sort_keys=True).encode())

@@ -76,7 +76,7 @@ def link(
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """Print a presigned URL of an object: it can be read without an account until it expires."""
+    """Print a presigned URL, which reads an object without an account."""
 
     async def body(operator: Operator) -> dict[str, Any]:
         try:

@@ -24,7 +24,7 @@ _CLAIM = re.compile(r"^scenes/\d+/(claim|prediction)-\d+$")
 
 
 class RetentionSettings(SettingsGroup):
-    """Retention in days of objects that are only needed for a retry, a redrive or a replay."""
+    """Retention in days of objects for a retry, a redrive or a replay."""
 
     #: clips of ended runs; without them a scene can be neither played alone nor redriven
     clip_days: int = Field(
@@ -62,7 +62,7 @@ class References:
 def eligible_kind(
     stat: ObjectStat, references: References, settings: RetentionSettings, *, now: datetime
 ) -> ObjectKind | None:
-    """Return the kind of an object that is eligible for deletion; None if it stays."""
+    """Return the kind of an object eligible for deletion; None if it stays."""
     kind = _kind(stat.key, references)
     if kind is None or now - stat.modified_at < timedelta(days=_retention_days(settings)[kind]):
         return None

@@ -148,7 +148,7 @@ def service_figures(
 
 
 def sum_health(responses: Sequence[Ready | None]) -> HealthFigures:
-    """Return the sums over the processes of one service; None is a process without a response."""
+    """Return the sums over the processes of a service; None: no response."""
     answered = [response for response in responses if response is not None]
     silent = len(responses) - len(answered)
     problems = [f"{silent} of {len(responses)} do not answer"] if silent else []
@@ -173,7 +173,7 @@ def _sum(responses: Sequence[Ready], figure: str) -> int | None:
 
 
 async def _readyz(client: httpx.AsyncClient, url: str) -> Ready | None:
-    """Return the response of one health port; None if there is none, or another program's."""
+    """Return the response of one health port; None if it is not Segue's."""
     try:
         response = await client.get(f"{url.rstrip('/')}/readyz")
         return Ready.model_validate_json(response.content)

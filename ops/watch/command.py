@@ -118,7 +118,7 @@ async def _watch(collector: Collector, schedule: RefreshSchedule) -> Snapshot:
 
 @contextmanager
 def _display(first: Snapshot) -> Iterator[Callable[[Snapshot], None]]:
-    """Yield a function that shows a snapshot: full screen on a terminal, else appended."""
+    """Yield a function that shows a snapshot: full screen, or appended."""
     console = plain()
     if not console.is_terminal:
 
