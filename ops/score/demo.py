@@ -1,8 +1,7 @@
 """The `segue demo` command: makes a video and scores it.
 
 The video has five different scenes whose lengths are no whole seconds; a video and scenes can be
-given instead. It starts a stack of its own, with its data in the
-demo's folder.
+given instead. The command starts its own stack, with its data in the demo's folder.
 
 I/O: ffmpeg, a stack, files.
 """
