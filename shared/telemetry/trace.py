@@ -100,7 +100,7 @@ def close(*, within_s: float = CLOSE_S) -> None:
 
 
 def is_on() -> bool:
-    """Return whether spans are made."""
+    """Return whether tracing is on."""
     return _sdk is not None
 
 

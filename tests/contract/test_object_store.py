@@ -241,11 +241,11 @@ async def test_listing_has_sizes_and_etags(store: ObjectStore, prefix: str) -> N
     await store.put(f"{prefix}/a.mp3", b"12345", content_type="audio/mpeg")
 
     (listed,) = [found async for found in store.list_objects(f"{prefix}/")]
-    asked = await store.stat(f"{prefix}/a.mp3")
+    stat = await store.stat(f"{prefix}/a.mp3")
 
-    assert asked is not None
-    assert (listed.size_bytes, listed.etag) == (5, asked.etag)
-    assert listed.content_type == asked.content_type
+    assert stat is not None
+    assert (listed.size_bytes, listed.etag) == (5, stat.etag)
+    assert listed.content_type == stat.content_type
 
 
 @pytest.mark.parametrize(

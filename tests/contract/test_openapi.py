@@ -53,7 +53,7 @@ async def test_document_is_valid_openapi(postgres: Database, store_folder: Path)
         assert problem == {"$ref": "#/components/schemas/Problem"}
 
 
-# The api runs in the same process and may use `random` while a request is being made up.
+# The api runs in the same process and may use `random` while a request is generated.
 @pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisDeprecationWarning")
 async def test_api_conforms_to_its_document(
     postgres: Database, kafka: KafkaServer, topic_prefix: str, store_folder: Path

@@ -82,7 +82,7 @@ async def _verified(request: Request, body: bytes, *, job_id: str, context: ApiC
         return await context.webhook_keys.verified(request.headers, body)
     except (WebhookRefusedError, NoWebhookKeyError) as error:
         context.log.warning(
-            "webhook refused", action="webhook.rejected", job_id=job_id, reason=str(error)
+            "webhook rejected", action="webhook.rejected", job_id=job_id, reason=str(error)
         )
         if isinstance(error, WebhookRefusedError):
             detail = f"signature rejected: {error}"

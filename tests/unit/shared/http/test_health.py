@@ -76,13 +76,13 @@ async def test_port_serves_liveness_readiness_and_metrics() -> None:
 
 async def test_start_waits_for_a_server_and_reports_it() -> None:
     """The second attempt succeeds; livez answers all the time."""
-    tries: list[int] = []
+    attempts: list[int] = []
     seen: list[httpx.Response] = []
     health = a_health()
 
     async def late() -> None:
-        tries.append(1)
-        if len(tries) == 1:
+        attempts.append(1)
+        if len(attempts) == 1:
             raise RetryableError("connection refused")
         seen.append(await client.get("/readyz"))
         seen.append(await client.get("/livez"))

@@ -1,1 +1,1 @@
-"""Tests of what a service says."""
+"""Unit tests of shared/telemetry."""

@@ -144,11 +144,11 @@ async def test_close_does_not_wait_for_a_collector_that_never_answers(
         trace.configure(TelemetrySettings.from_environment(), service="test")
         with trace.span("work"):
             pass
-        begun = time.monotonic()
+        started_s = time.monotonic()
 
         await asyncio.to_thread(trace.close)
 
-        took_s = time.monotonic() - begun
+        took_s = time.monotonic() - started_s
         record_property("seconds", round(took_s, 2))
         assert took_s < 2
         assert traces.bodies
