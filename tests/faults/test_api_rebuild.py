@@ -126,7 +126,7 @@ async def _read(
     fixture: ApiFixture, log: dict[str, list[Record]], batches: Iterable[Batch]
 ) -> None:
     await fixture.rows("TRUNCATE jobs, runs, scenes, projection_offsets")
-    async with fixture.edge.database.transaction() as connection:
+    async with fixture.context.database.transaction() as connection:
         await offsets.stored(connection, "1", [(topic, 0) for topic in log])
     for batch in batches:
         await fixture.applier.apply(batch)

@@ -95,7 +95,7 @@ class RebalancedConsumer:
 async def fixture(postgres: Database, store_folder: Path) -> AsyncIterator[ApiFixture]:
     """The api's HTTP application on a new database, with offset 2 stored for one partition."""
     async with api_fixture(await postgres(), store_folder) as fixture:
-        async with fixture.edge.database.transaction() as connection:
+        async with fixture.context.database.transaction() as connection:
             await offsets.stored(connection, "1", [tuple(PARTITION)])
             await offsets.advance(connection, "1", tuple(PARTITION), start=0, end=2)
         yield fixture
@@ -109,14 +109,14 @@ async def _project(
     """Run the projection on a `RebalancedConsumer` until it stops; return the consumer."""
     stop = asyncio.Event()
     consumer = RebalancedConsumer(left=left, stop=stop)
-    settings = fixture.edge.settings
+    settings = fixture.context.settings
     kafka = settings.kafka.model_copy(update={"create_topics": False})
     projection = ProjectionConsumer(
-        database=fixture.edge.database,
+        database=fixture.context.database,
         applier=fixture.applier,
         settings=settings.model_copy(update={"kafka": kafka}),
         on_new_log=on_new_log,
-        log=fixture.edge.log,
+        log=fixture.context.log,
         build=lambda _: consumer,
     )
     await projection.run(stop)
@@ -132,7 +132,7 @@ async def test_the_api_requests_unfinished_runs_again_during_a_rebalance(
     await fixture.rows("DELETE FROM outbox")  # published to the log that was deleted
 
     async def on_new_log(connection: Connection) -> None:
-        await resume(connection, clock=fixture.edge.clock, log=fixture.edge.log)
+        await resume(connection, clock=fixture.context.clock, log=fixture.context.log)
 
     consumer = await _project(fixture, left, on_new_log)
 

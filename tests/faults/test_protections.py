@@ -203,7 +203,7 @@ async def _rows(fixture: ApiFixture, path: Path) -> list[Fact]:
 async def _projected(url: str, folder: Path, *, zombies: int) -> list[Fact]:
     """Apply two batches, then the first again for each zombie; return the final rows."""
     async with api_fixture(url, folder / "store") as fixture:
-        async with fixture.edge.database.transaction() as connection:
+        async with fixture.context.database.transaction() as connection:
             await offsets.stored(connection, "1", [(STITCHED, 0)])
         first, second = _batches()
         for batch in (first, second):

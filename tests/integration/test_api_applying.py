@@ -29,7 +29,7 @@ ON_SCENES = """
 
 @pytest.fixture
 async def fixture(postgres: Database, store_folder: Path) -> AsyncIterator[ApiFixture]:
-    """The edge on a new database."""
+    """Yield the api on a new database."""
     async with api_fixture(await postgres(), store_folder) as fixture:
         yield fixture
 
@@ -46,7 +46,7 @@ async def test_of_two_projectors_every_stale_batch_is_refused(fixture: ApiFixtur
         batches.append(
             Batch(topic=record.topic, partition=0, start=offset, end=offset + 1, records=(read,))
         )
-    async with fixture.edge.database.transaction() as connection:
+    async with fixture.context.database.transaction() as connection:
         await offsets.stored(connection, "1", [("segment.generated", 0)])
     outcomes = []
 
@@ -83,7 +83,7 @@ async def test_a_record_that_trips_the_database_is_found_and_the_rest_is_applied
         )
         for offset, event in enumerate(events)
     )
-    async with fixture.edge.database.transaction() as connection:
+    async with fixture.context.database.transaction() as connection:
         await offsets.stored(connection, "1", [("segment.generated", 0)])
     await fixture.applier.apply(
         Batch(topic="segment.generated", partition=0, start=0, end=3, records=records)
@@ -105,9 +105,9 @@ async def test_a_batch_that_the_database_could_not_take_is_not_half_applied(
     [record] = [encode(a_segment(0, count=2), source="t", now=SystemClock().now())]
     read = Record(topic=record.topic, partition=7, offset=0, key=record.key, value=record.value)
     batch = Batch(topic=record.topic, partition=7, start=0, end=1, records=(read,))
-    async with fixture.edge.database.transaction() as connection:
+    async with fixture.context.database.transaction() as connection:
         await offsets.stored(connection, "1", [(record.topic, 7)])
-    async with fixture.edge.database.transaction() as connection:
+    async with fixture.context.database.transaction() as connection:
         await connection.execute("LOCK TABLE scenes IN ACCESS EXCLUSIVE MODE")
         applying = asyncio.create_task(fixture.applier.apply(batch))
         await _blocked(fixture)

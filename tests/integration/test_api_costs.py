@@ -24,7 +24,7 @@ COST_USD = 0.0168
 
 @pytest.fixture
 async def paid(postgres: Database, store_folder: Path) -> AsyncIterator[ApiFixture]:
-    """An edge whose generator asks Replicate."""
+    """Yield an api whose generator uses Replicate."""
     async with api_fixture(await postgres(), store_folder, pricing=REPLICATE) as fixture:
         yield fixture
 
@@ -267,7 +267,7 @@ async def test_an_api_works_on_while_a_newer_one_adds_columns(paid: ApiFixture) 
 
 
 async def _loaded(fixture: ApiFixture) -> None:
-    async with fixture.edge.database.transaction() as connection:
+    async with fixture.context.database.transaction() as connection:
         assert set(await runs.load(connection, [("j-0", 1)])) == {("j-0", 1)}
         assert set(await jobs.lock(connection, ["j-0"])) == {"j-0"}
         assert len(await outbox.oldest(connection, count=2)) == 2

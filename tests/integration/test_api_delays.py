@@ -21,7 +21,7 @@ ASKED = tuple(a_scene(index, count=2) for index in range(2))
 
 @pytest.fixture
 async def fixture(postgres: Database, store_folder: Path) -> AsyncIterator[ApiFixture]:
-    """The edge on a new database."""
+    """Yield the api on a new database."""
     async with api_fixture(await postgres(), store_folder) as fixture:
         yield fixture
 
@@ -32,7 +32,7 @@ async def _shown(fixture: ApiFixture, *events: Event) -> dict[str, Any]:
 
 
 async def _pause(fixture: ApiFixture) -> scene_delays.ProviderPause | None:
-    async with fixture.edge.database.connection() as connection:
+    async with fixture.context.database.connection() as connection:
         return await scene_delays.pause(connection)
 
 

@@ -37,7 +37,7 @@ def figure(name: str, labels: Mapping[str, str] = _NONE) -> float:
 
 @pytest.fixture
 async def fixture(postgres: Database, store_folder: Path) -> AsyncIterator[ApiFixture]:
-    """The edge on a new database."""
+    """Yield the api on a new database."""
     async with api_fixture(await postgres(), store_folder) as fixture:
         yield fixture
 
@@ -46,7 +46,7 @@ async def test_what_waits_is_counted_and_its_age_told(fixture: ApiFixture) -> No
     """Records of the outbox, runs by where they stand; done ones are no longer among them."""
     for job in ("one", "two"):
         await fixture.post(job_id=job, scenes=TWO_SCENES)
-    meter = GaugeUpdater(database=fixture.edge.database, clock=Later())
+    meter = GaugeUpdater(database=fixture.context.database, clock=Later())
 
     await meter.update()
 
@@ -75,7 +75,7 @@ async def test_the_runs_that_are_not_done_are_found_by_their_index(fixture: ApiF
     )
 
     assert "status <> ALL (ARRAY['completed'::text, 'failed'::text" in told[0]["made"]
-    async with fixture.edge.database.transaction() as connection:
+    async with fixture.context.database.transaction() as connection:
         await connection.execute("SET LOCAL enable_seqscan = off")
         plan = await connection.fetch(
             "EXPLAIN SELECT status FROM runs"
@@ -92,7 +92,7 @@ async def test_without_postgres_nothing_is_known(fixture: ApiFixture) -> None:
 
     value = figure("segue_api_outbox_oldest_seconds")
     assert value != value  # noqa: PLR0124 - NaN is the one number that is not itself
-    await GaugeUpdater(database=fixture.edge.database, clock=SystemClock()).update()
+    await GaugeUpdater(database=fixture.context.database, clock=SystemClock()).update()
     assert figure("segue_api_outbox_oldest_seconds") == 0
 
 

@@ -25,7 +25,7 @@ async def fixture(postgres: Database, store_folder: Path) -> AsyncIterator[ApiFi
     links = LinkSettings(keys=KEYS, ttl_s=1800)
     clock = FakeClock()
     async with api_fixture(await postgres(), store_folder, clock=clock, links=links) as fixture:
-        store = fixture.edge.store
+        store = fixture.context.store
         await store.put(track_key("job-1", 1), TRACK)
         await store.put(video_key("job-1", 1), b"video")
         await store.put(clip_key("job-1", 1, 0, 1), b"segment")
@@ -111,7 +111,7 @@ async def test_nothing_to_download_is_404_that_says_why(fixture: ApiFixture) -> 
     await fixture.post(job_id="young", scenes=TWO_SCENES)
     unknown = await fixture.client.get("/api/v3/audio/nobody/download")
     young = await fixture.client.get("/api/v3/audio/young/download")
-    await fixture.edge.store.delete(track_key("job-1", 1))
+    await fixture.context.store.delete(track_key("job-1", 1))
     gone = await fixture.client.get(DOWNLOAD)
 
     assert {answer.status_code for answer in (unknown, young, gone)} == {404}
@@ -124,7 +124,7 @@ async def test_the_last_track_stays_while_a_new_run_is_under_way(fixture: ApiFix
     """And the new one takes its place when it is there."""
     await fixture.apply(a_scene(0, count=2, run=2))
     old = await fixture.client.get(DOWNLOAD)
-    await fixture.edge.store.put(track_key("job-1", 2), b"new")
+    await fixture.context.store.put(track_key("job-1", 2), b"new")
     newer = a_track(2).model_copy(update={"object_key": track_key("job-1", 2)})
     await fixture.apply(newer)
 
@@ -147,10 +147,10 @@ async def test_a_segment_is_open_to_whoever_has_its_link_and_private_to_them(
 
 async def test_a_segment_link_is_good_for_its_time_and_then_gone(fixture: ApiFixture) -> None:
     """410; the status has a new one by then, and its validator changed with it."""
-    assert isinstance(fixture.edge.clock, FakeClock)
+    assert isinstance(fixture.context.clock, FakeClock)
     before = await fixture.client.get("/api/v3/audio/status/job-1")
     path = before.json()["progress"]["scenes"][0]["links"]["segment"]
-    fixture.edge.clock.jump(1801)
+    fixture.context.clock.jump(1801)
     gone = await fixture.client.get(path)
     after = await fixture.client.get(
         "/api/v3/audio/status/job-1", headers={"If-None-Match": before.headers["etag"]}
@@ -164,7 +164,7 @@ async def test_a_segment_link_is_good_for_its_time_and_then_gone(fixture: ApiFix
 
 async def test_a_token_opens_clips_and_nothing_else(fixture: ApiFixture) -> None:
     """Not a track, however well it is sealed; not a token that somebody made up."""
-    links = fixture.edge.links
+    links = fixture.context.links
     tokens = [
         "x",
         "gAAAAA",
@@ -210,7 +210,7 @@ async def test_a_video_that_is_handed_in_can_be_scored(fixture: ApiFixture) -> N
     assert told["size_bytes"] == len(video)
     assert told["video"]["object"].startswith(upload_key(""))
     assert asked.status_code == 202
-    assert await fixture.edge.store.get(told["video"]["object"]) == video
+    assert await fixture.context.store.get(told["video"]["object"]) == video
 
 
 @pytest.mark.parametrize(
@@ -227,7 +227,7 @@ async def test_what_is_no_video_is_refused_in_words(
     """422 naming the field; nothing is kept, here or in the store."""
     body = made(film_clips().bikes.read_bytes())
     answer = await fixture.client.post("/api/v3/videos", content=body)
-    kept = [found.key async for found in fixture.edge.store.list_objects("uploads/")]
+    kept = [found.key async for found in fixture.context.store.list_objects("uploads/")]
 
     assert answer.status_code == 422
     assert answer.json()["errors"][0]["field"] == "video"

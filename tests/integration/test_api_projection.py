@@ -29,7 +29,7 @@ pytestmark = pytest.mark.integration
 
 @pytest.fixture
 async def fixture(postgres: Database, store_folder: Path) -> AsyncIterator[ApiFixture]:
-    """The edge on a new database."""
+    """Yield the api on a new database."""
     async with api_fixture(await postgres(), store_folder) as fixture:
         yield fixture
 
@@ -144,7 +144,7 @@ async def test_two_runs_of_a_new_job_in_one_batch_are_both_kept(fixture: ApiFixt
         )
         for offset, event in enumerate(by_topic)
     )
-    async with fixture.edge.database.transaction() as connection:
+    async with fixture.context.database.transaction() as connection:
         await offsets.stored(connection, "1", [("segment.generated", 0)])
     await fixture.applier.apply(
         Batch(topic="segment.generated", partition=0, start=0, end=2, records=records)
@@ -204,7 +204,7 @@ async def test_a_character_that_the_database_cannot_hold_stops_nothing(fixture: 
 
 async def test_a_new_log_is_asked_again_for_what_is_unfinished_once(fixture: ApiFixture) -> None:
     """Of finished and superseded runs nothing is said again."""
-    database, clock, log = fixture.edge.database, fixture.edge.clock, fixture.edge.log
+    database, clock, log = fixture.context.database, fixture.context.clock, fixture.context.log
     await fixture.post(job_id="open", scenes=TWO_SCENES, audio_params={"prompt": "p"})
     await fixture.post(job_id="open", scenes=TWO_SCENES, audio_params={"prompt": "q"})
     await fixture.apply(a_scene(0, count=1, job_id="upstream"))

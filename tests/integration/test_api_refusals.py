@@ -15,7 +15,7 @@ GENERATE = "/api/v3/audio/generate-scenes"
 
 @pytest.fixture
 async def fixture(postgres: Database, store_folder: Path) -> AsyncIterator[ApiFixture]:
-    """The edge on a new database."""
+    """Yield the api on a new database."""
     async with api_fixture(await postgres(), store_folder) as fixture:
         yield fixture
 

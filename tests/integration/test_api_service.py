@@ -81,7 +81,7 @@ async def test_a_restart_goes_on_where_the_database_stands(fixture: ApiServiceFi
 async def test_requests_are_accepted_while_kafka_is_away_and_published_when_it_is_back(
     fixture: ApiServiceFixture,
 ) -> None:
-    """The edge comes up without it, and says so."""
+    """The api starts without it and reports it."""
     away = fixture.broker(bootstrap_servers=NOWHERE, create_topics=True)
     async with running_api(fixture.settings(kafka=away)) as client:
         answers = [

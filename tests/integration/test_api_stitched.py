@@ -16,7 +16,7 @@ STITCHED = "video.stitched"
 
 @pytest.fixture
 async def fixture(postgres: Database, store_folder: Path) -> AsyncIterator[ApiFixture]:
-    """The edge on a new database."""
+    """Yield the api on a new database."""
     async with api_fixture(await postgres(), store_folder) as fixture:
         yield fixture
 

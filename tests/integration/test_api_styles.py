@@ -17,7 +17,7 @@ STYLES = "/api/v3/audio/styles"
 
 @pytest.fixture
 async def fixture(postgres: Database, store_folder: Path) -> AsyncIterator[ApiFixture]:
-    """The edge on a new database."""
+    """Yield the api on a new database."""
     async with api_fixture(await postgres(), store_folder) as fixture:
         yield fixture
 
@@ -42,11 +42,11 @@ async def test_a_style_that_is_handed_in_can_be_asked_for(
     assert (told["channels"], told["sample_rate_hz"]) == (2, 32_000)
     assert abs(told["duration_s"] - 3.4) < 0.1
     assert told["size_bytes"] == len(song)
-    assert await fixture.edge.store.get(key) == song
+    assert await fixture.context.store.get(key) == song
     assert key.startswith(upload_key(""))
     assert asked.status_code == 202, asked.text
     assert key.encode() in row["value"]
-    assert [found.key async for found in fixture.edge.store.list_objects("uploads/")] == [key]
+    assert [found.key async for found in fixture.context.store.list_objects("uploads/")] == [key]
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ async def test_what_cannot_be_continued_is_refused_in_words(
     assert error["field"] == "style_audio"
     assert words in error["message"]
     assert "send" in error["message"]
-    assert [found.key async for found in fixture.edge.store.list_objects("uploads/")] == []
+    assert [found.key async for found in fixture.context.store.list_objects("uploads/")] == []
 
 
 async def test_a_style_beyond_the_limit_is_refused_naming_it(
@@ -95,8 +95,8 @@ async def test_a_style_beyond_the_limit_is_refused_naming_it(
 
 async def test_no_more_come_in_at_once_than_may(fixture: ApiFixture) -> None:
     """They share their places with videos."""
-    for _ in range(fixture.edge.settings.limits.uploads_max):
-        await fixture.edge.uploads.acquire()
+    for _ in range(fixture.context.settings.limits.uploads_max):
+        await fixture.context.uploads.acquire()
 
     answer = await fixture.client.post(STYLES, content=audio_file(a_song(1.5)))
 

@@ -40,7 +40,7 @@ class Sender:
 
     def token(self, job_id: str = "film") -> str:
         """Sealed as the generator seals it."""
-        return WebhookLinks(self.api.edge.settings.links, clock=self.clock).seal(job_id)
+        return WebhookLinks(self.api.context.settings.links, clock=self.clock).seal(job_id)
 
     async def send(
         self,
@@ -140,7 +140,7 @@ async def test_everything_else_is_refused_with_words(
 async def test_an_address_ends_long_after_its_prediction(sender: Sender) -> None:
     """A link to a segment is no address either."""
     token = sender.token()
-    segment = SegmentLinks(sender.api.edge.settings.links, clock=sender.clock).seal("film")
+    segment = SegmentLinks(sender.api.context.settings.links, clock=sender.clock).seal("film")
     sender.clock.jump(WEBHOOK_LIFETIME_S + 1)
 
     assert (await sender.send(token=token)).status_code == 410

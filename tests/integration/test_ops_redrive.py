@@ -244,7 +244,7 @@ async def test_an_interrupted_redrive_resumes_the_run_that_it_started(
     assert list(row.values()) == ["redrive", "an-operator", "to hear it", "done"]
     [run] = await fixture.api.rows("SELECT estimate FROM runs WHERE run = 2")
     assert '"music_s": 4' in run["estimate"]  # 2.5 s, whole, and the window
-    async with fixture.api.edge.database.transaction() as connection:
+    async with fixture.api.context.database.transaction() as connection:
         with pytest.raises(RedriveError, match="run 1 is no longer the newest run"):
             await start_redrive(
                 connection,
@@ -269,7 +269,7 @@ async def test_the_rows_alone_know_what_a_run_keeps(fixture: OperatorFixture) ->
     await fixture.api.apply(*(SceneRequested.model_validate(one) for one in elsewhere))
     specs = "SELECT spec FROM scenes WHERE job_id = $1 AND run = 2 ORDER BY scene_index"
 
-    async with fixture.api.edge.database.connection() as connection:
+    async with fixture.api.context.database.connection() as connection:
         needed = await retention.unfinished_runs(connection)
 
     assert from_rows == requests_on_log
@@ -279,13 +279,13 @@ async def test_the_rows_alone_know_what_a_run_keeps(fixture: OperatorFixture) ->
 
 
 async def _unfinished(fixture: OperatorFixture) -> list[dict[str, Any]]:
-    async with fixture.api.edge.database.connection() as connection:
+    async with fixture.api.context.database.connection() as connection:
         return [one.model_dump(mode="json") for one in await runs.unfinished_requests(connection)]
 
 
 async def _stored(fixture: OperatorFixture, segment: SegmentGenerated, *, clip: bool) -> None:
     """Store a segment as the generator does."""
-    store = fixture.api.edge.store
+    store = fixture.api.context.store
     key = keys.segment_key(segment.job_id, segment.run, segment.scene_index)
     await store.put(key, segment.model_dump_json().encode())
     if clip:

@@ -290,7 +290,7 @@ async def test_only_one_replay_runs_at_a_time(fixture: OperatorFixture) -> None:
     """A dry run needs no lock."""
     await fixture.api.apply(*a_complete_run())
     await fixture.publish(records(2))
-    async with fixture.api.edge.database.dedicated() as other:
+    async with fixture.api.context.database.dedicated() as other:
         assert await run_state.try_replay_lock(other)
         dry = await fixture.segue("replay", "scene.requested")
         refused = await fixture.segue("replay", "scene.requested", *WHY)

@@ -89,7 +89,7 @@ async def fixture(postgres: Database, store_folder: Path) -> AsyncIterator[Store
     """Yield the database and a folder store with one uploaded film."""
     async with api_fixture(await postgres(), store_folder) as fixture:
         await fixture.apply(*a_complete_run())
-        await fixture.edge.store.put(REFERENCED, b"a film")
+        await fixture.context.store.put(REFERENCED, b"a film")
         response = await fixture.post(job_id=OPEN, scenes=TWO_SCENES, video={"object": REFERENCED})
         assert response.status_code == 202, response.text
         yield StoreFixture(
@@ -107,7 +107,7 @@ async def fixture(postgres: Database, store_folder: Path) -> AsyncIterator[Store
 async def put_old_objects(fixture: StoreFixture) -> None:
     """Put every object into the folder, all of them old."""
     for key in EVERYTHING:
-        await fixture.api.edge.store.put(key, b"12345")
+        await fixture.api.context.store.put(key, b"12345")
         modified_s = time.time() - OLD_S  # noqa: TID251 - file times
         os.utime(fixture.folder / key, (modified_s, modified_s))
 
@@ -169,7 +169,7 @@ async def test_without_a_reason_nothing_is_deleted(fixture: StoreFixture) -> Non
 async def test_young_objects_are_not_deleted(fixture: StoreFixture) -> None:
     """A service may be writing them."""
     for key in EVERYTHING:
-        await fixture.api.edge.store.put(key, b"12345")
+        await fixture.api.context.store.put(key, b"12345")
 
     code, _ = await fixture.segue("store", "sweep", "--apply", "--reason", "to see")
 
@@ -198,7 +198,7 @@ async def test_a_bucket_is_swept_as_a_folder_is(
     """The objects are 200 days old by the operator's clock."""
     store = open_store(minio.model_copy(update={"bucket": f"sweep-{secrets.token_hex(6)}"}))
     await store.prepare()
-    rows = Rows(fixture.api.edge.settings.database)
+    rows = Rows(fixture.api.context.settings.database)
     await rows.open()
     try:
         for key in EVERYTHING:
@@ -235,7 +235,7 @@ async def test_a_link_reads_the_object_without_an_account(
     await store.put(k.track_key(ENDED, 1), b"music")
     await store.close()
     key = k.track_key(ENDED, 1)
-    await fixture.api.edge.store.put(key, b"music")
+    await fixture.api.context.store.put(key, b"music")
     of_folder = await fixture.segue("store", "link", key)
     fixture.environment |= {
         "SEGUE_STORE_DIR": "",

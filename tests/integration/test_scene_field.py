@@ -57,7 +57,7 @@ def spec_fields(requests: Sequence[SceneRequested]) -> list[dict[str, Any]]:
 
 async def published(fixture: ApiFixture) -> list[SceneRequested]:
     """Return the requests in the outbox."""
-    async with fixture.edge.database.connection() as connection:
+    async with fixture.context.database.connection() as connection:
         rows = await outbox.oldest(connection, count=10)
     records = [
         Record(
@@ -76,14 +76,14 @@ async def published(fixture: ApiFixture) -> list[SceneRequested]:
 
 async def resumed(fixture: ApiFixture) -> list[SceneRequested]:
     """Return the requests that a new Kafka log would get."""
-    async with fixture.edge.database.connection() as connection:
+    async with fixture.context.database.connection() as connection:
         return await runs.unfinished_requests(connection)
 
 
 async def redriven(fixture: ApiFixture) -> list[SceneRequested]:
     """Return the requests of a redrive after the run has failed."""
     await fixture.apply(a_failure())
-    async with fixture.edge.database.connection() as connection:
+    async with fixture.context.database.connection() as connection:
         previous = await redrive.previous_run(connection, JOB)
     assert previous is not None
     return build_redrive_spec(previous, RedriveRequest(first=0)).requests(2)

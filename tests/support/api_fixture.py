@@ -55,7 +55,7 @@ def api_settings(url: str, folder: Path, **given: Any) -> ApiSettings:
 class ApiFixture:
     """The HTTP application in this process and its database; events are applied without Kafka."""
 
-    edge: ApiContext
+    context: ApiContext
     client: httpx.AsyncClient
     applier: Applier
     url: str
@@ -81,7 +81,7 @@ class ApiFixture:
         self, topic: str, value: bytes | None, *, key: bytes | None = None
     ) -> None:
         """Apply a record as the next one of partition 0 of the topic."""
-        async with self.edge.database.transaction() as connection:
+        async with self.context.database.transaction() as connection:
             start = await connection.fetchval(
                 """
                 INSERT INTO projection_offsets VALUES ('1', $1, 0, 0)
@@ -123,7 +123,7 @@ async def api_fixture(
     listening = asyncio.create_task(notices.run(stop))
     try:
         await migrate(database)
-        edge = ApiContext(
+        context = ApiContext(
             settings=settings,
             database=database,
             store=store,
@@ -142,10 +142,10 @@ async def api_fixture(
             log=log,
             stop=stop,
         )
-        transport = httpx.ASGITransport(app=create_app(edge), raise_app_exceptions=False)
+        transport = httpx.ASGITransport(app=create_app(context), raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://api") as client:
             applier = Applier(database=database, settings=settings, clock=clock, log=log)
-            yield ApiFixture(edge=edge, client=client, applier=applier, url=url)
+            yield ApiFixture(context=context, client=client, applier=applier, url=url)
     finally:
         stop.set()
         await listening
