@@ -42,8 +42,8 @@ _UNITS = {
 
 def catalogue() -> Rows:
     """Return every metric with its exported name, in the order of the catalogue."""
-    found = [value for value in vars(metrics).values() if isinstance(value, MetricWrapperBase)]
-    return [(exported_name(metric), metric) for metric in found]
+    collectors = [value for value in vars(metrics).values() if isinstance(value, MetricWrapperBase)]
+    return [(exported_name(metric), metric) for metric in collectors]
 
 
 def exported_name(metric: MetricWrapperBase) -> str:

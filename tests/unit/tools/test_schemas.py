@@ -192,9 +192,9 @@ def test_an_incompatible_change_is_found(name: str) -> None:
     new = copy.deepcopy(old)
     change(new)
 
-    found = compatible(old, new)
+    problems = compatible(old, new)
 
-    assert [line for line in found if message in line], found
+    assert [line for line in problems if message in line], problems
 
 
 def test_the_items_of_a_list_are_compared() -> None:

@@ -257,7 +257,7 @@ def test_upstreams_content_is_validated_like_a_request() -> None:
 
 def test_the_digest_of_video_stitched_ignores_unknown_fields_and_order() -> None:
     """Equal content has an equal digest."""
-    one = VideoStitched.model_validate_json('{"job_id":"1","scenes":[{"duration_s":1}]}')
-    other = VideoStitched.model_validate_json('{"scenes":[{"x":1,"duration_s":1.0}],"job_id":1}')
+    first = VideoStitched.model_validate_json('{"job_id":"1","scenes":[{"duration_s":1}]}')
+    second = VideoStitched.model_validate_json('{"scenes":[{"x":1,"duration_s":1.0}],"job_id":1}')
 
-    assert stitched_digest(one) == stitched_digest(other)
+    assert stitched_digest(first) == stitched_digest(second)
