@@ -74,7 +74,7 @@ async def test_a_transport_fault_costs_nothing_twice(
     write_figures(
         f"{kind} at {place}",
         finished=1,
-        asked=1,
+        requested=1,
         charged=fixture.charged,
         added_s=took_s - calm_s,
     )
@@ -95,7 +95,7 @@ async def test_a_lost_response_with_a_failing_list_is_settled_later(
     write_figures(
         "lost answer, then a list that fails four times",
         finished=1,
-        asked=1,
+        requested=1,
         charged=fixture.charged,
         added_s=took_s - calm_s,
     )
@@ -125,7 +125,7 @@ async def test_a_failed_prediction_is_retried(
     write_figures(
         f"{kind} {value or ''}".rstrip(),
         finished=1,
-        asked=1,
+        requested=1,
         charged=fixture.charged,
         added_s=took_s - calm_s,
     )
@@ -160,7 +160,9 @@ async def test_an_outage_of_ten_minutes_costs_only_time(fixture: ClaimsFixture, 
     made = await asyncio.gather(first, fixture.scene("job-2"))
 
     took_s = clock.monotonic() - begun
-    write_figures(f"{kind} for 600 s", finished=2, asked=2, charged=fixture.charged, added_s=took_s)
+    write_figures(
+        f"{kind} for 600 s", finished=2, requested=2, charged=fixture.charged, added_s=took_s
+    )
     assert {one.attempt for one in made[:1]} == {1}
     assert fixture.charged == 2
     assert 600 <= took_s <= 720
@@ -188,7 +190,7 @@ async def test_a_revoked_key_pauses_every_scene_until_it_works_again(
     write_figures(
         "key revoked in the middle, from its return on",
         finished=1,
-        asked=1,
+        requested=1,
         charged=fixture.charged,
         added_s=clock.monotonic() - restored,
     )
@@ -217,7 +219,7 @@ async def test_an_empty_account_pauses_until_one_start_succeeds(
     write_figures(
         "no credit, from its return on",
         finished=5,
-        asked=5,
+        requested=5,
         charged=fixture.charged,
         added_s=clock.monotonic() - filled,
     )
@@ -242,7 +244,7 @@ async def test_many_429s_slow_every_lane_and_lose_nothing(tmp_path: Path) -> Non
         write_figures(
             f"429 storm: {throttled} times throttled; beyond the 990 s that the key imposes",
             finished=len(made),
-            asked=100,
+            requested=100,
             charged=fixture.charged,
             added_s=took_s - 990,
         )
@@ -258,7 +260,11 @@ async def test_a_prediction_that_hangs_is_cancelled_at_the_deadline(fixture: Cla
     made, took_s = await fixture.timed()
 
     write_figures(
-        "stuck, cancelled at 600 s", finished=1, asked=1, charged=fixture.charged, added_s=took_s
+        "stuck, cancelled at 600 s",
+        finished=1,
+        requested=1,
+        charged=fixture.charged,
+        added_s=took_s,
     )
     assert made.attempt == 2
     assert made.failed[0].startswith("attempt 1: Audio generation timed out")

@@ -147,7 +147,7 @@ async def test_scenes_are_finished_by_news_and_paid_for_once(
         write_figures(
             f"whole line, {fault or 'webhook told'}, polled every {poll_s:g} s",
             finished=len(origins),
-            asked=2,
+            requested=2,
             charged=len(fake.ledger.charged),
             added_s=took_s - 2 * WORK_S,
         )

@@ -93,9 +93,10 @@ class ClaimsFixture:
         return posted - self._posted_before
 
 
-def write_figures(row: str, *, finished: int, asked: int, charged: int, added_s: float) -> None:
+def write_figures(row: str, *, finished: int, requested: int, charged: int, added_s: float) -> None:
     """Write the row of a fault for the table in docs/reliability.md."""
     sys.stdout.write(
-        f"{row}: {finished} of {asked} scenes finished, {charged / asked:.2f} charged per scene,"
+        f"{row}: {finished} of {requested} scenes finished,"
+        f" {charged / requested:.2f} charged per scene,"
         f" {added_s:.1f} s added\n"
     )

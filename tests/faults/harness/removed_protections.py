@@ -22,7 +22,7 @@ async def _always(*_given: Any, **_named: Any) -> bool:
 
 
 def _complete_unordered(tracker: Any, slot: Any, offset: int) -> list[Any]:
-    """Let a record go when it is done, whatever lies before it."""
+    """Return a completed record for commit, without waiting for earlier ones."""
     entries = tracker._partitions.get(slot, {})
     return [entries.pop(offset).handle] if offset in entries else []
 
