@@ -9,8 +9,8 @@ from ops.cli.exit_codes import HELP
 from ops.cluster.commands import acls, prepare
 from ops.cluster.topics import topics
 from ops.dead_letters.commands import dlq
+from ops.develop.schemas import schemas
 from ops.doctor.machine import doctor
-from ops.doctor.schemas import schemas
 from ops.jobs.cancel import cancel
 from ops.jobs.history import job
 from ops.jobs.list import jobs

@@ -1,24 +1,14 @@
-"""Error types: their family decides how a record is handled.
+"""Error types: the family of an error decides how its record is handled.
 
-SegueError
-├── RetryableError(retry_after_s)   a dependency is busy: retry the record in its lane
-│   ├── ProviderBusyError           rate limit, cold start, 5xx        services/generator/providers
-│   │   └── ProviderPausedError     rejects every request: no key, no credit
-│   └── StoreUnavailableError       the object store did not answer    shared/storage
-├── InvalidEventError(reason)       the record is invalid: dead letter, its run is parked
-│   ├── UndecodableError            not JSON, not this event           shared/kafka/codec.py
-│   └── SceneGapError               a scene skipped ahead              services/generator
-├── JobError(code, reason)          the job cannot succeed: publish job.failed, continue
-│   ├── ProviderRejectedError       the request is rejected for good   services/generator/providers
-│   ├── MediaError                  no picture, no sound, too short    shared/media/decode.py, muxer
-│   └── FfmpegError                 exit code and end of stderr        shared/media/ffmpeg.py
-├── NotFoundError                   object not found                   shared/storage
-├── SettingsError(field, problem)   invalid environment variable; the start fails
-├── ServerStartError                a server of this machine did not start       embedded
-└── DeadLetterLimitError            too many consecutive dead letters: stop the consumer
+    RetryableError     a dependency is busy: the record is retried in its lane
+    InvalidEventError  the record is invalid: dead letter, its run is parked
+    JobError           the job cannot succeed: job.failed is published, the consumer continues
 
-Anything else is a bug: dead letter with its traceback, and job.failed. The code that raises an
-error chooses its family; messages are never parsed.
+Any other exception is a bug: dead letter with its traceback, and job.failed. The code that raises
+an error chooses its family; messages are never parsed. ARCHITECTURE.md shows every class in one
+tree.
+
+Pure.
 """
 
 
@@ -31,9 +21,8 @@ class RetryableError(SegueError):
 
     def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
         super().__init__(message)
-        self.retry_after_s = (
-            retry_after_s  #: seconds that the server asked for; None: use the backoff
-        )
+        #: seconds that the server asked for; None: use the backoff
+        self.retry_after_s = retry_after_s
 
 
 class ProviderBusyError(RetryableError):

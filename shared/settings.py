@@ -6,9 +6,16 @@ variable. `.env.example` lists all of them.
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    AliasChoices,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from shared.errors import SettingsError
@@ -157,6 +164,14 @@ class HealthSettings(SettingsGroup):
     start_s: float = Field(60, gt=0, le=3600, validation_alias="SEGUE_START_DEADLINE_S")
 
 
+def _log_format(value: object) -> object:
+    """Return the format; true and false are the values of the earlier `SEGUE_LOG_PLAIN`."""
+    return {"true": "text", "false": "json"}.get(str(value).lower(), value)
+
+
+LogFormat = Annotated[Literal["auto", "text", "json"], BeforeValidator(_log_format)]
+
+
 class TelemetrySettings(SettingsGroup):
     """Logs and traces."""
 
@@ -164,7 +179,9 @@ class TelemetrySettings(SettingsGroup):
         "info", validation_alias="SEGUE_LOG_LEVEL", pattern="^(debug|info|warning|error)$"
     )
     #: of lines on standard error: text for people, json for machines; auto: text on a terminal
-    log_format: Literal["auto", "text", "json"] = Field("auto", validation_alias="SEGUE_LOG_FORMAT")
+    log_format: LogFormat = Field(
+        "auto", validation_alias=AliasChoices("SEGUE_LOG_FORMAT", "SEGUE_LOG_PLAIN")
+    )
     #: any value: text without colours (no-color.org)
     no_color: str = Field("", validation_alias="NO_COLOR")
     #: OpenTelemetry's variable: otlp or none; unset: otlp if an endpoint is set

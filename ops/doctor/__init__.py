@@ -1,1 +1,1 @@
-"""Commands about this machine and the source checkout."""
+"""Commands about this machine and its servers."""

@@ -8,7 +8,6 @@ I/O: Kafka, PostgreSQL, the store, DNS.
 
 import asyncio
 import logging
-import os
 import socket
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
@@ -17,7 +16,7 @@ from urllib.parse import urlsplit
 from aiokafka.errors import KafkaError
 
 from ops.cli.check import Check
-from ops.cli.operator import KAFKA_VARIABLE, use_local_stack
+from ops.cli.operator import KAFKA_VARIABLE, is_set, use_local_stack
 from ops.cli.settings import CommandSettings
 from ops.cluster.topic_diff import Verdict
 from ops.cluster.topics import EMBEDDED_BROKER, compare_topics
@@ -40,10 +39,9 @@ _TOPICS_SHOWN = 3
 
 def has_servers(settings: CommandSettings) -> bool:
     """Return whether the environment has a server's address, or a stack runs here."""
-    environment = os.environ  # noqa: TID251 - at a command's start: is any address set?
-    if KAFKA_VARIABLE not in environment and use_local_stack(settings.home.folder):
+    if not is_set(KAFKA_VARIABLE) and use_local_stack(settings.home.folder):
         return True
-    return any(environment.get(name) for name in VARIABLES)
+    return any(is_set(name) for name in VARIABLES)
 
 
 async def check_servers(clock: Clock | None = None) -> list[Check]:

@@ -5,7 +5,7 @@ Units are in the names. `shared/pricing.py` selects the provider.
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import AliasChoices, Field
 
 from services.generator.providers.replicate.settings import ReplicateSettings
 from shared.http.fetcher import FetchGuardSettings
@@ -43,7 +43,14 @@ class GeneratorSettings(PricingSettings):
     #: longest wait of one scene for a busy provider, before the error strategy applies
     scene_deadline_s: float = Field(1200, gt=0, validation_alias="SEGUE_SCENE_DEADLINE_S")
     #: a scene that waits so long for a busy provider reports it in its job's status
-    delay_notice_after_s: float = Field(15, ge=0, validation_alias="SEGUE_DELAY_NOTICE_AFTER_S")
+    delay_notice_after_s: float = Field(
+        15,
+        ge=0,
+        validation_alias=AliasChoices(
+            "SEGUE_DELAY_NOTICE_AFTER_S",
+            "SEGUE_DELAY_SAID_AFTER_S",  # its earlier name
+        ),
+    )
     #: a claim without a known prediction counts as void only after so long
     claim_settle_s: float = Field(40, gt=0, validation_alias="SEGUE_CLAIM_SETTLE_S")
     #: a claim may be used only within so long: a process suspended for longer must not pay

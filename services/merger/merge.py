@@ -77,7 +77,7 @@ class Merge:
                 ) as folder:
                     copied = await self._copy_kept_track(last, Path(folder))
                     return copied or await self._make_track(segments, Path(folder))
-        except OSError as error:  # a full disk may have room again
+        except OSError as error:  # a full disk may have space again
             raise RetryableError(f"the scratch folder: {error.strerror}") from error
 
     async def _copy_kept_track(self, last: SegmentGenerated, folder: Path) -> AudioMerged | None:

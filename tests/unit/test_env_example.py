@@ -10,7 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from pydantic import SecretStr
+from pydantic import AliasChoices, SecretStr
 
 from shared.settings import SettingsGroup
 
@@ -65,8 +65,11 @@ def _settings() -> dict[str, set[str]]:
     found: dict[str, set[str]] = defaultdict(set)
     for group in _groups(SettingsGroup):
         for field in group.model_fields.values():
-            if isinstance(field.validation_alias, str):
-                found[field.validation_alias].add(_as_written(field.default))
+            alias = field.validation_alias
+            if isinstance(alias, AliasChoices):
+                alias = alias.choices[0]  # the others are earlier names
+            if isinstance(alias, str):
+                found[alias].add(_as_written(field.default))
     return found
 
 

@@ -73,12 +73,18 @@ def test_an_unavailable_server_can_be_retried_and_a_missing_permission_cannot(
     assert reported.code is code
 
 
+@pytest.mark.parametrize("empty", [set(), {"DATABASE_URL"}, {"KAFKA_BOOTSTRAP_SERVERS"}])
 def test_without_a_stack_and_without_addresses_the_message_names_both(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, empty: set[str]
 ) -> None:
-    """The default addresses of servers that were never started are of no use to the reader."""
-    monkeypatch.delenv("KAFKA_BOOTSTRAP_SERVERS", raising=False)
-    monkeypatch.delenv("DATABASE_URL", raising=False)
+    """The default addresses of servers that were never started are of no use to the reader.
+
+    An empty variable names no server, as everywhere in the settings.
+    """
+    for variable in ("KAFKA_BOOTSTRAP_SERVERS", "DATABASE_URL"):
+        monkeypatch.delenv(variable, raising=False)
+    for variable in empty:
+        monkeypatch.setenv(variable, "")
     monkeypatch.setenv("SEGUE_DATA_DIR", str(tmp_path))
 
     reported = error_of_command(RetryableError("PostgreSQL: connection refused"), tmp_path)

@@ -1,5 +1,6 @@
-"""Checks which provider the settings select by default."""
+"""Checks the settings of the generator: the provider by default, and an earlier name."""
 
+import pytest
 from pydantic import SecretStr
 
 from services.generator.providers.replicate.settings import ReplicateSettings
@@ -29,3 +30,12 @@ def test_music_provider_overrides_the_key() -> None:
 
     assert settings.provider == "silence"
     assert settings.silence_reason == "MUSIC_PROVIDER is silence"
+
+
+def test_the_earlier_name_of_the_delay_notice_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The present name wins if both are set."""
+    monkeypatch.setenv("SEGUE_DELAY_SAID_AFTER_S", "3")
+    assert GeneratorSettings.from_environment().delay_notice_after_s == 3
+
+    monkeypatch.setenv("SEGUE_DELAY_NOTICE_AFTER_S", "7")
+    assert GeneratorSettings.from_environment().delay_notice_after_s == 7

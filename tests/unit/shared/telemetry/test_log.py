@@ -112,6 +112,18 @@ def test_auto_chooses_text_on_a_terminal_and_json_in_a_pipe(
     assert is_text_format(log_format, stream) is is_text
 
 
+@pytest.mark.parametrize(("plain", "log_format"), [("true", "text"), ("false", "json")])
+def test_the_earlier_variable_of_the_log_format_is_accepted(
+    monkeypatch: pytest.MonkeyPatch, plain: str, log_format: str
+) -> None:
+    """The present variable wins if both are set."""
+    monkeypatch.setenv("SEGUE_LOG_PLAIN", plain)
+    assert TelemetrySettings.from_environment().log_format == log_format
+
+    monkeypatch.setenv("SEGUE_LOG_FORMAT", "auto")
+    assert TelemetrySettings.from_environment().log_format == "auto"
+
+
 @pytest.mark.parametrize(
     ("stream", "no_color", "is_colored"),
     [(Terminal(), "", True), (Terminal(), "1", False), (io.StringIO(), "", False)],
