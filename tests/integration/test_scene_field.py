@@ -136,3 +136,16 @@ async def test_a_scene_requested_by_upstream_keeps_every_field(fixture: ApiFixtu
     await check_run(fixture)
     await fixture.post(job_id=JOB)
     assert spec_fields(await published(fixture)) == [SPEC]
+
+
+async def test_the_row_of_a_request_equals_the_projected_row(fixture: ApiFixture) -> None:
+    """A rebuild from the log finds no difference, also for a scene with start and end."""
+    await fixture.post(job_id=JOB, scenes=[SCENE])
+    stored = await fixture.rows("SELECT spec::text FROM scenes")
+    requests = await published(fixture)
+    await fixture.apply(*requests)
+    after_projection = await fixture.rows("SELECT spec::text FROM scenes")
+    await fixture.rows("TRUNCATE jobs, runs, scenes")
+    await fixture.apply(*requests)
+
+    assert await fixture.rows("SELECT spec::text FROM scenes") == stored == after_projection
