@@ -15,6 +15,7 @@ T ?=
 S ?=
 SEED ?=
 JOBS ?= 2
+PARALLEL = $(if $(filter-out 0 1,$(JOBS)),-n $(JOBS) --dist loadfile --no-loadscope-reorder)
 PROFILES ?=
 VOLUMES ?=
 COMMA := ,
@@ -70,7 +71,7 @@ fix: setup ## Format the code, and apply the fixes of lint
 .PHONY: test
 test: setup ## Run all tests, or those of T=path, on JOBS=2 sets of servers in parallel
 	@$(BIN)/python -m tests.support.fetch_servers
-	$(BIN)/python -m pytest $(if $(filter-out 0 1,$(JOBS)),-n $(JOBS) --dist loadfile --no-loadscope-reorder) $(or $(T),tests)
+	$(BIN)/python -m pytest $(PARALLEL) $(or $(T),tests)
 
 ##@ Run
 
@@ -108,8 +109,8 @@ doctor: setup ## Check this machine: what is missing, and how to fix it
 ##@ Test
 
 .PHONY: unit
-unit: setup ## Run the unit tests: no server; some run ffmpeg
-	$(BIN)/python -m pytest tests/unit
+unit: setup ## Tests that need no server: rules, and adapters on files and ffmpeg
+	$(BIN)/python -m pytest $(PARALLEL) tests/unit
 
 .PHONY: contract
 contract: setup ## Run one suite per port, on every adapter and fake
