@@ -138,7 +138,7 @@ class SceneRequested(SceneSpec, RunEvent):
         params: AudioParams,
         video: VideoRef | None,
         kept: Kept | None = None,
-        anew: bool = False,
+        skip_cache: bool = False,
     ) -> Self:
         """Return the request of `scene`, with all its fields."""
         return cls(
@@ -150,7 +150,7 @@ class SceneRequested(SceneSpec, RunEvent):
             params=params,
             video=video,
             kept=kept,
-            anew=anew,
+            anew=skip_cache,
         )
 
     @model_validator(mode="after")

@@ -27,7 +27,10 @@ def scene_from(column: Mapping[str, Any]) -> Scene:
 def previous_scene(column: Mapping[str, Any], *, is_done: bool) -> PreviousScene:
     """Return the scene of a column as a redrive reads it."""
     return PreviousScene(
-        scene=scene_from(column), is_done=is_done, kept=_kept(column), anew=_anew(column)
+        scene=scene_from(column),
+        is_done=is_done,
+        kept=_kept(column),
+        skip_cache=_skip_cache(column),
     )
 
 
@@ -51,7 +54,7 @@ def to_request(
         params=params,
         video=video,
         kept=_kept(column),
-        anew=_anew(column),
+        skip_cache=_skip_cache(column),
     )
 
 
@@ -59,5 +62,5 @@ def _kept(column: Mapping[str, Any]) -> Kept | None:
     return Kept.model_validate(column["kept"]) if "kept" in column else None
 
 
-def _anew(column: Mapping[str, Any]) -> bool:
+def _skip_cache(column: Mapping[str, Any]) -> bool:
     return bool(column.get("anew", False))

@@ -46,7 +46,7 @@ class PreviousScene:
     scene: Scene
     is_done: bool
     kept: Kept | None = None  #: the run that the previous run took the scene from
-    anew: bool = False
+    skip_cache: bool = False  #: generated without the cache
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,8 +85,10 @@ def build_redrive_spec(previous: PreviousRun, request: RedriveRequest) -> RunSpe
     )
     # a scene that was generated before would come from the cache
     scenes = previous.scenes
-    anew = frozenset(i for i in spec.to_generate if scenes[i].anew or scenes[i].is_done)
-    return replace(spec, anew=anew)
+    skip_cache = frozenset(
+        index for index in spec.to_generate if scenes[index].skip_cache or scenes[index].is_done
+    )
+    return replace(spec, skip_cache=skip_cache)
 
 
 def _check_run(previous: PreviousRun) -> None:

@@ -73,7 +73,7 @@ class RunSpec:
     video: VideoRef | None
     params: AudioParams
     kept: Mapping[int, Kept] = field(default_factory=dict)  #: scenes taken from earlier runs
-    anew: frozenset[int] = frozenset()  #: scenes to generate without the cache
+    skip_cache: frozenset[int] = frozenset()  #: scenes to generate without the cache
 
     @property
     def to_generate(self) -> tuple[int, ...]:
@@ -106,7 +106,7 @@ class RunSpec:
                 params=self.params,
                 video=self.video,
                 kept=self.kept.get(index),
-                anew=index in self.anew,
+                skip_cache=index in self.skip_cache,
             )
             for index, scene in enumerate(self.scenes)
         ]

@@ -47,7 +47,7 @@ def test_a_redrive_of_one_scene_keeps_the_others_and_bridges_to_the_next() -> No
     spec = build_redrive_spec(DONE, RedriveRequest(scene=1))
 
     assert spec.to_generate == (1,)
-    assert spec.anew == {1}
+    assert spec.skip_cache == {1}
     assert spec.kept == {0: Kept(run=1), 2: Kept(run=1, bridged=True), 3: Kept(run=1)}
     assert (spec.scenes[2].description, spec.video, spec.params) == ("2", FILM, DONE.params)
 
@@ -75,7 +75,7 @@ def test_a_redrive_resumes_a_failed_run_at_the_failed_scene() -> None:
     spec = build_redrive_spec(failed_at(2), RedriveRequest())
 
     assert spec.to_generate == (2, 3)
-    assert spec.anew == frozenset()
+    assert spec.skip_cache == frozenset()
 
 
 @pytest.mark.parametrize("has_track", [False, True])
@@ -94,7 +94,10 @@ def test_a_redrive_resumes_a_failed_redrive_with_its_kept_scenes() -> None:
     spec = build_redrive_spec(DONE, RedriveRequest(scene=1))
     parts = tuple(
         PreviousScene(
-            scene=scene, is_done=index < 1, kept=spec.kept.get(index), anew=index in spec.anew
+            scene=scene,
+            is_done=index < 1,
+            kept=spec.kept.get(index),
+            skip_cache=index in spec.skip_cache,
         )
         for index, scene in enumerate(spec.scenes)
     )
@@ -103,7 +106,7 @@ def test_a_redrive_resumes_a_failed_redrive_with_its_kept_scenes() -> None:
     again = build_redrive_spec(failed, RedriveRequest())
 
     assert again.to_generate == (1,)
-    assert again.anew == {1}
+    assert again.skip_cache == {1}
     assert again.kept == {0: Kept(run=2), 2: Kept(run=1, bridged=True), 3: Kept(run=1)}
 
 
@@ -132,7 +135,7 @@ def test_the_requests_state_what_is_kept_and_what_is_generated() -> None:
 
     assert [request.kept and request.kept.run for request in requests] == [1, None, 1, 1]
     assert [request.anew for request in requests] == [False, True, False, False]
-    assert spec.digest() == replace(spec, kept={}, anew=frozenset()).digest()
+    assert spec.digest() == replace(spec, kept={}, skip_cache=frozenset()).digest()
 
 
 @pytest.mark.parametrize(
