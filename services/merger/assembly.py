@@ -6,7 +6,7 @@ scenes' durations decide the length of the track, whatever the clips hold. A cli
 the next one arrives, because its end depends on what follows; so at most two are in memory. Clips
 that a cumulative clip replaces are not passed in (`timeline.py`).
 
-Joint            | position                                         | audible part of the window
+Seam             | position                                         | audible part of the window
 splice           | `join_samples`, shifted with the music before it | the crossfade at its end
 bridge           | `join_samples`                                   | the crossfade at its end
 fade from music  | the scene's start                                | everything after that start

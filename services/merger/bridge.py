@@ -1,7 +1,7 @@
 """Places a kept clip over new music that its window does not repeat.
 
 The window of the kept clip repeats the music of an earlier run, so there is nothing to splice to;
-but the window leads into the kept music without a joint. Both clips sound together over as much
+but the window leads into the kept music without a seam. Both clips sound together over as much
 of the window as there is, for at most the run's fade duration, at constant power (`crossfade`).
 The bridge ends where a splice would end, and at least half of the new clip sounds alone.
 

@@ -76,9 +76,9 @@ def fade_in_curve(samples: int) -> NDArray[np.float32]:
 
 
 def click_ratio(near: Audio, around: Audio | None = None) -> float | None:
-    """Return the largest second difference near a joint over the median around it.
+    """Return the largest second difference near a seam over the median around it.
 
-    3 to 6 is music, 350 a butt joint. Where music fades, the audio near the joint is too quiet to
+    3 to 6 is music, 350 a hard cut. Where music fades, the audio near the seam is too quiet to
     compare with: pass more `around` it. Returns the worse channel; None if both are silent.
     """
     ratios = [

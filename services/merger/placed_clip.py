@@ -14,8 +14,8 @@ from services.merger.crossfade import Match
 from shared.contract.events import Seam, SegmentGenerated
 from shared.media.samples import SAMPLE_RATE_HZ, Audio, silence
 
-GAIN_DB_MAX = 12.0  # over all joints of a chain
-JOIN_GAIN_DB_MAX = 6.0  # per joint; more is not a re-synthesis but other music
+GAIN_DB_MAX = 12.0  # over all seams of a chain
+JOIN_GAIN_DB_MAX = 6.0  # per seam; more is not a re-synthesis but other music
 #: 5 ms: the shortest fade that does not click
 EDGE_SAMPLES = SAMPLE_RATE_HZ // 200
 #: 1 s: a short clip lets its successor enter early, but not in the middle of its scene

@@ -2,7 +2,7 @@
 
 Before its new music, a cumulative clip holds earlier music: the whole track so far, or as much of
 it as was in the clip that was sent. From its start on it replaces the segments before it, at one
-level and without their joints. It enters where the first replaced segment would enter, in the
+level and without their seams. It enters where the first replaced segment would enter, in the
 same way: at the start of the track, spliced to music that it does not hold, or faded in. A silent
 scene stays silent, so a cumulative clip replaces nothing before it; nor does it replace scenes
 that were generated again before a kept scene, because it holds an earlier run's music there.

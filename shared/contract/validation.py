@@ -16,8 +16,11 @@ def field_problems(
 ) -> FieldProblems:
     """Return each problem of `error` as a field path and a message; see `field_path`."""
     return [
-        (field_path(found["loc"], prefix=prefix, skip=skip, root=root), plain_message(found["msg"]))
-        for found in error.errors(include_url=False, include_input=False, include_context=False)
+        (
+            field_path(problem["loc"], prefix=prefix, skip=skip, root=root),
+            plain_message(problem["msg"]),
+        )
+        for problem in error.errors(include_url=False, include_input=False, include_context=False)
     ]
 
 

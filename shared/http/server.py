@@ -53,11 +53,11 @@ def listen(host: str, port: int, *, setting: str) -> socket.socket:
 
 def free_ports(count: int) -> list[int]:
     """Return `count` different ports of 127.0.0.1 on which no process listens now."""
-    with contextlib.ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [int(one.getsockname()[1]) for one in sockets]
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for bound in sockets:
+            bound.bind(("127.0.0.1", 0))
+        return [int(bound.getsockname()[1]) for bound in sockets]
 
 
 class HttpServer:

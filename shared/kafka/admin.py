@@ -23,7 +23,7 @@ from aiokafka.errors import (
 
 from shared.contract.topics import CHANGELOG, DAY_MS, EVENT_TOPICS
 from shared.errors import RetryableError
-from shared.kafka.client import connection_options
+from shared.kafka.client import connection_options, unavailable
 from shared.settings import KafkaSettings
 
 ADMIN_S = 30.0
@@ -88,11 +88,9 @@ async def admin_client(settings: KafkaSettings) -> AsyncIterator[AIOKafkaAdminCl
             await admin.start()
             yield admin
     except KafkaError as error:
-        raise RetryableError(f"Kafka at {settings.bootstrap_servers}: {error}") from error
+        raise unavailable(settings, error) from error
     except TimeoutError as error:
-        raise RetryableError(
-            f"Kafka at {settings.bootstrap_servers}: no response within {ADMIN_S:g} s"
-        ) from error
+        raise unavailable(settings, f"no response within {ADMIN_S:g} s") from error
     finally:
         await admin.close()
 

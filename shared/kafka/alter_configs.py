@@ -16,8 +16,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._config import AlterConfigOpType, ConfigEntry, ConfigResource
 from confluent_kafka.admin._resource import ResourceType
 
-from shared.errors import RetryableError
-from shared.kafka.client import librdkafka_options
+from shared.kafka.client import librdkafka_options, unavailable
 from shared.settings import KafkaSettings
 
 REQUEST_TIMEOUT_S = 30.0
@@ -64,10 +63,6 @@ def _alter(
             reason = error.args[0]
             if reason.code() > 0:  # the broker's error code; librdkafka's own are negative
                 raise for_code(reason.code())(f"topic {resource.name}: {reason.str()}") from error
-            raise RetryableError(
-                f"Kafka at {settings.bootstrap_servers}: {reason.str()}"
-            ) from error
+            raise unavailable(settings, reason.str()) from error
         except TimeoutError as error:
-            raise RetryableError(
-                f"Kafka at {settings.bootstrap_servers}: no response within {timeout_s:g} s"
-            ) from error
+            raise unavailable(settings, f"no response within {timeout_s:g} s") from error

@@ -9,7 +9,7 @@ import ssl
 from pathlib import Path
 from typing import Any
 
-from shared.errors import SettingsError
+from shared.errors import RetryableError, SettingsError
 from shared.settings import KafkaSettings
 
 
@@ -61,6 +61,11 @@ def librdkafka_options(settings: KafkaSettings) -> dict[str, Any]:
             "sasl.password": settings.sasl_password.get_secret_value(),
         }
     return options
+
+
+def unavailable(settings: KafkaSettings, reason: object) -> RetryableError:
+    """Return the error of a cluster that did not respond or rejected a request."""
+    return RetryableError(f"Kafka at {settings.bootstrap_servers}: {reason}")
 
 
 def ssl_context(settings: KafkaSettings) -> ssl.SSLContext | None:

@@ -14,8 +14,7 @@ from collections.abc import Hashable, Sequence
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 
-from shared.errors import RetryableError
-from shared.kafka.client import connection_options
+from shared.kafka.client import connection_options, unavailable
 from shared.kafka.codec import Envelope, Record, lane_key, try_decode
 from shared.kafka.handler import Handler
 from shared.kafka.router import Router
@@ -95,7 +94,7 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
             await self._consumer.start()
         except KafkaError as error:
             await self._consumer.stop()
-            raise RetryableError(f"Kafka at {self._kafka.bootstrap_servers}: {error}") from error
+            raise unavailable(self._kafka, error) from error
         self._log.info("ready", action="service.ready")
         if ready is not None:
             ready.set()

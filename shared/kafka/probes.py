@@ -9,10 +9,9 @@ from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import KafkaError
 
 from shared.clock import Clock
-from shared.errors import RetryableError
 from shared.http.probes import Probe
 from shared.kafka.admin import ensure_topics
-from shared.kafka.client import connection_options
+from shared.kafka.client import connection_options, unavailable
 from shared.kafka.producer import Publisher
 from shared.settings import KafkaSettings
 from shared.storage import ObjectStore
@@ -36,7 +35,7 @@ async def check_kafka(settings: KafkaSettings) -> None:
     try:
         await client.bootstrap()
     except KafkaError as error:
-        raise RetryableError(f"Kafka at {settings.bootstrap_servers}: {error}") from error
+        raise unavailable(settings, error) from error
     finally:
         with contextlib.suppress(KafkaError, OSError):
             await client.close()

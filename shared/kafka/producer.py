@@ -17,7 +17,7 @@ from aiokafka.errors import KafkaError
 from shared.clock import Clock
 from shared.contract.events import Event
 from shared.errors import RetryableError
-from shared.kafka.client import connection_options
+from shared.kafka.client import connection_options, unavailable
 from shared.kafka.codec import Headers, Record, encode
 from shared.kafka.tracing import send_span
 from shared.settings import KafkaSettings
@@ -72,7 +72,7 @@ class Publisher:
             await producer.stop()
             if not isinstance(error, KafkaError):
                 raise
-            raise RetryableError(f"Kafka at {self._settings.bootstrap_servers}: {error}") from error
+            raise unavailable(self._settings, error) from error
         self._producer = producer
 
     async def stop(self) -> None:

@@ -53,7 +53,7 @@ class FfmpegError(JobError):
 
     def __init__(self, argv: Sequence[str], exit_code: int | None, stderr_tail: str) -> None:
         super().__init__(
-            f"FFmpeg merge failed: {_why(exit_code, stderr_tail)}",
+            f"FFmpeg merge failed: {_failure_reason(exit_code, stderr_tail)}",
             retryable=exit_code is None or exit_code < 0 or exit_code in _MACHINE_EXIT_CODES,
         )
         self.argv = tuple(argv)
@@ -206,7 +206,7 @@ async def _read(pipe: asyncio.StreamReader, limits: OutputLimits) -> bytes:
     return b"".join(kept)[-limits.kept_bytes :]
 
 
-def _why(exit_code: int | None, stderr: str) -> str:
+def _failure_reason(exit_code: int | None, stderr: str) -> str:
     """Return the reason of a failure: the signal, or FFmpeg's last message."""
     if exit_code is not None and exit_code < 0:
         return f"killed by {_signal_name(-exit_code)}"

@@ -30,7 +30,7 @@ SILENT_RMS = 2e-3  # as for clips: the model treats less as silence
 _STEP_SAMPLES = STYLE_RATE_HZ // 100
 _HEAD_BYTES = 512
 _ONLY_FILES = {"protocol_whitelist": "file"}
-_WAY_OUT = (
+_ADVICE = (
     "send music as MP3, WAV, FLAC, Ogg, M4A or WebM; convert it: ffmpeg -i IN -vn -b:a 192k OUT.mp3"
 )
 _MAGIC = (  # demuxer, offset, bytes
@@ -93,16 +93,16 @@ def read_style(path: Path, *, window_s: int, length_s_max: int = LENGTH_S_MAX) -
             str(path), format=demuxer, options=_ONLY_FILES, metadata_errors="replace"
         ) as container:
             if not container.streams.audio:
-                raise MediaError(f"the file has no audio stream; {_WAY_OUT}")
+                raise MediaError(f"the file has no audio stream; {_ADVICE}")
             stream = container.streams.audio[0]
             if stream.codec_context is None:
-                raise MediaError(f"unsupported audio codec; {_WAY_OUT}")
+                raise MediaError(f"unsupported audio codec; {_ADVICE}")
             channels, rate_hz = stream.channels, stream.rate
             for block in _blocks(container):
                 tail.add(block)
     except (av.FFmpegError, ValueError) as error:  # ValueError: the channel layout changes
         reason = getattr(error, "strerror", None) or str(error)
-        raise MediaError(f"the file is damaged or not audio ({reason}); {_WAY_OUT}") from error
+        raise MediaError(f"the file is damaged or not audio ({reason}); {_ADVICE}") from error
     return Style(
         demuxer=demuxer,
         channels=channels,
@@ -129,9 +129,9 @@ class _Tail:
                 f"plays for more than {self._length_s_max} s: cut out the relevant part"
             )
         if not np.isfinite(block).all():
-            raise MediaError(f"contains samples that are not finite; {_WAY_OUT}")
+            raise MediaError(f"contains samples that are not finite; {_ADVICE}")
         if np.abs(block).max(initial=0.0) > SAMPLE_MAX:
-            raise MediaError(f"contains samples far beyond full scale; {_WAY_OUT}")
+            raise MediaError(f"contains samples far beyond full scale; {_ADVICE}")
         self._silent.add(block)
         if rms(block) >= SILENT_RMS:
             for earlier in self._silent.pop_all():
@@ -218,10 +218,10 @@ def _demuxer_of(path: Path) -> str:
             file.seek(at)
             head = file.read(_HEAD_BYTES)
     if not head:
-        raise MediaError(f"the file is empty; {_WAY_OUT}")
+        raise MediaError(f"the file is empty; {_ADVICE}")
     for demuxer, at, magic in _MAGIC:
         if head[at : at + len(magic)] == magic:
             return demuxer
     if len(head) > 1 and head[0] == _FRAME_BYTE and head[1] & _MP3_SYNC == _MP3_SYNC:
         return "mp3" if head[1] & _ADTS_LAYER else "aac"
-    raise MediaError(f"is not audio, or an unsupported format; {_WAY_OUT}")
+    raise MediaError(f"is not audio, or an unsupported format; {_ADVICE}")

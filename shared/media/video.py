@@ -29,7 +29,7 @@ _MATROSKA_MAGIC = b"\x1a\x45\xdf\xa3"
 _NAMES = {"mov": "MP4", "matroska": "Matroska"}
 _EARLY_S = Fraction(1, 5)  # headers are rounded, and edit lists cut inside a frame
 _ONLY_FILES = {"protocol_whitelist": "file"}
-_WAY_OUT = "MP4, MOV, Matroska and WebM are supported; convert it: ffmpeg -i IN -c copy OUT.mp4"
+_ADVICE = "MP4, MOV, Matroska and WebM are supported; convert it: ffmpeg -i IN -c copy OUT.mp4"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,8 +92,8 @@ def _demuxer_of(path: Path) -> str:
     if not head:
         raise MediaError("not a video: the file is empty")
     if "".join(head.decode("utf-8", errors="ignore").split()).isprintable():
-        raise MediaError(f"not a video: the file is text. {_WAY_OUT}")
-    raise MediaError(f"not a video, or an unsupported format. {_WAY_OUT}")
+        raise MediaError(f"not a video: the file is text. {_ADVICE}")
+    raise MediaError(f"not a video, or an unsupported format. {_ADVICE}")
 
 
 def _picture(container: InputContainer) -> VideoStream:

@@ -61,9 +61,9 @@ def redact(value: Any) -> Any:
     if value is None or isinstance(value, int | float):
         return value
     if isinstance(value, Mapping):
-        return {key: redact(one) for key, one in value.items()}
+        return {key: redact(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [redact(one) for one in value]
+        return [redact(item) for item in value]
     return _text(str(value))
 
 

@@ -5,7 +5,7 @@ run; a different request starts the next run, which supersedes it; after a run h
 request starts a new one.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from services.api.database import Connection, jobs, outbox, runs
@@ -41,12 +41,7 @@ async def lock_job(
     known = job.spec
     if given.scenes is None and known.scenes is None and job.run:
         known = JobSpec(scenes=await jobs.scenes_of_run(connection, job_id, job.run)).over(known)
-    return JobRow(
-        job_id=job_id,
-        run=job.run,
-        spec=given.over(known),
-        stitched_hashes=job.stitched_hashes,
-    )
+    return replace(job, spec=given.over(known))
 
 
 async def start_run(

@@ -1,7 +1,7 @@
 """Handles one record: decides which run is current, which scene is next and what is republished.
 
-`faust_app` knows Kafka and no music, `generate.py` knows music and no records; this module is
-between them and works with plain values.
+`faust_app` consumes the records and `generate.py` makes the music; this module connects them with
+plain values.
 """
 
 from collections.abc import Awaitable, Callable

@@ -1,7 +1,7 @@
 """Client of Replicate's HTTP API: create, get, list, cancel, and download an output.
 
 Three errors separate requests that may have cost money from those that cannot have: an error
-response (`AnswerError`), a request that was never sent (`NotSentError`), and a lost response
+response (`ResponseError`), a request that was never sent (`NotSentError`), and a lost response
 (`LostError`). A creation is never retried here: the API has no idempotency key, so after a lost
 response the caller reads the list of predictions first. The key is sent to the API and to
 Replicate's own file hosts only.
@@ -20,8 +20,8 @@ import httpx
 from pydantic import ValidationError
 
 from services.generator.providers.replicate.models import (
+    ApiPrediction,
     Page,
-    PredictionAnswer,
     error_message,
     retry_after_s,
 )
@@ -30,7 +30,7 @@ from shared.clock import Clock
 from shared.errors import SegueError
 from shared.telemetry import trace
 
-M = TypeVar("M", Page, PredictionAnswer)
+M = TypeVar("M", Page, ApiPrediction)
 
 _BODY_BYTES_MAX = 64_000_000  # a page of a hundred predictions that each repeat a data URL
 _DELIVERY = "replicate.delivery"
@@ -50,7 +50,7 @@ class ApiError(SegueError):
     """A request failed."""
 
 
-class AnswerError(ApiError):
+class ResponseError(ApiError):
     """The API returned an error response."""
 
     def __init__(self, status: int, message: str, *, retry_after_s: float | None = None) -> None:
@@ -90,12 +90,12 @@ class ReplicateApi:
             transport=transport,
         )
 
-    async def create(self, body: Mapping[str, Any], *, cancel_after_s: float) -> PredictionAnswer:
+    async def create(self, body: Mapping[str, Any], *, cancel_after_s: float) -> ApiPrediction:
         """Create a prediction. This step costs money.
 
         Raises:
             NotSentError: nothing was created.
-            AnswerError: rejected; below status 500 nothing was created.
+            ResponseError: rejected; below status 500 nothing was created.
             LostError: a prediction may have been created.
         """
         body_bytes = await self._call(
@@ -104,24 +104,22 @@ class ReplicateApi:
             json=body,
             headers={"Cancel-After": f"{max(5, int(cancel_after_s))}s"},
         )
-        return _parse(PredictionAnswer, body_bytes)
+        return _parse(ApiPrediction, body_bytes)
 
-    async def get(self, prediction_id: str) -> PredictionAnswer:
+    async def get(self, prediction_id: str) -> ApiPrediction:
         """Return the prediction's current state."""
-        return _parse(PredictionAnswer, await self._call("GET", _path(prediction_id)))
+        return _parse(ApiPrediction, await self._call("GET", _path(prediction_id)))
 
-    async def cancel(self, prediction_id: str) -> PredictionAnswer:
+    async def cancel(self, prediction_id: str) -> ApiPrediction:
         """Request the prediction's cancellation; return its state afterwards."""
         body_bytes = await self._call("POST", f"{_path(prediction_id)}/cancel")
-        return _parse(PredictionAnswer, body_bytes)
+        return _parse(ApiPrediction, body_bytes)
 
     async def account(self) -> None:
         """Return if the key is accepted."""
         await self._call("GET", "account")
 
-    async def list_since(
-        self, moment: datetime, *, pages_max: int
-    ) -> AsyncIterator[PredictionAnswer]:
+    async def list_since(self, moment: datetime, *, pages_max: int) -> AsyncIterator[ApiPrediction]:
         """Yield the predictions created since `moment`, newest first; skip unreadable ones.
 
         Raises:
@@ -132,7 +130,7 @@ class ReplicateApi:
             page = _parse(Page, await self._call("GET", "predictions", params=params))
             for fields in page.results:
                 try:
-                    prediction = PredictionAnswer.model_validate(fields)
+                    prediction = ApiPrediction.model_validate(fields)
                 except ValidationError:
                     continue
                 if prediction.created_at is not None and prediction.created_at < moment:
@@ -223,10 +221,10 @@ class ReplicateApi:
         except (httpx.HTTPError, TimeoutError) as error:
             raise LostError(f"no response from Replicate: {error!r}") from error
 
-    def _error_of(self, response: httpx.Response, body: bytes) -> AnswerError:
+    def _error_of(self, response: httpx.Response, body: bytes) -> ResponseError:
         wait_s = retry_after_s(body, response.headers.get("retry-after"), now=self._clock.now())
         message = error_message(response.status_code, body)
-        return AnswerError(response.status_code, message, retry_after_s=wait_s)
+        return ResponseError(response.status_code, message, retry_after_s=wait_s)
 
     def _key_for(self, url: httpx.URL) -> dict[str, str]:
         key = self._settings.key.get_secret_value()
@@ -240,7 +238,7 @@ def _span_attributes(method: str, url: httpx.URL) -> dict[str, str | int | None]
 
 def _path(prediction_id: str) -> str:
     if not prediction_id.replace("-", "").replace("_", "").isalnum():
-        raise AnswerError(HTTPStatus.NOT_FOUND, "invalid prediction id")
+        raise ResponseError(HTTPStatus.NOT_FOUND, "invalid prediction id")
     return f"predictions/{prediction_id}"
 
 

@@ -11,7 +11,7 @@ import asyncio
 from http import HTTPStatus
 
 from services.generator.providers import CompositionRequest
-from services.generator.providers.replicate.client import AnswerError, ApiError, ReplicateApi
+from services.generator.providers.replicate.client import ApiError, ReplicateApi, ResponseError
 from services.generator.providers.replicate.models import parse_data_url
 from shared.clock import Clock
 from shared.errors import MediaError, ProviderBusyError, ProviderRejectedError
@@ -66,7 +66,7 @@ async def fetch_output(
             await clock.sleep(delay_s)
     if best:
         return best, _media_type(best, declared)  # the inspection decides whether it is usable
-    if isinstance(last_error, AnswerError) and last_error.status in _GONE:
+    if isinstance(last_error, ResponseError) and last_error.status in _GONE:
         raise OutputGoneError(f"the output is gone (HTTP {last_error.status})")
     raise ProviderBusyError(f"the output could not be downloaded: {last_error}")
 

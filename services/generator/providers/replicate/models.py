@@ -48,7 +48,7 @@ Moment = Annotated[datetime | None, BeforeValidator(_moment)]
 Table = Annotated[dict[str, Any], BeforeValidator(_table)]
 
 
-class PredictionAnswer(BaseModel):
+class ApiPrediction(BaseModel):
     """A prediction as the API returns it."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 
 from services.generator.providers import CompositionRequest
-from services.generator.providers.replicate.client import AnswerError, ApiError, ReplicateApi
-from services.generator.providers.replicate.models import TERMINAL, PredictionAnswer
+from services.generator.providers.replicate.client import ApiError, ReplicateApi, ResponseError
+from services.generator.providers.replicate.models import TERMINAL, ApiPrediction
 from services.generator.providers.replicate.request import (
     TIMED_OUT,
     PredictionEndedError,
@@ -21,7 +21,7 @@ from services.generator.providers.replicate.request import (
     poll_delay_s,
 )
 from services.generator.providers.replicate.settings import ReplicateSettings
-from services.generator.providers.replicate.submit import Payments
+from services.generator.providers.replicate.submit import PredictionCreator
 from shared.clock import Clock
 from shared.cost_estimate import cost_usd
 from shared.errors import ProviderPausedError, ProviderRejectedError
@@ -39,7 +39,7 @@ class PredictionPoller:
 
     settings: ReplicateSettings
     api: ReplicateApi
-    payments: Payments
+    creator: PredictionCreator
     clock: Clock
     nudges: dict[str, asyncio.Event] = field(default_factory=dict)
 
@@ -50,7 +50,7 @@ class PredictionPoller:
 
     async def wait(
         self, prediction_id: str, request: CompositionRequest, *, poll_first: bool
-    ) -> PredictionAnswer:
+    ) -> ApiPrediction:
         """Return the prediction once it ended; `poll_first` if it may have ended long ago.
 
         Raises:
@@ -76,7 +76,7 @@ class _Wait:
     ) -> None:
         self._settings = poller.settings
         self._api = poller.api
-        self._payments = poller.payments
+        self._creator = poller.creator
         self._clock = poller.clock
         self._id = prediction_id
         self._request = request
@@ -85,25 +85,25 @@ class _Wait:
         self._error: ApiError | None = None
         self._not_found = self._no_output = self._nudges = 0
 
-    async def run(self, *, poll_first: bool) -> PredictionAnswer:
+    async def run(self, *, poll_first: bool) -> ApiPrediction:
         started = self._clock.monotonic()
-        if poll_first and (answer := await self._poll()) is not None:
-            return answer
+        if poll_first and (prediction := await self._poll()) is not None:
+            return prediction
         polls = 0
         while polls < self._settings.polls_max:
             left_s = self._settings.deadline_s - (self._clock.monotonic() - started)
             if left_s <= 0:
                 break
             polls += not await self._pause(min(left_s, self._delay_s(polls)))
-            if (answer := await self._poll()) is not None:
-                return answer
+            if (prediction := await self._poll()) is not None:
+                return prediction
         if self._error is not None:
-            raise self._payments.to_domain_error(self._error)
+            raise self._creator.to_domain_error(self._error)
         return await self._cancel(self._clock.monotonic() - started)
 
     def _delay_s(self, polls: int) -> float:
         error = self._error
-        retry_after_s = error.retry_after_s if isinstance(error, AnswerError) else None
+        retry_after_s = error.retry_after_s if isinstance(error, ResponseError) else None
         return max(poll_delay_s(polls, self._settings), retry_after_s or 0.0)
 
     async def _pause(self, seconds: float) -> bool:
@@ -116,28 +116,32 @@ class _Wait:
         self._nudges += woken
         return woken
 
-    async def _poll(self) -> PredictionAnswer | None:
+    async def _poll(self) -> ApiPrediction | None:
         """Return the prediction if it has ended; None if not, or if the poll failed."""
         try:
-            answer = await self._api.get(self._id)
+            prediction = await self._api.get(self._id)
         except ApiError as error:
             self._record_failed_poll(error)
             return None
         self._error, self._not_found = None, 0
-        self._log.debug("prediction polled", action="prediction.polled", status=answer.status)
-        self._payments.limiter.record_response()
-        if answer.input and not matches_request(answer, self._request):
+        self._log.debug("prediction polled", action="prediction.polled", status=prediction.status)
+        self._creator.limiter.record_response()
+        if prediction.input and not matches_request(prediction, self._request):
             raise ProviderRejectedError(f"prediction {self._id} does not belong to this request")
-        if answer.status not in TERMINAL:
+        if prediction.status not in TERMINAL:
             return None
-        if answer.status == "succeeded" and answer.output is None and not answer.data_removed:
+        if (
+            prediction.status == "succeeded"
+            and prediction.output is None
+            and not prediction.data_removed
+        ):
             self._no_output += 1
-            return answer if self._no_output >= NO_OUTPUT_MAX else None
-        return answer
+            return prediction if self._no_output >= NO_OUTPUT_MAX else None
+        return prediction
 
     def _record_failed_poll(self, error: ApiError) -> None:
         self._error = error
-        if not isinstance(error, AnswerError):
+        if not isinstance(error, ResponseError):
             return
         if error.status == HTTPStatus.NOT_FOUND:
             self._not_found += 1
@@ -145,20 +149,20 @@ class _Wait:
                 raise ProviderRejectedError(
                     f"prediction not found at Replicate: {self._id}", retryable=True
                 ) from error
-        elif isinstance(raised := self._payments.to_domain_error(error), ProviderPausedError):
+        elif isinstance(raised := self._creator.to_domain_error(error), ProviderPausedError):
             raise raised from error
 
-    async def _cancel(self, waited_s: float) -> PredictionAnswer:
+    async def _cancel(self, waited_s: float) -> ApiPrediction:
         """Cancel the prediction; return it if it succeeded in the last moment."""
-        answer: PredictionAnswer | None = None
+        prediction: ApiPrediction | None = None
         try:
-            answer = await self._api.cancel(self._id)
-            answer = await self._api.get(self._id)
+            prediction = await self._api.cancel(self._id)
+            prediction = await self._api.get(self._id)
         except ApiError:
             pass  # the provider's own deadline ends it
-        if answer is not None and answer.status == "succeeded":
-            return answer
-        work_s = answer.work_s if answer is not None else None
+        if prediction is not None and prediction.status == "succeeded":
+            return prediction
+        work_s = prediction.work_s if prediction is not None else None
         raise PredictionEndedError(
             f"{TIMED_OUT}: cancelled after {waited_s:.0f} s",
             retryable=True,

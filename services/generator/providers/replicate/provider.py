@@ -25,7 +25,7 @@ from services.generator.providers.replicate.poll import PredictionPoller
 from services.generator.providers.replicate.rate_limiter import RateLimiter
 from services.generator.providers.replicate.request import AudioSource, build_body, ended_error
 from services.generator.providers.replicate.settings import ReplicateSettings
-from services.generator.providers.replicate.submit import Payments
+from services.generator.providers.replicate.submit import PredictionCreator
 from shared.clock import Clock
 from shared.cost_estimate import cost_usd
 from shared.errors import JobError, ProviderBusyError, StoreUnavailableError
@@ -69,9 +69,9 @@ class ReplicateProvider:
             forget_s=settings.deadline_s + FORGET_EXTRA_S,
             probe_s=settings.probe_s,
         )
-        self._payments = Payments(settings, api=api, limiter=self._limiter, clock=clock)
+        self._creator = PredictionCreator(settings, api=api, limiter=self._limiter, clock=clock)
         self._poller = PredictionPoller(
-            settings=settings, api=api, payments=self._payments, clock=clock
+            settings=settings, api=api, creator=self._creator, clock=clock
         )
         # deviations from the request, of predictions that are not collected yet
         self._warnings: OrderedDict[str, tuple[str, ...]] = OrderedDict()
@@ -97,13 +97,13 @@ class ReplicateProvider:
         Raises:
             ProviderPausedError: it does not.
         """
-        self._payments.require_key()
+        self._creator.require_key()
         if not self._limiter.take_probe():
             return
         try:
             await self._api.account()
         except ApiError as error:
-            raise self._payments.to_domain_error(error) from error
+            raise self._creator.to_domain_error(error) from error
         self._limiter.record_response()
         self._log.info("provider accepts the key again", action="provider.resumed")
 
@@ -116,7 +116,7 @@ class ReplicateProvider:
             ProviderRejectedError: this request can never succeed; nothing was started.
         """
         called_at = self._clock.monotonic()
-        self._payments.require_key()
+        self._creator.require_key()
         if not self._limiter.consume_permit():
             await self.ready(within_s=SUBMIT_WAIT_S)
             self._limiter.consume_permit()
@@ -130,14 +130,14 @@ class ReplicateProvider:
                 raise ProviderBusyError(
                     "too long between claim and request; nothing was sent", retry_after_s=0.0
                 )
-            answer = await self._payments.create(request, body)
+            prediction = await self._creator.create(request, body)
         finally:
             self._limiter.remove_in_flight(placeholder)
-        self._limiter.add_in_flight(answer.id)
-        self._warnings[answer.id] = warnings
+        self._limiter.add_in_flight(prediction.id)
+        self._warnings[prediction.id] = warnings
         while len(self._warnings) > _WARNINGS_MAX:
             self._warnings.popitem(last=False)
-        return answer.id
+        return prediction.id
 
     async def find(
         self, request: CompositionRequest, *, since: datetime | None = None
@@ -147,12 +147,12 @@ class ReplicateProvider:
         Raises:
             RetryableError: the list could not be read completely.
         """
-        self._payments.require_key()
+        self._creator.require_key()
         since = since or self._clock.now() - timedelta(seconds=FIND_BACK_S)
         try:
-            prediction = await self._payments.find_created(request, since=since)
+            prediction = await self._creator.find_created(request, since=since)
         except ApiError as error:
-            raise self._payments.to_domain_error(error) from error
+            raise self._creator.to_domain_error(error) from error
         return prediction.id if prediction is not None else None
 
     async def collect(self, prediction_id: str, request: CompositionRequest) -> Clip:
@@ -162,34 +162,36 @@ class ReplicateProvider:
             ProviderBusyError: the provider does not respond; the prediction may still succeed.
             ProviderRejectedError: the prediction failed, timed out, or its output is gone.
         """
-        self._payments.require_key()
+        self._creator.require_key()
         self._limiter.add_in_flight(prediction_id)
         fresh = prediction_id in self._warnings
         try:
-            answer = await self._poller.wait(prediction_id, request, poll_first=not fresh)
+            prediction = await self._poller.wait(prediction_id, request, poll_first=not fresh)
         except (JobError, asyncio.CancelledError):  # the process that collects it next counts it
             self._limiter.remove_in_flight(prediction_id)
             raise
         self._limiter.remove_in_flight(prediction_id)
-        cost = cost_usd(answer.work_s, usd_per_s=self._settings.usd_per_s)
-        if answer.status != "succeeded":
-            raise ended_error(answer, cost_usd=cost, deadline_s=self._settings.deadline_s)
-        url = answer.output_url
+        cost = cost_usd(prediction.work_s, usd_per_s=self._settings.usd_per_s)
+        if prediction.status != "succeeded":
+            raise ended_error(prediction, cost_usd=cost, deadline_s=self._settings.deadline_s)
+        url = prediction.output_url
         if url is None:
-            gone = answer.data_removed
-            raise OutputGoneError("deleted by the provider" if gone else f"{answer.output!r:.80}")
+            gone = prediction.data_removed
+            raise OutputGoneError(
+                "deleted by the provider" if gone else f"{prediction.output!r:.80}"
+            )
         data, content_type = await fetch_output(url, request, api=self._api, clock=self._clock)
         self._log.debug("clip downloaded", action="clip.fetched", size_bytes=len(data))
-        continued = request.window is None or bool(answer.input.get("continuation"))
+        continued = request.window is None or bool(prediction.input.get("continuation"))
         warnings = self._warnings.pop(prediction_id, ())
         is_hosted = self._api.is_provider_host(url)
-        created_at = answer.completed_at or answer.created_at
+        created_at = prediction.completed_at or prediction.created_at
         return Clip(
             data=data,
             content_type=content_type,
             output_url=url if is_hosted else None,
             output_url_born_at=created_at.timestamp() if is_hosted and created_at else None,
-            generation_s=answer.work_s,
+            generation_s=prediction.work_s,
             cost_usd=cost,
             continued=continued,
             warnings=warnings or (() if continued else ("made without continuation",)),

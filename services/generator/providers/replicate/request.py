@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from services.generator.providers import CompositionRequest
-from services.generator.providers.replicate.models import PredictionAnswer
+from services.generator.providers.replicate.models import ApiPrediction
 from services.generator.providers.replicate.settings import ReplicateSettings
 from shared.errors import ProviderRejectedError
 
@@ -91,9 +91,9 @@ def build_body(
     return body
 
 
-def matches_request(answer: PredictionAnswer, request: CompositionRequest) -> bool:
+def matches_request(prediction: ApiPrediction, request: CompositionRequest) -> bool:
     """Return whether a prediction was made for this request; False if its input is purged."""
-    fields = answer.input
+    fields = prediction.input
     return (fields.get("seed"), fields.get("prompt"), fields.get("duration")) == (
         request.seed,
         request.prompt,
@@ -107,26 +107,26 @@ def poll_delay_s(number: int, settings: ReplicateSettings) -> float:
 
 
 def ended_error(
-    answer: PredictionAnswer, *, cost_usd: float | None, deadline_s: float
+    prediction: ApiPrediction, *, cost_usd: float | None, deadline_s: float
 ) -> PredictionEndedError:
     """Return the error for a prediction that ended without success."""
-    reason, retryable = _reason(answer, deadline_s)
+    reason, retryable = _reason(prediction, deadline_s)
     return PredictionEndedError(
-        reason, retryable=retryable, generation_s=answer.work_s, cost_usd=cost_usd
+        reason, retryable=retryable, generation_s=prediction.work_s, cost_usd=cost_usd
     )
 
 
-def _reason(answer: PredictionAnswer, deadline_s: float) -> tuple[str, bool]:
-    message = (answer.error or "").strip()
-    if answer.status == "failed":
+def _reason(prediction: ApiPrediction, deadline_s: float) -> tuple[str, bool]:
+    message = (prediction.error or "").strip()
+    if prediction.status == "failed":
         if not message:
             return "MusicGen failed, no reason given", True
         return f"MusicGen failed: {message[:500]}", _TRANSIENT.search(message) is not None
-    if answer.created_at is not None and answer.completed_at is not None:
-        lasted_s = (answer.completed_at - answer.created_at).total_seconds()
+    if prediction.created_at is not None and prediction.completed_at is not None:
+        lasted_s = (prediction.completed_at - prediction.created_at).total_seconds()
         if lasted_s >= deadline_s * _DEADLINE_SHARE:
-            return f"{TIMED_OUT}: {answer.status} by the provider after {lasted_s:.0f} s", True
-    return f"the prediction was {answer.status}: {message or 'no reason given'}", True
+            return f"{TIMED_OUT}: {prediction.status} by the provider after {lasted_s:.0f} s", True
+    return f"the prediction was {prediction.status}: {message or 'no reason given'}", True
 
 
 def _check(fields: dict[str, Any]) -> None:

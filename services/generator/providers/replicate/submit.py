@@ -20,12 +20,12 @@ from typing import Any
 
 from services.generator.providers import CompositionRequest
 from services.generator.providers.replicate.client import (
-    AnswerError,
     ApiError,
     NotSentError,
     ReplicateApi,
+    ResponseError,
 )
-from services.generator.providers.replicate.models import PredictionAnswer
+from services.generator.providers.replicate.models import ApiPrediction
 from services.generator.providers.replicate.rate_limiter import RateLimiter
 from services.generator.providers.replicate.request import matches_request
 from services.generator.providers.replicate.settings import ReplicateSettings
@@ -46,7 +46,7 @@ _SERVER_FAULT = 500
 _FAILED = {"failed", "canceled", "aborted"}
 
 
-class Payments:
+class PredictionCreator:
     """Creates predictions, and finds predictions that were created."""
 
     def __init__(
@@ -62,9 +62,7 @@ class Payments:
         if not self._settings.key.get_secret_value():
             raise self.limiter.record_refusal(NO_KEY)
 
-    async def create(
-        self, request: CompositionRequest, body: Mapping[str, Any]
-    ) -> PredictionAnswer:
+    async def create(self, request: CompositionRequest, body: Mapping[str, Any]) -> ApiPrediction:
         """Start a prediction and return it, even if the response was lost.
 
         Raises:
@@ -75,32 +73,32 @@ class Payments:
         requested_at = self._clock.now()
         cancel_after_s = self._settings.deadline_s + _CANCEL_AFTER_EXTRA_S
         try:
-            answer = await self._api.create(body, cancel_after_s=cancel_after_s)
+            prediction = await self._api.create(body, cancel_after_s=cancel_after_s)
         except NotSentError as error:
             raise self.to_domain_error(error) from error
-        except AnswerError as error:
+        except ResponseError as error:
             if error.status == HTTPStatus.TOO_MANY_REQUESTS:
                 THROTTLED_TOTAL.labels("replicate").inc()
                 wait_s = self.limiter.record_throttled(error.retry_after_s)
                 raise ProviderBusyError(str(error), retry_after_s=wait_s) from error
             if not _is_ambiguous(error.status):
                 raise self.to_domain_error(error) from error
-            answer = await self._reconcile(request, error, since=requested_at)
+            prediction = await self._reconcile(request, error, since=requested_at)
         except ApiError as error:
-            answer = await self._reconcile(request, error, since=requested_at)
+            prediction = await self._reconcile(request, error, since=requested_at)
         self.limiter.record_accepted()
-        return answer
+        return prediction
 
     async def find_created(
         self, request: CompositionRequest, *, since: datetime
-    ) -> PredictionAnswer | None:
+    ) -> ApiPrediction | None:
         """Return the prediction created for this request after `since`; prefer one not failed.
 
         Raises:
             ApiError: the list could not be read completely.
         """
         oldest = since - timedelta(seconds=CLOCK_SKEW_S)
-        failed: PredictionAnswer | None = None
+        failed: ApiPrediction | None = None
         async for prediction in self._api.list_since(oldest, pages_max=PAGES_MAX):
             if not matches_request(prediction, request):
                 continue
@@ -111,7 +109,7 @@ class Payments:
 
     def to_domain_error(self, error: ApiError) -> SegueError:
         """Return the domain error for a failed request, and make the other lanes wait too."""
-        if isinstance(error, AnswerError):
+        if isinstance(error, ResponseError):
             if error.status in _NO_KEY:
                 return self.limiter.record_refusal(f"{NO_KEY} that is accepted: {error}")
             if error.status == HTTPStatus.PAYMENT_REQUIRED:
@@ -128,12 +126,12 @@ class Payments:
                 return ProviderBusyError(str(error), retry_after_s=wait_s)
             if not _is_ambiguous(error.status):
                 return ProviderRejectedError(f"Replicate rejected the request: {error}")
-        retry_after_s = error.retry_after_s if isinstance(error, AnswerError) else None
+        retry_after_s = error.retry_after_s if isinstance(error, ResponseError) else None
         return ProviderBusyError(str(error), retry_after_s=self.limiter.record_error(retry_after_s))
 
     async def _reconcile(
         self, request: CompositionRequest, error: ApiError, *, since: datetime
-    ) -> PredictionAnswer:
+    ) -> ApiPrediction:
         """Return the prediction whose response was lost.
 
         Raises:
@@ -152,7 +150,7 @@ class Payments:
                 return prediction
             list_is_complete = True
         wait_s = self.limiter.record_error()
-        api_failed = isinstance(error, AnswerError) and error.status not in _GATEWAY
+        api_failed = isinstance(error, ResponseError) and error.status not in _GATEWAY
         if list_is_complete and api_failed:
             raise ProviderBusyError(
                 f"nothing was started: {error}", retry_after_s=wait_s

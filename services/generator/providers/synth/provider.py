@@ -2,7 +2,7 @@
 
 A clip is a section of a piece. The piece (key, sections, position on its timeline) is stored as a
 comment in the clip, so a request with a window of that clip continues the piece: same bars, same
-chords, and another character from the joint on if the prompt asks for another mood. The comment
+chords, and another character from the seam on if the prompt asks for another mood. The comment
 is used only if the audio agrees with it; after music from elsewhere a new piece begins in the
 detected key while the old music fades in the reverb.
 
@@ -34,13 +34,13 @@ from shared.storage import ObjectStore, StandInWarning
 
 DURATION_S_MAX = 300  # a whole clip is held in memory
 _SIGNATURE = "segue-synth-1 "
-_JOINT_S = 0.04  # overlap of window and new music before the joint: no click, no dip
+_SEAM_S = 0.04  # overlap of window and new music before the seam: no click, no dip
 _SHORT_S_MAX = 0.02  # a decoder may drop the rest of the last frame; more is an error
 _AGREEMENT_MIN = 0.6  # the audio matches the piece in the comment; encoding costs a few hundredths
 _OWN_RMS = 0.13  # about the level of our own mixes; music from elsewhere is scaled to it
 _THROW = np.float32(
     0.5
-)  # share of music from elsewhere that is sent to the reverb, to ring past the joint
+)  # share of music from elsewhere that is sent to the reverb, to ring past the seam
 
 
 class _Comment(BaseModel):
@@ -185,13 +185,13 @@ def _added(request: CompositionRequest, piece: Piece, *, origin_s: int, joint_s:
 
 
 def _joined(window_audio: Audio, played: Audio) -> Audio:
-    """Return `played` with its head replaced by `window_audio`, blended before the joint."""
-    joint, blend = window_audio.shape[1], int(_JOINT_S * RATE_HZ)
+    """Return `played` with its head replaced by `window_audio`, blended before the seam."""
+    seam, blend = window_audio.shape[1], int(_SEAM_S * RATE_HZ)
     rise = np.linspace(0, 1, blend, endpoint=False, dtype=np.float32)
     rise = rise * rise * (3 - 2 * rise)
     audio = played.copy()
-    audio[:, : joint - blend] = window_audio[:, : joint - blend]
-    edge = slice(joint - blend, joint)
+    audio[:, : seam - blend] = window_audio[:, : seam - blend]
+    edge = slice(seam - blend, seam)
     audio[:, edge] = window_audio[:, edge] * (1 - rise) + played[:, edge] * rise
     return audio
 

@@ -14,7 +14,7 @@ from functools import cache
 
 from shared.contract.prompt import Mood
 
-BAR_S = 2  # whole seconds: every joint falls on a beat
+BAR_S = 2  # whole seconds: every seam falls on a beat
 _VOICES = 4  # of a chord, beside the bass
 _CENTRE = 62  # a choir's middle: voicings gather around it
 _MAJOR = (0, 2, 4, 5, 7, 9, 11)

@@ -1,7 +1,7 @@
 """Synthesizes the synth provider's instruments: sums of partials, or shaped noise.
 
 No note has a hard edge: attacks take milliseconds and partials end below 9 kHz, so that click
-detection finds only joints.
+detection finds only seams.
 
 Shapes: float32 `(channels, samples)`, two channels. Units: samples at 32 kHz. Pure.
 """

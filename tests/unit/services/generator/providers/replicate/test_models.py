@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from services.generator.providers.replicate.models import (
-    PredictionAnswer,
+    ApiPrediction,
     error_message,
     parse_data_url,
     retry_after_s,
@@ -27,7 +27,7 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 )
 def test_only_the_id_is_required(fields: dict[str, Any]) -> None:
     """A missing, null or mistyped field counts as absent."""
-    answer = PredictionAnswer.model_validate({"id": "p1", **fields})
+    answer = ApiPrediction.model_validate({"id": "p1", **fields})
 
     assert (answer.status, answer.input, answer.work_s, answer.output_url) == ("", {}, None, None)
     assert (answer.created_at, answer.data_removed) == (None, False)
@@ -37,15 +37,13 @@ def test_only_the_id_is_required(fields: dict[str, Any]) -> None:
 def test_an_id_that_is_unsafe_in_a_path_is_rejected(name: object) -> None:
     """The id is remote input and becomes part of a URL."""
     with pytest.raises(ValidationError):
-        PredictionAnswer.model_validate({"id": name})
+        ApiPrediction.model_validate({"id": name})
 
 
 @pytest.mark.parametrize("predict_time", [True, "12", -1, float("inf"), float("nan"), None])
 def test_an_invalid_predict_time_is_ignored(predict_time: object) -> None:
     """No cost is derived from it."""
-    answer = PredictionAnswer.model_validate(
-        {"id": "p1", "metrics": {"predict_time": predict_time}}
-    )
+    answer = ApiPrediction.model_validate({"id": "p1", "metrics": {"predict_time": predict_time}})
 
     assert answer.work_s is None
 
