@@ -1,6 +1,8 @@
 """The OpenAPI document is valid, and the api conforms to it."""
 
 import asyncio
+import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +35,7 @@ POSSIBLE = ["2xx", "304", "404", "409", "422"]
 
 
 async def test_document_is_valid_openapi(postgres: Database, store_folder: Path) -> None:
-    """By the schema of the specification; every error is a problem document."""
+    """By the schema of the specification; references resolve; every error is a problem document."""
     async with api_fixture(await postgres(), store_folder) as fixture:
         document = (await fixture.client.get("/openapi.json")).json()
     validate(document)
@@ -45,7 +47,10 @@ async def test_document_is_valid_openapi(postgres: Database, store_folder: Path)
         if code >= "400" and operation["tags"] != ["health"]
     ]
 
+    references = re.findall(r'"#/components/schemas/(\w+)"', json.dumps(document))
+
     assert document["openapi"].startswith("3.1")
+    assert set(references) <= document["components"]["schemas"].keys()
     assert len(operations) == 13
     assert errors
     for answer in errors:

@@ -45,7 +45,7 @@ class PredictionWebhook(BaseModel):
         "requestBody": {
             "required": True,
             "content": {
-                "application/json": {"schema": {"$ref": "#/components/schemas/PredictionNews"}}
+                "application/json": {"schema": {"$ref": "#/components/schemas/PredictionWebhook"}}
             },
         }
     },
