@@ -1,4 +1,4 @@
-"""Applying batches on a real database: all or nothing, once, and a fault stops one record."""
+"""Applying batches on a real database: atomically, once, and a bad record alone fails."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -16,7 +16,7 @@ from tests.support.event_builders import a_segment
 from tests.support.servers import Database
 
 pytestmark = pytest.mark.integration
-#: A fault of ours that no record could provoke otherwise: every known one is refused before.
+#: Simulates a bug: no record can cause a database error, as invalid records are rejected before.
 TRIP = """
     CREATE FUNCTION trip() RETURNS trigger LANGUAGE plpgsql AS
     $$ BEGIN RAISE EXCEPTION 'tripped' USING ERRCODE = 'numeric_value_out_of_range'; END $$
@@ -34,8 +34,8 @@ async def fixture(postgres: Database, store_folder: Path) -> AsyncIterator[ApiFi
         yield fixture
 
 
-async def test_of_two_projectors_every_stale_batch_is_refused(fixture: ApiFixture) -> None:
-    """A zombie and its successor apply the same hundred batches: each counts once."""
+async def test_a_stale_batch_is_rejected(fixture: ApiFixture) -> None:
+    """Two projections apply the same hundred batches; each batch counts once."""
     batches = []
     for offset in range(100):
         event = a_segment(offset, count=100)
@@ -56,20 +56,20 @@ async def test_of_two_projectors_every_stale_batch_is_refused(fixture: ApiFixtur
                 await fixture.applier.apply(batch)
                 outcomes.append((batch.start, "applied"))
             except StaleBatchError:
-                outcomes.append((batch.start, "refused"))
+                outcomes.append((batch.start, "rejected"))
 
     await asyncio.gather(project(), project())
 
     assert sorted(outcomes) == sorted(
-        (number, how) for number in range(100) for how in ("applied", "refused")
+        (number, how) for number in range(100) for how in ("applied", "rejected")
     )
     assert await fixture.rows("SELECT count(*) AS n FROM scenes") == [{"n": 100}]
 
 
-async def test_a_record_that_trips_the_database_is_found_and_the_rest_is_applied(
+async def test_a_record_that_fails_in_the_database_is_dead_lettered(
     fixture: ApiFixture,
 ) -> None:
-    """A bug stops its record, never the topic: it becomes a dead letter with its traceback."""
+    """The dead letter has the traceback; the other records of the batch are applied."""
     await fixture.rows(TRIP)
     await fixture.rows(ON_SCENES)
     events = [a_segment(index, count=9) for index in (0, 7, 1)]
@@ -98,10 +98,10 @@ async def test_a_record_that_trips_the_database_is_found_and_the_rest_is_applied
     assert await fixture.rows("SELECT next_offset FROM projection_offsets") == [{"next_offset": 3}]
 
 
-async def test_a_batch_that_the_database_could_not_take_is_not_half_applied(
+async def test_a_failed_batch_is_rolled_back(
     fixture: ApiFixture,
 ) -> None:
-    """Its rows and its offset stand or fall together."""
+    """Its rows and its offset are one transaction."""
     [record] = [encode(a_segment(0, count=2), source="t", now=SystemClock().now())]
     read = Record(topic=record.topic, partition=7, offset=0, key=record.key, value=record.value)
     batch = Batch(topic=record.topic, partition=7, start=0, end=1, records=(read,))
@@ -110,7 +110,7 @@ async def test_a_batch_that_the_database_could_not_take_is_not_half_applied(
     async with fixture.context.database.transaction() as connection:
         await connection.execute("LOCK TABLE scenes IN ACCESS EXCLUSIVE MODE")
         applying = asyncio.create_task(fixture.applier.apply(batch))
-        await _blocked(fixture)
+        await _wait_for_lock(fixture)
         await fixture.rows(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
             "WHERE wait_event_type = 'Lock' AND datname = current_database()"
@@ -123,8 +123,8 @@ async def test_a_batch_that_the_database_could_not_take_is_not_half_applied(
     assert await fixture.rows("SELECT job_id FROM jobs") == [{"job_id": "job-1"}]
 
 
-async def _blocked(fixture: ApiFixture) -> None:
-    """Return once somebody waits for a lock."""
+async def _wait_for_lock(fixture: ApiFixture) -> None:
+    """Return once a query waits for a lock."""
     async with asyncio.timeout(10):
         while not await fixture.rows(
             "SELECT 1 FROM pg_stat_activity "

@@ -134,16 +134,20 @@ async def pipeline(
 
 async def _at_work(replicate: ReplicateEmulator, count: int) -> None:
     async def are_processing() -> bool | None:
-        working = [one for one in replicate.predictions if one["status"] == "processing"]
+        working = [
+            prediction
+            for prediction in replicate.predictions
+            if prediction["status"] == "processing"
+        ]
         return len(working) == count or None
 
     await eventually(are_processing, within_s=60, what=f"{count} predictions at work")
 
 
-async def _segue(pipeline: Pipeline, *words: str) -> tuple[int, dict[str, Any]]:
+async def _segue(pipeline: Pipeline, *arguments: str) -> tuple[int, dict[str, Any]]:
     """Run the command with the environment of the api."""
     environment = {**os.environ, **pipeline.services["api"].environment}  # noqa: TID251 - the child's
-    process = await start_forked("ops", *words, "--json", environment=environment)
+    process = await start_forked("ops", *arguments, "--json", environment=environment)
     async with asyncio.timeout(60):
         output, _ = await process.communicate()
     assert process.returncode is not None
@@ -161,7 +165,7 @@ async def test_a_cancelled_run_costs_nothing_more_and_can_be_requested_again(
     status = await pipeline.ended("j")
     await _at_work(replicate, 0)
     again = await pipeline.client.post(f"{BASE}/j/cancel")
-    calls = [one["status"] for one in replicate.predictions]
+    calls = [prediction["status"] for prediction in replicate.predictions]
     replicate.tune(work_s=0.1)
     await pipeline.generate(job_id="j", scenes=TWO_SCENES)
     second = await pipeline.ended("j", run=2)
@@ -203,7 +207,9 @@ async def test_the_command_cancels_without_an_api(
     assert (dry[0], dry[1]["applied"], silent) == (0, False, [])
     assert unreasoned[0] == 2
     assert (done[0], done[1]["applied"]) == (0, True)
-    assert [(value_of(one)["run"], value_of(one)["reason"]) for one in records] == [(1, "by hand")]
+    assert [(value_of(record)["run"], value_of(record)["reason"]) for record in records] == [
+        (1, "by hand")
+    ]
     assert late[0] == unknown[0] == 4
     assert "has ended" in late[1]["error"]
     assert "not found" in unknown[1]["error"]

@@ -1,4 +1,4 @@
-"""The api's figures of what PostgreSQL knows: runs, their length, and the outbox."""
+"""Metrics that the api reads from PostgreSQL: outbox, runs and their duration."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
@@ -21,17 +21,17 @@ pytestmark = pytest.mark.integration
 _NONE: Mapping[str, str] = {}
 
 
-class Later(SystemClock):
-    """The machine's clock in an hour."""
+class LaterClock(SystemClock):
+    """A clock that is one hour ahead."""
 
     @override
     def now(self) -> datetime:
-        """The moment, UTC."""
+        """Return the time in one hour, UTC."""
         return super().now() + timedelta(hours=1)
 
 
-def figure(name: str, labels: Mapping[str, str] = _NONE) -> float:
-    """What Prometheus would be told."""
+def sample(name: str, labels: Mapping[str, str] = _NONE) -> float:
+    """Return the value of a metric; 0 if it has none."""
     return REGISTRY.get_sample_value(name, dict(labels)) or 0.0
 
 
@@ -42,40 +42,40 @@ async def fixture(postgres: Database, store_folder: Path) -> AsyncIterator[ApiFi
         yield fixture
 
 
-async def test_what_waits_is_counted_and_its_age_told(fixture: ApiFixture) -> None:
-    """Records of the outbox, runs by where they stand; done ones are no longer among them."""
+async def test_waiting_records_and_runs_are_counted_with_their_age(fixture: ApiFixture) -> None:
+    """Outbox records and runs by status; finished ones are no longer counted."""
     for job in ("one", "two"):
         await fixture.post(job_id=job, scenes=TWO_SCENES)
-    meter = GaugeUpdater(database=fixture.context.database, clock=Later())
+    meter = GaugeUpdater(database=fixture.edge.database, clock=LaterClock())
 
     await meter.update()
 
-    assert figure("segue_api_outbox_records") == 4
-    assert figure("segue_api_outbox_oldest_seconds") == pytest.approx(3600, abs=60)
-    assert figure("segue_api_runs", {"status": "submitted"}) == 2
-    assert figure("segue_api_run_oldest_seconds") == pytest.approx(3600, abs=60)
+    assert sample("segue_api_outbox_records") == 4
+    assert sample("segue_api_outbox_oldest_seconds") == pytest.approx(3600, abs=60)
+    assert sample("segue_api_runs", {"status": "submitted"}) == 2
+    assert sample("segue_api_run_oldest_seconds") == pytest.approx(3600, abs=60)
 
     await fixture.rows("DELETE FROM outbox")
     await fixture.rows("UPDATE runs SET status = 'completed'")
     await meter.update()
 
-    assert figure("segue_api_outbox_records") == 0
-    assert figure("segue_api_outbox_oldest_seconds") == 0
-    assert figure("segue_api_runs", {"status": "submitted"}) == 0
-    assert figure("segue_api_run_oldest_seconds") == 0
+    assert sample("segue_api_outbox_records") == 0
+    assert sample("segue_api_outbox_oldest_seconds") == 0
+    assert sample("segue_api_runs", {"status": "submitted"}) == 0
+    assert sample("segue_api_run_oldest_seconds") == 0
 
 
-async def test_the_runs_that_are_not_done_are_found_by_their_index(fixture: ApiFixture) -> None:
-    """Its condition and the query's are the same words, or every look reads every run."""
-    told = await fixture.rows(
+async def test_unfinished_runs_are_read_from_their_index(fixture: ApiFixture) -> None:
+    """Index and query have the same condition; otherwise every update would scan all runs."""
+    indexes = await fixture.rows(
         """
-        SELECT pg_get_indexdef(indexrelid) AS made FROM pg_index
+        SELECT pg_get_indexdef(indexrelid) AS definition FROM pg_index
         WHERE indexrelid = 'runs_unfinished'::regclass
         """
     )
 
-    assert "status <> ALL (ARRAY['completed'::text, 'failed'::text" in told[0]["made"]
-    async with fixture.context.database.transaction() as connection:
+    assert "status <> ALL (ARRAY['completed'::text, 'failed'::text" in indexes[0]["definition"]
+    async with fixture.edge.database.transaction() as connection:
         await connection.execute("SET LOCAL enable_seqscan = off")
         plan = await connection.fetch(
             "EXPLAIN SELECT status FROM runs"
@@ -84,26 +84,26 @@ async def test_the_runs_that_are_not_done_are_found_by_their_index(fixture: ApiF
     assert "runs_unfinished" in str(plan)
 
 
-async def test_without_postgres_nothing_is_known(fixture: ApiFixture) -> None:
-    """NaN fires no rule; zero would say that all is well."""
+async def test_without_postgresql_the_metrics_are_nan(fixture: ApiFixture) -> None:
+    """NaN fires no alert; zero would mean that nothing waits."""
     nowhere = ApiDatabase(DatabaseSettings(url="postgresql://x@127.0.0.1:9/x", timeout_s=0.5))
 
     await GaugeUpdater(database=nowhere, clock=SystemClock()).update()
 
-    value = figure("segue_api_outbox_oldest_seconds")
+    value = sample("segue_api_outbox_oldest_seconds")
     assert value != value  # noqa: PLR0124 - NaN is the one number that is not itself
-    await GaugeUpdater(database=fixture.context.database, clock=SystemClock()).update()
-    assert figure("segue_api_outbox_oldest_seconds") == 0
+    await GaugeUpdater(database=fixture.edge.database, clock=SystemClock()).update()
+    assert sample("segue_api_outbox_oldest_seconds") == 0
 
 
-async def test_a_run_is_counted_with_its_length_when_it_ends_and_once(fixture: ApiFixture) -> None:
-    """Also when its last event is said again."""
+async def test_a_run_is_counted_once_when_it_ends(fixture: ApiFixture) -> None:
+    """Also if its last event is published again."""
     name, failed = "segue_api_job_seconds_count", {"outcome": "failed"}
-    before = figure(name, failed)
+    before = sample(name, failed)
     await fixture.post(job_id="job-1", scenes=TWO_SCENES)
     await asyncio.sleep(0)
 
     await fixture.apply(a_failure())
     await fixture.apply(a_failure())
 
-    assert figure(name, failed) == before + 1
+    assert sample(name, failed) == before + 1

@@ -1,4 +1,4 @@
-"""Followers of a job on the whole api: every change, resuming, the end, the bound."""
+"""Status streams of the whole api: every change, resuming, the end, the limit."""
 
 import asyncio
 import json
@@ -26,28 +26,28 @@ GENERATE = "/api/v3/audio/generate-scenes"
 async def fixture(
     postgres: Database, kafka: KafkaServer, topic_prefix: str, store_folder: Path
 ) -> ApiServiceFixture:
-    """A new database, new topics, a new store."""
+    """Return a fixture with a new database, new topics and a new store."""
     return ApiServiceFixture(await postgres(), kafka, topic_prefix, store_folder)
 
 
 async def events_of(client: httpx.AsyncClient, path: str, **headers: str) -> list[dict[str, Any]]:
-    """Every event of a stream until the server ends it."""
-    found: list[dict[str, Any]] = []
+    """Return the events of a stream once the server ends it."""
+    events: list[dict[str, Any]] = []
     async with client.stream("GET", path, headers=headers) as answer:
         assert answer.headers["content-type"].startswith("text/event-stream")
         event: dict[str, Any] = {}
         async for text in answer.aiter_lines():
             name, _, value = text.partition(": ")
             if not text and "data" in event:
-                found.append(event)
+                events.append(event)
                 event = {}
             elif name in {"id", "event", "data"}:
                 event[name] = json.loads(value) if name == "data" else value
-    return found
+    return events
 
 
-async def test_followers_hear_every_change_until_the_end(fixture: ApiServiceFixture) -> None:
-    """Two replicas: one hears Kafka, the client follows the other; then it may resume."""
+async def test_a_stream_has_every_change_until_the_end(fixture: ApiServiceFixture) -> None:
+    """One of two replicas reads Kafka, the client streams from the other, and may resume later."""
     other = fixture.settings(kafka=fixture.broker(bootstrap_servers=NOWHERE))
     async with running_api(fixture.settings()), running_api(other) as client:
         await client.post(GENERATE, json={"job_id": "job-1", "scenes": TWO_SCENES})
@@ -62,16 +62,16 @@ async def test_followers_hear_every_change_until_the_end(fixture: ApiServiceFixt
         ended = await client.get(path, headers={"Last-Event-ID": last})
         missed = await events_of(client, path, **{"Last-Event-ID": events[0]["id"]})
 
-    told = [event["data"]["progress"]["percentage"] for event in events]
+    percentages = [event["data"]["progress"]["percentage"] for event in events]
     assert [event["data"]["audio_status"]["status"] for event in events][-1] == "completed"
-    assert told == sorted(told)
+    assert percentages == sorted(percentages)
     assert len({event["id"] for event in events}) == len(events)
     assert ended.status_code == 204
     assert [event["id"] for event in missed] == [last]
 
 
-async def test_open_streams_do_not_hold_up_the_end(fixture: ApiServiceFixture) -> None:
-    """A follower that stays hears the end at once; the whole stop takes less than ten seconds."""
+async def test_open_streams_do_not_delay_a_shutdown(fixture: ApiServiceFixture) -> None:
+    """A stream ends at once; the whole shutdown takes less than ten seconds."""
     async with httpx.AsyncClient(timeout=20) as follower, AsyncExitStack() as service:
         client = await service.enter_async_context(running_api(fixture.settings()))
         await client.post(GENERATE, json={"job_id": "j", "scenes": TWO_SCENES})
@@ -80,19 +80,19 @@ async def test_open_streams_do_not_hold_up_the_end(fixture: ApiServiceFixture) -
             lines = stream.aiter_lines()
             while not (await anext(lines)).startswith("data"):
                 pass
-            began = time.monotonic()
+            started = time.monotonic()
             await service.aclose()
-            took_s = time.monotonic() - began
+            took_s = time.monotonic() - started
             rest = [text async for text in lines]
 
     assert not any(text.startswith("event") for text in rest)
     assert took_s < 10
 
 
-async def test_too_many_followers_are_told_to_come_back(fixture: ApiServiceFixture) -> None:
-    """Bounded, with Retry-After."""
-    few = fixture.settings().limits.model_copy(update={"listeners_max": 1})
-    async with running_api(fixture.settings(limits=few)) as client:
+async def test_the_api_rejects_too_many_streams(fixture: ApiServiceFixture) -> None:
+    """503 with Retry-After."""
+    limits = fixture.settings().limits.model_copy(update={"listeners_max": 1})
+    async with running_api(fixture.settings(limits=limits)) as client:
         await client.post(GENERATE, json={"job_id": "j", "scenes": TWO_SCENES})
         path = "/api/v3/audio/status/j/events"
         async with client.stream("GET", path) as first:

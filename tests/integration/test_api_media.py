@@ -1,4 +1,4 @@
-"""Tracks, videos and segments over HTTP: whole, in part, and videos handed in."""
+"""Tracks, videos and segments over HTTP: downloads, ranges, and uploaded videos."""
 
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -21,7 +21,7 @@ DOWNLOAD = "/api/v3/audio/job-1/download"
 
 @pytest.fixture
 async def fixture(postgres: Database, store_folder: Path) -> AsyncIterator[ApiFixture]:
-    """A job whose track and video lie in the store, on a clock that stands still."""
+    """Yield a job whose track and video are stored, with a fake clock."""
     links = LinkSettings(keys=KEYS, ttl_s=1800)
     clock = FakeClock()
     async with api_fixture(await postgres(), store_folder, clock=clock, links=links) as fixture:
@@ -36,8 +36,8 @@ async def fixture(postgres: Database, store_folder: Path) -> AsyncIterator[ApiFi
         yield fixture
 
 
-async def test_the_track_is_an_attachment_that_says_what_it_is(fixture: ApiFixture) -> None:
-    """Type, name, length, validator."""
+async def test_the_track_is_an_attachment_with_its_headers(fixture: ApiFixture) -> None:
+    """Type, file name, length and validator."""
     answer = await fixture.client.get(DOWNLOAD)
 
     assert answer.status_code == 200
@@ -49,18 +49,18 @@ async def test_the_track_is_an_attachment_that_says_what_it_is(fixture: ApiFixtu
     assert answer.headers["etag"].startswith('"')
 
 
-async def test_the_video_is_served_likewise(fixture: ApiFixture) -> None:
-    """As MP4."""
+async def test_the_video_is_an_attachment(fixture: ApiFixture) -> None:
+    """It is served as MP4."""
     answer = await fixture.client.get("/api/v3/audio/job-1/video")
 
     assert answer.content == b"video"
     assert answer.headers["content-disposition"] == 'attachment; filename="job-1.mp4"'
 
 
-async def test_head_says_everything_but_the_bytes(fixture: ApiFixture) -> None:
-    """Of all three kinds of file."""
-    told = await fixture.status("job-1")
-    segment = told["progress"]["scenes"][0]["links"]["segment"]
+async def test_head_returns_the_headers_of_get(fixture: ApiFixture) -> None:
+    """For a track, a video and a segment."""
+    status = await fixture.status("job-1")
+    segment = status["progress"]["scenes"][0]["links"]["segment"]
     for path in (DOWNLOAD, "/api/v3/audio/job-1/video", segment):
         head, got = await fixture.client.head(path), await fixture.client.get(path)
 
@@ -69,14 +69,14 @@ async def test_head_says_everything_but_the_bytes(fixture: ApiFixture) -> None:
         assert head.headers == got.headers
 
 
-async def test_a_range_is_answered_with_that_part(fixture: ApiFixture) -> None:
+async def test_a_range_request_returns_that_part(fixture: ApiFixture) -> None:
     """Also across the store's chunks and from the end."""
-    for asked, start, end in (
+    for requested, start, end in (
         ("bytes=0-0", 0, 1),
         ("bytes=262100-262200", 262_100, 262_201),
         ("bytes=-100", len(TRACK) - 100, len(TRACK)),
     ):
-        answer = await fixture.client.get(DOWNLOAD, headers={"Range": asked})
+        answer = await fixture.client.get(DOWNLOAD, headers={"Range": requested})
 
         assert answer.status_code == 206
         assert answer.content == TRACK[start:end]
@@ -85,15 +85,15 @@ async def test_a_range_is_answered_with_that_part(fixture: ApiFixture) -> None:
 
 
 async def test_a_range_behind_the_end_is_416_with_the_length(fixture: ApiFixture) -> None:
-    """So that the client can ask again."""
+    """The client can then request a valid range."""
     answer = await fixture.client.get(DOWNLOAD, headers={"Range": f"bytes={len(TRACK)}-"})
 
     assert answer.status_code == 416
     assert answer.headers["content-range"] == f"bytes */{len(TRACK)}"
 
 
-async def test_validators_spare_the_bytes_or_insist_on_them(fixture: ApiFixture) -> None:
-    """If-None-Match is 304; If-Range with another validator is the whole."""
+async def test_validators_decide_between_304_part_and_whole(fixture: ApiFixture) -> None:
+    """If-None-Match gets 304; If-Range with another validator gets the whole."""
     etag = (await fixture.client.get(DOWNLOAD)).headers["etag"]
     same = await fixture.client.get(DOWNLOAD, headers={"If-None-Match": f'W/{etag}, "x"'})
     other = await fixture.client.get(DOWNLOAD, headers={"If-None-Match": '"x"'})
@@ -106,22 +106,24 @@ async def test_validators_spare_the_bytes_or_insist_on_them(fixture: ApiFixture)
     assert (still.status_code, changed.status_code) == (206, 200)
 
 
-async def test_nothing_to_download_is_404_that_says_why(fixture: ApiFixture) -> None:
-    """An unknown job, a job without a track yet, an object that is gone."""
+async def test_a_missing_download_is_404_with_the_reason(fixture: ApiFixture) -> None:
+    """An unknown job, a job without a track yet, a deleted object."""
     await fixture.post(job_id="young", scenes=TWO_SCENES)
-    unknown = await fixture.client.get("/api/v3/audio/nobody/download")
+    unknown = await fixture.client.get("/api/v3/audio/unknown/download")
     young = await fixture.client.get("/api/v3/audio/young/download")
     await fixture.context.store.delete(track_key("job-1", 1))
     gone = await fixture.client.get(DOWNLOAD)
 
     assert {answer.status_code for answer in (unknown, young, gone)} == {404}
-    assert "job nobody not found" in unknown.json()["detail"]
+    assert "job unknown not found" in unknown.json()["detail"]
     assert "no track yet" in young.json()["detail"]
     assert "no longer in the store" in gone.json()["detail"]
 
 
-async def test_the_last_track_stays_while_a_new_run_is_under_way(fixture: ApiFixture) -> None:
-    """And the new one takes its place when it is there."""
+async def test_the_last_track_can_be_downloaded_while_a_new_run_is_running(
+    fixture: ApiFixture,
+) -> None:
+    """The new track replaces it once it is stored."""
     await fixture.apply(a_scene(0, count=2, run=2))
     old = await fixture.client.get(DOWNLOAD)
     await fixture.context.store.put(track_key("job-1", 2), b"new")
@@ -132,12 +134,12 @@ async def test_the_last_track_stays_while_a_new_run_is_under_way(fixture: ApiFix
     assert (await fixture.client.get(DOWNLOAD)).content == b"new"
 
 
-async def test_a_segment_is_open_to_whoever_has_its_link_and_private_to_them(
+async def test_a_segment_is_served_by_its_link_and_not_cached(
     fixture: ApiFixture,
 ) -> None:
-    """Listen while it is made."""
-    told = await fixture.status("job-1")
-    answer = await fixture.client.get(told["progress"]["scenes"][0]["links"]["segment"])
+    """It can be heard before the track is complete."""
+    status = await fixture.status("job-1")
+    answer = await fixture.client.get(status["progress"]["scenes"][0]["links"]["segment"])
 
     assert answer.content == b"segment"
     assert answer.headers["cache-control"] == "private"
@@ -145,9 +147,9 @@ async def test_a_segment_is_open_to_whoever_has_its_link_and_private_to_them(
     assert answer.headers["x-robots-tag"] == "noindex"
 
 
-async def test_a_segment_link_is_good_for_its_time_and_then_gone(fixture: ApiFixture) -> None:
-    """410; the status has a new one by then, and its validator changed with it."""
-    assert isinstance(fixture.context.clock, FakeClock)
+async def test_an_expired_segment_link_is_410(fixture: ApiFixture) -> None:
+    """The status then has a new link and another validator."""
+    assert isinstance(fixture.edge.clock, FakeClock)
     before = await fixture.client.get("/api/v3/audio/status/job-1")
     path = before.json()["progress"]["scenes"][0]["links"]["segment"]
     fixture.context.clock.jump(1801)
@@ -162,9 +164,9 @@ async def test_a_segment_link_is_good_for_its_time_and_then_gone(fixture: ApiFix
     assert (await fixture.client.get(new)).status_code == 200
 
 
-async def test_a_token_opens_clips_and_nothing_else(fixture: ApiFixture) -> None:
-    """Not a track, however well it is sealed; not a token that somebody made up."""
-    links = fixture.context.links
+async def test_a_token_that_is_not_of_a_segment_is_404(fixture: ApiFixture) -> None:
+    """A sealed key of another object and a forged token are rejected."""
+    links = fixture.edge.links
     tokens = [
         "x",
         "gAAAAA",
@@ -181,7 +183,7 @@ async def test_a_token_opens_clips_and_nothing_else(fixture: ApiFixture) -> None
 
 
 async def test_the_status_has_a_validator(fixture: ApiFixture) -> None:
-    """Nobody downloads what did not change; an event changes it."""
+    """An unchanged status gets 304; an event changes the validator."""
     path = "/api/v3/audio/status/job-1"
     etag = (await fixture.client.get(path)).headers["etag"]
     same = await fixture.client.get(path, headers={"If-None-Match": etag})
@@ -191,54 +193,54 @@ async def test_the_status_has_a_validator(fixture: ApiFixture) -> None:
     assert (same.status_code, changed.status_code) == (304, 200)
 
 
-async def test_a_video_that_is_handed_in_can_be_scored(fixture: ApiFixture) -> None:
-    """What the answer says goes into the request as it is; the same bytes are kept once."""
+async def test_an_uploaded_video_can_be_used_in_a_request(fixture: ApiFixture) -> None:
+    """The request uses the response as it is; the same bytes are stored once."""
     video = film_clips().bikes.read_bytes()
     first = await fixture.client.post("/api/v3/videos", content=video)
-    again = await fixture.client.post("/api/v3/videos", content=video)
-    told = first.json()
-    asked = await fixture.post(
+    repeated = await fixture.client.post("/api/v3/videos", content=video)
+    uploaded = first.json()
+    requested = await fixture.post(
         job_id="mine",
         scenes=TWO_SCENES,
-        video=told["video"],
+        video=uploaded["video"],
         audio_params={"merge_with_video": True},
     )
 
-    assert first.status_code == again.status_code == 201
-    assert again.json() == told
-    assert (told["width"], told["height"], told["duration_s"]) == (640, 272, 10.0)
-    assert told["size_bytes"] == len(video)
-    assert told["video"]["object"].startswith(upload_key(""))
-    assert asked.status_code == 202
-    assert await fixture.context.store.get(told["video"]["object"]) == video
+    assert first.status_code == repeated.status_code == 201
+    assert repeated.json() == uploaded
+    assert (uploaded["width"], uploaded["height"], uploaded["duration_s"]) == (640, 272, 10.0)
+    assert uploaded["size_bytes"] == len(video)
+    assert uploaded["video"]["object"].startswith(upload_key(""))
+    assert requested.status_code == 202
+    assert await fixture.edge.store.get(uploaded["video"]["object"]) == video
 
 
 @pytest.mark.parametrize(
-    ("made", "words"),
+    ("upload_of", "message"),
     [
         (lambda _: b"", "empty"),
         (lambda _: b"just some text", "text"),
         (lambda video: video[: len(video) // 2], "early"),
     ],
 )
-async def test_what_is_no_video_is_refused_in_words(
-    fixture: ApiFixture, made: Callable[[bytes], bytes], words: str
+async def test_the_api_rejects_an_upload_that_is_not_a_video(
+    fixture: ApiFixture, upload_of: Callable[[bytes], bytes], message: str
 ) -> None:
-    """422 naming the field; nothing is kept, here or in the store."""
-    body = made(film_clips().bikes.read_bytes())
+    """422 with the field; nothing is stored."""
+    body = upload_of(film_clips().bikes.read_bytes())
     answer = await fixture.client.post("/api/v3/videos", content=body)
-    kept = [found.key async for found in fixture.context.store.list_objects("uploads/")]
+    stored = [info.key async for info in fixture.edge.store.list_objects("uploads/")]
 
     assert answer.status_code == 422
     assert answer.json()["errors"][0]["field"] == "video"
-    assert words in answer.json()["errors"][0]["message"]
-    assert kept == []
+    assert message in answer.json()["errors"][0]["message"]
+    assert stored == []
 
 
-async def test_a_video_beyond_the_limit_is_refused_naming_it(
+async def test_the_api_rejects_a_video_over_the_limit(
     postgres: Database, store_folder: Path, tmp_path: Path
 ) -> None:
-    """And its temporary file is gone."""
+    """413 with the limit; the temporary file is deleted."""
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     small = limits(video_bytes_max=100_000)

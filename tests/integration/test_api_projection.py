@@ -1,4 +1,4 @@
-"""The projection on a real database: what events make of jobs, exactly once."""
+"""The projection on a real database: events update jobs exactly once."""
 
 import json
 from collections.abc import AsyncIterator
@@ -34,22 +34,22 @@ async def fixture(postgres: Database, store_folder: Path) -> AsyncIterator[ApiFi
         yield fixture
 
 
-async def test_the_status_tells_the_whole_line(fixture: ApiFixture) -> None:
-    """The contract's fields, the facts, and a link where there is something."""
+async def test_the_status_shows_every_stage_of_a_run(fixture: ApiFixture) -> None:
+    """It has the contract's fields, the results, and links to what exists."""
     await fixture.post(
         job_id="job-1",
         scenes=TWO_SCENES,
         video="https://x.example/v.mp4",
         audio_params={"merge_with_video": True},
     )
-    asked, *segments = a_complete_run()[1:4]
-    await fixture.apply(asked, segments[0])
+    requested, *segments = a_complete_run()[1:4]
+    await fixture.apply(requested, segments[0])
     halfway = await fixture.status("job-1")
     silent = a_segment(1, count=2, params=WITH_VIDEO, origin=Origin.SILENCE, reason="busy")
     seam = Seam(scene_index=1, at_samples=120_000, kind="fade")
     track = a_track().model_copy(update={"seams": (seam,), "warnings": ("quiet",)})
     await fixture.apply(silent, track, a_video())
-    told = await fixture.status("job-1")
+    status = await fixture.status("job-1")
 
     assert halfway["audio_status"] == {
         "status": "processing",
@@ -61,22 +61,22 @@ async def test_the_status_tells_the_whole_line(fixture: ApiFixture) -> None:
     assert halfway["progress"]["stage"] == "audio_generation"
     assert halfway["progress"]["percentage"] == 45
     assert [scene["state"] for scene in halfway["progress"]["scenes"]] == ["done", "generating"]
-    assert told["audio_status"]["status"] == "completed"
-    assert told["audio_status"]["generated_at"].endswith("Z")
-    assert told["audio_status"]["size"] == 1000
-    assert told["audio_status"]["merged_with_video"] is True
-    assert told["progress"]["stage"] == "audio_completed"
-    assert told["progress"]["percentage"] == 100
-    assert told["track"]["loudness_lufs"] == -14.0
-    assert told["track"]["seams"][0]["at_samples"] == 120_000
-    assert told["silent_scenes"] == [1]
-    assert told["progress"]["scenes"][1]["reason"] == "busy"
-    assert told["warnings"] == ["quiet"]
-    assert told["links"]["download"] == "/api/v3/audio/job-1/download"
-    assert told["links"]["video"] == "/api/v3/audio/job-1/video"
+    assert status["audio_status"]["status"] == "completed"
+    assert status["audio_status"]["generated_at"].endswith("Z")
+    assert status["audio_status"]["size"] == 1000
+    assert status["audio_status"]["merged_with_video"] is True
+    assert status["progress"]["stage"] == "audio_completed"
+    assert status["progress"]["percentage"] == 100
+    assert status["track"]["loudness_lufs"] == -14.0
+    assert status["track"]["seams"][0]["at_samples"] == 120_000
+    assert status["silent_scenes"] == [1]
+    assert status["progress"]["scenes"][1]["reason"] == "busy"
+    assert status["warnings"] == ["quiet"]
+    assert status["links"]["download"] == "/api/v3/audio/job-1/download"
+    assert status["links"]["video"] == "/api/v3/audio/job-1/video"
 
 
-async def test_the_jobs_row_keeps_the_contracts_progress(fixture: ApiFixture) -> None:
+async def test_the_row_of_a_job_has_the_contracts_progress(fixture: ApiFixture) -> None:
     """audio_status, audio_generated_at, audio_size, video_with_audio."""
     await fixture.apply(*a_complete_run())
     [row] = await fixture.rows("SELECT progress FROM jobs")
@@ -88,50 +88,50 @@ async def test_the_jobs_row_keeps_the_contracts_progress(fixture: ApiFixture) ->
     assert progress["video_with_audio"] is True
 
 
-async def test_an_upstream_that_never_calls_the_api_has_its_status(fixture: ApiFixture) -> None:
-    """Its events make the job and the run; nothing is put into the outbox for it."""
+async def test_the_events_of_an_upstream_create_a_job_with_a_status(fixture: ApiFixture) -> None:
+    """The upstream never calls the api; nothing is added to the outbox."""
     await fixture.apply(a_scene(0, count=2), a_scene(1, count=2), a_segment(0, count=2))
-    told = await fixture.status("job-1")
+    status = await fixture.status("job-1")
 
-    assert told["run"] == 1
-    assert told["state"] == "generating"
-    assert [scene["duration_s"] for scene in told["progress"]["scenes"]] == [2.5, 2.5]
+    assert status["run"] == 1
+    assert status["state"] == "generating"
+    assert [scene["duration_s"] for scene in status["progress"]["scenes"]] == [2.5, 2.5]
     assert await fixture.rows("SELECT id FROM outbox") == []
 
 
-async def test_a_failed_mux_is_failed_and_the_track_stays(fixture: ApiFixture) -> None:
-    """With the reason, and the link."""
+async def test_after_a_failed_mux_the_track_can_be_downloaded(fixture: ApiFixture) -> None:
+    """The status is failed, with the reason and the track's link."""
     await fixture.apply(*a_complete_run()[:5], a_failure())
-    told = await fixture.status("job-1")
+    status = await fixture.status("job-1")
 
-    assert told["audio_status"]["status"] == "failed"
-    assert told["audio_status"]["error"] == "m"
-    assert told["failure"]["code"] == "c"
-    assert told["links"]["download"]
+    assert status["audio_status"]["status"] == "failed"
+    assert status["audio_status"]["error"] == "m"
+    assert status["failure"]["code"] == "c"
+    assert status["links"]["download"]
 
 
-async def test_a_newer_run_of_upstream_supersedes_and_what_the_older_still_makes_is_kept(
+async def test_a_newer_run_of_upstream_supersedes_and_later_results_of_the_older_are_kept(
     fixture: ApiFixture,
 ) -> None:
-    """The status is the newer one's; what the older one finished can be had until that is done."""
+    """The status is the newer run's; the older results can be downloaded until it is done."""
     await fixture.apply(*a_complete_run()[:5])
     newer = a_scene(0, count=2, run=2, params=WITH_VIDEO)
     await fixture.apply(newer, *a_complete_run()[:1], a_failure(run=1), a_video(run=1))
-    told = await fixture.status("job-1")
+    status = await fixture.status("job-1")
 
-    assert told["run"] == 2
-    assert told["audio_status"]["status"] == "processing"
-    assert told["progress"]["percentage"] == 0
-    assert told["links"]["download"]
-    assert told["links"]["video"]
+    assert status["run"] == 2
+    assert status["audio_status"]["status"] == "processing"
+    assert status["progress"]["percentage"] == 0
+    assert status["links"]["download"]
+    assert status["links"]["video"]
     assert await fixture.rows("SELECT run, status FROM runs ORDER BY run") == [
         {"run": 1, "status": "completed"},
         {"run": 2, "status": "submitted"},
     ]
 
 
-async def test_two_runs_of_a_new_job_in_one_batch_are_both_kept(fixture: ApiFixture) -> None:
-    """The older one's scenes have their rows, too."""
+async def test_two_runs_of_a_new_job_in_one_batch_are_both_stored(fixture: ApiFixture) -> None:
+    """The scenes of both runs have rows."""
     events = [a_segment(0, count=2), a_scene(0, count=2), a_segment(0, count=2, run=2)]
     by_topic = [event for event in events if not isinstance(event, SceneRequested)]
     records = tuple(
@@ -157,17 +157,17 @@ async def test_two_runs_of_a_new_job_in_one_batch_are_both_kept(fixture: ApiFixt
     assert await fixture.rows("SELECT count(*) AS n FROM scenes") == [{"n": 2}]
 
 
-async def test_a_cancelled_run_says_so(fixture: ApiFixture) -> None:
-    """With the reason that was given."""
+async def test_the_status_of_a_cancelled_run_has_the_reason(fixture: ApiFixture) -> None:
+    """The status is cancelled."""
     await fixture.apply(a_scene(0, count=2), a_cancel())
-    told = await fixture.status("job-1")
+    status = await fixture.status("job-1")
 
-    assert told["audio_status"]["status"] == "cancelled"
-    assert told["audio_status"]["error"] == "enough"
+    assert status["audio_status"]["status"] == "cancelled"
+    assert status["audio_status"]["error"] == "enough"
 
 
-async def test_an_event_said_again_changes_no_row(fixture: ApiFixture) -> None:
-    """Not even the version that followers wait for."""
+async def test_a_repeated_event_changes_no_row(fixture: ApiFixture) -> None:
+    """The version that status streams wait for does not change either."""
     await fixture.apply(*a_complete_run())
     before = await fixture.rows("SELECT * FROM jobs"), await fixture.rows("SELECT * FROM runs")
     scenes = await fixture.rows("SELECT * FROM scenes ORDER BY scene_index")
@@ -180,8 +180,8 @@ async def test_an_event_said_again_changes_no_row(fixture: ApiFixture) -> None:
     assert await fixture.rows("SELECT * FROM scenes ORDER BY scene_index") == scenes
 
 
-async def test_an_unreadable_record_of_another_topic_is_passed_over(fixture: ApiFixture) -> None:
-    """Its owner dead-letters it; here the offset moves on."""
+async def test_an_undecodable_record_of_another_service_is_skipped(fixture: ApiFixture) -> None:
+    """The topic's own consumer dead-letters it; here the offset moves on."""
     await fixture.apply_record("segment.generated", b"nonsense")
     await fixture.apply(a_segment(0, count=2))
 
@@ -189,22 +189,22 @@ async def test_an_unreadable_record_of_another_topic_is_passed_over(fixture: Api
     assert await fixture.rows("SELECT id FROM outbox") == []
 
 
-async def test_a_character_that_the_database_cannot_hold_stops_nothing(fixture: ApiFixture) -> None:
-    """NUL is legal in JSON, and PostgreSQL has no room for it."""
+async def test_a_nul_character_is_replaced(fixture: ApiFixture) -> None:
+    """NUL is legal in JSON; PostgreSQL cannot store it."""
     await fixture.apply(
         a_scene(0, count=2, description="a\x00b"),
         a_segment(0, count=2, reason="c\x00d", warnings=("e\x00",)),
         a_failure().model_copy(update={"message": "f\x00g"}),
     )
-    told = await fixture.status("job-1")
+    status = await fixture.status("job-1")
 
-    assert told["audio_status"]["error"] == "f\ufffdg"
-    assert told["progress"]["scenes"][0]["reason"] == "c\ufffdd"
+    assert status["audio_status"]["error"] == "f\ufffdg"
+    assert status["progress"]["scenes"][0]["reason"] == "c\ufffdd"
 
 
-async def test_a_new_log_is_asked_again_for_what_is_unfinished_once(fixture: ApiFixture) -> None:
-    """Of finished and superseded runs nothing is said again."""
-    database, clock, log = fixture.context.database, fixture.context.clock, fixture.context.log
+async def test_an_unfinished_run_is_requested_again_in_a_new_log_once(fixture: ApiFixture) -> None:
+    """Finished and superseded runs are not requested again."""
+    database, clock, log = fixture.edge.database, fixture.edge.clock, fixture.edge.log
     await fixture.post(job_id="open", scenes=TWO_SCENES, audio_params={"prompt": "p"})
     await fixture.post(job_id="open", scenes=TWO_SCENES, audio_params={"prompt": "q"})
     await fixture.apply(a_scene(0, count=1, job_id="upstream"))

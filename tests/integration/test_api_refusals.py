@@ -1,4 +1,4 @@
-"""Bad input: a clear answer that names the field and the way out, and nothing kept."""
+"""Invalid requests: each is rejected with its field and the way out; nothing is stored."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -53,10 +53,10 @@ async def fixture(postgres: Database, store_folder: Path) -> AsyncIterator[ApiFi
         (b'{"job_id": "j", "video": {"object": "uploads/none"}}', 422, "video.object"),
     ],
 )
-async def test_a_wrong_body_is_answered_with_the_field_and_the_way_out(
+async def test_an_invalid_body_is_rejected_with_its_field(
     fixture: ApiFixture, raw: bytes, status: int, field: str | None
 ) -> None:
-    """Never a 500, and nothing is kept."""
+    """There is no 500, and nothing is stored."""
     answer = await fixture.client.post(
         GENERATE, content=raw, headers={"Content-Type": "application/json"}
     )
@@ -70,8 +70,8 @@ async def test_a_wrong_body_is_answered_with_the_field_and_the_way_out(
     assert await fixture.rows("SELECT job_id FROM jobs") == []
 
 
-async def test_a_body_that_is_not_json_by_its_own_word_is_refused(fixture: ApiFixture) -> None:
-    """415, and what to send."""
+async def test_a_body_of_another_content_type_is_rejected(fixture: ApiFixture) -> None:
+    """415 with the accepted type."""
     answer = await fixture.client.post(
         GENERATE, content=b"x", headers={"Content-Type": "text/plain"}
     )
@@ -80,16 +80,16 @@ async def test_a_body_that_is_not_json_by_its_own_word_is_refused(fixture: ApiFi
     assert "application/json" in answer.json()["detail"]
 
 
-async def test_a_body_beyond_the_limit_is_refused_before_it_is_read(
+async def test_a_body_over_the_limit_is_rejected_before_it_is_read(
     postgres: Database, store_folder: Path
 ) -> None:
-    """Fifty megabytes are announced or come in parts: most of them are never taken."""
-    taken = 0
+    """With a length of fifty megabytes, or in chunks: most of them are never read."""
+    sent_bytes = 0
 
     async def endless() -> AsyncIterator[bytes]:
-        nonlocal taken
+        nonlocal sent_bytes
         for _ in range(800):
-            taken += 65_536
+            sent_bytes += 65_536
             yield b" " * 65_536
 
     small = limits(body_bytes_max=1_000_000)
@@ -101,11 +101,12 @@ async def test_a_body_beyond_the_limit_is_refused_before_it_is_read(
         )
 
     assert (unannounced.status_code, announced.status_code) == (413, 413)
+    assert sent_bytes < 2_000_000
     assert "1000000" in announced.json()["detail"]
 
 
 @pytest.mark.parametrize("job_id", ["\N{MUSICAL KEYBOARD}" * 200, "a b", "ä.%~+", "..."])
-async def test_a_legal_job_id_survives_the_way_through_url_and_database(
+async def test_a_valid_job_id_is_unchanged_by_url_and_database(
     fixture: ApiFixture, job_id: str
 ) -> None:
     """Emoji, spaces, percent signs."""
@@ -117,10 +118,8 @@ async def test_a_legal_job_id_survives_the_way_through_url_and_database(
 
 
 @pytest.mark.parametrize("name", ["a%2Fb", "a%00b", "a%5Cb", "%20", "x" * 201])
-async def test_an_illegal_job_id_in_a_path_is_a_clear_answer(
-    fixture: ApiFixture, name: str
-) -> None:
-    """404 or 422 as a problem, on every path that takes one."""
+async def test_an_invalid_job_id_in_a_path_is_rejected(fixture: ApiFixture, name: str) -> None:
+    """404 or 422 as a problem, on every path with a job id."""
     for path in (f"status/{name}", f"status/{name}/events", f"{name}/download", f"{name}/video"):
         answer = await fixture.client.get(f"/api/v3/audio/{path}")
 

@@ -1,4 +1,4 @@
-"""The outbox relay on a real broker: everything once, each job in order."""
+"""The outbox relay on a real broker: every record once, each job in order."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -27,13 +27,13 @@ LOG = logger_of("api")
 async def fixture(
     postgres: Database, kafka: KafkaServer, topic_prefix: str, store_folder: Path
 ) -> ApiServiceFixture:
-    """A new database, new topics, a new store."""
+    """Return a fixture with a new database, new topics and a new store."""
     return ApiServiceFixture(await postgres(), kafka, topic_prefix, store_folder)
 
 
 @asynccontextmanager
 async def a_database(url: str) -> AsyncIterator[ApiDatabase]:
-    """The api's own access to a migrated database."""
+    """Yield the api's access to a migrated database."""
     database = ApiDatabase(api_settings(url, Path("unused")).database)
     await database.open()
     try:
@@ -43,10 +43,10 @@ async def a_database(url: str) -> AsyncIterator[ApiDatabase]:
         await database.close()
 
 
-async def test_two_relays_publish_everything_once_and_in_the_order_of_each_job(
+async def test_two_relays_publish_every_record_once_in_the_order_of_each_job(
     fixture: ApiServiceFixture,
 ) -> None:
-    """While eight writers add runs of four jobs side by side."""
+    """Meanwhile eight writers add runs of four jobs."""
     stop = asyncio.Event()
     async with a_database(fixture.url) as database, a_database(fixture.url) as second:
         relays = [
@@ -73,9 +73,9 @@ async def test_two_relays_publish_everything_once_and_in_the_order_of_each_job(
         await eventually(empty, within_s=40, what="everything is published")
         stop.set()
         await asyncio.gather(*relays)
-    found = await fixture.published()
+    records = await fixture.published()
 
-    assert len(found) == 80
+    assert len(records) == 80
     for job, order in written.items():
-        mine = [one["scene_index"] for one in found if one["job_id"] == f"j{job}"]
+        mine = [one["scene_index"] for one in records if one["job_id"] == f"j{job}"]
         assert mine == order

@@ -1,4 +1,4 @@
-"""POST generate-scenes on a real database: one run per request, whatever happens around it."""
+"""POST generate-scenes on a real database: one run per request, also under concurrency."""
 
 import asyncio
 import json
@@ -28,26 +28,26 @@ async def fixture(postgres: Database, store_folder: Path) -> AsyncIterator[ApiFi
         yield fixture
 
 
-async def test_the_first_answer_is_the_contracts(fixture: ApiFixture) -> None:
+async def test_the_response_is_that_of_the_contract(fixture: ApiFixture) -> None:
     """Fields, values and headers; an integer job id becomes text."""
     answer = await fixture.post(job_id=123, scenes=TWO_SCENES, audio_params={"fade_duration": 1.5})
-    told = answer.json()
+    response = answer.json()
 
     assert answer.status_code == 202
     assert answer.headers["location"] == "/api/v3/audio/status/123"
     assert int(answer.headers["retry-after"]) > 0
-    assert told["job_id"] == "123"
-    assert told["status"] == "processing"
-    assert told["message"] == "Audio generation started"
-    assert told["audio_status"]["started_at"].endswith("Z")
-    assert told["audio_status"]["estimated_duration"] == "1s"
-    assert told["run"] == 1
+    assert response["job_id"] == "123"
+    assert response["status"] == "processing"
+    assert response["message"] == "Audio generation started"
+    assert response["audio_status"]["started_at"].endswith("Z")
+    assert response["audio_status"]["estimated_duration"] == "1s"
+    assert response["run"] == 1
 
 
-async def test_a_run_is_one_transaction_with_a_record_per_scene_in_order(
+async def test_a_run_has_an_outbox_record_per_scene_in_order(
     fixture: ApiFixture,
 ) -> None:
-    """Job, run, scenes and outbox."""
+    """The records have the job as key and the parameters of the request."""
     await fixture.post(job_id="j", scenes=TWO_SCENES, video="https://x.example/v.mp4")
     records = await fixture.rows("SELECT topic, key, value FROM outbox ORDER BY id")
     values = [json.loads(record["value"]) for record in records]
@@ -60,22 +60,22 @@ async def test_a_run_is_one_transaction_with_a_record_per_scene_in_order(
     assert values[0]["params"]["fade_duration"] == 1.0
 
 
-async def test_the_same_request_while_it_runs_is_answered_with_the_running_run(
+async def test_a_repeated_request_returns_the_running_run(
     fixture: ApiFixture,
 ) -> None:
-    """Nothing is made twice; what is left out comes from the job."""
+    """No record is added; omitted fields come from the job."""
     first = await fixture.post(job_id="j", scenes=TWO_SCENES)
-    again = await fixture.post(job_id="j")
+    repeated = await fixture.post(job_id="j")
 
-    assert again.status_code == 202
-    assert again.json() == first.json()
+    assert repeated.status_code == 202
+    assert repeated.json() == first.json()
     assert await fixture.rows("SELECT count(*) AS n FROM outbox") == [{"n": 2}]
 
 
-async def test_a_different_request_while_one_runs_begins_a_run_that_supersedes_it(
+async def test_a_different_request_supersedes_the_running_run(
     fixture: ApiFixture,
 ) -> None:
-    """And brings its own records."""
+    """The new run has its own records."""
     await fixture.post(job_id="j", scenes=TWO_SCENES)
     answer = await fixture.post(job_id="j", audio_params={"prompt": "Epic orchestral music"})
     rows = await fixture.rows("SELECT run, status FROM runs ORDER BY run")
@@ -86,10 +86,8 @@ async def test_a_different_request_while_one_runs_begins_a_run_that_supersedes_i
 
 
 @pytest.mark.parametrize("how", ["completed", "failed"])
-async def test_after_a_run_ended_asking_again_begins_a_new_one(
-    fixture: ApiFixture, how: str
-) -> None:
-    """So that a client can try again."""
+async def test_a_request_after_a_run_ended_starts_a_new_run(fixture: ApiFixture, how: str) -> None:
+    """So a client can retry a failed job."""
     await fixture.post(job_id="job-1", scenes=TWO_SCENES)
     ended = a_track(params=a_scene().params) if how == "completed" else a_failure()
     await fixture.apply(ended)
@@ -100,7 +98,7 @@ async def test_after_a_run_ended_asking_again_begins_a_new_one(
     assert (await fixture.status("job-1"))["audio_status"]["status"] == "processing"
 
 
-async def test_fifty_equal_requests_at_once_begin_one_run(fixture: ApiFixture) -> None:
+async def test_fifty_concurrent_equal_requests_start_one_run(fixture: ApiFixture) -> None:
     """The lock on the job's row orders them."""
     answers = await asyncio.gather(
         *(fixture.post(job_id="j", scenes=TWO_SCENES) for _ in range(50))
@@ -111,8 +109,10 @@ async def test_fifty_equal_requests_at_once_begin_one_run(fixture: ApiFixture) -
     assert await fixture.rows("SELECT count(*) AS n FROM outbox") == [{"n": 2}]
 
 
-async def test_fifty_equal_requests_after_a_run_ended_begin_one_more(fixture: ApiFixture) -> None:
-    """The job is there already: only the lock on its row stands between them."""
+async def test_fifty_concurrent_equal_requests_after_a_run_ended_start_one_run(
+    fixture: ApiFixture,
+) -> None:
+    """The job exists already, so only the lock on its row orders them."""
     await fixture.post(job_id="job-1", scenes=TWO_SCENES)
     await fixture.apply(a_failure())
     answers = await asyncio.gather(*(fixture.post(job_id="job-1") for _ in range(50)))
@@ -121,27 +121,29 @@ async def test_fifty_equal_requests_after_a_run_ended_begin_one_more(fixture: Ap
     assert await fixture.rows("SELECT count(*) AS n FROM outbox") == [{"n": 4}]
 
 
-async def test_fifty_requests_with_one_key_at_once_get_one_answer(fixture: ApiFixture) -> None:
-    """Even when the job's run has ended in between, the key keeps its first answer."""
+async def test_fifty_concurrent_requests_with_one_key_get_the_same_response(
+    fixture: ApiFixture,
+) -> None:
+    """Also a request after the job's run has ended gets the first response of the key."""
 
-    async def ask() -> Any:
+    async def post() -> Any:
         return await fixture.client.post(
             GENERATE,
             json={"job_id": "job-1", "scenes": TWO_SCENES},
             headers={"Idempotency-Key": "k-1"},
         )
 
-    answers = await asyncio.gather(*(ask() for _ in range(50)))
+    answers = await asyncio.gather(*(post() for _ in range(50)))
     await fixture.apply(a_failure())
-    late = await ask()
+    late = await post()
 
     assert {answer.status_code for answer in [*answers, late]} == {202}
     assert {answer.text for answer in [*answers, late]} == {answers[0].text}
     assert await fixture.rows("SELECT count(*) AS n FROM runs") == [{"n": 1}]
 
 
-async def test_a_key_that_was_used_for_another_body_is_refused(fixture: ApiFixture) -> None:
-    """422, and the field is named."""
+async def test_a_key_that_was_used_for_another_body_is_rejected(fixture: ApiFixture) -> None:
+    """422 with the field."""
     headers = {"Idempotency-Key": "k-1"}
     body = {"job_id": "j", "scenes": TWO_SCENES}
     await fixture.client.post(GENERATE, json=body, headers=headers)
@@ -151,18 +153,18 @@ async def test_a_key_that_was_used_for_another_body_is_refused(fixture: ApiFixtu
     assert answer.json()["errors"][0]["field"] == "Idempotency-Key"
 
 
-async def test_a_refused_request_leaves_its_key_free(fixture: ApiFixture) -> None:
-    """Nothing happened, so nothing is kept."""
+async def test_a_rejected_request_does_not_use_its_key(fixture: ApiFixture) -> None:
+    """Nothing is stored for it."""
     headers = {"Idempotency-Key": "k-1"}
-    refused = await fixture.client.post(GENERATE, json={"job_id": "j"}, headers=headers)
+    rejected = await fixture.client.post(GENERATE, json={"job_id": "j"}, headers=headers)
     body = {"job_id": "j", "scenes": TWO_SCENES}
     accepted = await fixture.client.post(GENERATE, json=body, headers=headers)
 
-    assert (refused.status_code, accepted.status_code) == (404, 202)
+    assert (rejected.status_code, accepted.status_code) == (404, 202)
 
 
 async def test_a_key_whose_first_request_still_runs_is_a_conflict(fixture: ApiFixture) -> None:
-    """Somebody holds the key in a transaction that does not end."""
+    """Another transaction holds the key and does not end; the response is 409 with Retry-After."""
     holder = await asyncpg.connect(fixture.url)
     try:
         async with holder.transaction():
@@ -182,8 +184,8 @@ async def test_a_key_whose_first_request_still_runs_is_a_conflict(fixture: ApiFi
 
 
 async def test_an_unknown_job_without_scenes_is_not_found(fixture: ApiFixture) -> None:
-    """As a problem that says the way out."""
-    answer = await fixture.post(job_id="nobody")
+    """The problem names the way out."""
+    answer = await fixture.post(job_id="unknown")
 
     assert answer.status_code == 404
     assert answer.headers["content-type"] == "application/problem+json"
@@ -191,10 +193,10 @@ async def test_an_unknown_job_without_scenes_is_not_found(fixture: ApiFixture) -
     assert "sending scenes" in answer.json()["detail"]
 
 
-async def test_a_job_that_upstream_made_scene_by_scene_can_be_asked_again(
+async def test_a_job_started_by_upstream_can_be_requested_again(
     fixture: ApiFixture,
 ) -> None:
-    """Its scenes are known from its records; before they all are, the job has none."""
+    """Its scenes are known from its records; until all are read, the job has none."""
     await fixture.apply(a_scene(0, count=2))
     early = await fixture.post(job_id="job-1")
     await fixture.apply(a_scene(1, count=2), a_segment(0, count=2))
@@ -205,8 +207,8 @@ async def test_a_job_that_upstream_made_scene_by_scene_can_be_asked_again(
     assert answer.json()["run"] == 2
 
 
-async def test_a_database_that_is_away_is_503_and_then_it_goes_on(fixture: ApiFixture) -> None:
-    """Never a 500; nothing needs a restart."""
+async def test_an_unavailable_database_is_503_until_it_is_back(fixture: ApiFixture) -> None:
+    """There is no 500, and no restart is needed."""
     name = urlsplit(fixture.url).path.lstrip("/")
     operator = await asyncpg.connect(fixture.url, database="postgres")
     try:
@@ -214,7 +216,7 @@ async def test_a_database_that_is_away_is_503_and_then_it_goes_on(fixture: ApiFi
         await operator.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name
         )
-        away = [await fixture.post(job_id="j", scenes=TWO_SCENES) for _ in range(3)]
+        unavailable = [await fixture.post(job_id="j", scenes=TWO_SCENES) for _ in range(3)]
         status = await fixture.client.get("/api/v3/audio/status/j")
         alive, ready = await fixture.client.get("/livez"), await fixture.client.get("/readyz")
         await operator.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
@@ -222,8 +224,8 @@ async def test_a_database_that_is_away_is_503_and_then_it_goes_on(fixture: ApiFi
     finally:
         await operator.close()
 
-    assert {answer.status_code for answer in [*away, status]} == {503}
-    assert int(away[0].headers["retry-after"]) > 0
+    assert {answer.status_code for answer in [*unavailable, status]} == {503}
+    assert int(unavailable[0].headers["retry-after"]) > 0
     assert alive.status_code == 200
     assert ready.status_code == 503
     assert not ready.json()["checks"]["postgres"]["ok"]
@@ -231,7 +233,7 @@ async def test_a_database_that_is_away_is_503_and_then_it_goes_on(fixture: ApiFi
     assert back.status_code == 202
 
 
-async def test_replicas_may_migrate_at_the_same_moment_and_again(
+async def test_replicas_can_migrate_concurrently_and_again(
     postgres: Database, store_folder: Path
 ) -> None:
     """Four starts on one empty database, then one more."""

@@ -1,4 +1,4 @@
-"""The whole api on a real broker: what is accepted is published, what is published is shown."""
+"""The api service on a real broker: it publishes requests and shows published events."""
 
 import asyncio
 import json
@@ -28,40 +28,40 @@ GENERATE = "/api/v3/audio/generate-scenes"
 async def fixture(
     postgres: Database, kafka: KafkaServer, topic_prefix: str, store_folder: Path
 ) -> ApiServiceFixture:
-    """A new database, new topics, a new store."""
+    """Return a fixture with a new database, new topics and a new store."""
     return ApiServiceFixture(await postgres(), kafka, topic_prefix, store_folder)
 
 
-async def test_the_whole_walk_of_a_client(fixture: ApiServiceFixture) -> None:
-    """Ask, see the records on Kafka, hear what the other services say, download."""
+async def test_a_client_requests_and_downloads_a_track(fixture: ApiServiceFixture) -> None:
+    """The request is published; events of the other services update the status."""
     async with running_api(fixture.settings()) as client:
-        asked = await client.post(GENERATE, json={"job_id": "job-1", "scenes": TWO_SCENES})
+        response = await client.post(GENERATE, json={"job_id": "job-1", "scenes": TWO_SCENES})
 
-        async def both() -> list[dict[str, Any]] | None:
-            found = await fixture.published()
-            return found if len(found) == 2 else None
+        async def both_published() -> list[dict[str, Any]] | None:
+            published = await fixture.published()
+            return published if len(published) == 2 else None
 
-        records = await eventually(both, within_s=30, what="both scenes are on Kafka")
+        records = await eventually(both_published, within_s=30, what="both scenes are on Kafka")
         await fixture.publish(a_segment(0, count=2), a_segment(1, count=2))
         (fixture.folder / track_key("job-1", 1)).parent.mkdir(parents=True)
         (fixture.folder / track_key("job-1", 1)).write_bytes(b"the track")
         track = a_track(params=a_scene().params)
         await fixture.publish(track.model_copy(update={"object_key": track_key("job-1", 1)}))
-        told = await reached(client, "job-1", "completed")
-        download = await client.get(told["links"]["download"])
+        status = await reached(client, "job-1", "completed")
+        download = await client.get(status["links"]["download"])
         ready = await client.get("/readyz")
-        figures = await client.get("/metrics")
+        metrics = await client.get("/metrics")
 
-    assert asked.status_code == 202
+    assert response.status_code == 202
     assert [record["scene_index"] for record in records] == [0, 1]
-    assert told["progress"]["stage"] == "audio_completed"
+    assert status["progress"]["stage"] == "audio_completed"
     assert download.content == b"the track"
     assert ready.json()["ready"] is True
-    assert "segue_records_total" in figures.text
+    assert "segue_records_total" in metrics.text
 
 
-async def test_a_restart_goes_on_where_the_database_stands(fixture: ApiServiceFixture) -> None:
-    """What came meanwhile is read, what was read is not read again."""
+async def test_a_restarted_api_continues_at_the_stored_offsets(fixture: ApiServiceFixture) -> None:
+    """Records of the meantime are read; earlier ones are not read again."""
     async with running_api(fixture.settings()) as client:
         await fixture.publish(*a_complete_run()[:3])
         await reached(client, "job-1", "processing")
@@ -70,20 +70,20 @@ async def test_a_restart_goes_on_where_the_database_stands(fixture: ApiServiceFi
     async with running_api(fixture.settings()) as client:
         await reached(client, "job-1", "completed")
     async with running_api(fixture.settings(auto_generate=True)) as client:
-        told = await reached(client, "job-1", "completed")
+        status = await reached(client, "job-1", "completed")
         assert (await client.get("/readyz")).status_code == 200
 
     [after] = await fixture.rows("SELECT version FROM jobs")
-    assert told["progress"]["percentage"] == 100
+    assert status["progress"]["percentage"] == 100
     assert after["version"] <= before["version"] + 3
 
 
-async def test_requests_are_accepted_while_kafka_is_away_and_published_when_it_is_back(
+async def test_requests_are_accepted_while_kafka_is_unavailable_and_published_later(
     fixture: ApiServiceFixture,
 ) -> None:
-    """The api starts without it and reports it."""
-    away = fixture.broker(bootstrap_servers=NOWHERE, create_topics=True)
-    async with running_api(fixture.settings(kafka=away)) as client:
+    """The api starts without Kafka and is not ready."""
+    unavailable = fixture.broker(bootstrap_servers=NOWHERE, create_topics=True)
+    async with running_api(fixture.settings(kafka=unavailable)) as client:
         answers = [
             await client.post(GENERATE, json={"job_id": f"j{i}", "scenes": TWO_SCENES})
             for i in range(3)
@@ -91,25 +91,25 @@ async def test_requests_are_accepted_while_kafka_is_away_and_published_when_it_i
         ready = await client.get("/readyz")
     async with running_api(fixture.settings()):
 
-        async def all_there() -> list[dict[str, Any]] | None:
-            found = await fixture.published()
-            return found if len(found) == 6 else None
+        async def all_published() -> list[dict[str, Any]] | None:
+            requests = await fixture.published()
+            return requests if len(requests) == 6 else None
 
-        found = await eventually(all_there, within_s=30, what="six scenes are on Kafka")
+        requests = await eventually(all_published, within_s=30, what="six scenes are on Kafka")
 
     assert {answer.status_code for answer in answers} == {202}
     assert ready.status_code == 503
     assert NOWHERE in ready.json()["checks"]["kafka"]["detail"]
-    assert {(one["job_id"], one["scene_index"]) for one in found} == {
+    assert {(request["job_id"], request["scene_index"]) for request in requests} == {
         (f"j{job}", scene) for job in range(3) for scene in range(2)
     }
     assert await fixture.rows("SELECT id FROM outbox") == []
 
 
-async def test_a_log_that_forgot_everything_is_told_what_is_unfinished(
+async def test_unfinished_requests_are_published_again_to_a_log_that_lost_its_records(
     fixture: ApiServiceFixture,
 ) -> None:
-    """A new epoch, or the same with a log that is shorter than what was read."""
+    """A new epoch, or the same epoch with a log that is shorter than the stored offset."""
     async with running_api(fixture.settings()) as client:
         await client.post(GENERATE, json={"job_id": "j", "scenes": TWO_SCENES})
 
@@ -122,71 +122,71 @@ async def test_a_log_that_forgot_everything_is_told_what_is_unfinished(
             rows = await fixture.rows("SELECT sum(next_offset) AS n FROM projection_offsets")
             return (rows[0]["n"] == 2) or None
 
-        await eventually(read, within_s=30, what="and were read")
-    fixture.prefix += "anew-"  # topics of other names: a log without a record
+        await eventually(read, within_s=30, what="both were read")
+    fixture.prefix += "new-"  # topics of other names: a log without a record
     async with running_api(fixture.settings(kafka=fixture.broker(epoch="2"))):
-        await eventually(sent, within_s=30, what="they were said again")
+        await eventually(sent, within_s=30, what="the scenes are published again")
 
-        async def read_anew() -> bool | None:
+        async def read_in_new_epoch() -> bool | None:
             rows = await fixture.rows(
                 "SELECT sum(next_offset) AS n FROM projection_offsets WHERE epoch = '2'"
             )
             return (rows[0]["n"] == 2) or None
 
-        await eventually(read_anew, within_s=30, what="and were read from the new log")
+        await eventually(read_in_new_epoch, within_s=30, what="both were read from the new log")
     await fixture.rows(
         "UPDATE projection_offsets SET next_offset = 1000 WHERE epoch = '2' RETURNING 1"
     )
     async with running_api(fixture.settings(kafka=fixture.broker(epoch="2"))):
 
-        async def again() -> bool | None:
+        async def published_again() -> bool | None:
             return (len(await fixture.published()) == 4) or None
 
-        await eventually(again, within_s=30, what="the reset was noticed")
+        await eventually(published_again, within_s=30, what="the scenes are published once more")
 
 
-async def test_a_record_of_upstream_without_headers_starts_its_job(
+async def test_a_record_of_upstream_without_headers_starts_a_run(
     fixture: ApiServiceFixture,
 ) -> None:
-    """video.stitched as a bare JSON value; a wrong one lies among the dead letters."""
+    """video.stitched is a bare JSON value; an invalid one is dead-lettered."""
     async with running_api(fixture.settings(auto_generate=True)) as client:
         producer = AIOKafkaProducer(bootstrap_servers=fixture.kafka.bootstrap)
         await producer.start()
         try:
             topic = fixture.prefix + "video.stitched"
-            wrong = b'{"job_id": "bad"}'
-            await producer.send_and_wait(topic, wrong, key=b"bad", headers=[("x", b"\xff\x00")])
-            good = json.dumps({"job_id": "\N{CLAPPER BOARD}", "scenes": TWO_SCENES}).encode()
-            await producer.send_and_wait(topic, good)
+            invalid = b'{"job_id": "bad"}'
+            await producer.send_and_wait(topic, invalid, key=b"bad", headers=[("x", b"\xff\x00")])
+            valid = json.dumps({"job_id": "\N{CLAPPER BOARD}", "scenes": TWO_SCENES}).encode()
+            await producer.send_and_wait(topic, valid)
         finally:
             await producer.stop()
-        told = await reached(client, "\N{CLAPPER BOARD}", "processing")
+        status = await reached(client, "\N{CLAPPER BOARD}", "processing")
 
-        async def letter() -> list[Any] | None:
-            found = await records_of(
+        async def dead_letters() -> list[Any] | None:
+            records = await records_of(
                 fixture.kafka.bootstrap, "video.stitched.dlq", prefix=fixture.prefix
             )
-            return found or None
+            return records or None
 
-        [dead] = await eventually(letter, within_s=30, what="the dead letter")
+        [dead] = await eventually(dead_letters, within_s=30, what="the dead letter")
         unknown = await client.get("/api/v3/audio/status/bad")
 
-    assert told["run"] == 1
-    assert (dead.key, dead.value) == (b"bad", wrong)
+    assert status["run"] == 1
+    assert (dead.key, dead.value) == (b"bad", invalid)
     assert ("x", b"\xff\x00") in dead.headers
     assert "scenes: Field required" in (dead.header("dlq-reason") or "")
     assert unknown.status_code == 404
 
 
-async def test_two_jobs_interleaved_are_both_shown_whole(fixture: ApiServiceFixture) -> None:
-    """Every topic, out of step: the fold does not mind."""
-    lines = [
+async def test_the_status_is_complete_in_any_order_of_events(fixture: ApiServiceFixture) -> None:
+    """Two jobs are interleaved, one of them in reverse order."""
+    runs = [
         [event.model_copy(update={"job_id": name}) for event in a_complete_run()]
         for name in ("a", "b")
     ]
-    mixed = [event for pair in zip(reversed(lines[0]), lines[1], strict=True) for event in pair]
-    await_topics = fixture.settings()
-    async with running_api(await_topics) as client:
+    mixed = [event for pair in zip(reversed(runs[0]), runs[1], strict=True) for event in pair]
+    settings = fixture.settings()
+    async with running_api(settings) as client:
         await eventually(lambda: is_ready(client), within_s=20, what="the api is ready")
         await fixture.publish(*mixed, a_failure().model_copy(update={"job_id": "c"}), a_video(2))
         for name in ("a", "b"):  # the video may be read before the segments are
@@ -204,10 +204,10 @@ async def test_two_jobs_interleaved_are_both_shown_whole(fixture: ApiServiceFixt
     assert c["audio_status"]["error"] == "m"
 
 
-async def test_the_process_stops_as_asked_and_names_what_is_wrong_with_its_settings(
+async def test_the_process_stops_cleanly_and_rejects_an_invalid_setting(
     fixture: ApiServiceFixture, tmp_path: Path
 ) -> None:
-    """Exit codes 0 and 2."""
+    """Exit codes 0 and 2; the message names the setting."""
     environment = {
         **fixture.kafka.environment(),
         "DATABASE_URL": fixture.url,
@@ -221,27 +221,27 @@ async def test_the_process_stops_as_asked_and_names_what_is_wrong_with_its_setti
     base = f"http://127.0.0.1:{environment['SEGUE_API_PORT']}"
     async with httpx.AsyncClient(base_url=base) as client:
 
-        async def up() -> bool | None:
+        async def answers_ready() -> bool | None:
             try:
                 return await is_ready(client)
             except httpx.TransportError:
                 return None
 
-        await eventually(up, within_s=30, what="the process is ready")
-    began = time.monotonic()
+        await eventually(answers_ready, within_s=30, what="the process is ready")
+    started = time.monotonic()
     code = await service.stop()
-    took_s = time.monotonic() - began
-    wrong = await asyncio.create_subprocess_exec(
+    took_s = time.monotonic() - started
+    invalid = await asyncio.create_subprocess_exec(
         sys.executable,
         *("-m", "services.api"),
         cwd=REPOSITORY,
         env={**environment, "SEGUE_API_PORT": "no"},
         stderr=asyncio.subprocess.PIPE,
     )
-    _, said = await asyncio.wait_for(wrong.communicate(), timeout=20)
+    _, stderr = await asyncio.wait_for(invalid.communicate(), timeout=20)
 
     assert code == 0
     assert took_s < 10
-    assert wrong.returncode == 2
-    assert b"SEGUE_API_PORT" in said
-    assert said.count(b"\n") == 1
+    assert invalid.returncode == 2
+    assert b"SEGUE_API_PORT" in stderr
+    assert stderr.count(b"\n") == 1

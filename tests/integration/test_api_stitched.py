@@ -1,4 +1,4 @@
-"""video.stitched on a real database: jobs, runs that start by themselves, dead letters."""
+"""video.stitched on a real database: jobs, automatic runs, dead letters."""
 
 import json
 from collections.abc import AsyncIterator
@@ -23,42 +23,42 @@ async def fixture(postgres: Database, store_folder: Path) -> AsyncIterator[ApiFi
 
 @pytest.fixture
 async def auto(postgres: Database, store_folder: Path) -> AsyncIterator[ApiFixture]:
-    """The same with AUTO_GENERATE_AUDIO."""
+    """Yield the api with AUTO_GENERATE_AUDIO."""
     async with api_fixture(await postgres(), store_folder, auto_generate=True) as fixture:
         yield fixture
 
 
 def stitched(**fields: Any) -> bytes:
-    """What upstream says, as bare JSON."""
+    """Return a record of upstream as bare JSON."""
     return json.dumps({"job_id": "up-1", "scenes": TWO_SCENES, **fields}).encode()
 
 
-async def test_what_stitching_says_waits_to_be_asked(fixture: ApiFixture) -> None:
-    """Without AUTO_GENERATE_AUDIO the job is there, and a POST that names it starts it."""
+async def test_a_stitched_video_waits_for_a_request(fixture: ApiFixture) -> None:
+    """Without AUTO_GENERATE_AUDIO the job is created, and a POST with its id starts a run."""
     await fixture.apply_record(STITCHED, stitched(audio_params={"prompt": "from upstream"}))
-    told = await fixture.status("up-1")
+    status = await fixture.status("up-1")
     answer = await fixture.post(job_id="up-1")
     records = await fixture.rows("SELECT value FROM outbox ORDER BY id")
 
-    assert told["audio_status"]["status"] == "pending"
-    assert told["progress"]["stage"] == "audio_generation_pending"
-    assert told["run"] == 0
+    assert status["audio_status"]["status"] == "pending"
+    assert status["progress"]["stage"] == "audio_generation_pending"
+    assert status["run"] == 0
     assert answer.status_code == 202
     assert json.loads(records[0]["value"])["params"]["prompt"] == "from upstream"
 
 
-async def test_with_auto_generation_stitching_starts_a_run_once(auto: ApiFixture) -> None:
-    """The same content again, even much later and written differently, changes nothing."""
+async def test_with_auto_generation_a_stitched_video_starts_a_run_once(auto: ApiFixture) -> None:
+    """The same content again, even later and serialized differently, changes nothing."""
     await auto.apply_record(STITCHED, stitched())
     await auto.apply_record(STITCHED, stitched(unknown="field"))
     other = stitched(scenes=[{"duration_s": 9}])
     await auto.apply_record(STITCHED, other)
     await auto.apply_record(STITCHED, stitched())
     await auto.apply_record(STITCHED, other)
-    told = await auto.status("up-1")
+    status = await auto.status("up-1")
 
-    assert told["run"] == 2
-    assert [scene["duration_s"] for scene in told["progress"]["scenes"]] == [9]
+    assert status["run"] == 2
+    assert [scene["duration_s"] for scene in status["progress"]["scenes"]] == [9]
     assert await auto.rows("SELECT count(*) AS n FROM outbox") == [{"n": 3}]
 
 
@@ -74,10 +74,10 @@ async def test_with_auto_generation_stitching_starts_a_run_once(auto: ApiFixture
         (stitched(audio_params={"merge_with_video": True}), "video"),
     ],
 )
-async def test_what_stitching_says_wrongly_is_a_dead_letter_with_the_reason(
+async def test_an_invalid_stitched_record_is_dead_lettered_with_the_reason(
     auto: ApiFixture, value: bytes | None, reason: str
 ) -> None:
-    """Whole, through the outbox, in the transaction that moves the offset; the next is read."""
+    """The dead letter goes through the outbox in the transaction that moves the offset."""
     await auto.apply_record(STITCHED, value, key=b"k")
     await auto.apply_record(STITCHED, stitched(job_id="up-2"))
     letter, *rest = await auto.rows("SELECT * FROM outbox ORDER BY id")

@@ -1,4 +1,4 @@
-"""Style samples handed in over HTTP: kept once, named in a request, refused in words."""
+"""Uploaded style samples: stored once, usable in a request, rejected with a reason."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -23,34 +23,34 @@ async def fixture(postgres: Database, store_folder: Path) -> AsyncIterator[ApiFi
 
 
 @pytest.mark.parametrize(("container", "codec"), [("wav", "pcm_s16le"), ("mp3", "libmp3lame")])
-async def test_a_style_that_is_handed_in_can_be_asked_for(
+async def test_an_uploaded_style_sample_can_be_used_in_a_request(
     fixture: ApiFixture, container: str, codec: str
 ) -> None:
-    """What the answer says goes into the request as it is; the same bytes are kept once."""
+    """The request uses the response as it is; the same bytes are stored once."""
     song = audio_file(a_song(3.4), container=container, codec=codec)
     first = await fixture.client.post(STYLES, content=song)
-    again = await fixture.client.post(STYLES, content=song)
-    told = first.json()
-    asked = await fixture.post(
-        job_id="mine", scenes=TWO_SCENES, audio_params={"style_audio": told["style_audio"]}
+    repeated = await fixture.client.post(STYLES, content=song)
+    uploaded = first.json()
+    requested = await fixture.post(
+        job_id="mine", scenes=TWO_SCENES, audio_params={"style_audio": uploaded["style_audio"]}
     )
     (row, _) = await fixture.rows("SELECT value FROM outbox ORDER BY id")
-    key = told["style_audio"]["object"]
+    key = uploaded["style_audio"]["object"]
 
-    assert first.status_code == again.status_code == 201
-    assert again.json() == told
-    assert (told["channels"], told["sample_rate_hz"]) == (2, 32_000)
-    assert abs(told["duration_s"] - 3.4) < 0.1
-    assert told["size_bytes"] == len(song)
-    assert await fixture.context.store.get(key) == song
+    assert first.status_code == repeated.status_code == 201
+    assert repeated.json() == uploaded
+    assert (uploaded["channels"], uploaded["sample_rate_hz"]) == (2, 32_000)
+    assert abs(uploaded["duration_s"] - 3.4) < 0.1
+    assert uploaded["size_bytes"] == len(song)
+    assert await fixture.edge.store.get(key) == song
     assert key.startswith(upload_key(""))
-    assert asked.status_code == 202, asked.text
+    assert requested.status_code == 202, requested.text
     assert key.encode() in row["value"]
-    assert [found.key async for found in fixture.context.store.list_objects("uploads/")] == [key]
+    assert [info.key async for info in fixture.edge.store.list_objects("uploads/")] == [key]
 
 
 @pytest.mark.parametrize(
-    ("body", "words"),
+    ("body", "message"),
     [
         (b"", "empty"),
         (b"just some text, no music\n" * 9, "not audio"),
@@ -62,24 +62,24 @@ async def test_a_style_that_is_handed_in_can_be_asked_for(
     ],
     ids=["empty", "text", "playlist", "silent", "short", "damaged", "a click"],
 )
-async def test_what_cannot_be_continued_is_refused_in_words(
-    fixture: ApiFixture, body: bytes, words: str
+async def test_the_api_rejects_an_unusable_style_sample(
+    fixture: ApiFixture, body: bytes, message: str
 ) -> None:
-    """422 naming the field and the way out; nothing is kept."""
+    """422 with the field and the way out; nothing is stored."""
     answer = await fixture.client.post(STYLES, content=body)
     (error,) = answer.json()["errors"]
 
     assert answer.status_code == 422
     assert error["field"] == "style_audio"
-    assert words in error["message"]
+    assert message in error["message"]
     assert "send" in error["message"]
-    assert [found.key async for found in fixture.context.store.list_objects("uploads/")] == []
+    assert [info.key async for info in fixture.edge.store.list_objects("uploads/")] == []
 
 
-async def test_a_style_beyond_the_limit_is_refused_naming_it(
+async def test_the_api_rejects_a_style_sample_over_the_limit(
     postgres: Database, store_folder: Path, tmp_path: Path
 ) -> None:
-    """And its temporary file is gone."""
+    """413 with the limit; the temporary file is deleted."""
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     small = limits(style_bytes_max=100_000)
@@ -93,10 +93,10 @@ async def test_a_style_beyond_the_limit_is_refused_naming_it(
     assert list(scratch.iterdir()) == []
 
 
-async def test_no_more_come_in_at_once_than_may(fixture: ApiFixture) -> None:
-    """They share their places with videos."""
-    for _ in range(fixture.context.settings.limits.uploads_max):
-        await fixture.context.uploads.acquire()
+async def test_the_api_rejects_too_many_concurrent_uploads(fixture: ApiFixture) -> None:
+    """Style samples and videos share the limit."""
+    for _ in range(fixture.edge.settings.limits.uploads_max):
+        await fixture.edge.uploads.acquire()
 
     answer = await fixture.client.post(STYLES, content=audio_file(a_song(1.5)))
 

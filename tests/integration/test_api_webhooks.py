@@ -1,4 +1,4 @@
-"""The webhook route: what the provider signed is passed on once; all else changes nothing."""
+"""The webhook route: a signed message is published once; all others change nothing."""
 
 import asyncio
 import json
@@ -28,19 +28,19 @@ from tests.support.servers import Database
 pytestmark = pytest.mark.integration
 SECRET = "whsec_" + "c2VjcmV0IG9mIHRlc3Rz" * 2
 OTHER = "whsec_" + "YW5vdGhlciBzZWNyZXQh" * 2
-NEWS: dict[str, Any] = {"id": "gm3qorzdhgbfurvjtvhg6dckhu", "status": "succeeded", "output": "x"}
+MESSAGE: dict[str, Any] = {"id": "gm3qorzdhgbfurvjtvhg6dckhu", "status": "succeeded", "output": "x"}
 
 
 @dataclass
 class Sender:
-    """Sends as the provider does."""
+    """Sends webhooks as the provider does."""
 
     api: ApiFixture
     clock: FakeClock
 
     def token(self, job_id: str = "film") -> str:
-        """Sealed as the generator seals it."""
-        return WebhookLinks(self.api.context.settings.links, clock=self.clock).seal(job_id)
+        """Return a token that is sealed as the generator seals it."""
+        return WebhookLinks(self.api.edge.settings.links, clock=self.clock).seal(job_id)
 
     async def send(
         self,
@@ -52,22 +52,22 @@ class Sender:
         token: str | None = None,
         headers: dict[str, str] | None = None,
     ) -> httpx.Response:
-        """One message."""
-        body = json.dumps(NEWS).encode() if body is None else body
+        """Send one message; return the response."""
+        body = json.dumps(MESSAGE).encode() if body is None else body
         stamp = int(self.clock.now().timestamp()) - age_s
-        told = {
+        signed = {
             "webhook-id": message,
             "webhook-timestamp": str(stamp),
             "webhook-signature": signature(secret, webhook_id=message, timestamp=stamp, body=body),
             "content-type": "application/json",
         }
-        place = f"{WEBHOOK_PATH}/{token or self.token()}"
+        path = f"{WEBHOOK_PATH}/{token or self.token()}"
         return await self.api.client.post(
-            place, content=body, headers=told if headers is None else headers
+            path, content=body, headers=signed if headers is None else headers
         )
 
-    async def passed_on(self) -> list[dict[str, Any]]:
-        """The events that wait for Kafka, with their keys."""
+    async def published(self) -> list[dict[str, Any]]:
+        """Return the events in the outbox, with their topics and keys."""
         rows = await self.api.rows("SELECT topic, key, value FROM outbox ORDER BY id")
         return [
             {"topic": row["topic"], "key": row["key"].decode(), **json.loads(row["value"])}
@@ -77,7 +77,7 @@ class Sender:
 
 @pytest.fixture
 async def sender(postgres: Database, tmp_path: Path) -> AsyncIterator[Sender]:
-    """An api that knows two keys: one is being changed for the other."""
+    """Yield a sender to an api that accepts two keys, as during a key rotation."""
     clock = FakeClock()
     async with api_fixture(
         await postgres(), tmp_path, clock=clock, webhook_secret=f"{SECRET}, {OTHER}"
@@ -86,31 +86,31 @@ async def sender(postgres: Database, tmp_path: Path) -> AsyncIterator[Sender]:
 
 
 @pytest.mark.parametrize("secret", [SECRET, OTHER])
-async def test_news_is_passed_on_by_its_job(sender: Sender, secret: str) -> None:
-    """Keyed by the job in the address, and nothing of it but the prediction's id."""
+async def test_a_webhook_is_published_under_its_job(sender: Sender, secret: str) -> None:
+    """The key is the job in the URL; the event has only the prediction's id."""
     answer = await sender.send(secret=secret)
 
     assert answer.status_code == 204
-    (event,) = await sender.passed_on()
+    (event,) = await sender.published()
     assert event == {
         "topic": "prediction.ended",
         "key": "film",
         "job_id": "film",
-        "prediction_id": NEWS["id"],
+        "prediction_id": MESSAGE["id"],
     }
 
 
-async def test_a_message_that_comes_again_changes_nothing(sender: Sender) -> None:
-    """The provider sends until it is answered, and sometimes once more."""
+async def test_a_repeated_message_changes_nothing(sender: Sender) -> None:
+    """The provider retries until it gets a response, and sometimes sends twice."""
     answers = [await sender.send() for _ in range(3)]
     other = await sender.send(message="msg_2")
 
     assert [answer.status_code for answer in (*answers, other)] == [204] * 4
-    assert len(await sender.passed_on()) == 2
+    assert len(await sender.published()) == 2
 
 
 @pytest.mark.parametrize(
-    ("given", "status", "words"),
+    ("given", "status", "detail"),
     [
         ({"secret": "whsec_Zm9yZ2VkIGtleSBvZiBubyBvbmU="}, 401, "no signature matches"),
         ({"age_s": 301}, 401, "more than 300 s"),
@@ -124,35 +124,35 @@ async def test_a_message_that_comes_again_changes_nothing(sender: Sender) -> Non
     ],
     ids=["forged", "late", "early", "unsigned", "token", "empty", "id", "no json", "huge"],
 )
-async def test_everything_else_is_refused_with_words(
-    sender: Sender, given: dict[str, Any], status: int, words: str
+async def test_an_invalid_message_is_rejected_with_the_reason(
+    sender: Sender, given: dict[str, Any], status: int, detail: str
 ) -> None:
-    """And nothing is passed on; the same message, put right, is taken afterwards."""
+    """Nothing is published; the corrected message is accepted afterwards."""
     answer = await sender.send(**given)
 
     assert answer.status_code == status, answer.text
-    assert words in answer.json()["detail"]
-    assert await sender.passed_on() == []
+    assert detail in answer.json()["detail"]
+    assert await sender.published() == []
     assert (await sender.send()).status_code == 204
-    assert len(await sender.passed_on()) == 1
+    assert len(await sender.published()) == 1
 
 
-async def test_an_address_ends_long_after_its_prediction(sender: Sender) -> None:
-    """A link to a segment is no address either."""
+async def test_a_webhook_url_expires(sender: Sender) -> None:
+    """A segment's token is not a webhook's token either."""
     token = sender.token()
     segment = SegmentLinks(sender.api.context.settings.links, clock=sender.clock).seal("film")
     sender.clock.jump(WEBHOOK_LIFETIME_S + 1)
 
     assert (await sender.send(token=token)).status_code == 410
     assert (await sender.send(token=segment)).status_code == 404
-    assert await sender.passed_on() == []
+    assert await sender.published() == []
 
 
-async def test_the_key_is_asked_of_the_provider_and_again_when_it_was_changed(
+async def test_the_key_is_fetched_from_the_provider_and_again_after_a_change(
     postgres: Database, tmp_path: Path
 ) -> None:
-    """With the account's key, once; a forger cannot make us ask more often than now and then."""
-    async with _asking(await postgres(), tmp_path) as (fake, sender):
+    """With the account's key, once; a forger cannot cause more than one request per interval."""
+    async with _api_that_fetches_the_key(await postgres(), tmp_path) as (fake, sender):
         assert (await sender.send()).status_code == 204
         fake.tune(webhook_secret=OTHER)
         changed = [await sender.send(secret=OTHER, message="msg_2")]
@@ -162,28 +162,28 @@ async def test_the_key_is_asked_of_the_provider_and_again_when_it_was_changed(
     assert [answer.status_code for answer in changed] == [401, 204]
 
 
-async def test_a_provider_that_does_not_tell_its_key_is_asked_again_later(
+async def test_the_key_is_fetched_again_later_if_the_provider_does_not_return_it(
     postgres: Database, tmp_path: Path
 ) -> None:
-    """503 with the reason meanwhile, and one question a minute, however many messages come."""
-    async with _asking(await postgres(), tmp_path) as (fake, sender):
+    """Meanwhile 503 with the reason, and one request per minute, however many messages come."""
+    async with _api_that_fetches_the_key(await postgres(), tmp_path) as (fake, sender):
         fake.fault("wrong_json", place="secret")
         early = await asyncio.gather(*(sender.send(message=f"msg_{n}") for n in range(5)))
-        asked = sum(count for (place, _), count in fake.requests.items() if place == "secret")
+        fetched = sum(count for (place, _), count in fake.requests.items() if place == "secret")
         sender.clock.jump(AGAIN_S)
         later = await sender.send(message="msg_0")
 
     assert [answer.status_code for answer in early] == [503] * 5
     assert "Replicate did not return it" in early[0].json()["detail"]
-    assert asked == 1
+    assert fetched == 1
     assert later.status_code == 204
 
 
-async def test_messages_at_once_after_a_change_of_key_are_all_believed(
+async def test_concurrent_messages_after_a_change_of_key_are_all_accepted(
     postgres: Database, tmp_path: Path
 ) -> None:
-    """One of them asks for the new key, the others wait for the answer."""
-    async with _asking(await postgres(), tmp_path) as (fake, sender):
+    """One of them fetches the new key; the others wait for it."""
+    async with _api_that_fetches_the_key(await postgres(), tmp_path) as (fake, sender):
         assert (await sender.send()).status_code == 204
         fake.tune(webhook_secret=OTHER)
         sender.clock.jump(AGAIN_S)
@@ -194,24 +194,26 @@ async def test_messages_at_once_after_a_change_of_key_are_all_believed(
     assert [answer.status_code for answer in changed] == [204] * 5
 
 
-async def test_without_any_key_nobody_is_believed(postgres: Database, tmp_path: Path) -> None:
-    """503, so that the provider tries again; the log tells an operator both ways out."""
+async def test_without_a_key_no_message_is_accepted(postgres: Database, tmp_path: Path) -> None:
+    """503, so that the provider retries; the log names both ways out."""
     clock = FakeClock()
     async with api_fixture(await postgres(), tmp_path, clock=clock) as fixture:
         sender = Sender(fixture, clock)
-        with structlog.testing.capture_logs() as said:
+        with structlog.testing.capture_logs() as entries:
             answer = await sender.send()
 
         assert answer.status_code == 503
         assert "set REPLICATE_WEBHOOK_SECRET" in answer.json()["detail"]
         assert int(answer.headers["retry-after"]) >= AGAIN_S
-        assert "set REPLICATE_WEBHOOK_SECRET, or REPLICATE_API_KEY" in str(said)
-        assert await sender.passed_on() == []
+        assert "set REPLICATE_WEBHOOK_SECRET, or REPLICATE_API_KEY" in str(entries)
+        assert await sender.published() == []
 
 
 @asynccontextmanager
-async def _asking(database: str, folder: Path) -> AsyncIterator[tuple[ReplicateEmulator, Sender]]:
-    """A provider with a key, and an api that has only the account's own to ask it with."""
+async def _api_that_fetches_the_key(
+    database: str, folder: Path
+) -> AsyncIterator[tuple[ReplicateEmulator, Sender]]:
+    """Yield a provider with a key, and an api that has only the account's API key."""
     clock = FakeClock()
     with warnings.catch_warnings(action="ignore", category=StandInWarning):
         fake = ReplicateEmulator(EmulatorSettings(webhook_secret=SECRET))

@@ -1,7 +1,7 @@
-"""A cluster that asks who one is: TLS, SCRAM, and rights that are just enough.
+"""A Kafka cluster with TLS, SCRAM and ACLs: the rights of `segue acls` are just enough.
 
-One real broker with a certificate of its own, an authorizer, and the rights that `segue acls`
-says; every service is a user of its own there.
+One real broker with its own certificate, an authorizer, and the rights that `segue acls` prints;
+every service is a user of its own.
 """
 
 import asyncio
@@ -65,12 +65,12 @@ from tests.support.run_builders import a_track
 from tests.support.servers import Database, KafkaServer
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
-# asyncio leaves the connection of a failed TLS handshake to the garbage collector, which says so
-# whenever it comes by: in these tests, at their end
-refused = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+# asyncio leaves the connection of a failed TLS handshake to the garbage collector, which warns
+# when it runs: in these tests, at their end
+unclosed_handshake = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 ANSWER_S = 30
-#: over Apache Kafka's own defaults; the listener without users is for the test alone
-GUARDED = """
+#: on top of Apache Kafka's defaults; the listener without users is for the test only
+SECURED = """
 listeners=PLAINTEXT://127.0.0.1:{port},SECURE://localhost:{secure},CONTROLLER://127.0.0.1:{controller}
 advertised.listeners=PLAINTEXT://127.0.0.1:{port},SECURE://localhost:{secure}
 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,SECURE:SASL_SSL,CONTROLLER:PLAINTEXT
@@ -85,16 +85,16 @@ allow.everyone.if.no.acl.found=false
 
 
 @dataclass(frozen=True, kw_only=True)
-class Guarded:
-    """The broker, and what a client must know."""
+class SecuredCluster:
+    """The broker's addresses and its certificate."""
 
-    open_address: str  #: without users, for the test's own hand
+    open_address: str  #: of the listener without users, for the test itself
     address: str
     ca: Path
 
     def settings(self, user: str, **changes: Any) -> KafkaSettings:
-        """Those of one user."""
-        given: dict[str, Any] = {
+        """Return the settings of one user."""
+        fields: dict[str, Any] = {
             "bootstrap_servers": self.address,
             "security_protocol": "SASL_SSL",
             "sasl_username": f"segue-{user}",
@@ -104,38 +104,38 @@ class Guarded:
             "session_timeout_s": 6,
             "heartbeat_s": 1,
         }
-        return KafkaSettings.from_environment(**{**given, **changes})
+        return KafkaSettings.from_environment(**{**fields, **changes})
 
 
-class _GuardedKafka(NativeKafka):
-    """A native broker with a second listener, which is guarded."""
+class _SecuredKafka(NativeKafka):
+    """A native broker with a second listener, which requires TLS and SCRAM."""
 
     secure: int
 
     @override
     def _configure(self) -> tuple[int, Path]:
         port, properties = super()._configure()
-        told = properties.read_text()
-        controller = told.split("127.0.0.1:")[1].split()[0]
+        defaults = properties.read_text()
+        controller = defaults.split("127.0.0.1:")[1].split()[0]
         (self.secure,) = free_ports(1)
-        ours = GUARDED.format(
+        secured = SECURED.format(
             port=port,
             secure=self.secure,
             controller=controller,
             pem=_pem(self.folder),
             scram="org.apache.kafka.common.security.scram.ScramLoginModule",
         )
-        names = {line.split("=")[0] for line in ours.splitlines() if line}
-        kept = [line for line in told.splitlines() if line.split("=")[0] not in names]
-        properties.write_text("\n".join(kept) + ours)
+        names = {line.split("=")[0] for line in secured.splitlines() if line}
+        other_lines = [line for line in defaults.splitlines() if line.split("=")[0] not in names]
+        properties.write_text("\n".join(other_lines) + secured)
         return port, properties
 
 
 def _pem(folder: Path) -> Path:
-    """A key and its certificate for localhost, signed by itself; `ca.crt` beside it."""
+    """Write a key with a self-signed certificate for localhost, and `ca.crt` beside it."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    now = dt.datetime.now(dt.UTC)  # noqa: TID251 - a certificate's, not a service's
+    now = dt.datetime.now(dt.UTC)  # noqa: TID251 - for a certificate, not a service
     names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.2"))]
     certificate = (
         x509.CertificateBuilder()
@@ -161,19 +161,21 @@ def _pem(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def guarded(kafka: KafkaServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
-    """A guarded broker with our users, their rights, and the topics."""
+def secured(
+    kafka: KafkaServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[SecuredCluster]:
+    """Yield a secured broker with users, their rights, and the topics."""
     if not kafka.real:
         pytest.skip("no Kafka; the embedded broker knows no users")
     tools = ToolSettings.from_environment()
     if why_not := NativeKafka.available(tools):
-        pytest.skip(f"no Kafka of our own: {why_not}")
-    folder = tmp_path_factory.mktemp("guarded")
-    broker = _GuardedKafka(folder, tools)
+        pytest.skip(f"Apache Kafka cannot be started: {why_not}")
+    folder = tmp_path_factory.mktemp("secured")
+    broker = _SecuredKafka(folder, tools)
     try:
         address = broker.start()
-        _make_users(AdminClient({"bootstrap.servers": address}))
-        yield Guarded(
+        _create_users(AdminClient({"bootstrap.servers": address}))
+        yield SecuredCluster(
             open_address=address,
             address=f"localhost:{broker.secure}",
             ca=folder / "ca.crt",
@@ -182,8 +184,8 @@ def guarded(kafka: KafkaServer, tmp_path_factory: pytest.TempPathFactory) -> Ite
         broker.stop()
 
 
-def _make_users(admin: AdminClient) -> None:
-    """Each service and its password, with exactly the rights that `segue acls` prints."""
+def _create_users(admin: AdminClient) -> None:
+    """Create each service's user with exactly the rights that `segue acls` prints."""
     users: list[UserScramCredentialAlteration] = [
         UserScramCredentialUpsertion(
             f"segue-{name}",
@@ -192,8 +194,8 @@ def _make_users(admin: AdminClient) -> None:
         )
         for name in (*SERVICES, PREPARE, OPERATOR, "stranger")
     ]
-    for done in admin.alter_user_scram_credentials(users).values():
-        done.result(ANSWER_S)
+    for altered in admin.alter_user_scram_credentials(users).values():
+        altered.result(ANSWER_S)
     rights = [
         AclBinding(
             ResourceType[grant.resource_type.upper()],
@@ -208,11 +210,11 @@ def _make_users(admin: AdminClient) -> None:
         for name in grant.names
         for operation in grant.operations
     ]
-    for made in admin.create_acls(list(dict.fromkeys(rights))).values():
-        made.result(ANSWER_S)
+    for created in admin.create_acls(list(dict.fromkeys(rights))).values():
+        created.result(ANSWER_S)
 
 
-def _allow(guarded: Guarded, user: str, topic: str, *operations: str) -> None:
+def _allow(secured: SecuredCluster, user: str, topic: str, *operations: str) -> None:
     """Give a user more rights on a topic than `segue acls` does."""
     rights = [
         AclBinding(
@@ -226,24 +228,24 @@ def _allow(guarded: Guarded, user: str, topic: str, *operations: str) -> None:
         )
         for operation in operations
     ]
-    admin = AdminClient({"bootstrap.servers": guarded.open_address})
+    admin = AdminClient({"bootstrap.servers": secured.open_address})
     for created in admin.create_acls(rights).values():
         created.result(ANSWER_S)
 
 
 @asynccontextmanager
-async def guarded_pipeline(
-    guarded: Guarded, database: str, folder: Path
+async def secured_pipeline(
+    secured: SecuredCluster, database: str, folder: Path
 ) -> AsyncIterator[Pipeline]:
-    """The four services, each as its own user."""
+    """Run the four services, each as its own user."""
     store = StoreSettings(folder=folder / "store")
-    links = LinkSettings.from_environment(keys="a secret for tests alone")
+    links = LinkSettings.from_environment(keys="a secret for tests only")
     (port,) = free_ports(1)
-    given: dict[str, Any] = {"store": store}
+    common: dict[str, Any] = {"store": store}
     stop = asyncio.Event()
 
     def settings_of(name: str) -> dict[str, Any]:
-        return {**given, "kafka": guarded.settings(name)}
+        return {**common, "kafka": secured.settings(name)}
 
     api = ApiSettings.from_environment(
         **settings_of("api"),
@@ -254,14 +256,14 @@ async def guarded_pipeline(
     generator = GeneratorSettings.from_environment(
         **settings_of("generator"), wanted="synth", links=links
     )
-    runs = [
+    services = [
         run_api(api, stop=stop),
         run_generator(generator, stop=stop),
         run_merger(MergerSettings.from_environment(**settings_of("merger")), stop=stop),
         run_muxer(MuxerSettings.from_environment(**settings_of("muxer")), stop=stop),
     ]
     async with AsyncExitStack() as stack:
-        tasks = [asyncio.create_task(one) for one in runs]
+        tasks = [asyncio.create_task(service) for service in services]
 
         async def end() -> None:
             stop.set()
@@ -272,7 +274,7 @@ async def guarded_pipeline(
         stack.push_async_callback(end)
         client = await stack.enter_async_context(_client(port))
         pipeline = Pipeline(
-            kafka=KafkaServer(label="guarded", bootstrap=guarded.address),
+            kafka=KafkaServer(label="secured", bootstrap=secured.address),
             prefix="",
             folder=folder,
             client=client,
@@ -297,73 +299,79 @@ def _client(port: int) -> httpx.AsyncClient:
 
 
 @pytest.mark.filterwarnings("ignore::shared.storage.StandInWarning")
-async def test_a_job_is_scored_by_users_with_no_right_too_many(
-    guarded: Guarded, postgres: Database, tmp_path: Path
+async def test_the_rights_of_segue_acls_are_enough_to_score_a_job(
+    secured: SecuredCluster, postgres: Database, tmp_path: Path
 ) -> None:
-    """`segue-prepare` makes the topics; then each service does its part as itself."""
-    made = await ensure_topics(guarded.settings(PREPARE, create_topics=True))
-    assert "scene.requested" in made
+    """`segue-prepare` creates the topics; then each service works as its own user."""
+    topics = await ensure_topics(secured.settings(PREPARE, create_topics=True))
+    assert "scene.requested" in topics
 
-    async with guarded_pipeline(guarded, await postgres(), tmp_path) as pipeline:
+    async with secured_pipeline(secured, await postgres(), tmp_path) as pipeline:
         scenes = [{"description": "calm", "duration_s": 1.5}] * 2
-        answer = await pipeline.generate(job_id="guarded", scenes=scenes)
+        answer = await pipeline.generate(job_id="secured", scenes=scenes)
         assert answer.status_code == 202, answer.text
-        told = await pipeline.ended("guarded")
+        status = await pipeline.ended("secured")
 
-    assert told["audio_status"]["status"] == "completed", told
-    assert [scene["origin"] for scene in told["progress"]["scenes"]] == ["fresh", "continued"]
+    assert status["audio_status"]["status"] == "completed", status
+    assert [scene["origin"] for scene in status["progress"]["scenes"]] == ["fresh", "continued"]
 
 
 @pytest.mark.parametrize(
     ("user", "topic"),
     [("muxer", "scene.requested"), ("merger", "job.cancelled"), ("stranger", "video.muxed")],
 )
-async def test_nobody_writes_what_is_not_theirs(guarded: Guarded, user: str, topic: str) -> None:
-    """A taken-over service cannot order music, nor end jobs."""
-    await ensure_topics(guarded.settings(PREPARE, create_topics=True))
-    async with AIOKafkaProducer(**connection_options(guarded.settings(user))) as producer:
+async def test_a_user_cannot_publish_to_a_topic_of_another_service(
+    secured: SecuredCluster, user: str, topic: str
+) -> None:
+    """A compromised service can neither request music nor cancel jobs."""
+    await ensure_topics(secured.settings(PREPARE, create_topics=True))
+    async with AIOKafkaProducer(**connection_options(secured.settings(user))) as producer:
         with pytest.raises(KafkaError, match=r"(?i)authoriz"):
             await asyncio.wait_for(producer.send_and_wait(topic, b"{}"), ANSWER_S)
 
 
-async def test_an_operator_says_records_again_and_who_may_not_is_told_so(
-    guarded: Guarded, postgres: Database, tmp_path: Path
+async def test_an_operator_can_replay_records_and_a_service_cannot(
+    secured: SecuredCluster, postgres: Database, tmp_path: Path
 ) -> None:
-    """The rights of `segue acls` are enough; a service's are not, and nothing is changed."""
-    await ensure_topics(guarded.settings(PREPARE, create_topics=True))
-    database, replay = await postgres(), ("replay", "audio.merged", "--apply", "--reason", "to see")
+    """The rights of an operator are enough; with a service's rights nothing is changed."""
+    await ensure_topics(secured.settings(PREPARE, create_topics=True))
+    database, replay = await postgres(), ("replay", "audio.merged", "--apply", "--reason", "a test")
     async with api_fixture(database, tmp_path) as fixture:
-        await _say(guarded, a_track())
-        before = await _on(guarded, "audio.merged")
+        await _publish(secured, a_track())
+        before = await _records(secured, "audio.merged")
 
-        looked = await segue(_environment(guarded, "muxer", fixture, tmp_path), *replay[:2])
-        refused = await segue(_environment(guarded, "muxer", fixture, tmp_path), *replay)
-        after = await _on(guarded, "audio.merged")
-        operator = _environment(guarded, OPERATOR, fixture, tmp_path)
-        allowed = [await segue(operator, *words) for words in (("lag",), ("dlq", "list"), replay)]
+        dry_run = await segue(_environment(secured, "muxer", fixture, tmp_path), *replay[:2])
+        rejected = await segue(_environment(secured, "muxer", fixture, tmp_path), *replay)
+        after = await _records(secured, "audio.merged")
+        operator = _environment(secured, OPERATOR, fixture, tmp_path)
+        allowed = [
+            await segue(operator, *arguments) for arguments in (("lag",), ("dlq", "list"), replay)
+        ]
 
-    assert looked[0] == 0, looked
-    assert (refused[0], "segue acls" in refused[1]["error"]) == (4, True), refused
+    assert dry_run[0] == 0, dry_run
+    assert (rejected[0], "segue acls" in rejected[1]["error"]) == (4, True), rejected
     assert after == before
     assert [code for code, _ in allowed] == [0, 0, 0], allowed
-    assert len(await _on(guarded, "audio.merged")) == len(before) + allowed[-1][1]["copied"]
+    assert len(await _records(secured, "audio.merged")) == len(before) + allowed[-1][1]["copied"]
 
 
-def _environment(guarded: Guarded, user: str, fixture: ApiFixture, folder: Path) -> dict[str, str]:
-    """What a user's shell says."""
+def _environment(
+    secured: SecuredCluster, user: str, fixture: ApiFixture, folder: Path
+) -> dict[str, str]:
+    """Return the environment of a user's shell."""
     return {
         "DATABASE_URL": fixture.url,
         "SEGUE_STORE_DIR": str(folder),
-        "KAFKA_BOOTSTRAP_SERVERS": guarded.address,
+        "KAFKA_BOOTSTRAP_SERVERS": secured.address,
         "KAFKA_SECURITY_PROTOCOL": "SASL_SSL",
         "KAFKA_SASL_USERNAME": f"segue-{user}",
         "KAFKA_SASL_PASSWORD": f"secret of {user}",
-        "KAFKA_SSL_CA_FILE": str(guarded.ca),
+        "KAFKA_SSL_CA_FILE": str(secured.ca),
     }
 
 
-async def _say(guarded: Guarded, event: Event) -> None:
-    settings = KafkaSettings.from_environment(bootstrap_servers=guarded.open_address)
+async def _publish(secured: SecuredCluster, event: Event) -> None:
+    settings = KafkaSettings.from_environment(bootstrap_servers=secured.open_address)
     publisher = Publisher(settings, source="test", clock=SystemClock())
     await publisher.start()
     try:
@@ -372,42 +380,42 @@ async def _say(guarded: Guarded, event: Event) -> None:
         await publisher.stop()
 
 
-async def _on(guarded: Guarded, topic: str) -> list[Record]:
-    return await records_of(guarded.open_address, topic, prefix="")
+async def _records(secured: SecuredCluster, topic: str) -> list[Record]:
+    return await records_of(secured.open_address, topic, prefix="")
 
 
-@refused
+@unclosed_handshake
 @pytest.mark.parametrize(
     "changes",
     [
         {"sasl_password": "wrong"},
-        {"sasl_username": "segue-nobody"},
+        {"sasl_username": "segue-unknown"},
         {"ssl_ca_file": None},
         {"security_protocol": "SASL_PLAINTEXT", "ssl_ca_file": None},
     ],
     ids=["password", "user", "certificate", "no TLS"],
 )
-async def test_neither_side_goes_on_without_proof(
-    guarded: Guarded, changes: dict[str, Any]
+async def test_a_client_and_a_broker_reject_each_other_without_proof(
+    secured: SecuredCluster, changes: dict[str, Any]
 ) -> None:
-    """A wrong password, a stranger, a certificate that nobody we know signed, no TLS at all."""
-    await asyncio.wait_for(check_kafka(guarded.settings("api")), ANSWER_S)
+    """A wrong password, an unknown user, an unknown certificate, no TLS."""
+    await asyncio.wait_for(check_kafka(secured.settings("api")), ANSWER_S)
 
     with pytest.raises(RetryableError, match="Kafka at"):
-        await asyncio.wait_for(check_kafka(guarded.settings("api", **changes)), ANSWER_S)
+        await asyncio.wait_for(check_kafka(secured.settings("api", **changes)), ANSWER_S)
     gc.collect()
 
 
-async def test_topic_configs_are_set_over_tls_by_a_user_who_may(guarded: Guarded) -> None:
+async def test_topic_configs_are_set_over_tls_by_a_user_who_may(secured: SecuredCluster) -> None:
     """The confluent-kafka client uses the same TLS and SASL settings as the others."""
-    await ensure_topics(guarded.settings(PREPARE, create_topics=True))
-    settings, topic = guarded.settings(OPERATOR), "video.muxed"
+    await ensure_topics(secured.settings(PREPARE, create_topics=True))
+    settings, topic = secured.settings(OPERATOR), "video.muxed"
     changes = {topic: {"retention.ms": "60000"}}
 
     with pytest.raises(TopicAuthorizationFailedError, match=r"topic video.muxed: .*authoriz"):
         await set_topic_configs(settings, changes)
-    _allow(guarded, OPERATOR, topic, "Alter_Configs", "Describe_Configs")
-    await retrying(  # the broker applies new rights after a moment
+    _allow(secured, OPERATOR, topic, "Alter_Configs", "Describe_Configs")
+    await retrying(  # the broker applies new rights a moment later
         lambda: set_topic_configs(settings, changes),
         policy=RetryPolicy(first_s=0.2, max_s=1.0, attempts_max=10),
         clock=SystemClock(),
@@ -425,31 +433,33 @@ async def test_topic_configs_are_set_over_tls_by_a_user_who_may(guarded: Guarded
     ids=["password", "certificate"],
 )
 async def test_topic_configs_are_not_set_without_proof(
-    guarded: Guarded, changes: dict[str, Any]
+    secured: SecuredCluster, changes: dict[str, Any]
 ) -> None:
     """A wrong password and an unknown certificate end in the same error as with aiokafka."""
-    settings = guarded.settings(OPERATOR, **changes)
+    settings = secured.settings(OPERATOR, **changes)
 
     with pytest.raises(RetryableError, match="Kafka at"):
         await set_topic_configs(settings, {"video.muxed": {"retention.ms": "1000"}}, timeout_s=5)
 
 
-@refused
-async def test_a_broker_under_another_name_is_not_believed(guarded: Guarded) -> None:
-    """The certificate is for localhost; the same port by its number is not that."""
-    by_number = guarded.address.replace("localhost", "127.0.0.1")
+@unclosed_handshake
+async def test_a_broker_under_another_name_is_rejected(secured: SecuredCluster) -> None:
+    """The certificate is for localhost, not for the address."""
+    by_number = secured.address.replace("localhost", "127.0.0.1")
 
     with pytest.raises(RetryableError):
         await asyncio.wait_for(
-            check_kafka(guarded.settings("api", bootstrap_servers=by_number)), ANSWER_S
+            check_kafka(secured.settings("api", bootstrap_servers=by_number)), ANSWER_S
         )
     gc.collect()
 
 
-def test_a_certificate_file_that_is_none_is_named(guarded: Guarded, tmp_path: Path) -> None:
-    """With its variable."""
-    wrong = tmp_path / "ca.crt"
-    wrong.write_text("no certificate")
+def test_an_invalid_certificate_file_is_rejected_with_its_setting(
+    secured: SecuredCluster, tmp_path: Path
+) -> None:
+    """The error names KAFKA_SSL_CA_FILE."""
+    invalid = tmp_path / "ca.crt"
+    invalid.write_text("no certificate")
 
     with pytest.raises(SettingsError, match="KAFKA_SSL_CA_FILE"):
-        connection_options(guarded.settings("api", ssl_ca_file=wrong))
+        connection_options(secured.settings("api", ssl_ca_file=invalid))

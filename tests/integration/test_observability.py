@@ -1,4 +1,4 @@
-"""Alert rules and dashboard, checked by their own tools: promtool, and Grafana's types."""
+"""Alert rules and dashboard, checked by promtool and by Grafana's types."""
 
 import json
 import shutil
@@ -17,31 +17,31 @@ SHAPE = ROOT / "tests" / "deployment" / "grafana"
 FETCH_S, COMPILE_S = 120.0, 90.0
 
 
-def test_prometheus_reads_the_rules(promtool: Path) -> None:
-    """As it would at its start."""
+def test_prometheus_accepts_the_alert_rules(promtool: Path) -> None:
+    """Prometheus would read them at its start."""
     run_tool([promtool, "check", "rules", ALERTS])
 
 
-def test_each_alert_fires_when_it_should_and_is_quiet_when_not(promtool: Path) -> None:
-    """On series made for it: alerts.test.yml."""
+def test_each_alert_fires_only_when_it_should(promtool: Path) -> None:
+    """On the series of alerts.test.yml."""
     run_tool([promtool, "test", "rules", OBSERVABILITY / "alerts.test.yml"])
 
 
-def test_prometheus_reads_what_the_panels_ask_for(promtool: Path, tmp_path: Path) -> None:
-    """Each expression as a rule of its own."""
+def test_prometheus_accepts_the_queries_of_the_panels(promtool: Path, tmp_path: Path) -> None:
+    """Each expression is checked as a recording rule."""
     panels = json.loads(DASHBOARD.read_text(encoding="utf-8"))["panels"]
-    asked = [target["expr"] for panel in panels for target in panel.get("targets", ())]
-    recorded = [{"record": f"panel:{n}", "expr": expr} for n, expr in enumerate(asked)]
-    place = tmp_path / "panels.yml"
+    queries = [target["expr"] for panel in panels for target in panel.get("targets", ())]
+    recorded = [{"record": f"panel:{n}", "expr": expr} for n, expr in enumerate(queries)]
+    rules = tmp_path / "panels.yml"
     groups = [{"name": "panels", "rules": recorded}]
-    place.write_text(yaml.safe_dump({"groups": groups}), encoding="utf-8")
+    rules.write_text(yaml.safe_dump({"groups": groups}), encoding="utf-8")
 
-    run_tool([promtool, "check", "rules", place])
-    assert len(asked) > 40
+    run_tool([promtool, "check", "rules", rules])
+    assert len(queries) > 40
 
 
-def test_prometheus_reads_its_configuration(promtool: Path, tmp_path: Path) -> None:
-    """Of the compose file, with the rules that it names."""
+def test_prometheus_accepts_its_configuration(promtool: Path, tmp_path: Path) -> None:
+    """The compose file's, with the rules that it names."""
     for name in ("prometheus.yml", "alerts.yml"):
         shutil.copy(OBSERVABILITY / name, tmp_path / name)
 
@@ -50,7 +50,7 @@ def test_prometheus_reads_its_configuration(promtool: Path, tmp_path: Path) -> N
 
 @pytest.fixture(scope="module")
 def compiler(npm: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with Grafana's types and the compiler, fetched as their lock file says."""
+    """Return a folder with Grafana's types and the compiler, installed from their lock file."""
     folder = tmp_path_factory.mktemp("grafana")
     shutil.copytree(SHAPE, folder, dirs_exist_ok=True)
     try:
@@ -63,7 +63,7 @@ def compiler(npm: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def compiled(folder: Path, dashboard: dict[str, Any]) -> str:
-    """What the compiler says of a dashboard; nothing is praise."""
+    """Return the compiler's messages for a dashboard; empty if it is valid."""
     value = json.dumps(dashboard, indent=1)
     checked = 'import type { Checked } from "./shape.js";\n\n'
     checked += f"export const dashboard: Checked = {value};\n"
@@ -79,8 +79,8 @@ def compiled(folder: Path, dashboard: dict[str, Any]) -> str:
     return done.stdout + done.stderr
 
 
-def test_the_dashboard_is_what_grafana_calls_one(compiler: Path) -> None:
-    """By its own types, with no field that they lack; a misspelt one is found."""
+def test_the_dashboard_is_valid_by_grafanas_types(compiler: Path) -> None:
+    """Unknown fields are errors, so a misspelt one is found."""
     dashboard: dict[str, Any] = json.loads(DASHBOARD.read_text(encoding="utf-8"))
     assert compiled(compiler, dashboard) == ""
 

@@ -1,4 +1,4 @@
-"""Replicate's webhooks: a fast path that may be lost, doubled, forged or late without harm."""
+"""Replicate's webhooks may be lost, doubled, forged or late without harm."""
 
 import time
 from pathlib import Path
@@ -13,9 +13,9 @@ from tests.support.webhook_receiver import webhook_receiver
 
 pytestmark = pytest.mark.integration
 WORK_S = 0.5  # of a prediction
-POLL_S = 3.0  # until the next look, where no webhook is to be had
-NEVER_S = 300.0  # so long that only a webhook can be faster
-LATE_S = 5.0  # after the scene is made
+POLL_S = 3.0  # until the next poll, if no webhook comes
+NEVER_S = 300.0  # so long that only a webhook can come before
+LATE_S = 5.0  # after the scene is generated
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ LATE_S = 5.0  # after the scene is made
         ("webhook_late", LATE_S, ["new"], POLL_S),
         ("webhook_stale", 600.0, ["refused"], POLL_S),
     ],
-    ids=["told", "doubled", "forged", "lost", "late", "stale"],
+    ids=["delivered", "doubled", "forged", "lost", "late", "stale"],
 )
 async def test_a_webhook_shortens_the_wait_and_decides_nothing(
     tmp_path: Path,
@@ -37,7 +37,7 @@ async def test_a_webhook_shortens_the_wait_and_decides_nothing(
     outcomes: list[str],
     poll_s: float,
 ) -> None:
-    """One charge per scene; one look, at the news, where there is any, and none after the end."""
+    """One charge per scene; one poll, after the webhook if there is one, and none after the end."""
     store, fake = FolderStore(tmp_path), EmulatorSettings(work_s=WORK_S)
     async with (
         webhook_receiver() as receiver,
@@ -50,16 +50,16 @@ async def test_a_webhook_shortens_the_wait_and_decides_nothing(
         replicate.fake.tune(webhook_delays_s=())
         if kind is not None:
             replicate.fake.fault(kind, value=value)
-        begun = time.monotonic()
+        started = time.monotonic()
 
-        made = await fixture.scene()
+        result = await fixture.scene()
 
-        added_s = time.monotonic() - begun - WORK_S
-        looks = replicate.fake.requests["get", 200]
-        await replicate.fake.settled()  # late ones have come, too
+        added_s = time.monotonic() - started - WORK_S
+        polls = replicate.fake.requests["get", 200]
+        await replicate.fake.settled()  # late webhooks have arrived, too
         assert sorted(receiver.outcomes) == outcomes
-        assert (fixture.charged, fixture.posted, made.attempt) == (1, 1, 1)
-        assert looks == 1 or poll_s == POLL_S  # a slow machine may need a poll more
-        assert replicate.fake.requests["get", 200] == looks
-        row = f"{kind or 'webhook told'}, polled every {poll_s:g} s"
-        write_figures(row, finished=1, requested=1, charged=fixture.charged, added_s=added_s)
+        assert (fixture.charged, fixture.posted, result.attempt) == (1, 1, 1)
+        assert polls == 1 or poll_s == POLL_S  # a slow machine may need one more poll
+        assert replicate.fake.requests["get", 200] == polls
+        row = f"{kind or 'webhook delivered'}, polled every {poll_s:g} s"
+        write_figures(row, finished=1, asked=1, charged=fixture.charged, added_s=added_s)

@@ -1,4 +1,4 @@
-"""S3: what only a bucket can get wrong."""
+"""The S3 store: behaviour that only a bucket can have."""
 
 import hashlib
 import secrets
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.integration
 
 @pytest.fixture
 async def store(minio: StoreSettings) -> AsyncIterator[S3Store]:
-    """The run's bucket."""
+    """Yield a store on the run's bucket."""
     opened = S3Store(minio)
     await opened.prepare()
     yield opened
@@ -29,12 +29,12 @@ async def store(minio: StoreSettings) -> AsyncIterator[S3Store]:
 
 @pytest.fixture
 def key() -> str:
-    """A key that no other test uses."""
+    """Return a key that no other test uses."""
     return f"test/{secrets.token_hex(6)}/a"
 
 
 def put_raw(settings: StoreSettings, key: str, data: bytes, sha256: str | None) -> None:
-    """An object as somebody else might write it."""
+    """Put an object as another client does."""
     client = Minio(
         urlsplit(settings.endpoint).netloc,
         access_key=settings.access_key.get_secret_value(),
@@ -46,10 +46,10 @@ def put_raw(settings: StoreSettings, key: str, data: bytes, sha256: str | None) 
     client.put_object(settings.bucket, key, BytesIO(data), len(data), metadata=metadata)
 
 
-async def test_bytes_that_are_not_those_stored_are_never_handed_on(
+async def test_corrupted_bytes_are_never_returned(
     store: S3Store, minio: StoreSettings, key: str, tmp_path: Path
 ) -> None:
-    """Neither in memory nor in a file, and no half file stays."""
+    """Neither in memory nor in a file, and no partial file remains."""
     put_raw(minio, key, b"rotten", hashlib.sha256(b"fresh").hexdigest())
 
     with pytest.raises(StoreUnavailableError, match="checksum mismatch"):
@@ -60,30 +60,30 @@ async def test_bytes_that_are_not_those_stored_are_never_handed_on(
     assert not list(tmp_path.iterdir())
 
 
-async def test_an_object_of_somebody_else_needs_no_hash(
+async def test_an_object_of_another_client_needs_no_hash(
     store: S3Store, minio: StoreSettings, key: str
 ) -> None:
-    """Videos of the upstream are put by other clients."""
+    """The upstream puts its videos with other clients."""
     put_raw(minio, key, b"theirs", None)
 
     assert await store.get(key) == b"theirs"
 
 
-async def test_a_bucket_that_is_there_is_not_made_again(store: S3Store) -> None:
-    """Every service may ask for it at its start."""
+async def test_an_existing_bucket_is_not_created_again(store: S3Store) -> None:
+    """Every service may prepare the store at its start."""
     await store.prepare()
     await store.check()
 
 
-async def test_claims_hold_on_it(store: S3Store) -> None:
-    """As `segue prepare` tries it."""
+async def test_the_bucket_honours_put_if_absent(store: S3Store) -> None:
+    """As `segue prepare` checks it."""
     assert await honours_put_if_absent(store)
 
 
 async def test_without_its_bucket_the_store_is_unavailable_not_empty(
     minio: StoreSettings,
 ) -> None:
-    """A wrong bucket name must not read as "there is no such object"."""
+    """A wrong bucket name must not be reported as a missing object."""
     store = S3Store(minio.model_copy(update={"bucket": f"none-{secrets.token_hex(4)}"}))
     try:
         with pytest.raises(StoreUnavailableError, match="NoSuchBucket"):
@@ -96,9 +96,9 @@ async def test_without_its_bucket_the_store_is_unavailable_not_empty(
         await store.close()
 
 
-async def test_wrong_keys_are_a_fault_of_the_store_that_says_so(minio: StoreSettings) -> None:
-    """The vendor's own code is in the message."""
-    wrong = minio.model_copy(update={"access_key": type(minio.access_key)("somebody")})
+async def test_wrong_keys_are_reported_as_a_fault_of_the_store(minio: StoreSettings) -> None:
+    """The message has the server's own error code."""
+    wrong = minio.model_copy(update={"access_key": type(minio.access_key)("unknown")})
     store = S3Store(wrong)
     try:
         with pytest.raises(StoreUnavailableError, match="InvalidAccessKeyId"):

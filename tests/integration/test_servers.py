@@ -1,4 +1,4 @@
-"""Servers: what the tests stand on does what they take for granted."""
+"""The servers that tests rely on: broker, database, and their process supervision."""
 
 import contextlib
 import signal
@@ -28,7 +28,7 @@ SLEEP = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); tim
 
 
 async def round_trip(bootstrap: str, topic: str) -> list[bytes]:
-    """Send records under one key; what a new group then receives."""
+    """Send records under one key; return what a new group receives."""
     async with AIOKafkaProducer(bootstrap_servers=bootstrap, enable_idempotence=True) as producer:
         for number in range(RECORDS):
             await producer.send_and_wait(topic, str(number).encode(), key=b"job-1")
@@ -44,15 +44,17 @@ async def round_trip(bootstrap: str, topic: str) -> list[bytes]:
 
 @pytest.fixture
 def broker() -> Iterator[EmbeddedBroker]:
-    """An embedded broker, not started."""
+    """Yield an embedded broker that is not started."""
     with pytest.warns(StandInWarning, match="in memory only"):
-        made = EmbeddedBroker()
-    yield made
-    made.stop()
+        broker = EmbeddedBroker()
+    yield broker
+    broker.stop()
 
 
-async def test_records_of_one_key_come_back_in_order(kafka: KafkaServer, topic_prefix: str) -> None:
-    """The chosen broker keeps the order of a key, whichever broker it is."""
+async def test_the_brokers_records_of_one_key_are_in_order(
+    kafka: KafkaServer, topic_prefix: str
+) -> None:
+    """Whichever broker was chosen for the run."""
     topic = f"{topic_prefix}round-trip"
     if kafka.real:
         admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap)
@@ -68,16 +70,16 @@ async def test_records_of_one_key_come_back_in_order(kafka: KafkaServer, topic_p
 
 
 async def test_the_embedded_broker_keeps_the_order_of_a_key(broker: EmbeddedBroker) -> None:
-    """The stand-in too, with a topic that nobody made."""
+    """Also in a topic that was not created."""
     received = await round_trip(broker.start(), "round-trip")
 
     assert received == [str(number).encode() for number in range(RECORDS)]
 
 
-async def test_an_embedded_broker_started_again_has_forgotten_everything(
+async def test_a_restarted_embedded_broker_has_no_records(
     broker: EmbeddedBroker,
 ) -> None:
-    """It keeps nothing: the services must publish again what is unfinished."""
+    """The services must publish unfinished work again."""
     first = broker.start()
     async with AIOKafkaProducer(bootstrap_servers=first) as producer:
         await producer.send_and_wait("topic", b"yesterday")
@@ -91,7 +93,7 @@ async def test_an_embedded_broker_started_again_has_forgotten_everything(
 
 
 async def test_the_database_is_postgresql_18_or_newer(postgres: Database) -> None:
-    """The oldest version that we run on."""
+    """Version 18 is the oldest supported one."""
     connection = await asyncpg.connect(await postgres())
     try:
         assert connection.get_server_version().major >= 18
@@ -99,8 +101,8 @@ async def test_the_database_is_postgresql_18_or_newer(postgres: Database) -> Non
         await connection.close()
 
 
-async def test_every_database_is_fresh(postgres: Database) -> None:
-    """A table made in one is not in the next, and both live side by side."""
+async def test_every_database_is_new(postgres: Database) -> None:
+    """A table of one database does not exist in the next; both exist at the same time."""
     first = await asyncpg.connect(await postgres())
     second = await asyncpg.connect(await postgres())
     try:
@@ -113,8 +115,8 @@ async def test_every_database_is_fresh(postgres: Database) -> None:
         await second.close()
 
 
-async def test_yesterdays_rows_are_there_after_a_restart(tmp_path: Path) -> None:
-    """The embedded database keeps its folder; this one's path is too long for a Unix socket."""
+async def test_a_restarted_embedded_database_has_its_rows(tmp_path: Path) -> None:
+    """It keeps its folder; this folder's path is too long for a Unix socket."""
     folder = tmp_path / ("long" * 25)
     for expected in (1, 2):
         server = EmbeddedPostgres(folder)
@@ -131,8 +133,8 @@ async def test_yesterdays_rows_are_there_after_a_restart(tmp_path: Path) -> None
     assert not list(folder.glob("cluster/postmaster.pid"))
 
 
-def test_only_the_owner_may_enter_the_database(tmp_path: Path) -> None:
-    """Whoever reaches the socket is let in, so nobody else may reach it."""
+def test_only_the_owner_can_reach_the_database(tmp_path: Path) -> None:
+    """A connection over the socket needs no password, so other users must not reach the socket."""
     server = EmbeddedPostgres(tmp_path / "database", durable=False)
     url = server.start()
     try:
@@ -143,8 +145,8 @@ def test_only_the_owner_may_enter_the_database(tmp_path: Path) -> None:
         server.stop()
 
 
-def test_a_second_server_on_the_same_folder_says_so(tmp_path: Path) -> None:
-    """And leaves the first one alone."""
+def test_a_second_server_on_the_same_folder_is_rejected(tmp_path: Path) -> None:
+    """The first one keeps running."""
     first, second = EmbeddedPostgres(tmp_path / "db"), EmbeddedPostgres(tmp_path / "db")
     first.start()
     try:
@@ -155,8 +157,8 @@ def test_a_second_server_on_the_same_folder_says_so(tmp_path: Path) -> None:
         first.stop()
 
 
-def test_a_server_that_ends_at_once_is_reported_with_its_last_words(tmp_path: Path) -> None:
-    """Exit code and the end of its log, so that nobody has to search."""
+def test_a_server_that_exits_at_its_start_is_reported_with_its_log(tmp_path: Path) -> None:
+    """The error has the exit code and the end of the log."""
     server = Server("the sample", log=tmp_path / "log")
 
     with pytest.raises(ServerStartError, match=r"the sample .*exit code 7(.|\n)*out of luck"):
@@ -167,8 +169,8 @@ def test_a_server_that_ends_at_once_is_reported_with_its_last_words(tmp_path: Pa
         )
 
 
-def test_a_server_that_never_answers_is_ended_at_the_deadline(tmp_path: Path) -> None:
-    """The start fails, and the process does not stay."""
+def test_a_server_without_an_answer_is_stopped_at_the_deadline(tmp_path: Path) -> None:
+    """The start fails, and the process has ended."""
     server = Server("the sample", log=tmp_path / "log", stop_s=0.1)
 
     with pytest.raises(ServerStartError, match=r"no answer within 0\.3 s"):
@@ -177,7 +179,7 @@ def test_a_server_that_never_answers_is_ended_at_the_deadline(tmp_path: Path) ->
     assert not server.is_running
 
 
-def test_a_server_does_not_outlive_a_starter_that_was_killed(tmp_path: Path) -> None:
+def test_a_server_does_not_outlive_a_killed_starter(tmp_path: Path) -> None:
     """The watchdog stops it although SIGKILL gives the starter no chance to; its port is free."""
     (port,) = free_ports(1)
     listen = f"import socket, time; s = socket.create_server(('127.0.0.1', {port})); print('up')"

@@ -1,4 +1,4 @@
-"""A start that waits for its servers: alive meanwhile, saying for what, and not for ever."""
+"""A service whose servers are unavailable at its start: alive, not ready, with a deadline."""
 
 import asyncio
 from pathlib import Path
@@ -22,7 +22,7 @@ READY_S = 60.0
 
 
 def environment(kafka: KafkaServer, prefix: str, folder: Path, **settings: str) -> dict[str, str]:
-    """What a service is told."""
+    """Return the environment of a service."""
     return {
         **kafka.environment(),
         "SEGUE_TOPIC_PREFIX": prefix,
@@ -34,75 +34,75 @@ def environment(kafka: KafkaServer, prefix: str, folder: Path, **settings: str) 
     }
 
 
-async def answered(port: int, path: str) -> httpx.Response:
-    """What the service says, once it says anything."""
+async def get_once_listening(port: int, path: str) -> httpx.Response:
+    """Return the first response of the service."""
 
-    async def look() -> httpx.Response | None:
+    async def poll() -> httpx.Response | None:
         try:
             return await client.get(f"http://127.0.0.1:{port}{path}")
         except httpx.TransportError:
             return None
 
     async with httpx.AsyncClient(timeout=10) as client:
-        return await eventually(look, within_s=READY_S, what=f"an answer on {path}")
+        return await eventually(poll, within_s=READY_S, what=f"a response on {path}")
 
 
-async def said(port: int, words: str, *, check: str = "service") -> dict[str, Any]:
-    """What readyz says, once a check has these words."""
+async def wait_for_detail(port: int, text: str, *, check: str = "service") -> dict[str, Any]:
+    """Return the readyz document once the check's detail contains `text`."""
 
-    async def look() -> dict[str, Any] | None:
-        told: dict[str, Any] = (await answered(port, "/readyz")).json()
-        return told if words in told["checks"].get(check, {}).get("detail", "") else None
+    async def poll() -> dict[str, Any] | None:
+        document: dict[str, Any] = (await get_once_listening(port, "/readyz")).json()
+        return document if text in document["checks"].get(check, {}).get("detail", "") else None
 
-    return await eventually(look, within_s=READY_S, what=f"{check}: {words}")
+    return await eventually(poll, within_s=READY_S, what=f"{check}: {text}")
 
 
 @pytest.mark.parametrize("name", STAGES)
-async def test_kafka_that_comes_late_is_waited_for(
+async def test_a_service_waits_for_kafka(
     name: str, kafka: KafkaServer, topic_prefix: str, tmp_path: Path
 ) -> None:
-    """Alive and not ready, then ready by itself, with what is under way."""
+    """It is alive and not ready, then ready without a restart, with its metrics."""
     port, late = free_port(), free_port()
-    told = environment(
+    variables = environment(
         kafka,
         topic_prefix,
         tmp_path,
         KAFKA_BOOTSTRAP_SERVERS=f"127.0.0.1:{late}",
         SEGUE_HEALTH_PORT=str(port),
     )
-    async with services(name, environment=told, folder=tmp_path) as started:
-        waits = await said(port, "waiting for Kafka")
-        alive = await answered(port, "/livez")
-        figures = await answered(port, "/metrics")
+    async with services(name, environment=variables, folder=tmp_path) as started:
+        waiting = await wait_for_detail(port, "waiting for Kafka")
+        alive = await get_once_listening(port, "/livez")
+        metrics = await get_once_listening(port, "/metrics")
         async with forwarded(late, kafka.bootstrap):
-            works = await said(port, "running")
-            kafka_found = await said(port, "answers", check="kafka")
+            running = await wait_for_detail(port, "running")
+            connected = await wait_for_detail(port, "answers", check="kafka")
         logged = started[name].count_logged("service.waiting")
 
     assert alive.status_code == 200
-    assert figures.headers["content-type"].startswith("text/plain")
-    assert waits["ready"] is False
-    assert waits["checks"]["kafka"]["ok"] is False
-    assert waits["checks"]["store"]["ok"] is True
-    assert works["figures"].pop("slots") > 0
-    assert works["figures"] == {"lanes": 0, "records_in_flight": 0, "slots_taken": 0}
-    assert kafka_found["ready"] is True
+    assert metrics.headers["content-type"].startswith("text/plain")
+    assert waiting["ready"] is False
+    assert waiting["checks"]["kafka"]["ok"] is False
+    assert waiting["checks"]["store"]["ok"] is True
+    assert running["figures"].pop("slots") > 0
+    assert running["figures"] == {"lanes": 0, "records_in_flight": 0, "slots_taken": 0}
+    assert connected["ready"] is True
     assert logged >= 1
 
 
 @pytest.mark.parametrize("name", STAGES)
-async def test_kafka_that_never_comes_ends_the_start_with_its_reason(
+async def test_a_start_without_kafka_fails_at_the_deadline(
     name: str, kafka: KafkaServer, topic_prefix: str, tmp_path: Path
 ) -> None:
-    """Exit code 1: whoever supervises starts it again, and sees why."""
-    told = environment(
+    """Exit code 1 with the reason, so that a supervisor restarts the service."""
+    variables = environment(
         kafka,
         topic_prefix,
         tmp_path,
         KAFKA_BOOTSTRAP_SERVERS=f"127.0.0.1:{free_port()}",
         SEGUE_START_DEADLINE_S="3",
     )
-    service = Service(name, told, log=tmp_path / "log")
+    service = Service(name, variables, log=tmp_path / "log")
     await service.start()
     try:
         async with asyncio.timeout(30):
@@ -114,12 +114,12 @@ async def test_kafka_that_never_comes_ends_the_start_with_its_reason(
     assert "Kafka unavailable for 3 s (SEGUE_START_DEADLINE_S)" in service.log.read_text()
 
 
-async def test_a_stop_during_the_wait_is_obeyed(
+async def test_a_service_stops_while_it_waits_for_kafka(
     kafka: KafkaServer, topic_prefix: str, tmp_path: Path
 ) -> None:
-    """Cleanly: it was asked to."""
+    """With exit code 0."""
     port = free_port()
-    told = environment(
+    variables = environment(
         kafka,
         topic_prefix,
         tmp_path,
@@ -128,19 +128,19 @@ async def test_a_stop_during_the_wait_is_obeyed(
     )
     codes = {}
     for name in STAGES:
-        async with services(name, environment=told, folder=tmp_path) as started:
-            await said(port, "waiting for Kafka")
+        async with services(name, environment=variables, folder=tmp_path) as started:
+            await wait_for_detail(port, "waiting for Kafka")
             codes[name] = await started[name].stop()
 
     assert codes == dict.fromkeys(STAGES, 0)
 
 
-async def test_a_store_that_comes_late_is_waited_for(
+async def test_a_service_waits_for_the_store(
     minio: StoreSettings, kafka: KafkaServer, topic_prefix: str, tmp_path: Path
 ) -> None:
-    """The object store is a server like the others."""
+    """As for the other servers."""
     port, late = free_port(), free_port()
-    told = environment(
+    variables = environment(
         kafka,
         topic_prefix,
         tmp_path,
@@ -151,79 +151,79 @@ async def test_a_store_that_comes_late_is_waited_for(
         MINIO_BUCKET=minio.bucket,
         SEGUE_HEALTH_PORT=str(port),
     )
-    async with services("merger", environment=told, folder=tmp_path):
-        waits = await said(port, "waiting for the store")
+    async with services("merger", environment=variables, folder=tmp_path):
+        waiting = await wait_for_detail(port, "waiting for the store")
         async with forwarded(late, minio.endpoint.removeprefix("http://")):
-            works = await said(port, "running")
+            running = await wait_for_detail(port, "running")
 
-    assert waits["ready"] is False
-    assert works["checks"]["service"]["ok"] is True
+    assert waiting["ready"] is False
+    assert running["checks"]["service"]["ok"] is True
 
 
-async def test_an_api_without_its_database_is_alive_and_refuses_politely(
+async def test_an_api_without_its_database_is_alive_and_returns_503(
     postgres: Database, kafka: KafkaServer, topic_prefix: str, tmp_path: Path
 ) -> None:
-    """503 with Retry-After, never a refused connection; then it works by itself."""
+    """With Retry-After, never a refused connection; it works once the database is available."""
     url = await postgres()
     socket = parse_qs(urlsplit(url).query).get("host", [""])[0]
     if not socket.startswith("/"):
-        pytest.skip("this PostgreSQL is no socket that could come late")
+        pytest.skip("this PostgreSQL does not listen on a socket that could appear late")
     folder = tmp_path / "pg"
     port = free_port()
-    told = environment(
+    variables = environment(
         kafka,
         topic_prefix,
         tmp_path,
         DATABASE_URL=url.replace(quote(socket, safe=""), quote(str(folder), safe="")),
         SEGUE_API_PORT=str(port),
-        SEGUE_SEGMENT_KEYS="a secret for tests alone",
+        SEGUE_SEGMENT_KEYS="a secret for tests only",
     )
-    async with services("api", environment=told, folder=tmp_path):
-        waits = await said(port, "waiting for PostgreSQL")
-        alive = await answered(port, "/livez")
+    async with services("api", environment=variables, folder=tmp_path):
+        waiting = await wait_for_detail(port, "waiting for PostgreSQL")
+        alive = await get_once_listening(port, "/livez")
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
-            ask = {"job_id": "j", "scenes": TWO_SCENES}
-            refused = await client.post("/api/v3/audio/generate-scenes", json=ask)
+            body = {"job_id": "j", "scenes": TWO_SCENES}
+            rejected = await client.post("/api/v3/audio/generate-scenes", json=body)
             folder.symlink_to(socket)
-            await said(port, "answers", check="provider")  # the tables are there
-            found = await said(port, "answers", check="postgres")
-            taken = await client.post("/api/v3/audio/generate-scenes", json=ask)
+            await wait_for_detail(port, "answers", check="provider")  # the tables exist
+            connected = await wait_for_detail(port, "answers", check="postgres")
+            accepted = await client.post("/api/v3/audio/generate-scenes", json=body)
 
     assert alive.status_code == 200
-    assert waits["ready"] is False
-    assert refused.status_code == 503
-    assert refused.headers["content-type"] == "application/problem+json"
-    assert int(refused.headers["retry-after"]) > 0
-    assert found["checks"]["postgres"]["ok"] is True
-    assert taken.status_code == 202
+    assert waiting["ready"] is False
+    assert rejected.status_code == 503
+    assert rejected.headers["content-type"] == "application/problem+json"
+    assert int(rejected.headers["retry-after"]) > 0
+    assert connected["checks"]["postgres"]["ok"] is True
+    assert accepted.status_code == 202
 
 
-async def test_an_api_whose_tables_are_not_made_yet_is_not_ready_and_asks_none_of_them(
+async def test_an_api_whose_tables_do_not_exist_yet_is_not_ready_and_queries_none(
     postgres: Database, kafka: KafkaServer, topic_prefix: str, tmp_path: Path
 ) -> None:
-    """PostgreSQL answers, and another api makes the tables: this one waits for it."""
+    """Another api is migrating the database: this one waits for it."""
     url, port = await postgres(), free_port()
-    told = environment(
+    variables = environment(
         kafka,
         topic_prefix,
         tmp_path,
         DATABASE_URL=url,
         SEGUE_API_PORT=str(port),
-        SEGUE_SEGMENT_KEYS="a secret for tests alone",
+        SEGUE_SEGMENT_KEYS="a secret for tests only",
     )
     other = await asyncpg.connect(url)
     try:
         await other.execute("SELECT pg_advisory_lock($1)", LOCK_MIGRATE)
-        async with services("api", environment=told, folder=tmp_path) as started:
-            waits = await said(port, "answers", check="postgres")
+        async with services("api", environment=variables, folder=tmp_path) as started:
+            waiting = await wait_for_detail(port, "answers", check="postgres")
             await other.execute("SELECT pg_advisory_unlock($1)", LOCK_MIGRATE)
-            works = await said(port, "answers", check="provider")
+            migrated = await wait_for_detail(port, "answers", check="provider")
             failed = started["api"].count_logged("request.failed")
     finally:
         await other.close()
 
-    assert waits["ready"] is False
-    assert "provider" not in waits["checks"]
-    assert works["checks"]["postgres"]["ok"] is True
+    assert waiting["ready"] is False
+    assert "provider" not in waiting["checks"]
+    assert migrated["checks"]["postgres"]["ok"] is True
     assert failed == 0
     assert "Traceback" not in (tmp_path / "api.log").read_text()

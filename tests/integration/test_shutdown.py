@@ -1,4 +1,4 @@
-"""Told to stop in the middle of its work, a service is gone within ten seconds, cleanly."""
+"""A busy service that gets SIGTERM exits cleanly within ten seconds."""
 
 import asyncio
 import os
@@ -27,12 +27,12 @@ from tests.unit.shared.http.upstream_server import Answer, upstream
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 WITHIN_S = 10.0
-Told = Callable[[str, object], None]  #: into the report
+RecordProperty = Callable[[str, object], None]  #: adds a property to the report
 WORKS_S = 60.0
 
 
 class ShutdownFixture:
-    """A topic prefix, and what a service is told."""
+    """A topic prefix and the environment of a service."""
 
     def __init__(self, kafka: KafkaServer, prefix: str, folder: Path) -> None:
         self.folder = folder
@@ -50,7 +50,7 @@ class ShutdownFixture:
         }
 
     async def publish(self, *events: Event) -> None:
-        """As the services before it would."""
+        """Publish events as other services do."""
         await ensure_topics(self.kafka)
         publisher = Publisher(self.kafka, source="test", clock=SystemClock())
         await publisher.start()
@@ -62,9 +62,9 @@ class ShutdownFixture:
 
     @asynccontextmanager
     async def working(self, name: str, **settings: str) -> AsyncIterator[Service]:
-        """A service with one record under way."""
-        told = {**self.environment, **settings}
-        async with services(name, environment=told, folder=self.folder) as started:
+        """Run a service that has a record in flight."""
+        variables = {**self.environment, **settings}
+        async with services(name, environment=variables, folder=self.folder) as started:
             async with httpx.AsyncClient() as client:
 
                 async def busy() -> bool | None:
@@ -80,16 +80,16 @@ class ShutdownFixture:
 
 @pytest.fixture
 def fixture(kafka: KafkaServer, topic_prefix: str, tmp_path: Path) -> ShutdownFixture:
-    """One per test."""
+    """Return a fixture with new topics and a new folder."""
     return ShutdownFixture(kafka, topic_prefix, tmp_path)
 
 
-async def _stopped(service: Service, told: Told) -> float:
-    """Seconds from the signal to the end; it must be a clean one."""
-    begun = time.monotonic()
+async def _stopped(service: Service, record_property: RecordProperty) -> float:
+    """Return the seconds from the signal to a clean exit."""
+    started = time.monotonic()
     code = await service.stop()
-    took_s = time.monotonic() - begun
-    told(f"{service.name}: seconds", round(took_s, 2))
+    took_s = time.monotonic() - started
+    record_property(f"{service.name}: seconds", round(took_s, 2))
     log = service.log.read_text()
     assert code == 0, log[-2000:]
     assert "Traceback" not in log
@@ -97,10 +97,10 @@ async def _stopped(service: Service, told: Told) -> float:
     return took_s
 
 
-async def test_a_generator_that_waits_for_a_prediction(
-    fixture: ShutdownFixture, record_testsuite_property: Told
+async def test_a_generator_stops_while_it_waits_for_a_prediction(
+    fixture: ShutdownFixture, record_testsuite_property: RecordProperty
 ) -> None:
-    """The prediction runs on at the provider; whoever comes next takes it up."""
+    """The prediction continues at the provider; another generator adopts it."""
     with pytest.warns(StandInWarning):
         fake = ReplicateEmulator(EmulatorSettings(work_s=300.0))
     async with fake:
@@ -112,18 +112,18 @@ async def test_a_generator_that_waits_for_a_prediction(
             REPLICATE_BASE_URL=fake.base_url,
         ) as generator:
 
-            async def paid() -> bool | None:
+            async def has_prediction() -> bool | None:
                 return bool(fake.predictions) or None
 
-            await eventually(paid, within_s=WORKS_S, what="a prediction")
+            await eventually(has_prediction, within_s=WORKS_S, what="a prediction")
             assert await _stopped(generator, record_testsuite_property) < WITHIN_S
-        assert [one["status"] for one in fake.predictions] == ["processing"]
+        assert [prediction["status"] for prediction in fake.predictions] == ["processing"]
 
 
-async def test_a_merger_whose_ffmpeg_takes_its_time(
-    fixture: ShutdownFixture, tmp_path: Path, record_testsuite_property: Told
+async def test_a_merger_stops_while_ffmpeg_runs(
+    fixture: ShutdownFixture, tmp_path: Path, record_testsuite_property: RecordProperty
 ) -> None:
-    """The program goes with it."""
+    """The ffmpeg process ends, too."""
     pid = tmp_path / "pid"
     ffmpeg = tmp_path / "ffmpeg"
     ffmpeg.write_text(f"#!/bin/sh\necho $$ >> {pid}\nexec sleep 300\n")
@@ -132,10 +132,10 @@ async def test_a_merger_whose_ffmpeg_takes_its_time(
     await fixture.publish(silent)
     async with fixture.working("merger", FFMPEG=str(ffmpeg)) as merger:
 
-        async def begun() -> bool | None:
+        async def ffmpeg_runs() -> bool | None:
             return (pid.exists() and bool(pid.read_text().strip())) or None
 
-        await eventually(begun, within_s=WORKS_S, what="ffmpeg runs")
+        await eventually(ffmpeg_runs, within_s=WORKS_S, what="ffmpeg runs")
         assert await _stopped(merger, record_testsuite_property) < WITHIN_S
 
     for number in pid.read_text().split():
@@ -143,10 +143,10 @@ async def test_a_merger_whose_ffmpeg_takes_its_time(
             os.kill(int(number), 0)
 
 
-async def test_a_muxer_whose_video_does_not_come(
-    fixture: ShutdownFixture, record_testsuite_property: Told
+async def test_a_muxer_stops_while_it_waits_for_a_video(
+    fixture: ShutdownFixture, record_testsuite_property: RecordProperty
 ) -> None:
-    """The other side took the request and says nothing."""
+    """The server accepted the request and sends nothing."""
     async with upstream() as other:
         other.answers["/film.mp4"] = Answer(silent=True)
         track = a_track(params=AudioParams(merge_with_video=True)).model_copy(
@@ -155,26 +155,26 @@ async def test_a_muxer_whose_video_does_not_come(
         await fixture.publish(track)
         async with fixture.working("muxer", SEGUE_FETCH_PRIVATE_HOSTS="127.0.0.1") as muxer:
 
-            async def asked() -> bool | None:
+            async def video_requested() -> bool | None:
                 return bool(other.requests) or None
 
-            await eventually(asked, within_s=WORKS_S, what="the video is asked for")
+            await eventually(video_requested, within_s=WORKS_S, what="the video is requested")
             assert await _stopped(muxer, record_testsuite_property) < WITHIN_S
 
 
-async def test_an_api_with_a_follower_and_an_upload(
-    fixture: ShutdownFixture, postgres: Database, record_testsuite_property: Told
+async def test_an_api_stops_with_an_open_stream_and_an_upload(
+    fixture: ShutdownFixture, postgres: Database, record_testsuite_property: RecordProperty
 ) -> None:
-    """Both hear the end; nobody waits for either."""
-    told = {
+    """It waits for neither."""
+    variables = {
         **fixture.environment,
         "DATABASE_URL": await postgres(),
         "SEGUE_API_PORT": str(fixture.port),
-        "SEGUE_SEGMENT_KEYS": "a secret for tests alone",
+        "SEGUE_SEGMENT_KEYS": "a secret for tests only",
     }
     base = f"http://127.0.0.1:{fixture.port}"
     async with (
-        services("api", environment=told, folder=fixture.folder) as started,
+        services("api", environment=variables, folder=fixture.folder) as started,
         httpx.AsyncClient(base_url=base, timeout=30) as client,
     ):
 

@@ -42,28 +42,28 @@ CALLER = f"00-{TRACE_ID}-b7ad6b7169203331-01"
 async def fixture(
     kafka: KafkaServer, topic_prefix: str, postgres: Database, tmp_path: Path
 ) -> ApiServiceFixture:
-    """Database, topics and store of one test."""
+    """Return a fixture with a new database, new topics and a new store."""
     return ApiServiceFixture(await postgres(), kafka, topic_prefix, tmp_path / "store")
 
 
 @asynccontextmanager
 async def all_services(fixture: ApiServiceFixture) -> AsyncIterator[httpx.AsyncClient]:
-    """Api, generator, merger and muxer in this process; a client of the api."""
-    told: dict[str, Any] = {
+    """Run api, generator, merger and muxer in this process; yield a client of the api."""
+    common: dict[str, Any] = {
         "kafka": fixture.broker(),
         "store": StoreSettings(folder=fixture.folder),
     }
-    doors: list[Any] = [
-        (run_generator, GeneratorSettings(**told, scene_cache="off", wanted="synth")),
-        (run_merger, MergerSettings(**told)),
-        (run_muxer, MuxerSettings(**told)),
+    entry_points: list[Any] = [
+        (run_generator, GeneratorSettings(**common, scene_cache="off", wanted="synth")),
+        (run_merger, MergerSettings(**common)),
+        (run_muxer, MuxerSettings(**common)),
     ]
-    stop, ready = asyncio.Event(), [asyncio.Event() for _ in doors]
+    stop, ready = asyncio.Event(), [asyncio.Event() for _ in entry_points]
     async with AsyncExitStack() as stack:
         client = await stack.enter_async_context(running_api(fixture.settings()))
         tasks = [
             asyncio.create_task(run(settings, stop=stop, ready=up))
-            for (run, settings), up in zip(doors, ready, strict=True)
+            for (run, settings), up in zip(entry_points, ready, strict=True)
         ]
         try:
             async with asyncio.timeout(READY_S):
@@ -75,8 +75,8 @@ async def all_services(fixture: ApiServiceFixture) -> AsyncIterator[httpx.AsyncC
             await asyncio.gather(*tasks)
 
 
-async def a_scored_video(client: httpx.AsyncClient, **headers: str) -> None:
-    """A job from its request to its video."""
+async def score_video(client: httpx.AsyncClient, **headers: str) -> None:
+    """Request a job with a video; return once it is completed."""
     film = film_clips().carphone.read_bytes()
     video = (await client.post("/api/v3/videos", content=film)).json()["video"]
     answer = await client.post(
@@ -93,20 +93,20 @@ async def a_scored_video(client: httpx.AsyncClient, **headers: str) -> None:
     await reached(client, "film", "completed")
 
 
-def told_by(spans: Sequence[ReadableSpan]) -> set[tuple[str, str]]:
-    """Which service made spans of which name."""
+def names_by_service(spans: Sequence[ReadableSpan]) -> set[tuple[str, str]]:
+    """Return the service and the name of each span."""
     return {(str(span.resource.attributes["service.name"]), span.name) for span in spans}
 
 
-async def test_one_trace_goes_from_the_request_to_the_video(
+async def test_one_trace_covers_the_job_from_request_to_video(
     fixture: ApiServiceFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It continues the caller's, every parent is there, and every service has its part in it."""
+    """It continues the caller's trace, every parent exists, and every service has spans in it."""
     exporter = InMemorySpanExporter()
     monkeypatch.setattr(trace, "_sdk", None)
     trace.install(SimpleSpanProcessor(exporter))
     async with all_services(fixture) as client:
-        await a_scored_video(client, traceparent=CALLER, tracestate="vendor=x")
+        await score_video(client, traceparent=CALLER, tracestate="vendor=x")
 
     spans = [
         span
@@ -115,8 +115,8 @@ async def test_one_trace_goes_from_the_request_to_the_video(
     ]
     known = {span.context.span_id for span in spans if span.context is not None}
     outside = {span.parent.span_id for span in spans if span.parent is not None} - known
-    assert {f"{one:016x}" for one in outside} == {"b7ad6b7169203331"}
-    assert told_by(spans) >= {
+    assert {f"{span_id:016x}" for span_id in outside} == {"b7ad6b7169203331"}
+    assert names_by_service(spans) >= {
         ("segue-api", "POST /api/v3/audio/generate-scenes"),
         ("segue-api", "send scene.requested"),
         ("segue-generator", "process scene.requested"),
@@ -135,11 +135,11 @@ async def test_one_trace_goes_from_the_request_to_the_video(
         ("segue-muxer", "send video.muxed"),
         ("segue-api", "process video.muxed"),
     }
-    (asked,) = [span for span in spans if span.name.startswith("POST /api/v3/audio")]
-    assert (asked.attributes or {})["segue.job_id"] == "film"
-    (muxed,) = [span for span in spans if span.name == "process video.muxed"]
-    assert muxed.attributes is not None
-    attributes = dict(muxed.attributes)
+    (request_span,) = [span for span in spans if span.name.startswith("POST /api/v3/audio")]
+    assert (request_span.attributes or {})["segue.job_id"] == "film"
+    (last_span,) = [span for span in spans if span.name == "process video.muxed"]
+    assert last_span.attributes is not None
+    attributes = dict(last_span.attributes)
     assert attributes["messaging.system"] == "kafka"
     assert attributes["messaging.destination.name"] == f"{fixture.prefix}video.muxed"
     assert attributes["messaging.consumer.group.name"] == f"{fixture.prefix}segue-api"
@@ -148,12 +148,12 @@ async def test_one_trace_goes_from_the_request_to_the_video(
     assert [record.header("tracestate") for record in records] == ["vendor=x"]
 
 
-async def test_with_tracing_off_the_callers_context_still_travels(
+async def test_with_tracing_off_the_callers_context_is_passed_on(
     fixture: ApiServiceFixture,
 ) -> None:
-    """The last event carries what the request came with, letter by letter."""
+    """The last event has the request's traceparent and tracestate unchanged."""
     async with all_services(fixture) as client:
-        await a_scored_video(client, traceparent=CALLER, tracestate="vendor=x")
+        await score_video(client, traceparent=CALLER, tracestate="vendor=x")
 
     records = await records_of(
         fixture.kafka.bootstrap, "scene.requested", "video.muxed", prefix=fixture.prefix
@@ -164,7 +164,7 @@ async def test_with_tracing_off_the_callers_context_still_travels(
 
 
 def test_with_tracing_off_no_sdk_is_imported() -> None:
-    """Nobody pays for what nobody asked for."""
+    """Importing the SDK would slow down every start."""
     program = """
 import sys
 from shared.settings import TelemetrySettings

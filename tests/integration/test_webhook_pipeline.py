@@ -1,7 +1,7 @@
-"""The fast path whole: a prediction ends, Replicate says so, and the generator looks at once.
+"""A webhook of an ended prediction makes the generator collect it at once.
 
-The generator here would look by itself only after minutes, so without the webhook no scene is
-finished before its test is given up.
+The generator would poll only after minutes, so without the webhook no scene is finished before the
+test's timeout.
 """
 
 import asyncio
@@ -30,20 +30,20 @@ from tests.support.replicate_provider import ReplicateFixture, replicate_fixture
 from tests.support.servers import Database, KafkaServer
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
-NEVER_S = 300.0  # until the generator looks by itself
-WORK_S = 1.0  # of a prediction: its news comes while somebody waits for it
+NEVER_S = 300.0  # until the generator polls
+WORK_S = 1.0  # of a prediction: the webhook comes while the generator waits for it
 DONE_S = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class WebhookFixture:
-    """Api, generator and provider, joined by Kafka and by webhooks."""
+    """Api, generator and provider, connected by Kafka and by webhooks."""
 
     client: httpx.AsyncClient
     replicate: ReplicateFixture
 
-    async def made(self, job_id: str) -> list[str]:
-        """Ask for two scenes; how each was made, once both are."""
+    async def generate(self, job_id: str) -> list[str]:
+        """Request two scenes; return the origin of each once both are done."""
         answer = await self.client.post(
             "/api/v3/audio/generate-scenes", json={"job_id": job_id, "scenes": TWO_SCENES}
         )
@@ -53,19 +53,19 @@ class WebhookFixture:
         )
 
     async def origins(self, job_id: str) -> list[str] | None:
-        """How each scene was made, once all are."""
+        """Return the origin of each scene once all are done, else None."""
         answer = await self.client.get(f"/api/v3/audio/status/{job_id}")
         scenes: list[dict[str, Any]] = answer.json()["progress"]["scenes"]
-        made = [str(scene["origin"]) for scene in scenes if scene["state"] == "done"]
-        return made if len(made) == len(scenes) else None
+        origins = [str(scene["origin"]) for scene in scenes if scene["state"] == "done"]
+        return origins if len(origins) == len(scenes) else None
 
 
 @asynccontextmanager
 async def webhook_fixture(
     kafka: KafkaServer, prefix: str, database: str, folder: Path, *, poll_s: float
 ) -> AsyncIterator[WebhookFixture]:
-    """Everything that a webhook passes through."""
-    told = KafkaSettings(bootstrap_servers=kafka.bootstrap, topic_prefix=prefix)
+    """Run api, generator and emulator with webhooks."""
+    kafka_settings = KafkaSettings(bootstrap_servers=kafka.bootstrap, topic_prefix=prefix)
     links = LinkSettings(keys=KEYS)
     store = FolderStore(folder)
     sealed = WebhookLinks(links, clock=SystemClock())
@@ -82,14 +82,14 @@ async def webhook_fixture(
     ) as replicate:
         account = ReplicateAccount(key=replicate.fake.token, base_url=replicate.fake.base_url)
         settings = api_settings(
-            database, folder, kafka=told, pricing=PricingSettings(replicate=account)
+            database, folder, kafka=kafka_settings, pricing=PricingSettings(replicate=account)
         )
         async with running_api(settings) as client:
             stop, ready = asyncio.Event(), asyncio.Event()
             generator = asyncio.create_task(
                 run_generator(
                     GeneratorSettings(
-                        kafka=told, store=StoreSettings(folder=folder), scene_cache="off"
+                        kafka=kafka_settings, store=StoreSettings(folder=folder), scene_cache="off"
                     ),
                     stop=stop,
                     ready=ready,
@@ -114,9 +114,15 @@ async def webhook_fixture(
         (FaultKind.WEBHOOK_LOST, None, 2.0),
         (FaultKind.WEBHOOK_LATE, 6.0, 2.0),
     ],
-    ids=["told", "doubled", "forged first", "lost: polling finds it", "late: it was found"],
+    ids=[
+        "delivered",
+        "doubled",
+        "forged first",
+        "lost: found by polling",
+        "late: found by polling",
+    ],
 )
-async def test_scenes_are_finished_by_news_and_paid_for_once(
+async def test_scenes_are_finished_by_webhooks_and_charged_once(
     kafka: KafkaServer,
     topic_prefix: str,
     postgres: Database,
@@ -125,27 +131,27 @@ async def test_scenes_are_finished_by_news_and_paid_for_once(
     value: float | None,
     poll_s: float,
 ) -> None:
-    """Whatever becomes of the messages; with news, each prediction is looked at once."""
-    place = (kafka, topic_prefix, await postgres(), tmp_path)
-    async with webhook_fixture(*place, poll_s=poll_s) as fixture:
+    """Whatever happens to the webhooks; a delivered one causes one poll of its prediction."""
+    servers = (kafka, topic_prefix, await postgres(), tmp_path)
+    async with webhook_fixture(*servers, poll_s=poll_s) as fixture:
         fake = fixture.replicate.fake
         if fault is not None:
             fake.fault(fault, times=2, value=value)
-        begun = asyncio.get_running_loop().time()
+        started = asyncio.get_running_loop().time()
 
-        origins = await fixture.made("film")
+        origins = await fixture.generate("film")
 
-        took_s = asyncio.get_running_loop().time() - begun
+        took_s = asyncio.get_running_loop().time() - started
         await fake.settled()
-        looks, news = fake.requests["get", 200], 0 if fault is FaultKind.WEBHOOK_LOST else 2
+        polls, events = fake.requests["get", 200], 0 if fault is FaultKind.WEBHOOK_LOST else 2
 
-        async def passed_on() -> bool | None:
-            said = await records_of(kafka.bootstrap, "prediction.ended", prefix=topic_prefix)
-            return len(said) == news or None
+        async def published() -> bool | None:
+            records = await records_of(kafka.bootstrap, "prediction.ended", prefix=topic_prefix)
+            return len(records) == events or None
 
-        await eventually(passed_on, within_s=DONE_S, what=f"{news} pieces of news on the log")
+        await eventually(published, within_s=DONE_S, what=f"{events} prediction.ended records")
         write_figures(
-            f"whole line, {fault or 'webhook told'}, polled every {poll_s:g} s",
+            f"all services, {fault or 'webhook delivered'}, polled every {poll_s:g} s",
             finished=len(origins),
             requested=2,
             charged=len(fake.ledger.charged),
@@ -154,7 +160,7 @@ async def test_scenes_are_finished_by_news_and_paid_for_once(
         assert origins == ["fresh", "continued"]
         assert len(fake.ledger.charged) == 2
         if poll_s == NEVER_S:
-            assert looks == 2
+            assert polls == 2
 
-        assert await fixture.made("next film") == ["fresh", "continued"]
+        assert await fixture.generate("next film") == ["fresh", "continued"]
         assert len(fake.ledger.charged) == 4
