@@ -58,11 +58,19 @@ async def test_a_cancellation_is_published_after_the_requests_of_the_run(
     assert status["audio_status"]["status"] == "cancelled"
 
 
-@pytest.mark.parametrize("params", [{}, {"run": 1}, {"run": 2}])
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({}, "run 1 has ended (completed): there is nothing to cancel"),
+        ({"run": 1}, "run 1 has ended (completed): there is nothing to cancel"),
+        ({"run": 2}, "run 2 not found; the newest is 1: nothing was cancelled"),
+    ],
+    ids=["newest", "ended", "unknown"],
+)
 async def test_cancelling_an_ended_run_changes_nothing(
-    api: ApiFixture, params: dict[str, int]
+    api: ApiFixture, params: dict[str, int], message: str
 ) -> None:
-    """The answer is 200 with a message; nothing is published."""
+    """The response is 200 with a message; nothing is published."""
     await api.apply(*a_complete_run())
     before = await api.rows("SELECT * FROM jobs")
 
@@ -70,8 +78,7 @@ async def test_cancelling_an_ended_run_changes_nothing(
 
     assert answer.status_code == 200
     assert answer.json()["cancelling"] is False
-    message = "run 2 not found" if params.get("run") == 2 else "there is nothing to cancel"
-    assert message in answer.json()["message"]
+    assert answer.json()["message"] == message
     assert await api.rows("SELECT * FROM jobs") == before
     assert await outbox(api) == []
 

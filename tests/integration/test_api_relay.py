@@ -51,9 +51,9 @@ async def test_two_relays_publish_every_record_once_in_the_order_of_each_job(
     async with a_database(fixture.url) as database, a_database(fixture.url) as second:
         relays = [
             asyncio.create_task(
-                OutboxRelay(one, fixture.broker(), clock=SystemClock(), log=LOG).run(stop)
+                OutboxRelay(access, fixture.broker(), clock=SystemClock(), log=LOG).run(stop)
             )
-            for one in (database, second)
+            for access in (database, second)
         ]
 
         async def write(job: int, first: int) -> None:
@@ -77,5 +77,5 @@ async def test_two_relays_publish_every_record_once_in_the_order_of_each_job(
 
     assert len(records) == 80
     for job, order in written.items():
-        mine = [one["scene_index"] for one in records if one["job_id"] == f"j{job}"]
+        mine = [record["scene_index"] for record in records if record["job_id"] == f"j{job}"]
         assert mine == order

@@ -93,7 +93,7 @@ async def test_an_ffmpeg_failure_is_reported_and_the_track_stays(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("wrong", "words"),
+    ("wrong", "message"),
     [
         ("-i {film} -c copy -f mp4", "the sound of the result is"),
         ("-i {film} -i {track} -map 0:v -map 1:a -t 3 -c:v copy -c:a aac -f mp4", "unchanged"),
@@ -113,7 +113,7 @@ async def test_an_ffmpeg_failure_is_reported_and_the_track_stays(tmp_path: Path)
         ("-i {track} -c copy -f mp3", "the result: not a video"),
     ],
 )
-async def test_a_wrong_result_is_never_stored(tmp_path: Path, wrong: str, words: str) -> None:
+async def test_a_wrong_result_is_never_stored(tmp_path: Path, wrong: str, message: str) -> None:
     """The file is checked even if ffmpeg exits with 0."""
     film = film_clips().bigbuckbunny
     fixture = MuxFixture(
@@ -127,6 +127,6 @@ async def test_a_wrong_result_is_never_stored(tmp_path: Path, wrong: str, words:
         ),
     )
 
-    with pytest.raises(MuxCheckError, match=f"^FFmpeg merge failed: .*{words}"):
+    with pytest.raises(MuxCheckError, match=f"^FFmpeg merge failed: .*{message}"):
         await fixture.mux.run(await fixture.store_track(video=film, track_s=5.28))
     await fixture.assert_no_video()

@@ -46,7 +46,7 @@ async def test_the_muxer_rejects_a_codec_that_mp4_cannot_hold(fixture: MuxFixtur
 
 
 @pytest.mark.parametrize(
-    ("data", "words"),
+    ("data", "message"),
     [
         (b"a text file\n" * 99, "not a video: the file is text"),
         (b"", "not a video: the file is empty"),
@@ -58,7 +58,7 @@ async def test_the_muxer_rejects_a_codec_that_mp4_cannot_hold(fixture: MuxFixtur
     ],
 )
 async def test_the_muxer_rejects_a_playlist_and_opens_no_url_in_it(
-    fixture: MuxFixture, data: bytes, words: str
+    fixture: MuxFixture, data: bytes, message: str
 ) -> None:
     """No connection is made to an address in the file."""
     async with upstream() as sentinel:
@@ -66,7 +66,7 @@ async def test_the_muxer_rejects_a_playlist_and_opens_no_url_in_it(
         path = fixture.folder / "film.mp4"
         path.write_bytes(data.replace(b"{url}", url.encode()))
 
-        with pytest.raises(MediaError, match=rf"^video\.object: .*({words})"):
+        with pytest.raises(MediaError, match=rf"^video\.object: .*({message})"):
             await fixture.mux.run(await fixture.store_track(video=path, track_s=2.0))
         assert sentinel.connections == 0
     await fixture.assert_no_video()
@@ -81,14 +81,14 @@ async def test_the_muxer_rejects_a_video_without_a_picture_or_without_its_end(
     half = fixture.folder / "half.mp4"
     half.write_bytes(clip.read_bytes()[:500_000])
 
-    for path, words in ((sound, "has no picture"), (half, "ends early")):
-        with pytest.raises(MediaError, match=words):
+    for path, message in ((sound, "has no picture"), (half, "ends early")):
+        with pytest.raises(MediaError, match=message):
             await fixture.mux.run(await fixture.store_track(video=path, track_s=2.0))
     await fixture.assert_no_video()
 
 
 @pytest.mark.parametrize(
-    ("ref", "words"),
+    ("ref", "message"),
     [
         (VideoRef(object="uploads/none"), r"^video\.object: object not found"),
         (VideoRef(url="http://169.254.169.254/latest"), r"^video\.url: 169"),
@@ -96,10 +96,10 @@ async def test_the_muxer_rejects_a_video_without_a_picture_or_without_its_end(
     ],
 )
 async def test_an_unavailable_video_is_named_by_its_field(
-    fixture: MuxFixture, ref: VideoRef | None, words: str
+    fixture: MuxFixture, ref: VideoRef | None, message: str
 ) -> None:
     """No video is stored, and the track stays."""
-    with pytest.raises(MediaError, match=words):
+    with pytest.raises(MediaError, match=message):
         await fixture.mux.run(await fixture.store_track(video=ref, track_s=2.0))
     await fixture.assert_no_video()
 

@@ -104,20 +104,20 @@ async def test_a_role_without_write_permission_gets_exit_code_4_and_changes_noth
     before = await everything(fixture)
     async with a_reader(fixture.environment["DATABASE_URL"]) as url:
         environment = {**fixture.environment, "DATABASE_URL": url}
-        dry = await asyncio.gather(*(segue(environment, *_dry(words)) for words in WRITING))
-        refused = [await segue(environment, *words) for words in WRITING]  # one at a time
+        dry = await asyncio.gather(*(segue(environment, *_dry(command)) for command in WRITING))
+        rejected = [await segue(environment, *command) for command in WRITING]  # one at a time
 
-    for words, plan, answer in zip(WRITING, dry, refused, strict=True):
+    for command, plan, answer in zip(WRITING, dry, rejected, strict=True):
         # a rebuild writes a second set of rows, which this role may not create
-        assert plan[0] == (4 if words[0] == "rebuild" else 0), (words, plan)
-        assert answer[0] == 4, (words, answer)
-        assert "permission denied" in answer[1]["error"], (words, answer)
-        assert "grant this role the right" in answer[1]["error"], (words, answer)
+        assert plan[0] == (4 if command[0] == "rebuild" else 0), (command, plan)
+        assert answer[0] == 4, (command, answer)
+        assert "permission denied" in answer[1]["error"], (command, answer)
+        assert "grant this role the right" in answer[1]["error"], (command, answer)
     assert await everything(fixture) == before
 
 
-def _dry(words: tuple[str, ...]) -> tuple[str, ...]:
-    return words[: words.index("--apply")]
+def _dry(command: tuple[str, ...]) -> tuple[str, ...]:
+    return command[: command.index("--apply")]
 
 
 async def test_the_history_of_a_job_lists_a_record_that_is_not_an_event(
@@ -131,7 +131,7 @@ async def test_the_history_of_a_job_lists_a_record_that_is_not_an_event(
 
     code, history = await fixture.segue("job", "job-1")
 
-    summaries = [one["summary"] for one in history["events"]]
+    summaries = [event["summary"] for event in history["events"]]
     assert code == 0, history
     assert summaries[:2] == ["scene 1/2 requested: 2.5 s", "scene 2/2 requested: 2.5 s"]
     assert summaries[-1] == "not an event"

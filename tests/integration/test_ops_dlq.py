@@ -71,7 +71,8 @@ async def test_show_prints_one_letter_in_full_and_rejects_unknown_places(
 ) -> None:
     """The original key, value and headers come first, then the dead-letter headers."""
     [place] = [
-        one["place"] for one in (await fixture.segue("dlq", "list", "--job", "a"))[1]["letters"]
+        letter["place"]
+        for letter in (await fixture.segue("dlq", "list", "--job", "a"))[1]["letters"]
     ]
     shown = await fixture.segue("dlq", "show", place)
     gone = await fixture.segue("dlq", "show", "segment.generated.dlq/0/99")

@@ -69,24 +69,24 @@ async def fixture(
         yield fixture
 
 
-async def redriven(pipeline: Pipeline, job_id: str, run: int, *words: str) -> dict[str, Any]:
+async def redriven(pipeline: Pipeline, job_id: str, run: int, *options: str) -> dict[str, Any]:
     """Redrive the job; return the status of the new run once it has ended."""
     environment = pipeline.services["api"].environment
-    code, result = await segue(environment, "redrive", job_id, *words, *WHY)
+    code, result = await segue(environment, "redrive", job_id, *options, *WHY)
     assert (code, result.get("run")) == (0, run), result
     return await pipeline.ended(job_id, run=run)
 
 
 async def clips(pipeline: Pipeline, job_id: str, run: int) -> list[str]:
     """Return the hashes of a run's clips, which are stored under the run."""
-    store, found = FolderStore(pipeline.folder / "store"), []
+    store, hashes = FolderStore(pipeline.folder / "store"), []
     for index in range(4):
         data = await store.get(keys.segment_key(job_id, run, index))
         segment = SegmentGenerated.model_validate_json(data)
         assert segment.object_key is not None
         assert segment.object_key.startswith(keys.run_prefix(job_id, run) + "/")
-        found.append(hashlib.sha256(await store.get(segment.object_key)).hexdigest())
-    return found
+        hashes.append(hashlib.sha256(await store.get(segment.object_key)).hexdigest())
+    return hashes
 
 
 async def test_a_redrive_regenerates_the_named_scenes_and_keeps_the_rest(
@@ -139,12 +139,12 @@ async def test_a_redrive_regenerates_the_named_scenes_and_keeps_the_rest(
     hidden.rename(film)
     mended = await redriven(pipeline, "j", 5)
 
-    assert [one["audio_status"]["status"] for one in (failed, mended)] == ["failed", "completed"]
+    assert [row["audio_status"]["status"] for row in (failed, mended)] == ["failed", "completed"]
     assert len(replicate.ledger.charged) == 7
     assert await _track(pipeline, 3) == await _track(pipeline, 4) == await _track(pipeline, 5)
     assert mended["video"] is not None
     story = (await segue(environment, "job", "j"))[1]
-    assert [(one["of_run"], one["run"], one["made"]) for one in story["redrives"]] == [
+    assert [(row["of_run"], row["run"], row["made"]) for row in story["redrives"]] == [
         (1, 2, [1]),
         (2, 3, [2, 3]),
         (3, 4, []),
@@ -177,7 +177,9 @@ async def test_a_run_that_failed_at_a_scene_is_continued_there(
             pipeline.kafka.bootstrap, "scene.requested", prefix=pipeline.prefix
         )
     ]
-    kept = [one["kept"] for one in requests if (one["job_id"], one["run"]) == ("j", 2)]
+    kept = [
+        request["kept"] for request in requests if (request["job_id"], request["run"]) == ("j", 2)
+    ]
     assert kept == [{"run": 1, "bridged": False, "track": False}, None, None, None]
 
 
@@ -210,12 +212,12 @@ async def test_an_invalid_redrive_is_rejected_and_changes_nothing(
         some = REFUSED[at : at + 3]
         answers = await asyncio.gather(
             *(
-                fixture.segue("redrive", *words, *(() if code == 2 else WHY))
-                for words, code, _ in some
+                fixture.segue("redrive", *arguments, *(() if code == 2 else WHY))
+                for arguments, code, _ in some
             )
         )
-        for (words, code, message), answer in zip(some, answers, strict=True):
-            assert (answer[0], message in answer[1]["error"]) == (code, True), (words, answer)
+        for (arguments, code, message), answer in zip(some, answers, strict=True):
+            assert (answer[0], message in answer[1]["error"]) == (code, True), (arguments, answer)
 
     assert await fixture.api.rows("SELECT * FROM operator_actions") == []
     assert await fixture.api.rows("SELECT * FROM runs WHERE run > 1") == []
@@ -229,17 +231,17 @@ async def test_an_interrupted_redrive_resumes_the_run_that_it_started(
     await fixture.api.apply(*a_complete_run()[:-1], a_failure())
     for index in range(2):
         await _stored(fixture, a_segment(index, count=2), clip=True)
-    words = ("redrive", "job-1", "--scene", "1", *WHY)
+    command = ("redrive", "job-1", "--scene", "1", *WHY)
 
-    away = await segue({**fixture.environment, "KAFKA_BOOTSTRAP_SERVERS": NOWHERE}, *words)
+    unavailable = await segue({**fixture.environment, "KAFKA_BOOTSTRAP_SERVERS": NOWHERE}, *command)
     waiting = await fixture.log("scene.requested")
-    again = await fixture.segue(*words)
+    again = await fixture.segue(*command)
     requests = [value_of(record) for record in await fixture.log("scene.requested")]
 
-    assert (away[0], waiting) == (3, [])
+    assert (unavailable[0], waiting) == (3, [])
     assert (again[0], again[1]["run"]) == (0, 2), again
-    assert [one["kept"] and one["kept"]["run"] for one in requests] == [1, None]
-    assert [one["anew"] for one in requests] == [False, True]
+    assert [request["kept"] and request["kept"]["run"] for request in requests] == [1, None]
+    assert [request["anew"] for request in requests] == [False, True]
     [row] = await fixture.api.rows("SELECT command, who, reason, state FROM operator_actions")
     assert list(row.values()) == ["redrive", "an-operator", "to hear it", "done"]
     [run] = await fixture.api.rows("SELECT estimate FROM runs WHERE run = 2")
@@ -265,8 +267,8 @@ async def test_the_rows_alone_know_what_a_run_keeps(fixture: OperatorFixture) ->
     assert code == 0, result
     requests_on_log = [value_of(record) for record in await fixture.log("scene.requested")]
     from_rows = await _unfinished(fixture)
-    elsewhere = [{**one, "job_id": "other"} for one in requests_on_log]
-    await fixture.api.apply(*(SceneRequested.model_validate(one) for one in elsewhere))
+    elsewhere = [{**request, "job_id": "other"} for request in requests_on_log]
+    await fixture.api.apply(*(SceneRequested.model_validate(request) for request in elsewhere))
     specs = "SELECT spec FROM scenes WHERE job_id = $1 AND run = 2 ORDER BY scene_index"
 
     async with fixture.api.context.database.connection() as connection:
@@ -279,8 +281,11 @@ async def test_the_rows_alone_know_what_a_run_keeps(fixture: OperatorFixture) ->
 
 
 async def _unfinished(fixture: OperatorFixture) -> list[dict[str, Any]]:
-    async with fixture.api.context.database.connection() as connection:
-        return [one.model_dump(mode="json") for one in await runs.unfinished_requests(connection)]
+    async with fixture.api.edge.database.connection() as connection:
+        return [
+            request.model_dump(mode="json")
+            for request in await runs.unfinished_requests(connection)
+        ]
 
 
 async def _stored(fixture: OperatorFixture, segment: SegmentGenerated, *, clip: bool) -> None:

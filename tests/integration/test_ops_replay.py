@@ -118,7 +118,7 @@ async def test_replaying_finished_work_changes_no_row_and_generates_nothing(
     await pipeline.ended("j")
     await pipeline.ended("other")
     await wait_for_committed(pipeline)
-    before, made = await rows(pipeline), objects(pipeline)
+    before, objects_before = await rows(pipeline), objects(pipeline)
     log = await records_of(pipeline.kafka.bootstrap, *TOPICS, prefix=pipeline.prefix)
 
     dry = await segue(environment, "replay", "--job", "j")
@@ -145,10 +145,12 @@ async def test_replaying_finished_work_changes_no_row_and_generates_nothing(
     assert once[1]["copied"] == twice[1]["copied"] == 5
     assert (whole[1]["copied"], whole[1]["left_out"]["copies"]) == (3, 4)
     assert await rows(pipeline) == before
-    assert {name: found for name, found in objects(pipeline).items() if name in made} == made
-    assert set(objects(pipeline)) == set(made)
-    copies = [one for one in after if one.header("replay-id") is not None]
-    origins = {f"{one.topic}/{one.partition}/{one.offset}": one for one in log}
+    assert {
+        name: state for name, state in objects(pipeline).items() if name in objects_before
+    } == objects_before
+    assert set(objects(pipeline)) == set(objects_before)
+    copies = [record for record in after if record.header("replay-id") is not None]
+    origins = {f"{record.topic}/{record.partition}/{record.offset}": record for record in log}
     # services publish stored results again: those records are no copies
     assert len(copies) == 5 + 5 + 3
     for copy in copies:
@@ -193,11 +195,11 @@ async def test_replaying_the_track_completes_a_job_whose_mux_failed(
     assert (done[0], done[1]["copied"]) == (0, 1)
     assert [name for name in objects(pipeline) if "claim" in name] == claims
     assert (history[0], history[1]["runs"]) == (0, [{"run": 1, "status": "completed"}])
-    replays = [(one["topic"], one["replay"]) for one in history[1]["events"]]
+    replays = [(event["topic"], event["replay"]) for event in history[1]["events"]]
     assert replays[:2] == [(SceneRequested.kind, None)] * 2
     assert (AudioMerged.kind, None) in replays
     assert replays[-2:] == [(AudioMerged.kind, str(done[1]["replay"])), (VideoMuxed.kind, None)]
-    assert any("failed at mux" in one["summary"] for one in history[1]["events"])
+    assert any("failed at mux" in event["summary"] for event in history[1]["events"])
     assert (unknown[0], "job unknown not found" in unknown[1]["error"]) == (4, True)
 
 
@@ -237,9 +239,11 @@ async def test_an_invalid_replay_is_rejected_and_changes_nothing(
 
     for at in range(0, len(REFUSED), 4):  # four processes at a time
         some = REFUSED[at : at + 4]
-        answers = await asyncio.gather(*(fixture.segue("replay", *words) for words, *_ in some))
-        for (words, code, message), answer in zip(some, answers, strict=True):
-            assert (answer[0], message in answer[1]["error"]) == (code, True), (words, answer)
+        answers = await asyncio.gather(
+            *(fixture.segue("replay", *arguments) for arguments, *_ in some)
+        )
+        for (arguments, code, message), answer in zip(some, answers, strict=True):
+            assert (answer[0], message in answer[1]["error"]) == (code, True), (arguments, answer)
     applied = await fixture.segue("replay", *REFUSED[-2][0], *WHY)
 
     assert (applied[0], REFUSED[-2][2] in applied[1]["error"]) == (4, True)
@@ -278,12 +282,12 @@ async def test_lag_is_reported_in_records_and_seconds(fixture: OperatorFixture) 
     code, result = await fixture.segue("lag")
 
     assert (nothing[0], code) == (0, 0), (nothing, result)
-    assert {one["records"] for one in nothing[1]["lag"]} == {0}
-    behind = {one["service"]: one for one in result["lag"] if one["records"]}
+    assert {row["records"] for row in nothing[1]["lag"]} == {0}
+    behind = {row["service"]: row for row in result["lag"] if row["records"]}
     assert sorted(behind) == ["api", "generator"]
-    for one in behind.values():
-        assert (one["topic"], one["records"], one["partitions_behind"]) == ("scene.requested", 3, 1)
-        assert 1 <= one["seconds"] < 60
+    for row in behind.values():
+        assert (row["topic"], row["records"], row["partitions_behind"]) == ("scene.requested", 3, 1)
+        assert 1 <= row["seconds"] < 60
 
 
 async def test_only_one_replay_runs_at_a_time(fixture: OperatorFixture) -> None:
@@ -318,8 +322,8 @@ async def test_offset_and_time_bounds_select_records(fixture: OperatorFixture) -
     assert (offsets, late, early) == (2, 3, 4)
 
 
-async def _records(fixture: OperatorFixture, *words: str) -> Any:
-    code, result = await fixture.segue("replay", "scene.requested", *words)
+async def _records(fixture: OperatorFixture, *options: str) -> Any:
+    code, result = await fixture.segue("replay", "scene.requested", *options)
     assert code == 0, result
     return result["records"]
 

@@ -98,25 +98,27 @@ async def test_a_requeued_run_continues_and_repeated_failures_are_quarantined(
     assert dry[1]["lanes"] == [{"topic": TOPIC, "job_id": "j", "run": 1, "is_parked": True}]
     assert (dry[1]["letters"], dry[1]["calls_at_most"], dry[1]["runs"]) == (3, 3, {"failed": 1})
     assert untouched == log
-    assert [one.header("dlq-requeues") for one in again if one.header("dlq-attempts") != "0"] == [
-        *(None, "1", "2", "3")
-    ]
-    assert {one.header("dlq-requeues") for one in again if one.header("dlq-attempts") == "0"} == {
-        *(None, "0")
-    }
-    assert len({one.header("dlq-first-failed-at") for one in again[3:]}) == 3, "of three letters"
+    assert [
+        record.header("dlq-requeues") for record in again if record.header("dlq-attempts") != "0"
+    ] == [*(None, "1", "2", "3")]
+    assert {
+        record.header("dlq-requeues") for record in again if record.header("dlq-attempts") == "0"
+    } == {*(None, "0")}
+    assert len({record.header("dlq-first-failed-at") for record in again[3:]}) == 3, (
+        "of three letters"
+    )
     assert (refused[0], "--quarantined" in refused[1]["error"]) == (4, True), refused
     assert listed[1]["states"] == {"requeued": 9, "waiting": 2, "quarantined": 1}
     assert (mended[0], mended[1]["copied"]) == (0, 3), mended
     assert rows[1]["states"] == {"requeued": 12}, "none failed again"
     assert (twice[0], "already requeued" in twice[1]["error"]) == (4, True), twice
     this = str(mended[1]["requeue"])
-    copies = [one for one in after if one.header("dlq-requeue") == this]
-    assert [one["summary"] for one in story[1]["events"] if one["requeue"] == this] == [
+    copies = [record for record in after if record.header("dlq-requeue") == this]
+    assert [event["summary"] for event in story[1]["events"] if event["requeue"] == this] == [
         f"scene {scene}/4 requested: {SCENES[scene - 1]['duration_s']:g} s" for scene in (2, 3, 4)
     ]
-    assert [value_of(one)["scene_index"] for one in copies] == [1, 2, 3]
-    first = {value_of(one)["scene_index"]: one for one in log}
+    assert [value_of(record)["scene_index"] for record in copies] == [1, 2, 3]
+    first = {value_of(record)["scene_index"]: record for record in log}
     for copy in copies:
         origin = first[value_of(copy)["scene_index"]]
         assert (copy.partition, copy.key, copy.value) == (
@@ -146,14 +148,14 @@ async def fixture(
 def a_record(job_id: str, scene: int, *, value: bytes | None = None) -> Record:
     """Return a request as the generator read it; the offset depends on the scene."""
     event = a_scene(scene, count=4).model_copy(update={"job_id": job_id})
-    one = encode(event, source="api", now=SystemClock().now())
+    record = encode(event, source="api", now=SystemClock().now())
     return Record(
         topic=TOPIC,
         partition=1,
         offset=10 * (scene + 1) + (job_id == "b"),
-        key=one.key,
-        value=value or one.value,
-        headers=one.headers,
+        key=record.key,
+        value=value or record.value,
+        headers=record.headers,
     )
 
 
@@ -191,15 +193,17 @@ async def test_an_invalid_requeue_or_discard_is_rejected_and_changes_nothing(
 ) -> None:
     """Each has its own message, in both commands; --apply needs a reason."""
     before = await fixture.log(TOPIC, LETTERS)
-    commands = [("requeue", *one) for one in REFUSED] + [("discard", *one) for one in REFUSED[::3]]
+    commands = [("requeue", *case) for case in REFUSED] + [
+        ("discard", *case) for case in REFUSED[::3]
+    ]
     for at in range(0, len(commands), 4):  # four processes at a time
         some = commands[at : at + 4]
         answers = await asyncio.gather(
-            *(fixture.segue("dlq", command, *words) for command, words, *_ in some)
+            *(fixture.segue("dlq", command, *arguments) for command, arguments, *_ in some)
         )
-        for (command, words, code, message), answer in zip(some, answers, strict=True):
-            assert answer[0] == code, (command, words, answer)
-            assert message in answer[1]["error"], (command, words, answer)
+        for (command, arguments, code, message), answer in zip(some, answers, strict=True):
+            assert answer[0] == code, (command, arguments, answer)
+            assert message in answer[1]["error"], (command, arguments, answer)
     applied = await fixture.segue("dlq", "requeue", *REFUSED[-1][0], *WHY)
     unreasoned = await fixture.segue("dlq", "requeue", TOPIC, "--apply")
     assert (applied[0], unreasoned[0], "--reason" in unreasoned[1]["error"]) == (4, 2, True)
@@ -228,14 +232,14 @@ async def test_requeueing_one_letter_requeues_its_whole_run_and_no_other(
     assert (rest[0], rest[1]["copied"], rest[1]["unreadable"]) == (0, 4, 1)
     assert rest[1]["left_out"] == {"requeued": 3}
     assert (shown[1]["state"], shown[1]["action"]) == ("requeued", done[1]["requeue"])
-    assert {one.partition for one in log} == {1}
-    headers = [(one.header("dlq-requeue"), one.header("dlq-requeue-of")) for one in log]
+    assert {record.partition for record in log} == {1}
+    headers = [(record.header("dlq-requeue"), record.header("dlq-requeue-of")) for record in log]
     first, second = str(done[1]["requeue"]), str(rest[1]["requeue"])
     assert headers[:3] == [(first, f"{LETTERS}/1/{at}") for at in (2, 4, 0)]
     assert [at for number, at in headers if number == second] == [
         f"{LETTERS}/1/{at}" for at in (3, 5, 1, 6)
     ]
-    assert [one.header("dlq-requeue-last") for one in log[:3]] == [None, None, "true"]
+    assert [record.header("dlq-requeue-last") for record in log[:3]] == [None, None, "true"]
     parked = ParkedRuns(FolderStore(store_folder))
     assert await parked.state("a", 1, TOPIC) == ParkedLane(open_for=first)
     [row] = await fixture.api.rows(
@@ -261,9 +265,9 @@ async def test_discarding_letters_releases_their_run_only_with_release(
 ) -> None:
     """Nothing is published; a second discard has nothing left to discard."""
     parked = ParkedRuns(FolderStore(store_folder))
-    one = ("dlq", "discard", "--place", f"{TOPIC}/1/2")
-    dry = await fixture.segue(*one, "--release")
-    done = await fixture.segue(*one, "--release", *WHY)
+    one_letter = ("dlq", "discard", "--place", f"{TOPIC}/1/2")
+    dry = await fixture.segue(*one_letter, "--release")
+    done = await fixture.segue(*one_letter, "--release", *WHY)
     stays = await parked.state("a", 1, TOPIC)
     rest = await fixture.segue("dlq", "discard", "--job", "a", *WHY)
     still = await parked.state("a", 1, TOPIC)

@@ -69,10 +69,10 @@ class StoreFixture:
     folder: Path
     environment: dict[str, str] = field(default_factory=dict)
 
-    async def segue(self, *words: str) -> tuple[int, str]:
+    async def segue(self, *arguments: str) -> tuple[int, str]:
         """Run the command; return its exit code and output."""
         environment = {**os.environ, **self.environment}  # noqa: TID251 - the child's
-        process = await start_forked("ops", *words, environment=environment, merge_stderr=True)
+        process = await start_forked("ops", *arguments, environment=environment, merge_stderr=True)
         async with asyncio.timeout(60):
             output, _ = await process.communicate()
         assert process.returncode is not None

@@ -44,7 +44,7 @@ async def fixture(
     async with operator_fixture(kafka.bootstrap, postgres, topic_prefix, store_folder) as fixture:
         for name in ("made", "waits", "failed"):
             await fixture.api.post(job_id=name, scenes=TWO_SCENES)
-        made = [
+        merging = [
             a_segment(index, count=2).model_copy(update={"job_id": "made", "cost_usd": 0.25})
             for index in range(2)
         ]
@@ -52,7 +52,7 @@ async def fixture(
         failed = JobFailed(
             job_id="failed", run=1, stage=Stage.MUX, code="c", message="no film", scene_index=None
         )
-        await fixture.api.apply(*made, waits, failed)
+        await fixture.api.apply(*merging, waits, failed)
         await fixture.api.rows("INSERT INTO jobs (job_id, created_at, updated_at) "
                                "VALUES ('known', now() - interval '1 h', now())")  # fmt: skip
         yield fixture
@@ -91,10 +91,12 @@ async def group_member(fixture: OperatorFixture, service: str) -> AsyncIterator[
         await consumer.stop()
 
 
-async def run_plain(fixture: OperatorFixture, *words: str, **environment: str) -> tuple[int, str]:
+async def run_plain(
+    fixture: OperatorFixture, *arguments: str, **environment: str
+) -> tuple[int, str]:
     """Run a command without `--json`; return its exit code and output."""
     fixture = replace(fixture, environment={**fixture.environment, **environment})
-    process = await fixture.start_plain(*words)
+    process = await fixture.start_plain(*arguments)
     async with asyncio.timeout(90):
         output, _ = await process.communicate()
     assert process.returncode is not None
@@ -238,9 +240,9 @@ async def test_jobs_are_listed_newest_first_and_filtered(fixture: OperatorFixtur
     assert (first[1]["next"], rest[1]["next"]) == ("waits", None)
     assert (names(ended), ended[1]["jobs"][0]["error"]) == (["failed", "known"], "no film")
     assert (names(waiting), waiting[1]["jobs"][0]["waits"]) == (["waits"], "Replicate wants credit")
-    made = everything[1]["jobs"][2]
-    assert (made["status"], made["scenes_done"], made["scene_count"]) == ("merging", 2, 2)
-    assert made["cost_usd"] == 0.5
+    merging = everything[1]["jobs"][2]
+    assert (merging["status"], merging["scenes_done"], merging["scene_count"]) == ("merging", 2, 2)
+    assert merging["cost_usd"] == 0.5
 
 
 async def test_jobs_reports_invalid_input_and_missing_tables(fixture: OperatorFixture) -> None:
@@ -266,9 +268,9 @@ async def test_a_page_of_a_million_jobs_is_read_from_an_index(fixture: OperatorF
         plan = "\n".join(row[0] for row in await connection.fetch(explain_page(["failed"])))
         durations_s = {}
         commands = {"job": ("job", "m500000"), "jobs": ("jobs", "--failed"), "watch": ("watch",)}
-        for name, words in commands.items():
+        for name, arguments in commands.items():
             began_s = time.monotonic()
-            code, result = await fixture.segue(*words)
+            code, result = await fixture.segue(*arguments)
             durations_s[f"segue {name}"] = round(time.monotonic() - began_s, 3)
             assert code == 0, result
         middle = await job_list.position_of(connection, "m500000")

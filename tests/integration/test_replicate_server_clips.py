@@ -132,7 +132,7 @@ async def test_a_prediction_without_prompt_or_audio_fails() -> None:
             await fixture.http.post("predictions", json={**body, "input": inputs})
         await fixture.fake.settled()
 
-        assert [one["error"] for one in fixture.fake.predictions] == [
+        assert [prediction["error"] for prediction in fixture.fake.predictions] == [
             "Must provide either prompt or input_audio",
             "Must provide `input_audio` if continuation is `True`.",
         ]
@@ -185,7 +185,9 @@ async def test_equal_requests_make_equal_clips_unless_the_seed_is_random() -> No
         seeds = {entry.seed for entry in fixture.fake.ledger.entries[2:]}
         assert len(seeds) == 2
         assert not seeds & {0, -1}
-        assert {f"Using seed {seed}\n" for seed in seeds} == {one["logs"] for one in drawn}
+        assert {f"Using seed {seed}\n" for seed in seeds} == {
+            prediction["logs"] for prediction in drawn
+        }
 
 
 @pytest.mark.parametrize(("strategy", "peak"), [("peak", -1.0), ("rms", None), ("clip", None)])

@@ -342,7 +342,7 @@ async def test_faults_and_settings_are_controlled_over_http() -> None:
         refused = [await fixture.http.post(f"{control}/faults", json=slip) for slip in slips]
 
         assert (put.status_code, struck.status_code) == (200, 500)
-        assert [(one["kind"], one["times"]) for one in pending] == [
+        assert [(fault["kind"], fault["times"]) for fault in pending] == [
             ("500_before", 2),
             ("status", 1),
         ]

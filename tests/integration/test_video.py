@@ -125,7 +125,7 @@ async def test_a_truncated_matroska_or_mp4_without_index_is_rejected(
 
 
 @pytest.mark.parametrize(
-    ("data", "words"),
+    ("data", "message"),
     [
         (b"", "not a video: the file is empty"),
         (b"hello, this is\na text file\n" * 50, "not a video: the file is text"),
@@ -140,13 +140,13 @@ async def test_a_truncated_matroska_or_mp4_without_index_is_rejected(
     ],
 )
 def test_a_file_that_is_not_a_video_is_rejected_by_its_bytes(
-    tmp_path: Path, data: bytes, words: str
+    tmp_path: Path, data: bytes, message: str
 ) -> None:
     """The name of the file does not matter."""
     path = tmp_path / "film.mp4"
     path.write_bytes(data)
 
-    with pytest.raises(MediaError, match=words):
+    with pytest.raises(MediaError, match=message):
         probe_video(path)
 
 
