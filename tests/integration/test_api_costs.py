@@ -272,7 +272,7 @@ async def test_the_api_keeps_working_while_a_newer_one_adds_columns(paid: ApiFix
 
 
 async def _load_rows(fixture: ApiFixture) -> None:
-    async with fixture.edge.database.transaction() as connection:
+    async with fixture.context.database.transaction() as connection:
         assert set(await runs.load(connection, [("j-0", 1)])) == {("j-0", 1)}
         assert set(await jobs.lock(connection, ["j-0"])) == {"j-0"}
         assert len(await outbox.oldest(connection, count=2)) == 2

@@ -46,7 +46,7 @@ async def test_waiting_records_and_runs_are_counted_with_their_age(fixture: ApiF
     """Outbox records and runs by status; finished ones are no longer counted."""
     for job in ("one", "two"):
         await fixture.post(job_id=job, scenes=TWO_SCENES)
-    meter = GaugeUpdater(database=fixture.edge.database, clock=LaterClock())
+    meter = GaugeUpdater(database=fixture.context.database, clock=LaterClock())
 
     await meter.update()
 
@@ -75,7 +75,7 @@ async def test_unfinished_runs_are_read_from_their_index(fixture: ApiFixture) ->
     )
 
     assert "status <> ALL (ARRAY['completed'::text, 'failed'::text" in indexes[0]["definition"]
-    async with fixture.edge.database.transaction() as connection:
+    async with fixture.context.database.transaction() as connection:
         await connection.execute("SET LOCAL enable_seqscan = off")
         plan = await connection.fetch(
             "EXPLAIN SELECT status FROM runs"
@@ -92,7 +92,7 @@ async def test_without_postgresql_the_metrics_are_nan(fixture: ApiFixture) -> No
 
     value = sample("segue_api_outbox_oldest_seconds")
     assert value != value  # noqa: PLR0124 - NaN is the one number that is not itself
-    await GaugeUpdater(database=fixture.edge.database, clock=SystemClock()).update()
+    await GaugeUpdater(database=fixture.context.database, clock=SystemClock()).update()
     assert sample("segue_api_outbox_oldest_seconds") == 0
 
 

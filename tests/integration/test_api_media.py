@@ -149,7 +149,7 @@ async def test_a_segment_is_served_by_its_link_and_not_cached(
 
 async def test_an_expired_segment_link_is_410(fixture: ApiFixture) -> None:
     """The status then has a new link and another validator."""
-    assert isinstance(fixture.edge.clock, FakeClock)
+    assert isinstance(fixture.context.clock, FakeClock)
     before = await fixture.client.get("/api/v3/audio/status/job-1")
     path = before.json()["progress"]["scenes"][0]["links"]["segment"]
     fixture.context.clock.jump(1801)
@@ -166,7 +166,7 @@ async def test_an_expired_segment_link_is_410(fixture: ApiFixture) -> None:
 
 async def test_a_token_that_is_not_of_a_segment_is_404(fixture: ApiFixture) -> None:
     """A sealed key of another object and a forged token are rejected."""
-    links = fixture.edge.links
+    links = fixture.context.links
     tokens = [
         "x",
         "gAAAAA",
@@ -212,7 +212,7 @@ async def test_an_uploaded_video_can_be_used_in_a_request(fixture: ApiFixture) -
     assert uploaded["size_bytes"] == len(video)
     assert uploaded["video"]["object"].startswith(upload_key(""))
     assert requested.status_code == 202
-    assert await fixture.edge.store.get(uploaded["video"]["object"]) == video
+    assert await fixture.context.store.get(uploaded["video"]["object"]) == video
 
 
 @pytest.mark.parametrize(
@@ -229,7 +229,7 @@ async def test_the_api_rejects_an_upload_that_is_not_a_video(
     """422 with the field; nothing is stored."""
     body = upload_of(film_clips().bikes.read_bytes())
     answer = await fixture.client.post("/api/v3/videos", content=body)
-    stored = [info.key async for info in fixture.edge.store.list_objects("uploads/")]
+    stored = [info.key async for info in fixture.context.store.list_objects("uploads/")]
 
     assert answer.status_code == 422
     assert answer.json()["errors"][0]["field"] == "video"

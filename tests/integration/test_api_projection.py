@@ -204,7 +204,7 @@ async def test_a_nul_character_is_replaced(fixture: ApiFixture) -> None:
 
 async def test_an_unfinished_run_is_requested_again_in_a_new_log_once(fixture: ApiFixture) -> None:
     """Finished and superseded runs are not requested again."""
-    database, clock, log = fixture.edge.database, fixture.edge.clock, fixture.edge.log
+    database, clock, log = fixture.context.database, fixture.context.clock, fixture.context.log
     await fixture.post(job_id="open", scenes=TWO_SCENES, audio_params={"prompt": "p"})
     await fixture.post(job_id="open", scenes=TWO_SCENES, audio_params={"prompt": "q"})
     await fixture.apply(a_scene(0, count=1, job_id="upstream"))

@@ -42,11 +42,11 @@ async def test_an_uploaded_style_sample_can_be_used_in_a_request(
     assert (uploaded["channels"], uploaded["sample_rate_hz"]) == (2, 32_000)
     assert abs(uploaded["duration_s"] - 3.4) < 0.1
     assert uploaded["size_bytes"] == len(song)
-    assert await fixture.edge.store.get(key) == song
+    assert await fixture.context.store.get(key) == song
     assert key.startswith(upload_key(""))
     assert requested.status_code == 202, requested.text
     assert key.encode() in row["value"]
-    assert [info.key async for info in fixture.edge.store.list_objects("uploads/")] == [key]
+    assert [info.key async for info in fixture.context.store.list_objects("uploads/")] == [key]
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ async def test_the_api_rejects_an_unusable_style_sample(
     assert error["field"] == "style_audio"
     assert message in error["message"]
     assert "send" in error["message"]
-    assert [info.key async for info in fixture.edge.store.list_objects("uploads/")] == []
+    assert [info.key async for info in fixture.context.store.list_objects("uploads/")] == []
 
 
 async def test_the_api_rejects_a_style_sample_over_the_limit(
@@ -95,8 +95,8 @@ async def test_the_api_rejects_a_style_sample_over_the_limit(
 
 async def test_the_api_rejects_too_many_concurrent_uploads(fixture: ApiFixture) -> None:
     """Style samples and videos share the limit."""
-    for _ in range(fixture.edge.settings.limits.uploads_max):
-        await fixture.edge.uploads.acquire()
+    for _ in range(fixture.context.settings.limits.uploads_max):
+        await fixture.context.uploads.acquire()
 
     answer = await fixture.client.post(STYLES, content=audio_file(a_song(1.5)))
 

@@ -40,7 +40,7 @@ class Sender:
 
     def token(self, job_id: str = "film") -> str:
         """Return a token that is sealed as the generator seals it."""
-        return WebhookLinks(self.api.edge.settings.links, clock=self.clock).seal(job_id)
+        return WebhookLinks(self.api.context.settings.links, clock=self.clock).seal(job_id)
 
     async def send(
         self,

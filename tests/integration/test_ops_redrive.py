@@ -281,7 +281,7 @@ async def test_the_rows_alone_know_what_a_run_keeps(fixture: OperatorFixture) ->
 
 
 async def _unfinished(fixture: OperatorFixture) -> list[dict[str, Any]]:
-    async with fixture.api.edge.database.connection() as connection:
+    async with fixture.api.context.database.connection() as connection:
         return [
             request.model_dump(mode="json")
             for request in await runs.unfinished_requests(connection)
