@@ -1,4 +1,4 @@
-"""A generator with full lanes still reads prediction.ended and job.cancelled."""
+"""Tests that a full generator still receives cancellations and ended predictions."""
 
 import asyncio
 from collections.abc import Callable
@@ -20,17 +20,17 @@ from tests.support.servers import KafkaServer
 from tests.unit.services.generator.scene.handler_fixture import clip_of
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
-SCENES = 3000  # more than the lanes and all buffers before them hold
+SCENES = 3000  # more than the lanes and every buffer before them can hold
 ENDED = 3
 
 
-async def test_ended_predictions_and_cancellations_are_not_delayed_by_queued_scenes(
+async def test_ended_predictions_and_cancellations_pass_a_backlog_of_scenes(
     kafka: KafkaServer, topic_prefix: str, tmp_path: Path
 ) -> None:
-    """A prediction is running, thousands of scenes are queued, and the lanes hold two."""
-    settings = KafkaSettings(bootstrap_servers=kafka.bootstrap, topic_prefix=topic_prefix)
-    await ensure_topics(settings)
-    publisher = Publisher(settings, source="test", clock=SystemClock())
+    """A prediction runs, thousands of scenes wait, and the lanes hold two."""
+    kafka_settings = KafkaSettings(bootstrap_servers=kafka.bootstrap, topic_prefix=topic_prefix)
+    await ensure_topics(kafka_settings)
+    publisher = Publisher(kafka_settings, source="test", clock=SystemClock())
     await publisher.start()
     for index in range(SCENES):
         await publisher.publish(a_scene(index, count=SCENES))
@@ -39,12 +39,12 @@ async def test_ended_predictions_and_cancellations_are_not_delayed_by_queued_sce
     async def never(*_: object) -> object:
         return await asyncio.Event().wait()
 
-    provider.collect = never  # type: ignore[assignment]  # the prediction never ends
+    provider.collect = never  # type: ignore[assignment]  # this script has no other end
     stop = asyncio.Event()
     generator = asyncio.create_task(
         run(
             GeneratorSettings(
-                kafka=settings,
+                kafka=kafka_settings,
                 store=StoreSettings(folder=tmp_path),
                 lanes=LaneSettings(in_flight_max=2, drain_s=1),
             ),
@@ -67,8 +67,8 @@ async def test_ended_predictions_and_cancellations_are_not_delayed_by_queued_sce
     assert len(provider.charged) == 1
 
 
-async def _until(condition: Callable[[], bool], what: str) -> None:
+async def _until(happened: Callable[[], bool], what: str) -> None:
     async def poll() -> bool | None:
-        return condition() or None
+        return happened() or None
 
     await eventually(poll, within_s=60, what=what)

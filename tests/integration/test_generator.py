@@ -1,4 +1,4 @@
-"""The generator as a process on a real broker: order, kill, redelivery, Faust's commits."""
+"""Tests the generator process on a real broker: order, kill, redelivery, Faust's behaviour."""
 
 import asyncio
 import signal
@@ -55,18 +55,18 @@ class GeneratorFixture:
         )
 
     async def segments(self) -> list[dict[str, object]]:
-        """Return the values of `segment.generated`, in the order of the log."""
+        """Return the published `segment.generated` events, in the order of the log."""
         records = await records_of(self.kafka.bootstrap, "segment.generated", prefix=self.prefix)
         return [value_of(record) for record in records]
 
     async def all_of(self, jobs: int, scenes: int) -> list[dict[str, object]] | None:
-        """Return the segments once each scene of each job has one."""
+        """Return the segments once each scene of each job has one; None before."""
         segments = await self.segments()
-        scenes_done = {(segment["job_id"], segment["scene_index"]) for segment in segments}
-        return segments if len(scenes_done) == jobs * scenes else None
+        distinct = {(segment["job_id"], segment["scene_index"]) for segment in segments}
+        return segments if len(distinct) == jobs * scenes else None
 
     async def committed(self, partition: int) -> int | None:
-        """Return the offset that the generator's group committed."""
+        """Return the committed offset of the generator's group."""
         consumer = AIOKafkaConsumer(
             bootstrap_servers=self.kafka.bootstrap,
             group_id=self.prefix + GENERATOR_GROUP,
@@ -74,18 +74,18 @@ class GeneratorFixture:
         )
         await consumer.start()
         try:
-            partition_of_topic = TopicPartition(self.prefix + SceneRequested.kind, partition)
-            offset: int | None = await consumer.committed(partition_of_topic)
+            topic_partition = TopicPartition(self.prefix + SceneRequested.kind, partition)
+            offset: int | None = await consumer.committed(topic_partition)
             return offset
         finally:
             await consumer.stop()
 
     def claims(self) -> int:
-        """Return the number of claimed predictions of all scenes."""
+        """Return the number of claims, over all scenes."""
         return sum(1 for _ in self.store.rglob("claim-*"))
 
     def predictions(self) -> int:
-        """Return the number of claims with a prediction; a void claim has an empty file."""
+        """Return the number of predictions; a void claim has an empty object."""
         return sum(1 for path in self.store.rglob("prediction-*") if path.stat().st_size)
 
 
@@ -93,7 +93,7 @@ class GeneratorFixture:
 async def generators(
     kafka: KafkaServer, topic_prefix: str, tmp_path: Path
 ) -> AsyncIterator[tuple[GeneratorFixture, Publisher]]:
-    """Yield a fixture and a publisher that publishes as upstream does."""
+    """Yield the fixture and a publisher of upstream events."""
     fixture = GeneratorFixture(kafka, topic_prefix, tmp_path)
     await ensure_topics(fixture.settings)
     publisher = Publisher(fixture.settings, source="test", clock=SystemClock())
@@ -103,14 +103,14 @@ async def generators(
 
 
 def _in_order(segments: list[dict[str, object]]) -> bool:
-    """Return whether each job's scenes were first published in order."""
-    last_index: dict[object, int] = defaultdict(lambda: -1)
+    """Return whether, per job, a scene is first published after all earlier ones."""
+    latest: dict[object, int] = defaultdict(lambda: -1)
     for segment in segments:
-        index = segment["scene_index"]
+        job_id, index = segment["job_id"], segment["scene_index"]
         assert isinstance(index, int)
-        if index > last_index[segment["job_id"]] + 1:
+        if index > latest[job_id] + 1:
             return False
-        last_index[segment["job_id"]] = max(last_index[segment["job_id"]], index)
+        latest[job_id] = max(latest[job_id], index)
     return True
 
 
@@ -123,36 +123,36 @@ def _jobs_of_partition(partition: int) -> list[str]:
 
 
 def _clip(request: CompositionRequest) -> bytes:
-    """Return quiet noise of the requested length."""
+    """Return quiet noise of the requested duration."""
     noise = np.random.default_rng(request.seed).standard_normal((2, request.duration_s * 32_000))
     return encode((0.1 * noise).astype(np.float32))
 
 
 @dataclass(kw_only=True)
-class BlockingProvider(LedgerProvider):
-    """Blocks every request with one prompt until it is released."""
+class WaitingProvider(LedgerProvider):
+    """Blocks the requests with one prompt until `release` is set."""
 
-    blocked_prompt: str
-    released: asyncio.Event
+    held: str
+    release: asyncio.Event
 
     @override
     async def collect(self, prediction_id: str, request: CompositionRequest) -> Clip:
-        if request.prompt == self.blocked_prompt:
-            await self.released.wait()
+        if request.prompt == self.held:
+            await self.release.wait()
         return await super().collect(prediction_id, request)
 
 
-async def test_two_interleaved_jobs_of_one_partition_are_complete_and_in_order(
+async def test_two_jobs_interleaved_in_one_partition_are_both_in_order_and_complete(
     generators: tuple[GeneratorFixture, Publisher], tmp_path: Path
 ) -> None:
-    """Eight scenes each, alternating in the log."""
+    """Eight scenes each, alternating on the log; every record is checked."""
     fixture, publisher = generators
     jobs = _jobs_of_partition(2)[:2]
     async with services("generator", environment=fixture.environment, folder=tmp_path):
         for index in range(SCENES):
             for job in jobs:
                 await publisher.publish(a_scene(index, count=SCENES, job_id=job, duration_s=1.7))
-        segments = await eventually(
+        published = await eventually(
             lambda: fixture.all_of(2, SCENES), within_s=120, what="all segments of both jobs"
         )
 
@@ -160,16 +160,18 @@ async def test_two_interleaved_jobs_of_one_partition_are_complete_and_in_order(
     assert len({record.partition for record in requests}) == 1
     assert [value_of(record)["job_id"] for record in requests] == list(jobs) * SCENES
     for job in jobs:
-        own = [segment for segment in segments if segment["job_id"] == job]
-        assert [segment["scene_index"] for segment in own] == list(range(SCENES))
-        assert [segment["origin"] for segment in own] == ["fresh"] + ["continued"] * (SCENES - 1)
+        segments = [segment for segment in published if segment["job_id"] == job]
+        assert [segment["scene_index"] for segment in segments] == list(range(SCENES))
+        assert [segment["origin"] for segment in segments] == ["fresh"] + ["continued"] * (
+            SCENES - 1
+        )
     assert fixture.claims() == 2 * SCENES
 
 
-async def test_a_killed_generator_generates_everything_once(
+async def test_a_killed_generator_generates_every_scene_once(
     generators: tuple[GeneratorFixture, Publisher], tmp_path: Path
 ) -> None:
-    """Three times `kill -9` while scenes run: nothing is lost, in order, one prediction each."""
+    """`kill -9` three times while scenes run: nothing is lost, in order, one prediction each."""
     fixture, publisher = generators
     jobs = 6
     for index in range(SCENES):
@@ -180,25 +182,25 @@ async def test_a_killed_generator_generates_everything_once(
     async with services("generator", environment=fixture.environment, folder=tmp_path) as started:
         for enough in (5, 15, 25):
 
-            async def enough_segments(enough: int = enough) -> bool | None:
+            async def some(enough: int = enough) -> bool | None:
                 return len(await fixture.segments()) >= enough or None
 
-            await eventually(enough_segments, within_s=90, what=f"{enough} segments")
+            await eventually(some, within_s=90, what=f"{enough} segments")
             await started["generator"].kill()
             await started["generator"].start()
-        segments = await eventually(
+        published = await eventually(
             lambda: fixture.all_of(jobs, SCENES), within_s=180, what="all segments of all jobs"
         )
 
-    assert _in_order(segments)
-    # a kill may void a claim per lane, or come before the prediction's id is stored
+    assert _in_order(published)
+    # a kill may use up one claim per lane, or precede storing the prediction's id
     assert fixture.predictions() <= jobs * SCENES <= fixture.claims() <= jobs * (SCENES + 3)
 
 
-async def test_a_generator_frozen_past_its_session_pays_nothing_twice(
+async def test_a_suspended_generator_loses_its_partitions_and_pays_nothing_twice(
     generators: tuple[GeneratorFixture, Publisher], tmp_path: Path
 ) -> None:
-    """One of two generators is frozen while the other takes over, then it continues."""
+    """One of two generators is suspended past its session, then resumes."""
     fixture, publisher = generators
     jobs = 6
     async with services("generator", environment=fixture.environment, folder=tmp_path) as first:
@@ -211,12 +213,12 @@ async def test_a_generator_frozen_past_its_session_pays_nothing_twice(
                         a_scene(index, count=SCENES, job_id=f"job-{job}", duration_s=1.7)
                     )
 
-            async def first_segments() -> bool | None:
+            async def some() -> bool | None:
                 return len(await fixture.segments()) >= 4 or None
 
-            await eventually(first_segments, within_s=60, what="the first segments")
+            await eventually(some, within_s=60, what="the first segments")
             first["generator"].send(signal.SIGSTOP)
-            segments = await eventually(
+            published = await eventually(
                 lambda: fixture.all_of(jobs, SCENES), within_s=180, what="all segments"
             )
             first["generator"].send(signal.SIGCONT)
@@ -224,20 +226,20 @@ async def test_a_generator_frozen_past_its_session_pays_nothing_twice(
         finally:
             await other.kill()
 
-    assert _in_order(segments)
-    # a freeze may void a claim per lane
+    assert _in_order(published)
+    # a suspension may use up one claim per lane
     assert fixture.predictions() <= jobs * SCENES <= fixture.claims() <= jobs * (SCENES + 1)
 
 
-async def test_no_offset_after_an_unfinished_scene_is_committed(
+async def test_nothing_beyond_an_unfinished_scene_is_committed(
     generators: tuple[GeneratorFixture, Publisher],
 ) -> None:
-    """A job waits at offset 0 while later records complete: the group's offset stays before it."""
+    """A job waits at offset 0 while its neighbours finish: offset 0 stays uncommitted."""
     fixture, publisher = generators
     blocked, neighbour = _jobs_of_partition(0)[:2]
     elsewhere = _jobs_of_partition(1)[0]
-    released = asyncio.Event()
-    provider = BlockingProvider(clip_of=_clip, blocked_prompt="hold me", released=released)
+    release = asyncio.Event()
+    provider = WaitingProvider(clip_of=_clip, held="hold me", release=release)
     await publisher.publish(a_scene(0, count=1, job_id=blocked, prompt="hold me"))
     for index in range(3):
         await publisher.publish(a_scene(index, count=3, job_id=neighbour))
@@ -255,14 +257,14 @@ async def test_no_offset_after_an_unfinished_scene_is_committed(
 
         await eventually(others_committed, within_s=30, what="the other partition's commit")
         assert await fixture.committed(0) in {None, 0}
-        released.set()
+        release.set()
 
         async def all_committed() -> bool | None:
             return await fixture.committed(0) == 4 or None
 
         await eventually(all_committed, within_s=30, what="the commit of the held partition")
     finally:
-        released.set()
+        release.set()
         stop.set()
         await running
 
@@ -270,7 +272,7 @@ async def test_no_offset_after_an_unfinished_scene_is_committed(
 async def test_stock_faust_still_commits_past_unfinished_messages(
     generators: tuple[GeneratorFixture, Publisher],
 ) -> None:
-    """The reason for the offset tracker. If this fails, Faust was fixed: shorten ADR-0003."""
+    """The reason for `OffsetTracker`. If this fails, Faust is fixed: shorten ADR-0003."""
     fixture, publisher = generators
     (job,) = _jobs_of_partition(0)[:1]
     for index in range(50):
@@ -279,12 +281,12 @@ async def test_stock_faust_still_commits_past_unfinished_messages(
     topic = app.topic(
         fixture.prefix + SceneRequested.kind, value_type=bytes, value_serializer="raw", partitions=4
     )
-    unacknowledged: list[object] = []
+    held: list[object] = []
 
     async def ack_all_but_the_first(stream: Any) -> None:
         async for event in stream.noack().events():
             if event.message.offset == 0:
-                unacknowledged.append(event)
+                held.append(event)
             else:
                 event.ack()
 
@@ -297,6 +299,6 @@ async def test_stock_faust_still_commits_past_unfinished_messages(
             return await fixture.committed(0) == 50 or None
 
         await eventually(committed_past_it, within_s=30, what="a commit past offset 0")
-        assert unacknowledged, "the first message was never acknowledged"
+        assert held, "the first message was never acked"
     finally:
         await app.stop()

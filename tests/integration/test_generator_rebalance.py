@@ -1,4 +1,4 @@
-"""Faust's rebalance defects on a real broker: a late fetch, a recovery that hangs."""
+"""Tests what Faust loses in a rebalance on a real broker: a late fetch, a hanging recovery."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
@@ -23,15 +23,15 @@ from tests.support.servers import KafkaServer
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 
-LATE_S = 2.5  # a fetch blocks for one second
-STOPPED_S = 10.0  # the limit of a stop
+LATE_S = 2.5  # longer than a fetch, which waits a second
+STOPPED_S = 10.0  # the longest allowed stop
 LOG = logger_of("generator")
 STATE = Continuation(run=1, scene_done=4, elapsed_s="12")
 
 
 @pytest.fixture
 async def settings(kafka: KafkaServer, topic_prefix: str) -> GeneratorSettings:
-    """Return settings of a generator on topics of one partition."""
+    """Return the settings of a generator with its own topics of one partition."""
     kafka_settings = KafkaSettings(
         bootstrap_servers=kafka.bootstrap,
         topic_prefix=topic_prefix,
@@ -44,7 +44,7 @@ async def settings(kafka: KafkaServer, topic_prefix: str) -> GeneratorSettings:
 
 @pytest.fixture
 async def with_state(settings: GeneratorSettings) -> GeneratorSettings:
-    """Return settings of a generator that has stored the state of one job and stopped."""
+    """Run a generator that stores the state of one job; return its settings."""
     async with _running(settings) as stream:
         await stream.continuations.put("job-1", STATE, partition=0)
     return settings
@@ -52,9 +52,9 @@ async def with_state(settings: GeneratorSettings) -> GeneratorSettings:
 
 @asynccontextmanager
 async def _running(
-    settings: GeneratorSettings, offsets: list[int] | None = None
+    settings: GeneratorSettings, taken: list[int] | None = None
 ) -> AsyncIterator[SceneStream]:
-    """Run the generator's stream; it appends to `offsets` in place of handling scenes."""
+    """Run the generator's stream with a handler that records offsets."""
     stream = SceneStream(settings, clock=SystemClock(), log=LOG)
     topic = stream._app.topic(
         settings.kafka.topic_prefix + SceneRequested.kind,
@@ -63,18 +63,18 @@ async def _running(
         partitions=1,
     )
 
-    async def append_offsets(events: Any) -> None:
+    async def take(events: Any) -> None:
         async for event in events.noack().events():
-            if offsets is not None:
-                offsets.append(event.message.offset)
+            if taken is not None:
+                taken.append(event.message.offset)
 
-    stream._app.agent(topic, name="offsets")(append_offsets)
+    stream._app.agent(topic, name="taking")(take)
     stop, ready = asyncio.Event(), asyncio.Event()
     serving = asyncio.create_task(stream.serve(stop, ready=ready))
     try:
-        await eventually(lambda: _true_or_none(ready.is_set()), within_s=30, what="a generator")
+        await eventually(lambda: _once(ready.is_set()), within_s=30, what="a generator")
         await eventually(
-            lambda: _true_or_none(not stream._app.rebalancing), within_s=60, what="the recovery"
+            lambda: _once(not stream._app.rebalancing), within_s=60, what="its recovery"
         )
         yield stream
     finally:
@@ -83,17 +83,17 @@ async def _running(
         await stream.stop()
 
 
-async def _true_or_none(is_so: bool) -> bool | None:  # noqa: FBT001 - the result of a poll
+async def _once(is_so: bool) -> bool | None:  # noqa: FBT001 - the result of a poll
     return is_so or None
 
 
-async def test_a_record_fetched_while_a_rebalance_stops_the_flow_is_not_lost(
+async def test_records_fetched_during_a_rebalance_are_fetched_again(
     settings: GeneratorSettings,
 ) -> None:
-    """No offset is committed yet, so no seek to a committed offset would repair the loss."""
-    offsets: list[int] = []
-    async with _running(settings, offsets) as stream:
-        await asyncio.sleep(LATE_S)  # fetches are running by now
+    """Nothing is committed yet, so no seek to a committed offset hides the loss."""
+    taken: list[int] = []
+    async with _running(settings, taken) as stream:
+        await asyncio.sleep(LATE_S)  # a fetch is in progress by now
         consumer: Any = stream._app.consumer
         consumer.stop_flow()
         publisher = Publisher(settings.kafka, source="test", clock=SystemClock())
@@ -102,13 +102,13 @@ async def test_a_record_fetched_while_a_rebalance_stops_the_flow_is_not_lost(
         await publisher.stop()
         await asyncio.sleep(LATE_S)
         consumer.resume_flow()
-        await eventually(lambda: _true_or_none(offsets == [0]), within_s=10, what="the record")
+        await eventually(lambda: _once(taken == [0]), within_s=10, what="the record")
 
 
 async def test_a_recovery_without_progress_is_restarted(
     with_state: GeneratorSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A fetch loses the changelog's records once; the state is complete in the end."""
+    """The state is recovered although the changelog's records were lost once."""
     lost = _lose_changelog(monkeypatch, times=1)
     monkeypatch.setattr(driver, "STALL_S", 1.0)
     async with _running(with_state) as stream:
@@ -116,14 +116,14 @@ async def test_a_recovery_without_progress_is_restarted(
     assert len(lost) == 1
 
 
-async def test_the_stream_stops_during_a_recovery(
+async def test_a_stop_during_recovery_is_honoured(
     with_state: GeneratorSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However long the recovery takes."""
     lost = _lose_changelog(monkeypatch, times=1000)
     stream, stop = SceneStream(with_state, clock=SystemClock(), log=LOG), asyncio.Event()
     serving = asyncio.create_task(stream.serve(stop))
-    await eventually(lambda: _true_or_none(bool(lost)), within_s=30, what="an endless recovery")
+    await eventually(lambda: _once(bool(lost)), within_s=30, what="a reading without an end")
     stop.set()
     async with asyncio.timeout(STOPPED_S):
         await serving
@@ -131,12 +131,12 @@ async def test_the_stream_stops_during_a_recovery(
 
 
 def _lose_changelog(monkeypatch: pytest.MonkeyPatch, *, times: int) -> list[int]:
-    """Lose a changelog's fetched records `times` times; return the number lost each time."""
+    """Let so many fetches of a changelog return nothing; return the number of lost records."""
     lost: list[int] = []
     take = driver._Thread._take
 
-    async def losing(thread: Any, *arguments: Any, **limits: Any) -> Mapping[Any, list[Any]]:
-        records = await take(thread, *arguments, **limits)
+    async def losing(thread: Any, *given: Any, **limits: Any) -> Mapping[Any, list[Any]]:
+        records = await take(thread, *given, **limits)
         of_changelog = [
             partition for partition in records if partition.topic.endswith("-changelog")
         ]

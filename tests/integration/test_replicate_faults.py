@@ -1,8 +1,8 @@
-"""Replicate's faults: every scene is generated and charged once, whatever fails.
+"""Tests that every scene is generated and paid for once, whatever fault Replicate has.
 
-The real provider, claims and attempts run against the Replicate emulator over a socket. Time runs
-forty times faster; the requests' own timeouts are real. Each row reports scenes finished, charges
-per scene, and seconds added to a scene without faults (`-rP`).
+The real provider, claims and attempts run against the Replicate emulator over a socket. The clock
+runs forty times faster; the timeouts of requests are real. Each test prints a row (`-rP`):
+scenes finished, charges per scene, and seconds added to an undisturbed scene.
 """
 
 import asyncio
@@ -23,12 +23,12 @@ from tests.support.replicate_provider import FastClock, replicate_fixture
 
 pytestmark = pytest.mark.integration
 FACTOR = 40
-CLIP = mp3.encode(music(np.arange(RATE_HZ), rate_hz=RATE_HZ))  # composing would add to the delays
+CLIP = mp3.encode(music(np.arange(RATE_HZ), rate_hz=RATE_HZ))  # composing would count as delay
 
 
 @pytest.fixture
 async def fixture(tmp_path: Path) -> AsyncIterator[ClaimsFixture]:
-    """Yield a fast emulator, and a provider whose requests time out after half a second."""
+    """Yield a fast emulator, with a request timeout of half a second."""
     store = FolderStore(tmp_path)
     async with replicate_fixture(
         store,
@@ -62,14 +62,14 @@ async def fixture(tmp_path: Path) -> AsyncIterator[ClaimsFixture]:
         ("dropped", "delivery", 1, 1),
     ],
 )
-async def test_a_failed_request_costs_nothing_twice(
+async def test_a_transport_fault_costs_nothing_twice(
     fixture: ClaimsFixture, kind: str, place: str, posted: int, attempts: int
 ) -> None:
-    """One charge for the scene, whether the response is lost, late, truncated or wrong."""
+    """One charge for the scene, whichever response was lost, late, truncated or wrong."""
     calm_s = await fixture.undisturbed_s()
     fixture.replicate.fake.fault(kind, place=place, value=1 if kind == "429" else None)  # type: ignore[arg-type]
 
-    result, took_s = await fixture.timed()
+    made, took_s = await fixture.timed()
 
     write_figures(
         f"{kind} at {place}",
@@ -78,34 +78,34 @@ async def test_a_failed_request_costs_nothing_twice(
         charged=fixture.charged,
         added_s=took_s - calm_s,
     )
-    assert fixture.replicate.fake.struck[kind] == 1, "the fault did not happen"
-    assert (fixture.charged, fixture.posted, result.attempt) == (1, posted, attempts)
+    assert fixture.replicate.fake.struck[kind] == 1, "the fault never happened"
+    assert (fixture.charged, fixture.posted, made.attempt) == (1, posted, attempts)
 
 
-async def test_a_lost_response_is_resolved_once_the_list_works(
+async def test_a_lost_response_with_a_failing_list_is_settled_later(
     fixture: ClaimsFixture,
 ) -> None:
-    """An unconfirmed prediction is not paid for again: the claim finds it in the list."""
+    """An unconfirmed prediction is not paid for again: the claim finds it later."""
     calm_s = await fixture.undisturbed_s()
     fixture.replicate.fake.fault("lost_answer")
     fixture.replicate.fake.fault("500_before", place="list", times=4)
 
-    result, took_s = await fixture.timed()
+    made, took_s = await fixture.timed()
 
     write_figures(
-        "lost response, then a list that fails four times",
+        "lost answer, then a list that fails four times",
         finished=1,
         requested=1,
         charged=fixture.charged,
         added_s=took_s - calm_s,
     )
-    assert (fixture.charged, fixture.posted, result.prediction.adopted) == (1, 1, True)
+    assert (fixture.charged, fixture.posted, made.prediction.adopted) == (1, 1, True)
 
 
 @pytest.mark.parametrize(
     ("kind", "value", "charged"),
     [
-        ("status", "aborted", 1),  # never started, so it was free
+        ("status", "aborted", 1),  # it never started, so it was free
         ("status", "canceled", 2),
         ("fail_with", "Prediction interrupted; please retry (code: PA)", 2),
         ("purged", None, 2),
@@ -116,11 +116,11 @@ async def test_a_lost_response_is_resolved_once_the_list_works(
 async def test_a_failed_prediction_is_retried(
     fixture: ClaimsFixture, kind: str, value: str | None, charged: int
 ) -> None:
-    """With a new seed; the provider decides what the first one costs."""
+    """With a new seed; the provider decides what the first one cost."""
     calm_s = await fixture.undisturbed_s()
     fixture.replicate.fake.fault(kind, value=value)
 
-    result, took_s = await fixture.timed()
+    made, took_s = await fixture.timed()
 
     write_figures(
         f"{kind} {value or ''}".rstrip(),
@@ -130,13 +130,13 @@ async def test_a_failed_prediction_is_retried(
         added_s=took_s - calm_s,
     )
     assert fixture.replicate.fake.struck[kind] == 1
-    assert (result.attempt, len(result.failed), fixture.charged) == (2, 1, charged)
+    assert (made.attempt, len(made.failed), fixture.charged) == (2, 1, charged)
 
 
-async def test_an_input_that_the_model_rejects_is_not_retried(
+async def test_an_error_of_the_model_is_reported_and_not_paid_again(
     fixture: ClaimsFixture,
 ) -> None:
-    """The error has the model's own message."""
+    """A retry of an invalid request cannot succeed."""
     fixture.replicate.fake.fault("fail_with", value="Prompt is longer than audio to generate")
 
     with pytest.raises(ProviderRejectedError, match="Prompt is longer than audio to generate"):
@@ -146,32 +146,32 @@ async def test_an_input_that_the_model_rejects_is_not_retried(
 
 
 @pytest.mark.parametrize("kind", ["down", "unavailable"])
-async def test_a_provider_that_is_down_for_ten_minutes_costs_only_time(
-    fixture: ClaimsFixture, kind: str
-) -> None:
-    """One scene is running when the outage starts, one is requested during it."""
+async def test_an_outage_of_ten_minutes_costs_only_time(fixture: ClaimsFixture, kind: str) -> None:
+    """One scene is in progress when it starts, another is requested during it."""
     clock, fake = fixture.replicate.clock, fixture.replicate.fake
     fake.fault("slow_work", value=20)
     first = asyncio.create_task(fixture.scene("job-1"))
     async with asyncio.timeout(20):
         while not fake.predictions:  # noqa: ASYNC110 - the emulator has no event to wait for
             await asyncio.sleep(0.01)
-    started = clock.monotonic()
+    begun = clock.monotonic()
     fake.fault(kind, value=600, place="any")
 
-    results = await asyncio.gather(first, fixture.scene("job-2"))
+    made = await asyncio.gather(first, fixture.scene("job-2"))
 
-    took_s = clock.monotonic() - started
-    write_figures(f"{kind} for 600 s", finished=2, asked=2, charged=fixture.charged, added_s=took_s)
-    assert {result.attempt for result in results[:1]} == {1}
+    took_s = clock.monotonic() - begun
+    write_figures(
+        f"{kind} for 600 s", finished=2, requested=2, charged=fixture.charged, added_s=took_s
+    )
+    assert {one.attempt for one in made[:1]} == {1}
     assert fixture.charged == 2
     assert 600 <= took_s <= 720
 
 
-async def test_a_revoked_key_pauses_the_provider_until_it_is_restored(
+async def test_a_revoked_key_pauses_every_scene_until_it_works_again(
     fixture: ClaimsFixture,
 ) -> None:
-    """The pause has a reason; the running prediction is adopted, not paid for again."""
+    """It is reported meanwhile; the running prediction is adopted, not paid again."""
     clock, fake = fixture.replicate.clock, fixture.replicate.fake
     fake.fault("slow_work", value=20)
     running = asyncio.create_task(fixture.scene("job-1"))
@@ -186,9 +186,9 @@ async def test_a_revoked_key_pauses_the_provider_until_it_is_restored(
     fake.restore()
     restored = clock.monotonic()
 
-    result = await running
+    made = await running
     write_figures(
-        "key revoked while a prediction runs, from its restoration",
+        "key revoked in the middle, from its return on",
         finished=1,
         requested=1,
         charged=fixture.charged,
@@ -196,19 +196,19 @@ async def test_a_revoked_key_pauses_the_provider_until_it_is_restored(
     )
     other = await fixture.scene("job-2")
 
-    assert (result.attempt, other.attempt, fixture.charged) == (1, 1, 2)
+    assert (made.attempt, other.attempt, fixture.charged) == (1, 1, 2)
     assert fixture.replicate.provider.paused is None
 
 
-async def test_an_empty_account_pauses_the_provider_until_a_start_succeeds(
+async def test_an_empty_account_pauses_until_one_start_succeeds(
     fixture: ClaimsFixture,
 ) -> None:
-    """During the pause only one start per half minute is tried."""
+    """Meanwhile only one start per half minute is tried."""
     fake, clock = fixture.replicate.fake, fixture.replicate.clock
     fake.credit_usd = 0.0
     scenes = [asyncio.create_task(fixture.scene(f"job-{n}")) for n in range(5)]
     await clock.sleep(100)
-    rejected = fake.requests["create", 402]
+    refused = fake.requests["create", 402]
     assert fixture.replicate.provider.paused is not None
     assert fixture.replicate.provider.paused.startswith("Replicate wants credit")
     fake.credit_usd = None
@@ -217,34 +217,34 @@ async def test_an_empty_account_pauses_the_provider_until_a_start_succeeds(
     await asyncio.gather(*scenes)
 
     write_figures(
-        "no credit, from the payment",
+        "no credit, from its return on",
         finished=5,
         requested=5,
         charged=fixture.charged,
         added_s=clock.monotonic() - filled,
     )
 
-    assert rejected <= 5 + 4
+    assert refused <= 5 + 4
     assert fixture.charged == 5
 
 
-async def test_a_storm_of_429s_slows_all_lanes_and_loses_nothing(tmp_path: Path) -> None:
-    """A hundred jobs on a key with six starts a minute."""
+async def test_many_429s_slow_every_lane_and_lose_nothing(tmp_path: Path) -> None:
+    """A hundred jobs on a key with six starts per minute."""
     fake = EmulatorSettings(work_s=0.0, creations_per_min=6, creation_burst=1)
     clock, store = FastClock(50), FolderStore(tmp_path)
     async with replicate_fixture(
         store, clock=clock, fake=fake, compose=lambda *_: CLIP
     ) as replicate:
-        fixture, started = ClaimsFixture(replicate, store), clock.monotonic()
+        fixture, begun = ClaimsFixture(replicate, store), clock.monotonic()
 
-        results = await asyncio.gather(*(fixture.scene(f"job-{number}") for number in range(100)))
+        made = await asyncio.gather(*(fixture.scene(f"job-{number}") for number in range(100)))
 
-        took_s = clock.monotonic() - started
+        took_s = clock.monotonic() - begun
         throttled = replicate.fake.requests["create", 429]
         write_figures(
-            f"429 storm: {throttled} responses with 429; beyond the 990 s that the key imposes",
-            finished=len(results),
-            asked=100,
+            f"429 storm: {throttled} times throttled; beyond the 990 s that the key imposes",
+            finished=len(made),
+            requested=100,
             charged=fixture.charged,
             added_s=took_s - 990,
         )
@@ -253,11 +253,11 @@ async def test_a_storm_of_429s_slows_all_lanes_and_loses_nothing(tmp_path: Path)
         assert took_s <= 990 * 1.35  # the 99 waits that the key imposes, and a third
 
 
-async def test_a_stuck_prediction_is_cancelled_at_the_deadline(fixture: ClaimsFixture) -> None:
-    """After ten minutes it is retried with another seed."""
+async def test_a_prediction_that_hangs_is_cancelled_at_the_deadline(fixture: ClaimsFixture) -> None:
+    """After our ten minutes, another seed is tried."""
     fixture.replicate.fake.fault("stuck")
 
-    result, took_s = await fixture.timed()
+    made, took_s = await fixture.timed()
 
     write_figures(
         "stuck, cancelled at 600 s",
@@ -266,10 +266,10 @@ async def test_a_stuck_prediction_is_cancelled_at_the_deadline(fixture: ClaimsFi
         charged=fixture.charged,
         added_s=took_s,
     )
-    assert result.attempt == 2
-    assert result.failed[0].startswith("attempt 1: Audio generation timed out")
+    assert made.attempt == 2
+    assert made.failed[0].startswith("attempt 1: Audio generation timed out")
     assert 560 <= took_s <= 900  # its clock runs 40 times faster
-    assert [prediction["status"] for prediction in fixture.replicate.fake.predictions] == [
+    assert [one["status"] for one in fixture.replicate.fake.predictions] == [
         "canceled",
         "succeeded",
     ]

@@ -62,4 +62,4 @@ async def test_a_webhook_shortens_the_wait_and_decides_nothing(
         assert polls == 1 or poll_s == POLL_S  # a slow machine may need one more poll
         assert replicate.fake.requests["get", 200] == polls
         row = f"{kind or 'webhook delivered'}, polled every {poll_s:g} s"
-        write_figures(row, finished=1, asked=1, charged=fixture.charged, added_s=added_s)
+        write_figures(row, finished=1, requested=1, charged=fixture.charged, added_s=added_s)

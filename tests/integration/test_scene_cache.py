@@ -1,4 +1,4 @@
-"""The scene cache and the cost limit with the real client against the emulator's ledger.
+"""Tests the scene cache and max_cost with the Replicate emulator's ledger.
 
 From generator to track; only Kafka is left out.
 """
@@ -29,7 +29,7 @@ LENGTHS_S = (2.5, 1.7, 2.2)
 
 @dataclass(frozen=True, kw_only=True)
 class CacheFixture:
-    """A generator with a Replicate emulator, and a merger."""
+    """A generator with the Replicate emulator, and a merger."""
 
     generator: HandlerFixture
     fake: ReplicateEmulator
@@ -42,7 +42,7 @@ class CacheFixture:
         lengths_s: Sequence[float] = LENGTHS_S,
         params: AudioParams | None = None,
     ) -> list[SegmentGenerated]:
-        """Generate one run; return its segments."""
+        """The segments of one run."""
         before = len(self.generator.published)
         for index, length_s in enumerate(lengths_s):
             scene = a_scene(
@@ -55,26 +55,24 @@ class CacheFixture:
             )
             await self.generator.handle(scene)
         return [
-            event
-            for event in self.generator.published[before:]
-            if isinstance(event, SegmentGenerated)
+            one for one in self.generator.published[before:] if isinstance(one, SegmentGenerated)
         ]
 
     async def track(self, segments: list[SegmentGenerated]) -> AudioMerged:
-        """Merge the segments; return the track's event."""
+        """Merge the segments; return the event."""
         store, ffmpeg = self.generator.store, Ffmpeg(FfmpegSettings())
         return await Merge(store=store, ffmpeg=ffmpeg, settings=MergerSettings()).run(segments[-1])
 
     async def sweep(self) -> int:
         """Delete the whole cache; return the number of objects."""
-        keys = [info.key async for info in self.generator.store.list_objects("cache")]
+        keys = [one.key async for one in self.generator.store.list_objects("cache")]
         for key in keys:
             await self.generator.store.delete(key)
         return len(keys)
 
     @property
     def charged(self) -> int:
-        """The number of charged predictions."""
+        """Return the number of charged predictions."""
         return len(self.fake.ledger.charged)
 
 
@@ -92,17 +90,17 @@ def open_fixture(tmp_path: Path) -> OpenFixture:
         async with replicate_fixture(
             generator.store, clock=FastClock(20), fake=fake, starts_per_s=10
         ) as replicate:
-            generator.provider = replicate.provider  # type: ignore[assignment]  # another provider of the same port
+            generator.provider = replicate.provider  # type: ignore[assignment]  # another of the same port
             generator.handler = generator.process()
             yield CacheFixture(generator=generator, fake=replicate.fake)
 
     return opened
 
 
-async def test_a_cached_run_costs_nothing_and_has_the_same_track(
+async def test_the_same_film_costs_nothing_and_has_the_same_track(
     open_fixture: OpenFixture,
 ) -> None:
-    """No request is sent; each scene has its saving; the tracks are equal to the byte."""
+    """No request; each scene reports its saving; the track is equal to the byte."""
     async with open_fixture("all") as fixture:
         first = await fixture.job("job-1")
         requests, paid_usd = fixture.fake.requests.copy(), fixture.fake.ledger.total_usd
@@ -116,20 +114,20 @@ async def test_a_cached_run_costs_nothing_and_has_the_same_track(
         assert paid_usd > 0
         assert sum(s.saved_usd or 0 for s in second) == pytest.approx(paid_usd, abs=1e-5)
         assert {s.cost_usd for s in second} == {0.0}
-        assert await fixture.sweep() == 6, "the cache has two objects per scene"
-        cached, original = await fixture.track(second), await fixture.track(first)
-    assert [seam.kind for seam in original.seams] == ["splice"] * 2
-    assert cached.seams == original.seams
-    assert (cached.sha256, cached.samples) == (original.sha256, original.samples)
+        assert await fixture.sweep() == 6, "what a job has survives a sweep of the cache"
+        ours, theirs = await fixture.track(second), await fixture.track(first)
+    assert [seam.kind for seam in theirs.seams] == ["splice"] * 2
+    assert ours.seams == theirs.seams
+    assert (ours.sha256, ours.samples) == (theirs.sha256, theirs.samples)
 
 
 @pytest.mark.parametrize(
     ("scope", "another_job", "another_run"), [("all", 0, 0), ("job", 2, 0), ("off", 2, 2)]
 )
-async def test_the_cache_scope_decides_who_shares(
+async def test_the_scope_decides_which_jobs_share(
     open_fixture: OpenFixture, scope: CacheScope, another_job: int, another_run: int
 ) -> None:
-    """All jobs, the runs of a job, or none: the number of charges differs."""
+    """Checks the charged predictions of each scope."""
     async with open_fixture(scope) as fixture:
         await fixture.job("job-1", lengths_s=[1.0, 1.0])
         assert fixture.charged == 2
@@ -144,7 +142,7 @@ async def test_the_cache_scope_decides_who_shares(
 async def test_only_a_changed_last_scene_is_paid_again(
     open_fixture: OpenFixture,
 ) -> None:
-    """It continues a cached clip that Replicate no longer has, so the clip is sent."""
+    """It continues cached music, which Replicate has deleted: our copy is sent."""
     async with open_fixture("all") as fixture:
         await fixture.job("job-1")
 
@@ -157,10 +155,10 @@ async def test_only_a_changed_last_scene_is_paid_again(
     assert [seam.kind for seam in merged.seams] == ["splice"] * 2
 
 
-async def test_reported_costs_equal_the_ledger_with_failed_attempts(
+async def test_the_spending_matches_the_ledger_with_failed_attempts(
     open_fixture: OpenFixture,
 ) -> None:
-    """In the segments, and in the state that the cost limit is compared with."""
+    """In the segments, and in the state that max_cost is checked against."""
     async with open_fixture("off") as fixture:
         fixture.fake.fault(
             FaultKind.FAIL_WITH, times=1, value="Prediction interrupted; please retry (code: PA)"
@@ -177,8 +175,8 @@ async def test_reported_costs_equal_the_ledger_with_failed_attempts(
     )
 
 
-async def test_a_cost_limit_ends_the_spending_with_a_reason(open_fixture: OpenFixture) -> None:
-    """The second scene's estimate exceeds the limit: nothing more is requested from Replicate."""
+async def test_max_cost_ends_the_spending_with_a_reason(open_fixture: OpenFixture) -> None:
+    """The estimate of the second scene exceeds it: no further request is sent."""
     async with open_fixture("all") as fixture:
         # 3 s of music are estimated at 0.0084, and cost a little
         params = AudioParams(max_cost=0.0085, on_max_cost=OnMaxCost.ERROR_STRATEGY)
