@@ -53,9 +53,9 @@ def test_one_command_scores_a_video_and_leaves_no_process(
     """No stack runs: the command starts one, and stops it."""
     home, out = tmp_path / "home", tmp_path / "out"
 
-    done = segue("score", film, "--scenes", scenes, "--out", out, "--data-dir", home)
+    result = segue("score", film, "--scenes", scenes, "--out", out, "--data-dir", home)
 
-    assert done.returncode == 0, done.stderr
+    assert result.returncode == 0, result.stderr
     assert none_left(home)
     report = json.loads((out / "report.json").read_text())
     track = (out / "track.mp3").read_bytes()
@@ -70,22 +70,22 @@ def test_one_command_scores_a_video_and_leaves_no_process(
     assert [scene["origin"] for scene in report["progress"]["scenes"]] == ["fresh", "continued"]
     assert report["progress"]["scenes"][1]["description"] == "an exciting race"
     assert report["track"]["loudness_lufs"] == pytest.approx(-14, abs=0.5)
-    assert "scene 2/2  continued" in done.stdout
-    assert "\x1b" not in done.stdout, "output without a terminal has no control characters"
+    assert "scene 2/2  continued" in result.stdout
+    assert "\x1b" not in result.stdout, "output without a terminal has no control characters"
 
 
 def test_a_running_stack_is_used_and_left_running(tmp_path: Path, scenes: Path, home: Path) -> None:
     """With `--json` standard output is only the report; `segue status` finds the job."""
     out = tmp_path / "out"
 
-    done = segue(
+    result = segue(
         *("score", "--no-video", "--scenes", scenes, "--job-id", "über 🎬", "--out", out),
         *("--data-dir", home, "--prompt", "a harp", "--fade-duration", "0.5", "--json"),
     )
     shown = segue("status", "über 🎬", "--data-dir", home, "--json")
 
-    report = json.loads(done.stdout)
-    assert done.returncode == 0, done.stderr
+    report = json.loads(result.stdout)
+    assert result.returncode == 0, result.stderr
     assert report["asked"]["prompt"] == "a harp"
     assert sorted(path.name for path in out.iterdir()) == ["report.json", "track.mp3"]
     status = json.loads(shown.stdout)
@@ -101,16 +101,16 @@ def test_a_failed_run_reports_the_reason_and_keeps_its_track(
     scenes, out = tmp_path / "long.json", tmp_path / "out"
     scenes.write_text('[{"description": "a storm", "duration_s": 12.25}]')
 
-    done = segue(
+    result = segue(
         *("score", film, "--scenes", scenes, "--sync-mode", "compress"),
         *("--out", out, "--data-dir", home),
     )
 
     report = json.loads((out / "report.json").read_text())
-    assert done.returncode == 1
+    assert result.returncode == 1
     assert report["failure"]["stage"] == "mux"
-    assert report["failure"]["message"] in done.stderr
-    assert str(out / "track.mp3") in done.stderr
+    assert report["failure"]["message"] in result.stderr
+    assert str(out / "track.mp3") in result.stderr
     assert decode((out / "track.mp3").read_bytes()).shape[1] == 12.25 * SAMPLE_RATE_HZ
     assert not (out / "scored.mp4").exists()
 
@@ -123,9 +123,9 @@ def test_a_result_of_an_earlier_run_is_removed(
     out.mkdir()
     (out / "scored.mp4").write_bytes(b"old")
 
-    done = segue("score", "--no-video", "--scenes", scenes, "--out", out, "--data-dir", home)
+    result = segue("score", "--no-video", "--scenes", scenes, "--out", out, "--data-dir", home)
 
-    assert done.returncode == 0, done.stderr
+    assert result.returncode == 0, result.stderr
     assert not (out / "scored.mp4").exists()
 
 
@@ -134,10 +134,10 @@ def test_a_request_that_the_api_rejects_is_invalid_input(tmp_path: Path, home: P
     scenes = tmp_path / "scenes.json"
     scenes.write_text('[{"duration_s": 3000}]')
 
-    done = segue("score", "--no-video", "--scenes", scenes, "--data-dir", home, "--out", tmp_path)
+    result = segue("score", "--no-video", "--scenes", scenes, "--data-dir", home, "--out", tmp_path)
 
-    assert done.returncode == 2
-    assert "scenes[0].duration_s" in done.stderr
+    assert result.returncode == 2
+    assert "scenes[0].duration_s" in result.stderr
 
 
 def test_a_run_over_its_cost_limit_is_rejected_by_the_stack(tmp_path: Path, scenes: Path) -> None:
@@ -153,37 +153,39 @@ def test_a_run_over_its_cost_limit_is_rejected_by_the_stack(tmp_path: Path, scen
     command += ["--max-cost", "0.001", "--data-dir", tmp_path / "home", "--out", tmp_path / "out"]
 
     planned = segue(*command, "--dry-run", "--json")
-    done = segue(*command)
+    result = segue(*command)
 
     plan = json.loads(planned.stdout)
     assert (planned.returncode, plan["verdict"]) == (0, "refused")
-    assert done.returncode == 2
-    assert plan["why"] in done.stderr
+    assert result.returncode == 2
+    assert plan["why"] in result.stderr
     assert not (tmp_path / "out" / "report.json").exists()
     assert none_left(tmp_path / "home")
 
 
 def test_an_unknown_job_is_reported_by_its_id(home: Path) -> None:
     """The exit code is that of invalid input."""
-    done = segue("status", "unknown-job", "--data-dir", home)
+    result = segue("status", "unknown-job", "--data-dir", home)
 
-    assert done.returncode == 2
-    assert "unknown-job" in done.stderr
+    assert result.returncode == 2
+    assert "unknown-job" in result.stderr
 
 
 def test_a_provider_that_the_running_stack_does_not_use_is_rejected(
     scenes: Path, home: Path
 ) -> None:
     """The running stack keeps its own provider."""
-    done = segue(
+    result = segue(
         *("score", "--no-video", "--scenes", scenes, "--data-dir", home, "--provider", "silence")
     )
 
-    assert done.returncode == 2
-    assert "synth" in done.stderr
+    assert result.returncode == 2
+    assert "synth" in result.stderr
 
 
-def test_an_interrupted_score_says_how_to_continue_and_stops_its_stack(tmp_path: Path) -> None:
+def test_an_interrupted_score_prints_the_command_to_resume_and_stops_its_stack(
+    tmp_path: Path,
+) -> None:
     """After Ctrl-C: exit code 130, no process, and the job's id in the message."""
     scenes, home = tmp_path / "scenes.json", tmp_path / "home"
     scenes.write_text(json.dumps([{"description": "a lake", "duration_s": 10.5}] * 40))

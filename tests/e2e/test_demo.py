@@ -16,10 +16,10 @@ def test_the_demo_makes_a_film_scores_it_and_draws_its_track(tmp_path: Path) -> 
     """Each of at least four scenes continues the one before; no process and no data are left."""
     out = tmp_path / "out" / "demo"
 
-    done = segue("demo", "--out", out, "--json")
+    result = segue("demo", "--out", out, "--json")
 
-    assert done.returncode == 0, done.stderr
-    report = json.loads(done.stdout)
+    assert result.returncode == 0, result.stderr
+    report = json.loads(result.stdout)
     scenes = report["progress"]["scenes"]
     assert len(scenes) >= 4
     assert [scene["origin"] for scene in scenes] == ["fresh"] + ["continued"] * (len(scenes) - 1)

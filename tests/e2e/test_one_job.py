@@ -1,4 +1,4 @@
-"""Whole jobs through four processes, real film clips, and what a person then hears and sees."""
+"""Whole jobs through the four service processes, with real film clips."""
 
 import json
 from collections.abc import AsyncIterator
@@ -33,13 +33,13 @@ RATE = 48_000
 
 @pytest.fixture
 async def pipeline(open_pipeline: OpenPipeline) -> AsyncIterator[Pipeline]:
-    """Four services and a client."""
+    """Yield the four running services and a client."""
     async with open_pipeline() as running:
         yield running
 
 
 async def _levels(track: Path) -> tuple[float, float]:
-    """Integrated loudness and true peak, as FFmpeg measures them."""
+    """Return the integrated loudness and the true peak, as FFmpeg measures them."""
     ffmpeg = Ffmpeg(FfmpegSettings())
     result = await ffmpeg.run(["-i", track, "-af", "ebur128=peak=true", "-f", "null", "-"])
     summary = result.stderr[result.stderr.rindex("Summary:") :]
@@ -48,26 +48,26 @@ async def _levels(track: Path) -> tuple[float, float]:
         for line in summary.splitlines()
         if line.strip().startswith(("I:", "Peak:"))
     )
-    told = {name.strip(): float(value.split()[0]) for name, value in values.items()}
-    return told["I"], told["Peak"]
+    levels = {name.strip(): float(value.split()[0]) for name, value in values.items()}
+    return levels["I"], levels["Peak"]
 
 
-async def test_a_film_gets_its_music(pipeline: Pipeline, tmp_path: Path) -> None:
-    """Picture to the bit, track to the sample, levels as promised, every scene continued."""
+async def test_a_video_gets_its_track(pipeline: Pipeline, tmp_path: Path) -> None:
+    """The picture is bit-identical, the track sample-exact, at -14 LUFS and at most -1 dBTP."""
     film = film_clips().bigbuckbunny
     video = await pipeline.upload(film)
-    answer = await pipeline.generate(
+    response = await pipeline.generate(
         job_id=7, scenes=SCENES, video=video, audio_params={"merge_with_video": True}
     )
-    assert answer.status_code == 202, answer.text
-    assert answer.json()["status"] == "processing"
+    assert response.status_code == 202, response.text
+    assert response.json()["status"] == "processing"
 
-    told = await pipeline.ended("7")
+    status = await pipeline.ended("7")
 
-    assert told["audio_status"]["status"] == "completed", told
-    assert told["audio_status"]["merged_with_video"] is True
-    assert told["progress"]["stage"] == "audio_completed"
-    origins = [scene["origin"] for scene in told["progress"]["scenes"]]
+    assert status["audio_status"]["status"] == "completed", status
+    assert status["audio_status"]["merged_with_video"] is True
+    assert status["progress"]["stage"] == "audio_completed"
+    origins = [scene["origin"] for scene in status["progress"]["scenes"]]
     assert origins == ["fresh", "continued", "continued"]
     track = await pipeline.save(f"{BASE}/7/download", tmp_path / "track.mp3")
     assert decode(track.read_bytes()).shape[1] == round(SCENES_S * RATE)
@@ -76,15 +76,15 @@ async def test_a_film_gets_its_music(pipeline: Pipeline, tmp_path: Path) -> None
     assert peak <= -1
     scored = await pipeline.save(f"{BASE}/7/video", tmp_path / "scored.mp4")
     assert picture_packets(scored) == picture_packets(film)
-    heard, _ = presented_sound(scored)
-    assert heard == probe_video(film).samples
+    samples, _ = presented_sound(scored)
+    assert samples == probe_video(film).samples
 
 
 @pytest.mark.parametrize("mode", list(SyncMode))
-async def test_every_sync_mode_fits_the_music_to_a_silent_film(
+async def test_every_sync_mode_fits_the_track_to_a_silent_video(
     pipeline: Pipeline, tmp_path: Path, mode: SyncMode
 ) -> None:
-    """Ten seconds of picture, 5.25 s of scenes: the picture is never cut, nor re-encoded."""
+    """The video has 10 s, the scenes 5.25 s: the picture is neither cut nor re-encoded."""
     film = film_clips().bikes
     video = await pipeline.upload(film)
     await pipeline.generate(
@@ -94,34 +94,34 @@ async def test_every_sync_mode_fits_the_music_to_a_silent_film(
         audio_params={"merge_with_video": True, "sync_mode": mode},
     )
 
-    told = await pipeline.ended(f"bikes-{mode}")
+    status = await pipeline.ended(f"bikes-{mode}")
 
-    assert told["audio_status"]["status"] == "completed", told
+    assert status["audio_status"]["status"] == "completed", status
     scored = await pipeline.save(f"{BASE}/bikes-{mode}/video", tmp_path / "scored.mp4")
     assert picture_packets(scored) == picture_packets(film)
-    heard, _ = presented_sound(scored)
-    assert heard == probe_video(film).samples
+    samples, _ = presented_sound(scored)
+    assert samples == probe_video(film).samples
 
 
-async def test_without_a_video_the_track_alone_is_the_result(
+async def test_a_job_without_a_video_returns_only_the_track(
     pipeline: Pipeline, tmp_path: Path
 ) -> None:
-    """`merge_with_video` is off by default; the video stays a clear 404."""
+    """`merge_with_video` is off by default; `/video` returns 404."""
     await pipeline.generate(job_id="track only", scenes=SCENES)
 
-    told = await pipeline.ended("track only")
+    status = await pipeline.ended("track only")
 
-    assert told["audio_status"]["status"] == "completed"
-    assert told["audio_status"]["merged_with_video"] is False
+    assert status["audio_status"]["status"] == "completed"
+    assert status["audio_status"]["merged_with_video"] is False
     track = await pipeline.save(f"{BASE}/track%20only/download", tmp_path / "track.mp3")
     assert decode(track.read_bytes()).shape[1] == round(SCENES_S * RATE)
     assert (await pipeline.client.get(f"{BASE}/track%20only/video")).status_code == 404
 
 
-async def test_a_failed_mux_leaves_the_track_and_says_why(
+async def test_a_failed_mux_keeps_the_track_and_reports_the_reason(
     pipeline: Pipeline, tmp_path: Path
 ) -> None:
-    """Compressing 5.25 s into 4 s of picture works; into a tempo outside 0.5 to 2.0 it does not."""
+    """The tempo that 9.3 s of music would need, 2.32, is outside 0.5 to 2.0."""
     video = await pipeline.upload(film_clips().carphone)
     long_scene = [{"description": "a calm lake", "duration_s": 9.3}]
     await pipeline.generate(
@@ -131,18 +131,18 @@ async def test_a_failed_mux_leaves_the_track_and_says_why(
         audio_params={"merge_with_video": True, "sync_mode": "compress"},
     )
 
-    told = await pipeline.ended("too-long")
+    status = await pipeline.ended("too-long")
 
-    assert told["audio_status"]["status"] == "failed"
-    assert "2.32" in told["audio_status"]["error"]
+    assert status["audio_status"]["status"] == "failed"
+    assert "2.32" in status["audio_status"]["error"]
     track = await pipeline.save(f"{BASE}/too-long/download", tmp_path / "track.mp3")
     assert decode(track.read_bytes()).shape[1] == round(9.3 * RATE)
 
 
-async def test_an_upstream_that_only_publishes_gets_track_video_and_status(
+async def test_bare_scene_requests_from_kafka_produce_track_video_and_status(
     pipeline: Pipeline, tmp_path: Path
 ) -> None:
-    """Bare JSON records of `scene.requested`, integer job id, no headers, the api never called."""
+    """The records are plain JSON with an integer job id and no headers; no HTTP call is made."""
     film = film_clips().carphone
     video = await pipeline.upload(film)
     producer = AIOKafkaProducer(bootstrap_servers=pipeline.kafka.bootstrap)
@@ -159,45 +159,45 @@ async def test_an_upstream_that_only_publishes_gets_track_video_and_status(
         await producer.send_and_wait(f"{pipeline.prefix}scene.requested", _json(value), key=b"4711")
     await producer.stop()
 
-    told = await pipeline.ended("4711")
+    status = await pipeline.ended("4711")
 
-    assert told["audio_status"]["status"] == "completed", told
+    assert status["audio_status"]["status"] == "completed", status
     scored = await pipeline.save(f"{BASE}/4711/video", tmp_path / "scored.mp4")
     assert picture_packets(scored) == picture_packets(film)
 
 
-async def test_every_service_restarted_in_the_middle_the_job_finishes(pipeline: Pipeline) -> None:
-    """`kill -9`, one after the other, while scenes are made: each is made once all the same."""
+async def test_a_job_completes_although_every_service_is_killed(pipeline: Pipeline) -> None:
+    """`kill -9` of each service in turn during generation: every scene is claimed once."""
     scenes = [{"description": f"scene {number}", "duration_s": 1.7} for number in range(12)]
     await pipeline.generate(job_id="restarted", scenes=scenes)
     for number, service in enumerate(pipeline.services.values()):
 
-        async def some(number: int = number) -> bool | None:
-            said = await records_of(
+        async def segment_generated(number: int = number) -> bool | None:
+            segments = await records_of(
                 pipeline.kafka.bootstrap, "segment.generated", prefix=pipeline.prefix
             )
-            return len(said) > number or None
+            return len(segments) > number or None
 
-        await eventually(some, within_s=60, what=f"segment {number}")
+        await eventually(segment_generated, within_s=60, what=f"segment {number}")
         await service.kill()
         await service.start()
 
-    await eventually(lambda: _answering(pipeline), within_s=60, what="the api")
-    told = await pipeline.ended("restarted")
+    await eventually(lambda: _api_responds(pipeline), within_s=60, what="the api responds")
+    status = await pipeline.ended("restarted")
 
-    assert told["audio_status"]["status"] == "completed", told
+    assert status["audio_status"]["status"] == "completed", status
     claims = list((pipeline.folder / "store").rglob("claim-*"))
     assert len(claims) == len(scenes)
 
 
-async def test_the_same_line_works_on_a_real_object_store(
+async def test_a_job_completes_on_an_s3_store(
     kafka: KafkaServer,
     postgres: Database,
     minio: StoreSettings,
     topic_prefix: str,
     tmp_path: Path,
 ) -> None:
-    """Claims, clips, track and video in a bucket instead of a folder."""
+    """Claims, clips, track and video are stored in a bucket instead of a folder."""
     film = film_clips().carphone
     store: dict[str, Any] = {
         "SEGUE_STORE_DIR": "",
@@ -212,17 +212,17 @@ async def test_the_same_line_works_on_a_real_object_store(
             job_id="bucket", scenes=SCENES, video=video, audio_params={"merge_with_video": True}
         )
 
-        told = await pipeline.ended("bucket")
+        status = await pipeline.ended("bucket")
 
-        assert told["audio_status"]["status"] == "completed", told
+        assert status["audio_status"]["status"] == "completed", status
         scored = await pipeline.save(f"{BASE}/bucket/video", tmp_path / "scored.mp4")
         assert picture_packets(scored) == picture_packets(film)
 
 
-async def test_the_same_request_twice_is_one_run_and_another_supersedes_it(
+async def test_a_repeated_request_starts_no_run_and_a_different_one_supersedes_it(
     pipeline: Pipeline,
 ) -> None:
-    """Nothing is made twice; a different request while one runs begins the next run."""
+    """A different request for a running job starts the next run."""
     body: dict[str, Any] = {"job_id": "again", "scenes": SCENES}
     first = await pipeline.generate(**body)
     second = await pipeline.generate(**body)
@@ -230,18 +230,18 @@ async def test_the_same_request_twice_is_one_run_and_another_supersedes_it(
     other = await pipeline.generate(**body, audio_params={"prompt": "Epic orchestral music"})
     assert other.json()["run"] == 2
 
-    told = await pipeline.ended("again", run=2)
+    status = await pipeline.ended("again", run=2)
 
-    assert told["run"] == 2
-    assert told["audio_status"]["status"] == "completed"
+    assert status["run"] == 2
+    assert status["audio_status"]["status"] == "completed"
     merged = await records_of(pipeline.kafka.bootstrap, "audio.merged", prefix=pipeline.prefix)
     assert [value_of(record)["run"] for record in merged].count(2) == 1
 
 
-async def test_a_stitched_video_starts_by_itself_when_told_to(
+async def test_a_stitched_video_starts_a_run_if_the_setting_is_on(
     kafka: KafkaServer, postgres: Database, topic_prefix: str, tmp_path: Path
 ) -> None:
-    """`AUTO_GENERATE_AUDIO`; and a record that lacks a field is a dead letter with the reason."""
+    """The setting is `AUTO_GENERATE_AUDIO`; an incomplete record goes to the dead-letter topic."""
     async with running_pipeline(
         kafka, postgres, topic_prefix, tmp_path, AUTO_GENERATE_AUDIO="true"
     ) as pipeline:
@@ -254,20 +254,20 @@ async def test_a_stitched_video_starts_by_itself_when_told_to(
         )
         await producer.stop()
 
-        told = await pipeline.ended("stitched")
+        status = await pipeline.ended("stitched")
 
-        assert told["audio_status"]["status"] == "completed"
+        assert status["audio_status"]["status"] == "completed"
 
-        async def dead() -> list[str] | None:
-            found = await records_of(kafka.bootstrap, "video.stitched.dlq", prefix=topic_prefix)
-            return [str(record.header("dlq-reason")) for record in found] or None
+        async def reasons() -> list[str] | None:
+            letters = await records_of(kafka.bootstrap, "video.stitched.dlq", prefix=topic_prefix)
+            return [str(letter.header("dlq-reason")) for letter in letters] or None
 
-        (reason,) = await eventually(dead, within_s=30, what="the dead letter")
+        (reason,) = await eventually(reasons, within_s=30, what="the dead letter")
         assert "scenes" in reason
 
 
-async def _answering(pipeline: Pipeline) -> bool | None:
-    """True once the api answers."""
+async def _api_responds(pipeline: Pipeline) -> bool | None:
+    """Return True once the api responds."""
     try:
         return (await pipeline.client.get("/livez")).status_code == 200 or None
     except httpx.TransportError:

@@ -1,7 +1,7 @@
-"""What services say at their most talkative, and what neither log nor trace ever holds.
+"""No secret appears in logs or traces, and every service logs its work.
 
-Whole jobs through four processes at debug level, with a paid provider (a stand-in of it) and a
-real object store, traces exported by the environment alone; then everything is searched.
+Whole jobs run through four processes at debug level, with the emulator of Replicate, an S3 store
+and exported traces; then all logs and spans are searched.
 """
 
 import json
@@ -33,38 +33,27 @@ SCENES = [
 SEGMENT_KEYS = "a sealing secret for tests,an older sealing secret"
 SASL_PASSWORD = "kafka-password-of-tests"
 OTLP_KEY = "collector-key-of-tests"
-OUTSIDE = "https://segue.example"  # nobody is there, and nobody needs to be
-#: what a line of each service must have told of its work
+OUTSIDE = "https://segue.example"  # not reachable
+#: the actions that each service must log
 WORKFLOW = {
     "api": {"request.completed", "job.accepted", "outbox.published", "projection.applied"},
     "generator": {
-        *(
-            "record.received",
-            "scene.started",
-            "scene.planned",
-            "claim.created",
-            "prediction.submitted",
-        ),
-        *("prediction.polled", "clip.fetched", "clip.measured", "clip.stored", "segment.stored"),
-        *(
-            "continuation.chosen",
-            "event.published",
-            "state.stored",
-            "record.processed",
-            "store.called",
-        ),
+        *("record.received", "scene.started", "scene.planned", "claim.created"),
+        *("prediction.submitted", "prediction.polled", "clip.fetched", "clip.measured"),
+        *("clip.stored", "segment.stored", "continuation.chosen", "event.published"),
+        *("state.stored", "record.processed", "store.called"),
     },
     "merger": {"segments.fetched", "clips.joined", "loudness.measured", "track.merged"},
     "muxer": {"video.fetched", "video.planned", "video.checked", "video.muxed"},
 }
-#: of the work on one scene or run, where no call names it
+#: actions whose log calls get job and trace from the context
 BOUND = {"scene.planned", "clip.measured", "store.called", "clips.joined", "video.planned"}
 SHAPES = (r"X-Amz-Signature", r"gAAAA[\w-]{20}", r"data:audio", r"whsec_\w", r"Bearer (?!\*)")
 
 
 @pytest.fixture
 async def replicate() -> AsyncIterator[ReplicateEmulator]:
-    """A fake that works for a fifth of a second."""
+    """Yield an emulator that works 0.2 s on each prediction."""
     async with a_fake(0.2) as started:
         yield started
 
@@ -79,7 +68,7 @@ def _store(minio: StoreSettings) -> dict[str, str]:
     }
 
 
-async def test_secrets_are_in_no_line_and_in_no_span(
+async def test_logs_and_spans_contain_no_secrets(
     kafka: KafkaServer,
     postgres: Database,
     minio: StoreSettings,
@@ -87,7 +76,7 @@ async def test_secrets_are_in_no_line_and_in_no_span(
     tmp_path: Path,
     replicate: ReplicateEmulator,
 ) -> None:
-    """Keys, passwords, sealed links, presigned addresses, windows; well or badly as it goes."""
+    """Keys, passwords, sealed links, presigned URLs and windows; working and failing links."""
     secret = {
         "DATABASE_URL": _with_password(await postgres()),
         "REPLICATE_API_KEY": replicate.token,
@@ -115,33 +104,34 @@ async def test_secrets_are_in_no_line_and_in_no_span(
             tmp_path,
             **settings,
         ) as pipeline:
-            await _a_window_inside_the_request(pipeline, replicate)
-            tokens = await _links(pipeline, replicate)
+            await _score_with_data_urls(pipeline, replicate)
+            tokens = await _run_with_sealed_links(pipeline, replicate)
             for service in pipeline.services.values():
                 assert await service.stop() == 0
-        said = {name: service.log.read_text() for name, service in pipeline.services.items()}
+        logs = {name: service.log.read_text() for name, service in pipeline.services.items()}
 
-    _search(said, traces, {*tokens, *_words(secret), minio.secret_key.get_secret_value()})
-    _read(said)
-    _one_trace(traces)
+    secrets = {*tokens, *_quotable(secret), minio.secret_key.get_secret_value()}
+    _assert_no_secrets(logs, traces, secrets)
+    _assert_log_lines(logs)
+    _assert_one_trace(traces)
 
 
-async def _a_window_inside_the_request(pipeline: Pipeline, replicate: ReplicateEmulator) -> None:
-    """A scored video; the second scene's window travels as a data URL, for the first clip did."""
+async def _score_with_data_urls(pipeline: Pipeline, replicate: ReplicateEmulator) -> None:
+    """Score a video; the first clip and the second scene's window are data URLs."""
     replicate.fault(FaultKind.OUTPUT_SHAPE, times=1, value="data_url")
     video = await pipeline.upload(film_clips().carphone)
     await pipeline.generate(
         job_id="inside", scenes=SCENES, video=video, audio_params={"merge_with_video": True}
     )
-    told = await pipeline.ended("inside")
-    assert told["audio_status"]["status"] == "completed", told
+    status = await pipeline.ended("inside")
+    assert status["audio_status"]["status"] == "completed", status
     assert [entry.input_from for entry in replicate.ledger.entries] == [None, "data"]
-    for scene in told["progress"]["scenes"]:
+    for scene in status["progress"]["scenes"]:
         assert (await pipeline.client.get(scene["links"]["segment"])).status_code == 200
 
 
-async def _links(pipeline: Pipeline, replicate: ReplicateEmulator) -> set[str]:
-    """With an address outside: sealed links and webhooks, and they fail; the sealed tokens."""
+async def _run_with_sealed_links(pipeline: Pipeline, replicate: ReplicateEmulator) -> set[str]:
+    """Run a job whose public URL is unreachable; return the sealed tokens that were sent."""
     generator = pipeline.services["generator"]
     assert await generator.stop() == 0
     generator.environment["PUBLIC_BASE_URL"] = OUTSIDE
@@ -149,16 +139,18 @@ async def _links(pipeline: Pipeline, replicate: ReplicateEmulator) -> set[str]:
     replicate.fault(FaultKind.OUTPUT_SHAPE, times=1, value="data_url")
     await pipeline.generate(job_id="links", scenes=SCENES)
     await pipeline.ended("links")
-    kept = replicate._state.predictions.values()
-    sent = json.dumps([[one.view()["input"], one.webhook] for one in kept])
+    predictions = replicate._state.predictions.values()
+    sent = json.dumps(
+        [[prediction.view()["input"], prediction.webhook] for prediction in predictions]
+    )
     tokens = set(re.findall(r"gAAAA[\w-]+=*", sent))
     assert any(f"{BASE}/segments/{token}" in sent for token in tokens)
     hooks = set(re.findall(rf"{OUTSIDE}(/[^\"]*webhooks[^\"]*)", sent))
     assert hooks
     for path in hooks:
         body, stamp = b'{"id": "anyprediction"}', int(time.time())  # noqa: TID251 - the sender's
-        signed = signature(replicate.webhook_secret, webhook_id="m", timestamp=stamp, body=body)
-        for told in (signed, "v1,AAAA"):
+        valid = signature(replicate.webhook_secret, webhook_id="m", timestamp=stamp, body=body)
+        for signed in (valid, "v1,AAAA"):
             await pipeline.client.post(
                 path,
                 content=body,
@@ -166,20 +158,20 @@ async def _links(pipeline: Pipeline, replicate: ReplicateEmulator) -> set[str]:
                     "content-type": "application/json",
                     "webhook-id": "m",
                     "webhook-timestamp": str(stamp),
-                    "webhook-signature": told,
+                    "webhook-signature": signed,
                 },
             )
     return tokens
 
 
 def _with_password(url: str) -> str:
-    """The same database, for a user with a password that the server does not ask for."""
+    """Return the same URL with a password, which the server does not require."""
     head, at, tail = url.partition("@")
     return f"{head}:database-password-of-tests@{tail}" if at and head.count(":") == 1 else url
 
 
-def _words(secret: dict[str, str]) -> Iterator[str]:
-    """Every secret as it could be quoted."""
+def _quotable(secret: dict[str, str]) -> Iterator[str]:
+    """Yield every secret without its prefix, as a text could quote it."""
     yield "database-password-of-tests"
     yield secret["REPLICATE_API_KEY"].removeprefix("r8_")
     yield secret["REPLICATE_WEBHOOK_SECRET"].removeprefix("whsec_")
@@ -187,44 +179,44 @@ def _words(secret: dict[str, str]) -> Iterator[str]:
     yield from (SASL_PASSWORD, OTLP_KEY)
 
 
-def _search(said: dict[str, str], traces: Collector, secrets: set[str]) -> None:
+def _assert_no_secrets(logs: dict[str, str], traces: Collector, secrets: set[str]) -> None:
     exported = "\n".join(body.decode("latin-1") for body in traces.bodies)
     assert exported
-    for name, text in {**said, "the traces": exported}.items():
-        assert [word for word in secrets if word in text] == [], name
+    for name, text in {**logs, "the traces": exported}.items():
+        assert [secret for secret in secrets if secret in text] == [], name
         assert [shape for shape in SHAPES if re.search(shape, text)] == [], name
 
 
-def _read(said: dict[str, str]) -> None:
-    """Every line is JSON of the catalogue, and each service tells how it works."""
-    told: dict[str, set[str]] = defaultdict(set)
-    for name, text in said.items():
+def _assert_log_lines(logs: dict[str, str]) -> None:
+    """Check that every line is JSON with a known action, and that each service logs its work."""
+    logged: dict[str, set[str]] = defaultdict(set)
+    for name, text in logs.items():
         for raw in text.splitlines():
             line: dict[str, Any] = json.loads(raw)
             assert line["action"] in ACTIONS, raw
             assert {"timestamp", "level", "event"} <= set(line), raw
             assert line["service"] == name, raw
-            told[name].add(line["action"])
+            logged[name].add(line["action"])
             if line["action"] in BOUND and name != "api":
                 assert line["job_id"] in {"inside", "links"}, raw
                 assert len(line["trace_id"]) == 32, raw
     for name, actions in WORKFLOW.items():
-        assert actions - told[name] == set(), name
+        assert actions - logged[name] == set(), name
 
 
-def _one_trace(traces: Collector) -> None:
-    """The first job's, from four processes, by OTLP: whole."""
+def _assert_one_trace(traces: Collector) -> None:
+    """Check that the first job is one trace, without gaps, across the four processes."""
     spans = [(service, span) for service, span in traces.spans()]
-    (asked,) = [
+    (merged,) = [
         span
         for service, span in spans
         if span.name == "send audio.merged"
-        and any(one.value.string_value == "inside" for one in span.attributes)
+        and any(entry.value.string_value == "inside" for entry in span.attributes)
     ]
-    whole = [(service, span) for service, span in spans if span.trace_id == asked.trace_id]
-    known = {span.span_id for _, span in whole}
-    roots = [span.name for _, span in whole if not span.parent_span_id]
+    trace = [(service, span) for service, span in spans if span.trace_id == merged.trace_id]
+    known = {span.span_id for _, span in trace}
+    roots = [span.name for _, span in trace if not span.parent_span_id]
     assert roots == [f"POST {BASE}/generate-scenes"]
-    assert {span.parent_span_id for _, span in whole} - known == {b""}
-    assert ("segue-api", "process video.muxed") in {(name, span.name) for name, span in whole}
-    assert {name for name, _ in whole} == {f"segue-{name}" for name in WORKFLOW}
+    assert {span.parent_span_id for _, span in trace} - known == {b""}
+    assert ("segue-api", "process video.muxed") in {(name, span.name) for name, span in trace}
+    assert {name for name, _ in trace} == {f"segue-{name}" for name in WORKFLOW}

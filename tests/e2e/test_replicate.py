@@ -1,4 +1,4 @@
-"""The real client against a Replicate that speaks its API: paid once, heard without a seam."""
+"""Whole jobs with the Replicate provider: each scene is charged once, and seams are inaudible."""
 
 import random
 import sys
@@ -28,7 +28,7 @@ SCENES = [
 
 @pytest.fixture
 async def replicate() -> AsyncIterator[ReplicateEmulator]:
-    """A fake that works for a fifth of a second."""
+    """Yield an emulator that works 0.2 s on each prediction."""
     async with a_fake(0.2) as started:
         yield started
 
@@ -37,46 +37,48 @@ async def replicate() -> AsyncIterator[ReplicateEmulator]:
 async def pipeline(
     open_pipeline: OpenPipeline, replicate: ReplicateEmulator
 ) -> AsyncIterator[Pipeline]:
-    """Four services, the generator with the account of the fake."""
-    async with open_pipeline(
-        **account_of(replicate),
-    ) as running:
+    """Yield the four running services, with an account of the emulator."""
+    async with open_pipeline(**account_of(replicate)) as running:
         yield running
 
 
-def heard(told: dict[str, Any]) -> str:
-    """What was measured at the seams of a track, in a line."""
-    seams = told["track"]["seams"]
-    samples = f"{len(seams)} seams, {told['track']['samples']} samples"
+def seam_summary(track: dict[str, Any]) -> str:
+    """Return the measurements at the seams of a track as a sentence."""
+    seams = track["seams"]
+    samples = f"{len(seams)} seams, {track['samples']} samples"
     if not seams:
         return samples
     return (
         f"{samples}, click at most {max(seam['click'] for seam in seams)}, level within"
-        f" {max(abs(seam['level_step_db']) for seam in seams)} dB, windows found with a correlation"
-        f" of {min(seam['correlation'] for seam in seams)} and more"
+        f" {max(abs(seam['level_step_db']) for seam in seams)} dB, window correlation at least"
+        f" {min(seam['correlation'] for seam in seams)}"
     )
 
 
 @pytest.mark.parametrize(
     ("shape", "seams"), [("window", 11), ("no_delay_header", 11), ("cumulative", 0)]
 )
-async def test_twelve_scenes_are_charged_once_each_and_join_without_a_seam(
+async def test_twelve_scenes_are_charged_once_each_and_join_without_clicks(
     pipeline: Pipeline, replicate: ReplicateEmulator, tmp_path: Path, shape: str, seams: int
 ) -> None:
-    """Window found, level within 1 dB, no click, length exact; the request is the contract's."""
+    """Windows are found, levels are within 1 dB, and the track has its exact length."""
     replicate.fault(FaultKind.CLIP_SHAPE, times=len(SCENES), value=shape)
     await pipeline.generate(job_id="twelve", scenes=SCENES)
 
-    told = await pipeline.ended("twelve", within_s=180)
+    status = await pipeline.ended("twelve", within_s=180)
 
-    assert told["audio_status"]["status"] == "completed", told
+    assert status["audio_status"]["status"] == "completed", status
     assert len(replicate.ledger.charged) == len(SCENES)
-    sys.stdout.write(f"{shape}: {heard(told)}\n")
-    origins = [scene["origin"] for scene in told["progress"]["scenes"]]
+    sys.stdout.write(f"{shape}: {seam_summary(status['track'])}\n")
+    origins = [scene["origin"] for scene in status["progress"]["scenes"]]
     assert origins == ["fresh"] + ["continued"] * 11
-    assert len(told["track"]["seams"]) == seams
-    assert abs(sum(seam["lag_samples"] for seam in told["track"]["seams"])) <= 6  # a half each
-    for seam in told["track"]["seams"]:  # no drums: a stroke on the joint reads as a click
+    assert len(status["track"]["seams"]) == seams
+    assert (
+        abs(sum(seam["lag_samples"] for seam in status["track"]["seams"])) <= 6
+    )  # half a sample per seam
+    for seam in status["track"][
+        "seams"
+    ]:  # the music has no drums: a hit at the seam measures as a click
         assert seam["kind"] == "splice"
         assert abs(seam["level_step_db"]) <= 1
         assert seam["click"] <= 10
@@ -88,59 +90,59 @@ async def test_twelve_scenes_are_charged_once_each_and_join_without_a_seam(
     assert windows == [None] + ["output"] * 11
 
 
-async def test_killed_at_random_nothing_is_paid_for_twice(
+async def test_a_generator_killed_at_random_charges_no_scene_twice(
     pipeline: Pipeline, replicate: ReplicateEmulator
 ) -> None:
-    """`kill -9` of the generator, five times: as many charges as scenes."""
+    """After five `kill -9` there are as many charges as scenes."""
     chance = random.Random(7)
     await pipeline.generate(job_id="killed", scenes=SCENES)
-    for said in sorted(chance.sample(range(1, 10), 5)):
+    for count in sorted(chance.sample(range(1, 10), 5)):
 
-        async def some(said: int = said) -> bool | None:
-            found = await records_of(
+        async def segments_generated(count: int = count) -> bool | None:
+            segments = await records_of(
                 pipeline.kafka.bootstrap, "segment.generated", prefix=pipeline.prefix
             )
-            return len(found) >= said or None
+            return len(segments) >= count or None
 
-        await eventually(some, within_s=90, what=f"{said} segments")
+        await eventually(segments_generated, within_s=90, what=f"{count} segments")
         await pipeline.services["generator"].kill()
         await pipeline.services["generator"].start()
 
-    told = await pipeline.ended("killed", within_s=180)
+    status = await pipeline.ended("killed", within_s=180)
 
-    assert told["audio_status"]["status"] == "completed", told
+    assert status["audio_status"]["status"] == "completed", status
     assert len(replicate.ledger.charged) == len(SCENES)
 
 
-async def test_a_key_that_is_revoked_holds_the_job_up_until_it_works_again(
+async def test_a_job_waits_while_the_key_is_revoked_and_resumes_afterwards(
     pipeline: Pipeline, replicate: ReplicateEmulator
 ) -> None:
-    """No silence, no failure, no charge twice: it goes on by itself."""
+    """No scene is silent, fails, or is charged twice."""
     replicate.revoke()
     await pipeline.generate(job_id="revoked", scenes=SCENES[:2])
 
-    async def refused() -> bool | None:
+    async def provider_paused() -> bool | None:
         return bool(pipeline.services["generator"].count_logged("provider.paused")) or None
 
-    await eventually(refused, within_s=60, what="the pause")
+    await eventually(provider_paused, within_s=60, what="the pause")
     replicate.restore()
-    told = await pipeline.ended("revoked", within_s=120)
+    status = await pipeline.ended("revoked", within_s=120)
 
-    assert told["audio_status"]["status"] == "completed", told
-    assert [scene["origin"] for scene in told["progress"]["scenes"]] == ["fresh", "continued"]
+    assert status["audio_status"]["status"] == "completed", status
+    assert [scene["origin"] for scene in status["progress"]["scenes"]] == ["fresh", "continued"]
     assert len(replicate.ledger.charged) == 2
 
 
-async def test_a_failed_prediction_is_tried_again_with_a_new_seed(
+async def test_a_failed_prediction_is_retried(
     pipeline: Pipeline, replicate: ReplicateEmulator
 ) -> None:
-    """The segment says so in the provider's words."""
+    """The segment has two attempts and the provider's error as a warning."""
     replicate.fault(FaultKind.FAIL_WITH, times=1, value="Prediction interrupted; please retry")
     await pipeline.generate(job_id="faulty", scenes=SCENES[:3])
 
-    told = await pipeline.ended("faulty", within_s=120)
+    status = await pipeline.ended("faulty", within_s=120)
 
-    assert told["audio_status"]["status"] == "completed", told
+    assert status["audio_status"]["status"] == "completed", status
     segments = await records_of(
         pipeline.kafka.bootstrap, "segment.generated", prefix=pipeline.prefix
     )

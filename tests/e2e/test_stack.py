@@ -145,8 +145,8 @@ def test_a_second_stack_on_the_same_folder_is_refused(tmp_path: Path) -> None:
 
 def test_a_port_in_use_is_reported(tmp_path: Path) -> None:
     """No server is started."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = str(taken.getsockname()[1])
+    with socket.create_server(("127.0.0.1", 0)) as occupied:
+        port = str(occupied.getsockname()[1])
         stack = StackProcess(tmp_path / "home", "--port", port)
         code = stack.ended()
 

@@ -1,4 +1,4 @@
-"""A user's own music through four processes: handed in, continued, never heard."""
+"""A style sample through the four services: uploaded, continued, absent from the track."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -18,34 +18,36 @@ SCENES = [{"description": f"a {mood} moment", "duration_s": 2.35} for mood in ("
 
 @pytest.fixture
 async def pipeline(open_pipeline: OpenPipeline) -> AsyncIterator[Pipeline]:
-    """Four services and a client."""
+    """Yield the four running services and a client."""
     async with open_pipeline() as running:
         yield running
 
 
-async def test_a_song_that_is_handed_in_opens_the_music_and_a_bad_one_is_told(
+async def test_the_first_scene_continues_the_style_sample(
     pipeline: Pipeline, tmp_path: Path
 ) -> None:
-    """Origin and reason in the status, the length to the sample, nothing of the song."""
+    """The track has its exact length and nothing of the song; an unusable sample is reported."""
     song = a_song(6.3)
-    handed_in = await pipeline.client.post(f"{BASE}/styles", content=audio_file(song))
-    assert handed_in.status_code == 201, handed_in.text
-    style = handed_in.json()["style_audio"]
-    begun = await pipeline.generate(job_id="s", scenes=SCENES, audio_params={"style_audio": style})
-    inside = "http://169.254.169.254/song.mp3"
-    await pipeline.generate(job_id="bad", scenes=SCENES, audio_params={"style_audio": inside})
-    strict = {"style_audio": inside, "error_strategy": "halt"}
-    await pipeline.generate(job_id="strict", scenes=SCENES, audio_params=strict)
+    uploaded = await pipeline.client.post(f"{BASE}/styles", content=audio_file(song))
+    assert uploaded.status_code == 201, uploaded.text
+    style = uploaded.json()["style_audio"]
+    accepted = await pipeline.generate(
+        job_id="s", scenes=SCENES, audio_params={"style_audio": style}
+    )
+    private_url = "http://169.254.169.254/song.mp3"
+    await pipeline.generate(job_id="bad", scenes=SCENES, audio_params={"style_audio": private_url})
+    halting = {"style_audio": private_url, "error_strategy": "halt"}
+    await pipeline.generate(job_id="halting", scenes=SCENES, audio_params=halting)
 
-    told, bad, halted = [await pipeline.ended(job_id) for job_id in ("s", "bad", "strict")]
+    status, bad, halted = [await pipeline.ended(job_id) for job_id in ("s", "bad", "halting")]
 
-    assert begun.json()["estimate"]["music_s"] == 5 + 3 + 1 + 3
-    assert told["audio_status"]["status"] == "completed", told
-    first, second = told["progress"]["scenes"]
+    assert accepted.json()["estimate"]["music_s"] == 5 + 3 + 1 + 3
+    assert status["audio_status"]["status"] == "completed", status
+    first, second = status["progress"]["scenes"]
     assert (first["origin"], first["reason"]) == ("continued", "continues the style sample")
     assert (second["origin"], second["reason"]) == ("continued", None)
     track = decode((await pipeline.save(f"{BASE}/s/download", tmp_path / "track.mp3")).read_bytes())
-    assert track.shape[1] == told["track"]["samples"] == round(4.7 * SAMPLE_RATE_HZ)
+    assert track.shape[1] == status["track"]["samples"] == round(4.7 * SAMPLE_RATE_HZ)
     last_s = decode(audio_file(song))[:, -SAMPLE_RATE_HZ:]
     assert best_match(last_s, track, early=0, late=track.shape[1] - SAMPLE_RATE_HZ)[0] < 0.5
     assert np.abs(track[:, :24_000]).max() > 0.01

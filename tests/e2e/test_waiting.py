@@ -1,4 +1,4 @@
-"""A job that waits for its provider says so, in the provider's words, and goes on by itself."""
+"""A job that waits for its provider reports the reason, and resumes without intervention."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -24,44 +24,44 @@ SCENES = [
     for mood, seconds in (("calm", 1.7), ("elegant", 2.3), ("dramatic", 1.25))
 ]
 NO_KEY = "No Replicate API key configured"
-Ask = Callable[[], Awaitable[httpx.Response]]
-SOON_S = 15.0  # a person looks and sees it
+ReadReadiness = Callable[[], Awaitable[httpx.Response]]
+SOON_S = 15.0  # acceptable delay for a person who watches
 
 
 @pytest.fixture
 async def replicate() -> AsyncIterator[ReplicateEmulator]:
-    """A fake that works for half a second."""
+    """Yield an emulator that works 0.5 s on each prediction."""
     async with a_fake(0.5) as started:
         yield started
 
 
 class WaitingFixture:
-    """The line, and the generator's health port."""
+    """The four running services, with the generator's readiness."""
 
     def __init__(self, pipeline: Pipeline, port: int) -> None:
         self.pipeline = pipeline
         self._generator = f"http://127.0.0.1:{port}/readyz"
 
-    async def generator(self) -> httpx.Response:
-        """What its readyz says."""
+    async def generator_readiness(self) -> httpx.Response:
+        """Return the generator's `readyz` response."""
         async with httpx.AsyncClient(timeout=10) as client:
             return await client.get(self._generator)
 
-    async def api(self) -> httpx.Response:
-        """What the api's readyz says."""
+    async def api_readiness(self) -> httpx.Response:
+        """Return the api's `readyz` response."""
         return await self.pipeline.client.get("/readyz")
 
-    async def waits(self, job_id: str) -> dict[str, Any]:
-        """The status, once the job waits."""
+    async def waiting_status(self, job_id: str) -> dict[str, Any]:
+        """Wait until the job waits; return its status."""
 
-        async def look() -> dict[str, Any] | None:
-            told = await self.pipeline.status(job_id)
-            return told if told is not None and told["waiting"] is not None else None
+        async def poll() -> dict[str, Any] | None:
+            status = await self.pipeline.status(job_id)
+            return status if status is not None and status["waiting"] is not None else None
 
-        return await eventually(look, within_s=SOON_S, what=f"{job_id} waits")
+        return await eventually(poll, within_s=SOON_S, what=f"{job_id} waits")
 
     async def publish(self, event: Event) -> None:
-        """As somebody else would."""
+        """Publish an event as another producer."""
         kafka = KafkaSettings(
             bootstrap_servers=self.pipeline.kafka.bootstrap, topic_prefix=self.pipeline.prefix
         )
@@ -72,16 +72,6 @@ class WaitingFixture:
         finally:
             await publisher.stop()
 
-    async def works(self, ask: Ask) -> dict[str, Any]:
-        """What a readyz says, once all is well again."""
-
-        async def look() -> dict[str, Any] | None:
-            answer = await ask()
-            told: dict[str, Any] = answer.json()
-            return told if all(check["ok"] for check in told["checks"].values()) else None
-
-        return await eventually(look, within_s=SOON_S, what="readyz is content")
-
 
 @pytest.fixture
 async def fixture(
@@ -91,7 +81,7 @@ async def fixture(
     tmp_path: Path,
     replicate: ReplicateEmulator,
 ) -> AsyncIterator[WaitingFixture]:
-    """Four services; a refused key is asked about every second."""
+    """Yield four running services; the generator probes a rejected key every second."""
     (port,) = free_ports(1)
     async with running_pipeline(
         kafka,
@@ -105,99 +95,111 @@ async def fixture(
         yield WaitingFixture(pipeline, port)
 
 
-async def test_a_revoked_key_is_shown_everywhere_and_its_return_ends_it(
+async def test_status_events_and_readyz_report_a_revoked_key_until_it_is_restored(
     fixture: WaitingFixture, replicate: ReplicateEmulator
 ) -> None:
-    """Revoked before the first scene: status, events, both readyz; then as if nothing had been."""
+    """The key is revoked before the first scene; new jobs are accepted meanwhile."""
     replicate.revoke()
     await fixture.pipeline.generate(job_id="revoked", scenes=SCENES)
-    told = await fixture.waits("revoked")
-    generator, api = await paused(fixture.generator), await paused(fixture.api)
-    async with fixture.pipeline.client.stream("GET", told["links"]["events"]) as stream:
+    status = await fixture.waiting_status("revoked")
+    generator = await paused(fixture.generator_readiness)
+    api = await paused(fixture.api_readiness)
+    async with fixture.pipeline.client.stream("GET", status["links"]["events"]) as stream:
         lines = [line async for line in _until_data(stream)]
     other = await fixture.pipeline.generate(job_id="another", scenes=SCENES[:1])
 
     replicate.restore()
     ended = await fixture.pipeline.ended("revoked")
     await fixture.pipeline.ended("another")
-    well, content = await fixture.works(fixture.generator), await fixture.works(fixture.api)
+    generator_after = await healthy(fixture.generator_readiness)
+    api_after = await healthy(fixture.api_readiness)
 
-    scene = told["progress"]["scenes"][0]
-    assert scene["state"] == "generating"
-    assert scene["waiting"] == told["waiting"]
-    assert told["waiting"]["code"] == "provider_paused"
-    assert NO_KEY in told["waiting"]["reason"]
-    assert [one["waiting"] for one in told["progress"]["scenes"][1:]] == [None, None]
+    first, *later = status["progress"]["scenes"]
+    assert first["state"] == "generating"
+    assert first["waiting"] == status["waiting"]
+    assert status["waiting"]["code"] == "provider_paused"
+    assert NO_KEY in status["waiting"]["reason"]
+    assert [scene["waiting"] for scene in later] == [None, None]
     assert '"provider_paused"' in lines[-1]
     assert generator.status_code == 503
     assert NO_KEY in generator.json()["checks"]["provider"]["detail"]
     assert generator.json()["figures"]["lanes"] >= 1
-    assert api.status_code == 200, "intake goes on"
+    assert api.status_code == 200, "the api accepts jobs while the provider is paused"
     assert api.json()["ready"] is True
     assert api.json()["checks"]["provider"]["ok"] is False
     assert NO_KEY in api.json()["checks"]["provider"]["detail"]
     assert other.status_code == 202
     assert ended["audio_status"]["status"] == "completed", ended
     assert ended["waiting"] is None
-    assert [one["waiting"] for one in ended["progress"]["scenes"]] == [None] * 3
-    assert well["ready"] is True
-    assert content["ready"] is True
+    assert [scene["waiting"] for scene in ended["progress"]["scenes"]] == [None] * 3
+    assert generator_after["ready"] is True
+    assert api_after["ready"] is True
     assert len(replicate.ledger.charged) == len(SCENES) + 1
 
 
-async def test_a_key_that_is_revoked_in_the_middle_is_said_and_over_when_it_works(
+async def test_a_delay_is_published_once_when_it_starts_and_once_when_it_ends(
     fixture: WaitingFixture, replicate: ReplicateEmulator
 ) -> None:
-    """The first scene is made; what is said begins and ends, in this order, once each."""
+    """The key is revoked after the first scene, and restored."""
     await fixture.pipeline.generate(job_id="middle", scenes=SCENES)
 
-    async def one() -> bool | None:
-        found = await records_of(
+    async def segment_generated() -> bool | None:
+        segments = await records_of(
             fixture.pipeline.kafka.bootstrap, "segment.generated", prefix=fixture.pipeline.prefix
         )
-        return bool(found) or None
+        return bool(segments) or None
 
-    await eventually(one, within_s=60, what="the first segment")
+    await eventually(segment_generated, within_s=60, what="the first segment")
     replicate.revoke()
-    await fixture.waits("middle")
+    await fixture.waiting_status("middle")
     replicate.restore()
     ended = await fixture.pipeline.ended("middle")
 
-    delays = await records_of(
+    records = await records_of(
         fixture.pipeline.kafka.bootstrap, "scene.delayed", prefix=fixture.pipeline.prefix
     )
-    said = [(value_of(one)["code"], value_of(one)["over"]) for one in delays]
+    delays = [(value["code"], value["over"]) for value in map(value_of, records)]
     assert ended["audio_status"]["status"] == "completed", ended
     assert ended["waiting"] is None
-    assert said == [("provider_paused", False), ("provider_paused", True)]
+    assert delays == [("provider_paused", False), ("provider_paused", True)]
     assert len(replicate.ledger.charged) == len(SCENES)
 
 
-async def test_a_job_that_is_cancelled_while_it_waits_waits_no_more(
+async def test_a_job_cancelled_while_it_waits_is_no_longer_reported_as_waiting(
     fixture: WaitingFixture, replicate: ReplicateEmulator
 ) -> None:
-    """Its status is its end, and nobody is shown as held up by it."""
+    """The api's `readyz` reports no paused provider."""
     replicate.revoke()
     await fixture.pipeline.generate(job_id="cancelled", scenes=SCENES)
-    await fixture.waits("cancelled")
+    await fixture.waiting_status("cancelled")
     await fixture.publish(JobCancelled(job_id="cancelled", run=1, reason="enough"))
     ended = await fixture.pipeline.ended("cancelled")
-    content = await fixture.works(fixture.api)
+    readiness = await healthy(fixture.api_readiness)
 
     assert ended["audio_status"]["status"] == "cancelled"
     assert ended["waiting"] is None
-    assert content["checks"]["provider"]["ok"] is True
+    assert readiness["checks"]["provider"]["ok"] is True
     assert replicate.ledger.charged == []
 
 
-async def paused(ask: Ask) -> httpx.Response:
-    """What a readyz says, once it knows of the pause."""
+async def paused(read: ReadReadiness) -> httpx.Response:
+    """Wait until `readyz` reports a paused provider; return the response."""
 
-    async def look() -> httpx.Response | None:
-        answer = await ask()
-        return None if answer.json()["checks"]["provider"]["ok"] else answer
+    async def poll() -> httpx.Response | None:
+        response = await read()
+        return None if response.json()["checks"]["provider"]["ok"] else response
 
-    return await eventually(look, within_s=SOON_S, what="readyz tells the pause")
+    return await eventually(poll, within_s=SOON_S, what="readyz reports the pause")
+
+
+async def healthy(read: ReadReadiness) -> dict[str, Any]:
+    """Wait until every check of `readyz` passes; return its body."""
+
+    async def poll() -> dict[str, Any] | None:
+        body: dict[str, Any] = (await read()).json()
+        return body if all(check["ok"] for check in body["checks"].values()) else None
+
+    return await eventually(poll, within_s=SOON_S, what="every check of readyz passes")
 
 
 async def _until_data(stream: httpx.Response) -> AsyncIterator[str]:
