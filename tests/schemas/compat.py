@@ -1,12 +1,11 @@
-"""Schema compatibility: would a changed event break somebody who speaks the older one?
+"""Compares two JSON schemas of an event; finds changes that are not fully compatible.
 
-Both directions count, because topics keep old records for weeks and services are upgraded one
-after another: today's readers read old records, and older readers read today's. So of a field
-that was released nothing may change but its description; a new field may come if it can be left
-out (readers ignore what they do not know). Anything else is a new version of the event.
+Compatibility is full (backward and forward): topics retain old records for weeks and services are
+upgraded one after another, so new consumers read old records and old consumers read new ones. Of
+a released field only the description may change; a new field must be optional (consumers ignore
+unknown fields). Every other change needs a new version of the event.
 
-Understands JSON schema as pydantic writes it; what it does not understand counts as a break
-when it differs. Pure.
+Supports JSON schema as pydantic generates it; any other keyword that differs is incompatible. Pure.
 """
 
 import json
@@ -21,17 +20,18 @@ _ANNOTATIONS = frozenset(
 _LOWER = ("minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties")
 _UPPER = ("maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties")
 _WALKED = frozenset({"properties", "required", "items", "enum", "const", *_LOWER, *_UPPER})
-_REFUSED = "older readers refuse"
+_OLD_RECORDS = "old records may contain it"
+_OLD_CONSUMERS = "old consumers reject"
 
 
 def compatible(old_schema: Schema, new_schema: Schema) -> list[str]:
-    """What would break between the two, a sentence each with its field; empty: nothing."""
+    """Return the incompatible changes, one sentence each; empty if there are none."""
     old, new = _inlined(old_schema, old_schema), _inlined(new_schema, new_schema)
     return list(_value("", old, new))
 
 
 def _inlined(node: Any, root: Schema) -> Any:
-    """`node` with every reference replaced by what it names."""
+    """Return `node` with every reference replaced by its definition."""
     if isinstance(node, list):
         return [_inlined(item, root) for item in node]
     if not isinstance(node, dict):
@@ -40,36 +40,36 @@ def _inlined(node: Any, root: Schema) -> Any:
     reference = plain.pop("$ref", None)
     if reference is None:
         return plain
-    assert reference.startswith("#/$defs/"), "pydantic refers to nothing else"
+    assert reference.startswith("#/$defs/"), "pydantic generates no other reference"
     return {**_inlined(root["$defs"][reference.removeprefix("#/$defs/")], root), **plain}
 
 
 def _value(path: str, old: Schema, new: Schema) -> Iterator[str]:
     before, after = _by_type(old), _by_type(new)
     for kind in sorted(before.keys() - after.keys()):
-        yield f"{path or 'value'}: {kind} is no longer read, old records may hold it"
+        yield f"{path or 'value'}: {kind} is no longer accepted, {_OLD_RECORDS}"
     for kind in sorted(after.keys() - before.keys()):
-        yield f"{path or 'value'}: may now be {kind}, which {_REFUSED}"
+        yield f"{path or 'value'}: may now be {kind}, which {_OLD_CONSUMERS}"
     for kind in sorted(before.keys() & after.keys()):
         yield from _constraints(path, before[kind], after[kind])
         yield from _fields(path, before[kind], after[kind])
         if "items" in before[kind] and "items" in after[kind]:
             yield from _value(f"{path}[]", before[kind]["items"], after[kind]["items"])
         elif before[kind].get("items") != after[kind].get("items"):
-            yield f"{path}: what the list holds has changed"
+            yield f"{path}: the items of the list changed"
 
 
 def _by_type(schema: Schema) -> dict[str, Schema]:
-    """The schema of each type that the value may have."""
+    """Return the schema of each type that the value may have."""
     if "type" in schema:
         kinds = schema["type"]
         return dict.fromkeys([kinds] if isinstance(kinds, str) else kinds, schema)
     options = schema.get("anyOf") or schema.get("oneOf")
     if not options:
         return {"anything": schema}
-    found = [pair for option in options for pair in _by_type(option).items()]
-    # Two options of one type cannot be told apart here: compared as a whole instead.
-    return dict(found) if len(dict(found)) == len(found) else {"anything": schema}
+    pairs = [pair for option in options for pair in _by_type(option).items()]
+    # Two options of the same type are not distinguishable: the schema is compared as a whole.
+    return dict(pairs) if len(dict(pairs)) == len(pairs) else {"anything": schema}
 
 
 def _constraints(path: str, old: Schema, new: Schema) -> Iterator[str]:
@@ -79,12 +79,14 @@ def _constraints(path: str, old: Schema, new: Schema) -> Iterator[str]:
         if before == after:
             continue
         tighter = before is None or (after is not None and (after > before) == (name in _LOWER))
-        told = "old records may lie outside" if tighter else f"{_REFUSED} what lies between"
-        yield f"{place}: {name} went from {before} to {after}, {told}"
+        effect = (
+            "old records may be out of range" if tighter else f"{_OLD_CONSUMERS} the added values"
+        )
+        yield f"{place}: {name} changed from {before} to {after}, {effect}"
     yield from _choices(place, old, new)
     for name in sorted((old.keys() | new.keys()) - _ANNOTATIONS - _WALKED):
         if old.get(name) != new.get(name):
-            yield f"{place}: {name} went from {_told(old, name)} to {_told(new, name)}"
+            yield f"{place}: {name} changed from {_json(old, name)} to {_json(new, name)}"
 
 
 def _choices(place: str, old: Schema, new: Schema) -> Iterator[str]:
@@ -92,14 +94,14 @@ def _choices(place: str, old: Schema, new: Schema) -> Iterator[str]:
     if before is None and after is None:
         return
     if before is None or after is None:
-        yield f"{place}: choices went from {before or 'any'} to {after or 'any'}"
+        yield f"{place}: choices changed from {before or 'any'} to {after or 'any'}"
         return
     for choice in before:
         if choice not in after:
-            yield f"{place}: {choice!r} is no longer read, old records may hold it"
+            yield f"{place}: {choice!r} is no longer accepted, {_OLD_RECORDS}"
     for choice in after:
         if choice not in before:
-            yield f"{place}: {choice!r} is new, {_REFUSED} it"
+            yield f"{place}: {choice!r} is new, {_OLD_CONSUMERS} it"
 
 
 def _allowed(schema: Schema) -> list[Any] | None:
@@ -111,26 +113,26 @@ def _allowed(schema: Schema) -> list[Any] | None:
 
 def _fields(path: str, old: Schema, new: Schema) -> Iterator[str]:
     before, after = old.get("properties", {}), new.get("properties", {})
-    needed_before, needed_after = set(old.get("required", ())), set(new.get("required", ()))
+    required_before, required_after = set(old.get("required", ())), set(new.get("required", ()))
     for name in before:
         field = f"{path}.{name}".lstrip(".")
         if name not in after:
-            yield f"{field}: was removed, fields stay for ever"
+            yield f"{field}: was removed, a released field must stay"
             continue
-        if name in needed_after - needed_before:
-            yield f"{field}: is needed now, old records may lack it"
-        if name in needed_before - needed_after:
-            yield f"{field}: may be left out now, {_REFUSED} that"
+        if name in required_after - required_before:
+            yield f"{field}: is now required, old records may lack it"
+        if name in required_before - required_after:
+            yield f"{field}: is now optional, {_OLD_CONSUMERS} records without it"
         if not _same_default(before[name], after[name]):
-            told = f"{_told(before[name], 'default')} to {_told(after[name], 'default')}"
-            yield f"{field}: default went from {told}, records without it change their meaning"
+            change = f"{_json(before[name], 'default')} to {_json(after[name], 'default')}"
+            yield f"{field}: default changed from {change}, records without it change their meaning"
         yield from _value(field, before[name], after[name])
     for name in after.keys() - before.keys():
         field = f"{path}.{name}".lstrip(".")
-        if name in needed_after:
-            yield f"{field}: is new and needed, old records lack it"
+        if name in required_after:
+            yield f"{field}: is new and required, old records lack it"
         if old.get("additionalProperties") is False:
-            yield f"{field}: is new, {_REFUSED} fields that they do not know"
+            yield f"{field}: is new, {_OLD_CONSUMERS} unknown fields"
 
 
 def _same_default(old: Schema, new: Schema) -> bool:
@@ -140,11 +142,11 @@ def _same_default(old: Schema, new: Schema) -> bool:
 
 
 def _contained(old: Any, new: Any) -> bool:
-    """Whether `new` says what `old` says; an object may say more (its new fields' defaults)."""
+    """Return whether `new` equals `old`; an object may have more fields (their defaults)."""
     if isinstance(old, dict) and isinstance(new, dict):
         return all(name in new and _contained(value, new[name]) for name, value in old.items())
     return bool(old == new)
 
 
-def _told(schema: Schema, name: str) -> str:
+def _json(schema: Schema, name: str) -> str:
     return json.dumps(schema[name]) if name in schema else "nothing"

@@ -107,7 +107,7 @@ def test_the_schema_rejects_what_the_consumer_rejects(kind: str, value: Schema) 
         KINDS[kind].model_validate(value)
 
 
-# --- what `compatible` finds ----------------------------------------------------------------
+# --- schema compatibility -------------------------------------------------------------------
 
 
 def _at(schema: Any, path: str) -> Any:
@@ -125,30 +125,39 @@ def _with(path: str, **changes: Any) -> Callable[[Schema], object]:
     return lambda schema: _at(schema, path).update(changes)
 
 
-def _needing(name: str) -> Callable[[Schema], object]:
+def _requiring(name: str) -> Callable[[Schema], object]:
     return lambda schema: schema["required"].append(name)
 
 
 BREAKS: dict[str, tuple[Callable[[Schema], object], str]] = {
     "a field removed": (_without("properties/mood"), "mood: was removed"),
-    "a field of a part removed": (
+    "a nested field removed": (
         _without("$defs/AudioParams/properties/transition"),
         "params.transition: was removed",
     ),
-    "a field newly needed": (_needing("mood"), "mood: is needed now"),
-    "a new field that is needed": (
+    "a field now required": (_requiring("mood"), "mood: is now required"),
+    "a new required field": (
         lambda s: (s["properties"].update(key={"type": "string"}), s["required"].append("key")),
-        "key: is new and needed",
+        "key: is new and required",
     ),
-    "a needed field optional": (lambda s: s["required"].remove("duration_s"), "may be left out"),
-    "another type": (_with("properties/description", type="integer"), "string is no longer read"),
-    "a narrower type": (_with("properties/duration_s", type="integer"), "number is no longer read"),
+    "a required field now optional": (
+        lambda s: s["required"].remove("duration_s"),
+        "duration_s: is now optional",
+    ),
+    "another type": (
+        _with("properties/description", type="integer"),
+        "string is no longer accepted",
+    ),
+    "a narrower type": (
+        _with("properties/duration_s", type="integer"),
+        "number is no longer accepted",
+    ),
     "a wider type": (_with("properties/scene_index", type="number"), "may now be number"),
-    "null no longer read": (
+    "null no longer accepted": (
         _with("properties/mood", anyOf=[{"type": "string"}]),
-        "mood: null is no longer read",
+        "mood: null is no longer accepted",
     ),
-    "null written": (
+    "null now accepted": (
         lambda s: s["properties"].update(
             description={"default": "", "anyOf": [{"type": "string"}, {"type": "null"}]}
         ),
@@ -156,30 +165,33 @@ BREAKS: dict[str, tuple[Callable[[Schema], object], str]] = {
     ),
     "a choice removed": (
         lambda s: _at(s, "$defs/SyncMode/enum").remove("stretch"),
-        "params.sync_mode: 'stretch' is no longer read",
+        "params.sync_mode: 'stretch' is no longer accepted",
     ),
     "a choice added": (
         lambda s: _at(s, "$defs/SyncMode/enum").append("loop"),
         "params.sync_mode: 'loop' is new",
     ),
-    "a choice where all was free": (_with("properties/description", enum=["a"]), "choices went"),
-    "a bound raised": (_with("properties/scene_index", minimum=1), "old records may lie outside"),
-    "a bound lowered": (_with("properties/scene_index", minimum=-1), "older readers refuse"),
-    "a new upper bound": (_with("properties/run", maximum=9), "old records may lie outside"),
-    "an upper bound gone": (
+    "choices for a free text": (_with("properties/description", enum=["a"]), "choices changed"),
+    "a bound raised": (
+        _with("properties/scene_index", minimum=1),
+        "old records may be out of range",
+    ),
+    "a bound lowered": (_with("properties/scene_index", minimum=-1), "old consumers reject"),
+    "a new upper bound": (_with("properties/run", maximum=9), "old records may be out of range"),
+    "an upper bound removed": (
         _without("$defs/AudioParams/properties/fade_duration/maximum"),
-        "params.fade_duration: maximum went from 30",
+        "params.fade_duration: maximum changed from 30",
     ),
     "a length bound": (_with("properties/description", maxLength=10), "maxLength"),
-    "a pattern": (_with("properties/description", pattern="^a"), "pattern went from nothing"),
-    "another default": (_with("properties/run", default=2), "run: default went from 1 to 2"),
-    "a default deep inside": (
+    "a pattern": (_with("properties/description", pattern="^a"), "pattern changed from nothing"),
+    "another default": (_with("properties/run", default=2), "run: default changed from 1 to 2"),
+    "a nested default": (
         lambda s: _at(s, "properties/params/default").update(transition="fade"),
-        "params: default went",
+        "params: default changed",
     ),
-    "other fields together": (
+    "an unsupported keyword": (
         _with("$defs/VideoRef", oneOf=[{"required": ["url"]}]),
-        "video: oneOf went",
+        "video: oneOf changed",
     ),
 }
 
@@ -203,7 +215,7 @@ def test_the_items_of_a_list_are_compared() -> None:
     new = copy.deepcopy(old)
     del new["$defs"]["Scene"]["properties"]["mood"]
 
-    assert compatible(old, new) == ["scenes[].mood: was removed, fields stay for ever"]
+    assert compatible(old, new) == ["scenes[].mood: was removed, a released field must stay"]
 
 
 def test_a_new_optional_field_is_compatible() -> None:
@@ -223,7 +235,7 @@ def test_a_closed_object_cannot_grow() -> None:
     old = {"type": "object", "additionalProperties": False, "properties": {}}
     new = {**old, "properties": {"a": {"type": "string"}}}
 
-    assert compatible(old, new) == ["a: is new, older readers refuse fields that they do not know"]
+    assert compatible(old, new) == ["a: is new, old consumers reject unknown fields"]
 
 
 _bounds = st.fixed_dictionaries(
@@ -231,7 +243,7 @@ _bounds = st.fixed_dictionaries(
     optional={"minimum": st.integers(-2, 2), "maximum": st.integers(-2, 2)},
 )
 _choices = st.lists(st.sampled_from("abc"), min_size=1, max_size=3, unique=True).map(
-    lambda found: {"type": "string", "enum": found}
+    lambda choices: {"type": "string", "enum": choices}
 )
 _plain = st.one_of(_bounds, _choices, st.just({"type": "null"}), st.just({"type": "number"}))
 _fields = st.one_of(
@@ -244,8 +256,8 @@ _fields = st.one_of(
 @st.composite
 def _schemas(draw: st.DrawFn) -> Schema:
     properties = draw(st.dictionaries(st.sampled_from("xy"), _fields, min_size=1, max_size=2))
-    needed = [name for name in sorted(properties) if draw(st.booleans())]
-    return {"type": "object", "properties": properties, "required": needed}
+    required = [name for name in sorted(properties) if draw(st.booleans())]
+    return {"type": "object", "properties": properties, "required": required}
 
 
 _values = st.one_of(
@@ -259,14 +271,14 @@ _values = st.one_of(
 
 @st.composite
 def _changes(draw: st.DrawFn) -> tuple[Schema, Schema]:
-    """A schema, and the same with one field new, other, or needed the other way."""
+    """Return a schema, and the same with one field added, changed, or its `required` inverted."""
     old = draw(_schemas())
     new = copy.deepcopy(old)
     name = draw(st.sampled_from("xy"))
     if draw(st.booleans()):
         new["properties"][name] = draw(_fields)
-    needed = {*new["required"]} ^ ({name} if draw(st.booleans()) else set())
-    new["required"] = sorted(needed & new["properties"].keys())
+    required = {*new["required"]} ^ ({name} if draw(st.booleans()) else set())
+    new["required"] = sorted(required & new["properties"].keys())
     return old, new
 
 
@@ -306,11 +318,11 @@ def asyncapi() -> Schema:
 
 def _references(node: Any) -> list[str]:
     if isinstance(node, list):
-        return [found for item in node for found in _references(item)]
+        return [reference for item in node for reference in _references(item)]
     if not isinstance(node, dict):
         return []
     own = [node["$ref"]] if "$ref" in node else []
-    return own + [found for item in node.values() for found in _references(item)]
+    return own + [reference for item in node.values() for reference in _references(item)]
 
 
 def test_every_reference_of_the_document_resolves(asyncapi: Schema) -> None:
