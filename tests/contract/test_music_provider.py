@@ -143,7 +143,7 @@ async def test_duration_includes_the_window(provider: MusicProvider, store: Fold
 
 
 async def test_makes_silence_matches_the_clips(provider: MusicProvider) -> None:
-    """Silence is not continued, and music is not taken for silence."""
+    """A provider of silence states so, because silence is not continued."""
     clip = await _compose(provider, FRESH)
 
     assert (rms(decode(clip.data)) < 1e-4) is provider.makes_silence
@@ -209,22 +209,22 @@ async def test_cancelling_an_ended_prediction_has_no_effect(provider: MusicProvi
 @pytest.mark.parametrize("candidate", [c for c in PROVIDERS if c.offline], ids=lambda c: c.name)
 async def test_offline_provider_is_deterministic(candidate: Candidate, store: FolderStore) -> None:
     """The clip depends on the request only."""
-    assert candidate.build is not None, "what is offline needs no server"
+    assert candidate.build is not None, "an offline provider needs no server"
     with pytest.warns(StandInWarning):
-        one, other = candidate.build(store), candidate.build(store)
-    first = await _compose(one, FRESH)
+        provider, second = candidate.build(store), candidate.build(store)
+    first = await _compose(provider, FRESH)
     await store.put(CLIP_KEY, first.data)
 
-    assert (await _compose(other, FRESH)).data == first.data
-    assert (await _compose(other, CONTINUED)).data == (await _compose(one, CONTINUED)).data
+    assert (await _compose(second, FRESH)).data == first.data
+    assert (await _compose(second, CONTINUED)).data == (await _compose(provider, CONTINUED)).data
 
 
 async def test_another_seed_returns_other_music(musical_provider: MusicProvider) -> None:
     """A second attempt is not the same clip."""
-    one = await _compose(musical_provider, FRESH)
-    other = await _compose(musical_provider, replace(FRESH, seed=FRESH.seed + 12))
+    first = await _compose(musical_provider, FRESH)
+    second = await _compose(musical_provider, replace(FRESH, seed=FRESH.seed + 12))
 
-    assert abs(_correlation(decode(one.data), decode(other.data))) < 0.6
+    assert abs(_correlation(decode(first.data), decode(second.data))) < 0.6
 
 
 async def test_clip_starts_with_the_window(

@@ -141,15 +141,15 @@ def test_the_projection_ends_in_the_recorded_state_in_any_order(name: str, seed:
 def test_the_generator_plans_the_scenes_as_recorded(name: str) -> None:
     """The place of a segment on the track, and its window, follow from the segments before it."""
     events = [event for event, _ in history(name).events]
-    made = {event.scene_index: event for event in events if isinstance(event, SegmentGenerated)}
+    segments = {event.scene_index: event for event in events if isinstance(event, SegmentGenerated)}
     scenes = [event for event in events if isinstance(event, SceneRequested)]
     state = Continuation(run=history(name).expected["run"])
     for scene in sorted(scenes, key=lambda scene: scene.scene_index):
-        segment = made[scene.scene_index]
+        segment = segments[scene.scene_index]
         plan = plan_scene(state, scene, window_s=WINDOW_S)
         assert plan.start_samples == segment.start_samples
         assert plan.samples == segment.samples
         assert plan.join_samples == segment.join_samples
         assert plan.window_samples == segment.window_samples
         state = state.after(segment)
-    assert state.scene_done == len(made) - 1 >= 0
+    assert state.scene_done == len(segments) - 1 >= 0

@@ -83,16 +83,19 @@ async def test_prepare_runs_before_every_run_and_is_not_measured() -> None:
 
 
 async def test_each_probe_gets_its_own_values() -> None:
-    """In order, without the warm-up."""
+    """They are in order and exclude the warm-up."""
     ones, tens = iter([1.0, 2.0, 3.0]), iter([10.0, 20.0, 30.0])
 
-    async def one() -> float:
+    async def first_probe() -> float:
         return next(ones)
 
-    async def ten() -> float:
+    async def second_probe() -> float:
         return next(tens)
 
-    assert await run_interleaved([one, ten], rounds=2, warm_ups=1) == [(2, 3), (20, 30)]
+    assert await run_interleaved([first_probe, second_probe], rounds=2, warm_ups=1) == [
+        (2, 3),
+        (20, 30),
+    ]
 
 
 def test_a_spread_is_the_median_and_the_extremes() -> None:

@@ -10,23 +10,23 @@ from embedded.toolchain import cache
 from embedded.toolchain.cache import ToolSettings
 
 
-def settings(**given: object) -> ToolSettings:
+def settings(**values: object) -> ToolSettings:
     """Return tool settings with these values."""
-    return ToolSettings.from_environment(**given)
+    return ToolSettings.from_environment(**values)
 
 
-def test_a_cached_tool_is_not_made_twice(tmp_path: Path) -> None:
+def test_a_cached_tool_is_not_built_twice(tmp_path: Path) -> None:
     """The second start uses the folder of the first."""
-    made: list[Path] = []
+    folders: list[Path] = []
 
     def make(folder: Path) -> None:
-        made.append(folder)
+        folders.append(folder)
         (folder / "tool").write_text("x")
 
     first = cache.fill(tmp_path / "cache" / "tool-1", make, deadline_s=5)
     second = cache.fill(tmp_path / "cache" / "tool-1", make, deadline_s=5)
 
-    assert len(made) == 1
+    assert len(folders) == 1
     assert first == second
     assert (second / "tool").read_text() == "x"
 

@@ -37,9 +37,9 @@ def test_find_stack_returns_a_stack_until_its_files_are_removed(tmp_path: Path) 
 
 def test_find_stack_ignores_a_stack_whose_process_is_gone(tmp_path: Path) -> None:
     """A killed stack leaves its files behind."""
-    gone = subprocess.Popen([sys.executable, "-c", ""])
-    gone.wait(10)
-    write_stack_files(tmp_path, _stack(gone.pid))
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait(10)
+    write_stack_files(tmp_path, _stack(ended.pid))
 
     assert find_stack(tmp_path) is None
 
@@ -67,10 +67,10 @@ def test_data_dir_is_locked_by_one_stack(tmp_path: Path) -> None:
 def test_clients_share_the_lock_and_the_last_one_gets_it_exclusively(tmp_path: Path) -> None:
     """A stack sees that it has no clients left."""
     with client_lock(tmp_path) as watcher:
-        with client_lock(tmp_path) as one:
-            with client_lock(tmp_path) as other:
-                assert one.try_lock_shared()
-                assert other.try_lock_shared()
+        with client_lock(tmp_path) as first:
+            with client_lock(tmp_path) as second:
+                assert first.try_lock_shared()
+                assert second.try_lock_shared()
                 assert not watcher.try_lock_exclusive()
             assert not watcher.try_lock_exclusive()
         assert watcher.try_lock_exclusive()

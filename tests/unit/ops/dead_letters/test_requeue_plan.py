@@ -94,14 +94,14 @@ def test_a_record_with_several_dead_letters_is_requeued_once() -> None:
     assert len(lane) == 3
 
 
-def test_a_quarantined_letter_keeps_its_whole_lane_back() -> None:
+def test_a_quarantined_letter_holds_back_its_whole_lane() -> None:
     """The letters behind it did not fail themselves, and wait with it."""
     spent = a_letter(1, origin=10, attempts=2, headers=(("dlq-requeues", b"3"),))
     behind = a_letter(2, origin=11, attempts=0, headers=(("dlq-requeues", b"3"),))
-    left, taken = plan_of(spent, behind), plan_of(spent, behind, quarantined=True)
+    default, forced = plan_of(spent, behind), plan_of(spent, behind, quarantined=True)
 
-    assert (left.lanes, left.left_out) == ([], {DeadLetterState.QUARANTINED: 2})
-    assert taken.letters == 2
+    assert (default.lanes, default.left_out) == ([], {DeadLetterState.QUARANTINED: 2})
+    assert forced.letters == 2
     assert DeadLetter.of(behind).state(None, requeues_max=3) is DeadLetterState.WAITING
 
 
@@ -112,9 +112,9 @@ def test_letters_that_cannot_be_requeued_are_left_out_with_a_reason() -> None:
     requeued = ResolvedLetter(resolution=Resolution.REQUEUED, action=4, is_done=True)
     interrupted = ResolvedLetter(resolution=Resolution.REQUEUED, action=5, is_done=False)
     resolved = {(f"{TOPIC}.dlq", 2, 3): requeued, (f"{TOPIC}.dlq", 2, 4): interrupted}
-    known = [a_letter(3, origin=12), a_letter(4, origin=13)]
-    plan = plan_of(foreign, truncated, *known, resolved=resolved)
-    resumed = plan_resumed_requeue(map(DeadLetter.of, known), resolved, action=5)
+    letters = [a_letter(3, origin=12), a_letter(4, origin=13)]
+    plan = plan_of(foreign, truncated, *letters, resolved=resolved)
+    resumed = plan_resumed_requeue(map(DeadLetter.of, letters), resolved, action=5)
 
     assert (plan.lanes, plan.actions) == ([], {5})
     assert plan.left_out == {NO_ORIGIN: 1, TRUNCATED: 1, "requeued": 1, "interrupted": 1}

@@ -10,7 +10,7 @@ NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(
-    ("applied", "ok", "found"),
+    ("applied", "ok", "message"),
     [
         ({1, 2}, True, "2 of 2 migrations applied"),
         ({1}, False, "1 of 2 migrations missing"),
@@ -18,12 +18,14 @@ NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
         ({1, 2, 3}, False, "of a newer version (0003)"),
     ],
 )
-def test_tables_of_another_version_are_reported(applied: set[int], *, ok: bool, found: str) -> None:
+def test_tables_of_another_version_are_reported(
+    applied: set[int], *, ok: bool, message: str
+) -> None:
     """Each state but the right one has its own advice."""
     check = check_tables(applied, {1, 2})
 
     assert check.ok is ok
-    assert found in check.found
+    assert message in check.found
     assert bool(check.advice) is not ok
 
 

@@ -73,7 +73,7 @@ def test_an_age_has_its_largest_unit_and_the_next_one(seconds: float, text: str)
 def test_the_table_has_every_column_and_never_truncates_a_job_id(width: int) -> None:
     """A long id wraps, so that it can be copied."""
     long_id = "x" * 150
-    rows = [job_row(one, now=NOW) for one in (a_summary(), a_summary(job_id=long_id))]
+    rows = [job_row(summary, now=NOW) for summary in (a_summary(), a_summary(job_id=long_id))]
     console = Console(width=width, record=True, file=None, quiet=False)
     with console.capture() as output:
         console.print(jobs_table(rows))

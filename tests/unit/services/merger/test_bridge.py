@@ -66,7 +66,7 @@ def test_a_bridge_has_no_click_and_no_gap() -> None:
     around = levels_db(track[:, seam.at_samples - 2 * RATE : seam.at_samples + RATE])
     assert around.min() > np.median(around) - 8, "the level of the music itself varies by 5 dB"
     assert track.shape[1] == sum(take.segment.samples for take in takes)
-    assert [one.kind for one in assembly.seams] == ["splice", "fade", "splice"]
+    assert [seam.kind for seam in assembly.seams] == ["splice", "fade", "splice"]
     assert assembly.warnings == [
         (
             "scene 2 is kept, but the music before it was generated again: "

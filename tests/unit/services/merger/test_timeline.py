@@ -117,8 +117,8 @@ def test_a_silent_scene_stays_silent_and_the_music_before_it_is_not_replaced(sin
     assert not track[:, 96_000:168_000].any()
     np.testing.assert_allclose(track[:, :90_000], piece_of(track)[:, :90_000], atol=3e-3)
     after = track[:, 168_000 + FADE : -EDGE_SAMPLES]
-    wanted = music(96_000 + FADE + np.arange(after.shape[1]))
-    np.testing.assert_allclose(after, wanted, atol=3e-3)
+    expected = music(96_000 + FADE + np.arange(after.shape[1]))
+    np.testing.assert_allclose(after, expected, atol=3e-3)
     assert [(s.scene_index, s.kind) for s in assembly.seams] == [(1, "fade"), (2, "fade")]
 
 

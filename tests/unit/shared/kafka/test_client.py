@@ -28,11 +28,11 @@ USER: dict[str, Any] = {"sasl_username": "segue-api", "sasl_password": "secret"}
     ],
 )
 def test_incomplete_security_settings_are_rejected_by_name(
-    given: dict[str, Any], variable: str
+    values: dict[str, Any], variable: str
 ) -> None:
     """A password without SASL, or a certificate without TLS, is a mistake."""
     with pytest.raises(SettingsError, match=variable):
-        KafkaSettings.from_environment(**given)
+        KafkaSettings.from_environment(**values)
 
 
 def test_an_aiokafka_client_gets_user_and_tls() -> None:

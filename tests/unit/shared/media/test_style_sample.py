@@ -28,9 +28,9 @@ def read(
     return read_style(path, window_s=window_s, length_s_max=length_s_max)
 
 
-def alike(one: Audio, other: Audio) -> float:
+def alike(first: Audio, second: Audio) -> float:
     """Return the correlation of two pieces of audio, 1.0 at most."""
-    return float(np.vdot(one, other) / np.linalg.norm(one) / np.linalg.norm(other))
+    return float(np.vdot(first, second) / np.linalg.norm(first) / np.linalg.norm(second))
 
 
 @pytest.mark.parametrize(("container", "codec"), [*KINDS, *MORE_KINDS])

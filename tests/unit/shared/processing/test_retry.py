@@ -29,12 +29,12 @@ def test_the_delay_doubles_up_to_its_cap(attempt: int, cap_s: float) -> None:
     assert max(delays) - min(delays) > cap_s / 4, "a thousand lanes must not retry together"
 
 
-@given(asked=st.floats(0, 3600), attempt=st.integers(1, 100), seed=st.integers())
-def test_a_requested_delay_is_never_shortened(asked: float, attempt: int, seed: int) -> None:
+@given(requested_s=st.floats(0, 3600), attempt=st.integers(1, 100), seed=st.integers())
+def test_a_requested_delay_is_never_shortened(requested_s: float, attempt: int, seed: int) -> None:
     """It is lengthened by at most a quarter of the policy's own delay."""
-    delay_s = POLICY.delay_s(attempt, asked_s=asked, chance=random.Random(seed))
+    delay_s = POLICY.delay_s(attempt, asked_s=requested_s, chance=random.Random(seed))
 
-    assert asked <= delay_s <= asked + POLICY.max_s / 4
+    assert requested_s <= delay_s <= requested_s + POLICY.max_s / 4
 
 
 def failing(

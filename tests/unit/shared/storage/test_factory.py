@@ -14,10 +14,10 @@ from shared.storage.filesystem import FolderStore
 from shared.storage.s3.store import S3Store
 
 
-def settings(**given: object) -> StoreSettings:
+def settings(**overrides: object) -> StoreSettings:
     """Return settings of a server with keys, with overrides."""
     keys = {"access_key": SecretStr("a"), "secret_key": SecretStr("b")}
-    return StoreSettings.from_environment(**{**keys, **given})
+    return StoreSettings.from_environment(**{**keys, **overrides})
 
 
 async def test_folder_overrides_the_server(tmp_path: Path) -> None:

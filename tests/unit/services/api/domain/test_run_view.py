@@ -248,4 +248,4 @@ def test_the_diagram_shows_exactly_the_allowed_transitions() -> None:
         for before, after in re.findall(r"^    (\w+) --> (\w+)$", STATES.read_text(), re.MULTILINE)
     }
 
-    assert drawn == {(one.value, other.value) for one in ALLOWED for other in ALLOWED[one]}
+    assert drawn == {(before.value, after.value) for before in ALLOWED for after in ALLOWED[before]}

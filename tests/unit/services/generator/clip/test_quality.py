@@ -218,8 +218,8 @@ def test_a_clip_without_a_window_is_new_from_its_first_sample() -> None:
 def _faults(sound: Audio, *, encode: Callable[[Audio], bytes] = mp3, **how: Any) -> tuple[str, ...]:
     decoded = decode_clip(encode(sound))
     recognised = recognise(decoded.audio, EXPECTED, sent=_sent())
-    given = {"rate_hz": decoded.rate_hz, "channels": decoded.channels, **how}
-    return faults(decoded.audio, recognised, EXPECTED, **given)
+    fields = {"rate_hz": decoded.rate_hz, "channels": decoded.channels, **how}
+    return faults(decoded.audio, recognised, EXPECTED, **fields)
 
 
 def test_good_music_has_no_fault() -> None:
@@ -253,11 +253,11 @@ def test_an_unused_end_may_be_silent() -> None:
         )
     )
     recognised = RecognisedClip(shape=Shape.WINDOW, old_samples=RATE)
-    needed = ExpectedClip(
+    expected = ExpectedClip(
         samples=5 * RATE, window_samples=RATE, so_far_samples=RATE, needed_samples=int(1.1 * RATE)
     )
 
-    assert faults(clip, recognised, needed, rate_hz=32_000, channels=2) == ()
+    assert faults(clip, recognised, expected, rate_hz=32_000, channels=2) == ()
     assert faults(clip, recognised, EXPECTED, rate_hz=32_000, channels=2) == (
         "silent for the last 2.80 s",
     )
@@ -268,7 +268,7 @@ def test_at_least_a_second_of_new_music_is_judged(
     needed_samples: int,
 ) -> None:
     """The scene ends before its music starts, but the next scene continues the clip."""
-    needed = ExpectedClip(
+    expected = ExpectedClip(
         samples=5 * RATE,
         window_samples=RATE,
         so_far_samples=RATE,
@@ -277,8 +277,8 @@ def test_at_least_a_second_of_new_music_is_judged(
     recognised = RecognisedClip(shape=Shape.WINDOW, old_samples=RATE)
     music, quiet = _clip(_played(START_S, END_S)), np.zeros((2, 5 * RATE), np.float32)
 
-    assert faults(music, recognised, needed, rate_hz=32_000, channels=2) == ()
-    assert faults(quiet, recognised, needed, rate_hz=32_000, channels=2) == ("silent",)
+    assert faults(music, recognised, expected, rate_hz=32_000, channels=2) == ()
+    assert faults(quiet, recognised, expected, rate_hz=32_000, channels=2) == ("silent",)
 
 
 def test_the_silent_tail_has_its_own_limit() -> None:

@@ -69,7 +69,9 @@ async def test_a_scene_beyond_max_cost_is_neither_claimed_nor_queued(
 
     assert [s.origin for s in fixture.segments()] == [Origin.SILENCE]
     assert waits == []
-    assert [one.key async for one in fixture.store.list_objects("jobs") if "claim" in one.key] == []
+    assert [
+        stored.key async for stored in fixture.store.list_objects("jobs") if "claim" in stored.key
+    ] == []
 
 
 async def test_a_cached_scene_costs_nothing(tmp_path: Path) -> None:

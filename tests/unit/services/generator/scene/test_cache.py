@@ -39,13 +39,15 @@ def merger_fields(segment: SegmentGenerated) -> dict[str, object]:
 
 async def entries_of(fixture: HandlerFixture) -> list[str]:
     """Return the keys of the cached facts."""
-    return [one.key async for one in fixture.store.list_objects("cache") if "facts" in one.key]
+    return [
+        stored.key async for stored in fixture.store.list_objects("cache") if "facts" in stored.key
+    ]
 
 
-async def a_job(fixture: HandlerFixture, job_id: str, **given: object) -> list[SegmentGenerated]:
+async def a_job(fixture: HandlerFixture, job_id: str, **fields: object) -> list[SegmentGenerated]:
     """Handle a job of three scenes; return its segments."""
     for index in range(3):
-        await fixture.handle(a_scene(index, job_id=job_id, count=3, duration_s=1.7, **given))
+        await fixture.handle(a_scene(index, job_id=job_id, count=3, duration_s=1.7, **fields))
     return [segment for segment in fixture.segments() if segment.job_id == job_id]
 
 
@@ -63,9 +65,9 @@ async def test_the_same_scenes_of_another_job_cost_nothing(fixture: HandlerFixtu
     assert [s.saved_usd for s in second] == [s.cost_usd for s in first]
     assert {s.cost_usd for s in second} == {0.0}
     assert all(s.reason and s.reason.startswith("composed at 2026") for s in second)
-    assert [one.key async for one in fixture.store.list_objects("jobs") if "claim" in one.key] == [
-        claim_key("job-1", 1, index, 1) for index in range(3)
-    ]
+    assert [
+        stored.key async for stored in fixture.store.list_objects("jobs") if "claim" in stored.key
+    ] == [claim_key("job-1", 1, index, 1) for index in range(3)]
     for ours, theirs in zip(second, first, strict=True):
         assert ours.object_key is not None
         assert theirs.object_key is not None
@@ -83,7 +85,7 @@ async def test_scope_off_pays_every_scene(tmp_path: Path) -> None:
     await a_job(fixture, "job-2")
 
     assert len(fixture.provider.charged) == 6
-    assert [one.key async for one in fixture.store.list_objects("cache")] == []
+    assert [stored.key async for stored in fixture.store.list_objects("cache")] == []
 
 
 async def test_scope_job_shares_with_runs_of_the_same_job_only(tmp_path: Path) -> None:

@@ -67,30 +67,30 @@ def sound_of(request: CompositionRequest) -> tuple[object, ...]:
     return request.prompt, request.duration_s, window_fields
 
 
-@given(one=requests, other=requests)
-@example(one=REQUEST, other=replace(REQUEST, seed=8, job_id="job-2", must_continue=True))
-@example(one=REQUEST, other=replace(REQUEST, window=replace(WINDOW, clip_key="b", clip_url="c")))
-@example(one=REQUEST, other=replace(REQUEST, window=None))
+@given(first=requests, second=requests)
+@example(first=REQUEST, second=replace(REQUEST, seed=8, job_id="job-2", must_continue=True))
+@example(first=REQUEST, second=replace(REQUEST, window=replace(WINDOW, clip_key="b", clip_url="c")))
+@example(first=REQUEST, second=replace(REQUEST, window=None))
 def test_keys_are_equal_exactly_if_the_music_may_be_equal(
-    one: CompositionRequest, other: CompositionRequest
+    first: CompositionRequest, second: CompositionRequest
 ) -> None:
     """Job, seed and the window's location are not part of the key."""
     cache = a_cache()
 
-    same = key_of(cache, one) == key_of(cache, other)
+    same = key_of(cache, first) == key_of(cache, second)
 
-    assert same is (sound_of(one) == sound_of(other))
+    assert same is (sound_of(first) == sound_of(second))
 
 
-@given(one=requests, other=requests)
-def test_scope_job_has_a_key_per_job(one: CompositionRequest, other: CompositionRequest) -> None:
+@given(first=requests, second=requests)
+def test_scope_job_has_a_key_per_job(first: CompositionRequest, second: CompositionRequest) -> None:
     """As above within one job; never equal to a key of scope `all`."""
     cache = a_cache("job")
 
-    same = key_of(cache, one) == key_of(cache, other)
+    same = key_of(cache, first) == key_of(cache, second)
 
-    assert same is ((one.job_id, sound_of(one)) == (other.job_id, sound_of(other)))
-    assert key_of(cache, one) != key_of(a_cache(), one)
+    assert same is ((first.job_id, sound_of(first)) == (second.job_id, sound_of(second)))
+    assert key_of(cache, first) != key_of(a_cache(), first)
 
 
 def test_another_provider_model_or_address_has_another_key() -> None:

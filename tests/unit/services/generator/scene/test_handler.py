@@ -302,7 +302,7 @@ async def test_a_busy_provider_is_retried_without_using_attempts(
     fixture.provider.ready = ready  # type: ignore[method-assign]  # the script of this test
     await fixture.handle(a_scene(0))
 
-    claims = [one.key async for one in fixture.store.list_objects("jobs/")]
+    claims = [stored.key async for stored in fixture.store.list_objects("jobs/")]
     assert [key.rpartition("/")[2] for key in claims if "claim" in key] == ["claim-1"]
     assert len(fixture.provider.charged) == 1
 

@@ -125,9 +125,9 @@ def test_padding_moves_the_window_and_does_not_accumulate(padding: int) -> None:
             assert plan.window is not None
             end = state.last_clip.origin_samples + plan.window.end_s * SAMPLE_RATE_HZ
             assert plan.join_samples == end
-        made = _made(plan, index, 2.0)
+        segment = _made(plan, index, 2.0)
         fields = {"window_samples": old, "clip_samples": clip, "padding_samples": padding}
-        state = state.after(made.model_copy(update=fields))
+        state = state.after(segment.model_copy(update=fields))
     assert min(joins) >= -padding
     assert max(joins) < SAMPLE_RATE_HZ
 

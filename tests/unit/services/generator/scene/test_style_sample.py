@@ -189,7 +189,7 @@ async def test_a_style_url_is_fetched_once_per_run(tmp_path: Path) -> None:
         await _styled(fixture, 1, ref=ref)
 
         assert len(server.requests) == 1
-    windows = [one.window for one in fixture.provider.charged]
+    windows = [request.window for request in fixture.provider.charged]
     assert windows[0] is not None
     assert windows[0] == windows[1]
 

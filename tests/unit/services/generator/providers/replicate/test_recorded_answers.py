@@ -30,7 +30,7 @@ REQUEST = CompositionRequest(
     seed=8,
 )
 RATE, PADDING = SAMPLE_RATE_HZ, 1658
-#: shape, samples, where the new music begins
+#: shape, samples, start of the new music
 EXPECTED = {
     "window": (Shape.WINDOW, 2 * RATE, RATE),
     "no_window": (Shape.NO_WINDOW, RATE, 0),
@@ -53,22 +53,22 @@ async def inspected(folder: Path, *, form: str, clip: str) -> tuple[int, Recogni
     await fixture.store.put(SOURCE, (FOLDER / "source.mp3").read_bytes())
     received = await fixture.provider.collect(answer["id"], REQUEST)
     assert received.data == data
-    asked = ClipSpec(request=REQUEST, so_far_samples=2 * RATE, needed_samples=RATE)
-    return await ClipInspector(store=fixture.store).inspect(received, asked, musical=True)
+    spec = ClipSpec(request=REQUEST, so_far_samples=2 * RATE, needed_samples=RATE)
+    return await ClipInspector(store=fixture.store).inspect(received, spec, musical=True)
 
 
 @pytest.mark.parametrize("form", ["string", "list", "data_url"])
 @pytest.mark.parametrize("clip", EXPECTED)
 async def test_every_form_and_shape_is_recognised(tmp_path: Path, form: str, clip: str) -> None:
-    """Checks the shape, the measured length and where the new music begins."""
-    samples, found = await inspected(tmp_path, form=form, clip=clip)
+    """The shape, the measured length and the start of the new music are right."""
+    samples, recognised = await inspected(tmp_path, form=form, clip=clip)
 
     shape, length, old = EXPECTED[clip]
-    assert found.shape is shape
+    assert recognised.shape is shape
     assert samples == length or length is None
-    assert found.old_samples == pytest.approx(old, abs=2)
-    assert found.padding_samples == (PADDING if clip == "no_delay_header" else 0)
-    assert found.correlation is None or found.correlation > 0.9
+    assert recognised.old_samples == pytest.approx(old, abs=2)
+    assert recognised.padding_samples == (PADDING if clip == "no_delay_header" else 0)
+    assert recognised.correlation is None or recognised.correlation > 0.9
 
 
 async def test_a_null_output_is_rejected(tmp_path: Path) -> None:

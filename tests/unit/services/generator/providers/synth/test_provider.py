@@ -40,8 +40,8 @@ def _decoded(data: bytes, start_s: int = 0, end_s: int | None = None) -> Audio:
     return audio[:, start_s * RATE_HZ : end_s * RATE_HZ if end_s else None]
 
 
-def _correlation(one: Audio, other: Audio) -> float:
-    return key_detection.agreement(one, other)[0]
+def _correlation(first: Audio, second: Audio) -> float:
+    return key_detection.agreement(first, second)[0]
 
 
 def _character(audio: Audio) -> NDArray[np.float64]:

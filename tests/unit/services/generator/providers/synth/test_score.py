@@ -53,11 +53,11 @@ def test_a_new_section_does_not_change_earlier_notes(
     before = Piece(tonic=tonic).followed_by(Mood.CALM, seed=seed, start_s=0)
     after = before.followed_by(mood, seed=other, start_s=joint_s)
 
-    def begun(piece: Piece) -> list[tuple[float, int, float]]:
+    def started(piece: Piece) -> list[tuple[float, int, float]]:
         notes = score.notes(piece, start_s=0, stop_s=joint_s)
         return [(note.start_s, note.pitch, note.velocity) for note in notes]
 
-    assert begun(before) == begun(after)
+    assert started(before) == started(after)
 
 
 @given(tonics, moods, seeds, seeds, st.integers(min_value=1, max_value=21))
@@ -102,9 +102,11 @@ def test_voices_move_by_small_steps(tonic: int, mood: Mood, theme: int) -> None:
     """No voice leaps more than a fifth, or a sixth where the progression restarts."""
     bars = [theory.harmony(mood, tonic=tonic, theme=theme, bar=bar) for bar in range(5)]
 
-    for bar, (one, other) in enumerate(pairwise(bars)):
+    for bar, (chord, following) in enumerate(pairwise(bars)):
         leap_max = 8 if bar == 3 else 7
-        assert all(abs(a - b) <= leap_max for a, b in zip(one.voices, other.voices, strict=True))
+        assert all(
+            abs(a - b) <= leap_max for a, b in zip(chord.voices, following.voices, strict=True)
+        )
     assert all(48 <= pitch <= 80 for bar in bars for pitch in bar.voices)
     assert all({pitch % 12 for pitch in bar.voices} <= bar.chord for bar in bars)
 
@@ -199,7 +201,7 @@ def test_a_key_is_detected_to_within_a_fifth(mood: Mood, tonic: int) -> None:
     """A neighbour on the circle of fifths shares all tones but one."""
     piece = Piece(tonic=tonic).followed_by(mood, seed=4, start_s=0)
 
-    heard = key_detection.tonic_of(mixing.render(piece, start_s=0, stop_s=4))
+    detected = key_detection.tonic_of(mixing.render(piece, start_s=0, stop_s=4))
 
     home = tonic + {Mood.ELEGANT: 5, Mood.EXCITING: 7}.get(mood, 0)
-    assert (heard - home) % 12 in {0, 5, 7}
+    assert (detected - home) % 12 in {0, 5, 7}
