@@ -15,7 +15,7 @@ USER: dict[str, Any] = {"sasl_username": "segue-api", "sasl_password": "secret"}
 
 
 @pytest.mark.parametrize(
-    ("given", "variable"),
+    ("values", "variable"),
     [
         ({"security_protocol": "SASL_SSL", "sasl_password": "x"}, "KAFKA_SASL_USERNAME"),
         ({"security_protocol": "SASL_SSL", "sasl_username": "x"}, "KAFKA_SASL_PASSWORD"),
