@@ -62,7 +62,7 @@ def prefix() -> str:
 
 async def keys_below(store: ObjectStore, prefix: str) -> list[str]:
     """Return the keys of a listing, in its order."""
-    return [found.key async for found in store.list_objects(prefix)]
+    return [stat.key async for stat in store.list_objects(prefix)]
 
 
 def names_in(folder: Path) -> set[str]:
@@ -240,7 +240,7 @@ async def test_listing_has_sizes_and_etags(store: ObjectStore, prefix: str) -> N
     """The same as `stat`."""
     await store.put(f"{prefix}/a.mp3", b"12345", content_type="audio/mpeg")
 
-    (listed,) = [found async for found in store.list_objects(f"{prefix}/")]
+    (listed,) = [stat async for stat in store.list_objects(f"{prefix}/")]
     stat = await store.stat(f"{prefix}/a.mp3")
 
     assert stat is not None
@@ -390,12 +390,12 @@ async def test_reader_gets_the_old_or_the_new_object_never_a_mixture(
             await store.put(key, version)
 
     writer = asyncio.ensure_future(write())
-    seen = [await store.get(key)]
+    versions_read = [await store.get(key)]
     while not writer.done():
-        seen.append(await store.get(key))
+        versions_read.append(await store.get(key))
     await writer
 
-    assert set(seen) <= set(versions)
+    assert set(versions_read) <= set(versions)
     assert await store.get(key) == versions[-1]
 
 

@@ -1,4 +1,4 @@
-"""`.env.example` and the settings classes say the same."""
+"""`.env.example` lists exactly the settings, with their defaults."""
 
 import importlib
 import pkgutil
@@ -17,20 +17,20 @@ from shared.settings import SettingsGroup
 EXAMPLE = Path(__file__).parent.parent.parent / ".env.example"
 PACKAGES = ("shared", "services", "embedded", "replicate_server", "ops")
 COMPOSE = EXAMPLE.parent / "docker-compose.yml"
-OF_THE_TESTS = {"SEGUE_REQUIRE"}  # read by tests/support/servers.py, no service's
-_ASKED = re.compile(r"\$\{([A-Z0-9_]+)")
+OF_THE_TESTS = {"SEGUE_REQUIRE"}  # read by tests/support/servers.py only
+_COMPOSE_VARIABLE = re.compile(r"\$\{([A-Z0-9_]+)")
 _LINE = re.compile(r"^#([A-Z][A-Z0-9_]+)=(.*)$")
 
 
 def test_every_setting_is_in_the_example_and_nothing_else() -> None:
-    """A new setting needs its line, a removed one takes it along."""
-    asked = set(_ASKED.findall(COMPOSE.read_text(encoding="utf-8")))
+    """The variables of docker-compose.yml are included."""
+    compose = set(_COMPOSE_VARIABLE.findall(COMPOSE.read_text(encoding="utf-8")))
 
-    assert sorted(_example()) == sorted({*_settings(), *asked, *OF_THE_TESTS})
+    assert sorted(_example()) == sorted({*_settings(), *compose, *OF_THE_TESTS})
 
 
 def test_every_example_shows_a_default_of_the_setting() -> None:
-    """Where several services read it, that of one of them."""
+    """Services may have different defaults for a setting; any of them is accepted."""
     settings = _settings()
     wrong = {
         name: (value, settings[name])
@@ -40,8 +40,8 @@ def test_every_example_shows_a_default_of_the_setting() -> None:
     assert not wrong
 
 
-def test_every_example_is_explained_right_above_it() -> None:
-    """The line before is prose."""
+def test_every_example_follows_a_comment() -> None:
+    """The comment explains the setting."""
     lines = EXAMPLE.read_text(encoding="utf-8").splitlines()
     bare = [
         line
@@ -52,25 +52,25 @@ def test_every_example_is_explained_right_above_it() -> None:
 
 
 def _example() -> dict[str, str]:
-    found = [_LINE.match(line) for line in EXAMPLE.read_text(encoding="utf-8").splitlines()]
-    pairs = [(match.group(1), match.group(2)) for match in found if match]
-    assert len(dict(pairs)) == len(pairs), "a name is there twice"
+    matches = [_LINE.match(line) for line in EXAMPLE.read_text(encoding="utf-8").splitlines()]
+    pairs = [(match.group(1), match.group(2)) for match in matches if match]
+    assert len(dict(pairs)) == len(pairs), "a name occurs twice"
     return dict(pairs)
 
 
 def _settings() -> dict[str, set[str]]:
-    """Every variable, with the defaults that the groups give it."""
+    """Return every variable with the defaults of its settings groups."""
     for package in PACKAGES:
         _import_all(package)
-    found: dict[str, set[str]] = defaultdict(set)
+    defaults: dict[str, set[str]] = defaultdict(set)
     for group in _groups(SettingsGroup):
         for field in group.model_fields.values():
             alias = field.validation_alias
             if isinstance(alias, AliasChoices):
                 alias = alias.choices[0]  # the others are earlier names
             if isinstance(alias, str):
-                found[alias].add(_as_written(field.default))
-    return found
+                defaults[alias].add(_as_written(field.default))
+    return defaults
 
 
 def _import_all(package: str) -> None:
@@ -87,7 +87,7 @@ def _groups(parent: type[SettingsGroup]) -> Iterator[type[SettingsGroup]]:
 
 
 def _as_written(default: Any) -> str:
-    """A default as the environment would say it."""
+    """Return a default as it is written in an environment variable."""
     if default is None:
         return ""
     if isinstance(default, bool):

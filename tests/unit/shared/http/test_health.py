@@ -77,21 +77,24 @@ async def test_port_serves_liveness_readiness_and_metrics() -> None:
 async def test_start_waits_for_a_server_and_reports_it() -> None:
     """The second attempt succeeds; livez answers all the time."""
     attempts: list[int] = []
-    seen: list[httpx.Response] = []
+    responses: list[httpx.Response] = []
     health = a_health()
 
     async def late() -> None:
         attempts.append(1)
         if len(attempts) == 1:
             raise RetryableError("connection refused")
-        seen.append(await client.get("/readyz"))
-        seen.append(await client.get("/livez"))
+        responses.append(await client.get("/readyz"))
+        responses.append(await client.get("/livez"))
 
     async with a_port(health) as client:
         assert await health.wait_for("Kafka", late) is True
 
-    assert [answer.status_code for answer in seen] == [503, 200]
-    assert seen[0].json()["checks"]["service"]["detail"] == "waiting for Kafka: connection refused"
+    assert [answer.status_code for answer in responses] == [503, 200]
+    assert (
+        responses[0].json()["checks"]["service"]["detail"]
+        == "waiting for Kafka: connection refused"
+    )
 
 
 async def test_start_fails_at_its_deadline_with_the_server_and_the_setting() -> None:

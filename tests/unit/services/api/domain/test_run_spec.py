@@ -75,10 +75,12 @@ def test_the_cost_limit_of_the_settings_applies_unless_the_request_has_one() -> 
     """AUDIO_MAX_COST and AUDIO_ON_MAX_COST; null does not remove the limit."""
     defaults = DefaultSettings(max_cost=0.5, on_max_cost=OnMaxCost.ERROR_STRATEGY)
     default = spec_for(defaults, scenes=TWO, audio_params={"max_cost": None}).params
-    given = spec_for(defaults, scenes=TWO, audio_params={"max_cost": 2, "on_max_cost": "refuse"})
+    requested = spec_for(
+        defaults, scenes=TWO, audio_params={"max_cost": 2, "on_max_cost": "refuse"}
+    )
 
     assert (default.max_cost, default.on_max_cost) == (0.5, "error_strategy")
-    assert (given.params.max_cost, given.params.on_max_cost) == (2, "refuse")
+    assert (requested.params.max_cost, requested.params.on_max_cost) == (2, "refuse")
 
 
 @pytest.mark.parametrize(
