@@ -112,12 +112,12 @@ async def test_a_stitched_job_without_a_run_has_nothing_to_cancel(
 async def test_an_invalid_cancellation_is_rejected_by_field(api: ApiFixture) -> None:
     """An unknown job and invalid parameters."""
     unknown = await api.client.post(CANCEL)
-    wrong = await api.client.post(CANCEL, params={"run": 0})
+    invalid = await api.client.post(CANCEL, params={"run": 0})
     long = await api.client.post(CANCEL, params={"reason": "x" * 501})
 
     assert unknown.status_code == 404
-    assert wrong.status_code == long.status_code == 422
-    assert wrong.json()["errors"][0]["field"] == "run"
+    assert invalid.status_code == long.status_code == 422
+    assert invalid.json()["errors"][0]["field"] == "run"
     assert long.json()["errors"][0]["field"] == "reason"
 
 

@@ -54,7 +54,7 @@ async def test_a_stream_has_every_change_until_the_end(fixture: ApiServiceFixtur
         path = "/api/v3/audio/status/job-1/events"
         following = asyncio.create_task(events_of(client, path))
         await fixture.publish(a_segment(0, count=2), a_segment(1, count=2))
-        # a track that is read before its segments ends the stream, and they come after its end
+        # if the track is read before its segments, the stream ends without them
         await eventually(partial(all_done, client, "job-1"), within_s=30, what="both are read")
         await fixture.publish(a_track(params=a_scene().params))
         events = await asyncio.wait_for(following, timeout=40)

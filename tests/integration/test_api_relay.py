@@ -77,5 +77,5 @@ async def test_two_relays_publish_every_record_once_in_the_order_of_each_job(
 
     assert len(records) == 80
     for job, order in written.items():
-        mine = [record["scene_index"] for record in records if record["job_id"] == f"j{job}"]
-        assert mine == order
+        scenes = [record["scene_index"] for record in records if record["job_id"] == f"j{job}"]
+        assert scenes == order

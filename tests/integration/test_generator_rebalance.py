@@ -52,7 +52,7 @@ async def with_state(settings: GeneratorSettings) -> GeneratorSettings:
 
 @asynccontextmanager
 async def _running(
-    settings: GeneratorSettings, taken: list[int] | None = None
+    settings: GeneratorSettings, offsets: list[int] | None = None
 ) -> AsyncIterator[SceneStream]:
     """Run the generator's stream with a handler that records offsets."""
     stream = SceneStream(settings, clock=SystemClock(), log=LOG)
@@ -65,8 +65,8 @@ async def _running(
 
     async def take(events: Any) -> None:
         async for event in events.noack().events():
-            if taken is not None:
-                taken.append(event.message.offset)
+            if offsets is not None:
+                offsets.append(event.message.offset)
 
     stream._app.agent(topic, name="taking")(take)
     stop, ready = asyncio.Event(), asyncio.Event()
@@ -91,8 +91,8 @@ async def test_records_fetched_during_a_rebalance_are_fetched_again(
     settings: GeneratorSettings,
 ) -> None:
     """Nothing is committed yet, so no seek to a committed offset hides the loss."""
-    taken: list[int] = []
-    async with _running(settings, taken) as stream:
+    offsets: list[int] = []
+    async with _running(settings, offsets) as stream:
         await asyncio.sleep(LATE_S)  # a fetch is in progress by now
         consumer: Any = stream._app.consumer
         consumer.stop_flow()
@@ -102,7 +102,7 @@ async def test_records_fetched_during_a_rebalance_are_fetched_again(
         await publisher.stop()
         await asyncio.sleep(LATE_S)
         consumer.resume_flow()
-        await eventually(lambda: _once(taken == [0]), within_s=10, what="the record")
+        await eventually(lambda: _once(offsets == [0]), within_s=10, what="the record")
 
 
 async def test_a_recovery_without_progress_is_restarted(

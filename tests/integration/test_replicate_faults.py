@@ -69,7 +69,7 @@ async def test_a_transport_fault_costs_nothing_twice(
     calm_s = await fixture.undisturbed_s()
     fixture.replicate.fake.fault(kind, place=place, value=1 if kind == "429" else None)  # type: ignore[arg-type]
 
-    made, took_s = await fixture.timed()
+    result, took_s = await fixture.timed()
 
     write_figures(
         f"{kind} at {place}",
@@ -79,7 +79,7 @@ async def test_a_transport_fault_costs_nothing_twice(
         added_s=took_s - calm_s,
     )
     assert fixture.replicate.fake.struck[kind] == 1, "the fault never happened"
-    assert (fixture.charged, fixture.posted, made.attempt) == (1, posted, attempts)
+    assert (fixture.charged, fixture.posted, result.attempt) == (1, posted, attempts)
 
 
 async def test_a_lost_response_with_a_failing_list_is_settled_later(
@@ -90,7 +90,7 @@ async def test_a_lost_response_with_a_failing_list_is_settled_later(
     fixture.replicate.fake.fault("lost_answer")
     fixture.replicate.fake.fault("500_before", place="list", times=4)
 
-    made, took_s = await fixture.timed()
+    result, took_s = await fixture.timed()
 
     write_figures(
         "lost answer, then a list that fails four times",
@@ -99,7 +99,7 @@ async def test_a_lost_response_with_a_failing_list_is_settled_later(
         charged=fixture.charged,
         added_s=took_s - calm_s,
     )
-    assert (fixture.charged, fixture.posted, made.prediction.adopted) == (1, 1, True)
+    assert (fixture.charged, fixture.posted, result.prediction.adopted) == (1, 1, True)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ async def test_a_failed_prediction_is_retried(
     calm_s = await fixture.undisturbed_s()
     fixture.replicate.fake.fault(kind, value=value)
 
-    made, took_s = await fixture.timed()
+    result, took_s = await fixture.timed()
 
     write_figures(
         f"{kind} {value or ''}".rstrip(),
@@ -130,7 +130,7 @@ async def test_a_failed_prediction_is_retried(
         added_s=took_s - calm_s,
     )
     assert fixture.replicate.fake.struck[kind] == 1
-    assert (made.attempt, len(made.failed), fixture.charged) == (2, 1, charged)
+    assert (result.attempt, len(result.failed), fixture.charged) == (2, 1, charged)
 
 
 async def test_an_error_of_the_model_is_reported_and_not_paid_again(
@@ -154,16 +154,16 @@ async def test_an_outage_of_ten_minutes_costs_only_time(fixture: ClaimsFixture, 
     async with asyncio.timeout(20):
         while not fake.predictions:  # noqa: ASYNC110 - the emulator has no event to wait for
             await asyncio.sleep(0.01)
-    begun = clock.monotonic()
+    started = clock.monotonic()
     fake.fault(kind, value=600, place="any")
 
-    made = await asyncio.gather(first, fixture.scene("job-2"))
+    results = await asyncio.gather(first, fixture.scene("job-2"))
 
-    took_s = clock.monotonic() - begun
+    took_s = clock.monotonic() - started
     write_figures(
         f"{kind} for 600 s", finished=2, requested=2, charged=fixture.charged, added_s=took_s
     )
-    assert {one.attempt for one in made[:1]} == {1}
+    assert {result.attempt for result in results[:1]} == {1}
     assert fixture.charged == 2
     assert 600 <= took_s <= 720
 
@@ -186,7 +186,7 @@ async def test_a_revoked_key_pauses_every_scene_until_it_works_again(
     fake.restore()
     restored = clock.monotonic()
 
-    made = await running
+    result = await running
     write_figures(
         "key revoked in the middle, from its return on",
         finished=1,
@@ -196,7 +196,7 @@ async def test_a_revoked_key_pauses_every_scene_until_it_works_again(
     )
     other = await fixture.scene("job-2")
 
-    assert (made.attempt, other.attempt, fixture.charged) == (1, 1, 2)
+    assert (result.attempt, other.attempt, fixture.charged) == (1, 1, 2)
     assert fixture.replicate.provider.paused is None
 
 
@@ -235,15 +235,15 @@ async def test_many_429s_slow_every_lane_and_lose_nothing(tmp_path: Path) -> Non
     async with replicate_fixture(
         store, clock=clock, fake=fake, compose=lambda *_: CLIP
     ) as replicate:
-        fixture, begun = ClaimsFixture(replicate, store), clock.monotonic()
+        fixture, started = ClaimsFixture(replicate, store), clock.monotonic()
 
-        made = await asyncio.gather(*(fixture.scene(f"job-{number}") for number in range(100)))
+        results = await asyncio.gather(*(fixture.scene(f"job-{number}") for number in range(100)))
 
-        took_s = clock.monotonic() - begun
+        took_s = clock.monotonic() - started
         throttled = replicate.fake.requests["create", 429]
         write_figures(
             f"429 storm: {throttled} times throttled; beyond the 990 s that the key imposes",
-            finished=len(made),
+            finished=len(results),
             requested=100,
             charged=fixture.charged,
             added_s=took_s - 990,
@@ -253,11 +253,11 @@ async def test_many_429s_slow_every_lane_and_lose_nothing(tmp_path: Path) -> Non
         assert took_s <= 990 * 1.35  # the 99 waits that the key imposes, and a third
 
 
-async def test_a_prediction_that_hangs_is_cancelled_at_the_deadline(fixture: ClaimsFixture) -> None:
-    """After our ten minutes, another seed is tried."""
+async def test_a_stuck_prediction_is_cancelled_at_the_deadline(fixture: ClaimsFixture) -> None:
+    """After ten minutes it is retried with another seed."""
     fixture.replicate.fake.fault("stuck")
 
-    made, took_s = await fixture.timed()
+    result, took_s = await fixture.timed()
 
     write_figures(
         "stuck, cancelled at 600 s",
@@ -266,10 +266,10 @@ async def test_a_prediction_that_hangs_is_cancelled_at_the_deadline(fixture: Cla
         charged=fixture.charged,
         added_s=took_s,
     )
-    assert made.attempt == 2
-    assert made.failed[0].startswith("attempt 1: Audio generation timed out")
+    assert result.attempt == 2
+    assert result.failed[0].startswith("attempt 1: Audio generation timed out")
     assert 560 <= took_s <= 900  # its clock runs 40 times faster
-    assert [one["status"] for one in fixture.replicate.fake.predictions] == [
+    assert [prediction["status"] for prediction in fixture.replicate.fake.predictions] == [
         "canceled",
         "succeeded",
     ]

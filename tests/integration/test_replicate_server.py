@@ -230,8 +230,8 @@ async def test_the_list_is_filtered_by_time() -> None:
         body = (await fixture.http.get("predictions", params=parameters)).json()
 
         assert [item["input"]["seed"] for item in body["results"]] == [2]
-        wrong = await fixture.http.get("predictions", params={"created_after": "yesterday"})
-        assert wrong.status_code == 400
+        invalid = await fixture.http.get("predictions", params={"created_after": "yesterday"})
+        assert invalid.status_code == 400
 
 
 async def test_a_canceled_prediction_is_charged_for_its_time() -> None:

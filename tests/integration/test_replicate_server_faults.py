@@ -50,7 +50,7 @@ async def test_a_hanging_response_ends_with_the_clients_timeout() -> None:
     [("500_before", 500, 0), ("500_after", 500, 1), ("429", 429, 0), ("wrong_json", 200, 1)],
 )
 async def test_create_can_get_a_wrong_response(kind: str, code: int, created: int) -> None:
-    """As often as the fault says."""
+    """For as many requests as the fault has `times`."""
     async with emulator_fixture() as fixture:
         fixture.fake.fault(kind, times=2)
         answers = [await fixture.create() for _ in range(3)]
@@ -81,11 +81,11 @@ async def test_a_response_can_be_slow() -> None:
     """It is complete."""
     async with emulator_fixture() as fixture:
         fixture.fake.fault("slow", value=0.3, place="account")
-        begun = asyncio.get_running_loop().time()
+        started = asyncio.get_running_loop().time()
         answer = await fixture.http.get("account")
 
         assert answer.json()["type"] == "user"
-        assert asyncio.get_running_loop().time() - begun >= 0.3
+        assert asyncio.get_running_loop().time() - started >= 0.3
 
 
 async def test_a_download_can_be_truncated_or_not_found() -> None:
@@ -315,8 +315,8 @@ async def test_a_webhook_can_be_late_or_stale() -> None:
         await _webhooks_of(fixture, receiver, webhook_events_filter=["completed"])
 
         stamps = [int(headers["webhook-timestamp"]) for headers, _ in receiver.got]
-        begun = int(FakeClock().now().timestamp())
-        assert [stamp - begun for stamp in stamps] == [401, 401 - 600]
+        started = int(FakeClock().now().timestamp())
+        assert [stamp - started for stamp in stamps] == [401, 401 - 600]
         assert all(_is_signed(fixture, *got) for got in receiver.got)
 
 

@@ -98,8 +98,8 @@ async def test_without_its_bucket_the_store_is_unavailable_not_empty(
 
 async def test_wrong_keys_are_reported_as_a_fault_of_the_store(minio: StoreSettings) -> None:
     """The message has the server's own error code."""
-    wrong = minio.model_copy(update={"access_key": type(minio.access_key)("unknown")})
-    store = S3Store(wrong)
+    settings = minio.model_copy(update={"access_key": type(minio.access_key)("unknown")})
+    store = S3Store(settings)
     try:
         with pytest.raises(StoreUnavailableError, match="InvalidAccessKeyId"):
             await store.check()

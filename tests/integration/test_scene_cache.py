@@ -55,7 +55,9 @@ class CacheFixture:
             )
             await self.generator.handle(scene)
         return [
-            one for one in self.generator.published[before:] if isinstance(one, SegmentGenerated)
+            event
+            for event in self.generator.published[before:]
+            if isinstance(event, SegmentGenerated)
         ]
 
     async def track(self, segments: list[SegmentGenerated]) -> AudioMerged:
@@ -65,7 +67,7 @@ class CacheFixture:
 
     async def sweep(self) -> int:
         """Delete the whole cache; return the number of objects."""
-        keys = [one.key async for one in self.generator.store.list_objects("cache")]
+        keys = [info.key async for info in self.generator.store.list_objects("cache")]
         for key in keys:
             await self.generator.store.delete(key)
         return len(keys)
@@ -115,10 +117,10 @@ async def test_the_same_film_costs_nothing_and_has_the_same_track(
         assert sum(s.saved_usd or 0 for s in second) == pytest.approx(paid_usd, abs=1e-5)
         assert {s.cost_usd for s in second} == {0.0}
         assert await fixture.sweep() == 6, "what a job has survives a sweep of the cache"
-        ours, theirs = await fixture.track(second), await fixture.track(first)
-    assert [seam.kind for seam in theirs.seams] == ["splice"] * 2
-    assert ours.seams == theirs.seams
-    assert (ours.sha256, ours.samples) == (theirs.sha256, theirs.samples)
+        cached, original = await fixture.track(second), await fixture.track(first)
+    assert [seam.kind for seam in original.seams] == ["splice"] * 2
+    assert cached.seams == original.seams
+    assert (cached.sha256, cached.samples) == (original.sha256, original.samples)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +144,7 @@ async def test_the_scope_decides_which_jobs_share(
 async def test_only_a_changed_last_scene_is_paid_again(
     open_fixture: OpenFixture,
 ) -> None:
-    """It continues cached music, which Replicate has deleted: our copy is sent."""
+    """It continues cached music, which Replicate has deleted: the stored clip is sent."""
     async with open_fixture("all") as fixture:
         await fixture.job("job-1")
 
