@@ -215,3 +215,13 @@ class FfmpegSettings(SettingsGroup):
     binary: str | None = Field(None, validation_alias="FFMPEG")
     #: timeout of a run, plus a share of the media's length
     timeout_s: float = Field(60.0, gt=0, validation_alias="SEGUE_FFMPEG_TIMEOUT_S")
+
+
+class WorkerSettings(SettingsGroup):
+    """The groups of every service that processes events in lanes."""
+
+    kafka: KafkaSettings = Field(default_factory=KafkaSettings.from_environment)
+    store: StoreSettings = Field(default_factory=StoreSettings.from_environment)
+    lanes: LaneSettings = Field(default_factory=LaneSettings.from_environment)
+    health: HealthSettings = Field(default_factory=HealthSettings.from_environment)
+    telemetry: TelemetrySettings = Field(default_factory=TelemetrySettings.from_environment)

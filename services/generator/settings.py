@@ -11,13 +11,7 @@ from services.generator.providers.replicate.settings import ReplicateSettings
 from shared.http.fetcher import FetchGuardSettings
 from shared.pricing import PricingSettings
 from shared.security.signed_links import LinkSettings
-from shared.settings import (
-    HealthSettings,
-    KafkaSettings,
-    LaneSettings,
-    StoreSettings,
-    TelemetrySettings,
-)
+from shared.settings import WorkerSettings
 
 CacheScope = Literal["all", "job", "off"]
 
@@ -31,7 +25,7 @@ class StyleSettings(FetchGuardSettings):
     timeout_s: float = Field(60, gt=0, le=3600, validation_alias="SEGUE_STYLE_TIMEOUT_S")
 
 
-class GeneratorSettings(PricingSettings):
+class GeneratorSettings(PricingSettings, WorkerSettings):
     """The generator's settings, read from the environment."""
 
     #: predictions in flight at once, over all lanes
@@ -59,11 +53,6 @@ class GeneratorSettings(PricingSettings):
     replicate: ReplicateSettings = Field(default_factory=ReplicateSettings.from_environment)
     style: StyleSettings = Field(default_factory=StyleSettings.from_environment)
     links: LinkSettings = Field(default_factory=LinkSettings.from_environment)
-    kafka: KafkaSettings = Field(default_factory=KafkaSettings.from_environment)
-    store: StoreSettings = Field(default_factory=StoreSettings.from_environment)
-    lanes: LaneSettings = Field(default_factory=LaneSettings.from_environment)
-    health: HealthSettings = Field(default_factory=HealthSettings.from_environment)
-    telemetry: TelemetrySettings = Field(default_factory=TelemetrySettings.from_environment)
 
     @property
     def silence_reason(self) -> str:

@@ -7,18 +7,10 @@ from pathlib import Path
 
 from pydantic import Field
 
-from shared.settings import (
-    FfmpegSettings,
-    HealthSettings,
-    KafkaSettings,
-    LaneSettings,
-    SettingsGroup,
-    StoreSettings,
-    TelemetrySettings,
-)
+from shared.settings import FfmpegSettings, WorkerSettings
 
 
-class MergerSettings(SettingsGroup):
+class MergerSettings(WorkerSettings):
     """Settings of joining and mastering."""
 
     #: LUFS, integrated over the track; streaming services play at -14
@@ -32,9 +24,4 @@ class MergerSettings(SettingsGroup):
     #: folder for the raw track, 23 MB per minute; None: the system's temporary folder
     scratch_dir: Path | None = Field(None, validation_alias="SEGUE_SCRATCH_DIR")
 
-    kafka: KafkaSettings = Field(default_factory=KafkaSettings.from_environment)
-    store: StoreSettings = Field(default_factory=StoreSettings.from_environment)
-    lanes: LaneSettings = Field(default_factory=LaneSettings.from_environment)
     ffmpeg: FfmpegSettings = Field(default_factory=FfmpegSettings.from_environment)
-    health: HealthSettings = Field(default_factory=HealthSettings.from_environment)
-    telemetry: TelemetrySettings = Field(default_factory=TelemetrySettings.from_environment)

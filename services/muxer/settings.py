@@ -5,15 +5,7 @@ from pathlib import Path
 from pydantic import Field
 
 from shared.http.fetcher import FetchGuardSettings
-from shared.settings import (
-    FfmpegSettings,
-    HealthSettings,
-    KafkaSettings,
-    LaneSettings,
-    SettingsGroup,
-    StoreSettings,
-    TelemetrySettings,
-)
+from shared.settings import FfmpegSettings, WorkerSettings
 
 
 class FetchSettings(FetchGuardSettings):
@@ -25,7 +17,7 @@ class FetchSettings(FetchGuardSettings):
     timeout_s: float = Field(600, gt=0, le=86_400, validation_alias="SEGUE_FETCH_TIMEOUT_S")
 
 
-class MuxerSettings(SettingsGroup):
+class MuxerSettings(WorkerSettings):
     """Settings of the muxer and the groups it shares."""
 
     #: videos muxed at once, from fetching to storing; each is in the scratch folder
@@ -33,10 +25,5 @@ class MuxerSettings(SettingsGroup):
     #: folder for a video while it is muxed, three times its size; None: the system's own
     scratch_dir: Path | None = Field(None, validation_alias="SEGUE_SCRATCH_DIR")
 
-    kafka: KafkaSettings = Field(default_factory=KafkaSettings.from_environment)
-    store: StoreSettings = Field(default_factory=StoreSettings.from_environment)
-    lanes: LaneSettings = Field(default_factory=LaneSettings.from_environment)
     ffmpeg: FfmpegSettings = Field(default_factory=FfmpegSettings.from_environment)
-    health: HealthSettings = Field(default_factory=HealthSettings.from_environment)
-    telemetry: TelemetrySettings = Field(default_factory=TelemetrySettings.from_environment)
     fetch: FetchSettings = Field(default_factory=FetchSettings.from_environment)

@@ -33,6 +33,27 @@ def connection_options(settings: KafkaSettings) -> dict[str, Any]:
     return options
 
 
+def group_options(
+    settings: KafkaSettings, group: str, *, max_poll_interval_ms: int
+) -> dict[str, Any]:
+    """Return the arguments of an aiokafka consumer in a group, which commits its own offsets.
+
+    Raises:
+        SettingsError: a certificate file cannot be used.
+    """
+    return {
+        **connection_options(settings),
+        "group_id": settings.topic_prefix + group,
+        "client_id": group,
+        "enable_auto_commit": False,
+        "auto_offset_reset": "earliest",
+        "session_timeout_ms": int(settings.session_timeout_s * 1000),
+        "heartbeat_interval_ms": int(settings.heartbeat_s * 1000),
+        "max_poll_interval_ms": max_poll_interval_ms,
+        "fetch_max_wait_ms": settings.fetch_max_wait_ms,
+    }
+
+
 def librdkafka_options(settings: KafkaSettings) -> dict[str, Any]:
     """Return the connection configuration of a confluent-kafka client.
 

@@ -14,7 +14,7 @@ from collections.abc import Hashable, Sequence
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 
-from shared.kafka.client import connection_options, unavailable
+from shared.kafka.client import group_options, unavailable
 from shared.kafka.codec import Envelope, Record, lane_key, try_decode
 from shared.kafka.handler import Handler
 from shared.kafka.router import Router
@@ -57,15 +57,7 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
         self._committable: dict[TopicPartition, int] = {}
         self._is_rebalancing = False
         self._consumer = AIOKafkaConsumer(
-            **connection_options(kafka),
-            group_id=kafka.topic_prefix + group,
-            client_id=group,
-            enable_auto_commit=False,
-            auto_offset_reset="earliest",
-            session_timeout_ms=int(kafka.session_timeout_s * 1000),
-            heartbeat_interval_ms=int(kafka.heartbeat_s * 1000),
-            max_poll_interval_ms=MAX_POLL_INTERVAL_MS,
-            fetch_max_wait_ms=kafka.fetch_max_wait_ms,
+            **group_options(kafka, group, max_poll_interval_ms=MAX_POLL_INTERVAL_MS)
         )
         self._metrics = ConsumerMetrics(
             service=router.service,

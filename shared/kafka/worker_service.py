@@ -10,7 +10,6 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Protocol
 
 from shared.clock import Clock, SystemClock
 from shared.contract.events import Event, JobCancelled, Stage, run_of
@@ -22,37 +21,13 @@ from shared.kafka.producer import Publisher
 from shared.kafka.router import Router, build_router
 from shared.processing.active_runs import ActiveRuns
 from shared.processing.slots import Slots
-from shared.settings import HealthSettings, KafkaSettings, LaneSettings, StoreSettings
+from shared.settings import WorkerSettings
 from shared.storage import ObjectStore
 from shared.storage.factory import open_store
 from shared.storage.instrumented import InstrumentedStore
 from shared.telemetry import trace
 from shared.telemetry.log import Logger, logger_of
 from shared.telemetry.metrics import SKIPPED_TOTAL
-
-
-class WorkerSettings(Protocol):
-    """The settings groups that such a service needs."""
-
-    @property
-    def kafka(self) -> KafkaSettings:
-        """Connection to Kafka."""
-        ...
-
-    @property
-    def store(self) -> StoreSettings:
-        """Object store for media."""
-        ...
-
-    @property
-    def lanes(self) -> LaneSettings:
-        """Limits of concurrency, retries and dead letters."""
-        ...
-
-    @property
-    def health(self) -> HealthSettings:
-        """Address of the health endpoints."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 
 Audio = NDArray[np.float32]  #: `(channels, samples)`, full scale 1.0
 
-SAMPLE_RATE_HZ = (
-    48_000  # the rate of video sound; 3/2 of MusicGen's 32 kHz, so clips convert exactly
-)
+#: the rate of video sound; 3/2 of MusicGen's 32 kHz, so clips convert exactly
+SAMPLE_RATE_HZ = 48_000
 CHANNELS = 2
 TRACK_CONTENT_TYPE = "audio/mpeg"
 VIDEO_CONTENT_TYPE = "video/mp4"

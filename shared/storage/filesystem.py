@@ -55,9 +55,7 @@ class FolderStore:
         content_type: str = DEFAULT_CONTENT_TYPE,  # noqa: ARG002 - as in put
     ) -> None:
         """Store a file, copied chunk by chunk."""
-        await asyncio.to_thread(
-            path.stat
-        )  # a missing file is an error of the caller, not of the store
+        await asyncio.to_thread(path.stat)  # a missing file is the caller's error
         await self._in_thread(lambda: self._place(key, _chunks(path, 0, None)))
 
     async def put_if_absent(self, key: str, data: bytes) -> bool:

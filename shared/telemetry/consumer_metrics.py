@@ -85,9 +85,7 @@ class ConsumerMetrics:
             metrics.CONSUMING.labels(name).set(0)
 
     def _export(self, topic: str) -> None:
-        metrics.DEAD_LETTERS_TOTAL.labels(
-            self.service, topic
-        )  # else the first one is not an increase
+        metrics.DEAD_LETTERS_TOTAL.labels(self.service, topic)  # at 0: the first is an increase
         metrics.LAG_SECONDS.labels(self.service, topic).set_function(lambda: self.lag_s(topic))
         metrics.LAG_RECORDS.labels(self.service, topic).set_function(
             lambda: self.lag_records(topic)

@@ -41,11 +41,7 @@ _UNAVAILABLE = (
     asyncpg.PostgresSystemError,
     asyncpg.ReadOnlySQLTransactionError,
 )
-
-_CONNECT_FAILED = (
-    *_UNAVAILABLE,
-    asyncpg.PostgresError,
-)  # every error while connecting is retryable
+_CONNECT_FAILED = (*_UNAVAILABLE, asyncpg.PostgresError)  # while connecting, all are retryable
 
 
 class DatabaseUnavailableError(RetryableError):

@@ -21,7 +21,7 @@ from services.api.settings import ApiSettings
 from shared.contract.topics import EVENT_TOPICS
 from shared.errors import RetryableError
 from shared.kafka.admin import ensure_topics
-from shared.kafka.client import connection_options
+from shared.kafka.client import group_options
 from shared.kafka.codec import Record
 from shared.kafka.consumer import record_of
 from shared.processing.offset_tracker import PartitionPosition
@@ -249,14 +249,6 @@ class ProjectionConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # ai
 def build_consumer(kafka: KafkaSettings) -> AIOKafkaConsumer:
     """Return the consumer of the api's group, not started."""
     return AIOKafkaConsumer(
-        **connection_options(kafka),
-        group_id=kafka.topic_prefix + GROUP,
-        client_id=GROUP,
-        enable_auto_commit=False,
-        auto_offset_reset="earliest",
-        session_timeout_ms=int(kafka.session_timeout_s * 1000),
-        heartbeat_interval_ms=int(kafka.heartbeat_s * 1000),
-        max_poll_interval_ms=MAX_POLL_INTERVAL_MS,
-        fetch_max_wait_ms=kafka.fetch_max_wait_ms,
+        **group_options(kafka, GROUP, max_poll_interval_ms=MAX_POLL_INTERVAL_MS),
         metadata_max_age_ms=METADATA_MS,
     )

@@ -159,9 +159,8 @@ def plan_scene(
     continues_style = style is not None and state.last_clip is None
     if style is not None and continues_style:
         window = style.window
-    early_s = -(
-        -(start + samples - join) // SAMPLE_RATE_HZ
-    )  # more if the new music starts before the cut
+    # more than the scene if the new music starts before the cut
+    early_s = -(-(start + samples - join) // SAMPLE_RATE_HZ)
     return ScenePlan(
         start_samples=start,
         samples=samples,

@@ -151,9 +151,8 @@ class StyleSamples:
         data = await asyncio.to_thread(mp3.encode, window, bit_rate=_BIT_RATE)
         if not await self.store.put_if_absent(key, data):
             data = await self.store.get(key)
-        await self.store.put(
-            key, data, content_type=mp3.CONTENT_TYPE
-        )  # the same bytes, with their type
+        # the same bytes, with their type
+        await self.store.put(key, data, content_type=mp3.CONTENT_TYPE)
         music = await asyncio.to_thread(decode, data, rate_hz=RATE_HZ)
         return StyleFacts(
             clip_sha256=hashlib.sha256(data).hexdigest(),
@@ -167,16 +166,16 @@ class StyleSamples:
             MediaError: it is unusable; the message is for a person.
             RetryableError: the store or the disk is unavailable.
         """
-        not_its_fault = (StoreUnavailableError, _FolderError)
+        retried_later = (StoreUnavailableError, _FolderError)  # the record is retried instead
         try:
             return await retrying(
                 lambda: self._fetch_once(ref),
                 policy=FETCH_RETRY,
                 clock=self.clock,
-                never=not_its_fault,
+                never=retried_later,
                 chance=self.chance,
             )
-        except not_its_fault:
+        except retried_later:
             raise
         except RetryableError as error:
             raise MediaError(f"{error}; tried {FETCH_RETRY.attempts_max} times") from error

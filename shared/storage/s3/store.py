@@ -43,11 +43,8 @@ from shared.storage.s3.responses import (
 )
 
 T = TypeVar("T")
-_CONNECT_S, READ_S, _RETRIES = (
-    2.0,
-    10.0,
-    2,
-)  # of one attempt; the library's defaults are 300 s and 5
+# of one attempt; the library's defaults are 300 s and 5 retries
+_CONNECT_S, READ_S, _RETRIES = 2.0, 10.0, 2
 # CALL_S allows (2 + 10) * 3 attempts with their backoff, and a wait for a thread
 _PART_BYTES = 8 * 1024 * 1024  # larger files are uploaded in parts, one part per thread in memory
 _PAGE_OBJECTS = 500

@@ -32,13 +32,13 @@ def tonic_of(audio: Audio) -> int:
     return int(np.argmax(np.maximum(major, minor)))
 
 
-def agreement(one: Audio, other: Audio) -> tuple[float, float]:
-    """Return the correlation, and the gain that brings `other` to the level of `one`.
+def agreement(reference: Audio, other: Audio) -> tuple[float, float]:
+    """Return the correlation, and the gain that brings `other` to the level of `reference`.
 
     If either is silent: 0.0, at a gain of 1.0.
     """
-    product = float(np.vdot(one.astype(np.float64), other))
-    one_power, other_power = (float(np.vdot(a.astype(np.float64), a)) for a in (one, other))
-    if one_power <= 0 or other_power <= 0:
+    product = float(np.vdot(reference.astype(np.float64), other))
+    power, other_power = (float(np.vdot(a.astype(np.float64), a)) for a in (reference, other))
+    if power <= 0 or other_power <= 0:
         return 0.0, 1.0
-    return product / float(np.sqrt(one_power * other_power)), product / other_power
+    return product / float(np.sqrt(power * other_power)), product / other_power

@@ -16,13 +16,14 @@ import asyncio
 import hashlib
 import time
 import warnings
-from datetime import datetime
 from typing import Annotated
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from typing_extensions import override
 
 from services.generator.providers import Clip, CompositionRequest, mp3
+from services.generator.providers.offline import OfflineProvider
 from services.generator.providers.synth import key_detection, mixing
 from services.generator.providers.synth.score import TIMELINE_S_MAX, Piece
 from services.generator.providers.synth.voices import RATE_HZ
@@ -38,9 +39,8 @@ _SEAM_S = 0.04  # overlap of window and new music before the seam: no click, no 
 _SHORT_S_MAX = 0.02  # a decoder may drop the rest of the last frame; more is an error
 _AGREEMENT_MIN = 0.6  # the audio matches the piece in the comment; encoding costs a few hundredths
 _OWN_RMS = 0.13  # about the level of our own mixes; music from elsewhere is scaled to it
-_THROW = np.float32(
-    0.5
-)  # share of music from elsewhere that is sent to the reverb, to ring past the seam
+#: share of music from elsewhere that is sent to the reverb, to ring past the seam
+_THROW = np.float32(0.5)
 
 
 class _Comment(BaseModel):
@@ -52,7 +52,7 @@ class _Comment(BaseModel):
     piece: Piece
 
 
-class SynthProvider:
+class SynthProvider(OfflineProvider):
     """A `MusicProvider` that composes. Equal requests get equal bytes."""
 
     name = "synth"
@@ -67,40 +67,18 @@ class SynthProvider:
         self._store = store
         self._slots = asyncio.Semaphore(slots)
 
-    @property
-    def paused(self) -> str | None:
-        """Return None: this provider is never paused."""
-        return None
-
-    async def check(self) -> None:
-        """Do nothing: there is no remote service."""
-
-    async def ready(self, *, within_s: float) -> None:
-        """Return at once: there is no rate limit."""
-
+    @override
     async def submit(self, request: CompositionRequest) -> str:
-        """Return the id derived from the request; nothing runs before `collect`."""
+        """Return the id derived from the request; reject one that is too long."""
         if request.duration_s > DURATION_S_MAX:
             raise ProviderRejectedError(
                 f"clip too long: {request.duration_s} s; the maximum is {DURATION_S_MAX} s"
             )
-        return mp3.prediction_id(self.name, request)
-
-    async def find(
-        self,
-        request: CompositionRequest,
-        *,
-        since: datetime | None = None,  # noqa: ARG002 - the id is derived, not searched
-    ) -> str | None:
-        """Return the same id as `submit`: a submitted request cannot be lost."""
-        return mp3.prediction_id(self.name, request)
+        return await super().submit(request)
 
     async def collect(self, prediction_id: str, request: CompositionRequest) -> Clip:
         """Compose and return the clip."""
-        if prediction_id != await self.submit(request):
-            raise ProviderRejectedError(
-                f"prediction {prediction_id} does not belong to this request"
-            )
+        await self.check_id(prediction_id, request)
         source = await self._source(request)
         async with self._slots:
             started_s = time.perf_counter()
@@ -112,15 +90,6 @@ class SynthProvider:
             generation_s=time.perf_counter() - started_s,
             cost_usd=0.0,
         )
-
-    async def cancel(self, prediction_id: str) -> None:
-        """Do nothing: a prediction only runs while it is collected."""
-
-    def nudge(self, prediction_id: str) -> None:
-        """Do nothing: nothing is polled."""
-
-    async def close(self) -> None:
-        """Do nothing: no resource is held open."""
 
     async def _source(self, request: CompositionRequest) -> bytes | None:
         if request.window is None:
@@ -140,7 +109,7 @@ def compose(request: CompositionRequest, source: bytes | None) -> bytes:
         ProviderRejectedError: the window is not in `source`, or `source` is no audio.
     """
     if source is None:
-        comment = _added(request, Piece(tonic=request.seed % 12), origin_s=0, joint_s=0)
+        comment = _added(request, Piece(tonic=request.seed % 12), origin_s=0, seam_s=0)
         audio = mixing.render(comment.piece, start_s=0, stop_s=request.duration_s)
     else:
         audio, comment = _continued(request, source)
@@ -157,7 +126,7 @@ def _continued(request: CompositionRequest, source: bytes) -> tuple[Audio, _Comm
     if before is not None:
         origin_s = before.origin_s + window.start_s
         comment = _added(
-            request, before.piece, origin_s=origin_s, joint_s=origin_s + window.length_s
+            request, before.piece, origin_s=origin_s, seam_s=origin_s + window.length_s
         )
         played = mixing.render(
             comment.piece, start_s=origin_s, stop_s=origin_s + request.duration_s
@@ -167,7 +136,7 @@ def _continued(request: CompositionRequest, source: bytes) -> tuple[Audio, _Comm
         if correlation >= _AGREEMENT_MIN:
             return _joined(window_audio * np.float32(level), played), comment
     piece = Piece(tonic=key_detection.tonic_of(window_audio))
-    comment = _added(request, piece, origin_s=0, joint_s=window.length_s)
+    comment = _added(request, piece, origin_s=0, seam_s=window.length_s)
     played = mixing.render(comment.piece, start_s=0, stop_s=request.duration_s)
     if (loud := rms(window_audio)) > mixing.QUIET_RMS:
         window_audio = window_audio * np.float32(_OWN_RMS / loud)
@@ -176,12 +145,12 @@ def _continued(request: CompositionRequest, source: bytes) -> tuple[Audio, _Comm
     return _joined(window_audio, played + mixing.reverberate(ringing)), comment
 
 
-def _added(request: CompositionRequest, piece: Piece, *, origin_s: int, joint_s: int) -> _Comment:
+def _added(request: CompositionRequest, piece: Piece, *, origin_s: int, seam_s: int) -> _Comment:
     """Return the piece with the section that this request adds."""
     fingerprint = hashlib.sha256(f"{request.seed}\n{request.prompt}".encode()).digest()
     seed = int.from_bytes(fingerprint[:8])
     mood = mood_of(request.prompt)
-    return _Comment(origin_s=origin_s, piece=piece.followed_by(mood, seed=seed, start_s=joint_s))
+    return _Comment(origin_s=origin_s, piece=piece.followed_by(mood, seed=seed, start_s=seam_s))
 
 
 def _joined(window_audio: Audio, played: Audio) -> Audio:

@@ -153,7 +153,7 @@ def _elegant(bar: _Bar) -> Iterator[Note]:
     yield bar.note(Voice.BASS, 0, sound.bass, 2.7, 0.46)
     for beat in (1, 2):
         for place, pitch in enumerate(sound.voices):
-            late = 0.03 * place  # a hand, not a machine
+            late = 0.03 * place  # strummed, not struck at once
             yield bar.note(Voice.HARP, beat + late, pitch, 1.0, 0.30, -0.45 + 0.3 * place)
     for place, pitch in enumerate(sound.voices[1:3]):
         yield bar.note(Voice.PAD, 0, pitch, 3, 0.16, pan=(-0.4, 0.4)[place])
