@@ -140,7 +140,7 @@ chaos: setup ## Kill services at random for at most 45 minutes (SEED=… repeats
 	  $(BIN)/python -m pytest tests/faults/test_chaos.py tests/faults/test_joining.py \
 	    tests/faults/test_api_rebuild.py tests/faults/test_api_postgres.py tests/faults/test_api_kafka.py \
 	    tests/faults/test_api_flood.py tests/faults/test_soak.py tests/faults/test_many_jobs.py \
-	    tests/faults/test_simulation.py -rP
+	    tests/faults/test_simulation.py tests/integration/test_ops_watch.py -rP
 
 .PHONY: prove
 prove: setup ## Build the images and run the compose file from them (root)

@@ -10,7 +10,7 @@ Which test covers what:
 - a letter that is already requeued: `test_ops_requeue.py`
 - no permission to write: here (PostgreSQL), and in `test_kafka_security.py`
 - Kafka gone in the middle, Ctrl-C in the middle: `faults/test_replay_resumes.py`
-- a million jobs: `test_ops_watch.py` (a page of a million jobs)
+- very many jobs: `test_ops_watch.py` (a million in `make chaos`)
 """
 
 import asyncio
