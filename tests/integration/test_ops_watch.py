@@ -328,7 +328,7 @@ async def insert_jobs(connection: Any, count: int) -> None:
         INSERT INTO scenes (job_id, run, scene_index, state, cost_usd)
             SELECT job_id, 1, 0, 'done', 0.01 FROM runs WHERE job_id LIKE 'm%7';
         ANALYZE jobs, runs, scenes;
-        """,  # noqa: S608 - a number of ours
+        """,  # noqa: S608 - formatted as an integer
         timeout=180,
     )
 
