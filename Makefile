@@ -146,6 +146,10 @@ chaos: setup ## Kill services at random for at most 45 minutes (SEED=… repeats
 prove: setup ## Build the images and run the compose file from them (root)
 	$(BIN)/python -m tests.deployment
 
+.PHONY: mutants
+mutants: setup ## Changes of the core that the unit tests miss (SAMPLE=200 or all, SEED=1)
+	nice $(BIN)/python -m tools.mutants.measure --sample $(or $(SAMPLE),200) --seed $(or $(SEED),1) --jobs $(JOBS)
+
 .PHONY: coverage
 coverage: setup ## Run all tests, and list the lines that they do not cover
 	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered tests

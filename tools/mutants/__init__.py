@@ -1,0 +1,1 @@
+"""Measures which code changes the unit tests detect (`make mutants`). Build time only."""
