@@ -1,7 +1,7 @@
 """Reads the scenes file of a video.
 
-The file is a list, or an object with `scenes`; each entry has `description` and `duration_s` (or
-`start_s` and `end_s`), and may have `prompt` and `mood`. Errors name the file, entry and field.
+The file is a list, or an object with `scenes`; each entry is a scene as in the API (`SceneBody`).
+Errors name the file, entry and field.
 
 I/O: reads one file.
 """

@@ -152,7 +152,8 @@ def _either_length(schema: dict[str, Any]) -> None:
 class SceneSpec(Value):
     """What the music of one scene is composed from.
 
-    The only place that lists these fields: events, database rows and redrives derive from it.
+    Events, database rows and redrives derive their fields from here. Only the HTTP body lists
+    them again (`SceneBody`, strictly typed); a test compares the two.
     """
 
     description: str = Field(default="", description="What the scene shows; sets the mood.")

@@ -26,15 +26,31 @@ from services.api.domain.request_models import (
 )
 from services.api.settings import DefaultSettings, LimitSettings
 from shared.contract.events import SceneRequested, VideoStitched
-from shared.contract.params import AudioParams, AudioRef, Kept, Scene, SceneSpec, VideoRef
+from shared.contract.params import AudioParams, AudioRef, Kept, Scene, SceneSpec, Value, VideoRef
 from shared.contract.validation import FieldProblems, field_problems
 from shared.errors import SegueError
 
 _EITHER = 'give either "url" or "object"'
-_SCENE_FIELDS = set(SceneSpec.model_fields)
-#: Left out of a digest at their defaults, so that the digest of a running request stays the same
-#: when an upgrade adds a parameter.
-_LATER_PARAMS = frozenset({"style_audio", "use_cache", "max_cost", "on_max_cost"})
+#: Fields of the first release, which are always part of a digest. A later field is part of it
+#: only if it differs from its default: an upgrade that adds a field changes no digest, so a
+#: repeated request joins its run and a replayed `video.stitched` starts no other.
+_FIRST_FIELDS: Mapping[type[Value], frozenset[str]] = {
+    SceneSpec: frozenset({"description", "duration_s", "prompt", "mood"}),
+    Scene: frozenset({"description", "duration_s", "prompt", "mood", "start_s", "end_s"}),
+    VideoRef: frozenset({"url", "object"}),
+    VideoStitched: frozenset({"job_id", "video", "scenes", "audio_params"}),
+    AudioParams: frozenset(
+        {
+            "fade_duration",
+            "sync_mode",
+            "merge_with_video",
+            "error_strategy",
+            "fail_on_error",
+            "prompt",
+            "transition",
+        }
+    ),
+}
 
 
 class RequestInvalidError(SegueError):
@@ -82,15 +98,11 @@ class RunSpec:
 
     def digest(self) -> str:
         """Return a digest that is equal for equal requests, whatever the run keeps."""
-        defaults = AudioParams()
-        unset = {p for p in _LATER_PARAMS if getattr(self.params, p) == getattr(defaults, p)}
         return digest_of(
             {
-                "scenes": [
-                    scene.model_dump(mode="json", include=_SCENE_FIELDS) for scene in self.scenes
-                ],
-                "video": self.video.model_dump(mode="json") if self.video else None,
-                "params": self.params.model_dump(mode="json", exclude=unset),
+                "scenes": [_content(scene, of=SceneSpec) for scene in self.scenes],
+                "video": _content(self.video, of=VideoRef) if self.video else None,
+                "params": _content(self.params, of=AudioParams),
             }
         )
 
@@ -115,6 +127,17 @@ class RunSpec:
 def digest_of(value: Any) -> str:
     """Return the SHA-256 of `value` as JSON with sorted keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _content(value: Value, *, of: type[Value]) -> dict[str, Any]:
+    """Return the fields of `of` in `value`, without later ones at their default."""
+    fields = {
+        name
+        for name, field in of.model_fields.items()
+        if name in _FIRST_FIELDS[of]
+        or getattr(value, name) != field.get_default(call_default_factory=True)
+    }
+    return value.model_dump(mode="json", include=fields)
 
 
 def spec_of_body(body: GenerateBody, limits: LimitSettings) -> JobSpec:
@@ -142,7 +165,10 @@ def spec_of_stitched(event: VideoStitched, limits: LimitSettings) -> JobSpec:
 
 def stitched_digest(event: VideoStitched) -> str:
     """Return a digest that is equal for equal content of `video.stitched`."""
-    return digest_of(event.model_dump(mode="json"))
+    content = _content(event, of=VideoStitched)
+    content["scenes"] = [_content(scene, of=Scene) for scene in event.scenes]
+    content["video"] = _content(event.video, of=VideoRef) if event.video else None
+    return digest_of(content)
 
 
 def params_of(values: Mapping[str, Any]) -> AudioParamsBody:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from services.api.domain.request_models import AudioParamsBody, GenerateBody
+from services.api.domain.request_models import AudioParamsBody, GenerateBody, SceneBody
 from services.api.domain.run_spec import (
     JobSpec,
     RequestInvalidError,
@@ -20,7 +20,7 @@ from services.api.domain.run_spec import (
 )
 from services.api.settings import DefaultSettings, LimitSettings
 from shared.contract.events import VideoStitched
-from shared.contract.params import AudioParams, AudioRef, ErrorStrategy, OnMaxCost, SyncMode
+from shared.contract.params import AudioParams, AudioRef, ErrorStrategy, OnMaxCost, Scene, SyncMode
 
 LIMITS = LimitSettings(scenes_max=3, scene_s_max=30)
 DEFAULTS = DefaultSettings()
@@ -149,6 +149,27 @@ def test_a_new_parameter_does_not_change_the_digest_of_running_requests() -> Non
     assert spec_for(scenes=TWO).digest() == first_digest
     for params in ({"max_cost": 1}, {"use_cache": False}, {"style_audio": "https://x.example/a"}):
         assert spec_for(scenes=TWO, audio_params=params).digest() != first_digest
+
+
+def test_a_new_field_does_not_change_the_digest_of_a_replayed_video_stitched() -> None:
+    """Otherwise a replay after an upgrade would start and pay for a second run."""
+    event = VideoStitched.model_validate_json(
+        '{"job_id":"1","scenes":[{"duration_s":1}],"video":{"url":"https://x.example/v"}}'
+    )
+    scene = {"description": "", "duration_s": 1.0, "prompt": None, "mood": None}
+    first_release = {
+        "job_id": "1",
+        "video": {"url": "https://x.example/v", "object": None},
+        "scenes": [{**scene, "start_s": None, "end_s": None}],
+        "audio_params": {},
+    }
+
+    assert stitched_digest(event) == digest_of(first_release)
+
+
+def test_the_body_of_a_scene_has_the_fields_of_the_contract() -> None:
+    """A field of `Scene` (shared/contract/params.py) is accepted by `SceneBody`, and no other."""
+    assert SceneBody.model_fields.keys() == Scene.model_fields.keys()
 
 
 def test_the_setting_to_merge_applies_only_to_jobs_with_a_video() -> None:
