@@ -190,8 +190,8 @@ class Faults:
 
     def take_each(self, kinds: frozenset[FaultKind]) -> dict[FaultKind, Fault]:
         """Use and return the next fault of each of these kinds."""
-        taken = {kind: self.take(frozenset({kind})) for kind in sorted(kinds)}
-        return {kind: fault for kind, fault in taken.items() if fault is not None}
+        faults = {kind: self.take(frozenset({kind})) for kind in sorted(kinds)}
+        return {kind: fault for kind, fault in faults.items() if fault is not None}
 
     def pending(self) -> list[dict[str, Any]]:
         """Return the pending faults with the times that are left."""

@@ -48,22 +48,22 @@ def grants(kafka: KafkaSettings) -> Iterator[Grant]:
 
 def _service_grants(service: str, prefix: str) -> Iterator[Grant]:
     consumed = [topic for topic in EVENT_TOPICS if service in topic.read_by]
-    written = [topic.name for topic in EVENT_TOPICS if service in topic.written_by]
-    written += [topic.dead_letters for topic in consumed]
-    read = [topic.name for topic in consumed]
+    writable = [topic.name for topic in EVENT_TOPICS if service in topic.written_by]
+    writable += [topic.dead_letters for topic in consumed]
+    readable = [topic.name for topic in consumed]
     if service in CHANGELOG.written_by:
-        read.append(CHANGELOG.name)
-        written.append(CHANGELOG.name)
-    yield _grant(service, "topic", ("Read", "Describe"), prefix, read)
-    yield _grant(service, "topic", ("Write", "Describe"), prefix, written)
+        readable.append(CHANGELOG.name)
+        writable.append(CHANGELOG.name)
+    yield _grant(service, "topic", ("Read", "Describe"), prefix, readable)
+    yield _grant(service, "topic", ("Write", "Describe"), prefix, writable)
     yield _grant(service, "group", ("Read", "Describe"), prefix, [f"segue-{service}"])
 
 
 def _operator_grants(prefix: str) -> Iterator[Grant]:
-    written = [topic.name for topic in EVENT_TOPICS]
-    read = written + [topic.dead_letters for topic in EVENT_TOPICS]
-    yield _grant(OPERATOR, "topic", ("Read", "Describe"), prefix, read)
-    yield _grant(OPERATOR, "topic", ("Write", "Describe"), prefix, written)
+    writable = [topic.name for topic in EVENT_TOPICS]
+    readable = writable + [topic.dead_letters for topic in EVENT_TOPICS]
+    yield _grant(OPERATOR, "topic", ("Read", "Describe"), prefix, readable)
+    yield _grant(OPERATOR, "topic", ("Write", "Describe"), prefix, writable)
     groups = [f"segue-{service}" for service in SERVICES]
     yield _grant(OPERATOR, "group", ("Describe",), prefix, groups)
 

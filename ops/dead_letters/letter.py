@@ -194,10 +194,10 @@ async def read_letters(
 
 def in_order_once(lane: Sequence[DeadLetter]) -> Iterator[DeadLetter]:
     """Yield the lane in order, each record once; a crash may have written a letter twice."""
-    seen: set[LetterPlace | None] = set()
-    for letter in sorted(lane, key=lambda one: (one.order, -one.requeues)):
-        if letter.first not in seen:
-            seen.add(letter.first)
+    places: set[LetterPlace | None] = set()
+    for letter in sorted(lane, key=lambda letter: (letter.order, -letter.requeues)):
+        if letter.first not in places:
+            places.add(letter.first)
             yield letter
 
 

@@ -218,12 +218,14 @@ class Requeue:
 
     async def _read(self, places: set[LetterPlace]) -> AsyncIterator[Record]:
         """Yield the stored records at these places."""
-        wanted: dict[tuple[str, int], set[int]] = {}
+        offsets_of: dict[tuple[str, int], set[int]] = {}
         for topic, partition, offset in places:
-            wanted.setdefault((topic, partition), set()).add(offset)
-        for (topic, partition), offsets in sorted(wanted.items()):
+            offsets_of.setdefault((topic, partition), set()).add(offset)
+        for (topic, partition), offsets in sorted(offsets_of.items()):
             [stored] = [
-                one for one in await self.reader.ranges(topic) if one.partition == partition
+                offsets_range
+                for offsets_range in await self.reader.ranges(topic)
+                if offsets_range.partition == partition
             ]
             selected = OffsetRange(
                 topic=topic, partition=partition, start=min(offsets), end=max(offsets) + 1

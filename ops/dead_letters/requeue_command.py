@@ -184,15 +184,15 @@ async def _origin_ranges(reader: LogReader, plan: RequeuePlan) -> list[OffsetRan
     Raises:
         CommandError: a topic or partition does not exist.
     """
-    wanted = {letter.origin[:2] for lane in plan.lanes for letter in lane if letter.origin}
-    stored = await reader.ranges_of(sorted({topic for topic, _ in wanted}))
+    partitions = {letter.origin[:2] for lane in plan.lanes for letter in lane if letter.origin}
+    stored = await reader.ranges_of(sorted({topic for topic, _ in partitions}))
     ranges = [
         offsets
         for topic in stored.values()
         for offsets in topic
-        if (offsets.topic, offsets.partition) in wanted
+        if (offsets.topic, offsets.partition) in partitions
     ]
-    if missing := wanted - {(offsets.topic, offsets.partition) for offsets in ranges}:
+    if missing := partitions - {(offsets.topic, offsets.partition) for offsets in ranges}:
         topic, partition = min(missing)
         raise CommandError(Exit.REFUSED, f"{topic} has no partition {partition}")
     return ranges

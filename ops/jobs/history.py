@@ -169,11 +169,11 @@ def summary_of(event: Event) -> str:
 
 def _costs(records: Sequence[JobRecord]) -> Iterator[float]:
     """Yield the cost of each result once, however often it was published."""
-    seen: set[tuple[object, ...]] = set()
+    results: set[tuple[object, ...]] = set()
     for record in records:
         result = (record.topic, record.run, record.scene_index)
-        if record.cost_usd is not None and result not in seen:
-            seen.add(result)
+        if record.cost_usd is not None and result not in results:
+            results.add(result)
             yield record.cost_usd
 
 

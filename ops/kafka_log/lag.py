@@ -40,19 +40,19 @@ def lag(*, data_dir: DataDir = None, as_json: Json = False) -> None:
         command.run(
             _lag,
             lines=_table,
-            document=lambda lags: {"lag": [asdict(one) for one in lags]},
+            document=lambda lags: {"lag": [asdict(row) for row in lags]},
         )
 
 
 def _table(lags: list[Lag]) -> Iterator[Table]:
     table = Table("service", "topic", "records", "seconds", "partitions behind", box=None)
-    for one in lags:
+    for row in lags:
         table.add_row(
-            one.service,
-            one.topic,
-            str(one.records),
-            f"{one.seconds:.1f}",
-            str(one.partitions_behind),
+            row.service,
+            row.topic,
+            str(row.records),
+            f"{row.seconds:.1f}",
+            str(row.partitions_behind),
         )
     yield table
 
@@ -91,7 +91,7 @@ async def service_lags(
             else:
                 continue
             lags.append(await _service_lag(operator, reader, service, ranges, positions))
-    return sorted(lags, key=lambda one: (one.service, one.topic))
+    return sorted(lags, key=lambda row: (row.service, row.topic))
 
 
 async def _service_lag(

@@ -183,7 +183,9 @@ class Replay:
                     for at in range(0, len(missing), limit.batch):
                         batch = missing[at : at + limit.batch]
                         await limit.wait(len(batch))
-                        await publisher.send_all([_copy(one, row.number) for one in batch])
+                        await publisher.send_all(
+                            [_copy(envelope, row.number) for envelope in batch]
+                        )
                         copied += len(batch)
                         await row.save_progress(_progress(self.ranges, total=total, copied=copied))
                         on_progress(copied, total)

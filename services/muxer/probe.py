@@ -100,8 +100,8 @@ def check_result(path: Path, *, source: VideoInfo, samples: int) -> None:
         raise MuxCheckError(
             f"the picture lasts {result.duration_s:.2f} s instead of {source.duration_s:.2f} s"
         )
-    wanted = ("aac", SAMPLE_RATE_HZ, CHANNELS)
-    if [(s.codec, s.rate_hz, s.channels) for s in sounds] != [wanted]:
+    expected = ("aac", SAMPLE_RATE_HZ, CHANNELS)
+    if [(s.codec, s.rate_hz, s.channels) for s in sounds] != [expected]:
         raise MuxCheckError(f"the sound of the result is {sounds}")
     difference = abs(sounds[0].start_samples + sounds[0].samples - samples)
     if difference > AAC_FRAME_SAMPLES:

@@ -211,18 +211,18 @@ def _checked(path: Path) -> Iterator[bytes]:
     Raises:
         StoreUnavailableError: it does not match.
     """
-    digest, held = hashlib.sha256(), b""
+    digest, last_chunk = hashlib.sha256(), b""
     with path.open("rb") as file:  # the same file even if the object is replaced meanwhile
         expected = _read_digest(file.fileno())
         while chunk := file.read(CHUNK_BYTES):
             digest.update(chunk)
-            if held:
-                yield held
-            held = chunk
+            if last_chunk:
+                yield last_chunk
+            last_chunk = chunk
     if expected not in {None, digest.hexdigest()}:
         raise StoreUnavailableError("store folder: checksum mismatch")
-    if held:
-        yield held
+    if last_chunk:
+        yield last_chunk
 
 
 def _write_digest(file: int, digest: str) -> None:

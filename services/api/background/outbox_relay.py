@@ -93,17 +93,17 @@ class OutboxRelay:
         for row in rows:
             chains.setdefault(row[1].key, []).append(row)
         slots = asyncio.Semaphore(KEYS_AT_ONCE)
-        sent: list[int] = []
+        sent_ids: list[int] = []
         results = await asyncio.gather(
-            *(_send(chain, publisher, slots, sent) for chain in chains.values()),
+            *(_send(chain, publisher, slots, sent_ids) for chain in chains.values()),
             return_exceptions=True,
         )
-        await outbox.remove(connection, sent)
+        await outbox.remove(connection, sent_ids)
         for result in results:
             if isinstance(result, BaseException):
                 raise result
-        self._log.debug("outbox published", action="outbox.published", records=len(sent))
-        return len(sent)
+        self._log.debug("outbox published", action="outbox.published", records=len(sent_ids))
+        return len(sent_ids)
 
     async def _wait(self, stop: asyncio.Event) -> None:
         with contextlib.suppress(TimeoutError):
@@ -118,7 +118,7 @@ async def _send(
     chain: Sequence[tuple[int, OutboxRecord]],
     publisher: Publisher,
     slots: asyncio.Semaphore,
-    sent: list[int],
+    sent_ids: list[int],
 ) -> None:
     """Send the records of one key in order, until the broker rejects one."""
     async with slots:
@@ -129,4 +129,4 @@ async def _send(
                 value=record.value,
                 headers=record.headers,
             )
-            sent.append(number)
+            sent_ids.append(number)

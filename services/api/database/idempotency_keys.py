@@ -20,7 +20,7 @@ class StoredResponse:
 
     request_hash: str
     status_code: int | None
-    answer: dict[str, Any] | None
+    response: dict[str, Any] | None
 
 
 async def reserve(
@@ -56,19 +56,20 @@ async def reserve(
     if reserved:
         return None
     row = await connection.fetchrow(
-        "SELECT request_hash, status_code, answer FROM idempotency_keys WHERE key = $1", key
+        "SELECT request_hash, status_code, answer AS response FROM idempotency_keys WHERE key = $1",
+        key,
     )
     assert row is not None, "a conflicting key exists"
     return StoredResponse(**row)
 
 
 async def store(
-    connection: Connection, key: str, *, status_code: int, answer: dict[str, Any]
+    connection: Connection, key: str, *, status_code: int, response: dict[str, Any]
 ) -> None:
     """Store the response for repeated requests with this key."""
     await connection.execute(
         "UPDATE idempotency_keys SET status_code = $2, answer = $3 WHERE key = $1",
         key,
         status_code,
-        answer,
+        response,
     )

@@ -21,7 +21,7 @@ from shared.security.webhook_signatures import WebhookRefusedError, secret_of, v
 
 READ_S = 10.0
 AGAIN_S = 60.0  # minimum interval between two requests for the key
-ANSWER_BYTES_MAX = 65_536
+RESPONSE_BYTES_MAX = 65_536
 _NO_KEY = (
     "no key to verify webhooks: set REPLICATE_WEBHOOK_SECRET, or REPLICATE_API_KEY so that"
     " the api can read it"
@@ -103,7 +103,7 @@ class WebhookKeys:
                 body = b""
                 async for part in response.aiter_bytes():
                     body += part
-                    if len(body) > ANSWER_BYTES_MAX:
+                    if len(body) > RESPONSE_BYTES_MAX:
                         return None
             if not response.is_success:
                 return None

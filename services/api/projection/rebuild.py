@@ -157,25 +157,25 @@ class _LogReplay:
         Raises:
             RebuildError: the log ends before the live projection's position.
         """
-        wanted = _run_partitions(positions, self._prefix)
-        if not wanted:
+        ends = _run_partitions(positions, self._prefix)
+        if not ends:
             return None
-        topics = sorted({topic for topic, _ in wanted})
+        topics = sorted({topic for topic, _ in ends})
         stored = {
             (log.topic, log.partition): log
             for ranges in (await self._reader.ranges_of(topics)).values()
             for log in ranges
         }
-        for (topic, partition), position in wanted.items():
+        for (topic, partition), position in ends.items():
             end = stored[topic, partition].end if (topic, partition) in stored else 0
             if position > end:
                 raise RebuildError(
                     f"{self._prefix}{topic}/{partition} ends at offset {end}, but the rows of "
                     f"epoch {self._epoch} were read up to {position}: this is another log"
                 )
-        self._next = {name: stored[name].start if name in stored else 0 for name in wanted}
+        self._next = {name: stored[name].start if name in stored else 0 for name in ends}
         async with self._applier.database.transaction() as connection:
-            names = [(self._prefix + topic, partition) for topic, partition in wanted]
+            names = [(self._prefix + topic, partition) for topic, partition in ends]
             await offsets.stored(connection, self._epoch, names)
             for name, start in zip(names, self._next.values(), strict=True):
                 await offsets.advance(connection, self._epoch, name, start=0, end=start)
@@ -186,18 +186,18 @@ class _LogReplay:
 
     def remaining(self, positions: Mapping[tuple[str, int], int]) -> int:
         """Return the number of offsets that are still to be read."""
-        wanted = _run_partitions(positions, self._prefix)
-        return sum(max(end - self._next.get(name, 0), 0) for name, end in wanted.items())
+        ends = _run_partitions(positions, self._prefix)
+        return sum(max(end - self._next.get(name, 0), 0) for name, end in ends.items())
 
     async def read_to(self, positions: Mapping[tuple[str, int], int]) -> None:
         """Apply every record before these positions."""
-        wanted = _run_partitions(positions, self._prefix)
-        if new := wanted.keys() - self._next.keys():
+        ends = _run_partitions(positions, self._prefix)
+        if new := ends.keys() - self._next.keys():
             raise RebuildError(
                 f"partitions were added to {self._prefix}{min(new)[0]} meanwhile; run it again"
             )
         total = self.done + self.remaining(positions)
-        for (topic, partition), end in wanted.items():
+        for (topic, partition), end in ends.items():
             start = self._next[topic, partition]
             log = OffsetRange(topic=topic, partition=partition, start=start, end=end)
             async for records in self._reader.read(log):

@@ -30,18 +30,18 @@ class StartedRun:
 
 
 async def lock_job(
-    connection: Connection, job_id: str, given: JobSpec, *, now: datetime
+    connection: Connection, job_id: str, changes: JobSpec, *, now: datetime
 ) -> JobRow | None:
-    """Lock a job and return it with `given` applied; None if it is unknown and has no scenes."""
-    if given.scenes:
+    """Lock a job and return it with `changes` applied; None if it is unknown and has no scenes."""
+    if changes.scenes:
         await jobs.create(connection, [job_id], now=now)
     job = (await jobs.lock(connection, [job_id])).get(job_id)
     if job is None:
         return None
-    known = job.spec
-    if given.scenes is None and known.scenes is None and job.run:
-        known = JobSpec(scenes=await jobs.scenes_of_run(connection, job_id, job.run)).over(known)
-    return replace(job, spec=given.over(known))
+    stored = job.spec
+    if changes.scenes is None and stored.scenes is None and job.run:
+        stored = JobSpec(scenes=await jobs.scenes_of_run(connection, job_id, job.run)).over(stored)
+    return replace(job, spec=changes.over(stored))
 
 
 async def start_run(

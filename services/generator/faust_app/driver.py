@@ -212,9 +212,9 @@ async def watch_recovery(app: faust.App, log: Logger) -> None:
         await asyncio.sleep(STALL_S / 10)
         consumer: Any = app.consumer
         is_reading = recovery.in_recovery and consumer.flow_active
-        read = dict(recovery.active_offsets) if is_reading else None
-        if read is None or read != before:
-            before, since = read, loop.time()
+        offsets = dict(recovery.active_offsets) if is_reading else None
+        if offsets is None or offsets != before:
+            before, since = offsets, loop.time()
         elif loop.time() - since >= STALL_S:
             log.warning(
                 "table recovery restarted", action="table.recovery_restarted", after_s=STALL_S

@@ -158,16 +158,16 @@ class S3Store:
         if response is None:
             return
         try:
-            digest, held = hashlib.sha256(), b""
+            digest, last_chunk = hashlib.sha256(), b""
             while chunk := await self._call(lambda: response.read(CHUNK_BYTES), key=key):
                 digest.update(chunk)
-                if held:
-                    yield held
-                held = chunk
+                if last_chunk:
+                    yield last_chunk
+                last_chunk = chunk
             if start == 0 and end is None:
                 check_digest(response, digest.hexdigest())  # before the last chunk is yielded
-            if held:
-                yield held
+            if last_chunk:
+                yield last_chunk
         finally:
             release(response)
 
@@ -227,10 +227,10 @@ class S3Store:
         for is_last in (False, True):
             response = await self._open(key)
             assert response is not None, "a request without a range always has a response"
-            read = partial(drain, response, new_sink)
+            drain_response = partial(drain, response, new_sink)
             size_bytes = int(response.headers.get("content-length", 0))
             try:
-                return await self._call(read, key=key, size_bytes=size_bytes)
+                return await self._call(drain_response, key=key, size_bytes=size_bytes)
             except StoreUnavailableError:
                 if is_last:
                     raise

@@ -40,11 +40,11 @@ class AdmissionControl:
         if scope["type"] != "http" or scope["path"] in _HEALTH:
             await (self._app or self._health)(scope, receive, send)
         elif self._app is None:
-            await _refuse(scope, receive, send, why="the service is starting")
+            await _refuse(scope, receive, send, reason="the service is starting")
         elif self.requests >= self._requests_max:
             REQUESTS_REFUSED_TOTAL.inc()
-            why = f"too many concurrent requests (at most {self._requests_max})"
-            await _refuse(scope, receive, send, why=why)
+            reason = f"too many concurrent requests (at most {self._requests_max})"
+            await _refuse(scope, receive, send, reason=reason)
         else:
             await self._counted(self._app, scope, receive, send)
 
@@ -81,11 +81,11 @@ def _measure(scope: Scope, status: int, seconds: float) -> None:
     REQUEST_SECONDS.labels(route).observe(seconds)
 
 
-async def _refuse(scope: Scope, receive: Receive, send: Send, *, why: str) -> None:
+async def _refuse(scope: Scope, receive: Receive, send: Send, *, reason: str) -> None:
     response = problem_response(
         Request(scope),
         HTTPStatus.SERVICE_UNAVAILABLE,
-        f"{why}; retry in {RETRY_AFTER_S} s",
+        f"{reason}; retry in {RETRY_AFTER_S} s",
         headers={"Retry-After": str(RETRY_AFTER_S)},
     )
     await response(scope, receive, send)

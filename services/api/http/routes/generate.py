@@ -75,7 +75,7 @@ async def generate_scenes(
     raw = await read_json(request, bytes_max=limits.body_bytes_max, part_s=limits.receive_s)
     body = _parsed(raw)
     bind_job(body.job_id)
-    given = spec_of_body(body, limits)
+    job_spec = spec_of_body(body, limits)
     await _check_object(context, body.video, field="video", route="/api/v3/videos")
     style = body.audio_params.style_audio if body.audio_params else None
     await _check_object(
@@ -83,7 +83,7 @@ async def generate_scenes(
     )
     try:
         async with context.database.transaction() as connection:
-            response = await _respond_once(connection, context, body, given, idempotency_key)
+            response = await _respond_once(connection, context, body, job_spec, idempotency_key)
     except LockWaitError as error:
         if idempotency_key is None:
             raise
@@ -97,35 +97,39 @@ async def generate_scenes(
 
 
 async def _respond_once(
-    connection: Connection, context: ApiContext, body: GenerateBody, given: JobSpec, key: str | None
+    connection: Connection,
+    context: ApiContext,
+    body: GenerateBody,
+    job_spec: JobSpec,
+    key: str | None,
 ) -> dict[str, Any]:
     """Return the response to `body`, or the stored one if its key was used before."""
     if key is None:
-        return await _start(connection, context, body, given)
+        return await _start(connection, context, body, job_spec)
     now = context.clock.now()
     digest = digest_of(body.model_dump(mode="json", exclude_unset=True))
     oldest = now - timedelta(seconds=context.settings.idempotency_s)
     stored = await idempotency_keys.reserve(connection, key, digest, now=now, oldest=oldest)
     if stored is None:
-        response = await _start(connection, context, body, given)
+        response = await _start(connection, context, body, job_spec)
         await idempotency_keys.store(
-            connection, key, status_code=HTTPStatus.ACCEPTED, answer=response
+            connection, key, status_code=HTTPStatus.ACCEPTED, response=response
         )
         return response
-    if stored.request_hash != digest or stored.answer is None:
+    if stored.request_hash != digest or stored.response is None:
         raise ProblemError(
             HTTPStatus.UNPROCESSABLE_ENTITY,
             "this Idempotency-Key was used for another request: use a new key",
             errors=[("Idempotency-Key", "was used for another request: use a new key")],
         )
-    return stored.answer
+    return stored.response
 
 
 async def _start(
-    connection: Connection, context: ApiContext, body: GenerateBody, given: JobSpec
+    connection: Connection, context: ApiContext, body: GenerateBody, job_spec: JobSpec
 ) -> dict[str, Any]:
     now = context.clock.now()
-    job = await lock_job(connection, body.job_id, given, now=now)
+    job = await lock_job(connection, body.job_id, job_spec, now=now)
     if job is None:
         raise UnknownJobError(body.job_id)
     spec = build_run_spec(

@@ -65,8 +65,8 @@ async def _serve(
     if not known:
         raise UnknownJobError(job_id)
     if media is None:
-        what = "track" if ending == ".mp3" else "video"
-        message = f"job {job_id} has no {what} yet: follow {BASE_PATH}/status/{{job_id}}"
+        noun = "track" if ending == ".mp3" else "video"
+        message = f"job {job_id} has no {noun} yet: follow {BASE_PATH}/status/{{job_id}}"
         raise ProblemError(HTTPStatus.NOT_FOUND, message)
     stat = await context.store.stat(media.object_key)
     if stat is None:

@@ -32,8 +32,8 @@ _SIGNATURES = {
 class OutputGoneError(ProviderRejectedError):
     """The provider deleted the output."""
 
-    def __init__(self, why: str) -> None:
-        super().__init__(f"{INVALID_OUTPUT}: {why}", retryable=True)
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"{INVALID_OUTPUT}: {reason}", retryable=True)
 
 
 async def fetch_output(

@@ -169,7 +169,7 @@ def _lead(before: tuple[int, ...], classes: list[int]) -> tuple[int, ...]:
     distinct = list(dict.fromkeys(classes))
     # a triad doubles the tone that lets the voices move least
     doubled = [[*distinct, tone] for tone in distinct] if len(distinct) < _VOICES else [distinct]
-    voicings = [_stacked(low, left) for left in doubled for low in range(_CENTRE - 12, _CENTRE)]
+    voicings = [_stacked(low, tones) for tones in doubled for low in range(_CENTRE - 12, _CENTRE)]
     return min(voicings, key=lambda voicing: (_moved(before, voicing), voicing))
 
 
@@ -177,8 +177,8 @@ def _stacked(low: int, classes: list[int]) -> tuple[int, ...]:
     """Return the pitch classes stacked closely from `low` upwards."""
     left, pitches, at = list(classes), list[int](), low
     while left:
-        distance, chosen = min(((tone - at) % 12, tone) for tone in left)
-        left.remove(chosen)
+        distance, tone = min(((tone - at) % 12, tone) for tone in left)
+        left.remove(tone)
         pitches.append(at + distance)
         at += distance + 1
     return tuple(pitches)
