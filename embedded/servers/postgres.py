@@ -187,4 +187,6 @@ def _as_owner(cluster: Path) -> list[str]:
     owner = cluster.stat()
     user = ["--reuid", str(owner.st_uid), "--regid", str(owner.st_gid), "--clear-groups"]
     capabilities = [f"--{which}-caps=-all,+dac_override" for which in ("inh", "ambient")]
-    return ["setpriv", *user, *capabilities, "--no-new-privs", "--"]
+    # without this bit, access(2) ignores the capability; exec keeps the ambient one only
+    secure = ["--securebits", "+no_setuid_fixup"]
+    return ["setpriv", *user, *capabilities, *secure, "--no-new-privs", "--"]
