@@ -87,13 +87,13 @@ async def _discard(
             await acquire_exclusive(operator, lock_holder)
         earlier = await find_interrupted(operator, COMMAND, arguments)
         plan = await _plan(operator, reader, selection, release=release, earlier=earlier)
-    result = _result(plan)
-    if not operator.apply:
-        return result
-    async with audited_action(operator, COMMAND, arguments=arguments, resumes=earlier) as row:
-        await row.save_progress({"spans": [], "letters": len(plan.letters)})
-        await _apply(operator, plan, row.number)
-    return {**result, "applied": True, "discard": row.number}
+        result = _result(plan)
+        if not operator.apply:
+            return result
+        async with audited_action(operator, COMMAND, arguments=arguments, resumes=earlier) as row:
+            await row.save_progress({"spans": [], "letters": len(plan.letters)})
+            await _apply(operator, plan, row.number)
+        return {**result, "applied": True, "discard": row.number}
 
 
 async def _plan(
@@ -141,7 +141,7 @@ def _exclusion(claim: ResolvedLetter) -> str:
 
 
 async def _apply(operator: Operator, plan: DiscardPlan, number: int) -> None:
-    """Claim all letters or none, release the lanes, then complete the letters."""
+    """Claim the letters, release the lanes, then complete the letters; under the lock."""
     epoch, now = operator.kafka.epoch, operator.clock.now()
     async with operator.database.transaction() as connection:
         await rows.claim(

@@ -291,3 +291,23 @@ async def test_discarding_letters_releases_their_run_only_with_release(
     assert listed[1]["states"] == {"discarded": 4, "waiting": 3}
     assert listed[1]["count"] == 7
     assert await fixture.log(TOPIC) == []
+
+
+async def test_a_requeue_is_rejected_until_a_discard_has_ended(fixture: OperatorFixture) -> None:
+    """Otherwise both would resolve the same letters; the discard waits for its claims here."""
+
+    async def is_running() -> bool | None:
+        rows = "SELECT 1 FROM operator_actions WHERE state = 'running'"
+        return bool(await fixture.api.rows(rows)) or None
+
+    async with fixture.api.context.database.transaction() as connection:
+        await connection.execute("LOCK TABLE dead_letters IN EXCLUSIVE MODE")
+        discard = asyncio.create_task(fixture.segue("dlq", "discard", "--job", "a", *WHY))
+        await eventually(is_running, within_s=60, what="a running discard")
+        requeue = await fixture.segue("dlq", "requeue", "--job", "a", *WHY)
+    discarded = await discard
+
+    assert requeue[0] == 4, requeue
+    assert "is running since" in requeue[1]["error"]
+    assert (discarded[0], discarded[1]["letters"]) == (0, 4)
+    assert await fixture.log(TOPIC) == []
