@@ -99,7 +99,7 @@ def batches(records: Sequence[Record], size: int) -> Iterable[Batch]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bench:
+class ProjectionBench:
     """The applier and its records."""
 
     applier: Applier
@@ -152,7 +152,7 @@ async def _measure_on(url: str, facts: dict[str, str | int | float]) -> Report:
     try:
         await migrate(database)
         log = structlog.get_logger("benchmark")
-        bench = Bench(
+        bench = ProjectionBench(
             applier=Applier(database=database, settings=settings, clock=clock, log=log),
             requests=log_of(requested, now=clock.now()),
             segments=log_of(generated, now=clock.now()),
@@ -163,7 +163,7 @@ async def _measure_on(url: str, facts: dict[str, str | int | float]) -> Report:
     return Report(name="projection", measurements=measurements, facts=facts)
 
 
-def _way(bench: Bench, size: int) -> Variant:
+def _way(bench: ProjectionBench, size: int) -> Variant:
     name = "transaction per event" if size == 1 else f"{size} events per transaction"
     return Variant(name=name, work=EVENTS, run=bench.apply_segments(size), prepare=bench.reset)
 

@@ -197,13 +197,13 @@ def _provider_probe(database: Database, *, clock: Clock) -> Probe:
     It is not required: the api still accepts requests, and the queue keeps them.
     """
 
-    async def ask() -> None:
+    async def check_pause() -> None:
         async with database.connection() as connection:
             paused = await scene_delays.pause(connection)
         if paused is not None:
             raise ProviderPausedError(f"paused: {paused.reason} ({paused.scenes} scenes wait)")
 
-    return Probe(name="provider", call=ask, clock=clock, required=False)
+    return Probe(name="provider", call=check_pause, clock=clock, required=False)
 
 
 async def _open_database(database: Database) -> None:

@@ -264,7 +264,7 @@ async def test_music_after_the_window_is_new(
 async def test_end_of_the_window_has_no_click(
     musical_provider: MusicProvider, store: FolderStore, mood: Mood
 ) -> None:
-    """Seamless music measures 3 to 9 here, a butt joint more than 100."""
+    """Seamless music measures 3 to 9 here, a hard cut more than 100."""
     first = await _compose(musical_provider, FRESH)
     await store.put(CLIP_KEY, first.data)
     second = await _compose(musical_provider, replace(CONTINUED, prompt=TEMPLATE.format(mood=mood)))

@@ -107,14 +107,14 @@ def test_the_fade_in_curve_rises_from_0_to_1() -> None:
     assert fade_in_curve(0).size == 0
 
 
-def test_the_click_ratio_separates_music_from_a_butt_joint() -> None:
+def test_the_click_ratio_separates_music_from_a_hard_cut() -> None:
     """Music stays below 10; two pieces joined end to end exceed 100."""
-    butt = np.concatenate([a_piece(0, 2400), a_piece(90_000, 2400, piece=5)], axis=1)
+    cut = np.concatenate([a_piece(0, 2400), a_piece(90_000, 2400, piece=5)], axis=1)
 
-    through, joint = click_ratio(a_piece(0, 4800)), click_ratio(butt)
+    through, seam = click_ratio(a_piece(0, 4800)), click_ratio(cut)
 
     assert through is not None
-    assert joint is not None
+    assert seam is not None
     assert through < 10
-    assert joint > 100
+    assert seam > 100
     assert click_ratio(silence(4800)) is None

@@ -81,7 +81,7 @@ def test_the_same_mood_continues_at_the_end_of_the_window(mood: Mood) -> None:
     assert _correlation(after_window, _decoded(second, 3, 4)) < 0.5
 
 
-def test_another_mood_begins_at_the_joint() -> None:
+def test_another_mood_begins_at_the_seam() -> None:
     """The window is the old music; the music after it has the new character."""
     calm, exciting = (
         _decoded(compose(_request(m, seed=7), None)) for m in (Mood.CALM, Mood.EXCITING)
@@ -127,8 +127,8 @@ def test_music_from_elsewhere_is_continued_by_its_audio(comment: str) -> None:
     clip = _decoded(compose(_request(Mood.CALM, window=(3, 5), seed=12), foreign))
 
     assert _correlation(own[:, 3 * RATE_HZ : 5 * RATE_HZ], clip[:, : 2 * RATE_HZ]) > 0.8
-    joint = slice(2 * RATE_HZ - 1600, 2 * RATE_HZ + 1600)
-    bends = np.abs(np.diff(clip[:, joint].astype(np.float64), 2, axis=1))
+    seam = slice(2 * RATE_HZ - 1600, 2 * RATE_HZ + 1600)
+    bends = np.abs(np.diff(clip[:, seam].astype(np.float64), 2, axis=1))
     assert bends.max() / np.median(bends) <= 10
     assert rms(clip[:, 2 * RATE_HZ :]) > 0.01
 

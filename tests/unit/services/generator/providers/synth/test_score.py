@@ -19,10 +19,10 @@ moods = st.sampled_from(list(Mood))
 seeds = st.integers(min_value=0, max_value=2**64 - 1)
 tonics = st.integers(min_value=0, max_value=11)
 pieces = st.builds(
-    lambda tonic, first, second, joint, seed: (
+    lambda tonic, first, second, seam, seed: (
         Piece(tonic=tonic)
         .followed_by(first, seed=seed, start_s=0)
-        .followed_by(second, seed=seed // 3, start_s=joint)
+        .followed_by(second, seed=seed // 3, start_s=seam)
     ),
     tonics,
     moods,
@@ -49,7 +49,7 @@ def test_an_interval_has_the_same_notes_however_it_is_split(piece: Piece, middle
 def test_a_new_section_does_not_change_earlier_notes(
     tonic: int, mood: Mood, seed: int, other: int, joint_s: int
 ) -> None:
-    """A note before the joint is at most released earlier."""
+    """A note before the seam is at most released earlier."""
     before = Piece(tonic=tonic).followed_by(Mood.CALM, seed=seed, start_s=0)
     after = before.followed_by(mood, seed=other, start_s=joint_s)
 
