@@ -26,8 +26,7 @@ import numpy as np
 from av.audio.stream import AudioStream
 from av.container import OutputContainer
 
-from services.generator.providers.synth.voices import RATE_HZ
-from shared.media.samples import Audio, rms
+from shared.media.samples import CLIP_RATE_HZ, Audio, rms
 
 SHAPES = (
     "window",
@@ -69,7 +68,7 @@ def encode_shape(clip: ClipAudio, *, shape: str, file_format: str) -> bytes:
         _apply_shape(clip, shape),
         file_format=file_format,
         comment=clip.comment,
-        rate_hz=_OTHER_RATE_HZ if shape == "wrong_rate" else RATE_HZ,
+        rate_hz=_OTHER_RATE_HZ if shape == "wrong_rate" else CLIP_RATE_HZ,
         delay_header=shape != "no_delay_header",
     )
 
@@ -112,7 +111,7 @@ def encode(
     *,
     file_format: str,
     comment: str = "",
-    rate_hz: int = RATE_HZ,
+    rate_hz: int = CLIP_RATE_HZ,
     delay_header: bool = True,
 ) -> bytes:
     """Return `audio` (mono or stereo, 32 kHz) as an MP3 or WAV file."""
@@ -129,8 +128,8 @@ def encode(
         )
         clamped = np.ascontiguousarray(np.clip(audio, -1.0, 1.0), dtype=np.float32)
         frame = av.AudioFrame.from_ndarray(clamped, format="fltp", layout=layout)
-        frame.sample_rate = RATE_HZ
-        frame.pts, frame.time_base = 0, Fraction(1, RATE_HZ)
+        frame.sample_rate = CLIP_RATE_HZ
+        frame.pts, frame.time_base = 0, Fraction(1, CLIP_RATE_HZ)
         for block in [*resampler.resample(frame), *resampler.resample(None)]:
             container.mux(stream.encode(block))
         container.mux(stream.encode(None))

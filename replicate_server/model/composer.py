@@ -20,15 +20,14 @@ from replicate_server.model.clip_shapes import ClipAudio
 from replicate_server.model.rules import ModelError
 from services.generator.providers import CompositionRequest, ContinuationWindow, mp3
 from services.generator.providers.synth import mixing
-from services.generator.providers.synth.voices import RATE_HZ
 from shared.errors import MediaError, ProviderRejectedError
 from shared.media.decode import decode
-from shared.media.samples import Audio, rms, silence
+from shared.media.samples import CLIP_RATE_HZ, Audio, rms, silence
 
 #: Returns a clip as an MP3 file, from a request and the file that holds its window.
 Compose = Callable[[CompositionRequest, bytes | None], bytes]
 _CLIP_KEY = "input_audio"
-_SHORT_SAMPLES_MAX = RATE_HZ // 50  # a decoder may drop the rest of the last frame
+_SHORT_SAMPLES_MAX = CLIP_RATE_HZ // 50  # a decoder may drop the rest of the last frame
 _PEAK = 10 ** (-1 / 20)  # "peak" and "clip" end at -1 dBFS
 _RMS = 10 ** (-18 / 20)
 
@@ -69,7 +68,7 @@ def _compose_clip(request: ClipRequest, compose: Compose) -> bytes:
     is_plain = inputs.normalization_strategy == "loudness" and rules.is_stereo(inputs)
     if is_plain and inputs.output_format == "mp3" and request.shape == "window":
         return clip
-    audio = _normalised(decode(clip, rate_hz=RATE_HZ), inputs.normalization_strategy)
+    audio = _normalised(decode(clip, rate_hz=CLIP_RATE_HZ), inputs.normalization_strategy)
     sound = ClipAudio(
         audio=audio if rules.is_stereo(inputs) else audio.mean(axis=0, keepdims=True),
         window_samples=window_samples,
@@ -83,20 +82,24 @@ def _continue_source(request: ClipRequest, source: Audio, start: int, compose: C
     """Return the clip that continues `source[:, start:]`; the composer takes whole seconds only."""
     assert request.source is not None
     stop = source.shape[1]
-    start_s, end_s = start // RATE_HZ, -(-(stop - _SHORT_SAMPLES_MAX) // RATE_HZ)
-    is_whole = start_s * RATE_HZ == start and abs(end_s * RATE_HZ - stop) <= _SHORT_SAMPLES_MAX
+    start_s, end_s = start // CLIP_RATE_HZ, -(-(stop - _SHORT_SAMPLES_MAX) // CLIP_RATE_HZ)
+    is_whole = (
+        start_s * CLIP_RATE_HZ == start and abs(end_s * CLIP_RATE_HZ - stop) <= _SHORT_SAMPLES_MAX
+    )
     if is_whole and end_s > start_s:
         composition = _composition(request, request.inputs.duration, start_s=start_s, end_s=end_s)
         return compose(composition, request.source)
     # The window is not whole seconds: pass the composer whole seconds that end where it ends, and
     # cut the surplus at the head.
-    context_s = -(-(stop - start) // RATE_HZ)
-    surplus = context_s * RATE_HZ - (stop - start)
-    context = source[:, max(stop - context_s * RATE_HZ, 0) :]
-    context = np.concatenate([silence(context_s * RATE_HZ - context.shape[1]), context], axis=1)
+    context_s = -(-(stop - start) // CLIP_RATE_HZ)
+    surplus = context_s * CLIP_RATE_HZ - (stop - start)
+    context = source[:, max(stop - context_s * CLIP_RATE_HZ, 0) :]
+    context = np.concatenate(
+        [silence(context_s * CLIP_RATE_HZ - context.shape[1]), context], axis=1
+    )
     composition = _composition(request, request.inputs.duration + 1, start_s=0, end_s=context_s)
-    audio = decode(compose(composition, mp3.encode(context)), rate_hz=RATE_HZ)
-    clip = audio[:, surplus : surplus + request.inputs.duration * RATE_HZ]
+    audio = decode(compose(composition, mp3.encode(context)), rate_hz=CLIP_RATE_HZ)
+    clip = audio[:, surplus : surplus + request.inputs.duration * CLIP_RATE_HZ]
     return mp3.encode(clip * np.float32(mixing.normalising_gain(clip)))
 
 
@@ -114,7 +117,7 @@ def _composition(
 
 def _decode_source(source: bytes) -> Audio:
     try:
-        return decode(source, rate_hz=RATE_HZ)
+        return decode(source, rate_hz=CLIP_RATE_HZ)
     except MediaError as error:
         raise ModelError(f"Failed to open the input audio: {error.reason}") from error
 

@@ -8,7 +8,7 @@ Units: whole seconds, samples at 32 kHz. Pure.
 """
 
 from replicate_server.http.request_schema import Inputs
-from services.generator.providers.synth.voices import RATE_HZ
+from shared.media.samples import CLIP_RATE_HZ
 
 PROMPT_S_MAX = 30  #: the model's training length
 SEED_MAX = 2**32 - 1
@@ -62,14 +62,14 @@ def window_of(inputs: Inputs, *, samples: int) -> tuple[int, int]:
     Raises:
         ModelError: the model's error.
     """
-    end_s = samples / RATE_HZ if inputs.continuation_end is None else inputs.continuation_end
+    end_s = samples / CLIP_RATE_HZ if inputs.continuation_end is None else inputs.continuation_end
     if inputs.continuation_start > end_s:
         raise ModelError("`continuation_start` must be less than or equal to `continuation_end`")
-    start = min(RATE_HZ * inputs.continuation_start, samples)
-    stop = min(int(RATE_HZ * end_s), samples)
+    start = min(CLIP_RATE_HZ * inputs.continuation_start, samples)
+    stop = min(int(CLIP_RATE_HZ * end_s), samples)
     if start == stop:
         raise ModelError(EMPTY_WINDOW)
-    longest = min(inputs.duration, PROMPT_S_MAX) * RATE_HZ
+    longest = min(inputs.duration, PROMPT_S_MAX) * CLIP_RATE_HZ
     if stop - start > longest:
         raise ModelError("Prompt is longer than audio to generate")
     if stop - start == longest:

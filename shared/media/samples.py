@@ -12,9 +12,12 @@ from numpy.typing import NDArray
 
 Audio = NDArray[np.float32]  #: `(channels, samples)`, full scale 1.0
 
-#: the rate of video sound; 3/2 of MusicGen's 32 kHz, so clips convert exactly
+#: the rate of video sound; 3/2 of `CLIP_RATE_HZ`, so clips convert exactly
 SAMPLE_RATE_HZ = 48_000
+CLIP_RATE_HZ = 32_000  #: of every provider's clips, and of the music sent to it: MusicGen's
 CHANNELS = 2
+#: less is silence: MusicGen does not normalise it, and it cannot be continued
+SILENT_RMS = 2e-3
 TRACK_CONTENT_TYPE = "audio/mpeg"
 VIDEO_CONTENT_TYPE = "video/mp4"
 

@@ -5,7 +5,7 @@ detected from the first bytes and its demuxer is fixed, so a playlist named like
 before any demuxer reads it, and no demuxer opens what a file refers to. A file is decoded once and
 only its end is kept, however long it is.
 
-Shapes: float32 `(channels, samples)`. Units: seconds; samples at `STYLE_RATE_HZ`. I/O: reads
+Shapes: float32 `(channels, samples)`. Units: seconds; samples at `CLIP_RATE_HZ`. I/O: reads
 one local file, and decoding blocks: call it in a thread.
 """
 
@@ -19,15 +19,13 @@ import numpy as np
 from av.container import InputContainer
 
 from shared.errors import MediaError
-from shared.media.samples import Audio, rms
+from shared.media.samples import CLIP_RATE_HZ, SILENT_RMS, Audio, rms
 
-STYLE_RATE_HZ = 32_000  # the model's rate
 STYLE_S_MIN = 1  # windows are whole seconds
 LENGTH_S_MAX = 3600  # a song, not an archive
 RATE_HZ_MIN = 4000  # lower rates are not music, and one frame may decode to gigabytes
 SAMPLE_MAX = 1000.0  # 60 dB over full scale: not music, and it would overflow
-SILENT_RMS = 2e-3  # as for clips: the model treats less as silence
-_STEP_SAMPLES = STYLE_RATE_HZ // 100
+_STEP_SAMPLES = CLIP_RATE_HZ // 100
 _HEAD_BYTES = 512
 _ONLY_FILES = {"protocol_whitelist": "file"}
 _ADVICE = (
@@ -77,7 +75,7 @@ class Style:
     @property
     def window_s(self) -> int:
         """Return the length of the window in seconds."""
-        return int(self.window.shape[1]) // STYLE_RATE_HZ
+        return int(self.window.shape[1]) // CLIP_RATE_HZ
 
 
 def read_style(path: Path, *, window_s: int, length_s_max: int = LENGTH_S_MAX) -> Style:
@@ -87,7 +85,7 @@ def read_style(path: Path, *, window_s: int, length_s_max: int = LENGTH_S_MAX) -
         MediaError: no audio, silent, too short, too long or damaged; the message is for users.
     """
     demuxer = _demuxer_of(path)
-    tail = _Tail(window_s * STYLE_RATE_HZ, length_s_max=length_s_max)
+    tail = _Tail(window_s * CLIP_RATE_HZ, length_s_max=length_s_max)
     try:
         with av.open(
             str(path), format=demuxer, options=_ONLY_FILES, metadata_errors="replace"
@@ -107,7 +105,7 @@ def read_style(path: Path, *, window_s: int, length_s_max: int = LENGTH_S_MAX) -
         demuxer=demuxer,
         channels=channels,
         sample_rate_hz=rate_hz,
-        duration_s=round(tail.samples / STYLE_RATE_HZ, 3),
+        duration_s=round(tail.samples / CLIP_RATE_HZ, 3),
         window=_window(tail, window_s),
     )
 
@@ -117,14 +115,14 @@ class _Tail:
 
     def __init__(self, samples_max: int, *, length_s_max: int) -> None:
         self._length_s_max = length_s_max
-        self._kept = _Blocks(samples_max + STYLE_RATE_HZ)  # its last block may end in silence
+        self._kept = _Blocks(samples_max + CLIP_RATE_HZ)  # its last block may end in silence
         self._silent = _Blocks(samples_max)  # since the last sound
         self.samples = 0
 
     def add(self, block: Audio) -> None:
         """Add the next block."""
         self.samples += block.shape[1]
-        if self.samples > self._length_s_max * STYLE_RATE_HZ:
+        if self.samples > self._length_s_max * CLIP_RATE_HZ:
             raise MediaError(
                 f"plays for more than {self._length_s_max} s: cut out the relevant part"
             )
@@ -170,28 +168,28 @@ class _Blocks:
 
 def _window(tail: _Tail, seconds_max: int) -> Audio:
     """Return the last whole seconds with sound."""
-    least = STYLE_S_MIN * STYLE_RATE_HZ
+    least = STYLE_S_MIN * CLIP_RATE_HZ
     if tail.samples < least:
         raise MediaError(
-            f"plays for {tail.samples / STYLE_RATE_HZ:.2f} s; at least {STYLE_S_MIN} s is needed, "
+            f"plays for {tail.samples / CLIP_RATE_HZ:.2f} s; at least {STYLE_S_MIN} s is needed, "
             "send a longer one"
         )
     sounding = tail.sounding()
-    sound_s = sounding.shape[1] // STYLE_RATE_HZ
-    window = sounding[:, sounding.shape[1] - min(sound_s, seconds_max) * STYLE_RATE_HZ :]
+    sound_s = sounding.shape[1] // CLIP_RATE_HZ
+    window = sounding[:, sounding.shape[1] - min(sound_s, seconds_max) * CLIP_RATE_HZ :]
     if sounding.shape[1] == 0 or (sound_s and rms(window) < SILENT_RMS):
         raise MediaError("is silent: send one with sound")
     if sound_s < STYLE_S_MIN:
         raise MediaError(
-            f"is silent after its first {sounding.shape[1] / STYLE_RATE_HZ:.2f} s; at least "
+            f"is silent after its first {sounding.shape[1] / CLIP_RATE_HZ:.2f} s; at least "
             f"{STYLE_S_MIN} s is needed, send one with more sound"
         )
     return np.ascontiguousarray(window)
 
 
 def _blocks(container: InputContainer) -> Iterator[Audio]:
-    """Yield the first audio stream, stereo at `STYLE_RATE_HZ`."""
-    resampler = av.AudioResampler(format="fltp", layout="stereo", rate=STYLE_RATE_HZ)
+    """Yield the first audio stream, stereo at `CLIP_RATE_HZ`."""
+    resampler = av.AudioResampler(format="fltp", layout="stereo", rate=CLIP_RATE_HZ)
     for frame in container.decode(audio=0):
         if frame.sample_rate < RATE_HZ_MIN:
             raise MediaError(

@@ -14,8 +14,8 @@ import pytest
 
 from replicate_server import EmulatorSettings
 from services.generator.providers import mp3
-from services.generator.providers.synth.voices import RATE_HZ
 from shared.errors import ProviderPausedError, ProviderRejectedError
+from shared.media.samples import CLIP_RATE_HZ
 from shared.storage.filesystem import FolderStore
 from tests.support.audio_builders import music
 from tests.support.claims_fixture import ClaimsFixture, write_figures
@@ -23,7 +23,9 @@ from tests.support.replicate_provider import FastClock, replicate_fixture
 
 pytestmark = pytest.mark.integration
 FACTOR = 40
-CLIP = mp3.encode(music(np.arange(RATE_HZ), rate_hz=RATE_HZ))  # composing would count as delay
+CLIP = mp3.encode(
+    music(np.arange(CLIP_RATE_HZ), rate_hz=CLIP_RATE_HZ)
+)  # composing would count as delay
 
 
 @pytest.fixture

@@ -20,16 +20,14 @@ from enum import StrEnum
 
 import numpy as np
 
-from shared.media.samples import CHANNELS, SAMPLE_RATE_HZ, Audio, rms
+from shared.media.samples import CHANNELS, CLIP_RATE_HZ, SAMPLE_RATE_HZ, SILENT_RMS, Audio, rms
 
-PROVIDER_RATE_HZ = 32_000
 #: an MP3 without its header decodes to 44 to 70 ms more than the music
 LENGTH_OFF_SAMPLES = SAMPLE_RATE_HZ // 4
 _TRACK_OFF_SAMPLES = SAMPLE_RATE_HZ // 2  # of a cumulative track, whose scenes have exact lengths
 _EARLY_SAMPLES = SAMPLE_RATE_HZ // 100
 _LATE_SAMPLES = SAMPLE_RATE_HZ * 60 // 1000  # 34.5 ms of encoder delay, with a margin
 _CORRELATION_MIN = 0.3
-_SILENT_RMS = 2e-3  # the model treats less as silence
 _CLIPPED_AT = 0.98  # encoding bends clipped peaks
 _BLOCK_SAMPLES = SAMPLE_RATE_HZ // 20
 #: the next scene continues a clip even if the clip's own scene ends before its music starts;
@@ -108,7 +106,7 @@ def recognise(
         if end > expected.window_samples
         and abs(length - end - expected.new_samples) <= _TRACK_OFF_SAMPLES
     ]
-    if sent is None or rms(sent) < _SILENT_RMS:
+    if sent is None or rms(sent) < SILENT_RMS:
         return _by_length(expected, ends, alone, length)
     candidates = [_with_window(clip, expected, sent, padding_samples)] if full_length else []
     candidates += [_cumulative(clip, end, sent, before, padding_samples) for end in ends]
@@ -136,15 +134,15 @@ def faults(
     """
     limits = limits or QualityLimits()
     problems: list[str] = []
-    if rate_hz != PROVIDER_RATE_HZ or channels != CHANNELS:
-        problems.append(f"{rate_hz} Hz and {channels} channels instead of 32000 Hz stereo")
+    if rate_hz != CLIP_RATE_HZ or channels != CHANNELS:
+        problems.append(f"{rate_hz} Hz and {channels} channels instead of {CLIP_RATE_HZ} Hz stereo")
     if recognised is None:
         problems.append(f"{_seconds(clip.shape[1])} s instead of {_seconds(expected.samples)} s")
         return tuple(problems)
     new = clip[:, recognised.old_samples :]
     if expected.needed_samples is not None:
         new = new[:, : max(expected.needed_samples, _JUDGED_SAMPLES_MIN)]
-    if rms(new) < _SILENT_RMS:
+    if rms(new) < SILENT_RMS:
         return (*problems, "silent")
     tail = new.shape[1] - _sounding_until(new)
     # at most half of a scene may be silent
@@ -230,7 +228,7 @@ def _agree(before: Audio, received: Audio) -> bool:
     count = min(before.shape[1], received.shape[1])
     ours, theirs = before[:, before.shape[1] - count :], received[:, received.shape[1] - count :]
     our_rms, their_rms = rms(ours), rms(theirs)
-    if our_rms < _SILENT_RMS:
+    if our_rms < SILENT_RMS:
         return True
     return (
         their_rms > 0 and float(np.mean(ours * theirs)) / (our_rms * their_rms) >= _CORRELATION_MIN
@@ -240,7 +238,7 @@ def _agree(before: Audio, received: Audio) -> bool:
 def _sounding_until(audio: Audio) -> int:
     """Return the end of the last 50 ms block that is not silent."""
     for end in range(audio.shape[1], 0, -_BLOCK_SAMPLES):
-        if rms(audio[:, max(0, end - _BLOCK_SAMPLES) : end]) >= _SILENT_RMS:
+        if rms(audio[:, max(0, end - _BLOCK_SAMPLES) : end]) >= SILENT_RMS:
             return end
     return 0
 

@@ -17,9 +17,8 @@ import av
 import numpy as np
 
 from services.generator.providers import CompositionRequest
-from services.generator.providers.synth.voices import RATE_HZ
 from shared.media.decode import decode
-from shared.media.samples import Audio
+from shared.media.samples import CLIP_RATE_HZ, Audio
 
 CONTENT_TYPE = "audio/mpeg"
 _BIT_RATE = 96_000
@@ -34,16 +33,16 @@ def encode(audio: Audio, *, comment: str = "", bit_rate: int = _BIT_RATE) -> byt
     with av.open(buffer, "w", format="mp3") as container:
         if comment:
             container.metadata[_COMMENT] = comment
-        stream = container.add_stream("libmp3lame", rate=RATE_HZ)
+        stream = container.add_stream("libmp3lame", rate=CLIP_RATE_HZ)
         stream.layout = "stereo"
         stream.format = "fltp"
         stream.bit_rate = bit_rate
         for start in range(0, clamped.shape[1], _FRAME_SAMPLES):
             block = np.ascontiguousarray(clamped[:, start : start + _FRAME_SAMPLES])
             frame = av.AudioFrame.from_ndarray(block, format="fltp", layout="stereo")
-            frame.sample_rate = RATE_HZ
+            frame.sample_rate = CLIP_RATE_HZ
             frame.pts = start
-            frame.time_base = Fraction(1, RATE_HZ)
+            frame.time_base = Fraction(1, CLIP_RATE_HZ)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return buffer.getvalue()
@@ -64,10 +63,10 @@ def recoded(audio: Audio) -> Audio:
     A slight tilt of the highs and one pass through the codec; nothing moves in time.
     """
     count = audio.shape[1]
-    hz = np.fft.rfftfreq(count, 1 / RATE_HZ)
+    hz = np.fft.rfftfreq(count, 1 / CLIP_RATE_HZ)
     tilt = 1 - 0.2 * (hz / (hz + 3_000)) ** 2
     tilted = np.fft.irfft(np.fft.rfft(audio) * tilt, count).astype(np.float32)
-    return decode(encode(tilted), rate_hz=RATE_HZ)[:, :count]
+    return decode(encode(tilted), rate_hz=CLIP_RATE_HZ)[:, :count]
 
 
 def prediction_id(provider: str, request: CompositionRequest) -> str:

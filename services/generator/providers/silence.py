@@ -8,8 +8,7 @@ import warnings
 
 from services.generator.providers import Clip, CompositionRequest, mp3
 from services.generator.providers.offline import OfflineProvider
-from services.generator.providers.synth.voices import RATE_HZ
-from shared.media.samples import silence
+from shared.media.samples import CLIP_RATE_HZ, silence
 from shared.storage import StandInWarning
 
 
@@ -26,7 +25,7 @@ class SilenceProvider(OfflineProvider):
     async def collect(self, prediction_id: str, request: CompositionRequest) -> Clip:
         """Return `duration_s` seconds of silence, whatever the window contains."""
         await self.check_id(prediction_id, request)
-        audio = silence(request.duration_s * RATE_HZ)
+        audio = silence(request.duration_s * CLIP_RATE_HZ)
         return Clip(
             data=await asyncio.to_thread(mp3.encode, audio),
             content_type=mp3.CONTENT_TYPE,

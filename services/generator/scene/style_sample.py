@@ -19,7 +19,6 @@ from pydantic import BaseModel, ConfigDict
 
 from services.generator.composition.cancellation import RunCancellation
 from services.generator.providers import MusicProvider, mp3
-from services.generator.providers.synth.voices import RATE_HZ
 from services.generator.scene.plan import Continuation, StyleSample
 from services.generator.settings import GeneratorSettings
 from shared.clock import Clock
@@ -34,8 +33,8 @@ from shared.errors import (
 )
 from shared.http.fetcher import Fetcher, FetchSpec
 from shared.media.decode import decode
-from shared.media.samples import Audio
-from shared.media.style_sample import STYLE_RATE_HZ, Style, read_style
+from shared.media.samples import CLIP_RATE_HZ, Audio
+from shared.media.style_sample import Style, read_style
 from shared.processing.retry import RetryPolicy, retrying
 from shared.storage import ObjectStore
 from shared.storage.keys import style_facts_key, style_key
@@ -46,8 +45,6 @@ FETCH_RETRY = RetryPolicy(first_s=2.0, max_s=20.0, attempts_max=3, asked_max_s=2
 READ_TIMEOUT_S = 120.0  # an hour of audio, on a busy machine
 CONCURRENT_MAX = 2  # each holds a whole file on disk, and the end of it in memory
 _BIT_RATE = 320_000  # the best of MP3: the provider encodes the music once more
-
-assert STYLE_RATE_HZ == RATE_HZ, "a window has the model's sample rate"
 
 
 class StyleUnusableError(JobError):
@@ -153,10 +150,10 @@ class StyleSamples:
             data = await self.store.get(key)
         # the same bytes, with their type
         await self.store.put(key, data, content_type=mp3.CONTENT_TYPE)
-        music = await asyncio.to_thread(decode, data, rate_hz=RATE_HZ)
+        music = await asyncio.to_thread(decode, data, rate_hz=CLIP_RATE_HZ)
         return StyleFacts(
             clip_sha256=hashlib.sha256(data).hexdigest(),
-            length_s=round(music.shape[1] / RATE_HZ),
+            length_s=round(music.shape[1] / CLIP_RATE_HZ),
         )
 
     async def _fetch(self, ref: AudioRef) -> Style:

@@ -17,17 +17,16 @@ from urllib.parse import urlsplit
 from services.generator.providers import ContinuationWindow, mp3
 from services.generator.providers.replicate.client import ReplicateApi
 from services.generator.providers.replicate.request import AudioSource
-from services.generator.providers.synth.voices import RATE_HZ
 from shared.clock import Clock
 from shared.errors import MediaError, NotFoundError, ProviderRejectedError
 from shared.media.decode import decode
-from shared.media.samples import Audio
+from shared.media.samples import CLIP_RATE_HZ, Audio
 from shared.security.signed_links import SEGMENTS_PATH, SegmentLinks
 from shared.storage import ObjectStore
 from shared.telemetry.log import Logger
 
 OUTPUT_LIFE_S = 55 * 60.0  # outputs expire after an hour; a cold start precedes the download
-_SHORT_SAMPLES = RATE_HZ // 50  # a decoder may drop the rest of the last frame
+_SHORT_SAMPLES = CLIP_RATE_HZ // 50  # a decoder may drop the rest of the last frame
 _PREFIX = f"data:{mp3.CONTENT_TYPE};base64,"
 # The best that fits is used: every continuation encodes the music once more.
 _BIT_RATES = (320_000, 192_000, 128_000, 96_000, 64_000)
@@ -92,7 +91,7 @@ class AudioSources:
         return AudioSource(url=url, start_s=window.start_s, end_s=window.end_s, kind="link")
 
     async def _inline(self, music: Audio, window: ContinuationWindow) -> AudioSource | str:
-        cut = music[:, window.start_s * RATE_HZ : window.end_s * RATE_HZ]
+        cut = music[:, window.start_s * CLIP_RATE_HZ : window.end_s * CLIP_RATE_HZ]
         url = await asyncio.to_thread(data_url, cut, bytes_max=self.data_url_bytes_max)
         if url is None:
             return (
@@ -105,7 +104,7 @@ class AudioSources:
 def data_url(music: Audio, *, bytes_max: int) -> str | None:
     """Return `music` as an MP3 data URL at the best bit rate that fits; None if none does."""
     for bit_rate in _BIT_RATES:
-        mp3_bytes_min = music.shape[1] / RATE_HZ * bit_rate / 8
+        mp3_bytes_min = music.shape[1] / CLIP_RATE_HZ * bit_rate / 8
         if mp3_bytes_min * 4 / 3 > bytes_max:
             continue  # the bit rate is constant
         url = _PREFIX + base64.b64encode(mp3.encode(music, bit_rate=bit_rate)).decode()
@@ -130,12 +129,12 @@ async def _decode_checked(stored: bytes, window: ContinuationWindow) -> Audio | 
         ProviderRejectedError: the window ends after the clip.
     """
     try:
-        music = await asyncio.to_thread(decode, stored, rate_hz=RATE_HZ)
+        music = await asyncio.to_thread(decode, stored, rate_hz=CLIP_RATE_HZ)
     except MediaError:
         return None
-    if window.end_s * RATE_HZ > music.shape[1] + _SHORT_SAMPLES:
+    if window.end_s * CLIP_RATE_HZ > music.shape[1] + _SHORT_SAMPLES:
         raise ProviderRejectedError(
-            f"clip {window.clip_key} lasts {music.shape[1] / RATE_HZ:.2f} s,"
+            f"clip {window.clip_key} lasts {music.shape[1] / CLIP_RATE_HZ:.2f} s,"
             f" but its window ends at {window.end_s} s"
         )
     return music

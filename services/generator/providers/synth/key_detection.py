@@ -5,8 +5,7 @@ Shapes: float32 `(channels, samples)`. Units: samples at 32 kHz. Pure.
 
 import numpy as np
 
-from services.generator.providers.synth.voices import RATE_HZ
-from shared.media.samples import Audio
+from shared.media.samples import CLIP_RATE_HZ, Audio
 
 _LOWEST_HZ, _HIGHEST_HZ = 110.0, 1_760.0  # where harmony is written
 _MINOR_ABOVE_MAJOR = 3  # a minor key's relative major lies three semitones up
@@ -18,7 +17,7 @@ _MINOR = (6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 2.69, 3.34, 3.17
 def tonic_of(audio: Audio) -> int:
     """Return the tonic of the best-fitting key; of a minor key, its relative major's."""
     power = np.abs(np.fft.rfft(audio.mean(axis=0, dtype=np.float64))) ** 2
-    hz = np.fft.rfftfreq(audio.shape[1], 1 / RATE_HZ)
+    hz = np.fft.rfftfreq(audio.shape[1], 1 / CLIP_RATE_HZ)
     in_range = (hz >= _LOWEST_HZ) & (hz <= _HIGHEST_HZ)
     classes = np.round(69 + 12 * np.log2(hz[in_range] / 440)).astype(int) % 12
     chroma = np.sqrt(np.bincount(classes, weights=power[in_range], minlength=12))

@@ -26,11 +26,10 @@ from services.generator.providers import Clip, CompositionRequest, mp3
 from services.generator.providers.offline import OfflineProvider
 from services.generator.providers.synth import key_detection, mixing
 from services.generator.providers.synth.score import TIMELINE_S_MAX, Piece
-from services.generator.providers.synth.voices import RATE_HZ
 from shared.contract.prompt import mood_of
 from shared.errors import MediaError, NotFoundError, ProviderRejectedError
 from shared.media.decode import decode
-from shared.media.samples import Audio, rms, silence
+from shared.media.samples import CLIP_RATE_HZ, SILENT_RMS, Audio, rms, silence
 from shared.storage import ObjectStore, StandInWarning
 
 DURATION_S_MAX = 300  # a whole clip is held in memory
@@ -131,14 +130,14 @@ def _continued(request: CompositionRequest, source: bytes) -> tuple[Audio, _Comm
         played = mixing.render(
             comment.piece, start_s=origin_s, stop_s=origin_s + request.duration_s
         )
-        last = slice(window_audio.shape[1] - RATE_HZ, window_audio.shape[1])
+        last = slice(window_audio.shape[1] - CLIP_RATE_HZ, window_audio.shape[1])
         correlation, level = key_detection.agreement(played[:, last], window_audio[:, last])
         if correlation >= _AGREEMENT_MIN:
             return _joined(window_audio * np.float32(level), played), comment
     piece = Piece(tonic=key_detection.tonic_of(window_audio))
     comment = _added(request, piece, origin_s=0, seam_s=window.length_s)
     played = mixing.render(comment.piece, start_s=0, stop_s=request.duration_s)
-    if (loud := rms(window_audio)) > mixing.QUIET_RMS:
+    if (loud := rms(window_audio)) > SILENT_RMS:
         window_audio = window_audio * np.float32(_OWN_RMS / loud)
     ringing = silence(played.shape[1])
     ringing[:, : window_audio.shape[1]] = window_audio * _THROW
@@ -155,7 +154,7 @@ def _added(request: CompositionRequest, piece: Piece, *, origin_s: int, seam_s: 
 
 def _joined(window_audio: Audio, played: Audio) -> Audio:
     """Return `played` with its head replaced by `window_audio`, blended before the seam."""
-    seam, blend = window_audio.shape[1], int(_SEAM_S * RATE_HZ)
+    seam, blend = window_audio.shape[1], int(_SEAM_S * CLIP_RATE_HZ)
     rise = np.linspace(0, 1, blend, endpoint=False, dtype=np.float32)
     rise = rise * rise * (3 - 2 * rise)
     audio = played.copy()
@@ -167,17 +166,18 @@ def _joined(window_audio: Audio, played: Audio) -> Audio:
 
 def _cut(source: bytes, start_s: int, end_s: int, *, key: str) -> Audio:
     try:
-        audio = decode(source, rate_hz=RATE_HZ)
+        audio = decode(source, rate_hz=CLIP_RATE_HZ)
     except MediaError as error:
         raise ProviderRejectedError(f"clip {key} cannot be continued: {error.reason}") from error
-    missing = end_s * RATE_HZ - audio.shape[1]
-    if missing > _SHORT_S_MAX * RATE_HZ:
+    missing = end_s * CLIP_RATE_HZ - audio.shape[1]
+    if missing > _SHORT_S_MAX * CLIP_RATE_HZ:
         raise ProviderRejectedError(
-            f"clip {key} lasts {audio.shape[1] / RATE_HZ:.2f} s, but its window ends at {end_s} s"
+            f"clip {key} lasts {audio.shape[1] / CLIP_RATE_HZ:.2f} s, "
+            f"but its window ends at {end_s} s"
         )
     if missing > 0:
         audio = np.concatenate([audio, silence(missing)], axis=1)
-    return audio[:, start_s * RATE_HZ : end_s * RATE_HZ]
+    return audio[:, start_s * CLIP_RATE_HZ : end_s * CLIP_RATE_HZ]
 
 
 def _comment_in(source: bytes) -> _Comment | None:

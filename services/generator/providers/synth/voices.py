@@ -14,9 +14,8 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.media.samples import Audio
+from shared.media.samples import CLIP_RATE_HZ, Audio
 
-RATE_HZ = 32_000  # MusicGen's
 RING_S_MAX = 3.0  #: no note rings longer than this after its beginning, releases included
 _TOP_HZ = 9_000.0
 _SHORTEST_S = 0.05  # of a note cut short by the next section
@@ -147,8 +146,8 @@ def sound(voice: Voice, pitch: int, length_s: float) -> Audio:
     if timbre is None:
         return _drum(voice)
     length_s = min(length_s, RING_S_MAX - timbre.release_s)
-    count = int((length_s + timbre.release_s) * RATE_HZ)
-    at_s = np.arange(count, dtype=np.float32) / np.float32(RATE_HZ)
+    count = int((length_s + timbre.release_s) * CLIP_RATE_HZ)
+    at_s = np.arange(count, dtype=np.float32) / np.float32(CLIP_RATE_HZ)
     envelope = _envelope(timbre, at_s, length_s) * np.float32(timbre.gain)
     hz = 440.0 * 2 ** ((pitch - 69) / 12)
     if not timbre.spread_cents:
@@ -160,7 +159,7 @@ def sound(voice: Voice, pitch: int, length_s: float) -> Audio:
 
 def _partials(timbre: _Timbre, at_s: Mono, hz: float) -> Mono:
     """Return the sum of the harmonics, as powers of one rotating phasor."""
-    cycles = hz * np.arange(at_s.size, dtype=np.float64) / RATE_HZ
+    cycles = hz * np.arange(at_s.size, dtype=np.float64) / CLIP_RATE_HZ
     if timbre.vibrato_cents:
         depth = hz * (2 ** (timbre.vibrato_cents / 1200) - 1) / (2 * np.pi * 5.2)
         # vibrato fades in after the attack, as a player's does
@@ -221,7 +220,7 @@ def _drum(voice: Voice) -> Audio:
 def _skin(
     *, low_hz: float, sweep_hz: float, sweep_s: float, decay_s: float, attack_s: float
 ) -> Mono:
-    at_s = np.arange(int(6 * decay_s * RATE_HZ)) / RATE_HZ
+    at_s = np.arange(int(6 * decay_s * CLIP_RATE_HZ)) / CLIP_RATE_HZ
     cycles = low_hz * at_s + sweep_hz * sweep_s * (1 - np.exp(-at_s / sweep_s))
     strike = 0.5 - 0.5 * np.cos(np.pi * np.clip(at_s / attack_s, 0, 1))
     wave = np.sin(2 * np.pi * cycles) + 0.18 * np.sin(4 * np.pi * cycles)
@@ -230,14 +229,14 @@ def _skin(
 
 def _noise(low_hz: float, high_hz: float, *, decay_s: float, attack_s: float) -> Audio:
     """Return a burst of band-limited noise; left and right differ a little."""
-    count = int(7 * decay_s * RATE_HZ)
+    count = int(7 * decay_s * CLIP_RATE_HZ)
     rng = np.random.default_rng(round(low_hz))
     white = rng.standard_normal((2, count))
     white[1] = 0.6 * white[0] + 0.8 * white[1]
-    hz = np.fft.rfftfreq(count, 1 / RATE_HZ)
+    hz = np.fft.rfftfreq(count, 1 / CLIP_RATE_HZ)
     band = 1 / (1 + (low_hz / np.maximum(hz, 1)) ** 4) / (1 + (hz / high_hz) ** 8)
     burst = np.fft.irfft(np.fft.rfft(white) * band, count)
-    at_s = np.arange(count) / RATE_HZ
+    at_s = np.arange(count) / CLIP_RATE_HZ
     strike = 0.5 - 0.5 * np.cos(np.pi * np.clip(at_s / attack_s, 0, 1))
     shaped = burst * strike * np.exp(-at_s / decay_s)
     return np.asarray(shaped / np.abs(shaped).max(), dtype=np.float32)

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.errors import MediaError
-from shared.media.samples import Audio
-from shared.media.style_sample import LENGTH_S_MAX, STYLE_RATE_HZ, Style, read_style
+from shared.media.samples import CLIP_RATE_HZ, Audio
+from shared.media.style_sample import LENGTH_S_MAX, Style, read_style
 from tests.support.style_audio import a_song, audio_file, quiet
 
 KINDS = (("mp3", "libmp3lame"), ("wav", "pcm_s16le"), ("flac", "flac"), ("ogg", "libopus"))
@@ -95,7 +95,7 @@ def test_every_window_is_whole_seconds_of_sound(
     song = np.concatenate([a_song(sounds), quiet(rests)], axis=1)
     style = read(audio_file(song), tmp_path_factory.mktemp("s"), window_s=window_s)
 
-    assert style.window.shape[1] == style.window_s * STYLE_RATE_HZ
+    assert style.window.shape[1] == style.window_s * CLIP_RATE_HZ
     assert 1 <= style.window_s <= window_s
     assert style.window_s <= int(sounds + 0.011)  # silence is measured per hundredth
     assert style.window_s >= min(window_s, int(sounds - 0.001))
@@ -106,7 +106,7 @@ def test_sample_is_converted_to_the_model_format(tmp_path: Path) -> None:
     style = read(audio_file(a_song(3.0)[:1], layout="mono", rate_hz=32_000), tmp_path)
 
     assert (style.channels, style.sample_rate_hz) == (1, 32_000)
-    assert style.window.shape == (2, 3 * STYLE_RATE_HZ)
+    assert style.window.shape == (2, 3 * CLIP_RATE_HZ)
 
 
 def _playlist(kind: str) -> bytes:

@@ -13,7 +13,7 @@ from services.generator.providers import CompositionRequest, mp3
 from services.generator.providers.replicate.factory import build_replicate
 from services.generator.providers.replicate.provider import ReplicateProvider
 from services.generator.providers.replicate.settings import MUSICGEN, ReplicateSettings
-from services.generator.providers.synth.voices import RATE_HZ
+from shared.media.samples import CLIP_RATE_HZ
 from shared.security.signed_links import LinkSettings
 from shared.storage.filesystem import FolderStore
 from shared.telemetry.log import logger_of
@@ -28,7 +28,7 @@ ScriptedResponse = httpx.Response | Exception | Callable[[httpx.Request], httpx.
 
 def a_clip(seconds: int = 2) -> bytes:
     """Return music as the model would send it."""
-    return mp3.encode(music(np.arange(seconds * RATE_HZ), rate_hz=RATE_HZ))
+    return mp3.encode(music(np.arange(seconds * CLIP_RATE_HZ), rate_hz=CLIP_RATE_HZ))
 
 
 def a_prediction(**fields: Any) -> dict[str, Any]:

@@ -14,8 +14,8 @@ from services.generator.providers.replicate.audio_source import NoSourceError, i
 from services.generator.providers.replicate.factory import build_replicate, build_webhook
 from services.generator.providers.replicate.provider import WebhookUrl
 from services.generator.providers.replicate.settings import ReplicateSettings
-from services.generator.providers.synth.voices import RATE_HZ
 from shared.media.decode import decode
+from shared.media.samples import CLIP_RATE_HZ
 from shared.security.signed_links import (
     LinkSettings,
     LinkUnknownError,
@@ -119,8 +119,8 @@ async def test_without_a_public_address_the_window_is_sent_inline(
     assert url.startswith("data:audio/mpeg;base64,")
     assert len(url) <= 256_000
     assert (fields["continuation_start"], fields["continuation_end"]) == (0, 2)
-    sent = decode(base64.b64decode(url.partition(",")[2]), rate_hz=RATE_HZ)
-    expected = decode(clip, rate_hz=RATE_HZ)[:, 2 * RATE_HZ : 4 * RATE_HZ]
+    sent = decode(base64.b64decode(url.partition(",")[2]), rate_hz=CLIP_RATE_HZ)
+    expected = decode(clip, rate_hz=CLIP_RATE_HZ)[:, 2 * CLIP_RATE_HZ : 4 * CLIP_RATE_HZ]
     assert sent.shape == expected.shape
     error = sent - expected
     assert np.vdot(error, error) < 1e-3 * np.vdot(expected, expected)

@@ -11,11 +11,10 @@ from numpy.typing import NDArray
 from services.generator.providers import CompositionRequest, ContinuationWindow, mp3
 from services.generator.providers.synth import key_detection
 from services.generator.providers.synth.provider import DURATION_S_MAX, SynthProvider, compose
-from services.generator.providers.synth.voices import RATE_HZ
 from shared.contract.prompt import TEMPLATE, Mood
 from shared.errors import ProviderRejectedError
 from shared.media.decode import decode
-from shared.media.samples import Audio, rms, silence
+from shared.media.samples import CLIP_RATE_HZ, Audio, rms, silence
 from shared.storage import StandInWarning
 from shared.storage.filesystem import FolderStore
 
@@ -36,8 +35,8 @@ def _request(
 
 
 def _decoded(data: bytes, start_s: int = 0, end_s: int | None = None) -> Audio:
-    audio = decode(data, rate_hz=RATE_HZ)
-    return audio[:, start_s * RATE_HZ : end_s * RATE_HZ if end_s else None]
+    audio = decode(data, rate_hz=CLIP_RATE_HZ)
+    return audio[:, start_s * CLIP_RATE_HZ : end_s * CLIP_RATE_HZ if end_s else None]
 
 
 def _correlation(first: Audio, second: Audio) -> float:
@@ -53,7 +52,7 @@ def _character(audio: Audio) -> NDArray[np.float64]:
     bands = np.log10(np.add.reduceat(power.mean(axis=0), edges)[:-1] + 1e-12)
     onsets = np.maximum(np.diff(np.log10(power[:, 2:].sum(axis=1) + 1e-9)), 0)
     pulse = np.abs(np.fft.rfft(onsets - onsets.mean()))
-    hz = np.fft.rfftfreq(onsets.size, 512 / RATE_HZ)
+    hz = np.fft.rfftfreq(onsets.size, 512 / CLIP_RATE_HZ)
     beats = np.array([pulse[np.abs(hz - rate) < 0.15].max() for rate in (1, 1.5, 2, 3, 4, 6, 8)])
     return np.concatenate([bands - bands.mean(), 2 * beats / np.linalg.norm(beats)])
 
@@ -126,11 +125,13 @@ def test_music_from_elsewhere_is_continued_by_its_audio(comment: str) -> None:
 
     clip = _decoded(compose(_request(Mood.CALM, window=(3, 5), seed=12), foreign))
 
-    assert _correlation(own[:, 3 * RATE_HZ : 5 * RATE_HZ], clip[:, : 2 * RATE_HZ]) > 0.8
-    seam = slice(2 * RATE_HZ - 1600, 2 * RATE_HZ + 1600)
+    assert (
+        _correlation(own[:, 3 * CLIP_RATE_HZ : 5 * CLIP_RATE_HZ], clip[:, : 2 * CLIP_RATE_HZ]) > 0.8
+    )
+    seam = slice(2 * CLIP_RATE_HZ - 1600, 2 * CLIP_RATE_HZ + 1600)
     bends = np.abs(np.diff(clip[:, seam].astype(np.float64), 2, axis=1))
     assert bends.max() / np.median(bends) <= 10
-    assert rms(clip[:, 2 * RATE_HZ :]) > 0.01
+    assert rms(clip[:, 2 * CLIP_RATE_HZ :]) > 0.01
 
 
 def test_a_comment_that_contradicts_the_audio_is_ignored() -> None:
@@ -142,17 +143,17 @@ def test_a_comment_that_contradicts_the_audio_is_ignored() -> None:
     clip = compose(_request(Mood.CALM, window=(4, 6), seed=15), forged)
 
     assert '"origin_s":0' in mp3.comment_of(clip)  # a piece of its own
-    assert _correlation(other[:, 4 * RATE_HZ :], _decoded(clip, 0, 2)) > 0.8
+    assert _correlation(other[:, 4 * CLIP_RATE_HZ :], _decoded(clip, 0, 2)) > 0.8
 
 
 def test_music_follows_silence() -> None:
     """A silent window has no key and no level, and does not fail."""
-    silent = mp3.encode(silence(5 * RATE_HZ))
+    silent = mp3.encode(silence(5 * CLIP_RATE_HZ))
 
     clip = _decoded(compose(_request(window=(3, 5), seed=16), silent))
 
-    assert rms(clip[:, : 2 * RATE_HZ - RATE_HZ // 10]) < 1e-3
-    assert rms(clip[:, 2 * RATE_HZ :]) > 0.01
+    assert rms(clip[:, : 2 * CLIP_RATE_HZ - CLIP_RATE_HZ // 10]) < 1e-3
+    assert rms(clip[:, 2 * CLIP_RATE_HZ :]) > 0.01
 
 
 def test_the_prompt_varies_music_of_one_mood() -> None:

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from services.generator.providers import mp3
 from services.generator.providers.synth import key_detection, mixing, score, theory
 from services.generator.providers.synth.score import Piece
-from services.generator.providers.synth.voices import RATE_HZ, RING_S_MAX, Voice, sound
+from services.generator.providers.synth.voices import RING_S_MAX, Voice, sound
 from shared.contract.prompt import Mood
 from shared.media.decode import decode
-from shared.media.samples import silence
+from shared.media.samples import CLIP_RATE_HZ, silence
 
 moods = st.sampled_from(list(Mood))
 seeds = st.integers(min_value=0, max_value=2**64 - 1)
@@ -136,7 +136,7 @@ def test_the_same_moment_renders_equally_in_every_interval() -> None:
     whole = mixing.render(piece, start_s=0, stop_s=12)
     part = mixing.render(piece, start_s=8, stop_s=10)
 
-    same, level = key_detection.agreement(part, whole[:, 8 * RATE_HZ : 10 * RATE_HZ])
+    same, level = key_detection.agreement(part, whole[:, 8 * CLIP_RATE_HZ : 10 * CLIP_RATE_HZ])
     assert same > 0.9999
     assert level == pytest.approx(1.0, abs=0.01)
 
@@ -149,7 +149,7 @@ def test_no_note_starts_or_ends_abruptly(voice: Voice) -> None:
     assert np.abs(note[:, 0]).max() < 1e-6
     assert np.abs(note[:, -1]).max() < 5e-3
     assert 0.1 < np.abs(note).max() < 2.5
-    assert note.shape[1] <= RING_S_MAX * RATE_HZ
+    assert note.shape[1] <= RING_S_MAX * CLIP_RATE_HZ
 
 
 @pytest.mark.parametrize("mood", list(Mood))
@@ -165,7 +165,7 @@ def test_every_mood_fits_under_full_scale_at_the_models_loudness(mood: Mood) -> 
 @pytest.mark.parametrize(("hz", "lufs"), [(997.0, -23.0), (100.0, -24.8)])
 def test_loudness_follows_the_standard(hz: float, lufs: float) -> None:
     """A 997 Hz stereo sine at -23 dBFS has -23 LUFS; low frequencies count less."""
-    at_s = np.arange(10 * RATE_HZ) / RATE_HZ
+    at_s = np.arange(10 * CLIP_RATE_HZ) / CLIP_RATE_HZ
     tone = (10 ** (-23 / 20) * np.sin(2 * np.pi * hz * at_s)).astype(np.float32)
 
     assert mixing.loudness_lufs(np.stack([tone, tone])) == pytest.approx(lufs, abs=0.15)
@@ -173,13 +173,13 @@ def test_loudness_follows_the_standard(hz: float, lufs: float) -> None:
 
 def test_pauses_do_not_lower_the_loudness() -> None:
     """The gate excludes them."""
-    at_s = np.arange(5 * RATE_HZ) / RATE_HZ
+    at_s = np.arange(5 * CLIP_RATE_HZ) / CLIP_RATE_HZ
     tone = np.tile((0.1 * np.sin(2 * np.pi * 997 * at_s)).astype(np.float32), (2, 1))
-    paused = np.concatenate([tone, silence(5 * RATE_HZ)], axis=1)
+    paused = np.concatenate([tone, silence(5 * CLIP_RATE_HZ)], axis=1)
 
     assert mixing.loudness_lufs(paused) == pytest.approx(mixing.loudness_lufs(tone), abs=0.2)
-    assert mixing.loudness_lufs(silence(RATE_HZ)) == -np.inf
-    assert mixing.normalising_gain(silence(RATE_HZ)) == 1.0
+    assert mixing.loudness_lufs(silence(CLIP_RATE_HZ)) == -np.inf
+    assert mixing.normalising_gain(silence(CLIP_RATE_HZ)) == 1.0
 
 
 @settings(deadline=None, max_examples=15)
@@ -187,11 +187,11 @@ def test_pauses_do_not_lower_the_loudness() -> None:
 def test_a_clip_keeps_its_length_and_its_comment(seconds: int, comment: str) -> None:
     """Exactly."""
     comment = comment.replace("\x00", "").strip()
-    tone = np.full((2, seconds * RATE_HZ), 0.1, dtype=np.float32)
+    tone = np.full((2, seconds * CLIP_RATE_HZ), 0.1, dtype=np.float32)
 
     data = mp3.encode(tone, comment=comment)
 
-    assert decode(data, rate_hz=RATE_HZ).shape == tone.shape
+    assert decode(data, rate_hz=CLIP_RATE_HZ).shape == tone.shape
     assert mp3.comment_of(data) == comment
 
 
