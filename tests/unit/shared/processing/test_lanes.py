@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.processing.lanes import Lanes
+from shared.processing.offset_tracker import PartitionPosition
 
 
 @dataclass
@@ -320,3 +321,18 @@ class Schedule:
                 self.running.discard((partition, key))
 
         self.lanes.submit(partition=partition, offset=offset, key=key, handle=offset, work=work)
+
+
+async def test_lanes_count_their_records_and_return_the_positions() -> None:
+    """Two records of one job are one lane."""
+    works = ControlledWork()
+    lanes = Lanes(works.commit)
+    works.submit(lanes, 0)
+    works.submit(lanes, 1)
+    works.submit(lanes, 4, key="other job")
+
+    assert lanes.figures() == {"lanes": 2, "records_in_flight": 3}
+    assert lanes.positions() == {
+        "p0": PartitionPosition(next_offset=5, last_timestamp_s=None, oldest_offset=0)
+    }
+    await lanes.drain(0)

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typing_extensions import override
 
 from shared.errors import RetryableError
 from shared.processing.retry import RetryPolicy, restarting, retrying
@@ -157,6 +158,37 @@ async def test_a_call_that_ran_for_long_starts_the_delays_from_the_beginning() -
 
     assert delays[3] >= 4.0
     assert delays[4] <= 1.0
+
+
+class LongestDelay(random.Random):
+    """Draws the upper bound, so that the delays are exact."""
+
+    @override
+    def uniform(self, a: float, b: float) -> float:
+        return b
+
+
+async def test_a_call_that_ran_for_exactly_the_longest_delay_has_not_recovered() -> None:
+    """Only a longer one starts the delays from the beginning."""
+    clock, stop, delays = FakeClock(), asyncio.Event(), list[float]()
+
+    async def call() -> None:
+        if len(delays) == 3:
+            stop.set()
+            return
+        clock.jump(NO_LIMIT.max_s)
+        raise RetryableError("connection lost")
+
+    await restarting(
+        call,
+        stop=stop,
+        policy=NO_LIMIT,
+        clock=clock,
+        on_retry=lambda _error, delay_s: delays.append(delay_s),
+        chance=LongestDelay(),
+    )
+
+    assert delays == [1.0, 2.0, 4.0]
 
 
 async def test_restarting_raises_the_error_of_the_last_attempt() -> None:

@@ -1,8 +1,11 @@
 """Sealed links expire and cannot be forged."""
 
+from datetime import datetime, timedelta
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typing_extensions import override
 
 from shared.errors import SettingsError
 from shared.security.signed_links import (
@@ -10,6 +13,7 @@ from shared.security.signed_links import (
     LinkSettings,
     LinkUnknownError,
     SegmentLinks,
+    WebhookLinks,
 )
 from tests.fakes.clock import FakeClock
 
@@ -48,6 +52,52 @@ def test_link_expires() -> None:
     clock.jump(1)
     with pytest.raises(LinkExpiredError, match="valid for 60 s"):
         sealer.open(token)
+
+
+class JumpingClock(FakeClock):
+    """A clock whose time of day is set ahead, as by NTP."""
+
+    ahead_s = 0.0
+
+    @override
+    def now(self) -> datetime:
+        return super().now() + timedelta(seconds=self.ahead_s)
+
+
+def test_link_does_not_expire_when_the_clock_is_set_ahead() -> None:
+    """Only the time that really passed counts."""
+    clock = JumpingClock()
+    sealer = links(clock=clock, ttl_s=60)
+    token = sealer.seal(KEY)
+    clock.jump(30)
+    clock.ahead_s = 86_400
+    assert sealer.open(token) == KEY
+
+    clock.jump(31)
+    with pytest.raises(LinkExpiredError):
+        sealer.open(token)
+
+
+def test_webhook_link_has_its_own_lifetime_and_url() -> None:
+    """A webhook may come two hours later, whatever the lifetime of segment links."""
+    clock = FakeClock()
+    webhooks = WebhookLinks(LinkSettings(keys=PHRASE, ttl_s=60), clock=clock)
+    url = webhooks.url("https://segue.example/", "job-1")
+    address, _, token = url.rpartition("/")
+    assert address == "https://segue.example/api/v3/webhooks/replicate"
+
+    clock.jump(7200)
+    assert webhooks.open(token) == "job-1"
+    clock.jump(1)
+    with pytest.raises(LinkExpiredError, match="7200 s"):
+        webhooks.open(token)
+
+
+def test_key_of_sixteen_characters_is_long_enough() -> None:
+    """The message about a shorter one names that number."""
+    assert links("x" * 16).open(links("x" * 16).seal(KEY)) == KEY
+    with pytest.raises(SettingsError, match="16 or more"):
+        links("x" * 15)
 
 
 @pytest.mark.parametrize(

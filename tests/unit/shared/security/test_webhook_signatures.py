@@ -1,5 +1,9 @@
 """Which webhooks are accepted as the provider's."""
 
+import base64
+import hashlib
+import hmac
+
 import pytest
 
 from shared.security.webhook_signatures import TOLERANCE_S, Deliveries, WebhookRefusedError, verify
@@ -67,6 +71,33 @@ def test_changed_body_is_rejected() -> None:
         verify(HEADERS, BODY + b" ", keys=[KEY], now_s=NOW_S)
 
 
+def signed(message_id: str, now_s: int) -> dict[str, str]:
+    """Return the headers of a message that the provider signs."""
+    content = f"{message_id}.{now_s}.".encode() + BODY
+    secret = base64.b64decode(KEY.removeprefix("whsec_"))
+    signature = base64.b64encode(hmac.digest(secret, content, hashlib.sha256)).decode()
+    return {
+        "webhook-id": message_id,
+        "webhook-timestamp": str(now_s),
+        "webhook-signature": f"v1,{signature}",
+    }
+
+
+@pytest.mark.parametrize("now_s", [NOW_S, 10**14])
+def test_longest_id_and_timestamp_are_accepted(now_s: int) -> None:
+    """256 characters, and 15 digits."""
+    message_id = "m" * 256
+
+    assert verify(signed(message_id, now_s), BODY, keys=[KEY], now_s=now_s) == message_id
+
+
+@pytest.mark.parametrize("message_id", ["", "ü", "m" * 257])
+def test_invalid_id_is_rejected_even_if_it_is_signed(message_id: str) -> None:
+    """It would be logged and kept in memory."""
+    with pytest.raises(WebhookRefusedError, match="invalid webhook-id"):
+        verify(signed(message_id, NOW_S), BODY, keys=[KEY], now_s=NOW_S)
+
+
 @pytest.mark.parametrize("keys", [[], [OTHER_KEY], ["whsec_"], ["whsec_???"]])
 def test_message_is_rejected_without_the_right_key(keys: list[str]) -> None:
     """An empty key would accept any signature."""
@@ -117,3 +148,22 @@ def test_old_message_ids_are_dropped() -> None:
     assert deliveries.is_new("a", now_s=0)  # two newer ones replaced it
     assert not deliveries.is_new("c", now_s=2 * TOLERANCE_S)
     assert deliveries.is_new("c", now_s=2 * TOLERANCE_S + 1)
+
+
+def test_message_id_is_kept_for_as_long_as_a_replay_is_accepted() -> None:
+    """Other messages do not replace it."""
+    deliveries = Deliveries()
+    assert deliveries.is_new("a", now_s=NOW_S)
+    assert deliveries.is_new("b", now_s=NOW_S + 1)
+    assert deliveries.is_new("c", now_s=NOW_S + 2 * TOLERANCE_S)
+
+    assert not deliveries.is_new("a", now_s=NOW_S + 2 * TOLERANCE_S)
+
+
+def test_forgotten_message_id_is_new() -> None:
+    """Its message could not be processed, so its retry is processed."""
+    deliveries = Deliveries()
+    deliveries.is_new("a", now_s=0)
+    deliveries.forget("a")
+
+    assert deliveries.is_new("a", now_s=1)

@@ -284,3 +284,24 @@ def test_the_digest_of_video_stitched_ignores_unknown_fields_and_order() -> None
     second = VideoStitched.model_validate_json('{"scenes":[{"x":1,"duration_s":1.0}],"job_id":1}')
 
     assert stitched_digest(first) == stitched_digest(second)
+
+
+def test_the_digest_of_video_stitched_differs_for_other_content() -> None:
+    """Another scene or video makes another job."""
+    short, long = (VideoStitched(job_id="1", scenes=({"duration_s": s},)) for s in (1, 2))
+
+    assert stitched_digest(short) != stitched_digest(long)
+
+
+def test_video_stitched_is_the_jobs_part_of_a_run() -> None:
+    """Its scenes, video and parameters."""
+    event = VideoStitched(
+        job_id="1",
+        scenes=({"duration_s": 1},),
+        video={"object": "videos/x"},
+        audio_params={"prompt": "p"},
+    )
+
+    assert spec_of_stitched(event, LIMITS) == JobSpec(
+        scenes=event.scenes, video=event.video, audio_params={"prompt": "p"}
+    )

@@ -8,8 +8,24 @@ from typing import get_args
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.api.domain.run_view import ALLOWED, RANK, AnyRunEvent, RunStatus, RunView, project
-from shared.contract.events import EVENTS, JobFailed, RunEvent, SceneDelayed, Stage, WaitCode
+from services.api.domain.run_view import (
+    ALLOWED,
+    RANK,
+    AnyRunEvent,
+    RunStatus,
+    RunView,
+    project,
+    run_event,
+)
+from shared.contract.events import (
+    EVENTS,
+    JobFailed,
+    RunEvent,
+    SceneDelayed,
+    Stage,
+    VideoStitched,
+    WaitCode,
+)
 from shared.contract.params import AudioParams
 from tests.support.event_builders import a_scene, a_segment
 from tests.support.run_builders import (
@@ -249,3 +265,11 @@ def test_the_diagram_shows_exactly_the_allowed_transitions() -> None:
     }
 
     assert drawn == {(before.value, after.value) for before in ALLOWED for after in ALLOWED[before]}
+
+
+def test_an_event_of_a_run_is_distinguished_from_others() -> None:
+    """`video.stitched` belongs to a job, not to a run."""
+    scene = a_scene(0)
+
+    assert run_event(scene) is scene
+    assert run_event(VideoStitched(job_id="1", scenes=({"duration_s": 1},))) is None

@@ -117,6 +117,18 @@ async def test_a_process_that_resumes_after_its_lease_does_not_pay(fixture: Clai
     assert fixture.clock.elapsed_s == 20, "a void claim is known at once"
 
 
+async def test_a_process_that_resumes_at_the_end_of_its_lease_pays(fixture: ClaimsFixture) -> None:
+    """The lease includes its last moment."""
+
+    async def suspend() -> None:
+        fixture.clock.jump(5)
+
+    result = await fixture.process().prediction(REF, 1, REQUEST, before_paying=suspend)
+
+    assert result is not None
+    assert len(fixture.provider.charged) == 1
+
+
 async def test_the_successor_of_a_suspended_process_pays_once(fixture: ClaimsFixture) -> None:
     """The successor settles, claims the next attempt and pays; then the first resumes."""
     successor = fixture.process()

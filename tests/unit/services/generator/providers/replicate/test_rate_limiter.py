@@ -167,6 +167,16 @@ async def test_a_lane_that_waits_too_long_is_busy(limiter: RateLimiter, clock: Q
     assert caught.value.retry_after_s == 100
 
 
+async def test_a_lane_waits_to_the_end_of_its_time(
+    limiter: RateLimiter, clock: QueuedClock
+) -> None:
+    """A permit that is free exactly then is acquired."""
+    limiter.pause(50)
+    await clock.run(limiter.acquire(within_s=50))
+
+    assert clock.elapsed_s == 50
+
+
 async def test_a_lane_cancelled_in_the_queue_does_not_block_it(
     limiter: RateLimiter, clock: QueuedClock
 ) -> None:
