@@ -8,12 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.merger.assembly import Assembly, JoinRules
+from services.merger.assembly import WINDOW_SAMPLES_MIN, Assembly, JoinRules
 from services.merger.placed_clip import EDGE_SAMPLES
 from services.merger.timeline import build_timeline, check_run
+from shared.contract.events import SegmentGenerated
 from shared.contract.params import Transition
 from shared.media.samples import SAMPLE_RATE_HZ, Audio, rms
 from tests.support.audio_builders import Kind, Take, a_run_of_takes, music
+from tests.support.event_builders import a_segment
 
 FADE = 4800
 
@@ -190,3 +192,78 @@ def test_without_a_cumulative_clip_the_timeline_is_the_segments() -> None:
         == build_timeline(segments, separate=True)
         == segments
     )
+
+
+def a_cumulative_run(
+    begin: int, *, window: int = WINDOW_SAMPLES_MIN, padding: int = 0
+) -> list[SegmentGenerated]:
+    """Return three scenes of two seconds; the last clip holds all music from `begin` on.
+
+    The music of scene 1 joins half a second after its start, with a window of `window` samples.
+    """
+    length = 2 * SAMPLE_RATE_HZ
+    joins = [0, length + SAMPLE_RATE_HZ // 2, 2 * length]
+    windows = [0, window, joins[2] - begin + padding]
+    return [
+        a_segment(
+            index,
+            count=3,
+            start_samples=index * length,
+            samples=length,
+            join_samples=joins[index],
+            window_samples=windows[index],
+            padding_samples=padding if index else 0,
+            replaces=index == 2,
+        )
+        for index in range(3)
+    ]
+
+
+JOIN = 2 * SAMPLE_RATE_HZ + SAMPLE_RATE_HZ // 2  # of scene 1 in `a_cumulative_run`
+START = 2 * SAMPLE_RATE_HZ
+
+
+@pytest.mark.parametrize("padding", [0, 100])
+@pytest.mark.parametrize(("late", "played"), [(0, [0, 1]), (1, [0, 1, 2])])
+def test_a_spliced_clip_is_replaced_if_the_cumulative_clip_has_enough_to_splice(
+    late: int, played: list[int], padding: int
+) -> None:
+    """It must hold the shortest window before the join, without its padding."""
+    begin = JOIN - WINDOW_SAMPLES_MIN + late
+    segments = a_cumulative_run(begin, window=WINDOW_SAMPLES_MIN + padding, padding=padding)
+
+    assert [part.scene_index for part in build_timeline(segments, separate=False)] == played
+
+
+@pytest.mark.parametrize(("late", "played"), [(0, [0, 1]), (1, [0, 1, 2])])
+def test_a_clip_with_too_short_a_window_is_replaced_from_its_start_on(
+    late: int, played: list[int]
+) -> None:
+    """It fades in, so the cumulative clip must hold its scene from the start."""
+    segments = a_cumulative_run(
+        START + EDGE_SAMPLES + late, window=WINDOW_SAMPLES_MIN + 99, padding=100
+    )
+
+    assert [part.scene_index for part in build_timeline(segments, separate=False)] == played
+
+
+@pytest.mark.parametrize(("late", "replaced"), [(0, True), (1, False)])
+def test_with_fades_a_clip_is_replaced_from_its_start_on(late: int, *, replaced: bool) -> None:
+    """Its scene then plays the cumulative clip from where that begins."""
+    segments = a_cumulative_run(START + EDGE_SAMPLES + late)
+    first, middle, last = build_timeline(segments, separate=True)
+
+    assert first == segments[0]
+    assert (middle.object_key == last.object_key) is replaced
+    if replaced:
+        assert middle.join_samples - middle.window_samples == START + EDGE_SAMPLES
+
+
+def test_a_first_clip_that_continues_a_style_sample_is_replaced() -> None:
+    """No music precedes it on the track, although it has a window."""
+    segments = a_cumulative_run(0)
+    style = segments[0].model_copy(update={"window_samples": 3 * SAMPLE_RATE_HZ})
+
+    (part,) = build_timeline([style, *segments[1:]], separate=False)
+
+    assert (part.scene_index, part.samples) == (0, 6 * SAMPLE_RATE_HZ)

@@ -179,3 +179,10 @@ def test_the_arguments_guard_every_input_and_map_every_stream() -> None:
     assert "-c:a aac -b:a 192k" in command
     assert "-movflags +faststart -f mp4 /v/out.mp4" in command
     assert "-shortest" not in args
+
+
+@pytest.mark.parametrize(("picture_s", "track_s"), [(0, 1), (1, 0)])
+def test_an_empty_picture_or_track_is_a_bug(picture_s: float, track_s: float) -> None:
+    """The probe and the merger never produce one."""
+    with pytest.raises(AssertionError):
+        planned(picture_s, track_s, SyncMode.TRIM)

@@ -336,3 +336,32 @@ async def test_lanes_count_their_records_and_return_the_positions() -> None:
         "p0": PartitionPosition(next_offset=5, last_timestamp_s=None, oldest_offset=0)
     }
     await lanes.drain(0)
+
+
+async def test_lanes_forget_tasks_that_are_done() -> None:
+    """Otherwise a long-lived process would keep every task."""
+    works = ControlledWork()
+    lanes = Lanes(works.commit)
+    works.submit(lanes, 0)
+    works.may_end[0].set()
+    await settle()
+
+    assert lanes._tasks == {"p0": {}}
+    assert lanes.active == 0
+
+
+async def test_work_that_ends_or_is_cancelled_is_no_failure() -> None:
+    """Only an error stops the consumer."""
+    problems: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: problems.append(context))
+    works = ControlledWork()
+    lanes = Lanes(works.commit)
+    works.submit(lanes, 0)
+    works.submit(lanes, 1, key="other job")
+    works.may_end[0].set()
+    await settle()
+    await lanes.drain(0)
+
+    assert works.ended == [0]
+    assert problems == []
+    assert not lanes.failure.done()

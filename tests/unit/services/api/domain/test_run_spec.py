@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from services.api.domain.request_models import AudioParamsBody, GenerateBody, SceneBody
 from services.api.domain.run_spec import (
+    SCENE_S_MIN,
     JobSpec,
     RequestInvalidError,
     RunSpec,
@@ -305,3 +306,10 @@ def test_video_stitched_is_the_jobs_part_of_a_run() -> None:
     assert spec_of_stitched(event, LIMITS) == JobSpec(
         scenes=event.scenes, video=event.video, audio_params={"prompt": "p"}
     )
+
+
+def test_scenes_at_the_limits_are_accepted() -> None:
+    """As many as allowed, the longest and the shortest."""
+    lengths = (LIMITS.scene_s_max, SCENE_S_MIN, 1)
+
+    assert len(spec_for(scenes=[{"duration_s": s} for s in lengths]).scenes) == LIMITS.scenes_max

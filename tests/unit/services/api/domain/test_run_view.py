@@ -273,3 +273,16 @@ def test_an_event_of_a_run_is_distinguished_from_others() -> None:
 
     assert run_event(scene) is scene
     assert run_event(VideoStitched(job_id="1", scenes=({"duration_s": 1},))) is None
+
+
+def test_contradicting_requests_give_one_view_in_any_order() -> None:
+    """Requests of one run with other videos, and with other parameters."""
+    videos = [a_scene(0, video={"object": f"videos/{name}"}) for name in "ab"]
+    params = [a_scene(0, params=AudioParams(prompt=name)) for name in "ab"]
+
+    for first, second in (videos, params):
+        view = fold([first, second])
+        assert view == fold([second, first])
+        assert (view.video, view.params) in {
+            (event.video, event.params) for event in (first, second)
+        }

@@ -26,6 +26,8 @@ from shared.storage.filesystem import FolderStore
         ("bytes=-3", ByteRange(7, 10)),
         ("bytes=-30", ByteRange(0, 10)),
         ("bytes=8-99", ByteRange(8, 10)),
+        ("bytes=4-4", ByteRange(4, 5)),
+        ("bytes=9-", ByteRange(9, 10)),
         (None, None),
         ("bytes=", None),
         ("bytes=-", None),
@@ -98,8 +100,10 @@ class ServedObject:
         }
         response = respond(Request(scope), self.store, stat, headers={"X-Job": "1"})
         if not isinstance(response, StreamingResponse):
-            return response, bytes(response.body)
-        return response, b"".join([bytes(chunk) async for chunk in response.body_iterator])
+            assert isinstance(response.body, bytes)
+            return response, response.body
+        chunks = [chunk async for chunk in response.body_iterator if isinstance(chunk, bytes)]
+        return response, b"".join(chunks)
 
     async def etag(self) -> str:
         """Return the ETag of the object."""

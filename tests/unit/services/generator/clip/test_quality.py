@@ -18,6 +18,7 @@ from services.generator.clip.quality import (
     QualityLimits,
     RecognisedClip,
     Shape,
+    _agree,
     faults,
     recognise,
 )
@@ -303,3 +304,13 @@ def test_the_offline_providers_format_is_the_models() -> None:
     assert (decoded.rate_hz, decoded.channels, decoded.audio.shape) == (32_000, 2, (2, RATE))
     with pytest.raises(MediaError, match="Invalid audio output format"):
         decode_clip(b"not audio" * 100)
+
+
+def test_music_before_the_window_agrees_if_it_is_the_same_or_silent() -> None:
+    """Silence before the window is no evidence against a cumulative track."""
+    same, other = (music(np.arange(RATE), piece=piece) for piece in (0, 1))
+
+    assert _agree(same, same)
+    assert not _agree(same, other)
+    assert _agree(silence(RATE), other)
+    assert not _agree(same, silence(RATE))

@@ -103,6 +103,57 @@ async def test_an_unresolved_claim_is_void_only_after_it_settled(
     assert len(fixture.provider.charged) == 1
 
 
+async def test_a_prediction_that_appears_while_its_claim_settles_is_adopted(
+    fixture: ClaimsFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The provider's list lags: the prediction is found when it is searched for again."""
+
+    def die() -> None:
+        raise DiedError
+
+    async def settle(seconds: float) -> None:
+        fixture.clock.jump(seconds)
+        fixture.provider.forgets = False
+
+    fixture.provider.after_submit = die
+    with pytest.raises(DiedError):
+        await fixture.prediction(fixture.process())
+    fixture.provider.after_submit, fixture.provider.forgets = None, True
+    monkeypatch.setattr(fixture.clock, "sleep", settle)
+
+    adopted = await fixture.prediction(fixture.process())
+
+    assert adopted is not None
+    assert fixture.clock.elapsed_s == 40
+    assert len(fixture.provider.charged) == 1
+
+
+async def test_an_id_that_is_stored_while_its_claim_settles_is_adopted(
+    fixture: ClaimsFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The owner was slow; a void claim that appears stays void."""
+
+    def die() -> None:
+        raise DiedError
+
+    fixture.provider.before_submit = die
+    with pytest.raises(DiedError):
+        await fixture.prediction(fixture.process())
+    fixture.provider.forgets = True
+
+    for stored, expected in ((b"prediction-slow", "prediction-slow"), (b"", None)):
+
+        async def settle(seconds: float, stored: bytes = stored) -> None:
+            fixture.clock.jump(seconds)
+            await fixture.store.put(REF.prediction_key(1), stored)
+
+        await fixture.store.delete(REF.prediction_key(1))
+        monkeypatch.setattr(fixture.clock, "sleep", settle)
+        adopted = await fixture.prediction(fixture.process())
+
+        assert (adopted and adopted.id) == expected
+
+
 async def test_a_process_that_resumes_after_its_lease_does_not_pay(fixture: ClaimsFixture) -> None:
     """Suspended between claim and request for longer than its lease: the claim is void."""
 

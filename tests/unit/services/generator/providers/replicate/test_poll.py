@@ -154,7 +154,14 @@ async def test_a_prediction_that_is_not_found_fails_after_five_polls(
         ({"status": "failed", "error": ""}, "no reason", True),
         ({"status": "failed", "error": {"code": 1}}, '"code": 1', False),
         ({"status": "aborted"}, "aborted", True),
-        ({"status": "canceled"}, "canceled", True),
+        ({"status": "canceled"}, "canceled: no reason given", True),
+        ({"status": "canceled", "error": "by its owner"}, "canceled: by its owner", True),
+        ({"status": "canceled", "completed_at": "2026-01-01T00:09:29Z"}, "no reason", True),
+        (
+            {"status": "canceled", "completed_at": "2026-01-01T00:09:30Z"},
+            "Audio generation timed out",
+            True,
+        ),
         (
             {"status": "canceled", "completed_at": "2026-01-01T00:10:00Z"},
             "Audio generation timed out",

@@ -137,6 +137,17 @@ async def test_the_interval_of_a_slow_key_is_learnt_from_few_throttles(
     assert tried[-1][0] <= 990 * 1.15
 
 
+async def test_a_throttle_without_a_delay_doubles_the_interval(
+    limiter: RateLimiter, clock: QueuedClock
+) -> None:
+    """The pause is as long, and the next starts keep that distance."""
+    assert [limiter.record_throttled(None) for _ in range(2)] == [2, 4]
+
+    tried = await _starts(limiter, clock, 3)
+
+    assert [at for at, _ in tried] == [4, 8, 12]
+
+
 async def test_an_unused_permit_expires_and_frees_its_slot(
     limiter: RateLimiter, clock: QueuedClock
 ) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from services.generator.providers.replicate.client import ResponseError
 from shared.errors import (
     ProviderBusyError,
     ProviderPausedError,
@@ -194,6 +195,48 @@ async def test_without_a_key_no_request_is_sent(tmp_path: Path) -> None:
             await call
 
     assert not fixture.requests
+
+
+@pytest.mark.parametrize("status", [400, 404, 422, 499])
+async def test_a_rejection_is_not_searched_for(fixture: ScriptedReplicate, status: int) -> None:
+    """A client error is certain: nothing was started."""
+    fixture.respond("create", httpx.Response(status, json={"detail": "no"}))
+
+    with pytest.raises(ProviderRejectedError):
+        await fixture.provider.submit(FRESH)
+
+    assert not fixture.requests_to("list")
+
+
+@pytest.mark.parametrize(
+    ("listed", "found"),
+    [
+        ([("p1", "failed"), ("p2", "processing")], "p2"),
+        ([("p1", "failed"), ("p2", "canceled")], "p1"),
+    ],
+)
+async def test_a_lost_prediction_that_has_not_failed_is_preferred(
+    fixture: ScriptedReplicate, listed: list[tuple[str, str]], found: str
+) -> None:
+    """If all have failed, the newest: its error decides about the next attempt."""
+    fixture.respond("create", httpx.ReadTimeout("silence"))
+    predictions = [a_prediction(id=name, status=status) for name, status in listed]
+    fixture.respond("list", _page(*predictions))
+
+    assert await fixture.provider.submit(FRESH) == found
+
+
+@pytest.mark.parametrize(("retry_after_s", "waits_s"), [(12.0, 12.0), (None, 1.0)])
+async def test_a_throttled_request_makes_all_lanes_wait(
+    fixture: ScriptedReplicate, retry_after_s: float | None, waits_s: float
+) -> None:
+    """For as long as the provider asks for, else with our own backoff."""
+    creator = fixture.provider._creator
+
+    error = creator.to_domain_error(ResponseError(429, "slow", retry_after_s=retry_after_s))
+
+    assert isinstance(error, ProviderBusyError)
+    assert error.retry_after_s == waits_s
 
 
 async def test_a_rejected_input_keeps_the_providers_message(fixture: ScriptedReplicate) -> None:
