@@ -44,6 +44,7 @@ TESTS = (
     "tests/unit/services/merger/test_assembly_machine.py",
     "tests/unit/services/merger/test_bridge.py",
     "tests/unit/services/merger/test_crossfade.py",
+    "tests/unit/services/merger/test_placed_clip.py",
     "tests/unit/services/merger/test_timeline.py",
     "tests/unit/services/muxer/test_ffmpeg_plan.py",
 )

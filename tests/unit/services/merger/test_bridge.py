@@ -10,11 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.merger.assembly import Assembly, JoinRules
+from services.merger.bridge import place_bridged
 from services.merger.crossfade import click_ratio
+from services.merger.placed_clip import EDGE_SAMPLES, GainCurve, PlacedClip
 from services.merger.timeline import build_timeline, check_run
+from shared.contract.events import Seam
 from shared.contract.params import Kept, Transition
 from shared.media.samples import Audio
 from tests.support.audio_builders import Take, a_run_of_takes, music
+from tests.support.event_builders import a_segment
 from tests.unit.services.merger.test_assembly import levels_db
 from tests.unit.services.merger.test_timeline import cumulative
 
@@ -132,3 +136,83 @@ def test_the_track_is_as_long_as_its_scenes_whichever_is_generated_again(
     assert np.isfinite(track).all()
     places = [seam.at_samples for seam in assembly.seams]
     assert places == sorted(places)
+
+
+def placed_bridge(
+    *,
+    join: int = 3 * RATE,
+    window: int = RATE,
+    padding: int = 0,
+    scene_at: int = 3 * RATE,
+    current_from: int = RATE // 2,
+    current_samples: int = 4 * RATE,
+) -> tuple[PlacedClip, Seam, int] | None:
+    """Bridge from a clip that sounds from `current_from` on to the same piece of music."""
+    places = np.arange(current_samples)
+    current = PlacedClip(
+        segment=a_segment(0),
+        clip=music(places),
+        start=current_from,
+        begin=current_from,
+        gain=GainCurve(start_db=0.0, start_samples=0),
+        fade_in=0,
+        spliced=False,
+    )
+    segment = a_segment(
+        1,
+        start_samples=scene_at,
+        join_samples=join,
+        window_samples=window,
+        padding_samples=padding,
+        kept=Kept(run=1, bridged=True),
+    )
+    clip = music(join - window - current_from + np.arange(3 * RATE))
+    return place_bridged(current, segment, clip, blend_samples_max=10 * RATE)
+
+
+@pytest.mark.parametrize(
+    ("window", "padding", "blend"),
+    [
+        (RATE, 0, RATE),  # the whole window
+        (RATE, 100, RATE - 100),  # without its padding
+        (2 * RATE, 0, int(1.25 * RATE)),  # half of the 2.5 s that the clip before sounds
+        (RATE, RATE - EDGE_SAMPLES, EDGE_SAMPLES),
+    ],
+)
+def test_a_bridge_is_as_long_as_both_clips_allow(window: int, padding: int, blend: int) -> None:
+    """It ends at the join, and both clips hold the same music there."""
+    bridge = placed_bridge(window=window, padding=padding)
+
+    assert bridge is not None
+    placed, seam, blend_samples = bridge
+    assert blend_samples == seam.bridge_samples == blend
+    assert placed.begin == seam.at_samples == 3 * RATE
+    assert seam.correlation == pytest.approx(1, abs=1e-3)
+
+
+def test_a_bridge_shorter_than_a_fade_that_does_not_click_is_not_placed() -> None:
+    """The clip fades in instead."""
+    assert placed_bridge(padding=RATE - EDGE_SAMPLES + 1) is None
+
+
+@pytest.mark.parametrize(("early", "is_placed"), [(RATE, True), (RATE + 1, False)])
+def test_a_bridge_ends_at_most_a_second_before_its_scene(early: int, *, is_placed: bool) -> None:
+    """The clip before ends at 3 s."""
+    bridge = placed_bridge(
+        join=3 * RATE + early,
+        window=2 * RATE,
+        scene_at=3 * RATE + early,
+        current_samples=5 * RATE // 2,
+    )
+
+    assert (bridge is not None) is is_placed
+    assert bridge is None or bridge[0].begin == 3 * RATE
+
+
+def test_a_bridge_between_clips_that_start_before_the_track_is_measured_in_full() -> None:
+    """Their windows reach beyond the start."""
+    bridge = placed_bridge(join=RATE, window=int(1.5 * RATE), current_from=-RATE, scene_at=RATE)
+
+    assert bridge is not None
+    assert bridge[2] == RATE
+    assert bridge[1].correlation == pytest.approx(1, abs=1e-3)

@@ -267,3 +267,11 @@ def test_a_first_clip_that_continues_a_style_sample_is_replaced() -> None:
     (part,) = build_timeline([style, *segments[1:]], separate=False)
 
     assert (part.scene_index, part.samples) == (0, 6 * SAMPLE_RATE_HZ)
+
+
+def test_a_cumulative_clip_with_music_from_before_the_track_begins_with_the_track() -> None:
+    """It holds the style sample too: nothing precedes the first scene."""
+    (part,) = build_timeline(a_cumulative_run(-2 * SAMPLE_RATE_HZ), separate=False)
+
+    assert (part.start_samples, part.join_samples) == (0, 0)
+    assert part.window_samples == 2 * SAMPLE_RATE_HZ

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from services.api.domain.request_fields import SCENE_S_MIN
 from services.api.domain.request_models import AudioParamsBody, GenerateBody, SceneBody
 from services.api.domain.run_spec import (
-    SCENE_S_MIN,
     JobSpec,
     RequestInvalidError,
     RunSpec,

@@ -14,6 +14,7 @@ import pytest
 
 from services.generator.clip.inspection import decode_clip
 from services.generator.clip.quality import (
+    LENGTH_OFF_SAMPLES,
     ExpectedClip,
     QualityLimits,
     RecognisedClip,
@@ -314,3 +315,34 @@ def test_music_before_the_window_agrees_if_it_is_the_same_or_silent() -> None:
     assert not _agree(same, other)
     assert _agree(silence(RATE), other)
     assert not _agree(same, silence(RATE))
+
+
+def _shape_by_length(samples: int, expected: ExpectedClip = EXPECTED) -> tuple[Shape, int] | None:
+    """Return shape and old samples of a clip of this length, without a window to compare."""
+    recognised = recognise(silence(samples), expected, sent=None)
+    return None if recognised is None else (recognised.shape, recognised.old_samples)
+
+
+@pytest.mark.parametrize("off", [-LENGTH_OFF_SAMPLES, LENGTH_OFF_SAMPLES])
+def test_a_length_may_be_off_by_a_quarter_second(off: int) -> None:
+    """Of the clip with its window, and of new music alone; a sample more is no shape."""
+    full, alone = (WINDOW_S + NEW_S) * RATE, NEW_S * RATE
+    beyond = 1 if off > 0 else -1
+
+    assert _shape_by_length(full + off) == (Shape.WINDOW, WINDOW_S * RATE)
+    assert _shape_by_length(full + off + beyond) is None
+    assert _shape_by_length(alone + off) == (Shape.NO_WINDOW, 0)
+    assert _shape_by_length(alone + off + beyond) is None
+
+
+@pytest.mark.parametrize(("off_s", "source_s"), [(0.1, 6.0), (0.2, 6.3)])
+def test_of_two_cumulative_lengths_the_nearer_one_is_recognised(
+    off_s: float, source_s: float
+) -> None:
+    """The track so far has 6 s, the sent clip 6.3 s."""
+    expected = replace(EXPECTED, source_samples=round(6.3 * RATE))
+
+    assert _shape_by_length(round((SO_FAR_S + NEW_S + off_s) * RATE), expected) == (
+        Shape.CUMULATIVE,
+        round(source_s * RATE),
+    )

@@ -1,13 +1,20 @@
 """Checks the state between scenes and the plan of the next scene."""
 
 import math
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.generator.scene.plan import Continuation, ScenePlan, plan_scene
-from shared.contract.events import Origin, SegmentGenerated
+from services.generator.scene.plan import (
+    Continuation,
+    LastClip,
+    ScenePlan,
+    StyleSample,
+    plan_scene,
+)
+from shared.contract.events import JobFailed, Origin, SegmentGenerated, Stage
 from shared.errors import JobError
 from shared.media.samples import SAMPLE_RATE_HZ, exact_seconds, samples_at
 from tests.support.event_builders import a_scene, a_segment
@@ -190,3 +197,82 @@ def test_the_state_round_trips_through_json() -> None:
     state = Continuation(run=3).after(a_segment(0)).after(a_segment(1))
 
     assert Continuation.model_validate(state.model_dump(mode="json")) == state
+
+
+STYLE = StyleSample(clip_key="styles/x", clip_sha256="0" * 64, length_s=5)
+
+
+def test_the_first_music_of_a_run_continues_the_whole_style_sample() -> None:
+    """The sample is before the track: the music joins at the start of the scene."""
+    plan = plan_scene(Continuation(run=1), a_scene(0), window_s=1, style=STYLE)
+
+    assert plan.window == STYLE.window
+    assert (STYLE.window.start_s, STYLE.window.end_s) == (0, 5)
+    assert plan.continues_style
+    assert plan.join_samples == 0
+    assert plan.duration_s == 3 + 5
+    assert not plan_scene(Continuation(run=1), a_scene(0), window_s=1).continues_style
+
+
+def test_later_music_continues_the_music_before_it_not_the_style_sample() -> None:
+    """The window is on the last clip."""
+    state = Continuation(run=1).after(a_segment(0))
+    plan = plan_scene(state, a_scene(1), window_s=1, style=STYLE)
+
+    assert plan.window is not None
+    assert plan.window.clip_key == a_segment(0).object_key
+    assert not plan.continues_style
+
+
+@pytest.mark.parametrize("fields", [{"origin": Origin.SILENCE}, {"object_key": None}])
+def test_a_segment_without_music_is_not_continued(fields: dict[str, Any]) -> None:
+    """Silence, or a segment without a clip."""
+    assert LastClip.of(a_segment(0, **fields)) is None
+
+
+def test_a_scene_of_one_sample_is_planned() -> None:
+    """It is the shortest."""
+    plan = plan_scene(Continuation(run=1), a_scene(0, duration_s=0.000021), window_s=1)
+
+    assert plan.samples == 1
+
+
+def test_a_clip_shorter_than_a_second_is_not_continued() -> None:
+    """A window has whole seconds: the next music begins at the cut."""
+    state = Continuation(run=1).after(a_segment(0, clip_samples=SAMPLE_RATE_HZ - 1))
+
+    plan = plan_scene(state, a_scene(1), window_s=1)
+
+    assert plan.window is None
+    assert plan.join_samples == plan.start_samples == int(2.5 * SAMPLE_RATE_HZ)
+
+
+@pytest.mark.parametrize(("clip_s", "join_s"), [(3, 3), (2, 2), (1, 3)])
+def test_a_clip_that_is_at_most_a_second_short_is_continued_at_its_end(
+    clip_s: int, join_s: int
+) -> None:
+    """A clip that is shorter than that leaves a gap, and the new music begins at the cut."""
+    first = a_segment(
+        0, duration_s=3.0, samples=3 * SAMPLE_RATE_HZ, clip_samples=clip_s * SAMPLE_RATE_HZ
+    )
+
+    plan = plan_scene(Continuation(run=1).after(first), a_scene(1), window_s=1)
+
+    assert plan.join_samples == join_s * SAMPLE_RATE_HZ
+
+
+def test_the_state_adds_up_what_a_run_has_spent() -> None:
+    """By its segments and by its failure."""
+    state = Continuation(run=1)
+    for index in range(2):
+        state = state.after(a_segment(index, cost_usd=0.25))
+    state = state.after(a_segment(2, cost_usd=None))
+    failure = JobFailed(
+        job_id="job-1", run=1, stage=Stage.GENERATION, code="x", message="no", cost_usd=0.5
+    )
+
+    ended = state.ended(failure)
+
+    assert state.spent_usd == 0.5
+    assert ended.spent_usd == 1.0
+    assert ended.failure == failure

@@ -270,3 +270,46 @@ async def test_a_prediction_without_a_report_expires(
     await clock.run(limiter.acquire(within_s=3600))
 
     assert 600 <= clock.elapsed_s <= 602
+
+
+async def test_a_lane_cancelled_in_the_queue_does_not_release_another_lanes_turn(
+    limiter: RateLimiter,
+) -> None:
+    """The lane at its head keeps it."""
+    await limiter._queue.acquire()
+    waiting = asyncio.ensure_future(limiter.acquire(within_s=60))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+
+    assert limiter._queue.locked()
+
+
+async def test_the_interval_is_shortened_after_ten_accepted_starts(limiter: RateLimiter) -> None:
+    """By a tenth, and never below that of the settings."""
+    limiter.record_throttled(None)
+    intervals = []
+    for _ in range(100):
+        limiter.record_accepted()
+        intervals.append(limiter._interval_s)
+
+    assert intervals[8:10] == [2.0, pytest.approx(1.8)]
+    assert intervals[18:20] == pytest.approx([1.8, 1.62])
+    assert intervals[-1] == 1.0
+
+
+async def test_a_refused_key_is_probed_once_per_interval(
+    limiter: RateLimiter, clock: QueuedClock
+) -> None:
+    """By one lane; missing credit is found by a start only."""
+    limiter.record_refusal("no key")
+    probes = [limiter.take_probe()]
+    for _ in range(2):
+        clock.jump(30)
+        probes += [limiter.take_probe(), limiter.take_probe()]
+
+    assert probes == [False, True, False, True, False]
+    limiter.record_refusal("no credit", for_credit=True)
+    clock.jump(30)
+    assert not limiter.take_probe()

@@ -95,6 +95,23 @@ def test_input_on_which_the_model_fails_is_never_sent(
         build_body(CompositionRequest(**fields), source, version=MUSICGEN, webhook=None)
 
 
+@pytest.mark.parametrize("seed", [1, 2**32 - 1])
+def test_the_smallest_and_the_largest_valid_input_is_sent(seed: int) -> None:
+    """One second of music, and the first and the last seed."""
+    request = CompositionRequest(prompt="calm", duration_s=1, window=None, seed=seed)
+
+    assert build_body(request, None, version=MUSICGEN, webhook=None)["input"]["seed"] == seed
+
+
+def test_input_without_new_music_is_reported_with_its_numbers() -> None:
+    """The message has the window's length and the duration."""
+    request = CompositionRequest(prompt="calm", duration_s=2, window=None, seed=7)
+    source = AudioSource(url="https://x", start_s=1, end_s=3, kind="link")
+
+    with pytest.raises(ProviderRejectedError, match="a window of 2 s leaves nothing of 2 s"):
+        build_body(request, source, version=MUSICGEN, webhook=None)
+
+
 async def test_a_window_past_the_end_of_the_measured_clip_is_never_sent(tmp_path: Path) -> None:
     """The model would silently shorten the window."""
     fixture = ScriptedReplicate(tmp_path)
