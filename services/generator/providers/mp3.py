@@ -1,4 +1,4 @@
-"""Encodes audio as MP3 files like the model's, and derives prediction ids.
+"""Encodes audio as MP3 files like the model's, and reads their comments.
 
 32 kHz stereo at a constant 96 kb/s, with the header from which a decoder knows how much padding
 to cut, so that a clip of whole seconds decodes to a whole number of samples. A comment in the
@@ -8,15 +8,12 @@ Shapes: float32 `(channels, samples)`. Units: samples at 32 kHz. I/O: memory onl
 blocks: call it in a thread.
 """
 
-import hashlib
 import io
-import json
 from fractions import Fraction
 
 import av
 import numpy as np
 
-from services.generator.providers import CompositionRequest
 from shared.media.decode import decode
 from shared.media.samples import CLIP_RATE_HZ, Audio
 
@@ -67,11 +64,3 @@ def recoded(audio: Audio) -> Audio:
     tilt = 1 - 0.2 * (hz / (hz + 3_000)) ** 2
     tilted = np.fft.irfft(np.fft.rfft(audio) * tilt, count).astype(np.float32)
     return decode(encode(tilted), rate_hz=CLIP_RATE_HZ)[:, :count]
-
-
-def prediction_id(provider: str, request: CompositionRequest) -> str:
-    """Return an id unique to this request; other URLs of its window do not change it."""
-    window = request.window
-    span = [window.clip_key, window.start_s, window.end_s] if window else None
-    fields = json.dumps([request.prompt, request.duration_s, request.seed, span])
-    return f"{provider}-{hashlib.sha256(fields.encode()).hexdigest()[:32]}"

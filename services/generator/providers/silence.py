@@ -1,18 +1,19 @@
 """Returns silence of the requested length, for runs without a music provider and for tests.
 
-I/O: none; encoding runs in a thread.
+I/O: none.
 """
 
-import asyncio
 import warnings
 
-from services.generator.providers import Clip, CompositionRequest, mp3
-from services.generator.providers.offline import OfflineProvider
+from typing_extensions import override
+
+from services.generator.providers import CompositionRequest, mp3
+from services.generator.providers.local import LocalProvider
 from shared.media.samples import CLIP_RATE_HZ, silence
 from shared.storage import StandInWarning
 
 
-class SilenceProvider(OfflineProvider):
+class SilenceProvider(LocalProvider):
     """A `MusicProvider` whose clips are silent and are not continued."""
 
     name = "silence"
@@ -20,16 +21,10 @@ class SilenceProvider(OfflineProvider):
     makes_silence = True
 
     def __init__(self) -> None:
+        super().__init__()
         warnings.warn(StandInWarning("music is silence: no provider was chosen"), stacklevel=2)
 
-    async def collect(self, prediction_id: str, request: CompositionRequest) -> Clip:
+    @override
+    def compose(self, request: CompositionRequest, source: bytes | None) -> bytes:
         """Return `duration_s` seconds of silence, whatever the window contains."""
-        await self.check_id(prediction_id, request)
-        audio = silence(request.duration_s * CLIP_RATE_HZ)
-        return Clip(
-            data=await asyncio.to_thread(mp3.encode, audio),
-            content_type=mp3.CONTENT_TYPE,
-            output_url=None,
-            generation_s=0.0,
-            cost_usd=0.0,
-        )
+        return mp3.encode(silence(request.duration_s * CLIP_RATE_HZ))

@@ -12,9 +12,7 @@ as a whole, so the window returns at another level.
 Shapes: float32 `(channels, samples)` at 32 kHz. I/O: the store; the work runs in threads.
 """
 
-import asyncio
 import hashlib
-import time
 import warnings
 from typing import Annotated
 
@@ -22,12 +20,12 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from typing_extensions import override
 
-from services.generator.providers import Clip, CompositionRequest, mp3
-from services.generator.providers.offline import OfflineProvider
+from services.generator.providers import CompositionRequest, mp3
+from services.generator.providers.local import LocalProvider
 from services.generator.providers.synth import key_detection, mixing
 from services.generator.providers.synth.score import TIMELINE_S_MAX, Piece
 from shared.contract.prompt import mood_of
-from shared.errors import MediaError, NotFoundError, ProviderRejectedError
+from shared.errors import MediaError, ProviderRejectedError
 from shared.media.decode import decode
 from shared.media.samples import CLIP_RATE_HZ, SILENT_RMS, Audio, rms, silence
 from shared.storage import ObjectStore, StandInWarning
@@ -51,20 +49,18 @@ class _Comment(BaseModel):
     piece: Piece
 
 
-class SynthProvider(OfflineProvider):
+class SynthProvider(LocalProvider):
     """A `MusicProvider` that composes. Equal requests get equal bytes."""
 
     name = "synth"
     model: str | None = "segue-synth-1"
-    makes_silence = False
 
     def __init__(self, store: ObjectStore, *, slots: int = 2) -> None:
+        super().__init__(store, slots=slots)
         warnings.warn(
             StandInWarning("music comes from the built-in synthesizer, not from a model"),
             stacklevel=2,
         )
-        self._store = store
-        self._slots = asyncio.Semaphore(slots)
 
     @override
     async def submit(self, request: CompositionRequest) -> str:
@@ -75,30 +71,10 @@ class SynthProvider(OfflineProvider):
             )
         return await super().submit(request)
 
-    async def collect(self, prediction_id: str, request: CompositionRequest) -> Clip:
-        """Compose and return the clip."""
-        await self.check_id(prediction_id, request)
-        source = await self._source(request)
-        async with self._slots:
-            started_s = time.perf_counter()
-            data = await asyncio.to_thread(compose, request, source)
-        return Clip(
-            data=data,
-            content_type=mp3.CONTENT_TYPE,
-            output_url=None,
-            generation_s=time.perf_counter() - started_s,
-            cost_usd=0.0,
-        )
-
-    async def _source(self, request: CompositionRequest) -> bytes | None:
-        if request.window is None:
-            return None
-        try:
-            return await self._store.get(request.window.clip_key)
-        except NotFoundError as error:
-            raise ProviderRejectedError(
-                f"clip to continue not found: {request.window.clip_key}"
-            ) from error
+    @override
+    def compose(self, request: CompositionRequest, source: bytes | None) -> bytes:
+        """Return the clip of the module's `compose`."""
+        return compose(request, source)
 
 
 def compose(request: CompositionRequest, source: bytes | None) -> bytes:
