@@ -20,6 +20,7 @@ from embedded.stack import run, stop_when_unused
 from shared.clock import SystemClock
 from shared.errors import SegueError, SettingsError
 from shared.local_stack import DataDirSettings, RunningStack
+from shared.music_providers import PROVIDERS, STACK_PROVIDER, list_of
 from shared.service_process import EXIT_FAULT, EXIT_SETTINGS
 from shared.storage import StandInWarning
 from shared.telemetry import trace
@@ -93,7 +94,10 @@ def _arguments() -> argparse.Namespace:
         choices=get_args(StackKind),
         help="servers: embedded, native (real ones) or external (SEGUE_STACK)",
     )
-    parser.add_argument("--provider", help="provider of the music (MUSIC_PROVIDER; default synth)")
+    parser.add_argument(
+        "--provider",
+        help=f"music provider (MUSIC_PROVIDER): {list_of(PROVIDERS)}; default: {STACK_PROVIDER}",
+    )
     parser.add_argument("--port", type=int, help="port of the api (SEGUE_API_PORT; 0: a free one)")
     parser.add_argument("--data-dir", type=Path, help="folder of the data (SEGUE_DATA_DIR)")
     parser.add_argument(

@@ -10,7 +10,6 @@ from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from embedded.servers import ServerAddresses
-from embedded.settings import StackProvider
 from embedded.supervisor import Service
 from services.api.app import run as run_api
 from services.api.settings import ApiSettings, DatabaseSettings
@@ -21,6 +20,7 @@ from services.merger.app import run as run_merger
 from services.merger.settings import MergerSettings
 from services.muxer.app import run as run_muxer
 from services.muxer.settings import MuxerSettings
+from shared.music_providers import StackProvider
 from shared.pricing import PricingSettings
 from shared.security.signed_links import LinkSettings
 from shared.settings import HealthSettings, LaneSettings, SettingsGroup, secrets_in

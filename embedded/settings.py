@@ -9,10 +9,9 @@ from typing import Literal
 from pydantic import Field
 
 from shared.local_stack import DataDirSettings
+from shared.music_providers import STACK_PROVIDER, StackProvider
 from shared.settings import SettingsGroup, TelemetrySettings
 
-#: the generator's providers, and an emulator of Replicate that needs no account
-StackProvider = Literal["synth", "silence", "replicate", "fake-replicate"]
 StackKind = Literal["embedded", "native", "external"]  #: described in `servers/__init__.py`
 
 
@@ -20,7 +19,7 @@ class StackSettings(SettingsGroup):
     """What `python -m embedded` reads from the environment."""
 
     #: unlike the generator alone, a stack makes audible music by default
-    provider: StackProvider = Field("synth", validation_alias="MUSIC_PROVIDER")
+    provider: StackProvider = Field(STACK_PROVIDER, validation_alias="MUSIC_PROVIDER")
     #: the servers that the services use
     kind: StackKind = Field("embedded", validation_alias="SEGUE_STACK")
     #: port of the api on 127.0.0.1; 0: any free one

@@ -12,15 +12,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from shared.music_providers import facts_of
+
 #: an A100 with 80 GB, as the model's authors recommend (replicate.com/pricing)
 REPLICATE_USD_PER_S = 0.0014
 #: seconds of hardware per second of music: 1 to 2 on a warm machine, the upper end
 WORK_S_PER_MUSIC_S = 2.0
 #: seconds between the end of a scene and the start of the next: polling, download, storage
 OVERHEAD_S = 3.0
-#: seconds per second of synthesized music: 0.1 when idle, 0.2 when all cores are busy
-SYNTH_S_PER_MUSIC_S = 0.2
-_USD_PER_S = {"replicate": REPLICATE_USD_PER_S, "fake-replicate": REPLICATE_USD_PER_S}
 _DIGITS = 6  # a millionth of a dollar
 
 
@@ -30,7 +29,7 @@ class Estimate:
 
     music_s: int  #: seconds of music requested, windows included
     work_s: float  #: seconds of hardware that are charged
-    cost_usd: float  #: 0.0 for synthesized music
+    cost_usd: float  #: 0.0 for music of a free provider
     seconds: float  #: all scenes in sequence, on a warm machine
 
 
@@ -44,20 +43,23 @@ def estimate(
 ) -> Estimate:
     """Return the estimate for scenes of these lengths.
 
-    `usd_per_s` None: the provider's usual price. `first_window_s`: the window of the first scene,
-    if it continues a style sample.
+    `usd_per_s` None: the usual price. `first_window_s`: the window of the first scene, if it
+    continues a style sample.
+
+    Raises:
+        ValueError: the provider is unknown, and so is its cost.
     """
-    if usd_per_s is None:
-        usd_per_s = _USD_PER_S.get(provider, 0.0)
+    facts = facts_of(provider)
+    price = REPLICATE_USD_PER_S if usd_per_s is None else usd_per_s
     windows = (window_s if index else first_window_s for index in range(len(durations_s)))
     music_s = sum(requested_s(d, window_s=w) for d, w in zip(durations_s, windows, strict=True))
-    work_s = music_s * WORK_S_PER_MUSIC_S if provider in _USD_PER_S else 0.0
-    synth_s = music_s * SYNTH_S_PER_MUSIC_S if provider == "synth" else 0.0
+    work_s = music_s * WORK_S_PER_MUSIC_S if facts.is_paid else 0.0
+    remote_s = work_s + OVERHEAD_S * len(durations_s)
     return Estimate(
         music_s=music_s,
         work_s=work_s,
-        cost_usd=round(work_s * usd_per_s, _DIGITS),
-        seconds=work_s + OVERHEAD_S * len(durations_s) if provider in _USD_PER_S else synth_s,
+        cost_usd=round(work_s * price, _DIGITS),
+        seconds=remote_s if facts.is_paid else music_s * facts.local_s_per_music_s,
     )
 
 

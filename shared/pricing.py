@@ -4,22 +4,21 @@ The api, the generator and the command line read the same variables here, so the
 agree. If api and generator run on different machines, set them alike; the api needs no key if
 `MUSIC_PROVIDER` is set.
 
-`MUSIC_PROVIDER`: `replicate` (MusicGen), `synth` (offline, audible) or `silence`; unset:
-`replicate` if there is a key, else `silence`.
+`MUSIC_PROVIDER` is a name in `shared/music_providers.py`; unset: `replicate` if there is a key,
+else `silence`.
 
 Units: seconds, US dollars.
 """
 
 from collections.abc import Sequence
-from typing import Literal
 
 from pydantic import Field, SecretStr
 
 from shared.cost_estimate import REPLICATE_USD_PER_S, Estimate, estimate
+from shared.music_providers import ProviderName
 from shared.settings import SettingsGroup
 
 REPLICATE_URL = "https://api.replicate.com/v1"
-ProviderName = Literal["replicate", "synth", "silence"]
 
 
 class ReplicateAccount(SettingsGroup):

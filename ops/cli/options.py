@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from shared.contract.params import COST_USD_MAX, ErrorStrategy, OnMaxCost, SyncMode, Transition
+from shared.music_providers import PROVIDERS, list_of
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 ApiUrl = Annotated[
@@ -20,9 +21,7 @@ DataDir = Annotated[
 ]
 Provider = Annotated[
     str | None,
-    typer.Option(
-        help="Music provider: synth, silence, replicate, fake-replicate (MUSIC_PROVIDER)."
-    ),
+    typer.Option(help=f"Music provider (MUSIC_PROVIDER): {list_of(PROVIDERS)}."),
 ]
 
 Video = Annotated[Path | None, typer.Argument(metavar="VIDEO", help="The stitched video.")]

@@ -34,10 +34,9 @@ from shared.contract.params import OnMaxCost, Scene
 from shared.contract.prompt import prompt_for
 from shared.cost_estimate import estimate, fits_budget, requested_s
 from shared.local_stack import find_stack
+from shared.music_providers import PROVIDERS, STACK_PROVIDER
 from shared.pricing import PricingSettings
 
-STACK_PROVIDER = "synth"  # the default of a stack on this machine
-PROVIDERS = ("synth", "silence", "replicate", "fake-replicate")
 _PLACEHOLDER = "dry-run"  # object key of a file that would be uploaded
 
 

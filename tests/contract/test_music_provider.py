@@ -1,6 +1,7 @@
-"""Behaviour that every music provider must have.
+"""Behaviour that every music provider must have, and that of those that imitate MusicGen.
 
-A new provider is one more entry in `PROVIDERS`.
+A new provider is one more entry in `CANDIDATES`. One that does not return MusicGen's kind of clip
+sets `imitates_musicgen=False` and skips the tests that use `musicgen_like` or `musical_imitation`.
 """
 
 import io
@@ -10,11 +11,13 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import get_args
 
 import av
 import numpy as np
 import pytest
 
+from services.generator.clip.inspection import ClipInspector, ClipSpec
 from services.generator.providers import Clip, CompositionRequest, ContinuationWindow, MusicProvider
 from services.generator.providers.silence import SilenceProvider
 from services.generator.providers.synth.provider import SynthProvider
@@ -22,7 +25,8 @@ from shared.contract.prompt import TEMPLATE, Mood
 from shared.errors import ProviderRejectedError
 from shared.media.decode import decode
 from shared.media.ffmpeg import Ffmpeg
-from shared.media.samples import Audio, rms
+from shared.media.samples import SAMPLE_RATE_HZ, Audio, rms
+from shared.music_providers import ProviderName, facts_of
 from shared.settings import FfmpegSettings
 from shared.storage import ObjectStore, StandInWarning
 from shared.storage.filesystem import FolderStore
@@ -47,14 +51,19 @@ class Candidate:
     name: str
     build: Callable[[ObjectStore], MusicProvider] | None  #: None: it needs a server
     musical: bool  #: its clips can be continued
-    offline: bool  #: generates its clips locally and deterministically
+    local: bool  #: generates its clips on this machine and deterministically
+    imitates_musicgen: bool  #: returns the codec, loudness and window that MusicGen returns
 
 
-PROVIDERS = [
-    Candidate("synth", SynthProvider, musical=True, offline=True),
-    Candidate("silence", lambda _: SilenceProvider(), musical=False, offline=True),
-    Candidate("replicate", None, musical=True, offline=False),  # on the emulator of its API
+CANDIDATES = [
+    Candidate("synth", SynthProvider, musical=True, local=True, imitates_musicgen=True),
+    Candidate(
+        "silence", lambda _: SilenceProvider(), musical=False, local=True, imitates_musicgen=True
+    ),
+    # on the emulator of its API
+    Candidate("replicate", None, musical=True, local=False, imitates_musicgen=True),
 ]
+IMITATIONS = [c for c in CANDIDATES if c.imitates_musicgen]
 
 
 @pytest.fixture
@@ -75,16 +84,30 @@ async def _opened(candidate: Candidate, store: ObjectStore) -> Opened:
     await provider.close()
 
 
-@pytest.fixture(params=PROVIDERS, ids=lambda c: c.name)
+@pytest.fixture(params=CANDIDATES, ids=lambda c: c.name)
 async def provider(request: pytest.FixtureRequest, store: FolderStore) -> Opened:
     """Yield each provider in turn."""
     async with _opened(request.param, store) as provider:
         yield provider
 
 
-@pytest.fixture(params=[c for c in PROVIDERS if c.musical], ids=lambda c: c.name)
+@pytest.fixture(params=[c for c in CANDIDATES if c.musical], ids=lambda c: c.name)
 async def musical_provider(request: pytest.FixtureRequest, store: FolderStore) -> Opened:
     """Yield each provider whose clips can be continued."""
+    async with _opened(request.param, store) as provider:
+        yield provider
+
+
+@pytest.fixture(params=IMITATIONS, ids=lambda c: c.name)
+async def musicgen_like(request: pytest.FixtureRequest, store: FolderStore) -> Opened:
+    """Yield each provider that returns MusicGen's kind of file."""
+    async with _opened(request.param, store) as provider:
+        yield provider
+
+
+@pytest.fixture(params=[c for c in IMITATIONS if c.musical], ids=lambda c: c.name)
+async def musical_imitation(request: pytest.FixtureRequest, store: FolderStore) -> Opened:
+    """Yield each provider that returns MusicGen's kind of music."""
     async with _opened(request.param, store) as provider:
         yield provider
 
@@ -113,6 +136,12 @@ def _click(audio: Audio, at: int) -> float:
     return float((bends.max(axis=1) / np.median(bends, axis=1)).max())
 
 
+def test_every_provider_is_tested() -> None:
+    """A local provider is free, the others charge."""
+    assert {c.name for c in CANDIDATES} == set(get_args(ProviderName))
+    assert all(facts_of(c.name).is_paid is not c.local for c in CANDIDATES)
+
+
 @pytest.mark.parametrize("duration_s", [1, 3, 7])
 async def test_clip_has_the_requested_length(provider: MusicProvider, duration_s: int) -> None:
     """Whole seconds, to the sample, when decoded gapless."""
@@ -121,18 +150,35 @@ async def test_clip_has_the_requested_length(provider: MusicProvider, duration_s
     assert decode(clip.data, rate_hz=RATE_HZ).shape == (2, duration_s * RATE_HZ)
 
 
-async def test_clip_is_a_32_khz_stereo_mp3(provider: MusicProvider) -> None:
-    """The format of the model."""
+async def test_clip_is_32_khz_stereo(provider: MusicProvider) -> None:
+    """The format that the acceptance check requires."""
     clip = await _compose(provider, FRESH)
 
-    assert clip.content_type == "audio/mpeg"
     with av.open(io.BytesIO(clip.data)) as container:
         stream = container.streams.audio[0]
-        assert (stream.codec_context.name, stream.rate, stream.channels) == (
-            ("mp3float", RATE_HZ, 2)
+        assert (stream.rate, stream.channels) == (RATE_HZ, 2)
+
+
+async def test_clips_pass_the_acceptance_check(provider: MusicProvider, store: FolderStore) -> None:
+    """A fresh clip and a continued one are usable and have all the new music requested."""
+    inspector = ClipInspector(store=store)
+    for request, so_far_s in ((FRESH, 0), (CONTINUED, WINDOW.end_s)):
+        clip = await _compose(provider, request)
+        if request is FRESH:
+            await store.put(CLIP_KEY, clip.data, content_type=clip.content_type)
+        window_s = request.window.length_s if request.window else 0
+        spec = ClipSpec(
+            request=request,
+            so_far_samples=so_far_s * SAMPLE_RATE_HZ,
+            needed_samples=(request.duration_s - window_s) * SAMPLE_RATE_HZ,
         )
-        assert container.format.name == "mp3"
-        assert stream.bit_rate == 96_000
+
+        samples, recognised = await inspector.inspect(
+            clip, spec, musical=not provider.makes_silence
+        )
+
+        new_samples = samples - recognised.old_samples
+        assert new_samples >= spec.needed_samples - SAMPLE_RATE_HZ // 10
 
 
 async def test_duration_includes_the_window(provider: MusicProvider, store: FolderStore) -> None:
@@ -206,10 +252,10 @@ async def test_cancelling_an_ended_prediction_has_no_effect(provider: MusicProvi
     assert (await provider.collect(prediction, FRESH)).data == clip.data
 
 
-@pytest.mark.parametrize("candidate", [c for c in PROVIDERS if c.offline], ids=lambda c: c.name)
-async def test_offline_provider_is_deterministic(candidate: Candidate, store: FolderStore) -> None:
+@pytest.mark.parametrize("candidate", [c for c in CANDIDATES if c.local], ids=lambda c: c.name)
+async def test_local_provider_is_deterministic(candidate: Candidate, store: FolderStore) -> None:
     """The clip depends on the request only."""
-    assert candidate.build is not None, "an offline provider needs no server"
+    assert candidate.build is not None, "a local provider needs no server"
     with pytest.warns(StandInWarning):
         provider, second = candidate.build(store), candidate.build(store)
     first = await _compose(provider, FRESH)
@@ -225,29 +271,6 @@ async def test_another_seed_returns_other_music(musical_provider: MusicProvider)
     second = await _compose(musical_provider, replace(FRESH, seed=FRESH.seed + 12))
 
     assert abs(_correlation(decode(first.data), decode(second.data))) < 0.6
-
-
-async def test_clip_starts_with_the_window(
-    musical_provider: MusicProvider, store: FolderStore
-) -> None:
-    """The same music at the same place, but not the same samples."""
-    first, second = await _pair(musical_provider, store)
-    sent = first[:, WINDOW.start_s * RATE_HZ : WINDOW.end_s * RATE_HZ]
-    head = second[:, : WINDOW.length_s * RATE_HZ]
-
-    assert _correlation(sent, head) >= 0.8
-    assert not np.allclose(sent, head, atol=1e-3)
-
-
-async def test_window_is_returned_at_another_level(
-    musical_provider: MusicProvider, store: FolderStore
-) -> None:
-    """The whole clip was normalised; a loud scene lowers a calm window."""
-    first, second = await _pair(musical_provider, store)
-    sent = first[:, WINDOW.start_s * RATE_HZ : WINDOW.end_s * RATE_HZ]
-    head = second[:, : WINDOW.length_s * RATE_HZ]
-
-    assert abs(20 * np.log10(rms(head) / rms(sent))) > 1.0
 
 
 async def test_music_after_the_window_is_new(
@@ -272,14 +295,61 @@ async def test_end_of_the_window_has_no_click(
     assert _click(decode(second.data, rate_hz=RATE_HZ), WINDOW.length_s * RATE_HZ) <= 10
 
 
+async def test_available_provider_passes_its_check(provider: MusicProvider) -> None:
+    """The check costs nothing."""
+    await provider.check()
+
+    assert provider.paused is None
+
+
+# Only providers that imitate MusicGen
+
+
+async def test_clip_is_an_mp3_of_the_bit_rate_of_the_model(musicgen_like: MusicProvider) -> None:
+    """96 kb/s, at 32 kHz and stereo."""
+    clip = await _compose(musicgen_like, FRESH)
+
+    assert clip.content_type == "audio/mpeg"
+    with av.open(io.BytesIO(clip.data)) as container:
+        stream = container.streams.audio[0]
+        assert (stream.codec_context.name, stream.rate, stream.channels) == (
+            ("mp3float", RATE_HZ, 2)
+        )
+        assert container.format.name == "mp3"
+        assert stream.bit_rate == 96_000
+
+
+async def test_clip_starts_with_the_window(
+    musical_imitation: MusicProvider, store: FolderStore
+) -> None:
+    """The same music at the same place, but not the same samples."""
+    first, second = await _pair(musical_imitation, store)
+    sent = first[:, WINDOW.start_s * RATE_HZ : WINDOW.end_s * RATE_HZ]
+    head = second[:, : WINDOW.length_s * RATE_HZ]
+
+    assert _correlation(sent, head) >= 0.8
+    assert not np.allclose(sent, head, atol=1e-3)
+
+
+async def test_window_is_returned_at_another_level(
+    musical_imitation: MusicProvider, store: FolderStore
+) -> None:
+    """The whole clip was normalised; a loud scene lowers a calm window."""
+    first, second = await _pair(musical_imitation, store)
+    sent = first[:, WINDOW.start_s * RATE_HZ : WINDOW.end_s * RATE_HZ]
+    head = second[:, : WINDOW.length_s * RATE_HZ]
+
+    assert abs(20 * np.log10(rms(head) / rms(sent))) > 1.0
+
+
 async def test_clip_has_the_loudness_of_the_model(
-    musical_provider: MusicProvider, store: FolderStore, tmp_path: Path
+    musical_imitation: MusicProvider, store: FolderStore, tmp_path: Path
 ) -> None:
     """-14 LUFS as FFmpeg measures it, fresh or continued, without clipped peaks."""
-    first = await _compose(musical_provider, FRESH)
+    first = await _compose(musical_imitation, FRESH)
     await store.put(CLIP_KEY, first.data)
     ffmpeg = Ffmpeg(FfmpegSettings(), slots=1)
-    for clip in (first, await _compose(musical_provider, CONTINUED)):
+    for clip in (first, await _compose(musical_imitation, CONTINUED)):
         path = tmp_path / "clip.mp3"
         path.write_bytes(clip.data)
         report = (
@@ -290,10 +360,3 @@ async def test_clip_has_the_loudness_of_the_model(
         # the encoder removes about 0.4 dB, as the model's does
         assert float(loudness) == pytest.approx(-14.2, abs=0.5)
         assert float(peak) <= -0.5
-
-
-async def test_available_provider_passes_its_check(provider: MusicProvider) -> None:
-    """The check costs nothing."""
-    await provider.check()
-
-    assert provider.paused is None

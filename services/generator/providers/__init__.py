@@ -1,10 +1,20 @@
 """Defines the `MusicProvider` port: one request in, one clip out, paid for once.
 
-Adapters: `synth` (offline, repeatable, audible), `silence` (silence of the right length) and
-`replicate` (MusicGen over HTTP). All pass `tests/contract/test_music_provider.py` and follow
-MusicGen's contract: whole seconds only; `duration_s` includes the window; the clip begins with a
-re-synthesis of the window at its own level; 32 kHz stereo MP3, normalised per clip. The caller
-measures where the new music begins and never assumes it.
+Adapters: `local.py` for those that compose on this machine (`silence.py`, `synth/`) and
+`replicate/` (MusicGen over HTTP).
+
+Every provider returns 32 kHz stereo of `duration_s` whole seconds, window included, without
+clipped peaks, and silent only if `makes_silence`. The same id always returns the same clip, and
+requests that differ in anything audible get different ids.
+
+`services/generator/clip/quality.py` is the acceptance check of every clip. It also accepts clips
+without the window and cumulative tracks, and measures where the new music begins; the caller
+never assumes it.
+
+`synth` also imitates MusicGen, so that the callers are tested with its output: an MP3 of 96 kb/s
+that begins with a re-synthesis of the window and is normalised to -14 LUFS as a whole, so that the
+window returns at another level. Another provider need not. `tests/contract/test_music_provider.py`
+tests both parts separately.
 
 Only `submit` costs money. It is separate from the other steps so that a claim can be created
 before it and an id stored after it (`services/generator/composition/claims.py`).

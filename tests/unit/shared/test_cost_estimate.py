@@ -30,6 +30,12 @@ def test_estimate_of_local_music_is_free(provider: str) -> None:
     assert (result.music_s, result.cost_usd, result.work_s) == (1099, 0.0, 0.0)
 
 
+def test_estimate_of_an_unknown_provider_is_rejected() -> None:
+    """Its cost is unknown, which is not free."""
+    with pytest.raises(ValueError, match="orchestra is not a music provider; use one of synth, "):
+        estimate([10], window_s=1, provider="orchestra")
+
+
 def test_estimate_without_scenes_is_zero() -> None:
     """No scenes, no cost."""
     assert estimate([], window_s=1, provider="replicate").cost_usd == 0

@@ -8,12 +8,12 @@ from typing import Any, get_args
 import pytest
 from typer.testing import CliRunner, Result
 
-from embedded.settings import StackProvider, StackSettings
+from embedded.settings import StackSettings
 from ops.__main__ import app
 from ops.cli.exit_codes import Exit
-from ops.score.dry_run import PROVIDERS, STACK_PROVIDER
 from shared.clock import SystemClock
 from shared.local_stack import RunningStack, write_stack_files
+from shared.music_providers import PROVIDERS, STACK_PROVIDER, StackProvider
 from tests.fakes.api import Answer, fake_api
 
 SCENES = [
@@ -143,7 +143,7 @@ def test_a_plan_uses_the_provider_of_the_running_stack(folder: Path) -> None:
 
 @pytest.mark.usefixtures("folder")
 def test_a_plan_knows_the_providers_and_the_default_of_the_stack() -> None:
-    """The command may not import the stack, so this test compares the two."""
+    """They are those of the stack's settings."""
     default = StackSettings.model_fields["provider"].default
 
     assert set(PROVIDERS) == set(get_args(StackProvider))
