@@ -13,10 +13,12 @@ from services.merger.assembly import Assembly, JoinRules
 from services.merger.crossfade import click_ratio
 from services.merger.placed_clip import EDGE_SAMPLES
 from services.merger.timeline import check_run
+from shared.contract.events import SegmentGenerated
 from shared.contract.params import Transition
 from shared.errors import InvalidEventError
-from shared.media.samples import Audio, rms
+from shared.media.samples import Audio, rms, silence
 from tests.support.audio_builders import HEADERLESS_LATE_SAMPLES, Kind, Take, a_run_of_takes, music
+from tests.support.event_builders import a_segment
 
 BLEND = 4800
 FRAME = 960  # 20 ms
@@ -306,3 +308,59 @@ def test_check_run_rejects_segments_of_another_run_and_gaps() -> None:
     gap = [segments[0], segments[1].model_copy(update={"start_samples": 48_001}), segments[2]]
     with pytest.raises(InvalidEventError, match="scene 1 starts at sample 48001"):
         check_run(gap)
+
+
+@pytest.mark.parametrize(("duration_s", "enters"), [(0.505, True), (0.504, False)])
+def test_a_clip_enters_if_it_can_still_fade_before_the_next_one(
+    duration_s: float, *, enters: bool
+) -> None:
+    """Scene 1 joins at 1 s, and scene 2 fades in 5 or 4 ms later."""
+    kinds: list[Kind] = ["fresh", "continued", "fresh"]
+    takes = a_run_of_takes([0.5, duration_s, 2], kinds=kinds)
+
+    _, assembly = assembled(takes)
+
+    skipped = "scene 1 ends before its music could enter"
+    assert (skipped not in assembly.warnings) is enters
+
+
+def a_padded_run(padding: int) -> list[SegmentGenerated]:
+    """Return two scenes; the second joins half a second late, with a window of 3000 samples."""
+    return [
+        a_segment(0, count=2, samples=24_000),
+        a_segment(
+            1,
+            count=2,
+            start_samples=24_000,
+            join_samples=48_000,
+            window_samples=3000 + padding,
+            padding_samples=padding,
+        ),
+    ]
+
+
+@pytest.mark.parametrize("padding", [0, 1000])
+def test_padding_is_not_blended_into_the_music_before_it(padding: int) -> None:
+    """The splice is as long as the music of the window."""
+    rules = JoinRules(transition=Transition.AUTO, fade_samples=4800, crossfade_samples=BLEND)
+    assembly = Assembly(a_padded_run(padding), rules)
+    list(assembly.add(0, music(np.arange(3 * 48_000))))
+    window = music(np.arange(45_000, 3 * 48_000))
+
+    spliced = assembly._splice(1, np.concatenate([silence(padding), window], axis=1))
+
+    assert spliced is not None
+    placed, _, blend_samples = spliced
+    assert (placed.begin, blend_samples) == (48_000, 3000)
+
+
+@pytest.mark.parametrize("padding", [0, 1000])
+def test_with_fades_a_clip_enters_where_the_music_of_its_window_begins(padding: int) -> None:
+    """Not where its padding begins."""
+    rules = JoinRules(transition=Transition.FADE, fade_samples=4800, crossfade_samples=BLEND)
+    assembly = Assembly(a_padded_run(padding), rules)
+
+    for index in range(2):
+        list(assembly.add(index, music(np.arange(3 * 48_000))))
+
+    assert [seam.at_samples for seam in assembly.seams] == [45_000]

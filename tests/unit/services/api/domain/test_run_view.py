@@ -286,3 +286,23 @@ def test_contradicting_requests_give_one_view_in_any_order() -> None:
         assert (view.video, view.params) in {
             (event.video, event.params) for event in (first, second)
         }
+
+
+def test_a_run_is_generated_when_its_first_track_was_merged() -> None:
+    """A track merged again does not change that time."""
+    view: RunView | None = None
+    for hours in (0, 5):
+        view = project(view, a_track(), at=AT + timedelta(hours=hours)).view
+
+    assert view is not None
+    assert view.generated_at == AT
+
+
+def test_of_two_failures_of_a_stage_that_of_a_scene_is_shown() -> None:
+    """In any order; a failure without a scene says less."""
+    failures: list[AnyRunEvent] = [a_failure(stage=Stage.GENERATION, scene=s) for s in (None, 0)]
+
+    for events in (failures, failures[::-1]):
+        failure = fold(events).failure
+        assert failure is not None
+        assert failure.scene_index == 0

@@ -346,3 +346,13 @@ def test_of_two_cumulative_lengths_the_nearer_one_is_recognised(
         Shape.CUMULATIVE,
         round(source_s * RATE),
     )
+
+
+def test_a_sample_at_the_limit_is_clipped() -> None:
+    """0.98 of full scale."""
+    clip = np.full((2, 5 * RATE), 0.98, dtype=np.float32)
+    recognised = RecognisedClip(shape=Shape.WINDOW, old_samples=RATE)
+
+    assert faults(clip, recognised, EXPECTED, rate_hz=32_000, channels=2) == (
+        "100.0% of the samples clipped",
+    )

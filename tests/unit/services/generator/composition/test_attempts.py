@@ -205,3 +205,13 @@ async def test_a_scene_has_as_many_paid_attempts_as_allowed(fixture: AttemptsFix
     with pytest.raises(ProviderRejectedError):
         await fixture.compose("job-2")
     assert len(fixture.provider.charged) == 2 * allowed
+
+
+async def test_a_scene_with_a_first_claim_may_be_paid_for(fixture: AttemptsFixture) -> None:
+    """It is asked before a cached clip is used."""
+    scene = SceneRef(job_id="job-1", run=1, scene_index=0)
+    assert not await fixture.attempts.has_claim(scene)
+
+    await fixture.compose("job-1")
+
+    assert await fixture.attempts.has_claim(scene)
