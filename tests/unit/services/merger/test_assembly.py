@@ -364,3 +364,21 @@ def test_with_fades_a_clip_enters_where_the_music_of_its_window_begins(padding: 
         list(assembly.add(index, music(np.arange(3 * 48_000))))
 
     assert [seam.at_samples for seam in assembly.seams] == [45_000]
+
+
+@pytest.mark.parametrize(("clip_s", "is_spliced"), [(2, True), (1.5, False)])
+def test_a_clip_is_spliced_at_most_a_second_before_its_scene(
+    clip_s: float, *, is_spliced: bool
+) -> None:
+    """The clip before it ends early; a larger gap is silent."""
+    rules = JoinRules(transition=Transition.AUTO, fade_samples=4800, crossfade_samples=BLEND)
+    segments = [
+        a_segment(0, count=2, samples=144_000, clip_samples=144_000),
+        a_segment(1, count=2, start_samples=144_000, join_samples=144_000, window_samples=96_000),
+    ]
+    assembly = Assembly(segments, rules)
+    list(assembly.add(0, music(np.arange(int(clip_s * 48_000)))))
+
+    spliced = assembly._splice(1, music(np.arange(48_000, 240_000)))
+
+    assert (spliced is not None) is is_spliced

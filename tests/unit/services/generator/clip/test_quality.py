@@ -335,6 +335,16 @@ def test_a_length_may_be_off_by_a_quarter_second(off: int) -> None:
     assert _shape_by_length(alone + off + beyond) is None
 
 
+@pytest.mark.parametrize(("more", "is_known"), [(0, True), (1, False)])
+def test_new_music_alone_may_be_off_by_a_quarter_second(more: int, *, is_known: bool) -> None:
+    """Also if the window is compared and is not in the clip."""
+    clip = silence(NEW_S * RATE + LENGTH_OFF_SAMPLES + more)
+
+    recognised = recognise(clip, EXPECTED, sent=music(np.arange(RATE)))
+
+    assert (recognised is not None) is is_known
+
+
 @pytest.mark.parametrize(("off_s", "source_s"), [(0.1, 6.0), (0.2, 6.3)])
 def test_of_two_cumulative_lengths_the_nearer_one_is_recognised(
     off_s: float, source_s: float

@@ -313,3 +313,16 @@ async def test_a_refused_key_is_probed_once_per_interval(
     limiter.record_refusal("no credit", for_credit=True)
     clock.jump(30)
     assert not limiter.take_probe()
+
+
+async def test_a_prediction_expires_at_the_end_of_its_time(
+    limiter: RateLimiter, clock: QueuedClock
+) -> None:
+    """Its slot is free from then on."""
+    for name in ("a", "b", "c"):
+        limiter.add_in_flight(name)
+    clock.jump(600)
+
+    await clock.run(limiter.acquire(within_s=0))
+
+    assert clock.elapsed_s == 600
