@@ -382,3 +382,14 @@ def test_a_clip_is_spliced_at_most_a_second_before_its_scene(
     spliced = assembly._splice(1, music(np.arange(48_000, 240_000)))
 
     assert (spliced is not None) is is_spliced
+
+
+@pytest.mark.parametrize(("window", "may_splice"), [(2400, True), (2399, False)])
+def test_fifty_milliseconds_of_common_music_are_enough_to_splice(
+    window: int, *, may_splice: bool
+) -> None:
+    """Level and lag cannot be measured on less."""
+    rules = JoinRules(transition=Transition.AUTO, fade_samples=4800, crossfade_samples=BLEND)
+    segments = [a_segment(0, count=2), a_segment(1, count=2, window_samples=window)]
+
+    assert Assembly(segments, rules)._may_splice(1) is may_splice

@@ -306,3 +306,14 @@ def test_of_two_failures_of_a_stage_that_of_a_scene_is_shown() -> None:
         failure = fold(events).failure
         assert failure is not None
         assert failure.scene_index == 0
+
+
+def test_a_failure_changes_its_scene_only_if_it_names_an_unfinished_one() -> None:
+    """A failed merge belongs to no scene, and a finished scene stays finished."""
+    view = fold([a_segment(0)])
+    changes = [
+        project(view, a_failure(stage=Stage.GENERATION, scene=scene), at=AT).scene is not None
+        for scene in (None, 0, 1)
+    ]
+
+    assert changes == [False, False, True]

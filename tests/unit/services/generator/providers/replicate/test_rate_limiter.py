@@ -326,3 +326,19 @@ async def test_a_prediction_expires_at_the_end_of_its_time(
     await clock.run(limiter.acquire(within_s=0))
 
     assert clock.elapsed_s == 600
+
+
+async def test_a_waiting_lane_starts_as_soon_as_a_prediction_ends(
+    limiter: RateLimiter, clock: QueuedClock
+) -> None:
+    """It does not wait for its next check."""
+    for name in ("a", "b", "c"):
+        limiter.add_in_flight(name)
+
+    async def end_one() -> None:
+        await clock.sleep(0.25)
+        limiter.remove_in_flight("a")
+
+    await clock.run(asyncio.gather(limiter.acquire(within_s=60), end_one()))
+
+    assert clock.elapsed_s == 0.25
