@@ -7,13 +7,14 @@ conftest.
 import os
 import secrets
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import hypothesis
 import pytest
+import structlog
 
 from shared.settings import StoreSettings
 from tests.support import external_tools, servers
@@ -110,6 +111,14 @@ def pytest_testnodedown(node: Any) -> None:
     lines = node.config.stash[_servers_key].lines
     used = getattr(node, "workeroutput", {}).get("servers", ())
     lines += [line for line in used if line not in lines]
+
+
+@pytest.fixture(autouse=True)
+def log_configuration() -> Iterator[None]:
+    """Restore the log's configuration: a command that runs in this process sets its own."""
+    before = structlog.get_config()
+    yield
+    structlog.configure(**before)
 
 
 @pytest.fixture(scope="session")
