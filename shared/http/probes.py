@@ -78,6 +78,7 @@ async def readiness(
     figures: Mapping[str, int] | None = None,
 ) -> Ready:
     """Return the results of all probes, run concurrently, and the `known` checks."""
+    probes = tuple(probes)  # a service that is starting adds probes meanwhile
     results = await asyncio.gather(*(probe.check() for probe in probes))
     named = zip((probe.name for probe in probes), results, strict=True)
     checks = {**(known or {}), **dict(named)}

@@ -66,6 +66,15 @@ class InvalidKeyFixture:
 
         await eventually(poll, within_s=WAIT_S, what=f"{CHECKS} checks of the key")
 
+    async def cancelled(self) -> None:
+        """Wait until the generator has received the cancellation."""
+        service = self.pipeline.services["generator"]
+
+        async def poll() -> bool | None:
+            return service.count_logged("job.cancelled") > 0 or None
+
+        await eventually(poll, within_s=WAIT_S, what="the cancellation is received")
+
     async def restart_with(self, key: str) -> None:
         """Restart the generator with a new key."""
         service = self.pipeline.services["generator"]
@@ -127,6 +136,7 @@ async def test_the_runbook_repairs_jobs_after_an_expired_key(
     await stop.run_step()
     await stop.run_step()
     stop.assert_complete()
+    await fixture.cancelled()  # before the key works: nothing of the job is charged
     mend = RunbookOperator(
         "the-provider-rejects-requests", operator, GENERATOR=fixture.generator, JOB=JOBS[2]
     )

@@ -74,6 +74,9 @@ class SceneHandler:
         active_runs = self.cancellation.active_runs
         if isinstance(event, JobCancelled):
             active_runs.cancel(event.job_id, event.run)
+            self.log.info(
+                "run cancelled", action="job.cancelled", job_id=event.job_id, run=event.run
+            )
         elif isinstance(event, SceneRequested):
             active_runs.observe(event.job_id, event.run)
         self.cancellation.wake_ended(event.job_id)
