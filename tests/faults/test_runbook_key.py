@@ -67,13 +67,13 @@ class InvalidKeyFixture:
         await eventually(poll, within_s=WAIT_S, what=f"{CHECKS} checks of the key")
 
     async def cancelled(self) -> None:
-        """Wait until the generator has received the cancellation."""
+        """Wait until the generator has skipped the cancelled job."""
         service = self.pipeline.services["generator"]
 
         async def poll() -> bool | None:
-            return service.count_logged("job.cancelled") > 0 or None
+            return service.count_logged("record.skipped") > 0 or None
 
-        await eventually(poll, within_s=WAIT_S, what="the cancellation is received")
+        await eventually(poll, within_s=WAIT_S, what="the cancelled job is skipped")
 
     async def restart_with(self, key: str) -> None:
         """Restart the generator with a new key."""

@@ -162,7 +162,10 @@ class Attempts:
             except ProviderBusyError as error:
                 self._count("paused" if isinstance(error, ProviderPausedError) else "busy")
                 busy += 1  # retry the same attempt: a claim it left behind is void and skipped
-                deadline = await self._wait(scene, error, busy, deadline, since=started)
+                wait = self._wait(scene, error, busy, deadline, since=started)
+                deadline = await self.cancellation.unless_ended(
+                    scene.job_id, scene.run, wait, on_end=_no_cleanup
+                )
                 continue
             except JobError as error:
                 self._count("failed")
@@ -297,3 +300,7 @@ class Attempts:
 
     def _count(self, outcome: str) -> None:
         CALLS_TOTAL.labels(self.provider.name, outcome).inc()
+
+
+async def _no_cleanup() -> None:
+    """Nothing is running at the provider while a scene waits for it."""
