@@ -19,9 +19,9 @@ import httpx
 import pytest
 
 from shared.local_stack import client_lock, find_stack
+from tests.support.fork_server import REPOSITORY
 from tests.support.parent_death import MORTAL
 from tests.support.stack_process import (
-    REPOSITORY,
     STOP_S,
     StackProcess,
     a_stack,

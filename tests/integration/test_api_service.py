@@ -16,7 +16,8 @@ from shared.storage.keys import track_key
 from tests.support.api_fixture import NOWHERE, TWO_SCENES, free_port, running_api
 from tests.support.api_service import ApiServiceFixture, all_done, is_ready, reached
 from tests.support.event_builders import a_scene, a_segment
-from tests.support.processes import REPOSITORY, Service, eventually, records_of
+from tests.support.fork_server import REPOSITORY
+from tests.support.processes import Service, eventually, records_of
 from tests.support.run_builders import a_complete_run, a_failure, a_track, a_video
 from tests.support.servers import Database, KafkaServer
 

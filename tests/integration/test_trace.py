@@ -25,7 +25,8 @@ from shared.telemetry import trace
 from tests.support.api_fixture import TWO_SCENES, running_api
 from tests.support.api_service import ApiServiceFixture, reached
 from tests.support.film_clips import film_clips
-from tests.support.processes import REPOSITORY, records_of
+from tests.support.fork_server import REPOSITORY
+from tests.support.processes import records_of
 from tests.support.servers import Database, KafkaServer
 
 pytestmark = [

@@ -15,7 +15,6 @@ from shared.kafka.codec import Record
 from shared.kafka.consumer import record_of
 from tests.support.fork_server import ForkedProcess, start_forked
 
-REPOSITORY = Path(__file__).parents[2]
 STOP_S = 15.0
 T = TypeVar("T")
 

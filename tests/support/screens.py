@@ -26,8 +26,9 @@ from shared.http.server import free_ports
 from shared.kafka.producer import Publisher
 from shared.settings import KafkaSettings
 from shared.storage import StandInWarning
+from tests.support.fork_server import REPOSITORY
 from tests.support.pipeline_fixture import Pipeline, running_pipeline
-from tests.support.processes import REPOSITORY, eventually, records_of
+from tests.support.processes import eventually, records_of
 from tests.support.servers import NoServerError, Servers, fresh_databases
 
 PLACE = REPOSITORY / "docs" / "screens"

@@ -16,9 +16,9 @@ from typing import Any, TypeVar
 import httpx
 
 from shared.local_stack import RunningStack, find_stack
+from tests.support.fork_server import REPOSITORY
 from tests.support.parent_death import MORTAL
 
-REPOSITORY = Path(__file__).parents[2]
 START_S = 60.0
 STOP_S = 30.0
 JOB_S = 90.0
