@@ -32,6 +32,7 @@ from ops.score.waveform import SeamMark, draw_waveform
 from shared.contract.params import Scene
 from shared.media.decode import decode
 from shared.media.ffmpeg import find_binary
+from shared.media.paths import media_path
 from shared.media.samples import exact_seconds, samples_at
 from shared.settings import FfmpegSettings
 
@@ -108,7 +109,7 @@ def make_video(path: Path) -> None:
     chains.append(f"{joined}concat=n={len(SCENES)}[v]")
     half = path.with_name(f"half-{path.name}")
     argv += ["-filter_complex", ";".join(chains), "-map", "[v]", "-c:v", "libx264"]
-    argv += ["-preset", "veryfast", "-crf", "23", "-movflags", "+faststart", str(half)]
+    argv += ["-preset", "veryfast", "-crf", "23", "-movflags", "+faststart", media_path(half)]
     try:
         subprocess.run(argv, check=True, capture_output=True, timeout=_FFMPEG_S)  # noqa: S603 - our own arguments
     except (OSError, subprocess.SubprocessError) as error:

@@ -41,7 +41,14 @@ from services.api.domain.cost_estimate import (
     is_over_cap,
 )
 from services.api.domain.redrive import LateStage, RedriveError, RedriveRequest, build_redrive_spec
-from services.api.domain.request_models import GenerateBody, SceneBody, StyleBody
+from services.api.domain.request_models import (
+    MOODS,
+    AudioParamsBody,
+    GenerateBody,
+    SceneBody,
+    StyleBody,
+    parse_body,
+)
 from services.api.domain.run_spec import (
     RequestInvalidError,
     RunSpec,
@@ -58,10 +65,12 @@ from services.api.settings import ApiSettings, DatabaseSettings, DefaultSettings
 
 __all__ = [
     "LISTED",
+    "MOODS",
     "UNFINISHED",
     "Action",
     "ActionState",
     "ApiSettings",
+    "AudioParamsBody",
     "CancelOutcome",
     "ClaimedLetter",
     "Connection",
@@ -105,6 +114,7 @@ __all__ = [
     "migrations",
     "outbox",
     "overview",
+    "parse_body",
     "plan_cancel",
     "rebuild",
     "redrive",

@@ -19,6 +19,7 @@ import av
 from services.merger.settings import MergerSettings
 from shared.errors import MediaError
 from shared.media.ffmpeg import INPUT_GUARD, Ffmpeg, FfmpegError, FfmpegResult
+from shared.media.paths import media_path
 from shared.media.samples import CHANNELS, SAMPLE_RATE_HZ, seconds_at
 
 _ENCODES_MAX = 4  # one, and up to three at a lower level; measured: a second one is enough
@@ -162,7 +163,7 @@ async def _encode(ffmpeg: Ffmpeg, raw: Path, mp3: Path, *, samples: int, gain_db
 
 def _decoded_samples(mp3: Path) -> int:
     """Return the length of a gapless decode, frame by frame."""
-    with av.open(str(mp3), format="mp3") as container:
+    with av.open(media_path(mp3), format="mp3") as container:
         return sum(frame.samples for frame in container.decode(audio=0))
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from shared.contract.params import SyncMode
 from shared.errors import MediaError
+from shared.media.paths import media_path
 from shared.media.samples import SAMPLE_RATE_HZ, samples_at, seconds_at
 
 COMPRESS_TEMPO_MIN, COMPRESS_TEMPO_MAX = 0.5, 2.0
@@ -80,13 +81,13 @@ def ffmpeg_args(
 ) -> list[str]:
     """Return the ffmpeg arguments; `guard` precedes each input."""
     inputs = (
-        *(*guard, "-f", demuxer, "-i", str(video)),
-        *(*guard, "-f", "mp3", "-i", str(track)),
+        *(*guard, "-f", demuxer, "-i", media_path(video)),
+        *(*guard, "-f", "mp3", "-i", media_path(track)),
     )
     picture = ("-map", "0:V:0", "-c:v", "copy")  # V: excludes cover art
     sound = ("-map", "1:a:0", "-af", plan.filters, "-c:a", "aac", "-b:a", "192k")
     nothing_else = ("-map_metadata", "-1", "-map_chapters", "-1", "-sn", "-dn", "-bitexact")
-    file = ("-movflags", "+faststart", "-f", "mp4", str(target))
+    file = ("-movflags", "+faststart", "-f", "mp4", media_path(target))
     limits = ("-v", "error", "-max_alloc", str(_ALLOC_BYTES_MAX))
     return [*limits, *inputs, *picture, *sound, *nothing_else, *file]
 

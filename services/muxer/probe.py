@@ -14,6 +14,7 @@ import av
 
 from services.muxer.ffmpeg_plan import AAC_FRAME_SAMPLES
 from shared.errors import JobError, MediaError
+from shared.media.paths import media_path
 from shared.media.samples import CHANNELS, SAMPLE_RATE_HZ, samples_at
 from shared.media.video import VideoInfo, probe_video
 
@@ -62,7 +63,9 @@ def probe_source(path: Path, *, name: str) -> VideoInfo:
 
 def probe_sound(path: Path) -> tuple[SoundInfo, ...]:
     """Return the audio streams of an MP4, from its header and edit list."""
-    with av.open(str(path), format="mov", options={"protocol_whitelist": "file"}) as container:
+    with av.open(
+        media_path(path), format="mov", options={"protocol_whitelist": "file"}
+    ) as container:
         return tuple(
             SoundInfo(
                 codec=stream.codec_context.codec.canonical_name,

@@ -12,6 +12,8 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from shared.contract.validation import closest_name
+
 SECONDS_MAX = 86_400  # one day; no stitched video is longer
 
 Seconds = Annotated[float, Field(allow_inf_nan=False)]
@@ -135,12 +137,21 @@ def _with_duration(value: Any) -> Any:
         return value
     start, end = value.get("start_s"), value.get("end_s")
     if start is None or end is None:
-        raise ValueError("give duration_s, or both start_s and end_s")
+        raise ValueError("give duration_s, or both start_s and end_s" + _misspelt(value))
     try:
         length = float(Decimal(str(end)) - Decimal(str(start)))  # exact: 3.4 - 1.7 is 1.7
     except (DecimalException, ValueError) as error:
         raise ValueError("start_s and end_s must be numbers of seconds") from error
     return {**value, "duration_s": length}
+
+
+def _misspelt(scene: dict[str, Any]) -> str:
+    """Return which unknown field of a scene without a length may be its length."""
+    for name in scene.keys() - Scene.model_fields.keys():
+        closest = closest_name(str(name), ("duration_s", "start_s", "end_s"))
+        if closest is not None and scene.get(closest) is None:
+            return f'; "{name}" is unknown: use {closest}'
+    return ""
 
 
 def _either_length(schema: dict[str, Any]) -> None:

@@ -3,22 +3,33 @@
 Pure.
 """
 
-from collections.abc import Collection, Sequence
+import difflib
+import re
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Any
 
 from pydantic import ValidationError
 
 FieldProblems = list[tuple[str, str]]  #: field path, what is wrong with it
 SHOWN_MAX = 5
+_CLOSE = 0.6  # difflib's own limit
+_PART_CHARS_MIN = 3  # "fade" is a part of "fade_duration"; "s" is a part of everything
+MessageOf = Callable[[Any], str | None]  #: a pydantic error's own message; None: pydantic's
 
 
 def field_problems(
-    error: ValidationError, *, prefix: str = "", skip: Collection[str] = (), root: str = "value"
+    error: ValidationError,
+    *,
+    prefix: str = "",
+    skip: Collection[str] = (),
+    root: str = "value",
+    message_of: MessageOf = lambda _problem: None,
 ) -> FieldProblems:
     """Return each problem of `error` as a field path and a message; see `field_path`."""
     return [
         (
             field_path(problem["loc"], prefix=prefix, skip=skip, root=root),
-            plain_message(problem["msg"]),
+            message_of(problem) or plain_message(problem["msg"]),
         )
         for problem in error.errors(include_url=False, include_input=False, include_context=False)
     ]
@@ -46,3 +57,25 @@ def join_problems(problems: FieldProblems) -> str:
     shown = "; ".join(f"{field}: {message}" for field, message in problems[:SHOWN_MAX])
     more = len(problems) - SHOWN_MAX
     return f"{shown} (and {more} more)" if more > 0 else shown
+
+
+def closest_name(given: str, names: Iterable[str]) -> str | None:
+    """Return the name that `given` most likely means; None if it is close to none."""
+    plain = {name: re.sub(r"[^a-z0-9]", "", name.lower()) for name in names}
+    wanted = re.sub(r"[^a-z0-9]", "", given.lower())
+
+    def likeness(name: str) -> float:
+        return difflib.SequenceMatcher(None, wanted, plain[name]).ratio()
+
+    def is_close(name: str) -> bool:
+        shorter = min(wanted, plain[name], key=len)
+        is_part = wanted in plain[name] or plain[name] in wanted
+        return (is_part and len(shorter) >= _PART_CHARS_MIN) or likeness(name) >= _CLOSE
+
+    return max(filter(is_close, plain), key=likeness, default=None)
+
+
+def unknown_field_message(given: str, names: Sequence[str]) -> str:
+    """Return the message for a field that is not one of `names`."""
+    closest = closest_name(given, names)
+    return f"unknown field: use {closest or 'one of ' + ', '.join(names)}"

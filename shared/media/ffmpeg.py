@@ -22,6 +22,7 @@ from pathlib import Path
 import imageio_ffmpeg
 
 from shared.errors import JobError, RetryableError, SettingsError
+from shared.media.paths import media_path
 from shared.settings import FfmpegSettings
 from shared.telemetry import trace
 
@@ -90,11 +91,14 @@ class Ffmpeg:
     ) -> FfmpegResult:
         """Run `ffmpeg <args>` and return its output; `media_s` extends the deadline.
 
+        A `Path` is always a file, whatever its name.
+
         Raises:
             FfmpegError: it failed, or exceeded the timeout plus twice `media_s`.
             RetryableError: the process could not be started.
         """
-        argv = [self.binary, "-hide_banner", "-nostdin", "-y", *map(str, args)]
+        words = [media_path(arg) if isinstance(arg, Path) else arg for arg in args]
+        argv = [self.binary, "-hide_banner", "-nostdin", "-y", *words]
         async with self._slots:
             with trace.span("ffmpeg", {"segue.media_s": media_s}):
                 return await self._run_process(argv, self._timeout_s + 2 * media_s, stdin)

@@ -19,6 +19,7 @@ import numpy as np
 from av.container import InputContainer
 
 from shared.errors import MediaError
+from shared.media.paths import media_path
 from shared.media.samples import CLIP_RATE_HZ, SILENT_RMS, Audio, rms
 
 STYLE_S_MIN = 1  # windows are whole seconds
@@ -88,7 +89,7 @@ def read_style(path: Path, *, window_s: int, length_s_max: int = LENGTH_S_MAX) -
     tail = _Tail(window_s * CLIP_RATE_HZ, length_s_max=length_s_max)
     try:
         with av.open(
-            str(path), format=demuxer, options=_ONLY_FILES, metadata_errors="replace"
+            media_path(path), format=demuxer, options=_ONLY_FILES, metadata_errors="replace"
         ) as container:
             if not container.streams.audio:
                 raise MediaError(f"the file has no audio stream; {_ADVICE}")

@@ -19,6 +19,7 @@ from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from shared.errors import MediaError
+from shared.media.paths import media_path
 from shared.media.samples import samples_at, seconds_at
 
 LENGTH_S_MAX = 6 * 3600  # longer time stamps are wrong or an attack
@@ -72,7 +73,7 @@ def probe_video(path: Path) -> VideoInfo:
     name = _NAMES[demuxer]
     try:
         with av.open(
-            str(path), format=demuxer, options=_ONLY_FILES, metadata_errors="replace"
+            media_path(path), format=demuxer, options=_ONLY_FILES, metadata_errors="replace"
         ) as container:
             picture = _picture(container)
             return _measured(container, picture, demuxer)

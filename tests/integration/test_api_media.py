@@ -11,7 +11,7 @@ from tests.fakes.clock import FakeClock
 from tests.support.api_fixture import KEYS, TWO_SCENES, ApiFixture, api_fixture, limits
 from tests.support.event_builders import a_scene, a_segment
 from tests.support.film_clips import film_clips
-from tests.support.run_builders import a_track, a_video
+from tests.support.run_builders import a_failure, a_track, a_video
 from tests.support.servers import Database
 
 pytestmark = pytest.mark.integration
@@ -118,6 +118,40 @@ async def test_a_missing_download_is_404_with_the_reason(fixture: ApiFixture) ->
     assert "job unknown not found" in unknown.json()["detail"]
     assert "no track yet" in young.json()["detail"]
     assert "no longer in the store" in gone.json()["detail"]
+
+
+async def test_a_missing_video_is_404_with_the_reason_and_what_to_do(fixture: ApiFixture) -> None:
+    """Not asked for, still running, failed, and no run at all."""
+    client, video = fixture.client, "https://x.example/v.mp4"
+    muxed = {"merge_with_video": True}
+    accepted = await fixture.post(job_id="a b", scenes=TWO_SCENES, video=video)
+    asked = await fixture.post(job_id="j", scenes=TWO_SCENES, video=video, audio_params=muxed)
+    await fixture.post(job_id="track", scenes=TWO_SCENES)
+    await fixture.apply(a_track().model_copy(update={"job_id": "track"}))
+    await fixture.apply_record(
+        "video.stitched",
+        b'{"job_id": "up", "scenes": [{"duration_s": 2}], "video": {"url": "https://x.example/v"}}',
+    )
+    detail = {
+        job: (await client.get(f"/api/v3/audio/{job}/video")).json()["detail"]
+        for job in ("a%20b", "j", "track", "up")
+    }
+    await fixture.apply(a_failure().model_copy(update={"job_id": "j"}))
+    failed = (await client.get("/api/v3/audio/j/video")).json()["detail"]
+
+    assert accepted.json()["warnings"] == (await fixture.status("a b"))["warnings"] != []
+    assert "audio_params.merge_with_video" in accepted.json()["warnings"][0]
+    assert asked.json()["warnings"] == (await fixture.status("j"))["warnings"] == []
+    assert (
+        "a b has no video: run 1 was requested without audio_params.merge_with_video"
+        in (detail["a%20b"])
+    )
+    assert "no video yet: run 1 is still running" in detail["j"]
+    assert "follow /api/v3/audio/status/j" in detail["j"]
+    assert "send video" in detail["track"]
+    assert "it has no run: start one with POST /api/v3/audio/generate-scenes" in detail["up"]
+    assert "run 1 failed: " in failed
+    assert not any("{" in text for text in [*detail.values(), failed])
 
 
 async def test_the_last_track_can_be_downloaded_while_a_new_run_is_running(

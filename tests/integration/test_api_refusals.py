@@ -47,6 +47,8 @@ async def fixture(postgres: Database, store_folder: Path) -> AsyncIterator[ApiFi
             422,
             "audio_params.fade_duration",
         ),
+        (b'{"job_id": "j", "scenes": [{"duration": 1}]}', 422, "scenes[0].duration"),
+        (b'{"job_id": "j", "audio_params": {"fade": 1}}', 422, "audio_params.fade"),
         (b'{"job_id": "j", "video": {"url": "ftp://x"}}', 422, "video.url"),
         (b'{"job_id": "j", "video": "file:///etc/passwd"}', 422, "video"),
         (b'{"job_id": "j", "video": {"object": "../../x"}}', 422, "video.object"),

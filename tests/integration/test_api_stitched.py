@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from services.api.domain.run_spec import stitched_digest
+from shared.contract.events import VideoStitched
 from tests.support.api_fixture import TWO_SCENES, ApiFixture, api_fixture
 from tests.support.servers import Database
 
@@ -72,6 +74,8 @@ async def test_with_auto_generation_a_stitched_video_starts_a_run_once(auto: Api
         (stitched(scenes=[{"duration_s": 1e6}]), "scenes[0].duration_s"),
         (stitched(audio_params={"sync_mode": "bend"}), "audio_params.sync_mode"),
         (stitched(audio_params={"merge_with_video": True}), "video"),
+        (stitched(audio_params={"fade": 2}), "audio_params.fade: unknown field: use fade_duration"),
+        (stitched(scenes=[{"duration": 2}]), '"duration" is unknown: use duration_s'),
     ],
 )
 async def test_an_invalid_stitched_record_is_dead_lettered_with_the_reason(
@@ -89,3 +93,24 @@ async def test_an_invalid_stitched_record_is_dead_lettered_with_the_reason(
     assert headers["dlq-origin-offset"] == b"0"
     assert len(rest) == 2
     assert await auto.rows("SELECT job_id FROM jobs") == [{"job_id": "up-2"}]
+
+
+async def test_a_job_of_an_earlier_version_with_unknown_parameters_stays_usable(
+    auto: ApiFixture,
+) -> None:
+    """They were ignored when it was read; a replay changes nothing, a request starts a run."""
+    old = stitched(audio_params={"fade": 2, "prompt": "harp"})
+    await auto.apply_record(STITCHED, stitched())
+    digest = stitched_digest(VideoStitched.model_validate_json(old))
+    await auto.rows(
+        "UPDATE jobs SET audio_params = $1::text::jsonb, stitched_hashes = ARRAY[$2] RETURNING 1",
+        '{"fade": 2, "prompt": "harp"}',
+        digest,
+    )
+    await auto.apply_record(STITCHED, old)
+    answer = await auto.post(job_id="up-1")
+    outbox = await auto.rows("SELECT topic, value FROM outbox ORDER BY id")
+
+    assert answer.status_code == 202
+    assert {record["topic"] for record in outbox} == {"scene.requested"}
+    assert json.loads(outbox[-1]["value"])["params"]["prompt"] == "harp"

@@ -43,7 +43,7 @@ async def read(connection: Connection, job_id: str) -> StatusRow | None:
 
 _STATUS = """
     SELECT j.job_id, j.run, j.version, j.progress, r.status, r.scene_count, r.started_at,
-        r.generated_at, r.track, r.muxed, r.failure, r.cancelled, r.estimate,
+        r.generated_at, r.track, r.muxed, r.failure, r.cancelled, r.estimate, r.params, r.video,
         (SELECT jsonb_agg(to_jsonb(s) - '{job_id,run,spec}'::text[] ORDER BY s.scene_index)
          FROM scenes s WHERE s.job_id = j.job_id AND s.run = j.run) AS scenes,
         EXISTS (SELECT FROM runs t WHERE t.job_id = j.job_id AND t.track IS NOT NULL) AS has_track,
@@ -60,14 +60,6 @@ class Media:
     run: int
     object_key: str
     made_at: datetime | None
-
-
-async def version_of(connection: Connection, job_id: str) -> int | None:
-    """Return the version of a job's status; None if there is no such job."""
-    version: int | None = await connection.fetchval(
-        "SELECT version FROM jobs WHERE job_id = $1", job_id
-    )
-    return version
 
 
 async def newest_track(connection: Connection, job_id: str) -> Media | None:

@@ -3,6 +3,8 @@
 Pure.
 """
 
+import re
+from decimal import Decimal
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
@@ -76,3 +78,41 @@ ObjectKey = Annotated[
     ),
 ]
 Seconds = Annotated[float, Field(allow_inf_nan=False, description="Seconds.")]
+
+_TIMECODE = r"^[0-9]{1,3}(:[0-5]?[0-9]){1,2}([.,][0-9]{1,9})?$"
+
+
+def _seconds(value: Any) -> Any:
+    """Return a timecode such as `00:01:02.5` as seconds; any other value but text unchanged."""
+    if not isinstance(value, str):
+        return value
+    if re.fullmatch(_TIMECODE, value) is None:
+        raise ValueError("must be a number of seconds, or a timecode such as 00:01:02.5")
+    seconds = Decimal(0)
+    for part in value.replace(",", ".").split(":"):
+        seconds = seconds * 60 + Decimal(part)
+    return float(seconds)
+
+
+def _time_schema(**bound: float) -> WithJsonSchema:
+    number = {"type": "number", **bound}
+    timecode = {"type": "string", "pattern": _TIMECODE, "examples": ["00:01:02.5"]}
+    return WithJsonSchema({"anyOf": [number, timecode], "description": "Seconds, or a timecode."})
+
+
+#: A length or a time of a scene: seconds, or a timecode.
+Duration = Annotated[
+    float,
+    BeforeValidator(_seconds),
+    Field(ge=SCENE_S_MIN, allow_inf_nan=False),
+    _time_schema(minimum=SCENE_S_MIN),
+]
+StartTime = Annotated[
+    float, BeforeValidator(_seconds), Field(ge=0, allow_inf_nan=False), _time_schema(minimum=0)
+]
+EndTime = Annotated[
+    float,
+    BeforeValidator(_seconds),
+    Field(gt=0, allow_inf_nan=False),
+    _time_schema(exclusiveMinimum=0),
+]

@@ -1,27 +1,40 @@
 """Request bodies of the api: videos, style samples, scenes and audio parameters.
 
-Bodies are validated strictly (a quoted number is not a number); unknown fields are ignored.
+Bodies are validated strictly: a quoted number is not a number, and `parse_body` rejects an unknown
+field and names the closest one. What is stored already, and responses, may have unknown fields.
 
 Pure.
 """
 
-from typing import Annotated
+from typing import Annotated, Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from services.api.domain.request_fields import (
-    SCENE_S_MIN,
+    Duration,
+    EndTime,
     JobIdBody,
     ObjectKey,
     Seconds,
+    StartTime,
     Text,
     WebUrl,
 )
 from shared.contract.params import COST_USD_MAX, ErrorStrategy, OnMaxCost, SyncMode, Transition
+from shared.contract.prompt import Mood
+from shared.contract.validation import unknown_field_message
+
+M = TypeVar("M", bound="_Body")
+MOODS = ", ".join(mood.name.lower() for mood in Mood)
 
 
 class _Body(BaseModel):
-    model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
+    model_config = ConfigDict(
+        strict=True,
+        extra="ignore",
+        frozen=True,
+        json_schema_extra={"additionalProperties": False},
+    )
 
 
 class VideoBody(_Body):
@@ -57,11 +70,15 @@ class SceneBody(_Body):
     """A span of the video: `duration_s`, or `start_s` and `end_s`."""
 
     description: Text = Field(default="", description="What the scene shows; sets the mood.")
-    duration_s: Seconds | None = Field(default=None, ge=SCENE_S_MIN)
-    start_s: Seconds | None = Field(default=None, ge=0)
-    end_s: Seconds | None = Field(default=None, gt=0)
+    duration_s: Duration | None = None
+    start_s: StartTime | None = None
+    end_s: EndTime | None = None
     prompt: Text | None = Field(default=None, description="Overrides the prompt of the run.")
-    mood: Text | None = Field(default=None, description="Overrides the description.")
+    mood: Text | None = Field(
+        default=None,
+        description="Overrides the description; free text. Moods with words of their own: "
+        f"{MOODS}.",
+    )
 
 
 class AudioParamsBody(_Body):
@@ -113,3 +130,43 @@ class GenerateBody(_Body):
     video: Video | None = Field(
         default=None, description="`{url}`, `{object}`, or the URL as a plain string."
     )
+
+
+def parse_body(model: type[M], raw: bytes | str) -> M:
+    """Return the request body in `raw`.
+
+    Raises:
+        ValidationError: it is invalid, or a field is unknown; see `field_message`.
+    """
+    return model.model_validate_json(raw, extra="forbid")
+
+
+def field_message(problem: Any, *, root: str) -> str | None:
+    """Return the message for an unknown field of the body `root`, or for a mood; None: pydantic's.
+
+    `root` is the title of the validation error: the name of the body's model.
+    """
+    *path, name = problem["loc"] or ("",)
+    if problem["type"] == "extra_forbidden":
+        model = _model_at(next(body for body in _ROOTS if body.__name__ == root), path)
+        return unknown_field_message(str(name), list(model.model_fields))
+    if name == "mood" and problem["type"] == "string_type":
+        return f"must be text, such as {MOODS}"
+    return None
+
+
+_ROOTS: tuple[type[_Body], ...] = (GenerateBody, SceneBody, AudioParamsBody)
+
+
+def _model_at(model: type[_Body], path: list[int | str]) -> type[_Body]:
+    """Return the model of the object at `path` below a body of `model`."""
+    for part in path:
+        if part in model.model_fields:
+            model = next(iter(_models_in(model.model_fields[str(part)].annotation)), model)
+    return model
+
+
+def _models_in(annotation: Any) -> list[type[_Body]]:
+    if isinstance(annotation, type) and issubclass(annotation, _Body):
+        return [annotation]
+    return [model for part in get_args(annotation) for model in _models_in(part)]

@@ -23,6 +23,8 @@ from services.api.domain.request_models import (
     GenerateBody,
     SceneBody,
     VideoBody,
+    field_message,
+    parse_body,
 )
 from services.api.settings import DefaultSettings, LimitSettings
 from shared.contract.events import SceneRequested, VideoStitched
@@ -30,6 +32,10 @@ from shared.contract.params import AudioParams, AudioRef, Kept, Scene, SceneSpec
 from shared.contract.validation import FieldProblems, field_problems
 from shared.errors import SegueError
 
+NOT_MUXED = (
+    "only the track is made, the video is left without it: set audio_params.merge_with_video "
+    "to true to get the video with its music"
+)
 _EITHER = 'give either "url" or "object"'
 #: Fields of the first release, which are always part of a digest. A later field is part of it
 #: only if it differs from its default: an upgrade that adds a field changes no digest, so a
@@ -172,7 +178,7 @@ def stitched_digest(event: VideoStitched) -> str:
 
 
 def params_of(values: Mapping[str, Any]) -> AudioParamsBody:
-    """Return upstream's parameters, validated as a client's are.
+    """Return upstream's parameters, validated as a client's are; unknown fields are ignored.
 
     Raises:
         RequestInvalidError: a field is invalid.
@@ -183,9 +189,34 @@ def params_of(values: Mapping[str, Any]) -> AudioParamsBody:
         raise RequestInvalidError(body_problems(error, prefix="audio_params")) from error
 
 
+def check_known_params(values: Mapping[str, Any]) -> None:
+    """Raise if upstream's parameters have an unknown field: a new request must not be misread.
+
+    Raises:
+        RequestInvalidError: names the closest field.
+    """
+    try:
+        parse_body(AudioParamsBody, json.dumps(values))
+    except ValidationError as error:
+        raise RequestInvalidError(body_problems(error, prefix="audio_params")) from error
+
+
 def body_problems(error: ValidationError, *, prefix: str = "") -> FieldProblems:
     """Return the invalid fields of a request body."""
-    return field_problems(error, prefix=prefix, skip=MEDIA_TAGS, root="body")
+    return field_problems(
+        error,
+        prefix=prefix,
+        skip=MEDIA_TAGS,
+        root="body",
+        message_of=lambda problem: field_message(problem, root=error.title),
+    )
+
+
+def video_warnings(video: VideoRef | None, params: AudioParams | None) -> list[str]:
+    """Return a warning if a run has a video and makes only the track."""
+    if video is None or params is None or params.merge_with_video:
+        return []
+    return [NOT_MUXED]
 
 
 def build_run_spec(

@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from services.api.database.status_view import StatusRow
 from services.api.domain.progress import AudioState, audio_state, stage_of
+from services.api.domain.run_spec import NOT_MUXED, video_warnings
 from services.api.domain.run_view import UNFINISHED, RunStatus
 from services.api.http.schemas import (
     AudioStatus,
@@ -26,12 +27,13 @@ from services.api.http.schemas import (
 )
 from services.api.runs.start import StartedRun
 from shared.contract.events import Origin
+from shared.contract.params import AudioParams, VideoRef
 
 BASE_PATH = "/api/v3/audio"
 LinkSigner = Callable[[str], str]  #: returns the signed path of an object key
 
 
-def started_response(job_id: str, started: StartedRun) -> GenerateResponse:
+def started_response(job_id: str, started: StartedRun, *, warnings: list[str]) -> GenerateResponse:
     """Return the response to POST generate-scenes."""
     estimate = started.estimate
     return GenerateResponse(
@@ -42,6 +44,7 @@ def started_response(job_id: str, started: StartedRun) -> GenerateResponse:
         ),
         estimate=CostEstimate(**estimate.model_dump()),
         run=started.run,
+        warnings=warnings,
         links=links_of(job_id),
     )
 
@@ -87,12 +90,48 @@ def status_response(row: StatusRow, *, sign: LinkSigner) -> StatusResponse:
         video=VideoFacts.model_validate(muxed) if muxed else None,
         failure=None if state == "completed" else failed,
         silent_scenes=[scene.index for scene in scenes if scene.origin is Origin.SILENCE],
-        warnings=[*(track or {}).get("warnings", ()), *(muxed or {}).get("warnings", ())],
+        warnings=[
+            *_video_warnings(newest),
+            *(track or {}).get("warnings", ()),
+            *(muxed or {}).get("warnings", ()),
+        ],
         cost_usd=_sum(scene.cost_usd for scene in scenes),
         saved_usd=_sum(scene.saved_usd for scene in scenes),
         generation_s=_sum(scene.generation_s for scene in scenes),
         estimate=newest.get("estimate"),
         links=links_of(row.job_id, download=row.has_track, video=row.has_video),
+    )
+
+
+def missing_media(status: StatusResponse, *, noun: str) -> str:
+    """Return why a job has no `noun` ("track" or "video") and what to do."""
+    has_ended = status.audio_status.status in {"completed", "failed", "cancelled"}
+    request = f"POST {BASE_PATH}/generate-scenes"
+    if not status.run:
+        reason = f"it has no run: start one with {request}"
+    elif noun == "video" and NOT_MUXED in status.warnings:
+        reason = (
+            f"run {status.run} was requested without audio_params.merge_with_video and makes only "
+            f"the track: start a run with it set to true, with {request}"
+        )
+    elif not has_ended:
+        noun = f"{noun} yet"
+        reason = f"run {status.run} is still running ({status.state}): follow {status.links.self}"
+    elif status.audio_status.status == "completed":
+        reason = (
+            f"run {status.run} was requested without a video: send video, and "
+            f"audio_params.merge_with_video true, with {request}"
+        )
+    else:
+        reason = f"run {status.run} {status.audio_status.status}: {status.audio_status.error}"
+    return f"job {status.job_id} has no {noun}: {reason}"
+
+
+def _video_warnings(newest: Mapping[str, Any]) -> list[str]:
+    params, video = newest.get("params"), newest.get("video")
+    return video_warnings(
+        VideoRef.model_validate(video) if video else None,
+        AudioParams.model_validate(params) if params else None,
     )
 
 

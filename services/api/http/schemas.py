@@ -57,6 +57,9 @@ class GenerateResponse(BaseModel):
         default=None, description="Upper bound of what the run takes."
     )
     run: int
+    warnings: list[str] = Field(
+        default=[], description="What the request does not ask for, and may have meant."
+    )
     links: Links
 
 

@@ -10,7 +10,12 @@ exceed its cost limit (`AUDIO_MAX_COST`, or upstream's own) is invalid.
 from datetime import datetime
 
 from services.api.database import Connection, jobs
-from services.api.domain.run_spec import build_run_spec, spec_of_stitched, stitched_digest
+from services.api.domain.run_spec import (
+    build_run_spec,
+    check_known_params,
+    spec_of_stitched,
+    stitched_digest,
+)
 from services.api.runs.start import lock_job, start_run
 from services.api.settings import ApiSettings
 from shared.contract.events import VideoStitched
@@ -36,6 +41,7 @@ async def ingest(
     spec = build_run_spec(event.job_id, job=job.spec, params=None, defaults=settings.defaults)
     if digest in job.stitched_hashes:
         return False
+    check_known_params(event.audio_params)  # a replay of an earlier record stays valid
     await jobs.remember_stitched(connection, event.job_id, digest)
     if settings.auto_generate:
         await start_run(

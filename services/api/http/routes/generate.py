@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from services.api.database import Connection, LockWaitError, idempotency_keys, status_view
 from services.api.domain.request_fields import KEY_PART_CHARS_MAX, JobIdText
-from services.api.domain.request_models import GenerateBody, StyleBody, VideoBody
+from services.api.domain.request_models import GenerateBody, StyleBody, VideoBody, parse_body
 from services.api.domain.run_spec import (
     JobSpec,
     RequestInvalidError,
@@ -19,6 +19,7 @@ from services.api.domain.run_spec import (
     build_run_spec,
     digest_of,
     spec_of_body,
+    video_warnings,
 )
 from services.api.http.context import ApiContext, ContextDep
 from services.api.http.middleware.tracing import bind_job
@@ -143,12 +144,13 @@ async def _start(
         run=started.run,
         is_new=started.is_new,
     )
-    return started_response(body.job_id, started).model_dump(mode="json")
+    warnings = video_warnings(spec.video, spec.params)
+    return started_response(body.job_id, started, warnings=warnings).model_dump(mode="json")
 
 
 def _parsed(raw: bytes) -> GenerateBody:
     try:
-        return GenerateBody.model_validate_json(raw)
+        return parse_body(GenerateBody, raw)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         if first["type"] == "json_invalid":

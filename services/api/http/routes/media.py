@@ -14,7 +14,7 @@ from services.api.domain.request_fields import JobIdText
 from services.api.http.byte_ranges import attachment, respond
 from services.api.http.context import ApiContext, ContextDep
 from services.api.http.openapi import media_responses
-from services.api.http.presenter import BASE_PATH
+from services.api.http.presenter import BASE_PATH, missing_media, status_response
 from services.api.http.problems import ProblemError, UnknownJobError
 from shared.errors import NotFoundError
 from shared.media.samples import TRACK_CONTENT_TYPE, VIDEO_CONTENT_TYPE
@@ -61,13 +61,13 @@ async def _serve(
 ) -> Response:
     async with context.database.connection() as connection:
         media = await find(connection, job_id)
-        known = media is not None or await status_view.version_of(connection, job_id) is not None
-    if not known:
-        raise UnknownJobError(job_id)
+        row = None if media else await status_view.read(connection, job_id)
     if media is None:
+        if row is None:
+            raise UnknownJobError(job_id)
+        status = status_response(row, sign=context.paths.path)
         noun = "track" if ending == ".mp3" else "video"
-        message = f"job {job_id} has no {noun} yet: follow {BASE_PATH}/status/{{job_id}}"
-        raise ProblemError(HTTPStatus.NOT_FOUND, message)
+        raise ProblemError(HTTPStatus.NOT_FOUND, missing_media(status, noun=noun))
     stat = await context.store.stat(media.object_key)
     if stat is None:
         raise NotFoundError(media.object_key)

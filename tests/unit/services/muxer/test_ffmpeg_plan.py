@@ -173,11 +173,11 @@ def test_the_arguments_guard_every_input_and_map_every_stream() -> None:
     )
     command = " ".join(args)
 
-    assert "-protocol_whitelist file,pipe -f matroska -i /v/video" in command
-    assert "-protocol_whitelist file,pipe -f mp3 -i /v/track.mp3" in command
+    assert "-protocol_whitelist file,pipe -f matroska -i file:/v/video" in command
+    assert "-protocol_whitelist file,pipe -f mp3 -i file:/v/track.mp3" in command
     assert "-map 0:V:0 -c:v copy -map 1:a:0" in command
     assert "-c:a aac -b:a 192k" in command
-    assert "-movflags +faststart -f mp4 /v/out.mp4" in command
+    assert "-movflags +faststart -f mp4 file:/v/out.mp4" in command
     assert "-shortest" not in args
 
 
