@@ -217,6 +217,19 @@ class FfmpegSettings(SettingsGroup):
     timeout_s: float = Field(60.0, gt=0, validation_alias="SEGUE_FFMPEG_TIMEOUT_S")
 
 
+class MediaSettings(SettingsGroup):
+    """Limits of the processes that read untrusted media."""
+
+    #: files read at once, each by a process of its own
+    slots: int = Field(2, ge=1, le=64, validation_alias="SEGUE_MEDIA_SLOTS")
+    #: of each process; its index takes 60 MB for a film of six hours
+    memory_bytes_max: int = Field(
+        256 * 1024 * 1024, ge=64 * 1024 * 1024, validation_alias="SEGUE_MEDIA_MEMORY_BYTES"
+    )
+    #: processor seconds of each process, plus one per 16 MiB of the file; four times as long in all
+    cpu_s: float = Field(20, ge=1, le=3600, validation_alias="SEGUE_MEDIA_CPU_S")
+
+
 class WorkerSettings(SettingsGroup):
     """The groups of every service that processes events in lanes."""
 

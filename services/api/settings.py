@@ -10,7 +10,13 @@ from pydantic import Field, SecretStr
 from shared.contract.params import CostUsd, ErrorStrategy, OnMaxCost, SyncMode
 from shared.pricing import PricingSettings
 from shared.security.signed_links import LinkSettings
-from shared.settings import KafkaSettings, SettingsGroup, StoreSettings, TelemetrySettings
+from shared.settings import (
+    KafkaSettings,
+    MediaSettings,
+    SettingsGroup,
+    StoreSettings,
+    TelemetrySettings,
+)
 
 _MIB = 1024 * 1024
 
@@ -81,5 +87,6 @@ class ApiSettings(SettingsGroup):
     database: DatabaseSettings = Field(default_factory=DatabaseSettings.from_environment)
     kafka: KafkaSettings = Field(default_factory=KafkaSettings.from_environment)
     store: StoreSettings = Field(default_factory=StoreSettings.from_environment)
+    media: MediaSettings = Field(default_factory=MediaSettings.from_environment)
     links: LinkSettings = Field(default_factory=LinkSettings.from_environment)
     telemetry: TelemetrySettings = Field(default_factory=TelemetrySettings.from_environment)

@@ -24,6 +24,8 @@ from shared.errors import MediaError, NotFoundError, RetryableError
 from shared.http.fetcher import Fetcher, FetchSpec, Resolve, resolve
 from shared.media.ffmpeg import INPUT_GUARD, Ffmpeg, FfmpegError
 from shared.media.samples import VIDEO_CONTENT_TYPE, seconds_at
+from shared.media.sandbox import MediaSandbox
+from shared.media.video import VideoInfo
 from shared.processing.slots import Slots
 from shared.storage import ObjectStore, keys
 from shared.storage.results import file_fingerprint, store_result, stored_result
@@ -59,6 +61,7 @@ class Mux:
         self._ffmpeg = ffmpeg
         self._scratch_dir = settings.scratch_dir
         self.slots = Slots(settings.slots)
+        self._sandbox = MediaSandbox(settings.media)
         self._log = logger_of("muxer")
         self._fetcher = video_fetcher(store, settings.fetch)
         self._tempo_filter: TempoFilter | None = None
@@ -103,7 +106,7 @@ class Mux:
         with trace.span("fetch video"):
             await self._fetcher.fetch(ref, video_path)
         name = "video.url" if ref.object is None else "video.object"
-        video = await asyncio.to_thread(probe_source, video_path, name=name)
+        video = await self._probe_source(video_path, name=name)
         self._log.debug(
             "video fetched and probed",
             action="video.fetched",
@@ -135,9 +138,17 @@ class Mux:
         )
         with trace.span("mux video"):
             await self._ffmpeg.run(args, media_s=max(video.duration_s, merged.duration_s))
-        await asyncio.to_thread(check_result, result, source=video, samples=planned.samples)
+        await self._sandbox.run(check_result, result, source=video, samples=planned.samples)
         self._log.debug("result checked", action="video.checked", samples=planned.samples)
         return planned
+
+    async def _probe_source(self, path: Path, *, name: str) -> VideoInfo:
+        try:
+            return await self._sandbox.run(probe_source, path, name=name)
+        except MediaError as error:
+            if error.reason.startswith(name):
+                raise
+            raise MediaError(f"{name}: {error.reason}", code=error.code) from error
 
     async def _fetch_track(self, merged: AudioMerged, path: Path) -> None:
         try:

@@ -5,7 +5,7 @@ from pathlib import Path
 from pydantic import Field
 
 from shared.http.fetcher import FetchGuardSettings
-from shared.settings import FfmpegSettings, WorkerSettings
+from shared.settings import FfmpegSettings, MediaSettings, WorkerSettings
 
 
 class FetchSettings(FetchGuardSettings):
@@ -26,4 +26,5 @@ class MuxerSettings(WorkerSettings):
     scratch_dir: Path | None = Field(None, validation_alias="SEGUE_SCRATCH_DIR")
 
     ffmpeg: FfmpegSettings = Field(default_factory=FfmpegSettings.from_environment)
+    media: MediaSettings = Field(default_factory=MediaSettings.from_environment)
     fetch: FetchSettings = Field(default_factory=FetchSettings.from_environment)

@@ -12,6 +12,7 @@ from services.api.http.webhook_keys import WebhookKeys
 from services.api.settings import ApiSettings
 from shared.clock import Clock
 from shared.http.probes import Probe
+from shared.media.sandbox import MediaSandbox
 from shared.security.signed_links import SEGMENTS_PATH, SegmentLinks, WebhookLinks
 from shared.security.webhook_signatures import Deliveries
 from shared.storage import ObjectStore
@@ -63,8 +64,10 @@ class ApiContext:
     stop: asyncio.Event
     deliveries: Deliveries = field(default_factory=Deliveries)
     uploads: asyncio.Semaphore = field(init=False)
+    sandbox: MediaSandbox = field(init=False)  #: reads what was uploaded
 
     def __post_init__(self) -> None:
+        self.sandbox = MediaSandbox(self.settings.media)
         self.uploads = asyncio.Semaphore(self.settings.limits.uploads_max)
 
 

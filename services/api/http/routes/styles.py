@@ -1,6 +1,5 @@
 """Route that uploads a style sample."""
 
-import asyncio
 from http import HTTPStatus
 
 from fastapi import APIRouter, Request
@@ -10,13 +9,11 @@ from services.api.domain.run_spec import RequestInvalidError
 from services.api.http.context import ContextDep
 from services.api.http.openapi import binary, problems
 from services.api.http.presenter import BASE_PATH
-from services.api.http.request_body import ReceivedFile
 from services.api.http.schemas import StyleUploadResponse
 from services.api.http.uploads import receive_upload, store_upload
 from shared.errors import MediaError
-from shared.media.style_sample import Style, read_style
+from shared.media.style_sample import read_style
 
-DECODE_S = 120.0  # one hour of audio on a busy machine
 router = APIRouter(tags=["audio"])
 
 
@@ -38,7 +35,11 @@ async def upload_style(request: Request, context: ContextDep) -> StyleUploadResp
     """Validate and store a style sample; the same bytes are stored once."""
     bytes_max = context.settings.limits.style_bytes_max
     async with receive_upload(request, context, bytes_max=bytes_max) as received:
-        style = await _read_style(received, window_s=context.settings.pricing.style_window_s)
+        window_s = context.settings.pricing.style_window_s
+        try:
+            style = await context.sandbox.run(read_style, received.path, window_s=window_s)
+        except MediaError as error:
+            raise RequestInvalidError([("style_audio", error.reason)]) from error
         key = await store_upload(context, received, content_type=style.content_type)
     return StyleUploadResponse(
         style_audio=StyleBody(object=key),
@@ -47,14 +48,3 @@ async def upload_style(request: Request, context: ContextDep) -> StyleUploadResp
         channels=style.channels,
         sample_rate_hz=style.sample_rate_hz,
     )
-
-
-async def _read_style(received: ReceivedFile, *, window_s: int) -> Style:
-    try:
-        async with asyncio.timeout(DECODE_S):
-            return await asyncio.to_thread(read_style, received.path, window_s=window_s)
-    except TimeoutError as error:
-        message = f"takes longer than {DECODE_S:g} s to decode: send a shorter file"
-        raise RequestInvalidError([("style_audio", message)]) from error
-    except MediaError as error:
-        raise RequestInvalidError([("style_audio", error.reason)]) from error

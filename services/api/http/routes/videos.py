@@ -1,6 +1,5 @@
 """Route that uploads a video."""
 
-import asyncio
 from http import HTTPStatus
 
 from fastapi import APIRouter, Request
@@ -9,13 +8,11 @@ from services.api.domain.request_models import VideoBody
 from services.api.domain.run_spec import RequestInvalidError
 from services.api.http.context import ContextDep
 from services.api.http.openapi import binary, problems
-from services.api.http.request_body import ReceivedFile
 from services.api.http.schemas import UploadResponse
 from services.api.http.uploads import receive_upload, store_upload
 from shared.errors import MediaError
-from shared.media.video import VideoInfo, probe_video
+from shared.media.video import probe_video
 
-PROBE_S = 300.0  # reads every packet: 2 GiB from a slow disk
 _TYPES = {"mov": "video/mp4", "matroska": "video/x-matroska"}
 router = APIRouter(tags=["videos"])
 
@@ -36,7 +33,10 @@ async def upload_video(request: Request, context: ContextDep) -> UploadResponse:
     """Validate and store a video; the same bytes are stored once."""
     bytes_max = context.settings.limits.video_bytes_max
     async with receive_upload(request, context, bytes_max=bytes_max) as received:
-        info = await _probe(received)
+        try:
+            info = await context.sandbox.run(probe_video, received.path)
+        except MediaError as error:
+            raise RequestInvalidError([("video", error.reason)]) from error
         key = await store_upload(context, received, content_type=_TYPES[info.demuxer])
     return UploadResponse(
         video=VideoBody(object=key),
@@ -45,11 +45,3 @@ async def upload_video(request: Request, context: ContextDep) -> UploadResponse:
         width=info.width,
         height=info.height,
     )
-
-
-async def _probe(received: ReceivedFile) -> VideoInfo:
-    try:
-        async with asyncio.timeout(PROBE_S):
-            return await asyncio.to_thread(probe_video, received.path)
-    except MediaError as error:
-        raise RequestInvalidError([("video", error.reason)]) from error
