@@ -6,6 +6,7 @@ from typing import Any
 import typer
 
 from ops.cli.exit_codes import HELP
+from ops.cli.terminal import flush_streams, prepare_streams
 from ops.cluster.commands import acls, prepare
 from ops.cluster.topics import topics
 from ops.dead_letters.commands import dlq
@@ -53,7 +54,11 @@ for _name, _subcommands in {"dlq": dlq, "store": store}.items():  # typer lists 
 
 def main() -> None:
     """Run the command line; the installed `segue` calls this."""
-    app(prog_name="segue")
+    prepare_streams()
+    try:
+        app(prog_name="segue")
+    finally:
+        flush_streams()
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from typing import Any
 
 import typer
 
+from ops.cli.terminal import discard, has_reader, shown
 from shared.errors import SegueError, SettingsError
 
 
@@ -62,13 +63,35 @@ def report_errors(*, as_json: bool, interrupted: str = "interrupted") -> Iterato
         _exit(error.code, str(error), as_json=as_json, detail=error.detail)
     except SettingsError as error:
         _exit(Exit.USAGE, str(error), as_json=as_json)
+    except BrokenPipeError as error:
+        if has_reader():
+            _exit(Exit.FAILED, f"connection: {error.strerror}", as_json=as_json)
+        discard(sys.stdout)
+        raise typer.Exit(int(Exit.OK)) from error
+    except UnicodeEncodeError as error:
+        text = shown(error.object)
+        _exit(Exit.USAGE, f"not UTF-8: {text}; write it in UTF-8", as_json=as_json)
     except OSError as error:  # a full disk, a folder without write permission
-        _exit(Exit.FAILED, f"{error.filename or 'files'}: {error.strerror}", as_json=as_json)
+        _exit(Exit.FAILED, f"{shown(error.filename or 'files')}: {error.strerror}", as_json=as_json)
 
 
 def print_json(value: Any) -> None:
     """Print one JSON document on standard output."""
-    print(json.dumps(value, indent=2, ensure_ascii=False))
+    print(json_text(value))
+
+
+def json_text(value: Any) -> str:
+    """Return a JSON document that every encoding can write, or one with its characters as they are.
+
+    A path that is not UTF-8 is escaped, so that a script reads it back unchanged.
+    """
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    try:
+        text.encode("utf-8")
+        text.encode(sys.stdout.encoding or "utf-8")
+    except (UnicodeEncodeError, AttributeError):
+        return json.dumps(value, indent=2)
+    return text
 
 
 def _exit(code: Exit, message: str, *, as_json: bool, detail: dict[str, Any] | None = None) -> None:

@@ -30,11 +30,11 @@ from aiokafka.errors import (
     KafkaError,
     TopicAuthorizationFailedError,
 )
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 
 from ops.cli.exit_codes import CommandError, Exit, print_json, report_errors
-from ops.cli.output import plain
 from ops.cli.settings import CommandSettings
+from ops.cli.terminal import TextConsole, plain
 from services.api.operators import Action, ActionState, ApiSettings, Database, audit
 from shared.clock import Clock, SystemClock
 from shared.errors import RetryableError
@@ -164,7 +164,7 @@ def run_with_operator(
         CommandError: a server is unavailable, or the tables are missing.
     """
     settings, who, is_configured = _settings(data_dir)
-    report = Console(quiet=as_json, soft_wrap=True, stderr=True).print
+    report = TextConsole(quiet=as_json, soft_wrap=True, stderr=True).print
 
     async def work() -> T:
         async with (connect or _operator)(

@@ -6,7 +6,6 @@ I/O: standard output.
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from ops.cli.check import Check
@@ -14,7 +13,6 @@ from ops.cli.exit_codes import print_json
 from services.api.http.schemas import StatusResponse
 from services.api.operators import dollars
 
-WIDTH = 120  # without a terminal
 _MARKS = {"ok": "ok", "missing": "MISSING", "optional": "-"}
 
 
@@ -71,12 +69,6 @@ def money(
     estimated = "" if estimate_usd is None else f" (estimated {dollars(estimate_usd)})"
     saved = f", saved {dollars(saved_usd)}" if saved_usd else ""
     return f"{cost}{estimated}{saved}"
-
-
-def plain() -> Console:
-    """Return a console for tables: as wide as the terminal, or `WIDTH` without one."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=WIDTH)
 
 
 def wide(

@@ -12,7 +12,6 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from services.api.http.schemas import SceneStatus, StatusResponse
@@ -51,7 +50,7 @@ class JobProgress:
         self._state = ""
         self._waiting_reason = ""
         self._bar = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             TextColumn("{task.percentage:>3.0f} %"),
             TimeElapsedColumn(),
@@ -92,7 +91,7 @@ class JobProgress:
         self._bar.update(self._task, completed=status.progress.percentage, description=activity)
 
     def _print(self, text: str) -> None:
-        self._console.print(escape(text), highlight=False)
+        self._console.print(text, markup=False, emoji=False, highlight=False)
 
 
 def scene_line(scene: SceneStatus, count: int) -> str:

@@ -3,10 +3,10 @@
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from ops.cli.exit_codes import print_json, report_errors
 from ops.cli.options import Json
+from ops.cli.terminal import TextConsole
 from ops.cluster.acls import grants
 from ops.cluster.prepare import prepare as run_prepare
 from shared.settings import KafkaSettings
@@ -19,7 +19,7 @@ def prepare(
 ) -> None:
     """Create the topics and the bucket if they are missing."""
     with report_errors(as_json=as_json):
-        console = Console(quiet=as_json, soft_wrap=True)
+        console = TextConsole(quiet=as_json, soft_wrap=True)
         result = run_prepare(timeout_s=within, notify=console.print)
         if as_json:
             print_json(result)

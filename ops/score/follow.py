@@ -18,6 +18,7 @@ from ops.cli.options import ApiUrl, DataDir, Json
 from ops.cli.output import show_status
 from ops.cli.progress import JobProgress
 from ops.cli.settings import CommandSettings
+from ops.cli.terminal import TextConsole
 from ops.score.api_client import ApiClient
 from ops.score.local_stack import running_api
 from services.api.http.schemas import StatusResponse
@@ -103,7 +104,7 @@ def follow(
 
 def progress_console(*, quiet: bool) -> Console:
     """Return the console for progress; a quiet one prints nothing."""
-    return Console(quiet=quiet, soft_wrap=True)
+    return TextConsole(quiet=quiet, soft_wrap=True, ends_with_reader=False)
 
 
 def _check_run(job_status: StatusResponse, run: int | None) -> None:

@@ -20,8 +20,8 @@ from rich.live import Live
 from ops.cli.exit_codes import CommandError, Exit
 from ops.cli.operator import Operator, operator_command
 from ops.cli.options import DataDir
-from ops.cli.output import plain
 from ops.cli.settings import CommandSettings
+from ops.cli.terminal import plain
 from ops.cluster.consumer_groups import SERVICES
 from ops.watch.collect import Collector
 from ops.watch.render import draw

@@ -10,12 +10,13 @@ become lines with the action `library.logged`.
 terminal.
 """
 
+import contextlib
 import logging
 import math
 import sys
 import time
 from contextlib import AbstractContextManager
-from typing import Literal, TextIO, get_args
+from typing import Literal, TextIO, cast, get_args
 
 import structlog
 from structlog.types import EventDict, FilteringBoundLogger, WrappedLogger
@@ -133,9 +134,34 @@ def configure(settings: TelemetrySettings, *, stream: TextIO | None = None) -> N
         wrapper_class=structlog.make_filtering_bound_logger(
             logging.getLevelNamesMapping()[settings.log_level.upper()]
         ),
-        logger_factory=structlog.PrintLoggerFactory(out),
+        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _LogStream(out))),
         cache_logger_on_first_use=False,
     )
+
+
+class _LogStream:
+    """Writes to `stream`; a line that cannot be written is dropped, whatever the reason.
+
+    A full disk, a closed pipe or an encoding without a character must not stop the work that the
+    line is about.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write a line, escaped if the stream's encoding does not have its characters."""
+        with contextlib.suppress(OSError, ValueError):  # ValueError: the stream is closed
+            try:
+                return self._stream.write(text)
+            except UnicodeEncodeError:
+                return self._stream.write(text.encode("ascii", "backslashreplace").decode())
+        return 0
+
+    def flush(self) -> None:
+        """Flush the stream."""
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.flush()
 
 
 class _Starts:

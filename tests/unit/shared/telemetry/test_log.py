@@ -295,3 +295,27 @@ def test_a_field_named_like_a_secret_is_masked(stream: io.StringIO) -> None:
 
     (line,) = lines(stream)
     assert (line["api_key"], line["sasl_password"]) == ("***", "***")
+
+
+@pytest.mark.parametrize("failure", [BrokenPipeError(), OSError(28, "No space left on device")])
+def test_a_line_that_cannot_be_written_does_not_stop_the_work(failure: OSError) -> None:
+    """The reader of the log has ended, or its disk is full."""
+
+    class Failing(io.StringIO):
+        """A stream that cannot be written."""
+
+        @override
+        def write(self, text: str) -> int:
+            raise failure
+
+    with configured(Failing()):
+        logger_of("api").info("job accepted", action="job.accepted")
+
+
+def test_a_line_is_escaped_if_the_encoding_has_not_its_characters() -> None:
+    """A terminal in the C locale."""
+    raw = io.BytesIO()
+    with configured(io.TextIOWrapper(raw, encoding="ascii", write_through=True), log_format="json"):  # type: ignore[arg-type]
+        logger_of("api").info("job accepted", action="job.accepted", job_id="über 🎬")
+
+    assert b"\\xfcber \\U0001f3ac" in raw.getvalue()
