@@ -9,7 +9,6 @@ MAKEFLAGS += --no-builtin-rules
 
 VENV := .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.set-up
 PYTHON ?=
 T ?=
 S ?=
@@ -22,6 +21,8 @@ COMMA := ,
 COMPOSE ?= docker compose $(foreach profile,$(subst $(COMMA), ,$(PROFILES)),--profile $(profile))
 # The lock excludes releases younger than a week: defects of a release are found in its first days.
 LOCK_AGE ?= 7 days ago
+# The extras of `make demo`; the others are added for development.
+RUNTIME_EXTRAS := api generator merger muxer ops embedded install
 
 ##@ Everyday
 
@@ -33,43 +34,27 @@ help: ## Show this list
 	@printf '\n'
 
 .PHONY: setup
-setup: $(STAMP) ## Create .venv from requirements.lock (PYTHON=… sets the interpreter)
+setup: ## Create .venv with what Segue needs to run (PYTHON=… sets the interpreter)
+	@tools/setup/run.sh $(if $(PYTHON),"$(PYTHON)",'')
 
-$(STAMP): requirements.lock pyproject.toml
-	@python=''; \
-	for candidate in $(if $(PYTHON),"$(PYTHON)",python3.13 python3.12 python3.11 python3); do \
-	  if "$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
-	    python=$$candidate; break; fi; \
-	done; \
-	if [ -z "$$python" ]; then \
-	  echo 'setup: Python 3.11 or newer not found$(if $(PYTHON),: $(PYTHON)).' >&2; \
-	  echo '       Install one (Debian: apt-get install python3 python3-venv), or name it:' >&2; \
-	  echo '       make setup PYTHON=/path/to/python3.12' >&2; exit 1; fi; \
-	if ! "$$python" -c 'import venv, ensurepip' 2>/dev/null; then \
-	  echo "setup: $$python has no venv module." >&2; \
-	  echo '       Install it (Debian: apt-get install python3-venv), or name another Python:' >&2; \
-	  echo '       make setup PYTHON=/path/to/python3.12' >&2; exit 1; fi; \
-	echo "setup: $$("$$python" --version) in $(VENV)"; \
-	if ! $(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
-	  "$$python" -m venv --clear $(VENV); fi
-	$(BIN)/python -m pip install --disable-pip-version-check --require-hashes -r requirements.lock
-	$(BIN)/python -m pip install --disable-pip-version-check --no-deps --no-build-isolation -e .
-	@touch $@
+.PHONY: develop
+develop: ## Add the tools of `make check` and `make test` to .venv
+	@tools/setup/run.sh $(if $(PYTHON),"$(PYTHON)",'') --development
 
 .PHONY: check
-check: setup ## Check format, lint, import rules and types, as CI does before the tests
+check: develop ## Check format, lint, import rules and types, as CI does before the tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 
 .PHONY: fix
-fix: setup ## Format the code, and apply the fixes of lint
+fix: develop ## Format the code, and apply the fixes of lint
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 .PHONY: test
-test: setup ## Run all tests, or those of T=path, on JOBS=2 sets of servers in parallel
+test: develop ## Run all tests, or those of T=path, on JOBS=2 sets of servers in parallel
 	@$(BIN)/python -m tests.support.fetch_servers
 	$(BIN)/python -m pytest $(PARALLEL) $(or $(T),tests)
 
@@ -92,48 +77,48 @@ logs: ## Follow the logs of all services, or of one: S=api
 
 .PHONY: embedded
 embedded: setup ## Run Segue on this machine without Docker, until Ctrl-C
-	@$(BIN)/segue up
+	@$(BIN)/python -m ops up
 
 .PHONY: native
 native: setup ## Run the same on Apache Kafka, PostgreSQL and MinIO
-	@$(BIN)/segue up --stack native
+	@$(BIN)/python -m ops up --stack native
 
 .PHONY: demo
 demo: setup ## Score a generated video, or VIDEO=… with SCENES=…, into out/demo
-	@$(BIN)/segue demo $(if $(VIDEO),--video "$$VIDEO") $(if $(SCENES),--scenes "$$SCENES")
+	@$(BIN)/python -m ops demo $(if $(VIDEO),--video "$$VIDEO") $(if $(SCENES),--scenes "$$SCENES")
 
 .PHONY: doctor
 doctor: setup ## Check this machine: what is missing, and how to fix it
-	@$(BIN)/segue doctor
+	@$(BIN)/python -m ops doctor
 
 ##@ Test
 
 .PHONY: unit
-unit: setup ## Tests that need no server: rules, and adapters on files and ffmpeg
+unit: develop ## Tests that need no server: rules, and adapters on files and ffmpeg
 	$(BIN)/python -m pytest $(PARALLEL) tests/unit
 
 .PHONY: contract
-contract: setup ## Run one suite per port, on every adapter and fake
+contract: develop ## Run one suite per port, on every adapter and fake
 	$(BIN)/python -m pytest tests/contract
 
 .PHONY: histories
-histories: setup ## Replay recorded event streams through today's code
+histories: develop ## Replay recorded event streams through today's code
 	$(BIN)/python -m pytest tests/histories
 
 .PHONY: integration
-integration: setup ## Run the tests on real servers (by address, Docker, native, else embedded)
+integration: develop ## Run the tests on real servers (by address, Docker, native, else embedded)
 	$(BIN)/python -m pytest tests/integration
 
 .PHONY: e2e
-e2e: setup ## Run whole jobs through the running services
+e2e: develop ## Run whole jobs through the running services
 	$(BIN)/python -m pytest tests/e2e
 
 .PHONY: faults
-faults: setup ## Kill services at every step; print the figures of docs/reliability.md
+faults: develop ## Kill services at every step; print the figures of docs/reliability.md
 	$(BIN)/python -m pytest tests/faults -rP
 
 .PHONY: chaos
-chaos: setup ## Kill services at random for at most 45 minutes (SEED=… repeats a run)
+chaos: develop ## Kill services at random for at most 45 minutes (SEED=… repeats a run)
 	@seed=$(or $(SEED),$$RANDOM); \
 	echo "to repeat this run: make chaos SEED=$$seed"; \
 	SEGUE_CHAOS=long SEGUE_CHAOS_SEED=$$seed timeout 45m \
@@ -143,15 +128,15 @@ chaos: setup ## Kill services at random for at most 45 minutes (SEED=… repeats
 	    tests/faults/test_simulation.py tests/integration/test_ops_watch.py -rP
 
 .PHONY: prove
-prove: setup ## Build the images and run the compose file from them (root)
+prove: develop ## Build the images and run the compose file from them (root)
 	$(BIN)/python -m tests.deployment
 
 .PHONY: mutants
-mutants: setup ## Changes of the core that the unit tests miss (SAMPLE=200 or all, SEED=1)
+mutants: develop ## Changes of the core that the unit tests miss (SAMPLE=200 or all, SEED=1)
 	nice $(BIN)/python -m tools.mutants.measure --sample $(or $(SAMPLE),200) --seed $(or $(SEED),1) --jobs $(JOBS)
 
 .PHONY: coverage
-coverage: setup ## Run all tests, and list the lines that they do not cover
+coverage: develop ## Run all tests, and list the lines that they do not cover
 	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered tests
 
 ##@ Measure
@@ -164,18 +149,20 @@ bench: setup ## Run all benchmarks, or B=lanes, projection, merge (RESULTS=folde
 ##@ Docs and lock
 
 .PHONY: schemas
-schemas: setup ## Generate the schemas, AsyncAPI, two pages of docs, the dashboard
-	$(BIN)/segue schemas
+schemas: develop ## Generate the schemas, AsyncAPI, two pages of docs, the dashboard
+	$(BIN)/python -m ops schemas
 
 .PHONY: screens
-screens: setup ## Record docs/screens: output of `segue watch` and `segue job` at work
+screens: develop ## Record docs/screens: output of `segue watch` and `segue job` at work
 	$(BIN)/python -m tests.support.screens
 
 .PHONY: lock
 lock: ## Resolve requirements.lock again from pyproject.toml (needs uv)
-	uv pip compile pyproject.toml --universal --all-extras --no-strip-extras --generate-hashes --python-version 3.11 \
-	  --exclude-newer "$$(date -u -d '$(LOCK_AGE)' +%Y-%m-%d)" --no-annotate --no-header \
-	  --quiet -o requirements.lock
+	@set -x; options="--universal --no-strip-extras --python-version 3.11 --no-annotate --no-header --quiet"; \
+	uv pip compile pyproject.toml $$options --all-extras --generate-hashes \
+	  --exclude-newer "$$(date -u -d '$(LOCK_AGE)' +%Y-%m-%d)" -o requirements.lock; \
+	uv pip compile pyproject.toml $$options $(RUNTIME_EXTRAS:%=--extra %) -c requirements.lock \
+	  | python3 -m tools.setup.lock_file
 
 .PHONY: clean
 clean: ## Remove .venv, caches and out/

@@ -42,6 +42,7 @@ def main(extra: str | None) -> int:
 def entries(text: str) -> dict[str, str]:
     """Return the lines of each package; it may have a pin per Python version."""
     packages: dict[str, str] = {}
+    text = re.sub(r"^#.*\n", "", text, flags=re.MULTILINE)  # the headings of the sections
     starts = list(_PIN.finditer(text))
     ends = [match.start() for match in starts[1:]] + [len(text)]
     for match, end in zip(starts, ends, strict=True):

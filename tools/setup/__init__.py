@@ -1,0 +1,1 @@
+"""Creates `.venv` from `requirements.lock`, with the standard library only (`make setup`)."""
