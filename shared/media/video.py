@@ -1,17 +1,25 @@
-"""Probes video files: returns what they contain, or rejects them.
+"""Probes video files: returns what they contain, or rejects what cannot be scored.
 
 The container is detected from the first bytes and its demuxer is fixed, so a playlist named like a
 video is rejected before any demuxer reads it, and no demuxer opens what a file refers to. Every
 packet is read once, because headers can be wrong. Nothing is decoded.
+
+The muxer copies the picture into MP4, so a film is also rejected if a copy cannot have the same
+picture: it is encrypted, MP4 has no place for its codec, or several edits show it.
 
 Units: the picture's length is whole samples at 48 kHz, from the start of the file's timeline to
 the end of its last frame. I/O: reads one local file, blocking: call it in a thread.
 """
 
 import hashlib
-from dataclasses import dataclass, field
+import io
+from array import array
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
+from typing import BinaryIO
 
 import av
 from av.container import InputContainer
@@ -19,18 +27,18 @@ from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from shared.errors import MediaError
+from shared.media.film_extras import FilmExtras, read_extras
+from shared.media.mp4_boxes import Mp4Index, Patch, read_index, single_edit_patch
+from shared.media.patched_file import PatchedFile
 from shared.media.paths import media_path
 from shared.media.samples import samples_at, seconds_at
+from shared.media.video_container import CONVERT, NAMES, demuxer_of, is_cut
 
 LENGTH_S_MAX = 6 * 3600  # longer time stamps are wrong or an attack
 PIXELS_MAX = 7680 * 4320  # 8K
-_HEAD_BYTES = 512
-_MOV_BOXES = frozenset({b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot"})
-_MATROSKA_MAGIC = b"\x1a\x45\xdf\xa3"
-_NAMES = {"mov": "MP4", "matroska": "Matroska"}
 _EARLY_S = Fraction(1, 5)  # headers are rounded, and edit lists cut inside a frame
 _ONLY_FILES = {"protocol_whitelist": "file"}
-_ADVICE = "MP4, MOV, Matroska and WebM are supported; convert it: ffmpeg -i IN -c copy OUT.mp4"
+_ONLY_READ = {"protocol_whitelist": ""}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,12 +47,17 @@ class VideoInfo:
 
     demuxer: str  #: FFmpeg's name, for `-f`: "mov" (MP4, MOV) or "matroska" (and WebM)
     video_codec: str
+    codec_tag: str  #: four characters of MP4 and MOV, such as "hvc1"
     width: int
     height: int
     samples: int  #: length of the picture at 48 kHz
     packet_count: int  #: packets of the picture
     picture_sha256: str  #: over the picture's packets in order; an exact copy has the same
+    presented_sha256: str  #: over the times in ms of the presented frames, from the first
     has_audio: bool
+    extras: FilmExtras
+    notes: tuple[str, ...] = ()  #: what a user should know about the file
+    patch: Patch | None = None  #: to apply to a file before it is copied; None: none is needed
 
     @property
     def duration_s(self) -> float:
@@ -58,6 +71,7 @@ class _Packets:
 
     count: int = 0
     digest: "hashlib._Hash" = field(default_factory=hashlib.sha256)
+    times_ms: "array[int]" = field(default_factory=lambda: array("q"))
     picture_end_s: Fraction = Fraction(0)
     end_s: Fraction = Fraction(0)  #: over all streams
     cut: bool = False  #: a packet is shorter than the index says
@@ -67,68 +81,115 @@ def probe_video(path: Path) -> VideoInfo:
     """Return what the video at `path` contains.
 
     Raises:
-        MediaError: not a video, no picture, or truncated; the message is for users.
+        MediaError: not a video, no picture, truncated, or its picture cannot be copied into MP4;
+            the message is for users.
     """
-    demuxer = _demuxer_of(path)
-    name = _NAMES[demuxer]
+    demuxer = demuxer_of(path)
+    index = read_index(path) if demuxer == "mov" else None
     try:
-        with av.open(
-            media_path(path), format=demuxer, options=_ONLY_FILES, metadata_errors="replace"
-        ) as container:
-            picture = _picture(container)
-            return _measured(container, picture, demuxer)
+        with _opened(path, demuxer) as container:
+            picture = _checked_picture(container, index)
+            patch = _edit_patch(picture, index)
+            if patch is None:
+                return _measured(container, picture, path, index)
+        with _opened(path, demuxer, patch) as container:
+            video = _measured(container, _checked_picture(container, index), path, index)
+            return replace(video, patch=patch)
     except av.FFmpegError as error:
         raise MediaError(
-            f"the {name} file cannot be read: it ends early or is damaged ({error.strerror})"
+            f"the {NAMES[demuxer]} file cannot be read: it ends early or is damaged "
+            f"({error.strerror})"
         ) from error
 
 
-def _demuxer_of(path: Path) -> str:
-    with path.open("rb") as file:
-        head = file.read(_HEAD_BYTES)
-    if head[4:8] in _MOV_BOXES:
-        return "mov"
-    if head.startswith(_MATROSKA_MAGIC):
-        return "matroska"
-    if not head:
-        raise MediaError("not a video: the file is empty")
-    if "".join(head.decode("utf-8", errors="ignore").split()).isprintable():
-        raise MediaError(f"not a video: the file is text. {_ADVICE}")
-    raise MediaError(f"not a video, or an unsupported format. {_ADVICE}")
+def _opened(
+    path: Path, demuxer: str, patch: Patch | None = None
+) -> AbstractContextManager[InputContainer]:
+    """Open the file, with `patch` applied to what is read of it."""
+    source: str | BinaryIO = media_path(path) if patch is None else PatchedFile(path, patch)
+    return av.open(
+        source,
+        format=demuxer,
+        options=_ONLY_FILES if patch is None else _ONLY_READ,
+        metadata_errors="replace",
+    )
+
+
+def _checked_picture(container: InputContainer, index: Mp4Index | None) -> VideoStream:
+    """Return the picture that the muxer would copy."""
+    picture = _picture(container)
+    track = None if index is None else index.track(picture.id)
+    if "enc_key_id" in picture.metadata or (track is not None and track.is_encrypted):
+        raise MediaError(
+            "the film is encrypted (DRM); upload a version without encryption", code="encrypted"
+        )
+    if getattr(picture, "codec_context", None) is None:  # missing in PyAV's types
+        raise MediaError("the picture's codec is unknown to FFmpeg, or it is damaged")
+    if picture.width * picture.height > PIXELS_MAX:
+        raise MediaError(f"a picture of {picture.width}x{picture.height} exceeds 7680x4320")
+    codec = picture.codec_context.codec.canonical_name
+    if codec not in _mp4_codecs():
+        raise MediaError(
+            f"MP4 cannot hold a picture in {codec}, and Segue copies the picture unchanged; "
+            f"convert the film: {CONVERT}",
+            code="picture_not_for_mp4",
+        )
+    return picture
 
 
 def _picture(container: InputContainer) -> VideoStream:
     """Return the first video stream that is not cover art."""
     for stream in container.streams.video:
         if not stream.disposition & Disposition.attached_pic:
-            break
-    else:
-        content = "only sound" if container.streams.audio else "no video stream"
-        raise MediaError(f"the file has no picture: {content}")
-    if getattr(stream, "codec_context", None) is None:  # missing in PyAV's types
-        raise MediaError("the picture's codec is unknown to FFmpeg, or it is damaged")
-    if stream.width * stream.height > PIXELS_MAX:
-        raise MediaError(f"a picture of {stream.width}x{stream.height} exceeds 7680x4320")
-    return stream
+            return stream
+    content = "only sound" if container.streams.audio else "no video stream"
+    raise MediaError(f"the file has no picture: {content}")
 
 
-def _measured(container: InputContainer, picture: VideoStream, demuxer: str) -> VideoInfo:
+def _edit_patch(picture: VideoStream, index: Mp4Index | None) -> Patch | None:
+    if index is None:
+        return None
+    try:
+        return single_edit_patch(index, index.track(picture.id))
+    except MediaError as error:
+        raise MediaError(
+            f"{error.reason}, and a copy can show only one part at normal speed; "
+            f"write these edits into the picture: {CONVERT}",
+            code="edits_not_for_copy",
+        ) from error
+
+
+@cache
+def _mp4_codecs() -> frozenset[str]:
+    """Return the codecs that FFmpeg's MP4 muxer supports."""
+    with av.open(io.BytesIO(), "w", format="mp4") as container:
+        return frozenset(container.supported_codecs)
+
+
+def _measured(
+    container: InputContainer, picture: VideoStream, path: Path, index: Mp4Index | None
+) -> VideoInfo:
     frame_s = 1 / picture.average_rate if picture.average_rate else Fraction(0)
     packets = _read(container, picture, frame_s)
     start_s = Fraction(container.start_time or 0, av.time_base)
-    _check_whole(container, picture, packets, tolerance_s=max(_EARLY_S, 2 * frame_s))
+    notes = _check_whole(container, picture, packets, path, tolerance_s=max(_EARLY_S, 2 * frame_s))
     samples = samples_at(packets.picture_end_s - start_s)
     if samples < 1:
         raise MediaError("the file has no picture: its video stream has no duration")
+    context = picture.codec_context
     return VideoInfo(
-        demuxer=demuxer,
-        video_codec=picture.codec_context.codec.canonical_name,
+        demuxer="matroska" if index is None else "mov",
+        video_codec=context.codec.canonical_name,
+        codec_tag=str(context.codec_tag),
         width=picture.width,
         height=picture.height,
         samples=samples,
         packet_count=packets.count,
         picture_sha256=packets.digest.hexdigest(),
+        presented_sha256=_presented_sha256(packets.times_ms),
         has_audio=bool(container.streams.audio),
+        extras=read_extras(container, picture, index),
+        notes=notes,
     )
 
 
@@ -146,31 +207,47 @@ def _read(container: InputContainer, picture: VideoStream, frame_s: Fraction) ->
         if packet.is_discard or time is None:
             continue  # decoded, but outside the edit list: never shown
         length_s = Fraction(packet.duration or 0) * packet.time_base
-        end_s = time * packet.time_base + (length_s or (frame_s if is_picture else 0))
+        start_s = time * packet.time_base
+        end_s = start_s + (length_s or (frame_s if is_picture else 0))
         if end_s > LENGTH_S_MAX:
             raise MediaError(f"longer than {LENGTH_S_MAX // 3600} hours, by its time stamps")
         packets.end_s = max(packets.end_s, end_s)
         if is_picture:
             packets.picture_end_s = max(packets.picture_end_s, end_s)
+            packets.times_ms.append(round(start_s * 1000))
     if not packets.count:
         raise MediaError("the file has no picture: its video stream is empty or ends early")
     return packets
 
 
+def _presented_sha256(times_ms: "array[int]") -> str:
+    first = min(times_ms, default=0)
+    return hashlib.sha256(array("q", (time - first for time in times_ms)).tobytes()).hexdigest()
+
+
 def _check_whole(
-    container: InputContainer, picture: VideoStream, packets: _Packets, *, tolerance_s: Fraction
-) -> None:
-    """Compare the length in the header with the packets."""
+    container: InputContainer,
+    picture: VideoStream,
+    packets: _Packets,
+    path: Path,
+    *,
+    tolerance_s: Fraction,
+) -> tuple[str, ...]:
+    """Compare the length in the header with the packets; return notes.
+
+    A header that promises more than a complete file has is only wrong: its frames count.
+    """
     end_s = packets.end_s
     if picture.duration is not None and picture.time_base is not None:
         header_s = ((picture.start_time or 0) + picture.duration) * picture.time_base
         end_s = packets.picture_end_s
-    elif container.duration is not None:  # Matroska has only the length of the whole
-        header_s = Fraction((container.start_time or 0) + container.duration, av.time_base)
+    elif container.duration is not None:  # Matroska has the length of the whole, or its end
+        header_s = Fraction(container.duration, av.time_base)
     else:
         header_s = end_s
-    if packets.cut or header_s - end_s > tolerance_s:
-        raise MediaError(
-            f"the video ends early: its header says {float(header_s):.2f} s, "
-            f"its packets end at {float(end_s):.2f} s"
-        )
+    lengths = f"its header says {float(header_s):.2f} s, its packets end at {float(end_s):.2f} s"
+    is_late = header_s - end_s > tolerance_s
+    is_short = is_late and (packets.count < picture.frames or is_cut(path))
+    if packets.cut or is_short:
+        raise MediaError(f"the video ends early: {lengths}")
+    return (f"the video's header is wrong: {lengths}; the packets decide",) if is_late else ()
