@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from services.muxer.kept_parts import NOTHING_ELSE
 from shared.contract.params import SyncMode
 from shared.errors import MediaError
 from shared.media.paths import media_path
@@ -44,6 +45,7 @@ class MuxPlan:
     """How the track reaches the picture's length."""
 
     samples: int  #: length of the resulting sound, equal to the picture's
+    track_samples: int  #: length of the track before it is fitted
     tempo: float  #: above 1: faster than the track
     filters: str  #: ffmpeg's audio filter chain
     warnings: tuple[str, ...] = ()
@@ -70,6 +72,7 @@ def plan(
     )
     return MuxPlan(
         samples=picture_samples,
+        track_samples=track_samples,
         tempo=tempo,
         filters=",".join(filters),
         warnings=_warnings(picture_samples, track_samples, mode, tempo),
@@ -77,19 +80,29 @@ def plan(
 
 
 def ffmpeg_args(
-    plan: MuxPlan, *, demuxer: str, guard: Sequence[str], video: Path, track: Path, target: Path
+    plan: MuxPlan,
+    *,
+    demuxer: str,
+    guard: Sequence[str],
+    video: Path,
+    track: Path,
+    target: Path,
+    beside: Sequence[str] = NOTHING_ELSE,
 ) -> list[str]:
-    """Return the ffmpeg arguments; `guard` precedes each input."""
+    """Return the ffmpeg arguments; `guard` precedes each input.
+
+    `beside` says what the result has beside picture and music, as in `kept_parts`.
+    """
     inputs = (
         *(*guard, "-f", demuxer, "-i", media_path(video)),
         *(*guard, "-f", "mp3", "-i", media_path(track)),
     )
     picture = ("-map", "0:V:0", "-c:v", "copy")  # V: excludes cover art
     sound = ("-map", "1:a:0", "-af", plan.filters, "-c:a", "aac", "-b:a", "192k")
-    nothing_else = ("-map_metadata", "-1", "-map_chapters", "-1", "-sn", "-dn", "-bitexact")
-    file = ("-movflags", "+faststart", "-f", "mp4", media_path(target))
+    # unofficial: boxes of spherical and stereoscopic pictures and of Dolby Vision
+    file = ("-strict", "unofficial", "-movflags", "+faststart", "-f", "mp4", media_path(target))
     limits = ("-v", "error", "-max_alloc", str(_ALLOC_BYTES_MAX))
-    return [*limits, *inputs, *picture, *sound, *nothing_else, *file]
+    return [*limits, *inputs, *picture, *sound, *beside, "-bitexact", *file]
 
 
 def _tempo(picture_samples: int, track_samples: int, mode: SyncMode) -> float:

@@ -13,9 +13,11 @@ import ssl
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from services.muxer.ffmpeg_plan import MuxPlan, TempoFilter, ffmpeg_args, plan
+from services.muxer.kept_parts import NOTHING_ELSE, kept_args, kept_warnings, tag_args
 from services.muxer.probe import check_result, probe_source
 from services.muxer.settings import FetchSettings, MuxerSettings
 from shared.contract.events import AudioMerged, VideoMuxed
@@ -32,6 +34,8 @@ from shared.storage.results import file_fingerprint, store_result, stored_result
 from shared.telemetry import trace
 from shared.telemetry.log import logger_of
 from shared.telemetry.metrics import WORK_DEDUPLICATED_TOTAL
+
+_VIDEO, _TRACK = "video", "track.mp3"  # in the scratch folder
 
 
 def video_fetcher(
@@ -102,11 +106,13 @@ class Mux:
         self, merged: AudioMerged, ref: VideoRef, folder: Path, result: Path
     ) -> MuxPlan:
         """Fetch, probe, plan and mux the video; write and check `result`."""
-        video_path, track_path = folder / "video", folder / "track.mp3"
+        video_path, track_path = folder / _VIDEO, folder / _TRACK
         with trace.span("fetch video"):
             await self._fetcher.fetch(ref, video_path)
         name = "video.url" if ref.object is None else "video.object"
         video = await self._probe_source(video_path, name=name)
+        if video.patch is not None:
+            await asyncio.to_thread(video.patch.apply, video_path)
         self._log.debug(
             "video fetched and probed",
             action="video.fetched",
@@ -128,19 +134,46 @@ class Mux:
             tempo=planned.tempo,
         )
         await self._fetch_track(merged, track_path)
+        with trace.span("mux video"):
+            await self._run_ffmpeg(planned, video, folder, result)
+        muxed = await self._sandbox.run(check_result, result, source=video, samples=planned.samples)
+        self._log.debug("result checked", action="video.checked", samples=planned.samples)
+        lost = kept_warnings(video.extras, muxed.extras)
+        return replace(planned, warnings=(*planned.warnings, *video.notes, *lost))
+
+    async def _run_ffmpeg(
+        self, planned: MuxPlan, video: VideoInfo, folder: Path, result: Path
+    ) -> None:
+        """Mux with what MP4 can hold of the film; if that fails, picture and music alone."""
+        tag = tag_args(video.video_codec, video.codec_tag)
+        kept = kept_args(video.extras)
+        try:
+            await self._mux(planned, video, folder, result, beside=(*tag, *kept))
+        except FfmpegError as error:
+            if error.retryable or not video.extras.subtitles:
+                raise
+            await self._mux(planned, video, folder, result, beside=(*tag, *NOTHING_ELSE))
+
+    async def _mux(
+        self,
+        planned: MuxPlan,
+        video: VideoInfo,
+        folder: Path,
+        result: Path,
+        *,
+        beside: tuple[str, ...],
+    ) -> None:
         args = ffmpeg_args(
             planned,
             demuxer=video.demuxer,
             guard=INPUT_GUARD,
-            video=video_path,
-            track=track_path,
+            video=folder / _VIDEO,
+            track=folder / _TRACK,
             target=result,
+            beside=beside,
         )
-        with trace.span("mux video"):
-            await self._ffmpeg.run(args, media_s=max(video.duration_s, merged.duration_s))
-        await self._sandbox.run(check_result, result, source=video, samples=planned.samples)
-        self._log.debug("result checked", action="video.checked", samples=planned.samples)
-        return planned
+        longest = max(planned.samples, planned.track_samples)
+        await self._ffmpeg.run(args, media_s=seconds_at(longest))
 
     async def _probe_source(self, path: Path, *, name: str) -> VideoInfo:
         try:

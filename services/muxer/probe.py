@@ -1,12 +1,12 @@
 """Probes the source video and checks the muxed result with PyAV.
 
-The result is accepted only if its picture packets are identical to the source's and it has one
-stereo stream as long as the picture, within one AAC frame.
+The result is accepted only if its picture packets are identical to the source's, the same frames
+are presented at the same times, and it has one stereo stream as long as the picture, within one
+AAC frame.
 
 I/O: reads local files and blocks; call it in a thread.
 """
 
-import io
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,20 +45,12 @@ def probe_source(path: Path, *, name: str) -> VideoInfo:
     """Probe the source video; errors name the request field `name`.
 
     Raises:
-        MediaError: the file is not a usable video, or MP4 cannot hold its codec.
+        MediaError: the file is not a video, or its picture cannot be copied into MP4.
     """
     try:
-        video = probe_video(path)
+        return probe_video(path)
     except MediaError as error:
         raise MediaError(f"{name}: {error.reason}", code=error.code) from error
-    if video.video_codec not in _mp4_codecs():
-        raise MediaError(
-            f"{name}: MP4 cannot hold a picture in {video.video_codec}, and Segue copies the "
-            "picture unchanged; convert the video to H.264, HEVC, VP9 or AV1, "
-            "e.g. ffmpeg -i IN -c:v libx264 OUT.mp4",
-            code="picture_not_for_mp4",
-        )
-    return video
 
 
 def probe_sound(path: Path) -> tuple[SoundInfo, ...]:
@@ -79,8 +71,8 @@ def probe_sound(path: Path) -> tuple[SoundInfo, ...]:
         )
 
 
-def check_result(path: Path, *, source: VideoInfo, samples: int) -> None:
-    """Check that the result has the source's picture and `samples` of sound.
+def check_result(path: Path, *, source: VideoInfo, samples: int) -> VideoInfo:
+    """Return the result, checked: it has the source's picture and `samples` of sound.
 
     Raises:
         MuxCheckError: the result is wrong; the message says how.
@@ -98,6 +90,13 @@ def check_result(path: Path, *, source: VideoInfo, samples: int) -> None:
             f"the picture was not copied unchanged ({source.packet_count} packets in, "
             f"{result.packet_count} out)"
         )
+    if result.description_count < source.description_count:
+        raise MuxCheckError(
+            f"the picture has {source.description_count} sample descriptions, the result "
+            f"{result.description_count}; use a newer ffmpeg"
+        )
+    if result.presented_sha256 != source.presented_sha256:
+        raise MuxCheckError("the frames of the result are shown at other times than the video's")
     frame_samples = source.samples // source.packet_count
     if abs(result.samples - source.samples) > max(frame_samples, _LENGTH_TOLERANCE):
         raise MuxCheckError(
@@ -111,9 +110,4 @@ def check_result(path: Path, *, source: VideoInfo, samples: int) -> None:
         raise MuxCheckError(
             f"the sound differs by {difference} samples from the picture's {samples}"
         )
-
-
-def _mp4_codecs() -> set[str]:
-    """Return the codecs that FFmpeg's MP4 muxer supports."""
-    with av.open(io.BytesIO(), "w", format="mp4") as container:
-        return set(container.supported_codecs)
+    return result

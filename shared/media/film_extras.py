@@ -14,14 +14,24 @@ from av.video.stream import VideoStream
 from shared.media.mp4_boxes import Mp4Index, Mp4Track
 
 _CONTAINER_OWN = frozenset(  # facts of the old container, which the new one has its own of
-    {"major_brand", "minor_version", "compatible_brands", "encoder", "handler_name", "vendor_id"}
+    {
+        "timecode",
+        "major_brand",
+        "minor_version",
+        "compatible_brands",
+        "encoder",
+        "handler_name",
+        "vendor_id",
+    }
     | {"duration", "language", "encoded_by", "software", "writing_application"}
 )
 #: boxes of a sample entry that an encoder writes or that repeat what the stream says
 _ENTRY_OWN = frozenset({"btrt", "free", "wide", "fiel", "gama", "pasp", "sinf", "skip", "bitr"})
 _NO_DATE = "1970-01-01T00:00:00"  # MP4's creation time 0: unknown
 _CHAPTER_ENTRIES = frozenset({"text", "tx3g", "sbtl"})
+_TIMECODE = "a data stream (tmcd)"  # of MP4; Matroska has the time code as metadata
 _NAME_CHARS_MAX = 60
+_LANGUAGE_CHARS = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +42,8 @@ class SubtitleStream:
     codec: str
     language: str  #: empty: not given
 
-    def __str__(self) -> str:
+    @property
+    def label(self) -> str:
         """Return codec and language as warnings show them."""
         return f"{self.codec}, {self.language}" if self.language else self.codec
 
@@ -45,7 +56,8 @@ class FilmExtras:
     chapter_count: int = 0
     metadata: tuple[str, ...] = ()  #: names in lower case, sorted, without the container's own
     has_no_date: bool = False  #: the creation time is present and says "unknown"
-    picture_boxes: tuple[str, ...] = ()  #: of its sample entry, such as "dvvC" (Dolby Vision); MP4 only
+    #: types of the boxes in its sample entry, such as "dvvC" (Dolby Vision); MP4 only
+    picture_boxes: tuple[str, ...] = ()
     streams: tuple[str, ...] = ()  #: other streams, described for users
 
 
@@ -69,7 +81,10 @@ def read_extras(
             )
         elif not (chapter_count and _CHAPTER_ENTRIES.intersection(track.sample_entries)):
             others.append(_description(stream, track))
-    entry_boxes = frozenset() if index is None else index.track(picture.id).entry_boxes
+    if "timecode" in container.metadata and _TIMECODE not in others:
+        others.append(_TIMECODE)
+    track = Mp4Track() if index is None else index.track(picture.id)
+    spherical = {"sv3d"} if track.is_spherical_v1 else set()  # FFmpeg writes it as version 2
     date = container.metadata.get("creation_time", "")
     has_no_date = date.startswith(_NO_DATE)
     names = {_name(name) for name in container.metadata} - _CONTAINER_OWN
@@ -78,7 +93,7 @@ def read_extras(
         chapter_count=chapter_count,
         metadata=tuple(sorted(names - {"creation_time"} if has_no_date else names)),
         has_no_date=has_no_date,
-        picture_boxes=tuple(sorted(entry_boxes - _ENTRY_OWN)),
+        picture_boxes=tuple(sorted((track.entry_boxes | spherical) - _ENTRY_OWN)),
         streams=tuple(others),
     )
 
@@ -104,7 +119,7 @@ def _codec(stream: Stream, track: Mp4Track) -> str:
 def _name(text: str) -> str:
     """Return the name of a metadata entry without the language that FFmpeg appends."""
     name, dash, language = text.lower().rpartition("-")
-    is_language = dash and len(language) == 3 and language.isalpha()
+    is_language = dash and len(language) == _LANGUAGE_CHARS and language.isalpha()
     return _named(name if is_language else text.lower())
 
 

@@ -27,6 +27,9 @@ _TICKS_MAX = 0xFFFFFFFF  # of an edit in an edit list of version 0
 _EMPTY = -1  # media time of an edit that shows nothing
 _NORMAL_SPEED = 0x10000
 _LIST_HEAD = struct.Struct(">I4sB3xI")
+_HEAD_BYTES, _LONG_HEAD_BYTES = 8, 16  # of a box: size and type, then a 64-bit size
+_FILE_BYTES_MAX = 1 << 48
+_SPHERICAL_V1 = bytes.fromhex("ffcc8263f8554a938814587a02521fdd")
 _PROTECTED = frozenset({"encv", "drmi"})
 
 
@@ -59,6 +62,7 @@ class Mp4Track:
     edit_list: EditList | None = None
     sample_entries: tuple[str, ...] = ()  #: their types, such as "avc1"
     entry_boxes: frozenset[str] = frozenset()  #: types of the boxes in the sample entries
+    is_spherical_v1: bool = False  #: marked as spherical by XML, which version 2 replaced by boxes
 
     @property
     def is_encrypted(self) -> bool:
@@ -86,6 +90,7 @@ class Patch:
 
     position: int
     hex: str  #: the new bytes, in a form that crosses processes
+    joins_edits: bool = False  #: the result shows in one edit what several edits showed
 
     @property
     def data(self) -> bytes:
@@ -149,7 +154,9 @@ def single_edit_patch(index: Mp4Index, track: Mp4Track) -> Patch | None:
     if tuple(simple) == edits:
         return None
     return Patch(
-        position=track.edit_list.position, hex=_rewritten(track.edit_list, simple).hex()
+        position=track.edit_list.position,
+        hex=_rewritten(track.edit_list, simple).hex(),
+        joins_edits=sum(edit.start != _EMPTY and edit.length > 0 for edit in edits) > 1,
     )
 
 
@@ -160,7 +167,7 @@ def _rewritten(old: EditList, edits: Sequence[Edit]) -> bytes:
     size = _LIST_HEAD.size + len(data)
     rest = old.size - size
     free = struct.pack(">I4s", rest, b"free").ljust(rest, b"\0")
-    if rest < 8:  # no place for a box
+    if rest < _HEAD_BYTES:
         size, free = old.size, bytes(rest)
     return _LIST_HEAD.pack(size, b"elst", old.version, len(edits)) + data + free
 
@@ -182,9 +189,9 @@ def _joined(edits: Sequence[Edit], index: Mp4Index, track: Mp4Track) -> list[Edi
     for edit in edits:
         last = result[-1] if result else None
         if last is not None and _EMPTY not in (last.start, edit.start):
-            end = last.start + Fraction(last.length * track.timescale, index.timescale)
             tick = Fraction(track.timescale, index.timescale)
-            if abs(edit.start - end) <= max(tick, 1):
+            end = last.start + last.length * tick
+            if abs(edit.start - end) <= max(tick, Fraction(1)):
                 result[-1] = replace(last, length=last.length + edit.length)
                 continue
         result.append(edit)
@@ -194,14 +201,17 @@ def _joined(edits: Sequence[Edit], index: Mp4Index, track: Mp4Track) -> list[Edi
 def _boxes(file: BinaryIO, start: int, end: int) -> Iterator[_Box]:
     """Yield the boxes from `start`; the last one may extend beyond `end`."""
     for _ in range(_BOXES_MAX):
-        file.seek(start)
-        header = file.read(16)
-        if end - start < 8 or len(header) < 8:
+        if not _HEAD_BYTES <= end - start <= _FILE_BYTES_MAX:
             return
-        size, kind = struct.unpack(">I4s", header[:8])
-        content = start + 8
-        if size == 1 and len(header) == 16:
-            size, content = struct.unpack(">Q", header[8:])[0], start + 16
+        file.seek(start)
+        header = file.read(_LONG_HEAD_BYTES)
+        if len(header) < _HEAD_BYTES:
+            return
+        size, kind = struct.unpack(">I4s", header[:_HEAD_BYTES])
+        content = start + _HEAD_BYTES
+        if size == 1 and len(header) == _LONG_HEAD_BYTES:
+            (size,) = struct.unpack(">Q", header[_HEAD_BYTES:])
+            content = start + _LONG_HEAD_BYTES
         elif size == 0:  # to the end of the file
             size = end - start
         if start + size < content:
@@ -221,6 +231,8 @@ def _track(file: BinaryIO, trak: _Box) -> Mp4Track:
             for inner in _boxes(file, box.start, box.end):
                 if inner.kind == "elst":
                     track = replace(track, edit_list=_edit_list(file, inner))
+        elif box.kind == "uuid" and _read(file, box, 0, 16) == _SPHERICAL_V1:
+            track = replace(track, is_spherical_v1=True)
         elif box.kind == "mdia":
             track = _with_media(file, box, track)
     return track
@@ -242,7 +254,8 @@ def _with_media(file: BinaryIO, mdia: _Box, track: Mp4Track) -> Mp4Track:
 
 
 def _with_entries(file: BinaryIO, stsd: _Box, track: Mp4Track) -> Mp4Track:
-    kinds, inside = [], set()
+    kinds: list[str] = []
+    inside: set[str] = set()
     for number, entry in enumerate(_boxes(file, stsd.start + 8, stsd.end)):
         if number == _ENTRIES_MAX:
             raise MediaError(f"a track has more than {_ENTRIES_MAX} sample descriptions")

@@ -14,12 +14,10 @@ the end of its last frame. I/O: reads one local file, blocking: call it in a thr
 import hashlib
 import io
 from array import array
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
-from typing import BinaryIO
 
 import av
 from av.container import InputContainer
@@ -47,6 +45,7 @@ class VideoInfo:
 
     demuxer: str  #: FFmpeg's name, for `-f`: "mov" (MP4, MOV) or "matroska" (and WebM)
     video_codec: str
+    description_count: int  #: sample entries of the picture; 0: not an MP4
     codec_tag: str  #: four characters of MP4 and MOV, such as "hvc1"
     width: int
     height: int
@@ -92,9 +91,12 @@ def probe_video(path: Path) -> VideoInfo:
             patch = _edit_patch(picture, index)
             if patch is None:
                 return _measured(container, picture, path, index)
+            unjoined = _measured(container, picture, path, index) if patch.joins_edits else None
         with _opened(path, demuxer, patch) as container:
             video = _measured(container, _checked_picture(container, index), path, index)
-            return replace(video, patch=patch)
+        if unjoined is not None and unjoined.presented_sha256 != video.presented_sha256:
+            raise _edits_error("the film's edit list shows the picture in several parts")
+        return replace(video, patch=patch)
     except av.FFmpegError as error:
         raise MediaError(
             f"the {NAMES[demuxer]} file cannot be read: it ends early or is damaged "
@@ -102,17 +104,18 @@ def probe_video(path: Path) -> VideoInfo:
         ) from error
 
 
-def _opened(
-    path: Path, demuxer: str, patch: Patch | None = None
-) -> AbstractContextManager[InputContainer]:
+def _opened(path: Path, demuxer: str, patch: Patch | None = None) -> InputContainer:
     """Open the file, with `patch` applied to what is read of it."""
-    source: str | BinaryIO = media_path(path) if patch is None else PatchedFile(path, patch)
-    return av.open(
-        source,
-        format=demuxer,
-        options=_ONLY_FILES if patch is None else _ONLY_READ,
-        metadata_errors="replace",
-    )
+    if patch is None:
+        return av.open(
+            media_path(path),
+            mode="r",
+            format=demuxer,
+            options=_ONLY_FILES,
+            metadata_errors="replace",
+        )
+    source = PatchedFile(path, patch)
+    return av.open(source, mode="r", format=demuxer, options=_ONLY_READ, metadata_errors="replace")
 
 
 def _checked_picture(container: InputContainer, index: Mp4Index | None) -> VideoStream:
@@ -152,11 +155,15 @@ def _edit_patch(picture: VideoStream, index: Mp4Index | None) -> Patch | None:
     try:
         return single_edit_patch(index, index.track(picture.id))
     except MediaError as error:
-        raise MediaError(
-            f"{error.reason}, and a copy can show only one part at normal speed; "
-            f"write these edits into the picture: {CONVERT}",
-            code="edits_not_for_copy",
-        ) from error
+        raise _edits_error(error.reason) from error
+
+
+def _edits_error(reason: str) -> MediaError:
+    return MediaError(
+        f"{reason}, and a copy can show only one part at normal speed; "
+        f"write the edits into the picture: {CONVERT}",
+        code="edits_not_for_copy",
+    )
 
 
 @cache
@@ -180,6 +187,7 @@ def _measured(
     return VideoInfo(
         demuxer="matroska" if index is None else "mov",
         video_codec=context.codec.canonical_name,
+        description_count=0 if index is None else len(index.track(picture.id).sample_entries),
         codec_tag=str(context.codec_tag),
         width=picture.width,
         height=picture.height,

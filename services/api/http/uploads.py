@@ -26,8 +26,10 @@ async def receive_upload(
     """Yield the uploaded body as a temporary file, deleted afterwards.
 
     Raises:
-        ProblemError: too many concurrent uploads (503), or as `receive_parts`.
+        ProblemError: the body is a form (415), too many concurrent uploads (503), or as
+            `receive_parts`.
     """
+    _check_not_a_form(request)
     if context.uploads.locked():
         raise ProblemError(
             HTTPStatus.SERVICE_UNAVAILABLE,
@@ -44,6 +46,19 @@ async def receive_upload(
         ) as received,
     ):
         yield received
+
+
+def _check_not_a_form(request: Request) -> None:
+    """Raise if the client sends the file as a field of a form, as `curl -F` does."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind.startswith("multipart/"):
+        raise ProblemError(
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+            f"the body is a form ({kind}): send the file as the request body, e.g. "
+            "curl --data-binary @FILE -H 'Content-Type: application/octet-stream' "
+            f"{request.url.replace(query='')}",
+            headers={"Connection": "close"},
+        )
 
 
 async def store_upload(context: ApiContext, received: ReceivedFile, *, content_type: str) -> str:

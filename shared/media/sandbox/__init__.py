@@ -27,6 +27,7 @@ from typing import Any, NoReturn, ParamSpec, TypeVar
 from shared.errors import JobError, MediaError, RetryableError
 from shared.media.sandbox.codec import BinaryParts, from_plain, hints_of, to_plain
 from shared.media.sandbox.server import LENGTH_BYTES, REQUEST_BYTES_MAX, STATUS_BYTES
+from shared.media.video_container import CONVERT
 from shared.processing.slots import Slots
 from shared.settings import MediaSettings
 from shared.telemetry import trace
@@ -42,7 +43,7 @@ _COPIES = 3  # of a result, in the memory of the child that makes it
 _WALL_PER_CPU = 4  # the machine may be busy with other work
 _STOP_S = 5.0
 _REASON_CHARS_MAX = 2000
-_ADVICE = "it is damaged, or not an ordinary file; convert it: ffmpeg -i IN -c copy OUT.mp4"
+_ADVICE = f"it is damaged, or not an ordinary file; convert it: {CONVERT}"
 
 
 class MediaSandbox:
