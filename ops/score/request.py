@@ -103,6 +103,8 @@ def check_request(request: ScoreRequest, console: Console) -> None:
     if request.video is None:
         return
     info = _probe(request.video)
+    for note in info.notes:
+        console.print(f"note: {note}", highlight=False)
     scenes_s = sum(scene.duration_s for scene in request.scenes)
     if abs(scenes_s - info.duration_s) > _LENGTH_TOLERANCE_S:
         mode = request.audio_params.get("sync_mode", "trim")

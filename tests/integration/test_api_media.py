@@ -249,6 +249,20 @@ async def test_an_uploaded_video_can_be_used_in_a_request(fixture: ApiFixture) -
     assert await fixture.context.store.get(uploaded["video"]["object"]) == video
 
 
+async def test_an_upload_as_a_form_names_the_command_that_works(fixture: ApiFixture) -> None:
+    """`curl -F file=@film.mp4` sends a form; nothing of it is stored."""
+    for path in ("/api/v3/videos", "/api/v3/audio/styles"):
+        answer = await fixture.client.post(path, files={"file": b"a film"})
+
+        assert answer.status_code == 415
+        assert answer.json()["detail"] == (
+            "the body is a form (multipart/form-data): send the file as the request body, e.g. "
+            "curl --data-binary @FILE -H 'Content-Type: application/octet-stream' "
+            f"http://api{path}"
+        )
+    assert not [info.key async for info in fixture.context.store.list_objects("uploads/")]
+
+
 @pytest.mark.parametrize(
     ("upload_of", "message"),
     [
