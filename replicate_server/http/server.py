@@ -47,7 +47,6 @@ class LoopbackServer:
             self._socket,
             stop_s=_STOP_S,
             http=_protocol(self.connections),
-            ws="none",
             timeout_keep_alive=60,
         )
         await self._server.start()

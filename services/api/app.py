@@ -66,7 +66,12 @@ async def run(
     )
     listening = listen(settings.host, settings.port, setting="SEGUE_API_PORT")
     admission = AdmissionControl(health, requests_max=settings.limits.requests_max)
-    server = HttpServer(admission, listening, stop_s=HTTP_STOP_S)
+    server = HttpServer(
+        admission,
+        listening,
+        stop_s=HTTP_STOP_S,
+        connections_max=settings.limits.connections_max,
+    )
     try:
         serving = await server.start()
         async with _context(settings, health=health) as context:

@@ -50,8 +50,14 @@ class LimitSettings(SettingsGroup):
     requests_max: int = Field(200, ge=1, le=100_000, validation_alias="SEGUE_REQUESTS_MAX")
     #: concurrent status streams (server-sent events) in this process
     listeners_max: int = Field(1000, ge=1, validation_alias="SEGUE_LISTENERS_MAX")
+    #: open connections of this process; one client has at most three quarters of them
+    connections_max: int = Field(2048, ge=16, le=100_000, validation_alias="SEGUE_CONNECTIONS_MAX")
     #: seconds until a body that stalls is rejected
     receive_s: float = Field(30, gt=0, le=600, validation_alias="SEGUE_RECEIVE_TIMEOUT_S")
+    #: bytes per second of a body, on average; a slower one is rejected
+    receive_rate_min: int = Field(16_384, ge=1, validation_alias="SEGUE_RECEIVE_RATE_MIN")
+    #: seconds of a whole upload, at any rate
+    upload_s: float = Field(3600, gt=0, le=86_400, validation_alias="SEGUE_UPLOAD_TIMEOUT_S")
 
 
 class DatabaseSettings(SettingsGroup):

@@ -6,6 +6,7 @@ Units: seconds. I/O: a listening socket.
 import asyncio
 import contextlib
 import logging
+import resource
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,8 +17,11 @@ from starlette.types import ASGIApp
 from typing_extensions import override
 
 from shared.errors import SettingsError
+from shared.http.connections import NO_SNIFF, UnambiguousRequests, limited_protocol
 
 BACKLOG = 2048
+CONNECTIONS_MAX = 256  # of a health port
+OTHER_FILES = 512  # open files besides the connections
 # Longer than clients and load balancers keep an idle connection (usually 60 s at most): a client
 # that reuses one at the moment the server closes it gets an error for a request never read.
 KEEP_ALIVE_S = 75
@@ -64,22 +68,35 @@ class HttpServer:
     """Serves one application on one socket."""
 
     def __init__(
-        self, app: ASGIApp, listening: socket.socket, *, stop_s: int, **options: Any
+        self,
+        app: ASGIApp,
+        listening: socket.socket,
+        *,
+        stop_s: int,
+        connections_max: int = CONNECTIONS_MAX,
+        **options: Any,
     ) -> None:
         """`stop_s`: time for open responses at a stop; `options` are passed to uvicorn."""
         logging.getLogger("uvicorn").setLevel(logging.ERROR)
         _LOGGER.addFilter(_is_fault)
         config = uvicorn.Config(
-            app,
+            UnambiguousRequests(app),
             log_config=None,
             access_log=False,  # paths hold segment tokens
             lifespan="off",
             timeout_graceful_shutdown=stop_s,
             server_header=False,
+            proxy_headers=False,  # a client could choose its address
+            headers=[NO_SNIFF],
+            ws="none",
             # Else a request that paused its connection passes its context to the next request
             # there: asyncio keeps the context in which reading was resumed.
             reset_contextvars=True,
-            **{"timeout_keep_alive": KEEP_ALIVE_S, **options},
+            **{
+                "timeout_keep_alive": KEEP_ALIVE_S,
+                "http": limited_protocol(_within_open_files(connections_max)),
+                **options,
+            },
         )
         self._listening = listening
         self._stop_s = stop_s
@@ -114,6 +131,18 @@ class HttpServer:
                 task.cancel()
                 await asyncio.wait({task}, timeout=1.0)
         self._listening.close()
+
+
+def _within_open_files(connections_max: int) -> int:
+    """Return `connections_max`, or less where the process may not open as many files."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return connections_max
+    needed = connections_max + OTHER_FILES
+    if soft < needed:
+        soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return max(1, min(connections_max, soft - OTHER_FILES))
 
 
 def _is_fault(record: logging.LogRecord) -> bool:

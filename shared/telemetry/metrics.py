@@ -19,6 +19,12 @@ SERVER_UP = Gauge(
     "1 if a required server answers, 0 if not; checked at each scrape.",
     ["service", "server"],
 )
+CONNECTIONS_CLOSED_TOTAL = Counter(
+    "segue_http_connections_closed_total",
+    "HTTP connections closed by a limit: head (not complete in time), rest (of an unread body), "
+    "write (the client does not read), limit (too many connections).",
+    ["reason"],
+)
 CONSUMING = Gauge(
     "segue_consuming", "1 while the service consumes records from Kafka, else 0.", ["service"]
 )
