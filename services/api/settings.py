@@ -78,6 +78,8 @@ class ApiSettings(SettingsGroup):
 
     host: str = Field("127.0.0.1", validation_alias="SEGUE_API_HOST")
     port: int = Field(4000, ge=0, le=65_535, validation_alias="SEGUE_API_PORT")
+    #: host names by which clients reach the api, comma-separated; `*.name`: all below it, `*`: any
+    trusted_hosts: str = Field("", validation_alias="SEGUE_TRUSTED_HOSTS")
     #: start a run for each new `video.stitched`
     auto_generate: bool = Field(False, validation_alias="AUTO_GENERATE_AUDIO")
     #: signing keys of Replicate's webhooks, `whsec_…`, comma-separated; empty: read from Replicate
@@ -96,3 +98,9 @@ class ApiSettings(SettingsGroup):
     media: MediaSettings = Field(default_factory=MediaSettings.from_environment)
     links: LinkSettings = Field(default_factory=LinkSettings.from_environment)
     telemetry: TelemetrySettings = Field(default_factory=TelemetrySettings.from_environment)
+
+    @property
+    def trusted_host_names(self) -> frozenset[str]:
+        """Return the names in `trusted_hosts`."""
+        names = (name.strip() for name in self.trusted_hosts.split(","))
+        return frozenset(filter(None, names))

@@ -12,6 +12,8 @@ from pydantic import ValidationError
 
 FieldProblems = list[tuple[str, str]]  #: field path, what is wrong with it
 SHOWN_MAX = 5
+EXPLAINED_MAX = 100  # problems with their own message, which takes longer to find than pydantic's
+_NAME_CHARS_MAX = 100  # of a name that is compared with the valid ones
 _CLOSE = 0.6  # difflib's own limit
 _PART_CHARS_MIN = 3  # "fade" is a part of "fade_duration"; "s" is a part of everything
 MessageOf = Callable[[Any], str | None]  #: a pydantic error's own message; None: pydantic's
@@ -29,9 +31,12 @@ def field_problems(
     return [
         (
             field_path(problem["loc"], prefix=prefix, skip=skip, root=root),
-            message_of(problem) or plain_message(problem["msg"]),
+            (message_of(problem) if number < EXPLAINED_MAX else None)
+            or plain_message(problem["msg"]),
         )
-        for problem in error.errors(include_url=False, include_input=False, include_context=False)
+        for number, problem in enumerate(
+            error.errors(include_url=False, include_input=False, include_context=False)
+        )
     ]
 
 
@@ -54,7 +59,9 @@ def plain_message(message: str) -> str:
 
 def join_problems(problems: FieldProblems) -> str:
     """Return the first problems in one line, and how many more there are."""
-    shown = "; ".join(f"{field}: {message}" for field, message in problems[:SHOWN_MAX])
+    shown = "; ".join(
+        f"{field[:_NAME_CHARS_MAX]}: {message}" for field, message in problems[:SHOWN_MAX]
+    )
     more = len(problems) - SHOWN_MAX
     return f"{shown} (and {more} more)" if more > 0 else shown
 
@@ -62,7 +69,7 @@ def join_problems(problems: FieldProblems) -> str:
 def closest_name(given: str, names: Iterable[str]) -> str | None:
     """Return the name that `given` most likely means; None if it is close to none."""
     plain = {name: re.sub(r"[^a-z0-9]", "", name.lower()) for name in names}
-    wanted = re.sub(r"[^a-z0-9]", "", given.lower())
+    wanted = re.sub(r"[^a-z0-9]", "", given[:_NAME_CHARS_MAX].lower())
 
     def likeness(name: str) -> float:
         return difflib.SequenceMatcher(None, wanted, plain[name]).ratio()

@@ -27,6 +27,7 @@ from shared.http.address_policy import PrivateHosts, is_public_address
 from shared.http.retry_after import parse_retry_after
 from shared.settings import SettingsGroup
 from shared.storage import ObjectStore
+from shared.storage.keys import is_own_key
 
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]  #: host, port -> addresses
 
@@ -122,6 +123,12 @@ class Fetcher:
 
     async def _from_store(self, key: str, target: Path) -> None:
         field = self._spec.field
+        if is_own_key(key):  # another job's track, named by a client
+            raise MediaError(
+                f"{field}.object: {key[:200]!r} is not an uploaded file; upload the "
+                f"{self._spec.noun}, or set {field}.url",
+                code=self._spec.code,
+            )
         try:
             stat = await self._store.stat(key)
             if stat is not None and stat.size_bytes > self._spec.bytes_max:

@@ -7,6 +7,8 @@ import re
 
 from shared.contract import ids
 
+_UPLOAD = re.compile(r"^uploads/[A-Za-z0-9._-]{1,200}$")
+_OWN_PREFIXES = ("jobs/", "cache/", "health/")
 _LEGAL = re.compile(r"^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*$")
 KEY_CHARS_MAX = 512
 PART_CHARS_MAX = 255  # the limit of file names
@@ -124,3 +126,13 @@ def parked_key(job_id: str, run: int, topic: str) -> str:
 def upload_key(sha256: str) -> str:
     """Return the key of an uploaded video; the same bytes are stored once."""
     return f"uploads/{sha256}"
+
+
+def is_upload_key(key: str) -> bool:
+    """Return whether `key` is that of an uploaded file."""
+    return _UPLOAD.fullmatch(key) is not None
+
+
+def is_own_key(key: str) -> bool:
+    """Return whether `key` is that of an object which Segue made: a client may not name it."""
+    return key.startswith(_OWN_PREFIXES)

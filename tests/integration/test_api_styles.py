@@ -1,5 +1,6 @@
 """Uploaded style samples: stored once, usable in a request, rejected with a reason."""
 
+import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -95,10 +96,10 @@ async def test_the_api_rejects_a_style_sample_over_the_limit(
 
 async def test_the_api_rejects_too_many_concurrent_uploads(fixture: ApiFixture) -> None:
     """Style samples and videos share the limit."""
-    for _ in range(fixture.context.settings.limits.uploads_max):
-        await fixture.context.uploads.acquire()
-
-    answer = await fixture.client.post(STYLES, content=audio_file(a_song(1.5)))
+    async with contextlib.AsyncExitStack() as stack:
+        for _ in range(fixture.context.settings.limits.uploads_max):
+            await stack.enter_async_context(fixture.context.uploads.slot())
+        answer = await fixture.client.post(STYLES, content=audio_file(a_song(1.5)))
 
     assert answer.status_code == 503
     assert int(answer.headers["retry-after"]) > 0

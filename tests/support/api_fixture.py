@@ -143,7 +143,7 @@ async def api_fixture(
             stop=stop,
         )
         transport = httpx.ASGITransport(app=create_app(context), raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url="http://api") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             applier = Applier(database=database, settings=settings, clock=clock, log=log)
             yield ApiFixture(context=context, client=client, applier=applier, url=url)
     finally:

@@ -8,9 +8,11 @@ from fastapi.openapi.utils import get_openapi
 from services.api.domain.request_models import GenerateBody
 from services.api.http import problems
 from services.api.http.context import ApiContext
+from services.api.http.middleware.site_guard import SiteGuard
 from services.api.http.middleware.tracing import TracingMiddleware
 from services.api.http.routes import (
     cancel,
+    entry_points,
     generate,
     health,
     media,
@@ -50,10 +52,17 @@ def create_app(context: ApiContext) -> FastAPI:
         description=DESCRIPTION,
         docs_url=None,  # both pages load scripts from a CDN
         redoc_url=None,
+        redirect_slashes=False,  # the address of a redirect would be built from the Host header
     )
     app.state.context = context
+    app.add_middleware(
+        SiteGuard,
+        hosts=context.settings.trusted_host_names,
+        public_url=context.settings.links.public_base_url or "",
+    )
     app.add_middleware(TracingMiddleware, log=context.log, service=trace.current_service())
     problems.install(app, context.log)
+    app.include_router(entry_points.router, include_in_schema=False)
     for routes in (generate, cancel, status_stream, media, videos, styles, webhooks, health):
         app.include_router(routes.router)
     document = _document(app)

@@ -8,6 +8,8 @@ from fastapi import Depends, Request
 
 from services.api.background.job_notifications import JobNotifications
 from services.api.database import Database
+from services.api.http.json_body import JsonBodies
+from services.api.http.uploads import UploadSlots
 from services.api.http.webhook_keys import WebhookKeys
 from services.api.settings import ApiSettings
 from shared.clock import Clock
@@ -63,12 +65,15 @@ class ApiContext:
     log: Logger
     stop: asyncio.Event
     deliveries: Deliveries = field(default_factory=Deliveries)
-    uploads: asyncio.Semaphore = field(init=False)
+    uploads: UploadSlots = field(init=False)
+    json_bodies: JsonBodies = field(init=False)
     sandbox: MediaSandbox = field(init=False)  #: reads what was uploaded
 
     def __post_init__(self) -> None:
         self.sandbox = MediaSandbox(self.settings.media)
-        self.uploads = asyncio.Semaphore(self.settings.limits.uploads_max)
+        limits = self.settings.limits
+        self.uploads = UploadSlots(count=limits.uploads_max, rate_min=limits.receive_rate_min)
+        self.json_bodies = JsonBodies(limits)
 
 
 async def _context(request: Request) -> ApiContext:  # async, so that no request needs a thread

@@ -26,6 +26,8 @@ from shared.errors import NotFoundError, RetryableError, SegueError
 from shared.telemetry.log import Logger
 
 CONTENT_TYPE = "application/problem+json"
+ERRORS_MAX = 32  # in one response; the detail has the count of the others
+_FIELD_CHARS_MAX, _MESSAGE_CHARS_MAX = 200, 500
 RETRY_AFTER_S = 2
 _NOT_FIELDS = MEDIA_TAGS | {"path", "query", "header", "body"}
 
@@ -90,9 +92,9 @@ def problem_response(
         type="about:blank",
         title=status.phrase,
         status=status.value,
-        detail=detail,
+        detail=_shortened(detail, 8 * _MESSAGE_CHARS_MAX),
         instance=request.url.path,
-        errors=None if errors is None else [FieldProblem(field=f, message=m) for f, m in errors],
+        errors=None if errors is None else _field_problems(errors),
     )
     return JSONResponse(
         problem.model_dump(exclude_none=True),
@@ -100,6 +102,21 @@ def problem_response(
         headers=dict(headers or {}),
         media_type=CONTENT_TYPE,
     )
+
+
+def _field_problems(errors: FieldProblems) -> list[FieldProblem]:
+    return [
+        FieldProblem(
+            field=_shortened(name, _FIELD_CHARS_MAX),
+            message=_shortened(message, _MESSAGE_CHARS_MAX),
+        )
+        for name, message in errors[:ERRORS_MAX]
+    ]
+
+
+def _shortened(text: str, chars_max: int) -> str:
+    """Return the start of `text`: field names and values come from the client."""
+    return text if len(text) <= chars_max else f"{text[: chars_max - 1]}…"
 
 
 def install(app: FastAPI, log: Logger) -> None:

@@ -1,13 +1,18 @@
-"""Receives request bodies with limits on size and time.
+"""Receives request bodies with limits on size, rate and time.
 
 A body that is too large is rejected as early as possible: by its Content-Length, else at the
-first byte over the limit. Nothing of it is stored.
+first byte over the limit. A slow one is rejected once it is behind the minimum rate. Only the time
+spent waiting for the client counts, so a slow disk here is not the client's fault. The rest of a
+rejected body is discarded for a few seconds (`LimitedProtocol.rest_s`), so that the client can read
+the response.
+
+Units: bytes, seconds.
 """
 
 import asyncio
 import hashlib
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -18,51 +23,50 @@ from starlette.requests import ClientDisconnect
 
 from services.api.http.problems import ProblemError
 
-WRITE_BYTES = 1024 * 1024  # bytes per write in the disk thread
+WRITE_BYTES = 256 * 1024  # bytes per write in the disk thread
 
 
-async def read_json(request: Request, *, bytes_max: int, part_s: float) -> bytes:
-    """Return the body of a JSON request.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BodyLimits:
+    """Limits on one request body."""
 
-    Raises:
-        ProblemError: the Content-Type is not JSON (415), too large (413), too slow (408).
-    """
-    kind = request.headers.get("content-type", "application/json").partition(";")[0].strip()
-    if kind.lower() != "application/json" and not kind.lower().endswith("+json"):
-        raise ProblemError(
-            HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-            f"unsupported Content-Type {kind!r}: send JSON with Content-Type: application/json",
-        )
-    parts = [part async for part in receive_parts(request, bytes_max=bytes_max, part_s=part_s)]
-    return b"".join(parts)
+    bytes_max: int
+    stall_s: float  #: without a byte, and of delay below the rate
+    rate_min: int  #: bytes per second
+    total_s: float
 
 
-async def receive_parts(request: Request, *, bytes_max: int, part_s: float) -> AsyncIterator[bytes]:
+async def receive_parts(request: Request, limits: BodyLimits) -> AsyncIterator[bytes]:
     """Yield the body part by part.
 
     Raises:
-        ProblemError: the body is longer than `bytes_max` (413), or stalls (408).
+        ProblemError: the body is too large (413), too slow (408) or incomplete (400).
     """
     announced = request.headers.get("content-length", "")
-    if announced.isdigit() and int(announced) > bytes_max:
-        raise _too_large(int(announced), bytes_max)
-    received = 0
+    if announced.isdigit() and int(announced) > limits.bytes_max:
+        raise _too_large(int(announced), limits.bytes_max)
+    received, waited_s = 0, 0.0
+    loop = asyncio.get_running_loop()
+    end_s = loop.time() + limits.total_s
     stream = aiter(request.stream())
     while True:
+        start_s = loop.time()
+        behind_s = limits.stall_s + received / limits.rate_min - waited_s
         try:
-            async with asyncio.timeout(part_s):
+            async with asyncio.timeout(min(limits.stall_s, behind_s, end_s - start_s)):
                 part = await anext(stream)
         except StopAsyncIteration:
             return
         except TimeoutError as error:
-            raise ProblemError(
-                HTTPStatus.REQUEST_TIMEOUT, f"no data received for {part_s:g} s"
-            ) from error
+            raise _too_slow(received, waited_s + loop.time() - start_s, limits) from error
         except ClientDisconnect as error:
             raise ProblemError(HTTPStatus.BAD_REQUEST, "the body is incomplete") from error
+        waited_s += loop.time() - start_s
         received += len(part)
-        if received > bytes_max:
-            raise _too_large(received, bytes_max)
+        if received > limits.bytes_max:
+            raise _too_large(received, limits.bytes_max)
+        if loop.time() > end_s:
+            raise _too_slow(received, waited_s, limits)
         yield part
 
 
@@ -76,14 +80,10 @@ class ReceivedFile:
 
 
 @asynccontextmanager
-async def received_file(
-    request: Request, *, bytes_max: int, part_s: float, folder: Path | None
+async def saved_file(
+    parts: AsyncIterable[bytes], *, folder: Path | None
 ) -> AsyncIterator[ReceivedFile]:
-    """Yield the body as a temporary file, deleted afterwards.
-
-    Raises:
-        ProblemError: as `receive_parts`.
-    """
+    """Yield the parts of a body as a temporary file, deleted afterwards."""
     digest, size = hashlib.sha256(), 0
     pending = bytearray()
     with tempfile.NamedTemporaryFile(dir=folder, prefix="segue-video-") as file:
@@ -93,7 +93,7 @@ async def received_file(
             file.write(data)
             file.flush()
 
-        async for part in receive_parts(request, bytes_max=bytes_max, part_s=part_s):
+        async for part in parts:
             size += len(part)
             pending += part
             if len(pending) >= WRITE_BYTES:
@@ -103,9 +103,22 @@ async def received_file(
         yield ReceivedFile(path=Path(file.name), size_bytes=size, sha256=digest.hexdigest())
 
 
+def media_type(request: Request) -> str:
+    """Return the media type of the body, lower case; empty: the request names none."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
 def _too_large(size: int, bytes_max: int) -> ProblemError:
     return ProblemError(
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
         f"the body has {size} bytes or more, at most {bytes_max} are allowed",
-        headers={"Connection": "close"},
+    )
+
+
+def _too_slow(received: int, seconds: float, limits: BodyLimits) -> ProblemError:
+    return ProblemError(
+        HTTPStatus.REQUEST_TIMEOUT,
+        f"the body is too slow: {received} bytes in {seconds:.0f} s; send at least "
+        f"{limits.rate_min} bytes per second (SEGUE_RECEIVE_RATE_MIN), no pause over "
+        f"{limits.stall_s:g} s (SEGUE_RECEIVE_TIMEOUT_S), and all within {limits.total_s:g} s",
     )

@@ -4,7 +4,8 @@ While the api waits for PostgreSQL, only the health routes respond and everythin
 Retry-After: a load balancer sees a service that is alive and not ready, never a refused
 connection. Afterwards at most `requests_max` requests are processed at a time; one more is
 rejected with 503 at once instead of being queued. A request counts until its response headers are
-sent, so event streams and slow downloads do not count.
+sent, and not while it waits for its client, so event streams, slow downloads and slow bodies do not
+count.
 """
 
 from http import HTTPStatus
@@ -12,12 +13,13 @@ from http import HTTPStatus
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from services.api.http.problems import RETRY_AFTER_S, problem_response
+from services.api.http.problems import RETRY_AFTER_S, ProblemError, problem_response
 from shared.http.health import Health, health_app
 from shared.telemetry.metrics import REQUEST_SECONDS, REQUESTS_REFUSED_TOTAL, REQUESTS_TOTAL
 
 _HEALTH = frozenset({"/livez", "/readyz", "/metrics"})
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_RETRY_AFTER = {"Retry-After": str(RETRY_AFTER_S)}
 _NO_ROUTE = "none"  # a path is chosen by the client, so it is no label
 
 
@@ -43,20 +45,35 @@ class AdmissionControl:
             await _refuse(scope, receive, send, reason="the service is starting")
         elif self.requests >= self._requests_max:
             REQUESTS_REFUSED_TOTAL.inc()
-            reason = f"too many concurrent requests (at most {self._requests_max})"
-            await _refuse(scope, receive, send, reason=reason)
+            await _refuse(scope, receive, send, reason=self._too_many)
         else:
             await self._counted(self._app, scope, receive, send)
 
+    @property
+    def _too_many(self) -> str:
+        return f"too many concurrent requests (at most {self._requests_max})"
+
+    def _check_limit(self) -> None:
+        """Raise if others took the places while a request waited for its body.
+
+        Raises:
+            ProblemError: there are too many requests (503).
+        """
+        if self.requests > self._requests_max:
+            REQUESTS_REFUSED_TOTAL.inc()
+            raise ProblemError(
+                HTTPStatus.SERVICE_UNAVAILABLE, _retry(self._too_many), headers=_RETRY_AFTER
+            )
+
     async def _counted(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         """Process one request; it counts until its response headers are sent."""
-        is_counted, started = True, self._clock.monotonic()
+        is_counted, is_waiting, started = True, False, self._clock.monotonic()
         status = HTTPStatus.INTERNAL_SERVER_ERROR.value  # if it fails before the headers are sent
 
         def finish() -> None:
             nonlocal is_counted
             if is_counted:
-                self.requests -= 1
+                self.requests -= not is_waiting
                 _measure(scope, status, self._clock.monotonic() - started)
             is_counted = False
 
@@ -67,9 +84,22 @@ class AdmissionControl:
                 finish()
             await send(message)
 
+        async def receive_counted() -> Message:
+            nonlocal is_waiting
+            if not is_counted or is_waiting:
+                return await receive()
+            self.requests, is_waiting = self.requests - 1, True
+            try:
+                message = await receive()
+            finally:
+                self.requests, is_waiting = self.requests + is_counted, False
+            if message["type"] == "http.request" and not message.get("more_body"):
+                self._check_limit()
+            return message
+
         self.requests += 1
         try:
-            await app(scope, receive, send_counted)
+            await app(scope, receive_counted, send_counted)
         finally:
             finish()
 
@@ -81,11 +111,15 @@ def _measure(scope: Scope, status: int, seconds: float) -> None:
     REQUEST_SECONDS.labels(route).observe(seconds)
 
 
+def _retry(reason: str) -> str:
+    return f"{reason}; retry in {RETRY_AFTER_S} s"
+
+
 async def _refuse(scope: Scope, receive: Receive, send: Send, *, reason: str) -> None:
     response = problem_response(
         Request(scope),
         HTTPStatus.SERVICE_UNAVAILABLE,
-        f"{reason}; retry in {RETRY_AFTER_S} s",
-        headers={"Retry-After": str(RETRY_AFTER_S)},
+        _retry(reason),
+        headers=_RETRY_AFTER,
     )
     await response(scope, receive, send)

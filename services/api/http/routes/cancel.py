@@ -26,7 +26,7 @@ router = APIRouter(tags=["audio"])
     responses={
         200: {"model": CancelResponse, "description": "There was nothing to cancel."},
         202: {"description": "The run is being cancelled; follow its status."},
-        **problems(404, 422, 503),
+        **problems(403, 404, 422, 503),
     },
     summary="Cancel the newest run of a job; stored objects remain",
 )

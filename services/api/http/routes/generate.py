@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from starlette.responses import Response
 
 from services.api.database import Connection, LockWaitError, idempotency_keys, status_view
-from services.api.domain.request_fields import KEY_PART_CHARS_MAX, JobIdText
+from services.api.domain.request_fields import JobIdText
 from services.api.domain.request_models import GenerateBody, StyleBody, VideoBody, parse_body
 from services.api.domain.run_spec import (
     JobSpec,
@@ -26,10 +26,10 @@ from services.api.http.middleware.tracing import bind_job
 from services.api.http.openapi import problems
 from services.api.http.presenter import BASE_PATH, started_response, status_response
 from services.api.http.problems import ProblemError, UnknownJobError
-from services.api.http.request_body import read_json
 from services.api.http.schemas import GenerateResponse, StatusResponse
 from services.api.runs.start import lock_job, start_run
-from shared.storage.keys import check_key
+from services.api.settings import LimitSettings
+from shared.storage.keys import is_upload_key
 
 POLL_AFTER_S = 2  # recommended polling interval
 router = APIRouter(tags=["audio"])
@@ -56,7 +56,7 @@ IdempotencyKey = Annotated[
                 "Retry-After": {"description": "Seconds.", "schema": {"type": "string"}},
             },
         },
-        **problems(400, 404, 408, 409, 413, 415, 422, 503),
+        **problems(400, 403, 404, 408, 409, 413, 415, 422, 503),
     },
     openapi_extra={
         "requestBody": {
@@ -73,10 +73,10 @@ async def generate_scenes(
 ) -> Response:
     """Start a run, or return the running run of the same request."""
     limits = context.settings.limits
-    raw = await read_json(request, bytes_max=limits.body_bytes_max, part_s=limits.receive_s)
-    body = _parsed(raw)
+    bodies = context.json_bodies
+    async with bodies.received(request, bytes_max=limits.body_bytes_max) as raw:
+        body, job_spec = await bodies.parse(raw, lambda text: _parsed(text, limits))
     bind_job(body.job_id)
-    job_spec = spec_of_body(body, limits)
     await _check_object(context, body.video, field="video", route="/api/v3/videos")
     style = body.audio_params.style_audio if body.audio_params else None
     await _check_object(
@@ -148,9 +148,9 @@ async def _start(
     return started_response(body.job_id, started, warnings=warnings).model_dump(mode="json")
 
 
-def _parsed(raw: bytes) -> GenerateBody:
+def _parsed(raw: bytes, limits: LimitSettings) -> tuple[GenerateBody, JobSpec]:
     try:
-        return parse_body(GenerateBody, raw)
+        body = parse_body(GenerateBody, raw)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         if first["type"] == "json_invalid":
@@ -158,21 +158,18 @@ def _parsed(raw: bytes) -> GenerateBody:
                 HTTPStatus.BAD_REQUEST, f"the body is not JSON: {first['ctx']['error']}"
             ) from error
         raise RequestInvalidError(body_problems(error)) from error
+    return body, spec_of_body(body, limits)
 
 
 async def _check_object(
     context: ApiContext, media: VideoBody | StyleBody | str | None, *, field: str, route: str
 ) -> None:
-    """Raise if `media` refers to an object that is not in the store."""
+    """Raise if `media` refers to an object that is not an upload, or not in the store."""
     if media is None or isinstance(media, str) or media.object is None:
         return
-    try:
-        key = check_key(media.object)
-    except ValueError as error:
-        raise RequestInvalidError([(f"{field}.object", str(error))]) from error
-    is_valid = max(map(len, key.split("/"))) <= KEY_PART_CHARS_MAX
-    if not is_valid or await context.store.stat(key) is None:
-        message = f"object {key} not found: upload the file with POST {route}"
+    key = media.object
+    if not is_upload_key(key) or await context.store.stat(key) is None:
+        message = f"upload {key[:100]!r} not found: upload the file with POST {route}"
         raise RequestInvalidError([(f"{field}.object", message)])
 
 

@@ -16,7 +16,6 @@ from services.api.database import outbox
 from services.api.http.context import ApiContext, ContextDep
 from services.api.http.openapi import problems
 from services.api.http.problems import ProblemError
-from services.api.http.request_body import read_json
 from services.api.http.webhook_keys import AGAIN_S, NoWebhookKeyError
 from shared.contract.events import PredictionEnded
 from shared.security.signed_links import LinkExpiredError, LinkUnknownError
@@ -39,7 +38,7 @@ class PredictionWebhook(BaseModel):
     response_class=Response,
     responses={
         204: {"description": "Accepted; a repeated delivery changes nothing."},
-        **problems(400, 401, 404, 408, 410, 413, 415, 422, 503),
+        **problems(400, 401, 403, 404, 408, 410, 413, 415, 422, 503),
     },
     openapi_extra={
         "requestBody": {
@@ -59,21 +58,25 @@ async def prediction_ended(token: WebhookToken, request: Request, context: Conte
         raise ProblemError(HTTPStatus.NOT_FOUND, "webhook not found") from error
     except LinkExpiredError as error:
         raise ProblemError(HTTPStatus.GONE, f"webhook link expired: {error}") from error
-    receive_s = context.settings.limits.receive_s
-    body = await read_json(request, bytes_max=BODY_BYTES_MAX, part_s=receive_s)
-    message_id = await _verified(request, body, job_id=job_id, context=context)
+    async with context.json_bodies.received(request, bytes_max=BODY_BYTES_MAX) as body:
+        message_id = await _verified(request, body, job_id=job_id, context=context)
+        await _publish_once(body, message_id, job_id=job_id, context=context)
+    return Response(status_code=HTTPStatus.NO_CONTENT)
+
+
+async def _publish_once(body: bytes, message_id: str, *, job_id: str, context: ApiContext) -> None:
+    """Publish the event, unless the message was received before."""
     now = context.clock.now()
     if not context.deliveries.is_new(message_id, now_s=now.timestamp()):
-        return Response(status_code=HTTPStatus.NO_CONTENT)
+        return
     try:
-        webhook = _parsed(body)
+        webhook = await context.json_bodies.parse(body, _parsed)
         event = PredictionEnded(job_id=job_id, prediction_id=webhook.id)
         async with context.database.transaction() as connection:
             await outbox.add_events(connection, [event], now=now)
     except BaseException:
         context.deliveries.forget(message_id)
         raise
-    return Response(status_code=HTTPStatus.NO_CONTENT)
 
 
 async def _verified(request: Request, body: bytes, *, job_id: str, context: ApiContext) -> str:

@@ -149,3 +149,14 @@ async def test_compressed_response_is_rejected(tmp_path: Path) -> None:
 
         with pytest.raises(MediaError, match="compressed"):
             await fetched(a_fetcher(tmp_path), server, "/v", tmp_path)
+
+
+@pytest.mark.parametrize("prefix", ["jobs", "cache", "health"])
+async def test_an_object_of_segue_is_not_a_users_media(tmp_path: Path, prefix: str) -> None:
+    """A client may not read the track of another job through one of its own, on any path."""
+    key = f"{prefix}/00112233/track.mp3"
+    await FolderStore(tmp_path / "store").put(key, VIDEO)
+
+    with pytest.raises(MediaError, match=r"^video\.object: .* is not an uploaded file"):
+        await a_fetcher(tmp_path).fetch(VideoRef(object=key), tmp_path / "video")
+    assert not (tmp_path / "video").exists()
