@@ -15,7 +15,13 @@ import warnings
 from pathlib import Path
 from typing import Any, cast, get_args
 
-from embedded.settings import StackKind, StackSettings
+from embedded.settings import (
+    UNUSED_VARIABLES,
+    StackKind,
+    StackSettings,
+    is_loopback,
+    unused_variables,
+)
 from embedded.stack import run, stop_when_unused
 from shared.clock import SystemClock
 from shared.errors import SegueError, SettingsError
@@ -98,6 +104,7 @@ def _arguments() -> argparse.Namespace:
         "--provider",
         help=f"music provider (MUSIC_PROVIDER): {list_of(PROVIDERS)}; default: {STACK_PROVIDER}",
     )
+    parser.add_argument("--host", help="address that the api listens on (SEGUE_API_HOST)")
     parser.add_argument("--port", type=int, help="port of the api (SEGUE_API_PORT; 0: a free one)")
     parser.add_argument("--data-dir", type=Path, help="folder of the data (SEGUE_DATA_DIR)")
     parser.add_argument(
@@ -110,7 +117,7 @@ def _settings(arguments: argparse.Namespace) -> StackSettings:
     """Return the environment's settings; the command line wins."""
     options: dict[str, Any] = {
         name: value
-        for name in ("kind", "provider", "port")
+        for name in ("kind", "provider", "host", "port")
         if (value := getattr(arguments, name)) is not None
     }
     if arguments.data_dir is not None:
@@ -139,6 +146,18 @@ def _log_start(settings: StackSettings) -> None:
         log.info(
             "Kafka and MinIO are fetched or built at their first start: seconds to minutes",
             action="service.waiting",
+        )
+    for variable in unused_variables(settings.kind, os.environ):  # noqa: TID251 - named, not read
+        log.warning(
+            "variable is not used",
+            action="setting.ignored",
+            name=variable,
+            reason=UNUSED_VARIABLES[variable],
+        )
+    if not is_loopback(settings.host):
+        reason = "every machine that reaches this address may use the api: it has no authentication"
+        log.warning(
+            "api is open to the network", action="api.exposed", host=settings.host, reason=reason
         )
 
 

@@ -21,6 +21,8 @@ _SECRET_BYTES = 32
 _PRIVATE = 0o600
 _LOCK_TRIES = 3
 _LOCK_PAUSE_S = 0.05
+#: what the servers need to start: PostgreSQL writes 40 MB, Kafka reserves its index files
+_EMBEDDED_MB, _NATIVE_MB, _RESTART_MB = 128, 384, 32
 
 
 @contextmanager
@@ -42,6 +44,23 @@ def locked_data_dir(folder: Path) -> Iterator[Path]:
         yield folder
     finally:
         os.close(handle)
+
+
+def check_space(folder: Path, *, is_native: bool, free_bytes: int) -> None:
+    """Raise if the disk of `folder` has no room for the servers' files.
+
+    Raises:
+        SettingsError: the message has the free and the needed space.
+    """
+    is_new = not (folder / ("native" if is_native else "postgres")).exists()
+    needed_mb = (_NATIVE_MB if is_native else _EMBEDDED_MB) if is_new else _RESTART_MB
+    free_mb = free_bytes // 1024**2
+    if free_mb < needed_mb:
+        raise SettingsError(
+            "SEGUE_DATA_DIR",
+            f"{folder} has {free_mb} MB free, and {needed_mb} MB are needed; free some space, or "
+            "set a folder on another disk",
+        )
 
 
 def segment_keys(folder: Path) -> str:
@@ -77,5 +96,13 @@ def _lock_with_retries(folder: Path) -> int | None:
 
 def _in_use_message(folder: Path) -> str:
     stack = find_stack(folder)
-    owner = f"process {stack.pid}, {stack.api_url}" if stack else "it is starting or stopping"
-    return f"another stack runs on {folder} ({owner}); stop it, or set another folder"
+    if stack is None:
+        return (
+            f"another stack runs on {folder} (it is starting or stopping); run the same command "
+            "again in a few seconds, or set another folder (--data-dir)"
+        )
+    return (
+        f"another stack runs on {folder}: {stack.api_url} (process {stack.pid}, provider "
+        f"{stack.provider}); use it (segue score, segue watch), stop it (kill {stack.pid}), or "
+        "start a second one with another folder and port: segue up --data-dir FOLDER --port 0"
+    )

@@ -42,6 +42,7 @@ class StackResources:
 
     addresses: ServerAddresses
     segment_keys: str
+    host: str
     port: int
     provider: StackProvider
     replicate_emulator: tuple[str, str] | None = None  #: base URL and API key
@@ -61,7 +62,7 @@ def build_services(resources: StackResources) -> list[Service]:
     provider = _provider_settings(resources)
     api = ApiSettings.from_environment(
         **servers,
-        host="127.0.0.1",
+        host=resources.host,
         port=resources.port,
         database=DatabaseSettings.from_environment(**database),
         pricing=PricingSettings.from_environment(**provider),

@@ -8,9 +8,10 @@ Units: seconds. I/O: servers, services, files; the steps are numbered in the cod
 """
 
 import asyncio
+import errno
 import importlib
 import os
-import socket
+import shutil
 import warnings
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
@@ -19,19 +20,18 @@ from typing import Any
 
 import httpx
 
-from embedded.data_dir import locked_data_dir, segment_keys
+from embedded.data_dir import check_space, locked_data_dir, segment_keys
 from embedded.servers import ServerAddresses, servers_of
 from embedded.servers.process import tail
 from embedded.settings import StackSettings
 from embedded.supervisor import Service, keep_running
 from shared.clock import Clock, SystemClock
 from shared.errors import SegueError, SettingsError
-from shared.http.server import free_ports
+from shared.http.server import bind_socket, free_ports
 from shared.local_stack import ClientLock, RunningStack, remove_stack_files, write_stack_files
 from shared.storage import StandInWarning
 from shared.telemetry.log import logger_of
 
-HOST = "127.0.0.1"
 READY_S = 60.0  # 3 s on an idle machine with two cores
 _STAGES_STOP_S = 5.0  # drain, commit, leave the group
 _API_STOP_S = 2.0
@@ -39,13 +39,14 @@ _CANCEL_S = 1.0  # for a cancelled service
 _POLL_S = 0.05
 _PROBE_S = 2.0
 _WATCH_S = 1.0
+_EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where clients here connect
 
 
 class Stack:
     """The servers and services of one stack on `folder`, whose lock is held."""
 
     def __init__(self, settings: StackSettings, folder: Path, *, port: int, clock: Clock) -> None:
-        self.url = f"http://{HOST}:{port}"
+        self.url = api_url(settings.host, port)
         self._settings = settings
         self._folder = folder
         self._port = port
@@ -73,6 +74,7 @@ class Stack:
             services.StackResources(
                 addresses=addresses,
                 segment_keys=segment_keys(self._folder),
+                host=self._settings.host,
                 port=self._port,
                 provider=self._settings.provider,
                 replicate_emulator=await self._start_emulator(),
@@ -192,8 +194,10 @@ async def run(
     """
     with locked_data_dir(settings.home.folder) as folder:
         remove_stack_files(folder)  # of a stack that ended with the power
+        free_bytes = shutil.disk_usage(folder).free
+        check_space(folder, is_native=settings.kind == "native", free_bytes=free_bytes)
         port = settings.port or free_ports(1)[0]
-        _check_port(port)
+        check_address(settings.host, port)
         stack = Stack(settings, folder, port=port, clock=SystemClock())
         stopping = asyncio.ensure_future(stop.wait())
         running = asyncio.ensure_future(_run(stack, folder, settings.provider, on_ready))
@@ -208,6 +212,13 @@ async def run(
             await asyncio.wait([stopping, running])
             is_clean = await stack.stop(force)
         return is_clean
+
+
+def api_url(host: str, port: int) -> str:
+    """Return the URL at which this machine reaches an api that listens on `host`."""
+    if host in _EVERY_ADDRESS:
+        host = _EVERY_ADDRESS[host]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 async def stop_when_unused(folder: Path, stop: asyncio.Event) -> None:
@@ -238,14 +249,28 @@ async def _is_success(client: httpx.AsyncClient, url: str) -> bool:
         return False
 
 
-def _check_port(port: int) -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError as error:
+def check_address(host: str, port: int) -> None:
+    """Raise if the api could not listen there.
+
+    Raises:
+        SettingsError: the message names the variable: the address or the port.
+    """
+    try:
+        bind_socket(host, port).close()
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
             raise SettingsError(
                 "SEGUE_API_PORT",
-                f"port {port} of {HOST} is not available ({error.strerror}); stop the process that "
-                "uses it, or set another port (0: any free one)",
+                f"port {port} of {host} is in use; stop the process that uses it, or set another "
+                "port: segue up --port 0 takes any free one",
             ) from error
+        if error.errno == errno.EACCES:
+            raise SettingsError(
+                "SEGUE_API_PORT",
+                f"this user may not listen on port {port}; set one from 1024 on",
+            ) from error
+        raise SettingsError(
+            "SEGUE_API_HOST",
+            f"{host} is not an address of this machine ({error.strerror or error}); set "
+            "127.0.0.1 for this machine alone, or 0.0.0.0 for every network",
+        ) from error

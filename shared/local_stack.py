@@ -1,10 +1,11 @@
 """Finds the local stack: its files and locks in the data folder.
 
-A running stack writes `stack.json` (process id, API URL) and `stack.env` (addresses and keys of
-its servers, readable by its owner only). The files may outlive the stack (a power cut), so they
-count only while the process is alive. Clients of a stack that was started for them hold a shared
-lock on `clients.lock`; the stack stops once no client holds it, so a client that dies leaves no
-stack behind.
+A running stack holds a lock on `stack.lock`, and writes `stack.json` (process id, API URL) and
+`stack.env` (addresses and keys of its servers, readable by its owner only). The files may outlive
+the stack (a power cut), and its process id may then be another's, so they count only while the
+lock is held: the kernel releases it with the process. Clients of a stack that was started for them
+hold a shared lock on `clients.lock`; the stack stops once no client holds it, so a client that dies
+leaves no stack behind.
 
 I/O: files of the data folder.
 """
@@ -57,17 +58,6 @@ class RunningStack(BaseModel):
     provider: str
     started_at: datetime
 
-    @property
-    def is_alive(self) -> bool:
-        """Return whether its process exists; `livez` tells whether it answers."""
-        try:
-            os.kill(self.pid, 0)
-        except ProcessLookupError:
-            return False
-        except PermissionError:
-            return True  # another user's process
-        return True
-
 
 def find_stack(folder: Path) -> RunningStack | None:
     """Return the stack that runs in `folder`; None without one."""
@@ -75,7 +65,10 @@ def find_stack(folder: Path) -> RunningStack | None:
         stack = RunningStack.model_validate(json.loads((folder / _STACK_FILE).read_bytes()))
     except (OSError, ValueError, ValidationError):
         return None
-    return stack if stack.is_alive else None
+    try:
+        return stack if is_data_dir_locked(folder) else None
+    except OSError:  # another user's folder
+        return stack if _is_process(stack.pid) else None
 
 
 def lock_data_dir(folder: Path) -> int | None:
@@ -91,11 +84,21 @@ def lock_data_dir(folder: Path) -> int | None:
 
 
 def is_data_dir_locked(folder: Path) -> bool:
-    """Return whether a stack runs, starts or stops in `folder`."""
-    handle = lock_data_dir(folder)
-    if handle is not None:
+    """Return whether a stack runs, starts or stops in `folder`.
+
+    The shared lock does not disturb another process that checks it.
+    """
+    try:
+        handle = os.open(folder / _LOCK_FILE, os.O_RDWR | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
         os.close(handle)
-    return handle is None
+    return False
 
 
 def write_stack_files(
@@ -126,6 +129,16 @@ def remove_stack_files(folder: Path) -> None:
     """Remove the files of a stopped stack."""
     (folder / _ENVIRONMENT_FILE).unlink(missing_ok=True)
     (folder / _STACK_FILE).unlink(missing_ok=True)
+
+
+def _is_process(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True  # another user's process
+    return True
 
 
 class ClientLock:

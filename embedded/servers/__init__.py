@@ -24,7 +24,7 @@ from embedded.servers.broker import PARTITIONS, EmbeddedBroker
 from embedded.servers.kafka import NativeKafka
 from embedded.servers.minio import NativeMinio
 from embedded.servers.postgres import EmbeddedPostgres
-from embedded.servers.process import Server
+from embedded.servers.process import Server, with_free_ports
 from embedded.settings import StackKind
 from embedded.toolchain.cache import ToolSettings
 from shared.settings import UNSECURED, KafkaSettings, StoreSettings
@@ -49,7 +49,9 @@ class ServerAddresses:
             return {}
         variables = {
             "KAFKA_BOOTSTRAP_SERVERS": self.kafka.bootstrap_servers,
+            "KAFKA_SECURITY_PROTOCOL": self.kafka.security_protocol,
             "SEGUE_KAFKA_EPOCH": self.kafka.epoch,
+            "SEGUE_TOPIC_PREFIX": self.kafka.topic_prefix,
             "DATABASE_URL": self.database,
         }
         if self.store.folder is not None:
@@ -198,7 +200,7 @@ class NativeServers:
 
     def _start(self, start: Callable[[], T], stop: Callable[[], None], server: Server) -> T:
         self._stops.callback(stop)
-        address = start()
+        address = with_free_ports(start)
         self._started.append(server)
         return address
 

@@ -16,10 +16,11 @@ from pathlib import Path
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from embedded.servers.process import Server, run_tool
+from embedded.servers.process import Server, file_errors, run_tool
 from embedded.toolchain import cache
 from embedded.toolchain.cache import ToolSettings
 from embedded.toolchain.java import invalid_java_home, java_home
+from shared.errors import ServerStartError
 from shared.http.server import free_ports
 
 _POM = Path(__file__).parents[1] / "toolchain/pins/kafka" / "pom.xml"
@@ -33,6 +34,10 @@ _ANSWER_S = 1.0
 # a small heap and a fast start rather than throughput: 310 MB resident, measured
 _JVM = ("-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 _CLUSTER_ID_BYTES = 16
+# in the broker's folder, where it runs: Kafka reads a path with a comma as two
+_PROPERTIES_FILE, _FORMAT_FILE, _LOG4J_FILE = "server.properties", "format.properties", "log4j2.xml"
+_DATA, _HALF = "data", "data.half"
+_LOCALE = {"LC_ALL": "C.UTF-8"}  # for file names; Java reads them by the locale
 _PROPERTIES = """\
 process.roles=broker,controller
 node.id=1
@@ -41,7 +46,7 @@ listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
 advertised.listeners=PLAINTEXT://127.0.0.1:{port}
 controller.listener.names=CONTROLLER
 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
-log.dirs={data}
+log.dirs={folder}
 num.partitions=4
 offsets.topic.replication.factor=1
 offsets.topic.num.partitions=4
@@ -115,23 +120,24 @@ class NativeKafka:
         """
         java, jars = self.fetch(self._settings)
         self._port = port
-        port, properties = self._configure()
-        log4j = f"-Dlog4j2.configurationFile={self.folder / 'log4j2.xml'}"
-        command: list[str | Path] = [java, *_JVM, log4j, "-cp", f"{jars}/*"]
-        if not (self.folder / "data" / "meta.properties").exists():
-            cluster = base64.urlsafe_b64encode(os.urandom(_CLUSTER_ID_BYTES)).decode().rstrip("=")
-            arguments: list[str | Path] = ["format", f"--cluster-id={cluster}", "-c", properties]
-            arguments.append("--standalone")  # and "=" because an id may begin with a dash
-            run_tool(
-                "formatting Kafka's folder",
-                [*command, "kafka.tools.StorageTool", *arguments],
-                timeout_s=_TOOL_S,
-            )
+        command: list[str | Path] = [java, *_JVM, f"-Dlog4j2.configurationFile={_LOG4J_FILE}"]
+        command += ["-cp", f"{jars}/*"]
+        self.server.lock()
+        try:
+            with file_errors(self.server.name):
+                port, properties = self._configure()
+                if not (self.folder / _DATA / "meta.properties").exists():
+                    self._format(command, properties.read_text())
+        except BaseException:
+            self.server.stop()
+            raise
         address = f"127.0.0.1:{port}"
         self.server.start(
-            [*command, "kafka.Kafka", properties],
+            [*command, "kafka.Kafka", _PROPERTIES_FILE],
             answers=lambda: is_broker(address),
             ready_s=_READY_S,
+            environment=_LOCALE,
+            folder=self.folder,
         )
         return address
 
@@ -139,7 +145,7 @@ class NativeKafka:
         """Return the cluster id; it changes when an emptied folder is formatted again."""
         return dict(
             line.split("=", 1)
-            for line in (self.folder / "data" / "meta.properties").read_text().splitlines()
+            for line in (self.folder / _DATA / "meta.properties").read_text().splitlines()
             if "=" in line
         )["cluster.id"]
 
@@ -151,12 +157,34 @@ class NativeKafka:
         """Write the broker's configuration; return its port and the file."""
         port, controller = free_ports(2)
         port = self._port or port
-        self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / "log4j2.xml").write_text(_LOG4J)
-        properties = self.folder / "server.properties"
-        text = _PROPERTIES.format(port=port, controller=controller, data=self.folder / "data")
-        properties.write_text(text)
+        (self.folder / _LOG4J_FILE).write_text(_LOG4J)
+        properties = self.folder / _PROPERTIES_FILE
+        properties.write_text(_PROPERTIES.format(port=port, controller=controller, folder=_DATA))
         return port, properties
+
+    def _format(self, command: list[str | Path], properties: str) -> None:
+        """Create the data folder; it is complete or missing, whenever this is interrupted."""
+        data = self.folder / _DATA
+        if data.exists() and (topics := [path.name for path in data.glob("*-[0-9]*")]):
+            raise ServerStartError(
+                f"{self.server.name}: {data} has records ({len(topics)} partitions) and no "
+                "meta.properties; restore that file, or move the folder away"
+            )
+        for folder in (data, self.folder / _HALF):  # of an interrupted start
+            shutil.rmtree(folder, ignore_errors=True)
+        text = properties.replace(f"log.dirs={_DATA}\n", f"log.dirs={_HALF}\n")
+        (self.folder / _FORMAT_FILE).write_text(text)
+        cluster = base64.urlsafe_b64encode(os.urandom(_CLUSTER_ID_BYTES)).decode().rstrip("=")
+        arguments = ["format", f"--cluster-id={cluster}", "-c", _FORMAT_FILE]
+        arguments.append("--standalone")  # and "=" because an id may begin with a dash
+        run_tool(
+            "formatting Kafka's folder",
+            [*command, "kafka.tools.StorageTool", *arguments],
+            timeout_s=_TOOL_S,
+            environment=_LOCALE,
+            folder=self.folder,
+        )
+        (self.folder / _HALF).rename(data)
 
 
 def _cache_folder(settings: ToolSettings) -> Path:

@@ -17,11 +17,12 @@ import pwd
 import shutil
 import signal
 import tempfile
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from functools import cache
 from pathlib import Path
 from urllib.parse import quote
 
-from embedded.servers.process import Server, run_tool
+from embedded.servers.process import Server, file_errors, run_tool
 from shared.errors import ServerStartError
 
 DATABASE = "segue"
@@ -30,6 +31,7 @@ _UNPRIVILEGED_USER = "nobody"  # a Unix user that owns no other files
 _READY_S = 30.0  # 0.2 s on an idle machine; recovery after a power cut may take seconds
 _INITDB_S = 60.0  # 0.7 s on an idle machine
 _SOCKET_CHARS_MAX = 90  # the limit of a socket's path is 103 bytes on macOS, 107 on Linux
+_SEPARATORS = ",\"'\\"
 _UNSAFE = ("-c", "fsync=off", "-c", "full_page_writes=off", "-c", "synchronous_commit=off")
 _CREATE_DATABASE = """\
 SELECT format('CREATE DATABASE %I', :'name')
@@ -81,7 +83,8 @@ class EmbeddedPostgres:
         if reason := self.available():
             raise ServerStartError(f"PostgreSQL: {reason}")
         try:
-            return self._start()
+            with file_errors("PostgreSQL"):
+                return self._start()
         except BaseException:
             self.stop()
             raise
@@ -96,6 +99,8 @@ class EmbeddedPostgres:
         self.server.lock()
         cluster = self._create_cluster()
         self._socket_folder = self._create_socket_folder(cluster)
+        _check_version(cluster)
+        _remove_stale_locks(cluster, self._socket_folder)
         options = ["-c", "listen_addresses="]
         options += ["-c", f"unix_socket_directories={self._socket_folder}"]
         if not self._durable:
@@ -134,8 +139,7 @@ class EmbeddedPostgres:
             shutil.rmtree(half, ignore_errors=True)
             half.mkdir(mode=0o700)
             if os.geteuid() == 0:
-                user = pwd.getpwnam(_UNPRIVILEGED_USER)
-                os.chown(half, user.pw_uid, user.pw_gid)
+                os.chown(half, *_unprivileged_user())
             arguments = ["--encoding=UTF8", "--locale=C", "--locale-provider=builtin"]
             arguments += ["--builtin-locale=C.UTF-8", "--auth=trust", f"--username={_USER}"]
             argv: list[str | Path] = [*_as_owner(half), _binary("initdb"), "-D", half, *arguments]
@@ -153,7 +157,8 @@ class EmbeddedPostgres:
     def _create_socket_folder(self, cluster: Path) -> Path:
         """Return a private folder with a short path for the socket."""
         folder = self.folder / "socket"
-        if len(os.fsencode(folder)) > _SOCKET_CHARS_MAX:
+        # commas and quotes separate folders in PostgreSQL's settings and hosts in its URLs
+        if len(os.fsencode(folder)) > _SOCKET_CHARS_MAX or set(str(folder)) & set(_SEPARATORS):
             folder = Path(tempfile.mkdtemp(prefix="segue-"))
             self._short_paths.callback(shutil.rmtree, folder, ignore_errors=True)
         folder.mkdir(mode=0o700, exist_ok=True)
@@ -161,6 +166,66 @@ class EmbeddedPostgres:
             owner = cluster.stat()
             os.chown(folder, owner.st_uid, owner.st_gid)
         return folder
+
+
+def _unprivileged_user() -> tuple[int, int]:
+    try:
+        user = pwd.getpwnam(_UNPRIVILEGED_USER)
+    except KeyError as error:
+        raise ServerStartError(
+            f"PostgreSQL refuses to run as root and there is no user {_UNPRIVILEGED_USER}; use "
+            "another user than root"
+        ) from error
+    return user.pw_uid, user.pw_gid
+
+
+def _check_version(cluster: Path) -> None:
+    """Raise if the data is of another major version than the programs.
+
+    Raises:
+        ServerStartError: it is; the message has both versions.
+    """
+    of_data = (cluster / "PG_VERSION").read_text().strip()
+    of_programs = EmbeddedPostgres.version().split(".")[0]
+    if of_data != of_programs:
+        raise ServerStartError(
+            f"PostgreSQL: {cluster} has data of version {of_data}, and version {of_programs} is "
+            "installed; use the Segue that created it, or set another data folder (SEGUE_DATA_DIR)"
+        )
+
+
+def _remove_stale_locks(cluster: Path, socket_folder: Path) -> None:
+    """Remove PostgreSQL's lock files; the process that they name has ended.
+
+    `Server.lock` is held, so no server of this program runs on the folder. PostgreSQL alone cannot
+    know: the id may belong to another process now, or to one that its parent did not wait for.
+
+    Raises:
+        ServerStartError: a PostgreSQL that was started by hand runs on the folder.
+    """
+    for path in (cluster / "postmaster.pid", *socket_folder.glob(".s.PGSQL.*.lock")):
+        try:
+            number = int(path.read_text().split()[0])
+        except (FileNotFoundError, ValueError, IndexError):
+            number = 0
+        if number and _works_in(cluster, number):
+            raise ServerStartError(
+                f"PostgreSQL: process {number} uses {cluster}; stop it, or set another data folder "
+                "(SEGUE_DATA_DIR)"
+            )
+        path.unlink(missing_ok=True)
+
+
+def _works_in(cluster: Path, number: int) -> bool:
+    """Return whether the process works in the data folder, as every PostgreSQL does."""
+    if not Path("/proc/self").exists():  # not Linux: any living process may be one
+        with suppress(ProcessLookupError):
+            os.kill(number, 0)
+            return True
+        return False
+    with suppress(OSError):  # it has ended; one that waits for its parent has no folder either
+        return Path(f"/proc/{number}/cwd").readlink() == cluster
+    return False
 
 
 def _binaries() -> Path | None:
@@ -189,4 +254,12 @@ def _as_owner(cluster: Path) -> list[str]:
     capabilities = [f"--{which}-caps=-all,+dac_override" for which in ("inh", "ambient")]
     # without this bit, access(2) ignores the capability; exec keeps the ambient one only
     secure = ["--securebits", "+no_setuid_fixup"]
-    return ["setpriv", *user, *capabilities, *secure, "--no-new-privs", "--"]
+    # the change of the user would remove the signal that the watchdog has set
+    death = ["--pdeathsig", "INT"] if _has_parent_death_signal() else []
+    return ["setpriv", *user, *capabilities, *secure, "--no-new-privs", *death, "--"]
+
+
+@cache
+def _has_parent_death_signal() -> bool:
+    """Return whether this `setpriv` has the option; older ones do not."""
+    return "--pdeathsig" in run_tool("setpriv", ["setpriv", "--help"], timeout_s=_READY_S)

@@ -4,27 +4,35 @@
 process is killed. The output of the server goes to a file, and the end of that file into the error
 if it does not start.
 
+Two locks guard the folder of a server, both released by the kernel: this process holds the one on
+`<log>.owner`, and every process of the server the one on its log. So a new start knows whether the
+folder has an owner, and otherwise waits until the last process of a killed one has ended.
+
 Units: seconds. I/O: processes, files, sockets. Calls block; from a loop use `asyncio.to_thread`.
 """
 
 import contextlib
 import fcntl
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 from embedded.servers import watchdog
 from shared.errors import ServerStartError
 
 Argv = Sequence[str | Path]
+T = TypeVar("T")
 POLL_S = 0.05  # between two checks whether a server answers
 _TAIL_BYTES = 4096
-_LOCK_S = 2.0  # for a server that is stopping
+_OWNER_S = 2.0  # for an owner that is stopping
+_PORT_TRIES = 3
 _WATCHDOG_S = 5.0  # beyond the server's grace period, after which it is killed
 
 
@@ -44,6 +52,7 @@ class Server:
         self._stop_signal = stop_signal
         self._stop_s = stop_s
         self._locked_log: BinaryIO | None = None
+        self._locks = ExitStack()
         self._watchdog: subprocess.Popen[bytes] | None = None
 
     @property
@@ -52,30 +61,31 @@ class Server:
         return self._watchdog is not None and self._watchdog.poll() is None
 
     def lock(self) -> None:
-        """Lock the log file until the last process of the server has ended.
+        """Lock the folder until the last process of the server has ended.
 
         Code that prepares the server's folder locks it first; `start` locks it otherwise.
 
         Raises:
-            ServerStartError: another server runs on the folder.
+            ServerStartError: another server runs on the folder, or it is not writable.
         """
         if self._locked_log is not None:
             return
-        self.log.parent.mkdir(parents=True, exist_ok=True)
-        log = self.log.open("ab")
-        end = time.monotonic() + _LOCK_S
-        while True:
-            try:
-                fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                if time.monotonic() > end:
-                    log.close()
-                    folder = self.log.parent
-                    raise ServerStartError(f"{self.name} already runs on {folder}") from error
-                time.sleep(POLL_S)
-            else:
-                self._locked_log = log
-                return
+        folder = self.log.parent
+        with file_errors(self.name):
+            folder.mkdir(parents=True, exist_ok=True)
+            owner = self._locks.enter_context(self.log.with_suffix(".owner").open("ab"))
+            log = self._locks.enter_context(self.log.open("ab"))
+        if not _lock(owner, within_s=_OWNER_S):
+            self._locks.close()
+            raise ServerStartError(f"{self.name} already runs on {folder}")
+        if not _lock(log, within_s=self._stop_s + _WATCHDOG_S):
+            holders = ", ".join(map(str, _processes_with(self.log))) or "unknown"
+            self._locks.close()
+            raise ServerStartError(
+                f"{self.name} of an earlier start still runs on {folder}; stop its processes: "
+                f"{holders}"
+            )
+        self._locked_log = log
 
     def start(
         self,
@@ -84,15 +94,16 @@ class Server:
         answers: Callable[[], bool],
         ready_s: float,
         environment: Mapping[str, str] | None = None,
+        folder: Path | None = None,
     ) -> None:
-        """Start `argv` and return once `answers()`; `environment` extends this process's.
+        """Start `argv` in `folder`, return once `answers()`; `environment` extends this process's.
 
         Raises:
             ServerStartError: it ended, or did not answer within `ready_s`.
         """
         assert not self.is_running, f"{self.name} runs already"
         self.lock()
-        self._watchdog = self._spawn(argv, environment or {})
+        self._watchdog = self._spawn(argv, environment or {}, folder)
         try:
             self._wait(self._watchdog, answers, ready_s)
         except BaseException:
@@ -101,9 +112,13 @@ class Server:
 
     def stop(self) -> None:
         """Stop the process, with SIGKILL after its grace period; idempotent."""
-        if self._locked_log is not None:
-            self._locked_log.close()
+        try:
+            self._stop()
+        finally:
+            self._locks.close()
             self._locked_log = None
+
+    def _stop(self) -> None:
         if self._watchdog is None:
             return
         assert self._watchdog.stdin is not None
@@ -127,7 +142,9 @@ class Server:
                 raise self._failure(f"no answer within {ready_s:g} s")
             time.sleep(POLL_S)
 
-    def _spawn(self, argv: Argv, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    def _spawn(
+        self, argv: Argv, environment: Mapping[str, str], folder: Path | None
+    ) -> subprocess.Popen[bytes]:
         head = [sys.executable, "-I", "-S", watchdog.__file__]
         grace = [str(int(self._stop_signal)), str(self._stop_s)]
         assert self._locked_log is not None, "locked by `start`"
@@ -137,11 +154,44 @@ class Server:
             stdout=self._locked_log,  # inherited: the lock lasts as long as a process has it
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            cwd=folder,
             env={**os.environ, **environment},  # noqa: TID251 - a child inherits it
         )
 
     def _failure(self, what: str) -> ServerStartError:
         return ServerStartError(f"{self.name} did not start: {what}\n{tail(self.log)}".rstrip())
+
+
+@contextmanager
+def file_errors(name: str) -> Iterator[None]:
+    """Turn an error of the file system into one of the start of the server `name`.
+
+    Raises:
+        ServerStartError: the message names the file and what to do.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise ServerStartError(
+            f"{name} did not start: {error.filename or 'its folder'}: {error.strerror}; free some "
+            "space or correct the owner, or set another data folder (SEGUE_DATA_DIR)"
+        ) from error
+
+
+def with_free_ports(start: Callable[[], T]) -> T:
+    """Return the result of `start`, repeated if another process took its port meanwhile.
+
+    Raises:
+        ServerStartError: of `start`.
+    """
+    for tries_left in reversed(range(_PORT_TRIES)):
+        try:
+            return start()
+        except ServerStartError as error:
+            is_conflict = re.search("address already in use", str(error), re.IGNORECASE)
+            if not tries_left or not is_conflict:
+                raise
+    raise AssertionError("the last try returns or raises")
 
 
 def tail(log: Path) -> str:
@@ -188,3 +238,27 @@ def run_tool(
         output = (done.stderr.strip() or done.stdout.strip())[-_TAIL_BYTES:]
         raise ServerStartError(f"{what}: exit code {done.returncode}\n{output}".rstrip())
     return done.stdout + done.stderr
+
+
+def _lock(file: BinaryIO, *, within_s: float) -> bool:
+    """Lock the file; return False if another process holds it for `within_s`."""
+    end = time.monotonic() + within_s
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > end:
+                return False
+            time.sleep(POLL_S)
+        else:
+            return True
+
+
+def _processes_with(file: Path) -> list[int]:
+    """Return the other processes that have this file open; empty on systems without /proc."""
+    found = set()
+    for descriptor in Path("/proc").glob("[0-9]*/fd/*"):
+        with contextlib.suppress(OSError):  # it has ended, or is another user's
+            if descriptor.readlink() == file.resolve():
+                found.add(int(descriptor.parts[2]))
+    return sorted(found - {os.getpid()})

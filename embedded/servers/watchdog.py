@@ -5,11 +5,14 @@ starter stopped the server or was killed (by SIGKILL too), the watchdog sends th
 SIGKILL after the grace period. It runs in its own session, so that a Ctrl-C in the terminal does
 not reach the server before its clients.
 
+If the watchdog itself is killed, the kernel sends the server the stop signal (Linux).
+
 Units: seconds. I/O: one child process. `embedded/servers/process.py` runs it as a file; it imports
 only the standard library, so that it starts fast.
 """
 
 import contextlib
+import ctypes
 import os
 import signal
 import subprocess
@@ -17,11 +20,22 @@ import sys
 import threading
 
 _READ_BYTES = 512
+_SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
 
 
 def main(stop_signal: int, grace_s: float, argv: list[str]) -> int:
     """Run `argv` until it or standard input ends; return its exit code."""
-    child = subprocess.Popen(argv, stdin=subprocess.DEVNULL)  # noqa: S603 - the caller's arguments
+    prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
+
+    def end_with_this_process() -> None:
+        if prctl is not None:
+            prctl(_SET_PARENT_DEATH_SIGNAL, stop_signal)
+
+    child = subprocess.Popen(  # noqa: S603 - the caller's arguments
+        argv,
+        stdin=subprocess.DEVNULL,
+        preexec_fn=end_with_this_process,  # noqa: PLW1509 - no thread runs yet
+    )
 
     def stop(*_: object) -> None:
         with contextlib.suppress(ProcessLookupError):

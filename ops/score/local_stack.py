@@ -52,6 +52,12 @@ class StackUse:
 
 def up(
     provider: Provider = None,
+    host: Annotated[
+        str | None,
+        typer.Option(
+            help="Address that the api listens on (SEGUE_API_HOST): 0.0.0.0 is every one."
+        ),
+    ] = None,
     port: Annotated[int | None, typer.Option(help="Port of the api; 0: any free one.")] = None,
     data_dir: DataDir = None,
     stack: Annotated[
@@ -61,7 +67,7 @@ def up(
 ) -> None:
     """Run all of Segue on this machine until Ctrl-C."""
     folder = None if data_dir is None else data_dir.absolute()
-    command = stack_command(folder=folder, port=port, provider=provider, kind=stack)
+    command = stack_command(folder=folder, host=host, port=port, provider=provider, kind=stack)
     if folder is None:  # a relative SEGUE_DATA_DIR is relative to the user's folder, not to ours
         with report_errors(as_json=False):
             command += ["--data-dir", str(DataDirSettings.from_environment().folder)]
@@ -115,12 +121,14 @@ def stack_command(
     folder: Path | None,
     port: int | None,
     provider: str | None,
+    host: str | None = None,
     kind: str | None = None,
     while_used: bool = False,
 ) -> list[str]:
     """Return the command line that runs a stack; its cwd must be `PACKAGES_FOLDER`."""
     command = [sys.executable, "-m", "embedded"]
-    options = {"--data-dir": folder, "--port": port, "--provider": provider, "--stack": kind}
+    options = {"--data-dir": folder, "--host": host, "--port": port}
+    options |= {"--provider": provider, "--stack": kind}
     for option, value in options.items():
         if value is not None:
             command += [option, str(value)]

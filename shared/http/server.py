@@ -34,7 +34,8 @@ def bind_socket(host: str, port: int, *, backlog: int = BACKLOG) -> socket.socke
     Raises:
         OSError: the address is not available.
     """
-    listening = socket.create_server((host, port), backlog=backlog)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.create_server((host, port), family=family, backlog=backlog)
     # Inherited by every connection: without it head and body of a response are sent 40 ms apart,
     # because asyncio sets it only on sockets that it created.
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -35,6 +35,8 @@ LogAction = Literal[
     "service.stopped",
     "service.failed",
     "stand_in.used",
+    "setting.ignored",
+    "api.exposed",
     "partitions.assigned",
     "partitions.lost",
     "table.recovery_restarted",

@@ -26,6 +26,7 @@ from tests.support.stack_process import (
     StackProcess,
     a_stack,
     finished,
+    kill_all,
     none_left,
     processes_of,
     start_job,
@@ -124,10 +125,14 @@ def test_a_job_is_resumed_after_its_stack_was_killed(tmp_path: Path) -> None:
 
     with a_stack(tmp_path / "home") as stack:
         status = finished(stack.ready().api_url, "film")
+        kill_all(stack.home)  # a power cut: also PostgreSQL and its watchdog
+        with a_stack(tmp_path / "home") as at_once:
+            after = status_of(at_once.ready().api_url, "film")
 
     assert status["audio_status"]["status"] == "completed"
     assert status["run"] == 1
     assert status["track"]["samples"] == 12 * 2.5 * 48_000
+    assert after["track"] == status["track"]
 
 
 def test_a_second_stack_on_the_same_folder_is_refused(tmp_path: Path) -> None:
@@ -190,13 +195,16 @@ def test_a_second_interrupt_stops_the_stack_at_once(tmp_path: Path) -> None:
 
 
 def test_a_stack_stops_when_its_postgres_ends(tmp_path: Path) -> None:
-    """The reason has the end of PostgreSQL's log."""
-    with a_stack(tmp_path / "home") as stack:
-        stack.ready()
+    """The reason has the end of PostgreSQL's log; the api listens where SEGUE_API_HOST says."""
+    with a_stack(tmp_path / "home", environment={"SEGUE_API_HOST": "127.0.0.2"}) as stack:
+        url = stack.ready().api_url
+        is_alive = httpx.get(f"{url}/livez", trust_env=False).is_success
         postmaster = (stack.home / "postgres" / "cluster" / "postmaster.pid").read_text()
         os.kill(int(postmaster.splitlines()[0]), signal.SIGKILL)
         code = stack.ended()
 
+    assert url.startswith("http://127.0.0.2:")
+    assert is_alive
     assert code == 1
     failure = log_lines(stack)[-1]
     assert (failure["action"], failure["event"]) == ("service.failed", "stopped")

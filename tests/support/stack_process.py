@@ -5,11 +5,12 @@ Each uses a folder of the test, so every process whose command line has that fol
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -128,14 +129,25 @@ def segue_started(*args: str | Path) -> Iterator[subprocess.Popen[str]]:
 
 def processes_of(folder: Path) -> list[str]:
     """Return the command lines of the processes that mention `folder`."""
-    found = []
+    return list(_processes_by_id(folder).values())
+
+
+def kill_all(folder: Path) -> None:
+    """Send SIGKILL to every process that mentions `folder`, as a power cut ends them."""
+    for number in _processes_by_id(folder):
+        with suppress(ProcessLookupError):
+            os.kill(number, signal.SIGKILL)
+
+
+def _processes_by_id(folder: Path) -> dict[int, str]:
+    found = {}
     for place in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             words = place.read_bytes().replace(b"\0", b" ").decode(errors="replace")
         except OSError:
             continue  # the process has ended
         if str(folder) in words:
-            found.append(words.strip())
+            found[int(place.parent.name)] = words.strip()
     return found
 
 

@@ -1,8 +1,8 @@
 """Files and locks of the local stack."""
 
 import os
-import subprocess
-import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -25,23 +25,42 @@ def _stack(pid: int) -> RunningStack:
     return RunningStack(pid=pid, api_url="http://127.0.0.1:1", provider="synth", started_at=started)
 
 
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of a running stack."""
+    handle = lock_data_dir(folder)
+    assert handle is not None
+    try:
+        yield
+    finally:
+        os.close(handle)
+
+
 def test_find_stack_returns_a_stack_until_its_files_are_removed(tmp_path: Path) -> None:
-    """The test process serves as a live process."""
-    write_stack_files(tmp_path, _stack(os.getpid()))
-    stack = find_stack(tmp_path)
-    remove_stack_files(tmp_path)
+    """The test process serves as the stack's."""
+    with locked(tmp_path):
+        write_stack_files(tmp_path, _stack(os.getpid()))
+        stack = find_stack(tmp_path)
+        remove_stack_files(tmp_path)
+        removed = find_stack(tmp_path)
 
     assert stack == _stack(os.getpid())
+    assert removed is None
+
+
+def test_find_stack_ignores_the_files_of_a_killed_stack(tmp_path: Path) -> None:
+    """Its process id belongs to another process now: this one."""
+    with locked(tmp_path):
+        write_stack_files(tmp_path, _stack(os.getpid()))
+
     assert find_stack(tmp_path) is None
 
 
-def test_find_stack_ignores_a_stack_whose_process_is_gone(tmp_path: Path) -> None:
-    """A killed stack leaves its files behind."""
-    ended = subprocess.Popen([sys.executable, "-c", ""])
-    ended.wait(10)
-    write_stack_files(tmp_path, _stack(ended.pid))
-
-    assert find_stack(tmp_path) is None
+def test_checking_for_a_stack_does_not_disturb_its_start(tmp_path: Path) -> None:
+    """Neither creates a folder, nor is a second check mistaken for a stack."""
+    assert find_stack(tmp_path / "new") is None
+    assert not is_data_dir_locked(tmp_path / "new")
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"pid": "x"}', '{"pid": -1}'])

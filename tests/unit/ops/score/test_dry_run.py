@@ -12,7 +12,7 @@ from embedded.settings import StackSettings
 from ops.__main__ import app
 from ops.cli.exit_codes import Exit
 from shared.clock import SystemClock
-from shared.local_stack import RunningStack, write_stack_files
+from shared.local_stack import RunningStack, lock_data_dir, write_stack_files
 from shared.music_providers import PROVIDERS, STACK_PROVIDER, StackProvider
 from tests.fakes.api import Answer, fake_api
 
@@ -134,9 +134,15 @@ def test_a_plan_uses_the_provider_of_the_running_stack(folder: Path) -> None:
         data_dir,
         RunningStack(pid=os.getpid(), api_url=url, provider="silence", started_at=moment),
     )
+    lock = lock_data_dir(data_dir)
+    assert lock is not None
 
-    assert _plan()["provider"] == "silence"
-    other = _plan("--provider", "replicate")
+    try:
+        assert _plan()["provider"] == "silence"
+        other = _plan("--provider", "replicate")
+    finally:
+        os.close(lock)
+
     assert other["provider"] == "replicate"
     assert any(url in note and "silence" in note for note in other["notes"])
 
