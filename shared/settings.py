@@ -21,6 +21,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from shared.errors import SettingsError
 
 G = TypeVar("G", bound="SettingsGroup")
+_GIB = 1024**3
 
 
 class SettingsGroup(BaseSettings):
@@ -215,6 +216,10 @@ class FfmpegSettings(SettingsGroup):
     binary: str | None = Field(None, validation_alias="FFMPEG")
     #: timeout of a run, plus a share of the media's length
     timeout_s: float = Field(60.0, gt=0, validation_alias="SEGUE_FFMPEG_TIMEOUT_S")
+    #: memory of a process; a film of six hours takes 420 MB
+    memory_bytes_max: int = Field(
+        768 * 1024 * 1024, ge=64 * 1024 * 1024, validation_alias="SEGUE_FFMPEG_MEMORY_BYTES"
+    )
 
 
 class MediaSettings(SettingsGroup):
@@ -227,7 +232,49 @@ class MediaSettings(SettingsGroup):
         256 * 1024 * 1024, ge=64 * 1024 * 1024, validation_alias="SEGUE_MEDIA_MEMORY_BYTES"
     )
     #: processor seconds of each process, plus one per 16 MiB of the file; four times as long in all
-    cpu_s: float = Field(20, ge=1, le=3600, validation_alias="SEGUE_MEDIA_CPU_S")
+    cpu_s: float = Field(40, ge=1, le=3600, validation_alias="SEGUE_MEDIA_CPU_S")
+
+
+class ScratchSettings(SettingsGroup):
+    """Temporary files: where they are, and how much space they may use."""
+
+    #: folder of media while it is processed; None: the system's temporary folder
+    folder: Path | None = Field(None, validation_alias="SEGUE_SCRATCH_DIR")
+    #: of all runs and uploads of one service
+    bytes_max: int = Field(24 * _GIB, ge=1024, validation_alias="SEGUE_SCRATCH_BYTES_MAX")
+    #: of one run: three times a video, or 1.4 GB per hour of a track
+    run_bytes_max: int = Field(13 * _GIB, ge=1024, validation_alias="SEGUE_SCRATCH_RUN_BYTES_MAX")
+
+
+class RunLimitSettings(SettingsGroup):
+    """Limits of a run, whichever way it was requested."""
+
+    scenes_max: int = Field(1000, ge=1, le=100_000, validation_alias="SEGUE_SCENES_MAX")
+    #: seconds of one scene
+    scene_s_max: float = Field(300, gt=0, le=3600, validation_alias="SEGUE_SCENE_S_MAX")
+    #: seconds of all scenes together
+    run_s_max: float = Field(21_600, gt=0, le=86_400, validation_alias="SEGUE_RUN_S_MAX")
+
+    def exceeded_by(
+        self, *, scene_count: int = 1, scene_s: float = 0.0, run_s: float = 0.0
+    ) -> str | None:
+        """Return which limit these values exceed, and its setting; None if none."""
+        if scene_count > self.scenes_max:
+            return (
+                f"the run has {scene_count} scenes, at most {self.scenes_max} are allowed "
+                "(SEGUE_SCENES_MAX)"
+            )
+        if scene_s > self.scene_s_max:
+            return (
+                f"the scene lasts {scene_s:g} s, at most {self.scene_s_max:g} s are allowed "
+                "(SEGUE_SCENE_S_MAX): split the scene"
+            )
+        if run_s > self.run_s_max:
+            return (
+                f"the scenes last {run_s:g} s, at most {self.run_s_max:g} s are allowed "
+                "(SEGUE_RUN_S_MAX): split the video"
+            )
+        return None
 
 
 class WorkerSettings(SettingsGroup):
@@ -238,3 +285,6 @@ class WorkerSettings(SettingsGroup):
     lanes: LaneSettings = Field(default_factory=LaneSettings.from_environment)
     health: HealthSettings = Field(default_factory=HealthSettings.from_environment)
     telemetry: TelemetrySettings = Field(default_factory=TelemetrySettings.from_environment)
+    limits: RunLimitSettings = Field(default_factory=RunLimitSettings.from_environment)
+    media: MediaSettings = Field(default_factory=MediaSettings.from_environment)
+    scratch: ScratchSettings = Field(default_factory=ScratchSettings.from_environment)

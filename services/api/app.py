@@ -78,6 +78,7 @@ async def run(
             if stop.is_set():
                 return
             await resume_in_new_epoch(context.database, settings.kafka.epoch, clock=clock, log=log)
+            context.scratch.sweep(log=log)
             admission.open(create_app(context))
             await _serve(server, serving, context, ready=ready)
     finally:

@@ -3,8 +3,6 @@
 Units are in the names.
 """
 
-from pathlib import Path
-
 from pydantic import Field, SecretStr
 
 from shared.contract.params import CostUsd, ErrorStrategy, OnMaxCost, SyncMode
@@ -13,6 +11,8 @@ from shared.security.signed_links import LinkSettings
 from shared.settings import (
     KafkaSettings,
     MediaSettings,
+    RunLimitSettings,
+    ScratchSettings,
     SettingsGroup,
     StoreSettings,
     TelemetrySettings,
@@ -35,12 +35,9 @@ class DefaultSettings(SettingsGroup):
     on_max_cost: OnMaxCost = Field(OnMaxCost.REFUSE, validation_alias="AUDIO_ON_MAX_COST")
 
 
-class LimitSettings(SettingsGroup):
+class LimitSettings(RunLimitSettings):
     """Limits on requests."""
 
-    scenes_max: int = Field(1000, ge=1, le=100_000, validation_alias="SEGUE_SCENES_MAX")
-    #: seconds of one scene
-    scene_s_max: float = Field(300, gt=0, le=3600, validation_alias="SEGUE_SCENE_S_MAX")
     body_bytes_max: int = Field(5 * _MIB, ge=1024, validation_alias="SEGUE_BODY_BYTES_MAX")
     video_bytes_max: int = Field(2048 * _MIB, ge=1024, validation_alias="SEGUE_VIDEO_BYTES_MAX")
     style_bytes_max: int = Field(25 * _MIB, ge=1024, validation_alias="SEGUE_STYLE_BYTES_MAX")
@@ -86,8 +83,6 @@ class ApiSettings(SettingsGroup):
     webhook_secret: SecretStr = Field(SecretStr(""), validation_alias="REPLICATE_WEBHOOK_SECRET")
     #: seconds that the response to an `Idempotency-Key` is stored
     idempotency_s: int = Field(86_400, ge=60, validation_alias="SEGUE_IDEMPOTENCY_S")
-    #: temporary folder for uploads; None: the system's own
-    scratch_dir: Path | None = Field(None, validation_alias="SEGUE_SCRATCH_DIR")
 
     defaults: DefaultSettings = Field(default_factory=DefaultSettings.from_environment)
     limits: LimitSettings = Field(default_factory=LimitSettings.from_environment)
@@ -95,6 +90,7 @@ class ApiSettings(SettingsGroup):
     database: DatabaseSettings = Field(default_factory=DatabaseSettings.from_environment)
     kafka: KafkaSettings = Field(default_factory=KafkaSettings.from_environment)
     store: StoreSettings = Field(default_factory=StoreSettings.from_environment)
+    scratch: ScratchSettings = Field(default_factory=ScratchSettings.from_environment)
     media: MediaSettings = Field(default_factory=MediaSettings.from_environment)
     links: LinkSettings = Field(default_factory=LinkSettings.from_environment)
     telemetry: TelemetrySettings = Field(default_factory=TelemetrySettings.from_environment)

@@ -15,6 +15,7 @@ from shared.http.probes import Probe
 from shared.kafka.probes import connect_publisher, server_probes
 from shared.kafka.producer import Publisher
 from shared.kafka.router import build_router
+from shared.scratch import Scratch
 from shared.storage import ObjectStore
 from shared.storage.factory import open_store
 from shared.storage.instrumented import InstrumentedStore
@@ -57,6 +58,7 @@ async def run(
         probes=[*probes, Probe(name="provider", call=provider_health.check, clock=clock)],
         figures=stream.figures,
     )
+    Scratch(settings.scratch, name="style").sweep(log=log)
     async with health.serve(settings.health):
         try:
             await health.wait_for("the store", store.prepare)

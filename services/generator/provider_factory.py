@@ -8,6 +8,7 @@ from services.generator.providers.silence import SilenceProvider
 from services.generator.providers.synth.provider import SynthProvider
 from services.generator.settings import GeneratorSettings
 from shared.clock import Clock
+from shared.media.sandbox import MediaSandbox
 from shared.storage import ObjectStore
 from shared.telemetry.log import Logger
 
@@ -23,7 +24,12 @@ def build_provider(
     match settings.provider:
         case "replicate":
             return build_replicate(
-                settings.replicate, links=settings.links, store=store, clock=clock, log=log
+                settings.replicate,
+                links=settings.links,
+                store=store,
+                sandbox=MediaSandbox(settings.media),
+                clock=clock,
+                log=log,
             )
         case "synth":
             return SynthProvider(store)

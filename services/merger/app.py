@@ -10,6 +10,7 @@ from shared.contract.events import JobCancelled, SegmentGenerated, Stage
 from shared.kafka.codec import Envelope
 from shared.kafka.worker_service import WorkerService, worker_service
 from shared.media.ffmpeg import Ffmpeg
+from shared.processing.cancellation import RunEndedError
 from shared.telemetry.metrics import MERGE_SECONDS
 
 
@@ -35,8 +36,12 @@ class MergeHandler:
             return
         if segment.scene_index + 1 < segment.scene_count:
             return  # scenes arrive in order: the last one implies all the others
-        with MERGE_SECONDS.time():
-            track = await self._merge.run(segment)
+        try:
+            with MERGE_SECONDS.time():
+                track = await self._service.unless_ended(segment, self._merge.run(segment))
+        except RunEndedError:
+            self._service.skips(segment)
+            return
         self._service.log.info(
             "track merged",
             action="track.merged",
@@ -64,4 +69,5 @@ async def run(
         "merger", Stage.MERGE, settings, stop=stop, ready=ready, clock=clock
     ) as service:
         merge = Merge(store=service.store, ffmpeg=Ffmpeg(settings.ffmpeg), settings=settings)
+        merge.scratch.sweep(log=service.log)
         await service.consume(MergeHandler(service, merge), slots=merge.slots)

@@ -10,7 +10,6 @@ Units: samples at 48 kHz. I/O: store, ffmpeg, a temporary folder.
 
 import asyncio
 import hashlib
-import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import ParamSpec, TypeVar
@@ -25,7 +24,7 @@ from services.merger.settings import MergerSettings
 from services.merger.timeline import build_timeline, check_run
 from shared.contract.events import AudioMerged, Seam, SegmentGenerated
 from shared.contract.params import Transition
-from shared.errors import InvalidEventError, NotFoundError, RetryableError
+from shared.errors import InvalidEventError, JobError, NotFoundError, RetryableError
 from shared.media.decode import decode
 from shared.media.ffmpeg import Ffmpeg
 from shared.media.samples import (
@@ -36,6 +35,7 @@ from shared.media.samples import (
     seconds_at,
 )
 from shared.processing.slots import Slots
+from shared.scratch import Scratch, ScratchFolder
 from shared.storage import ObjectStore, keys
 from shared.storage.results import file_fingerprint, store_result, stored_result
 from shared.telemetry import trace
@@ -45,6 +45,9 @@ from shared.telemetry.metrics import WORK_DEDUPLICATED_TOTAL
 P = ParamSpec("P")
 T = TypeVar("T")
 _RAW_NAME, _MP3_NAME = "track.f32", "track.mp3"
+_MP3_BYTES = 1  # per sample, more than its bit rate
+_MIB = 1024 * 1024
+_LONGER_S = 10  # than the segment says: an MP3 without its header
 
 
 class Merge:
@@ -55,6 +58,7 @@ class Merge:
         self._ffmpeg = ffmpeg
         self._settings = settings
         self.slots = Slots(settings.slots)
+        self.scratch = Scratch(settings.scratch, name="merge")
         self._log = logger_of("merger")
 
     async def run(self, last: SegmentGenerated) -> AudioMerged:
@@ -69,18 +73,23 @@ class Merge:
         if stored is not None:
             WORK_DEDUPLICATED_TOTAL.labels("merger", "already_stored").inc()
             return stored
+        self._check_limits(last.scene_count, 0)  # before every segment is read
         segments = await self._read_segments(last)
-        try:
-            async with self.slots:
-                with tempfile.TemporaryDirectory(
-                    prefix="segue-merge-", dir=self._settings.scratch_dir
-                ) as folder:
-                    copied = await self._copy_kept_track(last, Path(folder))
-                    return copied or await self._make_track(segments, Path(folder))
-        except OSError as error:  # a full disk may have space again
-            raise RetryableError(f"the scratch folder: {error.strerror}") from error
+        self._check_limits(last.scene_count, segments[-1].start_samples + segments[-1].samples)
+        async with self.slots, self.scratch.folder() as folder:
+            copied = await self._copy_kept_track(last, folder)
+            return copied or await self._make_track(segments, folder)
 
-    async def _copy_kept_track(self, last: SegmentGenerated, folder: Path) -> AudioMerged | None:
+    def _check_limits(self, scene_count: int, samples: int) -> None:
+        exceeded = self._settings.limits.exceeded_by(
+            scene_count=scene_count, run_s=seconds_at(samples)
+        )
+        if exceeded is not None:
+            raise JobError(exceeded, code="limit_exceeded")
+
+    async def _copy_kept_track(
+        self, last: SegmentGenerated, folder: ScratchFolder
+    ) -> AudioMerged | None:
         """Copy the track of an earlier run; None if there is none to keep."""
         if last.kept is None or not last.kept.track:
             return None
@@ -89,8 +98,10 @@ class Merge:
             return None
         key = keys.track_key(last.job_id, last.run)
         fields = {"run": last.run, "object_key": key, "params": last.params, "video": last.video}
-        await self._store.get_file(earlier.object_key, folder / _MP3_NAME)
-        return await self._store_track(earlier.model_copy(update=fields), folder / _MP3_NAME)
+        folder.reserve(earlier.size_bytes)
+        mp3 = folder.path / _MP3_NAME
+        await self._store.get_file(earlier.object_key, mp3)
+        return await self._store_track(earlier.model_copy(update=fields), mp3)
 
     async def _store_track(self, merged: AudioMerged, mp3: Path) -> AudioMerged:
         """Store the track, and its event last."""
@@ -122,11 +133,14 @@ class Merge:
         except ValidationError as error:
             raise InvalidEventError(f"segment {index} cannot be read: {error}") from error
 
-    async def _make_track(self, segments: Sequence[SegmentGenerated], folder: Path) -> AudioMerged:
-        raw, mp3 = folder / _RAW_NAME, folder / _MP3_NAME
+    async def _make_track(
+        self, segments: Sequence[SegmentGenerated], folder: ScratchFolder
+    ) -> AudioMerged:
+        raw, mp3 = folder.path / _RAW_NAME, folder.path / _MP3_NAME
         rules = self._join_rules(segments[-1])
         parts = build_timeline(segments, separate=rules.transition is Transition.FADE)
         assembly = Assembly(parts, rules)
+        folder.reserve(assembly.samples * (FRAME_BYTES + _MP3_BYTES) + _MIB)
         with trace.span("join clips", {"segue.clips": len(parts)}):
             await self._join(assembly, parts, raw)
             seams = await _in_thread(measure_clicks, assembly.seams, raw, rules)
@@ -184,7 +198,8 @@ def _decode_clip(part: SegmentGenerated, data: bytes) -> Audio:
     """Return the decoded audio after checking its SHA-256."""
     if part.sha256 not in (None, hashlib.sha256(data).hexdigest()):
         raise RetryableError(f"the clip of scene {part.scene_index} does not match its SHA-256")
-    return decode(data)
+    length = max(part.clip_samples, part.window_samples + part.samples)
+    return decode(data, length_s_max=length // SAMPLE_RATE_HZ + _LONGER_S)
 
 
 def _append_clip(assembly: Assembly, index: int, clip: Audio | None, raw: Path) -> None:

@@ -3,8 +3,6 @@
 Settings that several services share are in `shared/settings.py`.
 """
 
-from pathlib import Path
-
 from pydantic import Field
 
 from shared.settings import FfmpegSettings, WorkerSettings
@@ -21,7 +19,5 @@ class MergerSettings(WorkerSettings):
     crossfade_ms: int = Field(100, ge=10, le=1000, validation_alias="SEGUE_CROSSFADE_MS")
     #: runs merged at once; each holds two clips in memory, 23 MB per minute of a scene
     slots: int = Field(4, ge=1, le=256, validation_alias="SEGUE_MERGE_SLOTS")
-    #: folder for the raw track, 23 MB per minute; None: the system's temporary folder
-    scratch_dir: Path | None = Field(None, validation_alias="SEGUE_SCRATCH_DIR")
 
     ffmpeg: FfmpegSettings = Field(default_factory=FfmpegSettings.from_environment)

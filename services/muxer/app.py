@@ -10,6 +10,7 @@ from shared.contract.events import AudioMerged, JobCancelled, Stage
 from shared.kafka.codec import Envelope
 from shared.kafka.worker_service import WorkerService, worker_service
 from shared.media.ffmpeg import Ffmpeg
+from shared.processing.cancellation import RunEndedError
 from shared.telemetry.metrics import MUX_SECONDS
 
 
@@ -35,8 +36,12 @@ class MuxHandler:
             return
         if not merged.params.merge_with_video:
             return
-        with MUX_SECONDS.time():
-            video = await self._mux.run(merged)
+        try:
+            with MUX_SECONDS.time():
+                video = await self._service.unless_ended(merged, self._mux.run(merged))
+        except RunEndedError:
+            self._service.skips(merged)
+            return
         self._service.log.info(
             "video muxed",
             action="video.muxed",
@@ -63,4 +68,5 @@ async def run(
         "muxer", Stage.MUX, settings, stop=stop, ready=ready, clock=clock
     ) as service:
         mux = Mux(store=service.store, ffmpeg=Ffmpeg(settings.ffmpeg), settings=settings)
+        mux.scratch.sweep(log=service.log)
         await service.consume(MuxHandler(service, mux), slots=mux.slots)

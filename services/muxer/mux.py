@@ -10,9 +10,6 @@ I/O: the store, the network (fetching the video), a temporary folder, one ffmpeg
 import asyncio
 import re
 import ssl
-import tempfile
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,13 +19,14 @@ from services.muxer.probe import check_result, probe_source
 from services.muxer.settings import FetchSettings, MuxerSettings
 from shared.contract.events import AudioMerged, VideoMuxed
 from shared.contract.params import VideoRef
-from shared.errors import MediaError, NotFoundError, RetryableError
+from shared.errors import JobError, MediaError, NotFoundError
 from shared.http.fetcher import Fetcher, FetchSpec, Resolve, resolve
 from shared.media.ffmpeg import INPUT_GUARD, Ffmpeg, FfmpegError
 from shared.media.samples import VIDEO_CONTENT_TYPE, seconds_at
 from shared.media.sandbox import MediaSandbox
 from shared.media.video import VideoInfo
 from shared.processing.slots import Slots
+from shared.scratch import Scratch, ScratchFolder
 from shared.storage import ObjectStore, keys
 from shared.storage.results import file_fingerprint, store_result, stored_result
 from shared.telemetry import trace
@@ -53,8 +51,15 @@ def video_fetcher(
         bytes_max=settings.bytes_max,
         bytes_max_setting="SEGUE_FETCH_BYTES_MAX",
         timeout_s=settings.timeout_s,
+        rate_bytes_per_s_min=settings.rate_bytes_per_s_min,
+        host_slots=settings.host_slots,
+        slots=settings.fetch_slots,
     )
     return Fetcher(store, spec, private=settings.private_hosts, resolve=resolve, verify=verify)
+
+
+_AAC_BYTES_PER_S = 30_000  # 192 kb/s and its index
+_CONTAINER_SHARE, _CONTAINER_BYTES = 1.25, 64 * 1024**2  # an index of MP4 may be larger
 
 
 class Mux:
@@ -63,7 +68,8 @@ class Mux:
     def __init__(self, *, store: ObjectStore, ffmpeg: Ffmpeg, settings: MuxerSettings) -> None:
         self._store = store
         self._ffmpeg = ffmpeg
-        self._scratch_dir = settings.scratch_dir
+        self.scratch = Scratch(settings.scratch, name="mux")
+        self._limits = settings.limits
         self.slots = Slots(settings.slots)
         self._sandbox = MediaSandbox(settings.media)
         self._log = logger_of("muxer")
@@ -88,27 +94,35 @@ class Mux:
         if done is not None:
             WORK_DEDUPLICATED_TOTAL.labels("muxer", "already_stored").inc()
             return done
-        async with self.slots, self._scratch_folder() as folder:
-            result = folder / "result.mp4"
-            planned = await self._make_result(merged, merged.video, folder, result)
-            return await self._store_result(merged, planned, result)
+        exceeded = self._limits.exceeded_by(scene_count=merged.scene_count, run_s=merged.duration_s)
+        if exceeded is not None:
+            raise JobError(exceeded, code="limit_exceeded")
+        if merged.video.url is None:
+            async with self.slots, self.scratch.folder() as folder:
+                await self._fetch_video(merged.video, folder)
+                return await self._run_in(folder, merged, merged.video)
+        async with self.scratch.folder() as folder:  # a slow server must not take a slot
+            await self._fetch_video(merged.video, folder)
+            async with self.slots:
+                return await self._run_in(folder, merged, merged.video)
 
-    @asynccontextmanager
-    async def _scratch_folder(self) -> AsyncIterator[Path]:
-        """Create a temporary folder; it is always removed."""
-        try:
-            with tempfile.TemporaryDirectory(prefix="segue-mux-", dir=self._scratch_dir) as name:
-                yield Path(name)
-        except OSError as error:
-            raise RetryableError(f"the scratch folder: {error.strerror or error}") from error
+    async def _run_in(
+        self, folder: ScratchFolder, merged: AudioMerged, ref: VideoRef
+    ) -> VideoMuxed:
+        """Mux the fetched video and store the result."""
+        result = folder.path / "result.mp4"
+        planned = await self._make_result(merged, ref, folder, result)
+        return await self._store_result(merged, planned, result)
+
+    async def _fetch_video(self, ref: VideoRef, folder: ScratchFolder) -> None:
+        with trace.span("fetch video"):
+            await self._fetcher.fetch(ref, folder.path / _VIDEO, reserve=folder.reserve)
 
     async def _make_result(
-        self, merged: AudioMerged, ref: VideoRef, folder: Path, result: Path
+        self, merged: AudioMerged, ref: VideoRef, folder: ScratchFolder, result: Path
     ) -> MuxPlan:
-        """Fetch, probe, plan and mux the video; write and check `result`."""
-        video_path, track_path = folder / _VIDEO, folder / _TRACK
-        with trace.span("fetch video"):
-            await self._fetcher.fetch(ref, video_path)
+        """Probe, plan and mux the fetched video; write and check `result`."""
+        video_path = folder.path / _VIDEO
         name = "video.url" if ref.object is None else "video.object"
         video = await self._probe_source(video_path, name=name)
         if video.patch is not None:
@@ -133,7 +147,8 @@ class Mux:
             samples=planned.samples,
             tempo=planned.tempo,
         )
-        await self._fetch_track(merged, track_path)
+        folder.reserve(merged.size_bytes)
+        await self._fetch_track(merged, folder.path / _TRACK)
         with trace.span("mux video"):
             await self._run_ffmpeg(planned, video, folder, result)
         muxed = await self._sandbox.run(check_result, result, source=video, samples=planned.samples)
@@ -142,38 +157,32 @@ class Mux:
         return replace(planned, warnings=(*planned.warnings, *video.notes, *lost))
 
     async def _run_ffmpeg(
-        self, planned: MuxPlan, video: VideoInfo, folder: Path, result: Path
+        self, planned: MuxPlan, video: VideoInfo, folder: ScratchFolder, result: Path
     ) -> None:
         """Mux with what MP4 can hold of the film; if that fails, picture and music alone."""
+        result_bytes_max = _result_bytes_max(folder.path / _VIDEO, video.duration_s)
+        folder.reserve(result_bytes_max)
         tag = tag_args(video.video_codec, video.codec_tag)
-        kept = kept_args(video.extras)
-        try:
-            await self._mux(planned, video, folder, result, beside=(*tag, *kept))
-        except FfmpegError as error:
-            if error.retryable or not video.extras.subtitles:
-                raise
-            await self._mux(planned, video, folder, result, beside=(*tag, *NOTHING_ELSE))
-
-    async def _mux(
-        self,
-        planned: MuxPlan,
-        video: VideoInfo,
-        folder: Path,
-        result: Path,
-        *,
-        beside: tuple[str, ...],
-    ) -> None:
-        args = ffmpeg_args(
-            planned,
-            demuxer=video.demuxer,
-            guard=INPUT_GUARD,
-            video=folder / _VIDEO,
-            track=folder / _TRACK,
-            target=result,
-            beside=beside,
-        )
-        longest = max(planned.samples, planned.track_samples)
-        await self._ffmpeg.run(args, media_s=seconds_at(longest))
+        for kept in (kept_args(video.extras), NOTHING_ELSE):
+            args = ffmpeg_args(
+                planned,
+                demuxer=video.demuxer,
+                guard=INPUT_GUARD,
+                video=folder.path / _VIDEO,
+                track=folder.path / _TRACK,
+                target=result,
+                beside=(*tag, *kept),
+            )
+            longest = max(planned.samples, planned.track_samples)
+            try:
+                await self._ffmpeg.run(
+                    args, media_s=seconds_at(longest), file_bytes_max=result_bytes_max
+                )
+            except FfmpegError as error:
+                if error.retryable or not video.extras.subtitles or kept is NOTHING_ELSE:
+                    raise
+            else:
+                return
 
     async def _probe_source(self, path: Path, *, name: str) -> VideoInfo:
         try:
@@ -223,3 +232,9 @@ class Mux:
         key = keys.muxed_key(merged.job_id, merged.run)
         await store_result(self._store, key, event, result, content_type=VIDEO_CONTENT_TYPE)
         return event
+
+
+def _result_bytes_max(video: Path, duration_s: float) -> int:
+    """Return more than a result of this video can have: its bytes, the sound and an index."""
+    copied = round(_CONTAINER_SHARE * video.stat().st_size)
+    return copied + round(duration_s * _AAC_BYTES_PER_S) + _CONTAINER_BYTES

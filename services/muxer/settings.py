@@ -1,11 +1,9 @@
 """Settings of the muxer."""
 
-from pathlib import Path
-
 from pydantic import Field
 
 from shared.http.fetcher import FetchGuardSettings
-from shared.settings import FfmpegSettings, MediaSettings, WorkerSettings
+from shared.settings import FfmpegSettings, WorkerSettings
 
 
 class FetchSettings(FetchGuardSettings):
@@ -20,11 +18,8 @@ class FetchSettings(FetchGuardSettings):
 class MuxerSettings(WorkerSettings):
     """Settings of the muxer and the groups it shares."""
 
-    #: videos muxed at once, from fetching to storing; each is in the scratch folder
+    #: videos muxed at once, each with its result in the scratch folder; downloads are not counted
     slots: int = Field(8, ge=1, le=256, validation_alias="SEGUE_MUX_SLOTS")
-    #: folder for a video while it is muxed, three times its size; None: the system's own
-    scratch_dir: Path | None = Field(None, validation_alias="SEGUE_SCRATCH_DIR")
 
     ffmpeg: FfmpegSettings = Field(default_factory=FfmpegSettings.from_environment)
-    media: MediaSettings = Field(default_factory=MediaSettings.from_environment)
     fetch: FetchSettings = Field(default_factory=FetchSettings.from_environment)

@@ -5,6 +5,9 @@ address is checked (`address_policy`), and the connection goes to a checked addr
 rebinding gains nothing. Each redirect is checked again. Proxies and .netrc of the environment are
 ignored.
 
+A slow server must not delay others: a download has a minimum rate and a deadline, a response a
+deadline for its header, and one address serves a limited number of downloads at once.
+
 Units: seconds, bytes. I/O: the network, the store, one file.
 """
 
@@ -24,7 +27,9 @@ from pydantic import Field, field_validator
 from shared.contract.params import MediaRef
 from shared.errors import MediaError, NotFoundError, RetryableError
 from shared.http.address_policy import PrivateHosts, is_public_address
+from shared.http.minimum_rate import TooSlowError, at_minimum_rate
 from shared.http.retry_after import parse_retry_after
+from shared.processing.slots import KeyedSlots, Slots
 from shared.settings import SettingsGroup
 from shared.storage import ObjectStore
 from shared.storage.keys import is_own_key
@@ -33,18 +38,30 @@ Resolve = Callable[[str, int], Awaitable[Sequence[str]]]  #: host, port -> addre
 
 REDIRECTS_MAX = 3
 _ADDRESSES_MAX = 4  # tried in order until one accepts a connection
-_CHUNK_BYTES = 1024 * 1024
+_WRITE_BYTES = 1024 * 1024
 _STEP_TIMEOUT = httpx.Timeout(30, connect=10)  # of one step; a download has its own deadline
+_HEADER_S = 45.0  # connection and header of one response
+RATE_BYTES_PER_S_MIN = 32 * 1024
+HOST_SLOTS, SLOTS = 16, 64
 _HEADERS = {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": "segue"}
 _BUSY = frozenset({408, 425, 429})
 _NO_SUCH_HOST = frozenset({socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)})
 
 
 class FetchGuardSettings(SettingsGroup):
-    """Which private hosts a download may reach."""
+    """Which private hosts a download may reach, and how slow and how many downloads may be."""
 
     #: comma list of private host names, addresses and CIDRs that downloads may reach
     allowed_private_hosts: str = Field("", validation_alias="SEGUE_FETCH_PRIVATE_HOSTS")
+
+    #: bytes per second, measured over 15 s; a slower server is given up
+    rate_bytes_per_s_min: int = Field(
+        RATE_BYTES_PER_S_MIN, ge=0, validation_alias="SEGUE_FETCH_RATE_MIN"
+    )
+    #: concurrent downloads from one address
+    host_slots: int = Field(HOST_SLOTS, ge=1, le=1000, validation_alias="SEGUE_FETCH_HOST_SLOTS")
+    #: concurrent downloads of this process
+    fetch_slots: int = Field(SLOTS, ge=1, le=10_000, validation_alias="SEGUE_FETCH_SLOTS")
 
     @field_validator("allowed_private_hosts")
     @classmethod
@@ -68,10 +85,17 @@ class FetchSpec:
     bytes_max: int
     bytes_max_setting: str  #: the variable of `bytes_max`
     timeout_s: float  #: for a whole download, redirects included
+    rate_bytes_per_s_min: int = RATE_BYTES_PER_S_MIN
+    host_slots: int = HOST_SLOTS
+    slots: int = SLOTS
 
 
 class _UrlError(Exception):
-    """The URL is unusable, and a retry cannot help."""
+    """The URL is unusable, and a retry now cannot help."""
+
+    def __init__(self, message: str, *, retryable: bool = False) -> None:
+        super().__init__(message)
+        self.retryable = retryable  #: whether a new run can help
 
 
 async def resolve(host: str, port: int) -> Sequence[str]:
@@ -98,30 +122,37 @@ class Fetcher:
         self._private = private
         self._resolve = resolve
         self._verify = verify
+        self._slots = Slots(spec.slots)
+        self._host_slots = KeyedSlots(spec.host_slots)
 
-    async def fetch(self, ref: MediaRef, target: Path) -> None:
-        """Download what `ref` names to `target`.
+    async def fetch(
+        self, ref: MediaRef, target: Path, *, reserve: Callable[[int], None] | None = None
+    ) -> None:
+        """Download what `ref` names to `target`; call `reserve` before bytes are written.
 
         Raises:
-            MediaError: it does not exist, is not allowed or is too large.
+            MediaError: it does not exist, is not allowed, is too large, or arrives too slowly.
             RetryableError: the server is busy, or the connection failed.
         """
+        reserve = reserve or _reserve_nothing
         if ref.object is not None:
-            await self._from_store(ref.object, target)
+            await self._from_store(ref.object, target, reserve)
             return
         assert ref.url is not None, "a reference has a URL or an object key"
         field, limit_s = f"{self._spec.field}.url", self._spec.timeout_s
         try:
-            async with asyncio.timeout(limit_s):
-                await self._from_url(ref.url, target)
+            async with asyncio.timeout(limit_s), self._slots:
+                await self._from_url(ref.url, target, reserve)
         except TimeoutError as error:
             raise RetryableError(f"{field}: not downloaded within {limit_s:g} s") from error
         except _UrlError as error:
-            raise MediaError(f"{field}: {error}", code=self._spec.code) from error
+            raise MediaError(
+                f"{field}: {error}", code=self._spec.code, retryable=error.retryable
+            ) from error
         except RetryableError as error:
             raise RetryableError(f"{field}: {error}", retry_after_s=error.retry_after_s) from error
 
-    async def _from_store(self, key: str, target: Path) -> None:
+    async def _from_store(self, key: str, target: Path, reserve: Callable[[int], None]) -> None:
         field = self._spec.field
         if is_own_key(key):  # another job's track, named by a client
             raise MediaError(
@@ -133,6 +164,7 @@ class Fetcher:
             stat = await self._store.stat(key)
             if stat is not None and stat.size_bytes > self._spec.bytes_max:
                 raise MediaError(f"{field}.object: {self._too_large(stat.size_bytes)}")
+            reserve(stat.size_bytes if stat else 0)
             await self._store.get_file(key, target)
         except (NotFoundError, ValueError) as error:
             raise MediaError(
@@ -141,7 +173,7 @@ class Fetcher:
                 code=self._spec.code,
             ) from error
 
-    async def _from_url(self, text: str, target: Path) -> None:
+    async def _from_url(self, text: str, target: Path, reserve: Callable[[int], None]) -> None:
         url = _parsed(text)
         # a reused connection would serve other hosts of its address without a certificate check
         limits = httpx.Limits(max_keepalive_connections=0)
@@ -152,7 +184,7 @@ class Fetcher:
             for _ in range(REDIRECTS_MAX + 1):
                 async with self._response(http, url) as response:
                     if not response.has_redirect_location:
-                        await self._save(response, url, target)
+                        await self._save(response, url, target, reserve)
                         return
                     url = _parsed(str(_joined(url, response.headers["location"])))
         raise _UrlError(f"more than {REDIRECTS_MAX} redirects; use the final address")
@@ -173,20 +205,26 @@ class Fetcher:
                     "timeout": _STEP_TIMEOUT.as_dict(),
                 },
             )
-            try:
-                response = await http.handle_async_request(request)
-            except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-                refused = error
-                continue
-            except httpx.TransportError as error:
-                raise _broken(url, error) from error
-            try:
-                yield response
-            except httpx.TransportError as error:
-                raise _broken(url, error) from error
-            finally:
-                await response.aclose()
-            return
+            async with self._host_slots.taken((address, url.port)):
+                try:
+                    async with asyncio.timeout(_HEADER_S):
+                        response = await http.handle_async_request(request)
+                except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+                    refused = error
+                    continue
+                except TimeoutError as error:
+                    raise RetryableError(
+                        f"{url.host} did not respond in {_HEADER_S:g} s"
+                    ) from error
+                except httpx.TransportError as error:
+                    raise _broken(url, error) from error
+                try:
+                    yield response
+                except httpx.TransportError as error:
+                    raise _broken(url, error) from error
+                finally:
+                    await response.aclose()
+                return
         assert refused is not None, "a host has at least one address"
         raise _broken(url, refused) from refused
 
@@ -210,24 +248,42 @@ class Fetcher:
                 )
         return addresses
 
-    async def _save(self, response: httpx.Response, url: httpx.URL, target: Path) -> None:
+    async def _save(
+        self, response: httpx.Response, url: httpx.URL, target: Path, reserve: Callable[[int], None]
+    ) -> None:
         _check_status(response, url)
         length = response.headers.get("content-length", "")
         if length.isdecimal() and int(length) > self._spec.bytes_max:
             raise _UrlError(self._too_large(int(length)))
-        size_bytes = 0
+        size_bytes, pending = 0, bytearray()
+        chunks = at_minimum_rate(response.aiter_raw(), bytes_per_s=self._spec.rate_bytes_per_s_min)
         with target.open("wb") as file:
-            async for chunk in response.aiter_raw(_CHUNK_BYTES):
-                size_bytes += len(chunk)
-                if size_bytes > self._spec.bytes_max:
-                    raise _UrlError(self._too_large(size_bytes))
-                await asyncio.to_thread(file.write, chunk)
+            try:
+                async for chunk in chunks:
+                    size_bytes += len(chunk)
+                    if size_bytes > self._spec.bytes_max:
+                        raise _UrlError(self._too_large(size_bytes))
+                    reserve(len(chunk))
+                    pending += chunk
+                    if len(pending) >= _WRITE_BYTES:
+                        await asyncio.to_thread(file.write, bytes(pending))
+                        pending.clear()
+            except TooSlowError as error:
+                raise _UrlError(
+                    f"{url.host} sends too slowly: {error}; upload the {self._spec.noun}",
+                    retryable=True,
+                ) from error
+            await asyncio.to_thread(file.write, bytes(pending))
 
     def _too_large(self, size_bytes: int) -> str:
         return (
             f"the {self._spec.noun} is too large: {size_bytes} bytes or more, limit "
             f"{self._spec.bytes_max} ({self._spec.bytes_max_setting})"
         )
+
+
+def _reserve_nothing(_size_bytes: int) -> None:
+    """Reserve nothing."""
 
 
 def _parsed(text: str) -> httpx.URL:

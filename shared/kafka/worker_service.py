@@ -7,12 +7,14 @@ I/O: Kafka, the store, HTTP (health).
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeVar
 
 from shared.clock import Clock, SystemClock
-from shared.contract.events import Event, JobCancelled, Stage, run_of
+from shared.contract.events import Event, JobCancelled, RunEvent, Stage, run_of
 from shared.http.health import Health
 from shared.kafka.consumer import LaneConsumer
 from shared.kafka.handler import Handler
@@ -20,6 +22,7 @@ from shared.kafka.probes import connect_publisher, server_probes
 from shared.kafka.producer import Publisher
 from shared.kafka.router import Router, build_router
 from shared.processing.active_runs import ActiveRuns
+from shared.processing.cancellation import RunCancellation
 from shared.processing.slots import Slots
 from shared.settings import WorkerSettings
 from shared.storage import ObjectStore
@@ -28,6 +31,8 @@ from shared.storage.instrumented import InstrumentedStore
 from shared.telemetry import trace
 from shared.telemetry.log import Logger, logger_of
 from shared.telemetry.metrics import SKIPPED_TOTAL
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,12 +70,26 @@ class WorkerService:
         self.health.figures = lambda: {**consumer.figures(), **slots.figures()}
         await consumer.run(self.health.stop, ready=self.health.ready)
 
+    @cached_property
+    def cancellation(self) -> RunCancellation:
+        """Return what interrupts the work of ended runs."""
+        return RunCancellation(self.active_runs)
+
+    async def unless_ended(self, event: RunEvent, work: Awaitable[T]) -> T:
+        """Return the result of `work`; interrupt it when the event's run ends.
+
+        Raises:
+            RunEndedError: the run was superseded or cancelled.
+        """
+        return await self.cancellation.unless_ended(event.job_id, event.run, work)
+
     def observe_run(self, event: Event) -> None:
-        """Track the newest run of each job from a received event; apply `job.cancelled`."""
+        """Track the newest run of each job from a received event; interrupt ended runs."""
         if isinstance(event, JobCancelled):
             self.active_runs.cancel(event.job_id, event.run)
         else:
             self.active_runs.observe(event.job_id, run_of(event))
+        self.cancellation.wake_ended(event.job_id)
 
     def skips(self, event: Event) -> bool:
         """Return True, and log it, if the event's run was superseded or cancelled."""

@@ -2,7 +2,8 @@
 
 Arguments are a list, never a shell command. Inputs may use the file and pipe protocols only, so a
 crafted file cannot make ffmpeg open a URL. A run past its deadline, or with too much output, is
-killed with its process group. Output is read completely; only its end is kept.
+killed with its process group. Its memory, processor time and files are limited as well, by the
+kernel. Output is read completely; only its end is kept.
 
 Units: deadlines in seconds. I/O: starts processes.
 """
@@ -10,12 +11,14 @@ Units: deadlines in seconds. I/O: starts processes.
 import asyncio
 import contextlib
 import errno
+import math
 import os
 import re
+import resource
 import shutil
 import signal
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +33,7 @@ _TAIL_BYTES = 4096  # of stderr: enough for the reason, little enough for a log 
 #: of each pipe; the loudness meter writes 108 MB for six hours, and its end matters
 _KEPT_BYTES = 8 * 1024 * 1024
 _OUTPUT_BYTES_MAX = 512 * 1024 * 1024  # more than any of our commands writes
+_FILE_BYTES_MAX = 16 * 1024**3  # more than the largest track
 _READ_BYTES = 64 * 1024
 _EXIT_S = 5.0  # a killed process exits at once, unless it is in an uninterruptible read
 _NO_REASON = re.compile(r"Conversion failed!|size= .* time=|\[.*muxing overhead")
@@ -83,13 +87,21 @@ class Ffmpeg:
     ) -> None:
         self.binary = find_binary(settings)
         self._timeout_s = settings.timeout_s
+        self._memory_bytes_max = settings.memory_bytes_max
         self._output = output
         self._slots = asyncio.Semaphore(slots or os.cpu_count() or 1)
 
     async def run(
-        self, args: Sequence[str | Path], *, media_s: float = 0.0, stdin: bytes | None = None
+        self,
+        args: Sequence[str | Path],
+        *,
+        media_s: float = 0.0,
+        stdin: bytes | None = None,
+        file_bytes_max: int = _FILE_BYTES_MAX,
     ) -> FfmpegResult:
         """Run `ffmpeg <args>` and return its output; `media_s` extends the deadline.
+
+        `file_bytes_max` limits every file that it writes.
 
         A `Path` is always a file, whatever its name.
 
@@ -101,12 +113,25 @@ class Ffmpeg:
         argv = [self.binary, "-hide_banner", "-nostdin", "-y", *words]
         async with self._slots:
             with trace.span("ffmpeg", {"segue.media_s": media_s}):
-                return await self._run_process(argv, self._timeout_s + 2 * media_s, stdin)
+                within_s = self._timeout_s + 2 * media_s
+                cpu_s = math.ceil(within_s * (os.cpu_count() or 1)) + 1
+                limits = {
+                    resource.RLIMIT_DATA: self._memory_bytes_max,
+                    resource.RLIMIT_CPU: cpu_s,
+                    resource.RLIMIT_FSIZE: file_bytes_max,
+                    resource.RLIMIT_CORE: 0,
+                }
+                return await self._run_process(argv, within_s, stdin, limits)
 
     async def _run_process(
-        self, argv: Sequence[str], within_s: float, stdin: bytes | None
+        self,
+        argv: Sequence[str],
+        within_s: float,
+        stdin: bytes | None,
+        limits: Mapping[int, int],
     ) -> FfmpegResult:
         process = await _start(argv, with_stdin=stdin is not None)
+        _limit(process.pid, limits)
         try:
             async with asyncio.timeout(within_s):
                 stdout, stderr = await _communicate(process, stdin, self._output)
@@ -155,6 +180,16 @@ async def _start(argv: Sequence[str], *, with_stdin: bool) -> asyncio.subprocess
         )
     except OSError as error:  # no memory, process limit reached, or the program is being replaced
         raise RetryableError(f"ffmpeg cannot be started: {error.strerror}") from error
+
+
+def _limit(pid: int, limits: Mapping[int, int]) -> None:
+    """Limit a process that has just started; it has read nothing yet."""
+    set_limit = getattr(resource, "prlimit", None)  # Linux
+    if set_limit is None:
+        return
+    for kind, value in limits.items():
+        with contextlib.suppress(OSError, ValueError):  # it has ended, or has a lower limit
+            set_limit(pid, kind, (value, value))
 
 
 async def _communicate(

@@ -19,6 +19,7 @@ import numpy as np
 from av.container import InputContainer
 
 from shared.errors import MediaError
+from shared.media.decode import audio_demuxer
 from shared.media.paths import media_path
 from shared.media.samples import CLIP_RATE_HZ, SILENT_RMS, Audio, rms
 
@@ -27,25 +28,10 @@ LENGTH_S_MAX = 3600  # a song, not an archive
 RATE_HZ_MIN = 4000  # lower rates are not music, and one frame may decode to gigabytes
 SAMPLE_MAX = 1000.0  # 60 dB over full scale: not music, and it would overflow
 _STEP_SAMPLES = CLIP_RATE_HZ // 100
-_HEAD_BYTES = 512
 _ONLY_FILES = {"protocol_whitelist": "file"}
 _ADVICE = (
     "send music as MP3, WAV, FLAC, Ogg, M4A or WebM; convert it: ffmpeg -i IN -vn -b:a 192k OUT.mp3"
 )
-_MAGIC = (  # demuxer, offset, bytes
-    ("mov", 4, b"ftyp"),
-    ("matroska", 0, b"\x1a\x45\xdf\xa3"),
-    ("wav", 8, b"WAVE"),
-    ("aiff", 8, b"AIFF"),
-    ("aiff", 8, b"AIFC"),
-    ("flac", 0, b"fLaC"),
-    ("ogg", 0, b"OggS"),
-)
-_ID3_BYTES = 10  # of a tag's header
-_ID3_TAGS_MAX = 8
-_FRAME_BYTE = 0xFF  # first byte of every MP3 and AAC frame
-_MP3_SYNC = 0xE0  # the rest of a frame's first eleven bits
-_ADTS_LAYER = 0x06  # zero in AAC, otherwise like MP3
 _TYPES = {
     "mov": "audio/mp4",
     "matroska": "audio/x-matroska",
@@ -206,21 +192,10 @@ def _blocks(container: InputContainer) -> Iterator[Audio]:
 
 def _demuxer_of(path: Path) -> str:
     with path.open("rb") as file:
-        head, at = file.read(_HEAD_BYTES), 0
-        for _ in range(_ID3_TAGS_MAX):  # tags may precede any format, several in a row
-            if not head.startswith(b"ID3") or len(head) < _ID3_BYTES:
-                break
-            size = sum(
-                part << shift for part, shift in zip(head[6:10], (21, 14, 7, 0), strict=True)
-            )
-            at += _ID3_BYTES + size
-            file.seek(at)
-            head = file.read(_HEAD_BYTES)
-    if not head:
-        raise MediaError(f"the file is empty; {_ADVICE}")
-    for demuxer, at, magic in _MAGIC:
-        if head[at : at + len(magic)] == magic:
+        demuxer = audio_demuxer(file)
+        if demuxer is not None:
             return demuxer
-    if len(head) > 1 and head[0] == _FRAME_BYTE and head[1] & _MP3_SYNC == _MP3_SYNC:
-        return "mp3" if head[1] & _ADTS_LAYER else "aac"
+        file.seek(0)
+        if not file.read(1):
+            raise MediaError(f"the file is empty; {_ADVICE}")
     raise MediaError(f"is not audio, or an unsupported format; {_ADVICE}")

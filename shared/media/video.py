@@ -35,6 +35,7 @@ from shared.media.video_container import CONVERT, NAMES, demuxer_of, is_cut
 LENGTH_S_MAX = 6 * 3600  # longer time stamps are wrong or an attack
 PIXELS_MAX = 7680 * 4320  # 8K
 _EARLY_S = Fraction(1, 5)  # headers are rounded, and edit lists cut inside a frame
+_REUSE_MAX = 8  # packets may share bytes: an edit list may repeat a part of the video
 _ONLY_FILES = {"protocol_whitelist": "file"}
 _ONLY_READ = {"protocol_whitelist": ""}
 
@@ -69,6 +70,7 @@ class _Packets:
     """What reading all packets measured; times are exact seconds."""
 
     count: int = 0
+    size_bytes: int = 0  #: over all streams
     digest: "hashlib._Hash" = field(default_factory=hashlib.sha256)
     times_ms: "array[int]" = field(default_factory=lambda: array("q"))
     picture_end_s: Fraction = Fraction(0)
@@ -206,6 +208,12 @@ def _read(container: InputContainer, picture: VideoStream, frame_s: Fraction) ->
     for packet in container.demux():
         if packet.size == 0:
             continue  # the flush at the end
+        packets.size_bytes += packet.size
+        if packets.size_bytes > _REUSE_MAX * container.size:
+            raise MediaError(
+                "the index of the file names more data than the file has: it is damaged, or was "
+                "made to exhaust its reader; export it again"
+            )
         packets.cut = packets.cut or packet.is_corrupt
         is_picture = packet.stream.index == picture.index
         if is_picture:

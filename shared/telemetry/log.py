@@ -100,6 +100,7 @@ LogAction = Literal[
     "webhook.rejected",
     "request.failed",
     "store.called",
+    "scratch.swept",
     "cache.write_failed",
 ]
 ACTIONS: frozenset[str] = frozenset(get_args(LogAction))

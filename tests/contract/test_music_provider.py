@@ -26,8 +26,9 @@ from shared.errors import ProviderRejectedError
 from shared.media.decode import decode
 from shared.media.ffmpeg import Ffmpeg
 from shared.media.samples import SAMPLE_RATE_HZ, Audio, rms
+from shared.media.sandbox import MediaSandbox
 from shared.music_providers import ProviderName, facts_of
-from shared.settings import FfmpegSettings
+from shared.settings import FfmpegSettings, MediaSettings
 from shared.storage import ObjectStore, StandInWarning
 from shared.storage.filesystem import FolderStore
 from tests.support.replicate_provider import replicate_fixture
@@ -161,7 +162,7 @@ async def test_clip_is_32_khz_stereo(provider: MusicProvider) -> None:
 
 async def test_clips_pass_the_acceptance_check(provider: MusicProvider, store: FolderStore) -> None:
     """A fresh clip and a continued one are usable and have all the new music requested."""
-    inspector = ClipInspector(store=store)
+    inspector = ClipInspector(store=store, sandbox=MediaSandbox(MediaSettings()))
     for request, so_far_s in ((FRESH, 0), (CONTINUED, WINDOW.end_s)):
         clip = await _compose(provider, request)
         if request is FRESH:

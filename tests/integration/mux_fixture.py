@@ -9,6 +9,7 @@ from shared.contract.events import AudioMerged, VideoMuxed
 from shared.contract.params import AudioParams, SyncMode, VideoRef
 from shared.media.ffmpeg import Ffmpeg
 from shared.media.samples import samples_at
+from shared.settings import ScratchSettings
 from shared.storage import keys
 from shared.storage.filesystem import FolderStore
 from tests.support.films import (
@@ -28,7 +29,8 @@ class MuxFixture:
         self.scratch = folder / "scratch"
         self.scratch.mkdir()
         settings = MuxerSettings(
-            scratch_dir=self.scratch, fetch=FetchSettings(allowed_private_hosts="127.0.0.1")
+            scratch=ScratchSettings(folder=self.scratch),
+            fetch=FetchSettings(allowed_private_hosts="127.0.0.1"),
         )
         self.mux = Mux(store=self.store, ffmpeg=ffmpeg or real_ffmpeg(), settings=settings)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from shared.security.signed_links import LinkSettings
+from shared.settings import ScratchSettings
 from shared.storage.keys import clip_key, track_key, upload_key, video_key
 from tests.fakes.clock import FakeClock
 from tests.support.api_fixture import KEYS, TWO_SCENES, ApiFixture, api_fixture, limits
@@ -293,7 +294,7 @@ async def test_the_api_rejects_a_video_over_the_limit(
     scratch.mkdir()
     small = limits(video_bytes_max=100_000)
     async with api_fixture(
-        await postgres(), store_folder, limits=small, scratch_dir=scratch
+        await postgres(), store_folder, limits=small, scratch=ScratchSettings(folder=scratch)
     ) as fixture:
 
         async def parts() -> AsyncIterator[bytes]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from shared.settings import ScratchSettings
 from shared.storage.keys import upload_key
 from tests.support.api_fixture import TWO_SCENES, ApiFixture, api_fixture, limits
 from tests.support.servers import Database
@@ -85,7 +86,7 @@ async def test_the_api_rejects_a_style_sample_over_the_limit(
     scratch.mkdir()
     small = limits(style_bytes_max=100_000)
     async with api_fixture(
-        await postgres(), store_folder, limits=small, scratch_dir=scratch
+        await postgres(), store_folder, limits=small, scratch=ScratchSettings(folder=scratch)
     ) as fixture:
         answer = await fixture.client.post(STYLES, content=audio_file(a_song(3.0)))
 

@@ -8,13 +8,15 @@ import sys
 
 from services.generator.clip.inspection import ClipInspector, ClipSpec
 from services.generator.composition.attempts import Attempts, ComposedClip
-from services.generator.composition.cancellation import RunCancellation
 from services.generator.composition.claims import Claims
 from services.generator.providers import CompositionRequest
 from services.generator.scene_ref import SceneRef
 from services.generator.settings import GeneratorSettings
 from shared.errors import RetryableError
+from shared.media.sandbox import MediaSandbox
 from shared.processing.active_runs import ActiveRuns
+from shared.processing.cancellation import RunCancellation
+from shared.settings import MediaSettings
 from shared.storage.filesystem import FolderStore
 from shared.telemetry.log import logger_of
 from tests.support.replicate_provider import ReplicateFixture
@@ -48,7 +50,7 @@ class ClaimsFixture:
                 settle_s=self.settings.claim_settle_s,
             ),
             cancellation=RunCancellation(ActiveRuns()),
-            inspector=ClipInspector(store=self.store),
+            inspector=ClipInspector(store=self.store, sandbox=MediaSandbox(MediaSettings())),
             settings=self.settings,
             clock=self.replicate.clock,
             log=logger_of("test"),

@@ -16,7 +16,9 @@ from services.generator.providers.replicate.provider import ReplicateProvider, W
 from services.generator.providers.replicate.settings import ReplicateSettings
 from services.generator.providers.synth.provider import compose as composed_by_synth
 from shared.clock import Clock, SystemClock
+from shared.media.sandbox import MediaSandbox
 from shared.security.signed_links import LinkSettings
+from shared.settings import MediaSettings
 from shared.storage import ObjectStore, StandInWarning
 from shared.telemetry.log import logger_of
 
@@ -94,6 +96,7 @@ async def replicate_fixture(
             ReplicateSettings(key=server.token, base_url=server.base_url, **settings),
             links=LinkSettings(keys="k" * 16, public_base_url=public_base_url),
             store=store,
+            sandbox=MediaSandbox(MediaSettings()),
             clock=clock or SystemClock(),
             log=logger_of("test"),
             webhook=webhook,

@@ -324,6 +324,8 @@ def _check_scenes(scenes: Sequence[Scene], limits: LimitSettings) -> None:
             problems.append((f"scenes[{index}].start_s", _gap(scene.start_s, at, index)))
             at = Decimal(str(scene.start_s))
         at += Decimal(str(scene.duration_s))
+    if not problems and (exceeded := limits.exceeded_by(run_s=float(at))):
+        problems.append(("scenes", exceeded))
     if problems:
         raise RequestInvalidError(problems)
 

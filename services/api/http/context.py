@@ -15,6 +15,7 @@ from services.api.settings import ApiSettings
 from shared.clock import Clock
 from shared.http.probes import Probe
 from shared.media.sandbox import MediaSandbox
+from shared.scratch import Scratch
 from shared.security.signed_links import SEGMENTS_PATH, SegmentLinks, WebhookLinks
 from shared.security.webhook_signatures import Deliveries
 from shared.storage import ObjectStore
@@ -67,9 +68,11 @@ class ApiContext:
     deliveries: Deliveries = field(default_factory=Deliveries)
     uploads: UploadSlots = field(init=False)
     json_bodies: JsonBodies = field(init=False)
+    scratch: Scratch = field(init=False)
     sandbox: MediaSandbox = field(init=False)  #: reads what was uploaded
 
     def __post_init__(self) -> None:
+        self.scratch = Scratch(self.settings.scratch, name="upload")
         self.sandbox = MediaSandbox(self.settings.media)
         limits = self.settings.limits
         self.uploads = UploadSlots(count=limits.uploads_max, rate_min=limits.receive_rate_min)

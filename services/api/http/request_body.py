@@ -12,7 +12,7 @@ Units: bytes, seconds.
 import asyncio
 import hashlib
 import tempfile
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -81,9 +81,9 @@ class ReceivedFile:
 
 @asynccontextmanager
 async def saved_file(
-    parts: AsyncIterable[bytes], *, folder: Path | None
+    parts: AsyncIterable[bytes], *, folder: Path | None, reserve: Callable[[int], None]
 ) -> AsyncIterator[ReceivedFile]:
-    """Yield the parts of a body as a temporary file, deleted afterwards."""
+    """Yield the parts of a body as a temporary file, deleted afterwards; reserve its space."""
     digest, size = hashlib.sha256(), 0
     pending = bytearray()
     with tempfile.NamedTemporaryFile(dir=folder, prefix="segue-video-") as file:
@@ -95,6 +95,7 @@ async def saved_file(
 
         async for part in parts:
             size += len(part)
+            reserve(len(part))
             pending += part
             if len(pending) >= WRITE_BYTES:
                 await asyncio.to_thread(write, bytes(pending))

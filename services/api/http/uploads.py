@@ -148,7 +148,10 @@ async def receive_upload(
                 yield part
             transfer.is_receiving = False
 
-        async with saved_file(all_parts(), folder=context.settings.scratch_dir) as received:
+        async with (
+            context.scratch.folder() as folder,
+            saved_file(all_parts(), folder=folder.path, reserve=folder.reserve) as received,
+        ):
             yield received
 
 

@@ -1,7 +1,8 @@
 """Inspects a received clip: whether it is usable, and where its new music begins.
 
 The rules on arrays are in `quality.py`; this module decodes the bytes and reads the window that
-was sent, to find out from the audio whether the clip repeats it.
+was sent, to find out from the audio whether the clip repeats it. A clip from outside is decoded by
+a child process with limits.
 
 Shapes: float32 `(channels, samples)` at 48 kHz. I/O: the store; decoding runs in threads.
 """
@@ -21,10 +22,19 @@ from services.generator.clip.quality import (
 )
 from services.generator.providers import Clip, CompositionRequest, ContinuationWindow
 from shared.errors import MediaError, NotFoundError, ProviderRejectedError
-from shared.media.decode import INVALID_OUTPUT, decode
+from shared.media.decode import (
+    INVALID_OUTPUT,
+    LENGTH_S_MAX,
+    ONLY_THIS_FILE,
+    audio_demuxer,
+    decode,
+    decoded_bytes,
+)
 from shared.media.samples import SAMPLE_RATE_HZ, Audio
+from shared.media.sandbox import MediaSandbox
 from shared.storage import ObjectStore
 
+_LONGER_S = 10  # than requested; the inspection names the length of such a clip
 _MP3_DELAY_SAMPLES = 1105  # LAME's 576 and a decoder's 529, at the file's own rate
 
 
@@ -64,6 +74,7 @@ class ClipInspector:
     """Checks every clip before it is used."""
 
     store: ObjectStore
+    sandbox: MediaSandbox
 
     async def inspect(
         self, clip: Clip, spec: ClipSpec, *, musical: bool
@@ -74,7 +85,7 @@ class ClipInspector:
             ProviderRejectedError: the clip is unusable; a new seed may help.
         """
         try:
-            decoded = await asyncio.to_thread(decode_clip, clip.data)
+            decoded = await self._decode(clip, spec)
         except MediaError as error:
             raise ProviderRejectedError(error.reason, retryable=True) from error
         window = spec.request.window if clip.continued and musical else None
@@ -87,6 +98,14 @@ class ClipInspector:
             reason = f"{INVALID_OUTPUT}: {'; '.join(problems)}"
             raise ProviderRejectedError(reason, retryable=True)
         return int(decoded.audio.shape[1]), recognised
+
+    async def _decode(self, clip: Clip, spec: ClipSpec) -> DecodedClip:
+        length_s = spec.request.duration_s + spec.so_far_samples // SAMPLE_RATE_HZ
+        length_s_max = min(LENGTH_S_MAX, length_s + _LONGER_S)
+        if not clip.is_foreign:
+            return await asyncio.to_thread(decode_clip, clip.data, length_s_max=length_s_max)
+        sandbox = self.sandbox.returning(decoded_bytes(length_s_max))
+        return await sandbox.run(decode_clip, clip.data, length_s_max=length_s_max)
 
     async def _source(self, window: ContinuationWindow) -> Audio | None:
         """Return the continued clip up to the window's end; None if it is unavailable."""
@@ -120,15 +139,18 @@ def _judge(
     return recognised, problems
 
 
-def decode_clip(data: bytes) -> DecodedClip:
-    """Decode a clip; blocks, so call it in a thread.
+def decode_clip(data: bytes, *, length_s_max: int = LENGTH_S_MAX) -> DecodedClip:
+    """Decode a clip; blocks, so call it in a thread or a child process.
 
     Raises:
-        MediaError: it cannot be decoded.
+        MediaError: it cannot be decoded, or is longer than `length_s_max`.
     """
-    audio = decode(data)
+    audio = decode(data, length_s_max=length_s_max)
+    demuxer = audio_demuxer(io.BytesIO(data))
     try:
-        with av.open(io.BytesIO(data), "r", metadata_errors="replace") as container:
+        with av.open(
+            io.BytesIO(data), "r", format=demuxer, options=ONLY_THIS_FILE, metadata_errors="replace"
+        ) as container:
             stream = container.streams.audio[0]
             return DecodedClip(
                 audio=audio,

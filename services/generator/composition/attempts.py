@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 
 from services.generator.clip.inspection import ClipInspector, ClipSpec
 from services.generator.clip.quality import RecognisedClip, Shape
-from services.generator.composition.cancellation import RunCancellation
 from services.generator.composition.claims import Claims, Prediction
 from services.generator.composition.delay_notices import DelayNotices
 from services.generator.providers import Clip, MusicProvider
@@ -26,6 +25,7 @@ from shared.errors import (
     ProviderPausedError,
     ProviderRejectedError,
 )
+from shared.processing.cancellation import RunCancellation
 from shared.processing.retry import RetryPolicy
 from shared.processing.slots import Slots
 from shared.telemetry import trace

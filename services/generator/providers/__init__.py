@@ -82,6 +82,7 @@ class Clip:
     cost_usd: float | None  #: what the provider charged; None: unknown
     #: when `output_url` was created, Unix seconds; None: unknown
     output_url_born_at: float | None = None
+    is_foreign: bool = False  #: it was downloaded: its bytes are untrusted
     #: False: the window could not be sent, so the clip repeats nothing; see `warnings`
     continued: bool = True
     warnings: tuple[str, ...] = ()  #: deviations from the request, for the job's status

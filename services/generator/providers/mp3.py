@@ -14,7 +14,7 @@ from fractions import Fraction
 import av
 import numpy as np
 
-from shared.media.decode import decode
+from shared.media.decode import ONLY_THIS_FILE, decode
 from shared.media.samples import CLIP_RATE_HZ, Audio
 
 CONTENT_TYPE = "audio/mpeg"
@@ -46,9 +46,9 @@ def encode(audio: Audio, *, comment: str = "", bit_rate: int = _BIT_RATE) -> byt
 
 
 def comment_of(data: bytes) -> str:
-    """Return the comment of an audio file; "" if it has none or cannot be read."""
+    """Return the comment of an MP3 file; "" if it has none or cannot be read."""
     try:
-        with av.open(io.BytesIO(data), "r") as container:
+        with av.open(io.BytesIO(data), "r", format="mp3", options=ONLY_THIS_FILE) as container:
             return str(container.metadata.get(_COMMENT, ""))
     except av.FFmpegError:
         return ""

@@ -10,7 +10,6 @@ from typing import ClassVar, Protocol
 
 from services.generator.clip.inspection import ClipInspector
 from services.generator.composition.attempts import Attempts
-from services.generator.composition.cancellation import RunCancellation, RunEndedError
 from services.generator.composition.claims import Claims
 from services.generator.composition.delay_notices import DelayNotices
 from services.generator.providers import MusicProvider
@@ -32,7 +31,11 @@ from shared.contract.events import (
 from shared.errors import JobError, SceneGapError
 from shared.kafka.codec import Envelope
 from shared.kafka.producer import EventPublisher
+from shared.media.samples import exact_seconds
+from shared.media.sandbox import MediaSandbox
 from shared.processing.active_runs import ActiveRuns
+from shared.processing.cancellation import RunCancellation, RunEndedError
+from shared.settings import RunLimitSettings
 from shared.storage import ObjectStore
 from shared.telemetry.log import Logger
 from shared.telemetry.metrics import SKIPPED_TOTAL, WORK_DEDUPLICATED_TOTAL
@@ -63,6 +66,7 @@ class SceneHandler:
     nudge: Callable[[str], None]
     delay_notices: DelayNotices
     wait_until_owned: Callable[[], Awaitable[None]]
+    limits: RunLimitSettings
     log: Logger
 
     def on_received(self, envelope: Envelope) -> None:
@@ -134,6 +138,7 @@ class SceneHandler:
             state = rebuilt
         partition = envelope.record.partition
         try:
+            self._check_limits(scene, state)
             async with self.delay_notices.track(
                 SceneRef.of(scene), traceparent=envelope.traceparent
             ):
@@ -151,6 +156,20 @@ class SceneHandler:
         await self._publish(segment, envelope)
         await self.continuations.put(scene.job_id, state.after(segment), partition=partition)
         self.log.debug("state stored", action="state.stored", scene_done=segment.scene_index)
+
+    def _check_limits(self, scene: SceneRequested, state: Continuation) -> None:
+        """Raise if the run exceeds a limit; the request may not have come from the api.
+
+        Raises:
+            JobError: the message names the limit and its setting.
+        """
+        exceeded = self.limits.exceeded_by(
+            scene_count=scene.scene_count,
+            scene_s=scene.duration_s,
+            run_s=float(state.elapsed + exact_seconds(scene.duration_s)),
+        )
+        if exceeded is not None:
+            raise JobError(exceeded, code="limit_exceeded")
 
     def _is_current(self, scene: SceneRequested, state: Continuation | None) -> bool:
         stale = state is not None and state.run > scene.run
@@ -229,6 +248,7 @@ def build_scene_handler(
         nudge=provider.nudge,
         delay_notices=delay_notices,
         wait_until_owned=wait_until_owned,
+        limits=settings.limits,
         log=log,
     )
 
@@ -243,43 +263,58 @@ def _build_generator(
     clock: Clock,
     log: Logger,
 ) -> SceneGenerator:
+    sandbox = MediaSandbox(settings.media)
+    claims = Claims(
+        store,
+        provider,
+        clock=clock,
+        lease_s=settings.claim_lease_s,
+        settle_s=settings.claim_settle_s,
+    )
     attempts = Attempts(
         provider=provider,
-        claims=Claims(
-            store,
-            provider,
-            clock=clock,
-            lease_s=settings.claim_lease_s,
-            settle_s=settings.claim_settle_s,
-        ),
+        claims=claims,
         cancellation=cancellation,
-        inspector=ClipInspector(store=store),
+        inspector=ClipInspector(store=store, sandbox=sandbox),
         settings=settings,
         clock=clock,
         log=log,
         delay_notices=delay_notices,
     )
+    style_samples = build_style_samples(
+        settings,
+        store=store,
+        provider=provider,
+        cancellation=cancellation,
+        sandbox=sandbox,
+        clock=clock,
+        log=log,
+    )
     return SceneGenerator(
         store=store,
         provider=provider,
         attempts=attempts,
-        cache=SceneCache(
-            store=store,
-            provider=provider,
-            scope=settings.scene_cache,
-            source=settings.replicate.base_url,
-            clock=clock,
-            log=log,
-        ),
-        style_samples=build_style_samples(
-            settings,
-            store=store,
-            provider=provider,
-            cancellation=cancellation,
-            clock=clock,
-            log=log,
-        ),
+        cache=_build_cache(settings, store=store, provider=provider, clock=clock, log=log),
+        style_samples=style_samples,
         window_s=settings.window_s,
         log=log,
         silence_reason=settings.silence_reason,
+    )
+
+
+def _build_cache(
+    settings: GeneratorSettings,
+    *,
+    store: ObjectStore,
+    provider: MusicProvider,
+    clock: Clock,
+    log: Logger,
+) -> SceneCache:
+    return SceneCache(
+        store=store,
+        provider=provider,
+        scope=settings.scene_cache,
+        source=settings.replicate.base_url,
+        clock=clock,
+        log=log,
     )

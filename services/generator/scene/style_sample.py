@@ -5,19 +5,16 @@ result is stored next to it, create-if-absent: every retry of a scene plans the 
 address returns something else by then. The reason why a sample is unusable is stored as well; the
 run then begins without it, or stops, as requested. See ADR-0015.
 
-Units: whole seconds. I/O: the store, the network, a temporary file; decoding in threads.
+Units: whole seconds. I/O: the store, the network, a temporary file; decoding in child processes.
 """
 
 import asyncio
 import hashlib
 import random
-import tempfile
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from services.generator.composition.cancellation import RunCancellation
 from services.generator.providers import MusicProvider, mp3
 from services.generator.scene.plan import Continuation, StyleSample
 from services.generator.settings import GeneratorSettings
@@ -34,16 +31,17 @@ from shared.errors import (
 from shared.http.fetcher import Fetcher, FetchSpec
 from shared.media.decode import decode
 from shared.media.samples import CLIP_RATE_HZ, Audio
+from shared.media.sandbox import MediaSandbox
 from shared.media.style_sample import Style, read_style
+from shared.processing.cancellation import RunCancellation
 from shared.processing.retry import RetryPolicy, retrying
+from shared.scratch import Scratch, ScratchError
 from shared.storage import ObjectStore
 from shared.storage.keys import style_facts_key, style_key
 from shared.telemetry.log import Logger
 
 FIELD = "audio_params.style_audio"
 FETCH_RETRY = RetryPolicy(first_s=2.0, max_s=20.0, attempts_max=3, asked_max_s=20.0)
-READ_TIMEOUT_S = 120.0  # an hour of audio, on a busy machine
-CONCURRENT_MAX = 2  # each holds a whole file on disk, and the end of it in memory
 _BIT_RATE = 320_000  # the best of MP3: the provider encodes the music once more
 
 
@@ -51,10 +49,6 @@ class StyleUnusableError(JobError):
     """The style sample is unusable, and the run must stop."""
 
     code = "style_unusable"
-
-
-class _FolderError(RetryableError):
-    """The temporary folder is full or missing: the record is retried."""
 
 
 class StyleFacts(BaseModel):
@@ -82,15 +76,13 @@ class StyleSamples:
     store: ObjectStore
     provider: MusicProvider
     fetcher: Fetcher
+    scratch: Scratch
+    sandbox: MediaSandbox
     window_s: int
     cancellation: RunCancellation
     clock: Clock
     log: Logger
     chance: random.Random = field(default_factory=random.Random)
-
-    def __post_init__(self) -> None:
-        """Limit the files in the temporary folder."""
-        self._slots = asyncio.Semaphore(CONCURRENT_MAX)
 
     async def resolve(
         self, scene: SceneRequested, state: Continuation, *, required: bool
@@ -107,7 +99,7 @@ class StyleSamples:
         facts = await self._read_facts(scene)
         if facts is None:
             facts = await self.cancellation.unless_ended(
-                scene.job_id, scene.run, self._create_facts(scene, ref), on_end=_do_nothing
+                scene.job_id, scene.run, self._create_facts(scene, ref)
             )
         if facts.clip_sha256 is not None:
             key = style_key(scene.job_id, scene.run)
@@ -163,7 +155,7 @@ class StyleSamples:
             MediaError: it is unusable; the message is for a person.
             RetryableError: the store or the disk is unavailable.
         """
-        retried_later = (StoreUnavailableError, _FolderError)  # the record is retried instead
+        retried_later = (StoreUnavailableError, ScratchError)  # the record is retried instead
         try:
             return await retrying(
                 lambda: self._fetch_once(ref),
@@ -178,19 +170,10 @@ class StyleSamples:
             raise MediaError(f"{error}; tried {FETCH_RETRY.attempts_max} times") from error
 
     async def _fetch_once(self, ref: AudioRef) -> Style:
-        async with self._slots:
-            try:
-                with tempfile.TemporaryDirectory(prefix="segue-style-") as folder:
-                    path = Path(folder, "style")
-                    await self.fetcher.fetch(ref, path)
-                    async with asyncio.timeout(READ_TIMEOUT_S):
-                        return await asyncio.to_thread(read_style, path, window_s=self.window_s)
-            except TimeoutError as error:
-                raise MediaError(
-                    f"decoding takes longer than {READ_TIMEOUT_S:g} s; use a shorter file"
-                ) from error
-            except OSError as error:
-                raise _FolderError(f"temporary folder: {error.strerror or error}") from error
+        async with self.scratch.folder() as folder:
+            path = folder.path / "style"
+            await self.fetcher.fetch(ref, path, reserve=folder.reserve)
+            return await self.sandbox.run(read_style, path, window_s=self.window_s)
 
     def _log_facts(self, scene: SceneRequested, facts: StyleFacts) -> None:
         about = {"job_id": scene.job_id, "run": scene.run, "scene_index": scene.scene_index}
@@ -210,6 +193,7 @@ def build_style_samples(
     store: ObjectStore,
     provider: MusicProvider,
     cancellation: RunCancellation,
+    sandbox: MediaSandbox,
     clock: Clock,
     log: Logger,
 ) -> StyleSamples:
@@ -221,17 +205,18 @@ def build_style_samples(
         bytes_max=settings.style.bytes_max,
         bytes_max_setting="SEGUE_STYLE_BYTES_MAX",
         timeout_s=settings.style.timeout_s,
+        rate_bytes_per_s_min=settings.style.rate_bytes_per_s_min,
+        host_slots=settings.style.host_slots,
+        slots=settings.style.fetch_slots,
     )
     return StyleSamples(
         store=store,
         provider=provider,
         fetcher=Fetcher(store, spec, private=settings.style.private_hosts),
+        scratch=Scratch(settings.scratch, name="style"),
+        sandbox=sandbox,
         window_s=settings.style_window_s,
         cancellation=cancellation,
         clock=clock,
         log=log,
     )
-
-
-async def _do_nothing() -> None:
-    """Do nothing: a download needs no cancellation at the provider."""

@@ -5,7 +5,7 @@ link to our public address; the window alone, inline in the request. It is alway
 provider sent it, before any fade, gain or trim. Without a source the clip continues nothing.
 
 Shapes: float32 `(channels, samples)`. Units: seconds in the interface, samples at 32 kHz.
-I/O: the store and the provider's file hosts; decoding runs in threads.
+I/O: the store and the provider's file hosts; decoding runs in child processes with limits.
 """
 
 import asyncio
@@ -19,14 +19,16 @@ from services.generator.providers.replicate.client import ReplicateApi
 from services.generator.providers.replicate.request import AudioSource
 from shared.clock import Clock
 from shared.errors import MediaError, NotFoundError, ProviderRejectedError
-from shared.media.decode import decode
+from shared.media.decode import LENGTH_S_MAX, decode, decoded_bytes
 from shared.media.samples import CLIP_RATE_HZ, Audio
+from shared.media.sandbox import MediaSandbox
 from shared.security.signed_links import SEGMENTS_PATH, SegmentLinks
 from shared.storage import ObjectStore
 from shared.telemetry.log import Logger
 
 OUTPUT_LIFE_S = 55 * 60.0  # outputs expire after an hour; a cold start precedes the download
 _SHORT_SAMPLES = CLIP_RATE_HZ // 50  # a decoder may drop the rest of the last frame
+_LONGER_S = 10  # than the end of the window: its clip may continue
 _PREFIX = f"data:{mp3.CONTENT_TYPE};base64,"
 # The best that fits is used: every continuation encodes the music once more.
 _BIT_RATES = (320_000, 192_000, 128_000, 96_000, 64_000)
@@ -50,6 +52,7 @@ class AudioSources:
     data_url_bytes_max: int
     clock: Clock
     log: Logger
+    sandbox: MediaSandbox
 
     async def select(self, window: ContinuationWindow) -> AudioSource | str:
         """Return the source of a window, or the reason why there is none.
@@ -61,7 +64,7 @@ class AudioSources:
             stored = await self.store.get(window.clip_key)
         except NotFoundError:
             stored = None
-        music = await _decode_checked(stored, window) if stored is not None else None
+        music = await self._decode_checked(stored, window) if stored is not None else None
         if await self._output_exists(window):
             assert window.clip_url is not None, "_output_exists checks it"
             return AudioSource(
@@ -100,6 +103,24 @@ class AudioSources:
             )
         return AudioSource(url=url, start_s=0, end_s=window.length_s, kind="inline")
 
+    async def _decode_checked(self, stored: bytes, window: ContinuationWindow) -> Audio | None:
+        """Return the decoded clip; None if it cannot be decoded.
+
+        Raises:
+            ProviderRejectedError: the window ends after the clip.
+        """
+        sandbox = self.sandbox.returning(decoded_bytes(min(LENGTH_S_MAX, window.end_s + _LONGER_S)))
+        try:
+            music = await sandbox.run(decode, stored, rate_hz=CLIP_RATE_HZ)
+        except MediaError:
+            return None
+        if window.end_s * CLIP_RATE_HZ > music.shape[1] + _SHORT_SAMPLES:
+            raise ProviderRejectedError(
+                f"clip {window.clip_key} lasts {music.shape[1] / CLIP_RATE_HZ:.2f} s,"
+                f" but its window ends at {window.end_s} s"
+            )
+        return music
+
 
 def data_url(music: Audio, *, bytes_max: int) -> str | None:
     """Return `music` as an MP3 data URL at the best bit rate that fits; None if none does."""
@@ -120,21 +141,3 @@ def is_public_url(base_url: str | None) -> bool:
         return ipaddress.ip_address(host).is_global
     except ValueError:
         return "." in host.rstrip(".") and not f".{host}".rstrip(".").endswith(_PRIVATE_NAMES)
-
-
-async def _decode_checked(stored: bytes, window: ContinuationWindow) -> Audio | None:
-    """Return the decoded clip; None if it cannot be decoded.
-
-    Raises:
-        ProviderRejectedError: the window ends after the clip.
-    """
-    try:
-        music = await asyncio.to_thread(decode, stored, rate_hz=CLIP_RATE_HZ)
-    except MediaError:
-        return None
-    if window.end_s * CLIP_RATE_HZ > music.shape[1] + _SHORT_SAMPLES:
-        raise ProviderRejectedError(
-            f"clip {window.clip_key} lasts {music.shape[1] / CLIP_RATE_HZ:.2f} s,"
-            f" but its window ends at {window.end_s} s"
-        )
-    return music

@@ -4,10 +4,9 @@ A download is free and a prediction is not, so a truncated or missing file is do
 before the prediction is abandoned. The file is decoded to check that it is complete: a connection
 that closes early does not always raise an error.
 
-I/O: the provider's file hosts; decoding runs in a thread.
+I/O: the provider's file hosts; decoding runs in a child process with limits.
 """
 
-import asyncio
 from http import HTTPStatus
 
 from services.generator.providers import CompositionRequest
@@ -15,8 +14,9 @@ from services.generator.providers.replicate.client import ApiError, ReplicateApi
 from services.generator.providers.replicate.models import parse_data_url
 from shared.clock import Clock
 from shared.errors import MediaError, ProviderBusyError, ProviderRejectedError
-from shared.media.decode import INVALID_OUTPUT, decode
+from shared.media.decode import INVALID_OUTPUT, decoded_bytes, length_of
 from shared.media.samples import SAMPLE_RATE_HZ
+from shared.media.sandbox import MediaSandbox
 
 _RETRY_DELAYS_S = (1.0, 2.0, 4.0, 8.0)
 _SHORT_S = 0.25  # more than any decoder drops at the end
@@ -37,7 +37,12 @@ class OutputGoneError(ProviderRejectedError):
 
 
 async def fetch_output(
-    url: str, request: CompositionRequest, *, api: ReplicateApi, clock: Clock
+    url: str,
+    request: CompositionRequest,
+    *,
+    api: ReplicateApi,
+    sandbox: MediaSandbox,
+    clock: Clock,
 ) -> tuple[bytes, str]:
     """Return the bytes and media type of an output.
 
@@ -60,7 +65,7 @@ async def fetch_output(
             last_error = error
         else:
             best = max(best, data, key=len)
-            if await asyncio.to_thread(_is_complete, data, request.duration_s):
+            if await _is_complete(data, request.duration_s, sandbox):
                 return data, _media_type(data, declared)
         if delay_s is not None:
             await clock.sleep(delay_s)
@@ -71,9 +76,9 @@ async def fetch_output(
     raise ProviderBusyError(f"the output could not be downloaded: {last_error}")
 
 
-def _is_complete(data: bytes, duration_s: int) -> bool:
+async def _is_complete(data: bytes, duration_s: int, sandbox: MediaSandbox) -> bool:
     try:
-        samples = decode(data).shape[1]
+        samples = await sandbox.returning(decoded_bytes(duration_s)).run(length_of, data)
     except MediaError:
         return False
     return bool(samples >= (duration_s - _SHORT_S) * SAMPLE_RATE_HZ)

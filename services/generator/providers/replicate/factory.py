@@ -10,6 +10,7 @@ from services.generator.providers.replicate.client import ReplicateApi
 from services.generator.providers.replicate.provider import ReplicateProvider, WebhookUrl
 from services.generator.providers.replicate.settings import ReplicateSettings
 from shared.clock import Clock
+from shared.media.sandbox import MediaSandbox
 from shared.security.signed_links import LinkSettings, SegmentLinks, WebhookLinks
 from shared.storage import ObjectStore
 from shared.telemetry.log import Logger
@@ -20,6 +21,7 @@ def build_replicate(
     *,
     links: LinkSettings,
     store: ObjectStore,
+    sandbox: MediaSandbox,
     clock: Clock,
     log: Logger,
     transport: httpx.AsyncBaseTransport | None = None,
@@ -42,11 +44,13 @@ def build_replicate(
         data_url_bytes_max=settings.data_url_bytes_max,
         clock=clock,
         log=log,
+        sandbox=sandbox,
     )
     return ReplicateProvider(
         settings,
         api=api,
         sources=sources,
+        sandbox=sandbox,
         clock=clock,
         log=log,
         webhook=webhook or build_webhook(links, clock=clock),

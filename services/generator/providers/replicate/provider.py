@@ -29,6 +29,7 @@ from services.generator.providers.replicate.submit import PredictionCreator
 from shared.clock import Clock
 from shared.cost_estimate import cost_usd
 from shared.errors import JobError, ProviderBusyError, StoreUnavailableError
+from shared.media.sandbox import MediaSandbox
 from shared.telemetry.log import Logger
 
 SUBMIT_WAIT_S = 2.0  # a permit is acquired before the claim; without one the wait is short
@@ -51,6 +52,7 @@ class ReplicateProvider:
         *,
         api: ReplicateApi,
         sources: AudioSources,
+        sandbox: MediaSandbox,
         clock: Clock,
         log: Logger,
         webhook: WebhookUrl | None = None,
@@ -59,6 +61,7 @@ class ReplicateProvider:
         self._settings = settings
         self._api = api
         self._sources = sources
+        self._sandbox = sandbox
         self._clock = clock
         self._log = log
         self._webhook = webhook
@@ -180,7 +183,9 @@ class ReplicateProvider:
             raise OutputGoneError(
                 "deleted by the provider" if gone else f"{prediction.output!r:.80}"
             )
-        data, content_type = await fetch_output(url, request, api=self._api, clock=self._clock)
+        data, content_type = await fetch_output(
+            url, request, api=self._api, sandbox=self._sandbox, clock=self._clock
+        )
         self._log.debug("clip downloaded", action="clip.fetched", size_bytes=len(data))
         continued = request.window is None or bool(prediction.input.get("continuation"))
         warnings = self._warnings.pop(prediction_id, ())
@@ -190,6 +195,7 @@ class ReplicateProvider:
             data=data,
             content_type=content_type,
             output_url=url if is_hosted else None,
+            is_foreign=True,
             output_url_born_at=created_at.timestamp() if is_hosted and created_at else None,
             generation_s=prediction.work_s,
             cost_usd=cost,

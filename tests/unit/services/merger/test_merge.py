@@ -21,7 +21,7 @@ from shared.contract.params import AudioParams, Kept, Transition
 from shared.errors import InvalidEventError, MediaError, RetryableError, SettingsError
 from shared.media.decode import decode
 from shared.media.ffmpeg import Ffmpeg
-from shared.settings import FfmpegSettings
+from shared.settings import FfmpegSettings, ScratchSettings
 from shared.storage import keys
 from shared.storage.filesystem import FolderStore
 from tests.support.audio_builders import Take, a_run_of_takes, mp3, music
@@ -64,7 +64,7 @@ def scratch(tmp_path: Path) -> Path:
 @pytest.fixture
 def merge(store: RecordingStore, scratch: Path) -> Merge:
     """Return a merger with this store and scratch folder."""
-    settings = MergerSettings(scratch_dir=scratch)
+    settings = MergerSettings(scratch=ScratchSettings(folder=scratch))
     return Merge(store=store, ffmpeg=Ffmpeg(FfmpegSettings()), settings=settings)
 
 
@@ -175,7 +175,7 @@ async def test_the_merger_runs_at_most_as_many_merges_as_slots(
 ) -> None:
     """Each holds its clips in memory; the others wait without any."""
     store = ScratchCountingStore(tmp_path / "store", scratch)
-    settings = MergerSettings(scratch_dir=scratch, slots=slots)
+    settings = MergerSettings(scratch=ScratchSettings(folder=scratch), slots=slots)
     merge = Merge(store=store, ffmpeg=Ffmpeg(FfmpegSettings()), settings=settings)
     lasts = [await store_run(store, a_run_of_mp3s([0.5], job_id=f"job-{n}")) for n in range(4)]
 
@@ -355,7 +355,7 @@ async def test_a_cancelled_merge_removes_its_scratch_files(
 
 async def test_a_missing_scratch_folder_is_retryable(store: RecordingStore, tmp_path: Path) -> None:
     """The message names the scratch folder."""
-    settings = MergerSettings(scratch_dir=tmp_path / "nowhere")
+    settings = MergerSettings(scratch=ScratchSettings(folder=tmp_path / "nowhere"))
     merge = Merge(store=store, ffmpeg=Ffmpeg(FfmpegSettings()), settings=settings)
 
     with pytest.raises(RetryableError, match="scratch folder: No such file"):

@@ -11,7 +11,7 @@ from services.muxer.settings import MuxerSettings
 from shared.contract.params import VideoRef
 from shared.errors import MediaError
 from shared.media.ffmpeg import Ffmpeg
-from shared.settings import FfmpegSettings
+from shared.settings import FfmpegSettings, ScratchSettings
 from shared.storage import ObjectStat
 from shared.storage.filesystem import FolderStore
 from tests.support.run_builders import a_track
@@ -41,7 +41,7 @@ async def test_the_muxer_runs_at_most_as_many_muxes_as_slots(tmp_path: Path) -> 
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     store = ScratchCountingStore(tmp_path / "store", scratch)
-    settings = MuxerSettings(scratch_dir=scratch, slots=SLOTS)
+    settings = MuxerSettings(scratch=ScratchSettings(folder=scratch), slots=SLOTS)
     mux = Mux(store=store, ffmpeg=Ffmpeg(FfmpegSettings()), settings=settings)
     film = VideoRef(object=FILM)
     tracks = [a_track(run).model_copy(update={"video": film}) for run in range(1, 6)]

@@ -154,7 +154,7 @@ async def test_a_call_over_a_limit_is_killed_and_named(
     """Memory, processor time, output, a crash; the caller's memory does not grow."""
     assert await sandbox.run(allocate, 16) == 16 * MIB
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for call, argument in ((allocate, 100), (allocate_in_a_library, 100), (much_music, 8 * MIB)):
+    for call, argument in ((allocate, 100), (allocate_in_a_library, 100), (much_music, 16 * MIB)):
         with pytest.raises(MediaError, match="more than 64 MiB of memory") as caught:
             await sandbox.run(call, argument)
         assert caught.value.code == "media_limit"

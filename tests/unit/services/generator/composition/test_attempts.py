@@ -11,13 +11,15 @@ from typing_extensions import override
 from services.generator.clip.inspection import ClipInspector
 from services.generator.composition import attempts
 from services.generator.composition.attempts import Attempts
-from services.generator.composition.cancellation import RunCancellation
 from services.generator.composition.claims import Claims
 from services.generator.providers import CompositionRequest
 from services.generator.scene_ref import SceneRef
 from services.generator.settings import GeneratorSettings
 from shared.errors import ProviderBusyError, ProviderPausedError, ProviderRejectedError
+from shared.media.sandbox import MediaSandbox
 from shared.processing.active_runs import ActiveRuns
+from shared.processing.cancellation import RunCancellation
+from shared.settings import MediaSettings
 from shared.storage.filesystem import FolderStore
 from shared.telemetry.log import logger_of
 from tests.fakes.clock import FakeClock
@@ -39,7 +41,7 @@ class AttemptsFixture:
             provider=self.provider,
             claims=Claims(self.store, self.provider, clock=self.clock, lease_s=5, settle_s=40),
             cancellation=RunCancellation(ActiveRuns()),
-            inspector=ClipInspector(store=self.store),
+            inspector=ClipInspector(store=self.store, sandbox=MediaSandbox(MediaSettings())),
             settings=GeneratorSettings(slots=1),
             clock=self.clock,
             log=logger_of("test"),

@@ -14,7 +14,9 @@ from services.generator.providers.replicate.factory import build_replicate
 from services.generator.providers.replicate.provider import ReplicateProvider
 from services.generator.providers.replicate.settings import MUSICGEN, ReplicateSettings
 from shared.media.samples import CLIP_RATE_HZ
+from shared.media.sandbox import MediaSandbox
 from shared.security.signed_links import LinkSettings
+from shared.settings import MediaSettings
 from shared.storage.filesystem import FolderStore
 from shared.telemetry.log import logger_of
 from tests.fakes.clock import FakeClock
@@ -73,6 +75,7 @@ class ScriptedReplicate:
             ReplicateSettings(**{"key": KEY, "starts_per_s": 10.0, **self.settings}),
             links=LinkSettings(keys="k" * 16, public_base_url=self.public_base_url),
             store=self.store,
+            sandbox=MediaSandbox(MediaSettings()),
             clock=self.clock,
             log=logger_of("test"),
             transport=httpx.MockTransport(self._respond_to),

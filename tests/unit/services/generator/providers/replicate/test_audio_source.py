@@ -16,12 +16,14 @@ from services.generator.providers.replicate.provider import WebhookUrl
 from services.generator.providers.replicate.settings import ReplicateSettings
 from shared.media.decode import decode
 from shared.media.samples import CLIP_RATE_HZ
+from shared.media.sandbox import MediaSandbox
 from shared.security.signed_links import (
     LinkSettings,
     LinkUnknownError,
     SegmentLinks,
     WebhookLinks,
 )
+from shared.settings import MediaSettings
 from shared.storage.filesystem import FolderStore
 from shared.telemetry.log import logger_of
 from tests.fakes.clock import FakeClock
@@ -144,6 +146,7 @@ async def test_a_missing_public_address_is_logged_at_start(
             ReplicateSettings(key="r8_of_the_test"),
             links=LinkSettings(keys=keys, public_base_url=base_url),
             store=FolderStore(tmp_path),
+            sandbox=MediaSandbox(MediaSettings()),
             clock=FakeClock(),
             log=logger_of("test"),
         )

@@ -17,6 +17,8 @@ from services.generator.clip.quality import RecognisedClip, Shape
 from services.generator.providers import CompositionRequest, ContinuationWindow
 from shared.errors import ProviderRejectedError
 from shared.media.samples import SAMPLE_RATE_HZ
+from shared.media.sandbox import MediaSandbox
+from shared.settings import MediaSettings
 from tests import recorded
 from tests.unit.services.generator.providers.replicate.scripted_replicate import ScriptedReplicate
 
@@ -54,7 +56,9 @@ async def inspected(folder: Path, *, form: str, clip: str) -> tuple[int, Recogni
     received = await fixture.provider.collect(answer["id"], REQUEST)
     assert received.data == data
     spec = ClipSpec(request=REQUEST, so_far_samples=2 * RATE, needed_samples=RATE)
-    return await ClipInspector(store=fixture.store).inspect(received, spec, musical=True)
+    return await ClipInspector(store=fixture.store, sandbox=MediaSandbox(MediaSettings())).inspect(
+        received, spec, musical=True
+    )
 
 
 @pytest.mark.parametrize("form", ["string", "list", "data_url"])

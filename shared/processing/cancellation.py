@@ -1,7 +1,7 @@
 """Cancels the work of a run as soon as the run is cancelled or superseded.
 
-A lane that waits minutes for a prediction of an ended run wakes up at once, cancels the
-prediction at the provider and stops.
+A lane that waits minutes for a prediction, a download or ffmpeg of an ended run wakes up at once
+and stops; the generator also cancels the prediction at the provider.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class RunEndedError(SegueError):
-    """The run was superseded or cancelled while its scene was being generated."""
+    """The run was superseded or cancelled while work for it was in progress."""
 
 
 class RunCancellation:
@@ -35,7 +35,12 @@ class RunCancellation:
                     event.set()
 
     async def unless_ended(
-        self, job_id: str, run: int, work: Awaitable[T], *, on_end: Callable[[], Awaitable[None]]
+        self,
+        job_id: str,
+        run: int,
+        work: Awaitable[T],
+        *,
+        on_end: Callable[[], Awaitable[None]] | None = None,
     ) -> T:
         """Return the result of `work`; if the run ends first, await `on_end` and raise.
 
@@ -46,7 +51,8 @@ class RunCancellation:
         with self._end_event(job_id, run) as ended:
             if await completes_first(task, ended.wait()):
                 return task.result()
-        await on_end()
+        if on_end is not None:
+            await on_end()
         raise RunEndedError(f"run {run} was cancelled or superseded")
 
     @contextmanager
