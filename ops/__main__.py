@@ -1,7 +1,7 @@
 """Registers the commands of `segue`, in the groups of its help."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -25,6 +25,7 @@ from ops.score.follow import status
 from ops.score.local_stack import up
 from ops.store.commands import store
 from ops.watch.command import watch
+from shared.telemetry import service_version
 
 Command = Callable[..., Any]
 #: the panels of `segue --help`
@@ -50,6 +51,25 @@ for _group, _commands in GROUPS.items():
         app.command(epilog=HELP, rich_help_panel=_group)(_command)
 for _name, _subcommands in {"dlq": dlq, "store": store}.items():  # typer lists them last
     app.add_typer(_subcommands, name=_name, epilog=HELP, rich_help_panel="Operate")
+
+
+def _print_version(is_asked: bool) -> None:  # noqa: FBT001 - typer's callback
+    if is_asked:
+        print(f"segue {service_version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def segue(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    """Score a stitched video with music, scene by scene."""
 
 
 def main() -> None:

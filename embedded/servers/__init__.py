@@ -12,11 +12,12 @@ subfolders, so all kinds can use the same data folder in turn.
 I/O: processes, files, ports of 127.0.0.1. Calls block; from a loop use `asyncio.to_thread`.
 """
 
+import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeVar, assert_never
 
@@ -31,6 +32,15 @@ from shared.settings import UNSECURED, KafkaSettings, StoreSettings
 
 T = TypeVar("T")
 _EPOCH_BYTES = 8
+#: prefixes of the variables with the address of an external server
+_EXTERNAL = (
+    "KAFKA_",
+    "SEGUE_KAFKA_",
+    "SEGUE_TOPIC_PREFIX",
+    "DATABASE_URL",
+    "MINIO_",
+    "SEGUE_STORE_",
+)
 #: on one machine a silent process is dead: a restart should not wait long for its session
 _SHORT_SESSION = {"session_timeout_s": 6.0, "heartbeat_s": 1.0}
 
@@ -42,11 +52,13 @@ class ServerAddresses:
     kafka: KafkaSettings
     store: StoreSettings
     database: str | None  #: URL; None: from the environment
+    #: of external servers: the variables with their addresses and users
+    variables: Mapping[str, str] = field(default_factory=dict)
 
     def environment(self) -> dict[str, str]:
-        """Return the addresses of servers that the stack started, as environment variables."""
+        """Return the addresses of the servers, as environment variables for commands."""
         if self.database is None:
-            return {}
+            return dict(self.variables)
         variables = {
             "KAFKA_BOOTSTRAP_SERVERS": self.kafka.bootstrap_servers,
             "KAFKA_SECURITY_PROTOCOL": self.kafka.security_protocol,
@@ -214,6 +226,11 @@ class ExternalServers:
             kafka=KafkaSettings.from_environment(),
             store=StoreSettings.from_environment(),
             database=None,
+            variables={
+                name: value
+                for name, value in os.environ.items()  # noqa: TID251 - for commands elsewhere
+                if value and name.startswith(_EXTERNAL)
+            },
         )
 
     def ended_server(self) -> Server | None:

@@ -1,7 +1,7 @@
 """Runs an operator's command: connects the servers, audits changes and prints the result.
 
 A command needs the addresses of Kafka, PostgreSQL and the store, but no running service. They
-come from the environment; if it names no Kafka, from the stack that runs on this machine. A
+come from the environment and from the stack that runs on this machine (`server_addresses.py`). A
 command that writes records an audit row first: operator, time, reason and progress.
 
 I/O: Kafka, PostgreSQL, the store, standard output and standard error.
@@ -12,6 +12,7 @@ import getpass
 import logging
 import os
 import socket
+import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import (
     AbstractAsyncContextManager,
@@ -33,23 +34,19 @@ from aiokafka.errors import (
 from rich.console import RenderableType
 
 from ops.cli.exit_codes import CommandError, Exit, print_json, report_errors
+from ops.cli.server_addresses import ServerChoice, choose_servers, no_stack
 from ops.cli.settings import CommandSettings
 from ops.cli.terminal import TextConsole, plain
 from services.api.operators import Action, ActionState, ApiSettings, Database, audit
 from shared.clock import Clock, SystemClock
 from shared.errors import RetryableError
-from shared.local_stack import DataDirSettings, find_stack, read_stack_environment
+from shared.local_stack import DataDirSettings
 from shared.settings import KafkaSettings, TelemetrySettings
 from shared.storage import ObjectStore
 from shared.storage.factory import open_store
 from shared.telemetry.log import Logger, configure, logger_of
 
-KAFKA_VARIABLE, DATABASE_VARIABLE = "KAFKA_BOOTSTRAP_SERVERS", "DATABASE_URL"
 REASON_MISSING = "--apply needs a reason: add --reason TEXT (stored in the audit)"
-NO_STACK = (
-    'No stack is running here. Start one with "segue up", or set DATABASE_URL and '
-    "KAFKA_BOOTSTRAP_SERVERS."
-)
 Report = Callable[[str], None]
 Connect = Callable[..., AbstractAsyncContextManager["Operator"]]
 T = TypeVar("T")
@@ -163,8 +160,15 @@ def run_with_operator(
         SettingsError: the environment is wrong.
         CommandError: a server is unavailable, or the tables are missing.
     """
-    settings, who, is_configured = _settings(data_dir)
+    settings, who, choice = _settings(data_dir)
+    if apply and choice.note:
+        raise CommandError(
+            Exit.USAGE, f"--apply: it is unclear which servers to change: {choice.note}"
+        )
     report = TextConsole(quiet=as_json, soft_wrap=True, stderr=True).print
+
+    if choice.note:
+        print(f"note: {choice.note}", file=sys.stderr)
 
     async def work() -> T:
         async with (connect or _operator)(
@@ -181,8 +185,10 @@ def run_with_operator(
         if refused is not None:
             message = f"Kafka: permission denied: {refused!r}; see: segue acls"
             raise CommandError(Exit.REFUSED, message) from error
-        if not is_configured:
-            raise CommandError(Exit.UNREACHABLE, NO_STACK) from error
+        if choice.stack is None and choice.unset:
+            way_out = f"set {' and '.join(choice.unset)}"
+            message = no_stack(choice.folder, way_out=way_out)
+            raise CommandError(Exit.UNREACHABLE, message) from error
         message = f"Kafka: {error!r}" if isinstance(error, KafkaError) else str(error)
         raise CommandError(Exit.UNREACHABLE, message) from error
     except asyncpg.InsufficientPrivilegeError as error:
@@ -231,35 +237,25 @@ async def _record_end(operator: Operator, number: int, state: ActionState) -> No
             await audit.end(connection, number, state, now=operator.clock.now())
 
 
-def _settings(data_dir: Path | None) -> tuple[ApiSettings, str, bool]:
-    """Return the settings, the operator's name, and whether any server is configured.
-
-    What the environment does not name comes from the stack on this machine.
-    """
+def _settings(data_dir: Path | None) -> tuple[ApiSettings, str, ServerChoice]:
+    """Return the settings, the operator's name, and where the addresses come from."""
     overrides: dict[str, Any] = {}
     if data_dir is not None:
         overrides["home"] = DataDirSettings.from_environment(data_dir=data_dir)
     command = CommandSettings.from_environment(**overrides)
-    if data_dir is not None or not is_set(KAFKA_VARIABLE):
-        is_running = use_local_stack(command.home.folder)
-        if data_dir is not None and not is_running:
-            raise CommandError(Exit.UNREACHABLE, f"no stack is running on {command.home.folder}")
+    choice = servers_of_environment(command.home.folder, only_stack=data_dir is not None)
     configure(TelemetrySettings.from_environment(log_level="error"))
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # the command reports the error once
-    is_configured = is_set(KAFKA_VARIABLE) or is_set(DATABASE_VARIABLE)
-    return ApiSettings.from_environment(), command.operator or _user(), is_configured
+    return ApiSettings.from_environment(), command.operator or _user(), choice
 
 
-def is_set(variable: str) -> bool:
-    """Return whether the environment names a server; an empty variable names none."""
-    return bool(os.environ.get(variable))  # noqa: TID251 - at a command's start
+def servers_of_environment(folder: Path, *, only_stack: bool = False) -> ServerChoice:
+    """Choose the servers of this process, before its settings are read (`choose_servers`).
 
-
-def use_local_stack(folder: Path) -> bool:
-    """Put the addresses of the stack on `folder` into the environment; return if one runs."""
-    variables = read_stack_environment(folder) if find_stack(folder) else {}
-    os.environ.update(variables)  # noqa: TID251 - at a command's start, if no Kafka is named
-    return bool(variables)
+    Raises:
+        CommandError: `only_stack`, and no stack runs on `folder`.
+    """
+    return choose_servers(folder, os.environ, only_stack=only_stack)  # noqa: TID251 - at the start
 
 
 def _user() -> str:

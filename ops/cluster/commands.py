@@ -1,11 +1,15 @@
 """The commands `segue prepare` and `segue acls`."""
 
+import sys
 from typing import Annotated
 
 import typer
 
-from ops.cli.exit_codes import print_json, report_errors
+from ops.cli.exit_codes import CommandError, Exit, print_json, report_errors
+from ops.cli.operator import servers_of_environment
 from ops.cli.options import Json
+from ops.cli.server_addresses import KAFKA_VARIABLE, no_stack
+from ops.cli.settings import CommandSettings
 from ops.cli.terminal import TextConsole
 from ops.cluster.acls import grants
 from ops.cluster.prepare import prepare as run_prepare
@@ -20,6 +24,12 @@ def prepare(
     """Create the topics and the bucket if they are missing."""
     with report_errors(as_json=as_json):
         console = TextConsole(quiet=as_json, soft_wrap=True)
+        choice = servers_of_environment(CommandSettings.from_environment().home.folder)
+        if choice.note:
+            print(f"note: {choice.note}", file=sys.stderr)
+        if not choice.is_any_named:
+            way_out = f"set {KAFKA_VARIABLE}, and SEGUE_STORE_DIR or MINIO_ENDPOINT"
+            raise CommandError(Exit.UNREACHABLE, no_stack(choice.folder, way_out=way_out))
         result = run_prepare(timeout_s=within, notify=console.print)
         if as_json:
             print_json(result)

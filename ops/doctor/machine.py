@@ -1,8 +1,8 @@
 """The `segue doctor` command: checks this machine, and the servers that are named.
 
 A check is needed (the embedded stack does not work without it) or optional. The command succeeds
-when every needed check is ok. The servers are checked where the environment names some, or a
-stack runs here (`servers.py`).
+when every needed check is ok. Where a stack runs, its provider and its servers are reported;
+otherwise those that the environment names (`servers.py`).
 
 I/O: reads programs, packages, disk, ports, the api and the servers; changes nothing.
 """
@@ -16,23 +16,28 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC
 from pathlib import Path
+from typing import cast
 
 import av
 import typer
 
 from ops.cli.check import Check
 from ops.cli.exit_codes import Exit, print_json, report_errors
-from ops.cli.options import Json
+from ops.cli.operator import servers_of_environment
+from ops.cli.options import DataDir, Json
 from ops.cli.output import show_checks
+from ops.cli.server_addresses import ServerChoice
 from ops.cli.settings import CommandSettings
-from ops.doctor.servers import check_servers, has_servers
+from ops.doctor.servers import check_servers
 from ops.score.api_client import ApiClient
 from services.api.operators import ApiSettings
 from services.generator.settings import GeneratorSettings
 from shared.errors import SegueError
-from shared.local_stack import find_stack
+from shared.local_stack import RunningStack, find_stack
 from shared.media.ffmpeg import Ffmpeg
+from shared.music_providers import PROVIDERS, StackProvider
 from shared.settings import FfmpegSettings
 
 PYTHON_MIN = (3, 11)
@@ -46,10 +51,14 @@ _TOOL_S = 20.0
 _ANSI_ESCAPES = re.compile(r"\x1b\[[0-9;]*m")  # some programs print colours to a pipe
 
 
-def doctor(*, as_json: Json = False) -> None:
+def doctor(*, data_dir: DataDir = None, as_json: Json = False) -> None:
     """Check this machine and its servers; print what is missing and what to do."""
     with report_errors(as_json=as_json):
-        checks = run_checks(CommandSettings.from_environment())
+        settings = CommandSettings.of_options(api=None, data_dir=data_dir)
+        folder = settings.home.folder
+        is_named = data_dir is not None and find_stack(folder) is not None
+        choice = servers_of_environment(folder, only_stack=is_named)
+        checks = run_checks(settings, choice)
         is_ok = all(check.ok for check in checks if check.needed)
         if as_json:
             print_json({"ok": is_ok, "checks": [check.as_json() for check in checks]})
@@ -59,18 +68,19 @@ def doctor(*, as_json: Json = False) -> None:
             raise typer.Exit(Exit.FAILED)
 
 
-def run_checks(settings: CommandSettings) -> list[Check]:
-    """Return every check, in the order of the report."""
+def run_checks(settings: CommandSettings, choice: ServerChoice) -> list[Check]:
+    """Return every check, in the order of the report; `choice`: the servers to check."""
+    stack = find_stack(settings.home.folder)
     return [
         _python(),
         *_ffmpeg(),
         _pyav(),
         *_packages(),
         _disk(settings.home.folder),
-        _port(settings),
-        _api(settings),
-        *_provider(),
-        *_servers(settings),
+        _port(stack),
+        *_api(settings, stack),
+        *_provider(stack if settings.api_url is None else None),
+        *_servers(choice),
         *_test_tools(),
     ]
 
@@ -145,9 +155,8 @@ def _disk(folder: Path) -> Check:
     )
 
 
-def _port(settings: CommandSettings) -> Check:
+def _port(stack: RunningStack | None) -> Check:
     port = ApiSettings.from_environment().port
-    stack = find_stack(settings.home.folder)
     if stack is not None and stack.api_url.endswith(f":{port}"):
         return Check(name="port", ok=True, found=f"{port}: the stack of this machine uses it")
     with socket.socket() as probe:
@@ -165,23 +174,33 @@ def _port(settings: CommandSettings) -> Check:
     return Check(name="port", ok=True, found=f"{port} is free")
 
 
-def _api(settings: CommandSettings) -> Check:
-    stack = find_stack(settings.home.folder)
+def _api(settings: CommandSettings, stack: RunningStack | None) -> Iterator[Check]:
+    if stack is not None:
+        since = stack.started_at.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
+        found = f"process {stack.pid} since {since} on {settings.home.folder}"
+        yield Check(name="stack", ok=True, needed=False, found=found)
     url = settings.api_url or (stack.api_url if stack else None)
     is_alive = False
     if url is not None:
         with ApiClient(url) as api:
             is_alive = api.is_alive
-    return Check(
+    yield Check(
         name="api",
         ok=is_alive,
-        needed=settings.api_url is not None,
+        needed=url is not None,
         found=f"{url} {'answers' if is_alive else 'is unreachable'}" if url else "not running",
         advice='start it with "segue up"; "segue score" starts one of its own',
     )
 
 
-def _provider() -> Iterator[Check]:
+def _provider(stack: RunningStack | None) -> Iterator[Check]:
+    """Check the provider: that of the running stack, or the one that a start would use."""
+    if stack is not None:
+        facts = PROVIDERS.get(cast("StackProvider", stack.provider))
+        description = f" ({facts.description})" if facts else ""
+        found = f"{stack.provider}{description}, of the running stack"
+        yield Check(name="music", ok=True, needed=False, found=found)
+        return
     settings = GeneratorSettings.from_environment()
     provider = settings.wanted or (
         f"not set: synth in a stack, {settings.provider} in a generator that runs alone"
@@ -197,8 +216,16 @@ def _provider() -> Iterator[Check]:
     )
 
 
-def _servers(settings: CommandSettings) -> Iterator[Check]:
-    if has_servers(settings):
+def _servers(choice: ServerChoice) -> Iterator[Check]:
+    if choice.note:
+        yield Check(
+            name="environment",
+            ok=False,
+            needed=False,
+            found=f"{' and '.join(choice.others)}: not of the running stack",
+            advice=f"{choice.note}",
+        )
+    if choice.is_any_named:
         yield from asyncio.run(check_servers())
         return
     yield Check(

@@ -16,8 +16,7 @@ from urllib.parse import urlsplit
 from aiokafka.errors import KafkaError
 
 from ops.cli.check import Check
-from ops.cli.operator import KAFKA_VARIABLE, is_set, use_local_stack
-from ops.cli.settings import CommandSettings
+from ops.cli.server_addresses import KAFKA_VARIABLE
 from ops.cluster.topic_diff import Verdict
 from ops.cluster.topics import EMBEDDED_BROKER, compare_topics
 from services.api.operators import Database, DatabaseSettings, migrations
@@ -30,18 +29,9 @@ from shared.settings import KafkaSettings, StoreSettings, TelemetrySettings
 from shared.storage.factory import open_store
 from shared.telemetry.log import configure
 
-#: each is the address of a server
-VARIABLES = (KAFKA_VARIABLE, "DATABASE_URL", "MINIO_ENDPOINT", "SEGUE_STORE_DIR")
 CHECK_S = 10.0
 SKEW_MAX = timedelta(seconds=5)  # S3 allows 15 min; links and lag are exact to the second
 _TOPICS_SHOWN = 3
-
-
-def has_servers(settings: CommandSettings) -> bool:
-    """Return whether the environment has a server's address, or a stack runs here."""
-    if not is_set(KAFKA_VARIABLE) and use_local_stack(settings.home.folder):
-        return True
-    return any(is_set(name) for name in VARIABLES)
 
 
 async def check_servers(clock: Clock | None = None) -> list[Check]:

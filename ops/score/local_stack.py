@@ -21,6 +21,7 @@ import typer
 
 from ops.cli.exit_codes import CommandError, Exit, report_errors
 from ops.cli.options import DataDir, Provider
+from ops.cli.server_addresses import no_stack
 from ops.cli.settings import CommandSettings
 from ops.score.api_client import ApiClient
 from shared.local_stack import (
@@ -85,10 +86,8 @@ def running_api(settings: CommandSettings) -> str:
         return settings.api_url
     stack = find_stack(settings.home.folder)
     if stack is None:
-        raise CommandError(
-            Exit.UNREACHABLE,
-            'No stack is running here. Start one with "segue up", or name an api with --api.',
-        )
+        message = no_stack(settings.home.folder, way_out="name an api with --api (SEGUE_API_URL)")
+        raise CommandError(Exit.UNREACHABLE, message)
     return stack.api_url
 
 

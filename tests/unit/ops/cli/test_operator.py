@@ -12,7 +12,6 @@ from aiokafka.errors import KafkaConnectionError, KafkaError, TopicAuthorization
 
 from ops.cli.exit_codes import CommandError, Exit
 from ops.cli.operator import (
-    NO_STACK,
     REASON_MISSING,
     Operator,
     operator_command,
@@ -89,7 +88,10 @@ def test_without_a_stack_and_without_addresses_the_message_names_both(
 
     reported = error_of_command(RetryableError("PostgreSQL: connection refused"), tmp_path)
 
-    assert str(reported) == NO_STACK
+    assert str(reported) == (
+        'No stack is running here. Start one with "segue up", or set DATABASE_URL and '
+        "KAFKA_BOOTSTRAP_SERVERS."
+    )
     assert reported.code is Exit.UNREACHABLE
 
 
