@@ -21,6 +21,7 @@ from ops.kafka_log.lag import lag
 from ops.kafka_log.replay import replay
 from ops.score.command import score
 from ops.score.demo import demo
+from ops.score.fetch import fetch
 from ops.score.follow import status
 from ops.score.local_stack import up
 from ops.store.commands import store
@@ -30,7 +31,7 @@ from shared.telemetry import service_version
 Command = Callable[..., Any]
 #: the panels of `segue --help`
 GROUPS: dict[str, tuple[Command, ...]] = {
-    "Score a film": (demo, score),
+    "Score a film": (demo, score, fetch),
     "Follow jobs": (status, jobs, job),
     "Operate": (watch, lag, cancel, redrive, replay, rebuild),
     "Servers and stacks": (up, doctor, prepare, topics, acls),

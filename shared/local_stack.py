@@ -27,7 +27,7 @@ from shared.settings import SettingsGroup
 _STACK_FILE = "stack.json"
 _ENVIRONMENT_FILE = "stack.env"
 _PRIVATE = 0o600
-_LOCK_FILE = "stack.lock"
+STACK_LOCK = "stack.lock"
 _CLIENTS_FILE = "clients.lock"
 
 
@@ -74,7 +74,7 @@ def find_stack(folder: Path) -> RunningStack | None:
 def lock_data_dir(folder: Path) -> int | None:
     """Lock `folder` for one stack; return a handle to close, None if it is locked."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    handle = os.open(folder / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    handle = os.open(folder / STACK_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -89,7 +89,7 @@ def is_data_dir_locked(folder: Path) -> bool:
     The shared lock does not disturb another process that checks it.
     """
     try:
-        handle = os.open(folder / _LOCK_FILE, os.O_RDWR | os.O_CLOEXEC)
+        handle = os.open(folder / STACK_LOCK, os.O_RDWR | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError):
         return False
     try:

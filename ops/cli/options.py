@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from services.api.operators import MOODS
 from shared.contract.params import COST_USD_MAX, ErrorStrategy, OnMaxCost, SyncMode, Transition
 from shared.music_providers import PROVIDERS, list_of
 
@@ -26,8 +27,21 @@ Provider = Annotated[
 
 Video = Annotated[Path | None, typer.Argument(metavar="VIDEO", help="The stitched video.")]
 Scenes = Annotated[
-    Path,
-    typer.Option(help="JSON file: description and duration_s (or start_s, end_s) of each scene."),
+    Path | None,
+    typer.Option(
+        help="JSON file (-: standard input) with description and duration_s, or start_s and end_s "
+        "(seconds, or 00:01:02.5), of each scene; may have prompt, or mood: "
+        f"{MOODS}, or other words."
+    ),
+]
+SceneNumber = Annotated[
+    int | None,
+    typer.Option(
+        "--scene", min=1, help="Regenerate only this scene (from 1) of the film's newest result."
+    ),
+]
+Force = Annotated[
+    bool, typer.Option("--force", help="Replace files in the output folder that are not results.")
 ]
 Prompt = Annotated[str | None, typer.Option(help="Prompt of scenes that have none.")]
 Sync = Annotated[SyncMode | None, typer.Option(help="How the track is fitted to the video.")]
@@ -52,7 +66,8 @@ NoCache = Annotated[
     bool, typer.Option("--no-cache", help="Generate every scene, without the cache.")
 ]
 NoVideo = Annotated[bool, typer.Option("--no-video", help="Only the track, no video.")]
-Out = Annotated[Path | None, typer.Option(help="Output folder; default: out/JOB.")]
+Out = Annotated[Path | None, typer.Option(help="Output folder; default: out/FILM.")]
+JobOut = Annotated[Path | None, typer.Option("--out", help="Output folder; default: out/JOB_ID.")]
 JobId = Annotated[str | None, typer.Option(help="Job id; default: derived from the content.")]
 Timeout = Annotated[
     float | None, typer.Option(help="Seconds to wait for the job (SEGUE_SCORE_TIMEOUT_S).")

@@ -3,6 +3,7 @@
 I/O: standard output.
 """
 
+import re
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -10,9 +11,11 @@ from rich.table import Table
 
 from ops.cli.check import Check
 from ops.cli.exit_codes import print_json
+from ops.cli.terminal import shown
 from services.api.http.schemas import StatusResponse
 from services.api.operators import dollars
 
+_FIELD_OF_SCENE = re.compile(r"scenes\[(\d+)\](?:\.(\w+))?")
 _MARKS = {"ok": "ok", "missing": "MISSING", "optional": "-"}
 
 
@@ -31,9 +34,16 @@ def show_files(report: dict[str, Any], *, as_json: bool) -> None:
     if cost:
         print(cost)
     for warning in report["warnings"]:
-        print(f"note: {warning}")
+        print(f"note: {scene_numbers(warning)}")
     for file in (*report["files"].values(), {"path": report["report"]}):
-        print(file["path"])
+        print(shown(file["path"]))
+
+
+def scene_numbers(text: str) -> str:
+    """Return a message of the api with scenes as people count them: `scenes[0]` is scene 1."""
+    return _FIELD_OF_SCENE.sub(
+        lambda match: f"scene {int(match[1]) + 1}" + (f", {match[2]}" if match[2] else ""), text
+    )
 
 
 def show_status(job_status: StatusResponse) -> None:

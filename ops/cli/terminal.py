@@ -31,7 +31,7 @@ class TextConsole(Console):
         width: int | None = None,
         ends_with_reader: bool = True,
     ) -> None:
-        """`ends_with_reader` False: the command continues if nobody reads its output."""
+        """`ends_with_reader` False: the command continues without output."""
         super().__init__(
             quiet=quiet,
             stderr=stderr,

@@ -80,10 +80,15 @@ def redrive(
         if len(given) > 1:
             raise CommandError(Exit.USAGE, f"{' and '.join(given)}: use only one of them")
         request = RedriveRequest(scene=scene, first=first, stage=stage)
-        command.run(lambda operator: _redrive(operator, job_id, request), lines=lines)
+        command.run(lambda operator: redrive_job(operator, job_id, request), lines=lines)
 
 
-async def _redrive(operator: Operator, job_id: str, request: RedriveRequest) -> dict[str, Any]:
+async def redrive_job(operator: Operator, job_id: str, request: RedriveRequest) -> dict[str, Any]:
+    """Return what the redrive would do or, if the operator applies it, what it started.
+
+    Raises:
+        CommandError: the job is unknown, or the redrive is not possible.
+    """
     async with operator.database.connection() as connection:
         previous = await rows.previous_run(connection, job_id)
     if previous is None:
@@ -141,7 +146,10 @@ async def _publish(operator: Operator, result: dict[str, Any]) -> str:
     """Publish the outbox; return how to follow the run."""
     relay_note = "" if await flush_outbox(operator) else "The api's relay publishes it. "
     job = shlex.quote(result["job_id"])
-    return f"{relay_note}To follow run {result['run']}: segue status {job} --watch"
+    return (
+        f"{relay_note}To follow run {result['run']}: segue status {job} --watch. "
+        f"To write its files: segue fetch {job} --out DIR"
+    )
 
 
 async def _find_interrupted(

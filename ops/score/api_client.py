@@ -20,6 +20,7 @@ import httpx
 from pydantic import BaseModel, ValidationError
 
 from ops.cli.exit_codes import CommandError, Exit
+from ops.cli.output import scene_numbers
 from services.api.http.schemas import GenerateResponse, StatusResponse, UploadResponse
 from services.api.operators import StyleBody
 from shared.http.retry_after import parse_retry_after
@@ -176,5 +177,7 @@ def _to_error(response: httpx.Response) -> CommandError:
         problem, detail = {}, response.text[:300]
     code = Exit.UNREACHABLE if response.is_server_error else Exit.USAGE
     return CommandError(
-        code, detail or f"the api returned {response.status_code}", detail={"problem": problem}
+        code,
+        scene_numbers(detail) or f"the api returned {response.status_code}",
+        detail={"problem": problem},
     )

@@ -1,15 +1,17 @@
 """The `segue score` command: scores a video and writes the results to files.
 
-The command uploads the video, starts a run, follows it, and writes `scored.mp4`, `track.mp3` and
-`report.json`. A failed run still leaves its track, if there is one, and the report with the
-reason. Each file is written under a temporary name and renamed.
+The command uploads the video, starts a run, follows it, and writes `scored.mp4`, `track.mp3`,
+`track.png` and `report.json` into the film's folder; earlier results stay in its `runs`. A failed
+run still leaves its track, if there is one, and the report with the reason. Everything that can be
+checked is checked before anything is started or paid.
 
 I/O: HTTP, files.
 """
 
-import json
+import os
 import shlex
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,21 +23,23 @@ from ops.cli.options import ApiUrl, DataDir, Json, Provider
 from ops.cli.output import show_files
 from ops.cli.progress import JobProgress
 from ops.cli.settings import CommandSettings
+from ops.cli.terminal import shown
 from ops.score.api_client import ApiClient
-from ops.score.dry_run import plan, plan_lines
+from ops.score.dry_run import check_against_limits, plan, plan_lines
 from ops.score.follow import follow, progress_console
-from ops.score.local_stack import use_stack
-from ops.score.request import ScoreRequest, check_request
-from ops.score.scenes_file import read_scenes
-from services.api.http.schemas import StatusResponse
-
-TRACK, VIDEO, REPORT = "track.mp3", "scored.mp4", "report.json"
+from ops.score.local_stack import open_api
+from ops.score.outputs import TRACK_BYTES_PER_S, OutputFolder, folder_name, open_output
+from ops.score.regenerate import SceneRequest, regenerate
+from ops.score.request import ScoreRequest, check_film, check_request, film_entry
+from ops.score.results import ReportDetails, write_results
+from ops.score.scenes_file import STANDARD_INPUT, missing_scenes, read_scenes
 
 
 def score(
     *,
     video: options.Video = None,
-    scenes: options.Scenes,
+    scenes: options.Scenes = None,
+    scene: options.SceneNumber = None,
     prompt: options.Prompt = None,
     sync_mode: options.Sync = None,
     fade_duration: options.FadeDuration = None,
@@ -47,6 +51,7 @@ def score(
     no_cache: options.NoCache = False,
     no_video: options.NoVideo = False,
     out: options.Out = None,
+    force: options.Force = False,
     job_id: options.JobId = None,
     api: ApiUrl = None,
     provider: Provider = None,
@@ -55,8 +60,8 @@ def score(
     dry_run: options.DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Score VIDEO: write scored.mp4, track.mp3 and report.json."""
-    audio_params: dict[str, Any] = {
+    """Score VIDEO: write scored.mp4, track.mp3, track.png and report.json."""
+    params: dict[str, Any] = {
         "prompt": prompt,
         "sync_mode": sync_mode,
         "fade_duration": fade_duration,
@@ -67,52 +72,123 @@ def score(
         "use_cache": False if no_cache else None,
     }
     with report_errors(as_json=as_json):
-        request = ScoreRequest.of(
-            video=_checked_video(video, no_video=no_video),
-            scenes=read_scenes(scenes),
-            audio_params=audio_params,
-            style=style,
-            job_id=job_id,
-        )
+        film = _checked_video(video, no_video=no_video)
         settings = CommandSettings.of_options(api=api, data_dir=data_dir, timeout_s=timeout)
-        check_request(request, progress_console(quiet=as_json))
+        run = _Command(settings, out=out, force=force, provider=provider, quiet=as_json)
+        if scene is not None:
+            _check_alone({**params, "scenes": scenes, "style": style, "dry_run": dry_run or None})
+            show_files(run.regenerate(film, scene, job_id=job_id), as_json=as_json)
+            return
+        request = _request(film, scenes, params, style=style, job_id=job_id)
+        notes = check_request(request, run.console)
         if dry_run:
             _print_plan(plan(request, settings, provider=provider), as_json=as_json)
-            return
-        report = _score_on_stack(request, settings, out=out, provider=provider, quiet=as_json)
-        show_files(report, as_json=as_json)
+        else:
+            show_files(run.score(request, notes), as_json=as_json)
+
+
+class _Command:
+    """One invocation of `segue score` with its options."""
+
+    def __init__(
+        self,
+        settings: CommandSettings,
+        *,
+        out: Path | None,
+        force: bool,
+        provider: str | None,
+        quiet: bool,
+    ) -> None:
+        self._settings = settings
+        self._out = out
+        self._force = force
+        self._provider = provider
+        self.console = progress_console(quiet=quiet)
+
+    def score(self, request: ScoreRequest, notes: list[str]) -> dict[str, Any]:
+        """Run the request on the named api, or on the local stack; return the report."""
+        settings, console = self._settings, self.console
+        if settings.api_url is None:
+            check_against_limits(request)
+        folder = self._folder(request.video, request.given_job_id or _stem(request.scenes_file))
+        with (
+            open_output(
+                folder,
+                inputs=request.inputs,
+                force=self._force,
+                needed_bytes=_needed_bytes(request),
+            ) as output,
+            open_api(settings, provider=self._provider, notify=console.print) as api,
+            _resumable(request.job_id, folder),
+        ):
+            return run_score(
+                api,
+                request,
+                output=output,
+                timeout_s=settings.score_s,
+                console=console,
+                notes=notes,
+            )
+
+    def regenerate(self, film: Path | None, number: int, *, job_id: str | None) -> dict[str, Any]:
+        """Regenerate one scene of the newest result; return the report."""
+        if film is not None:
+            check_film(film)
+        folder = self._folder(film, job_id or "track")
+        inputs = [] if film is None else [film]
+        with open_output(folder, inputs=inputs, force=self._force) as output:
+            request = SceneRequest(
+                film=None if film is None else film_entry(film), number=number, job_id=job_id
+            )
+            return regenerate(
+                request,
+                self._settings,
+                output,
+                provider=self._provider,
+                console=self.console,
+            )
+
+    def _folder(self, film: Path | None, otherwise: str) -> Path:
+        """Return the output folder: one per film."""
+        return self._out or Path("out") / folder_name(otherwise if film is None else film.stem)
 
 
 def run_score(
-    api: ApiClient, request: ScoreRequest, *, out: Path, timeout_s: float, console: Console
+    api: ApiClient,
+    request: ScoreRequest,
+    *,
+    output: OutputFolder,
+    timeout_s: float,
+    console: Console,
+    notes: list[str] | None = None,
 ) -> dict[str, Any]:
-    """Run the request, write the files into `out`, and return the report.
+    """Run the request, write the files into `output`, and return the report.
 
     Raises:
-        CommandError: the run failed; the files that could be made are in `out`.
+        CommandError: the run failed; the files that could be made are in `output`.
     """
     job_id = request.job_id
     body = request.body(job_id)
-    _make_folder(out, request.video)
     if request.video is not None:
-        console.print(f"Uploading {request.video}", highlight=False)
+        console.print(f"Uploading {shown(request.video)}")
         body["video"] = api.upload(request.video).video.model_dump(exclude_none=True)
     if request.style is not None:
-        console.print(f"Uploading {request.style}", highlight=False)
+        console.print(f"Uploading {shown(request.style)}")
         style = api.upload_style(request.style).style_audio
         body["audio_params"]["style_audio"] = style.model_dump(exclude_none=True)
     started = api.start(body)
-    console.print(f"job {job_id}, run {started.run}, at {api.url}", highlight=False)
+    console.print(f"job {job_id}, run {started.run}, at {api.url}")
     with JobProgress(console) as progress:
         status = follow(
             api, job_id, run=started.run, on_status=progress.update, timeout_s=timeout_s
         )
-    files = _download(api, status, out)
-    report = {**_report(api, request, status, files), "report": str(out / REPORT)}
-    _write(out / REPORT, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
-    if status.audio_status.status != "completed":
-        raise CommandError(Exit.FAILED, _failure_message(status, files), detail={"report": report})
-    return report
+    details = ReportDetails(
+        descriptions=[scene.description for scene in request.scenes],
+        asked=request.body(job_id)["audio_params"],
+        film=request.film,
+        notes=notes or (),
+    )
+    return write_results(api, status, output, details)
 
 
 def _checked_video(video: Path | None, *, no_video: bool) -> Path | None:
@@ -123,32 +199,61 @@ def _checked_video(video: Path | None, *, no_video: bool) -> Path | None:
     return None if no_video else video
 
 
-def _score_on_stack(
-    request: ScoreRequest,
-    settings: CommandSettings,
+def _request(
+    film: Path | None,
+    scenes: Path | None,
+    params: dict[str, Any],
     *,
-    out: Path | None,
-    provider: str | None,
-    quiet: bool,
-) -> dict[str, Any]:
-    """Run the request on the named api, or on the local stack."""
-    console = progress_console(quiet=quiet)
-    folder = out or Path("out") / request.job_id
-    with ExitStack() as resources:
-        url = settings.api_url
-        if url is None:
-            stack = use_stack(settings.home.folder, provider=provider, notify=console.print)
-            url = resources.enter_context(stack).api_url
-        api = resources.enter_context(ApiClient(url))
-        try:
-            return run_score(api, request, out=folder, timeout_s=settings.score_s, console=console)
-        except KeyboardInterrupt as error:
-            job = request.job_id
-            raise CommandError(
-                Exit.INTERRUPTED,
-                f"interrupted; job {job} continues while a stack runs (segue up). "
-                f"To follow it: segue status {shlex.quote(job)} --watch",
-            ) from error
+    style: str | None,
+    job_id: str | None,
+) -> ScoreRequest:
+    if scenes is None:
+        raise CommandError(Exit.USAGE, missing_scenes(film))
+    return ScoreRequest.of(
+        video=film,
+        scenes=read_scenes(scenes),
+        audio_params=params,
+        style=style,
+        job_id=job_id,
+        scenes_file=None if str(scenes) == STANDARD_INPUT else scenes,
+    )
+
+
+def _check_alone(given: dict[str, Any]) -> None:
+    """Raise if an option was given that a regenerated scene takes from its earlier run."""
+    options = [f"--{name.replace('_', '-')}" for name, value in given.items() if value is not None]
+    if options:
+        raise CommandError(
+            Exit.USAGE,
+            f"--scene keeps the scenes and parameters of the earlier run: leave out "
+            f"{', '.join(options)}; to change them, score the film again",
+        )
+
+
+@contextmanager
+def _resumable(job_id: str, folder: Path) -> Iterator[None]:
+    """Say after Ctrl-C how to go back to the job."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        job = shlex.quote(job_id)
+        raise CommandError(
+            Exit.INTERRUPTED,
+            f"interrupted; job {job_id} continues while a stack runs (segue up). "
+            f"To follow it: segue status {job} --watch. "
+            f"To write its files: segue fetch {job} --out {shlex.quote(shown(folder))}",
+        ) from error
+
+
+def _needed_bytes(request: ScoreRequest) -> int:
+    """Return about how much the results need: the film again, and its track twice."""
+    length_s = sum(scene.duration_s for scene in request.scenes)
+    film_bytes = 0 if request.video is None else request.video.stat().st_size
+    return film_bytes + 2 * int(length_s * TRACK_BYTES_PER_S)
+
+
+def _stem(path: Path | None) -> str:
+    return "track" if path is None else os.fspath(path.stem)
 
 
 def _print_plan(planned: dict[str, Any], *, as_json: bool) -> None:
@@ -157,61 +262,3 @@ def _print_plan(planned: dict[str, Any], *, as_json: bool) -> None:
         return
     for line in plan_lines(planned):
         print(line)
-
-
-def _make_folder(out: Path, video: Path | None) -> None:
-    if video is not None and video.resolve() == (out / VIDEO).resolve():
-        raise CommandError(
-            Exit.USAGE, f"{video} would be overwritten by its own result; change --out"
-        )
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CommandError(
-            Exit.USAGE, f"--out: {out} cannot be created ({error.strerror})"
-        ) from error
-
-
-def _download(api: ApiClient, status: StatusResponse, out: Path) -> dict[str, dict[str, Any]]:
-    """Download what the run made; remove the files of an earlier run."""
-    files: dict[str, dict[str, Any]] = {}
-    for name, link, facts in (
-        (TRACK, status.links.download, status.track),
-        (VIDEO, status.links.video, status.video),
-    ):
-        (out / name).unlink(missing_ok=True)
-        if link is None or facts is None:  # a link without facts belongs to an earlier run
-            continue
-        files[name] = api.download(link, out / name)
-        if files[name]["sha256"] != facts.sha256:
-            raise CommandError(
-                Exit.FAILED, f"{out / name}: SHA-256 differs from the api's; try again"
-            )
-    return files
-
-
-def _report(
-    api: ApiClient, request: ScoreRequest, status: StatusResponse, files: dict[str, dict[str, Any]]
-) -> dict[str, Any]:
-    """Return the status of the run with its scene descriptions, parameters and files."""
-    facts = status.model_dump(mode="json", exclude={"links"})
-    for scene, requested in zip(facts["progress"]["scenes"], request.scenes, strict=False):
-        scene.pop("links")
-        scene["description"] = requested.description
-    audio_params = request.body(status.job_id)["audio_params"]
-    return {**facts, "asked": audio_params, "api_url": api.url, "files": files}
-
-
-def _write(path: Path, text: str) -> None:
-    half = path.with_name(f".{path.name}.half")
-    half.write_text(text, encoding="utf-8")
-    half.rename(path)
-
-
-def _failure_message(status: StatusResponse, files: dict[str, dict[str, Any]]) -> str:
-    if status.failure is not None:
-        reason = f"{status.failure.stage}: {status.failure.message} ({status.failure.code})"
-    else:
-        reason = status.audio_status.error or status.audio_status.status
-    track = f"; the track was made: {files[TRACK]['path']}" if TRACK in files else ""
-    return f"job {status.job_id} {status.audio_status.status}: {reason}{track}"

@@ -7,37 +7,36 @@ I/O: ffmpeg, a stack, files.
 """
 
 import json
+import os
 import shutil
 import subprocess
-from collections.abc import Sequence
 from dataclasses import dataclass
-from fractions import Fraction
-from itertools import accumulate
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
+from ops.cli import options
 from ops.cli.exit_codes import CommandError, Exit, report_errors
 from ops.cli.options import Json
 from ops.cli.output import show_files
+from ops.cli.terminal import shown
 from ops.score.api_client import ApiClient
-from ops.score.command import TRACK, run_score
+from ops.score.command import run_score
 from ops.score.follow import progress_console
 from ops.score.local_stack import use_stack
+from ops.score.outputs import RESULTS, open_output
 from ops.score.request import ScoreRequest, check_request
 from ops.score.scenes_file import read_scenes
-from ops.score.waveform import SeamMark, draw_waveform
-from shared.contract.params import Scene
-from shared.media.decode import decode
+from shared.local_stack import STACK_LOCK
 from shared.media.ffmpeg import find_binary
 from shared.media.paths import media_path
-from shared.media.samples import exact_seconds, samples_at
 from shared.settings import FfmpegSettings
 
 FRAME_RATE = 24
-WAVEFORM = "track.png"
+FILM, SCENES_FILE = "video.mp4", "scenes.json"
+_STACK = ".stack"  # the data folder of the demo's own stack
 _SIZE = "640x360"
 _FFMPEG_S = 120.0
 _SCORE_S = 300.0
@@ -133,6 +132,7 @@ def demo(
     scenes: Annotated[Path | None, typer.Option(help="The scenes file of --video.")] = None,
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("out/demo"),
     provider: Annotated[str, typer.Option(help="Provider of the music.")] = "synth",
+    force: options.Force = False,
     as_json: Json = False,
 ) -> None:
     """Make a short video and score it: the quickest way to a result."""
@@ -142,13 +142,20 @@ def demo(
             scenes=scenes,
             out=out,
             provider=provider,
+            force=force,
             console=progress_console(quiet=as_json),
         )
         show_files(report, as_json=as_json)
 
 
 def run_demo(
-    *, video: Path | None, scenes: Path | None, out: Path, provider: str, console: Console
+    *,
+    video: Path | None,
+    scenes: Path | None,
+    out: Path,
+    provider: str,
+    force: bool,
+    console: Console,
 ) -> dict[str, Any]:
     """Score the demo's video, or the given one, and return the report.
 
@@ -159,41 +166,30 @@ def run_demo(
         raise CommandError(
             Exit.USAGE, "only one of --video and --scenes was given; give both, or neither"
         )
-    out.mkdir(parents=True, exist_ok=True)
-    if video is None or scenes is None:
-        video, scenes = out / "video.mp4", out / "scenes.json"
-        console.print(f"Making a video of {len(SCENES)} scenes: {video}", highlight=False)
-        make_video(video)
-        make_scenes(scenes)
-    request = ScoreRequest(video=video, scenes=read_scenes(scenes))
-    check_request(request, console)
-    data_dir = (out / ".stack").absolute()
-    with (
-        use_stack(data_dir, provider=provider, notify=console.print) as stack,
-        ApiClient(stack.api_url) as api,
-    ):
-        report = run_score(api, request, out=out, timeout_s=_SCORE_S, console=console)
+    inputs = [path for path in (video, scenes) if path is not None]
+    names = RESULTS if inputs else (*RESULTS, FILM, SCENES_FILE)
+    data_dir = (out / _STACK).absolute()
+    _check_data_dir(data_dir)
+    with open_output(out, inputs=inputs, names=names, force=force) as output:
+        if video is None or scenes is None:
+            video, scenes = output.staging / FILM, output.staging / SCENES_FILE
+            console.print(f"Making a video of {len(SCENES)} scenes: {shown(out / FILM)}")
+            make_video(video)
+            make_scenes(scenes)
+        request = ScoreRequest(video=video, scenes=read_scenes(scenes))
+        notes = check_request(request, console)
+        with (
+            use_stack(data_dir, provider=provider, notify=console.print) as stack,
+            ApiClient(stack.api_url) as api,
+        ):
+            report = run_score(
+                api, request, output=output, timeout_s=_SCORE_S, console=console, notes=notes
+            )
     shutil.rmtree(data_dir, ignore_errors=True)
-    report["files"][WAVEFORM] = {"path": str(write_waveform(out, request.scenes, report))}
     return report
 
 
-def write_waveform(out: Path, scenes: Sequence[Scene], report: dict[str, Any]) -> Path:
-    """Draw the track in `out`; return the path of the image."""
-    track = decode((out / TRACK).read_bytes())
-    path = out / WAVEFORM
-    facts = report["track"]
-    loudness = "" if facts["loudness_lufs"] is None else f", {facts['loudness_lufs']:.1f} LUFS"
-    draw_waveform(
-        track,
-        scene_starts=_scene_starts(scenes),
-        seams=[SeamMark(at_samples=s["at_samples"], kind=s["kind"]) for s in facts["seams"]],
-        title=f"{report['job_id']}: {facts['duration_s']:.3f} s{loudness}",
-    ).save(path)
-    return path
-
-
-def _scene_starts(scenes: Sequence[Scene]) -> list[int]:
-    """Return where each scene starts, in samples: start times are rounded, not lengths."""
-    lengths_s = [exact_seconds(scene.duration_s) for scene in scenes]
-    return [samples_at(start_s) for start_s in accumulate(lengths_s[:-1], initial=Fraction())]
+def _check_data_dir(folder: Path) -> None:
+    """Raise if the folder, which the demo removes, is not a stack's."""
+    if os.path.lexists(folder) and not (folder / STACK_LOCK).is_file() and any(folder.iterdir()):
+        raise CommandError(Exit.USAGE, f"{shown(folder)} is not the data of a stack; change --out")

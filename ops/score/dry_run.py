@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from ops.cli.exit_codes import CommandError, Exit
+from ops.cli.output import scene_numbers
 from ops.cli.settings import CommandSettings
 from ops.score.request import ScoreRequest
 from services.api.operators import (
@@ -28,6 +29,7 @@ from services.api.operators import (
     dollars,
     estimate_of,
     is_over_cap,
+    parse_body,
     spec_of_body,
 )
 from shared.contract.params import OnMaxCost, Scene
@@ -66,6 +68,15 @@ def plan(
         **_verdict(spec, total, pricing),
         "notes": notes,
     }
+
+
+def check_against_limits(request: ScoreRequest) -> None:
+    """Raise if the api of a stack on this machine would reject the request.
+
+    Raises:
+        CommandError: names the scene and the field.
+    """
+    _run_spec(request)
 
 
 def plan_lines(planned: dict[str, Any]) -> list[str]:
@@ -118,7 +129,7 @@ def _run_spec(request: ScoreRequest) -> RunSpec:
     if request.style is not None:
         body["audio_params"]["style_audio"] = {"object": _PLACEHOLDER}
     try:
-        parsed = GenerateBody.model_validate_json(json.dumps(body))
+        parsed = parse_body(GenerateBody, json.dumps(body))
         return build_run_spec(
             parsed.job_id,
             job=spec_of_body(parsed, LimitSettings.from_environment()),
@@ -126,9 +137,10 @@ def _run_spec(request: ScoreRequest) -> RunSpec:
             defaults=DefaultSettings.from_environment(),
         )
     except ValidationError as error:
-        raise CommandError(Exit.USAGE, str(RequestInvalidError(body_problems(error)))) from error
+        invalid = RequestInvalidError(body_problems(error))
+        raise CommandError(Exit.USAGE, scene_numbers(str(invalid))) from error
     except RequestInvalidError as error:
-        raise CommandError(Exit.USAGE, str(error)) from error
+        raise CommandError(Exit.USAGE, scene_numbers(str(error))) from error
 
 
 def _scenes(spec: RunSpec, pricing: PricingSettings) -> list[dict[str, Any]]:

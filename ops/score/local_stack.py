@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -132,6 +132,23 @@ def stack_command(
         if value is not None:
             command += [option, str(value)]
     return [*command, "--while-used"] if while_used else command
+
+
+@contextmanager
+def open_api(
+    settings: CommandSettings, *, provider: str | None, notify: Notify
+) -> Iterator[ApiClient]:
+    """Yield a client of the named api, or of the local stack; start that if none runs.
+
+    Raises:
+        CommandError: the stack does not start, or it runs with another provider.
+    """
+    with ExitStack() as resources:
+        url = settings.api_url
+        if url is None:
+            stack = use_stack(settings.home.folder, provider=provider, notify=notify)
+            url = resources.enter_context(stack).api_url
+        yield resources.enter_context(ApiClient(url))
 
 
 def _acquire_shared(lock: ClientLock, folder: Path) -> None:

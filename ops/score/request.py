@@ -3,25 +3,34 @@
 I/O: reads the video and the style sample.
 """
 
+import difflib
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+import shlex
+import stat
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
 from rich.console import Console
 
 from ops.cli.exit_codes import CommandError, Exit
+from ops.cli.terminal import shown
 from shared.contract import ids
-from shared.contract.params import Scene
+from shared.contract.params import COMPRESS_TEMPO_MAX, COMPRESS_TEMPO_MIN, Scene, SyncMode
+from shared.contract.prompt import TEMPLATE, Mood, prompt_for
+from shared.contract.validation import closest_name
 from shared.errors import MediaError
 from shared.media.video import VideoInfo, probe_video
 
 _NAME_CHARS_MAX = 60
 _DIGEST_CHARS = 8
+_NAMES_MAX = 1000  # of a folder, for a suggestion
 _LENGTH_TOLERANCE_S = 0.1  # a smaller difference between scenes and video is not audible
 
 
@@ -34,6 +43,7 @@ class ScoreRequest:
     audio_params: dict[str, Any] = field(default_factory=dict)  #: only those that were given
     style: Path | None = None  #: a style sample to upload; a URL is in `audio_params`
     given_job_id: str | None = None  #: None: derived from the content
+    scenes_file: Path | None = None
 
     @classmethod
     def of(
@@ -44,6 +54,7 @@ class ScoreRequest:
         audio_params: Mapping[str, Any],
         style: str | None,
         job_id: str | None,
+        scenes_file: Path | None = None,
     ) -> Self:
         """Return the request of these options; None: not given."""
         given = {
@@ -60,22 +71,33 @@ class ScoreRequest:
             audio_params=given,
             style=None if style is None or is_url else Path(style),
             given_job_id=job_id,
+            scenes_file=scenes_file,
         )
 
-    @property
+    @cached_property
     def job_id(self) -> str:
         """Return the given id, or one derived from files and parameters."""
         if self.given_job_id is not None:
             return self.given_job_id
         digest = hashlib.sha256(json.dumps(self.body(""), sort_keys=True).encode())
-        for path in (self.video, self.style):
-            if path is not None:
-                with path.open("rb") as file:
-                    digest.update(hashlib.file_digest(file, "sha256").digest())
+        if self.film is not None:
+            digest.update(bytes.fromhex(self.film["sha256"]))
+        if self.style is not None:
+            digest.update(bytes.fromhex(_digest_of(self.style)))
         stem = re.sub(r"[^A-Za-z0-9]+", "-", self.video.stem if self.video else "track")
         return (
             f"{stem.strip('-')[:_NAME_CHARS_MAX] or 'video'}-{digest.hexdigest()[:_DIGEST_CHARS]}"
         )
+
+    @property
+    def inputs(self) -> list[Path]:
+        """Return every file that the command reads and must not change."""
+        return [path for path in (self.video, self.scenes_file, self.style) if path is not None]
+
+    @cached_property
+    def film(self) -> dict[str, Any] | None:
+        """Return the film's entry in the report."""
+        return None if self.video is None else film_entry(self.video)
 
     def body(self, job_id: str) -> dict[str, Any]:
         """Return the HTTP body, without the object keys of uploaded files."""
@@ -84,11 +106,12 @@ class ScoreRequest:
         return {"job_id": job_id, "scenes": scenes, "audio_params": params}
 
 
-def check_request(request: ScoreRequest, console: Console) -> None:
-    """Raise on what is wrong with the request before a stack is started.
+def check_request(request: ScoreRequest, console: Console) -> list[str]:
+    """Raise on what is wrong with the request before a stack is started; return and print notes.
 
     Raises:
-        CommandError: the video cannot be read, or the job id or the style sample is invalid.
+        CommandError: the video cannot be read or scored, or the job id or the style sample is
+            invalid.
     """
     if request.given_job_id is not None:
         try:
@@ -98,27 +121,121 @@ def check_request(request: ScoreRequest, console: Console) -> None:
     if request.style is not None and not request.style.is_file():
         raise CommandError(
             Exit.USAGE,
-            f"--style: {request.style} is not a file; name one, or a URL with http(s)://",
+            f"--style: {shown(request.style)} is not a file; name one, or a URL with http(s)://",
         )
-    if request.video is None:
-        return
-    info = _probe(request.video)
-    for note in info.notes:
-        console.print(f"note: {note}", highlight=False)
-    scenes_s = sum(scene.duration_s for scene in request.scenes)
-    if abs(scenes_s - info.duration_s) > _LENGTH_TOLERANCE_S:
-        mode = request.audio_params.get("sync_mode", "trim")
-        console.print(
-            f"note: the scenes last {scenes_s:.3f} s, the video {info.duration_s:.3f} s; "
-            f"sync mode {mode} fits the track to the video",
-            highlight=False,
-        )
+    notes = list(_mood_notes(request.scenes))
+    info_notes: tuple[str, ...] = ()
+    if request.video is not None:
+        info = check_film(request.video)
+        info_notes = info.notes  # the run's warnings have them as well
+        notes += _length_notes(request, info)
+    for note in (*info_notes, *notes):
+        console.print(f"note: {note}")
+    return notes
 
 
-def _probe(video: Path) -> VideoInfo:
+def check_film(video: Path) -> VideoInfo:
+    """Return what the film contains.
+
+    Raises:
+        CommandError: it is no file, or cannot be read or scored; the message says what to do.
+    """
+    name = shown(video)
+    if not video.exists():
+        if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", name):
+            url = name.replace(":/", "://", 1)
+            raise CommandError(
+                Exit.USAGE,
+                f"{url} is a URL; download it (curl -fLO {shlex.quote(url)}) and name the file",
+            )
+        if name == "-":
+            raise CommandError(
+                Exit.USAGE,
+                "VIDEO: standard input cannot be scored, a film is read more than once; save it "
+                "(cat > film.mp4) and name the file",
+            )
     try:
+        mode = video.stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise CommandError(
+                Exit.USAGE, f"{name}: cannot be read (it is a folder); name a film in it"
+            )
+        if not stat.S_ISREG(mode):
+            raise CommandError(
+                Exit.USAGE,
+                f"{name}: cannot be read more than once (it is a pipe or a device); save the film "
+                f"(cat {shlex.quote(name)} > film.mp4) and name the file",
+            )
         return probe_video(video)
     except MediaError as error:
-        raise CommandError(Exit.USAGE, f"{video}: {error.reason}") from error
+        raise CommandError(Exit.USAGE, f"{name}: {error.reason}") from error
     except OSError as error:
-        raise CommandError(Exit.USAGE, f"{video}: cannot be read ({error.strerror})") from error
+        raise CommandError(
+            Exit.USAGE, f"{name}: cannot be read ({error.strerror}){_similar(video)}"
+        ) from error
+
+
+def film_entry(video: Path) -> dict[str, Any]:
+    """Return the entry of a film in the report."""
+    return {"path": str(video), "sha256": _digest_of(video)}
+
+
+def _digest_of(path: Path) -> str:
+    """Return the SHA-256 of a file; blocks."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _similar(video: Path) -> str:
+    """Return a suggestion for a file that does not exist."""
+    with suppress(OSError):
+        if not video.exists():
+            names = [path.name for path in video.parent.iterdir()][:_NAMES_MAX]
+            for name in difflib.get_close_matches(video.name, names, n=1):
+                return f"; did you mean {shown(video.with_name(name))}?"
+    return ""
+
+
+def _length_notes(request: ScoreRequest, info: VideoInfo) -> list[str]:
+    """Return what happens if the scenes are shorter or longer than the film.
+
+    Raises:
+        CommandError: the run would fail, after its music was made.
+    """
+    scenes_s = sum(scene.duration_s for scene in request.scenes)
+    difference_s = scenes_s - info.duration_s
+    if abs(difference_s) <= _LENGTH_TOLERANCE_S:
+        return []
+    lengths = f"the scenes last {scenes_s:.3f} s, the film {info.duration_s:.3f} s"
+    mode = SyncMode(request.audio_params.get("sync_mode", SyncMode.TRIM))
+    tempo = scenes_s / info.duration_s
+    if mode is SyncMode.COMPRESS and not COMPRESS_TEMPO_MIN <= tempo <= COMPRESS_TEMPO_MAX:
+        raise CommandError(
+            Exit.USAGE,
+            f"{lengths}: --sync-mode compress allows a ratio of {COMPRESS_TEMPO_MIN} to "
+            f"{COMPRESS_TEMPO_MAX}, not {tempo:.2f}; use stretch or trim, or change the scenes",
+        )
+    if mode is not SyncMode.TRIM:
+        effect = f"the music is played at {tempo:.3f} times its tempo"
+    elif difference_s < 0:
+        effect = (
+            f"the last {-difference_s:.3f} s of the film have no music; add a scene, or use "
+            "--sync-mode stretch"
+        )
+    else:
+        effect = f"the last {difference_s:.3f} s of the music are cut; shorten the scenes"
+    return [f"{lengths}: {effect}"]
+
+
+def _mood_notes(scenes: Sequence[Scene]) -> Iterator[str]:
+    """Yield a note for each mood that is probably misspelt; other words are used as they are."""
+    names = [mood.name.lower() for mood in Mood]
+    for number, scene in enumerate(scenes, start=1):
+        text = " ".join((scene.mood or "").split())
+        prompt = prompt_for(description="", mood=text, scene_prompt=None, run_prompt=None)
+        is_free_text = prompt == TEMPLATE.format(mood=text) and text not in set(Mood)
+        if text and is_free_text and (closest := closest_name(text, names)):
+            yield (
+                f'scene {number}: mood "{text}" is used as it is; did you mean {closest}? '
+                f"Moods: {', '.join(names)}"
+            )

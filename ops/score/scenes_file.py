@@ -1,22 +1,36 @@
 """Reads the scenes file of a video.
 
 The file is a list, or an object with `scenes`; each entry is a scene as in the API (`SceneBody`).
-Errors name the file, entry and field.
+Errors name the file, scene (from 1) and field.
 
-I/O: reads one file.
+I/O: reads one file, or standard input.
 """
 
 import json
+import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from ops.cli.exit_codes import CommandError, Exit
-from services.api.operators import SceneBody, body_problems
+from ops.cli.output import scene_numbers
+from ops.cli.terminal import shown
+from ops.score.request import check_film
+from services.api.operators import (
+    MOODS,
+    AudioParamsBody,
+    GenerateBody,
+    SceneBody,
+    body_problems,
+    parse_body,
+)
 from shared.contract.params import Scene
+from shared.contract.validation import closest_name, unknown_field_message
 
 FILE_BYTES_MAX = 16 * 1024 * 1024
+STANDARD_INPUT = "-"
 _PROBLEMS_SHOWN_MAX = 5
 
 
@@ -31,7 +45,7 @@ def read_scenes(path: Path) -> list[Scene]:
     problems: list[str] = []
     for index, entry in enumerate(entries):
         try:
-            body = SceneBody.model_validate_json(json.dumps(entry))
+            body = parse_body(SceneBody, json.dumps(entry))
             scenes.append(Scene(**body.model_dump(exclude_none=True)))
         except ValidationError as error:
             fields = body_problems(error, prefix=f"scenes[{index}]")
@@ -39,25 +53,52 @@ def read_scenes(path: Path) -> list[Scene]:
     if problems:
         more = len(problems) - _PROBLEMS_SHOWN_MAX
         message = "; ".join(problems[:_PROBLEMS_SHOWN_MAX])
-        raise _invalid(path, message + (f" (and {more} more)" if more > 0 else ""))
+        raise _invalid(path, scene_numbers(message) + (f" (and {more} more)" if more > 0 else ""))
     return scenes
+
+
+def missing_scenes(film: Path | None) -> str:
+    """Return the message for a command without a scenes file: what to write, and where."""
+    length_s, name = 10.0, "--no-video"
+    if film is not None:
+        length_s, name = check_film(film).duration_s, shlex.quote(shown(film))
+        for path in (film.with_suffix(".json"), film.with_name("scenes.json")):
+            if path.is_file():
+                found = shlex.quote(shown(path))
+                return f"no scenes were given; try: segue score {name} --scenes {found}"
+    first_s = round(length_s / 2, 1) or length_s
+    second_s = round(length_s - first_s, 3)
+    return (
+        "no scenes were given. Write what each scene shows into a file, such as scenes.json:\n\n"
+        "[\n"
+        f'  {{"description": "A calm morning at a lake", "duration_s": {first_s:g}}},\n'
+        f'  {{"description": "An exciting race", "duration_s": {second_s:g}}}\n'
+        "]\n\n"
+        f"The lengths add up to the film's. Then: segue score {name} --scenes scenes.json\n"
+        f'A scene may have a "mood" ({MOODS}, or other words) or its own "prompt".'
+    )
 
 
 def _document(path: Path) -> Any:
     try:
-        if path.stat().st_size > FILE_BYTES_MAX:
+        data = _read(path)
+        if len(data) > FILE_BYTES_MAX:
             raise _invalid(path, f"is larger than {FILE_BYTES_MAX} bytes; a scenes file is smaller")
-        return json.loads(path.read_text(encoding="utf-8-sig"))
+        return json.loads(data.decode("utf-8-sig"))
     except OSError as error:
         raise _invalid(path, f"cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
         raise _invalid(path, "is not UTF-8 text") from error
+    except RecursionError as error:
+        raise _invalid(path, "is nested too deeply; a scene has no lists in it") from error
     except json.JSONDecodeError as error:
         at = f"line {error.lineno}, column {error.colno}"
         raise _invalid(path, f"is not JSON ({error.msg}, {at})") from error
 
 
 def _entries(path: Path, document: Any) -> list[Any]:
+    if isinstance(document, dict):
+        _check_fields(path, document)
     entries = document.get("scenes") if isinstance(document, dict) else document
     if not isinstance(entries, list):
         raise _invalid(path, 'must be a list of scenes, or an object with "scenes"')
@@ -65,9 +106,31 @@ def _entries(path: Path, document: Any) -> list[Any]:
         raise _invalid(path, "has no scenes; a video has at least one")
     for index, entry in enumerate(entries):
         if not isinstance(entry, dict):
-            raise _invalid(path, f"scenes[{index}]: must be an object with description, duration_s")
+            raise _invalid(
+                path, f"scene {index + 1}: must be an object with description, duration_s"
+            )
     return entries
 
 
+def _check_fields(path: Path, document: dict[str, Any]) -> None:
+    """Raise if the file has, beside its scenes, what only an option can set."""
+    for name in document.keys() - {"scenes"}:
+        if name in AudioParamsBody.model_fields:
+            option = f"--{name.replace('_', '-')}"
+            raise _invalid(path, f"{name}: is not read from this file; use the option {option}")
+        if name in GenerateBody.model_fields:
+            raise _invalid(path, f"{name}: is not read from this file; use the options of segue")
+        if "scenes" not in document and closest_name(name, ["scenes"]):
+            raise _invalid(path, f"{name}: {unknown_field_message(name, ['scenes'])}")
+
+
+def _read(path: Path) -> bytes:
+    """Return the file, or as much of it as shows that it is too large."""
+    if str(path) == STANDARD_INPUT:
+        return sys.stdin.buffer.read(FILE_BYTES_MAX + 1)
+    with path.open("rb") as file:
+        return file.read(FILE_BYTES_MAX + 1)
+
+
 def _invalid(path: Path, problem: str) -> CommandError:
-    return CommandError(Exit.USAGE, f"{path}: {problem}")
+    return CommandError(Exit.USAGE, f"{shown(path)}: {problem}")

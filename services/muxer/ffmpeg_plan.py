@@ -15,12 +15,11 @@ from enum import StrEnum
 from pathlib import Path
 
 from services.muxer.kept_parts import NOTHING_ELSE
-from shared.contract.params import SyncMode
+from shared.contract.params import COMPRESS_TEMPO_MAX, COMPRESS_TEMPO_MIN, SyncMode
 from shared.errors import MediaError
 from shared.media.paths import media_path
 from shared.media.samples import SAMPLE_RATE_HZ, samples_at, seconds_at
 
-COMPRESS_TEMPO_MIN, COMPRESS_TEMPO_MAX = 0.5, 2.0
 AAC_FRAME_SAMPLES = 1024
 _WARNING_SAMPLES = samples_at(0.5)  # a larger difference is audible as missing or added music
 _ALLOC_BYTES_MAX = 512 * 1024 * 1024  # of one allocation; an 8K frame takes a tenth

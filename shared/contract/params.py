@@ -30,6 +30,9 @@ class SyncMode(StrEnum):
     COMPRESS = "compress"  #: tempo factor 0.5 to 2.0; any other ratio is an error
 
 
+COMPRESS_TEMPO_MIN, COMPRESS_TEMPO_MAX = 0.5, 2.0  # of `SyncMode.COMPRESS`
+
+
 class ErrorStrategy(StrEnum):
     """What happens to a run when a scene's music cannot be generated."""
 

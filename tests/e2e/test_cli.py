@@ -8,10 +8,19 @@ from pathlib import Path
 
 import pytest
 
+from ops.score.api_client import ApiClient
+from shared.local_stack import find_stack
 from shared.media.decode import decode
 from shared.media.samples import SAMPLE_RATE_HZ
 from tests.support.films import picture_packets, real_ffmpeg
-from tests.support.stack_process import STOP_S, a_stack, none_left, segue, segue_started
+from tests.support.stack_process import (
+    STOP_S,
+    a_stack,
+    none_left,
+    segue,
+    segue_started,
+    start_job,
+)
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 
@@ -63,6 +72,7 @@ def test_one_command_scores_a_video_and_leaves_no_process(
         "report.json",
         "scored.mp4",
         "track.mp3",
+        "track.png",
     ]
     assert picture_packets(out / "scored.mp4") == picture_packets(film)
     assert decode(track).shape == (2, round(3.4 * SAMPLE_RATE_HZ))
@@ -87,7 +97,11 @@ def test_a_running_stack_is_used_and_left_running(tmp_path: Path, scenes: Path, 
     report = json.loads(result.stdout)
     assert result.returncode == 0, result.stderr
     assert report["asked"]["prompt"] == "a harp"
-    assert sorted(path.name for path in out.iterdir()) == ["report.json", "track.mp3"]
+    assert sorted(path.name for path in out.iterdir()) == [
+        "report.json",
+        "track.mp3",
+        "track.png",
+    ]
     status = json.loads(shown.stdout)
     assert shown.returncode == 0
     assert status["track"] == report["track"]
@@ -97,14 +111,24 @@ def test_a_running_stack_is_used_and_left_running(tmp_path: Path, scenes: Path, 
 def test_a_failed_run_reports_the_reason_and_keeps_its_track(
     tmp_path: Path, film: Path, home: Path
 ) -> None:
-    """Twelve seconds of music cannot be compressed into 3.4 seconds of video."""
+    """Twelve seconds of music cannot be compressed into 3.4 seconds of video.
+
+    `segue score` refuses it before the run; here another client of the api requested it.
+    """
     scenes, out = tmp_path / "long.json", tmp_path / "out"
     scenes.write_text('[{"description": "a storm", "duration_s": 12.25}]')
+    stack = find_stack(home)
+    assert stack is not None
+    with ApiClient(stack.api_url) as api:
+        video = api.upload(film).video.model_dump(exclude_none=True)
+    params = {"merge_with_video": True, "sync_mode": "compress"}
+    start_job(stack.api_url, "storm", durations_s=[12.25], video=video, audio_params=params)
 
-    result = segue(
-        *("score", film, "--scenes", scenes, "--sync-mode", "compress"),
-        *("--out", out, "--data-dir", home),
-    )
+    refused = segue("score", film, "--scenes", scenes, "--sync-mode", "compress", "--out", out)
+    result = segue("fetch", "storm", "--out", out, "--data-dir", home)
+
+    assert refused.returncode == 2
+    assert "--sync-mode compress allows a ratio of 0.5 to 2.0" in refused.stderr
 
     report = json.loads((out / "report.json").read_text())
     assert result.returncode == 1
@@ -115,18 +139,26 @@ def test_a_failed_run_reports_the_reason_and_keeps_its_track(
     assert not (out / "scored.mp4").exists()
 
 
-def test_a_result_of_an_earlier_run_is_removed(
+def test_one_scene_is_regenerated_and_every_result_of_the_film_is_kept(
     tmp_path: Path, film: Path, scenes: Path, home: Path
 ) -> None:
-    """The folder has a video of an earlier run; this one makes only the track."""
+    """The newest result is in the folder, the earlier one in `runs`."""
     out = tmp_path / "out"
-    out.mkdir()
-    (out / "scored.mp4").write_bytes(b"old")
+    shared = ("--data-dir", home, "--out")
 
-    result = segue("score", "--no-video", "--scenes", scenes, "--out", out, "--data-dir", home)
+    first = segue("score", film, "--scenes", scenes, *shared, out)
+    track = (out / "track.mp3").read_bytes()
+    second = segue("score", film, "--scene", "2", *shared, out)
 
-    assert result.returncode == 0, result.stderr
-    assert not (out / "scored.mp4").exists()
+    assert (first.returncode, second.returncode) == (0, 0), second.stderr
+    report = json.loads((out / "report.json").read_text())
+    (earlier,) = (out / "runs").iterdir()
+    assert earlier.name == f"{report['job_id']}-run-1"
+    assert (earlier / "track.mp3").read_bytes() == track != (out / "track.mp3").read_bytes()
+    assert (report["run"], report["progress"]["scenes"][0]["warnings"]) == (2, ["kept from run 1"])
+    assert report["progress"]["scenes"][1]["description"] == "an exciting race"
+    assert "regenerating scene 2 of 2 with " in second.stdout
+    assert picture_packets(out / "scored.mp4") == picture_packets(film)
 
 
 def test_a_request_that_the_api_rejects_is_invalid_input(tmp_path: Path, home: Path) -> None:
@@ -137,7 +169,7 @@ def test_a_request_that_the_api_rejects_is_invalid_input(tmp_path: Path, home: P
     result = segue("score", "--no-video", "--scenes", scenes, "--data-dir", home, "--out", tmp_path)
 
     assert result.returncode == 2
-    assert "scenes[0].duration_s" in result.stderr
+    assert "scene 1, duration_s" in result.stderr
 
 
 def test_a_run_over_its_cost_limit_is_rejected_by_the_stack(tmp_path: Path, scenes: Path) -> None:
@@ -203,4 +235,5 @@ def test_an_interrupted_score_prints_the_command_to_resume_and_stops_its_stack(
 
     assert process.returncode == 130
     assert "segue status 'long one' --watch" in errors
+    assert "segue fetch 'long one' --out " in errors
     assert none_left(home)

@@ -43,7 +43,7 @@ def test_every_command_is_in_a_group_of_the_help() -> None:
         panels.setdefault(command.rich_help_panel, []).append(name)
 
     assert panels == {
-        "Score a film": ["demo", "score"],
+        "Score a film": ["demo", "score", "fetch"],
         "Follow jobs": ["status", "jobs", "job"],
         "Operate": [
             *("watch", "lag", "cancel", "redrive", "replay", "rebuild"),
@@ -115,7 +115,7 @@ def test_with_json_an_error_is_an_object_on_standard_output(tmp_path: Path) -> N
 
     report = json.loads(result.stdout)
     assert result.exit_code == report["exit_code"] == Exit.USAGE
-    assert "scenes[0].duration_s" in report["error"]
+    assert "scene 1, duration_s" in report["error"]
 
 
 @pytest.mark.parametrize("option", [["--sync-mode", "warp"], ["--fade-duration", "long"]])

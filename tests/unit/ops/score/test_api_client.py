@@ -50,7 +50,7 @@ def test_an_error_response_becomes_the_message() -> None:
     with (
         fake_api(rejection) as fake,
         ApiClient(fake.url) as api,
-        pytest.raises(CommandError, match=r"scenes\[0\]\.duration_s") as caught,
+        pytest.raises(CommandError, match=r"scene 1, duration_s") as caught,
     ):
         api.start({})
 

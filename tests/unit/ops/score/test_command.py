@@ -8,7 +8,8 @@ from rich.console import Console
 
 from ops.cli.exit_codes import CommandError
 from ops.score.api_client import ApiClient
-from ops.score.command import VIDEO, run_score
+from ops.score.command import run_score
+from ops.score.outputs import VIDEO, open_output
 from ops.score.request import ScoreRequest
 from shared.contract.params import Scene
 from tests.fakes.api import Answer, fake_api
@@ -24,10 +25,10 @@ def test_a_result_does_not_overwrite_its_own_video(tmp_path: Path) -> None:
     request = ScoreRequest(video=video, scenes=SCENES)
 
     with (
-        ApiClient("http://127.0.0.1:1") as api,
         pytest.raises(CommandError, match="change --out"),
+        open_output(tmp_path, inputs=request.inputs, force=True),
     ):
-        run_score(api, request, out=tmp_path, timeout_s=1, console=QUIET)
+        pass
 
     assert video.read_bytes() == b"pictures"
 
@@ -45,9 +46,10 @@ def test_a_local_style_sample_is_uploaded_and_named_in_the_request(tmp_path: Pat
     with (
         fake_api(uploaded, rejected) as fake,
         ApiClient(fake.url) as api,
+        open_output(tmp_path / "out") as output,
         pytest.raises(CommandError, match="enough seen"),
     ):
-        run_score(api, request, out=tmp_path / "out", timeout_s=1, console=QUIET)
+        run_score(api, request, output=output, timeout_s=1, console=QUIET)
 
     (upload, start) = fake.requests
     assert upload == ("POST", "/api/v3/audio/styles", b"music")

@@ -182,7 +182,7 @@ def test_a_scene_that_the_api_would_reject_is_rejected(folder: Path) -> None:
     result = _segue()
 
     assert result.exit_code == Exit.USAGE
-    assert "scenes[0].duration_s" in result.stderr
+    assert "scene 1, duration_s" in result.stderr
 
 
 @pytest.mark.usefixtures("folder")

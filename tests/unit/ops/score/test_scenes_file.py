@@ -1,12 +1,16 @@
 """Tests of ops/score/scenes_file.py: what is read, and how errors are reported."""
 
+import io
 import json
+import os
+import sys
 from pathlib import Path
 
 import pytest
 
 from ops.cli.exit_codes import CommandError, Exit
-from ops.score.scenes_file import read_scenes
+from ops.score.scenes_file import missing_scenes, read_scenes
+from tests.support.film_clips import film_clips
 
 
 def _file(folder: Path, content: object) -> Path:
@@ -48,13 +52,13 @@ def test_a_file_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
         ("[{", "line 1, column 3"),
         ("{}", 'an object with "scenes"'),
         ("[]", "has no scenes"),
-        ("[3]", "scenes[0]: must be an object"),
-        ('[{"duration_s": 1}, {"duration_s": -2}]', "scenes[1].duration_s"),
-        ('[{"duration_s": 0}]', "scenes[0].duration_s"),
-        ('[{"duration_s": NaN}]', "scenes[0].duration_s"),
-        ('[{"duration_s": "2"}]', "scenes[0].duration_s"),
+        ("[3]", "scene 1: must be an object"),
+        ('[{"duration_s": 1}, {"duration_s": -2}]', "scene 2, duration_s"),
+        ('[{"duration_s": 0}]', "scene 1, duration_s"),
+        ('[{"duration_s": NaN}]', "scene 1, duration_s"),
+        ('[{"duration_s": "2"}]', "scene 1, duration_s"),
         ('[{"description": "no length"}]', "give duration_s, or both start_s and end_s"),
-        ('[{"duration_s": 2, "prompt": 7}]', "scenes[0].prompt"),
+        ('[{"duration_s": 2, "prompt": 7}]', "scene 1, prompt"),
     ],
 )
 def test_an_error_names_file_entry_and_field(tmp_path: Path, content: str, message: str) -> None:
@@ -67,6 +71,68 @@ def test_an_error_names_file_entry_and_field(tmp_path: Path, content: str, messa
     assert caught.value.code is Exit.USAGE
     assert str(path) in str(caught.value)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([{"duration": 4}], "scene 1, duration: unknown field: use duration_s"),
+        ([{"duration_s": 1}, {"duration_s": 1, "promt": "x"}], "scene 2, promt: unknown field"),
+        ([{"duration_s": 1, "mood": 3}], "exciting, calm, dramatic, elegant, professional"),
+        ([{"duration_s": "4"}], "or a timecode such as 00:01:02.5"),
+        ({"scene": []}, "scene: unknown field: use scenes"),
+        ({"scenes": [{"duration_s": 1}], "fade_duration": 2}, "use the option --fade-duration"),
+        ({"scenes": [{"duration_s": 1}], "audio_params": {}}, "use the options of segue"),
+        ("[" * 100_000, "is nested too deeply"),
+        (" " * (16 * 1024 * 1024 + 1), "is larger than"),
+    ],
+)
+def test_a_field_that_would_be_ignored_is_rejected(
+    tmp_path: Path, content: object, message: str
+) -> None:
+    """The message counts scenes from 1 and says what to write."""
+    with pytest.raises(CommandError, match="json: ") as caught:
+        read_scenes(_file(tmp_path, content))
+
+    assert message in str(caught.value)
+
+
+def test_times_may_be_timecodes(tmp_path: Path) -> None:
+    """As editing programs show them."""
+    (scene,) = read_scenes(_file(tmp_path, [{"start_s": "00:00:01.7", "end_s": "0:03,4"}]))
+
+    assert scene.duration_s == 1.7
+
+
+def test_scenes_can_come_from_standard_input_or_a_pipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`--scenes -` and `--scenes <(make_scenes)`."""
+    content = b'[{"duration_s": 2}]'
+    stream = io.TextIOWrapper(io.BytesIO(content))
+    monkeypatch.setattr(sys, "stdin", stream)
+    reader, writer = os.pipe()
+    os.write(writer, content)
+    os.close(writer)
+
+    assert read_scenes(Path("-"))[0].duration_s == 2
+    assert read_scenes(Path(f"/dev/fd/{reader}"))[0].duration_s == 2
+    os.close(reader)
+
+
+def test_without_scenes_the_message_has_an_example_for_the_film(tmp_path: Path) -> None:
+    """Its lengths add up to the film's; a scenes file beside the film is suggested."""
+    film = film_clips().bikes
+    copied = tmp_path / "my film.mp4"
+    copied.write_bytes(film.read_bytes())
+    message = missing_scenes(copied)
+    example = json.loads(message[message.index("[") : message.index("]") + 1])
+    (tmp_path / "scenes.json").write_text("[]")
+
+    assert sum(scene["duration_s"] for scene in example) == pytest.approx(10.0, abs=0.01)
+    assert f"segue score '{copied}' --scenes scenes.json" in message
+    assert f"--scenes {tmp_path}/scenes.json" in missing_scenes(copied)
+    assert "segue score --no-video" in missing_scenes(None)
 
 
 def test_a_missing_file_is_reported_by_its_name(tmp_path: Path) -> None:

@@ -10,14 +10,12 @@ from hypothesis import strategies as st
 
 from services.muxer.ffmpeg_plan import (
     AAC_FRAME_SAMPLES,
-    COMPRESS_TEMPO_MAX,
-    COMPRESS_TEMPO_MIN,
     MuxPlan,
     TempoFilter,
     ffmpeg_args,
     plan,
 )
-from shared.contract.params import SyncMode
+from shared.contract.params import COMPRESS_TEMPO_MAX, COMPRESS_TEMPO_MIN, SyncMode
 from shared.errors import MediaError
 
 SECOND = 48_000

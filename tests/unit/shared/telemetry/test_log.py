@@ -315,7 +315,8 @@ def test_a_line_that_cannot_be_written_does_not_stop_the_work(failure: OSError) 
 def test_a_line_is_escaped_if_the_encoding_has_not_its_characters() -> None:
     """A terminal in the C locale."""
     raw = io.BytesIO()
-    with configured(io.TextIOWrapper(raw, encoding="ascii", write_through=True), log_format="json"):  # type: ignore[arg-type]
+    terminal = io.TextIOWrapper(raw, encoding="ascii", write_through=True)
+    with configured(terminal, log_format="json"):  # type: ignore[arg-type]
         logger_of("api").info("job accepted", action="job.accepted", job_id="über 🎬")
 
     assert b"\\xfcber \\U0001f3ac" in raw.getvalue()
