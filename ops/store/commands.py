@@ -14,6 +14,7 @@ from ops.cli.options import Apply, DataDir, Json, Reason
 from ops.cli.output import dry_run
 from ops.store.retention import ObjectKind, References, RetentionSettings, eligible_kind
 from services.api.operators import retention as rows
+from services.api.operators import uploads
 from shared.contract import ids
 from shared.storage import LINK_S_MAX
 
@@ -136,11 +137,8 @@ async def _scan(
             eligible = sum(result.objects.values())
             operator.report(f"{result.scanned} objects scanned, {eligible} eligible")
         kind = eligible_kind(stat, references, retention, now=now)
-        if kind is None or not await _is_still_eligible(operator, kind, stat.key):
-            continue
-        if result.applied:
-            await operator.store.delete(stat.key)
-        result.add(kind, stat.size_bytes)
+        if kind is not None and await _delete(operator, kind, stat.key, apply=result.applied):
+            result.add(kind, stat.size_bytes)
     return result
 
 
@@ -156,12 +154,19 @@ async def _read_references(operator: Operator) -> References:
         )
 
 
-async def _is_still_eligible(operator: Operator, kind: ObjectKind, key: str) -> bool:
-    """Return False for an upload that a job references since the snapshot."""
+async def _delete(operator: Operator, kind: ObjectKind, key: str, *, apply: bool) -> bool:
+    """Delete an object if `apply`; return False for an upload that a job references by now."""
     if kind is not ObjectKind.UPLOAD:
+        if apply:
+            await operator.store.delete(key)
         return True
-    async with operator.database.connection() as connection:
-        return not await rows.is_referenced(connection, key)
+    async with operator.database.transaction() as connection:
+        if not await uploads.lock_unreferenced(connection, key):
+            return False
+        if apply:
+            await operator.store.delete(key)
+            await uploads.forget(connection, key)
+    return True
 
 
 def _size(size_bytes: float) -> str:

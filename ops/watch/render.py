@@ -116,6 +116,9 @@ def _figures(kafka: KafkaFigures | None, database: DatabaseFigures | None) -> Ta
         grid.add_row(ROWS[4], Text(text, style=_BAD if letters else ""))
     if database is not None:
         grid.add_row(ROWS[5], f"{database.counts.outbox} records to publish")
+        if database.counts.uploads:
+            mib = database.counts.upload_bytes / 2**20
+            grid.add_row("uploads", f"{database.counts.uploads} that no job uses, {mib:.1f} MiB")
     return grid
 
 

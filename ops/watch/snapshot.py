@@ -165,6 +165,8 @@ def snapshot_json(snapshot: Snapshot) -> dict[str, Any]:
         "saved_today_usd": None if totals is None else totals.saved_today_usd,
         "spent_usd": None if totals is None else totals.spent_usd,
         "outbox": None if counts is None else counts.outbox,
+        "unreferenced_uploads": None if counts is None else counts.uploads,
+        "unreferenced_upload_bytes": None if counts is None else counts.upload_bytes,
         "oldest": None
         if database is None
         else [job_row(job, now=snapshot.at) for job in database.oldest],

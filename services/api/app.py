@@ -127,7 +127,7 @@ def _background(context: ApiContext) -> list[Coroutine[Any, Any, None]]:
     )
     relay = OutboxRelay(context.database, settings.kafka, clock=clock, log=log)
     gauges = GaugeUpdater(database=context.database, clock=clock)
-    tasks = (projection, relay, context.notifications, gauges)
+    tasks = (projection, relay, context.notifications, gauges, context.upload_sweep)
     return [task.run(context.stop) for task in tasks]
 
 

@@ -13,6 +13,7 @@ from services.api.database import (
     job_list,
     outbox,
     overview,
+    uploads,
 )
 from services.api.database.job_list import LISTED, JobSummary
 from services.api.database.migrate import migrations
@@ -122,4 +123,5 @@ __all__ = [
     "run_state",
     "spec_of_body",
     "start_redrive",
+    "uploads",
 ]

@@ -43,6 +43,14 @@ class LimitSettings(RunLimitSettings):
     style_bytes_max: int = Field(25 * _MIB, ge=1024, validation_alias="SEGUE_STYLE_BYTES_MAX")
     #: concurrent uploads of videos and style samples; each needs its size in the temporary folder
     uploads_max: int = Field(4, ge=1, le=100, validation_alias="SEGUE_UPLOADS_MAX")
+    #: bytes of all uploads that no job references; the oldest make room for a new one
+    upload_quota_bytes: int = Field(
+        10_240 * _MIB, ge=1024, validation_alias="SEGUE_UPLOAD_QUOTA_BYTES"
+    )
+    #: seconds after which an upload that no job references is deleted
+    upload_retention_s: int = Field(
+        86_400, ge=3600, le=365 * 86_400, validation_alias="SEGUE_UPLOAD_RETENTION_S"
+    )
     #: concurrent requests in this process; one more is rejected with 503
     requests_max: int = Field(200, ge=1, le=100_000, validation_alias="SEGUE_REQUESTS_MAX")
     #: concurrent status streams (server-sent events) in this process

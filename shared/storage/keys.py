@@ -8,6 +8,7 @@ import re
 from shared.contract import ids
 
 _UPLOAD = re.compile(r"^uploads/[A-Za-z0-9._-]{1,200}$")
+UPLOADS_PREFIX = "uploads/"
 _OWN_PREFIXES = ("jobs/", "cache/", "health/")
 _LEGAL = re.compile(r"^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*$")
 KEY_CHARS_MAX = 512
@@ -125,7 +126,7 @@ def parked_key(job_id: str, run: int, topic: str) -> str:
 
 def upload_key(sha256: str) -> str:
     """Return the key of an uploaded video; the same bytes are stored once."""
-    return f"uploads/{sha256}"
+    return f"{UPLOADS_PREFIX}{sha256}"
 
 
 def is_upload_key(key: str) -> bool:

@@ -97,6 +97,8 @@ LogAction = Literal[
     "video.checked",
     "video.muxed",
     "request.rejected",
+    "uploads.deleted",
+    "uploads.sweep_failed",
     "webhook.rejected",
     "request.failed",
     "store.called",

@@ -132,6 +132,17 @@ OUTBOX_OLDEST_SECONDS = Gauge(
     "segue_api_outbox_oldest_seconds",
     "Age of the oldest unpublished outbox record; 0 without any.",
 )
+UPLOADS_UNREFERENCED = Gauge(
+    "segue_api_uploads_unreferenced",
+    "Uploads that no job references. Every replica reports the same.",
+)
+UPLOADS_UNREFERENCED_BYTES = Gauge(
+    "segue_api_uploads_unreferenced_bytes",
+    "Size of the uploads that no job references; its limit is SEGUE_UPLOAD_QUOTA_BYTES.",
+)
+UPLOADS_DELETED_TOTAL = Counter(
+    "segue_api_uploads_deleted_total", "Deleted uploads that no job referenced."
+)
 RUNS = Gauge(
     "segue_api_runs",
     "Unfinished runs by status. Every replica reports the same.",

@@ -1,4 +1,4 @@
-"""Updates the gauges of outbox and runs from PostgreSQL every few seconds.
+"""Updates the gauges of outbox, runs and uploads from PostgreSQL every few seconds.
 
 Every replica exports the same values, so alert rules use the maximum. While PostgreSQL is
 unavailable the gauges are NaN, which matches no rule; `segue_server_up` shows the cause.
@@ -10,7 +10,7 @@ import asyncio
 from dataclasses import dataclass
 from datetime import datetime
 
-from services.api.database import Database, gauges
+from services.api.database import Database, gauges, uploads
 from services.api.domain.run_view import UNFINISHED, RunStatus
 from shared.clock import Clock
 from shared.errors import RetryableError
@@ -21,6 +21,8 @@ from shared.telemetry.metrics import (
     OUTBOX_RECORDS,
     RUN_OLDEST_SECONDS,
     RUNS,
+    UPLOADS_UNREFERENCED,
+    UPLOADS_UNREFERENCED_BYTES,
 )
 
 EVERY_S = 5.0
@@ -48,10 +50,13 @@ class GaugeUpdater:
             async with self.database.connection() as connection:
                 outbox = await gauges.outbox_size(connection)
                 runs = await gauges.unfinished_runs(connection)
+                unreferenced = await uploads.usage(connection)
         except RetryableError:
             _set_unknown()
             return
         OUTBOX_RECORDS.set(outbox.records)
+        UPLOADS_UNREFERENCED.set(unreferenced.objects)
+        UPLOADS_UNREFERENCED_BYTES.set(unreferenced.size_bytes)
         OUTBOX_OLDEST_SECONDS.set(self._age_s(outbox.oldest_at))
         for status in UNFINISHED:
             RUNS.labels(status.value).set(runs.by_status.get(status, 0))
@@ -64,7 +69,13 @@ class GaugeUpdater:
 
 
 def _set_unknown() -> None:
-    for gauge in (OUTBOX_RECORDS, OUTBOX_OLDEST_SECONDS, RUN_OLDEST_SECONDS):
+    for gauge in (
+        OUTBOX_RECORDS,
+        OUTBOX_OLDEST_SECONDS,
+        RUN_OLDEST_SECONDS,
+        UPLOADS_UNREFERENCED,
+        UPLOADS_UNREFERENCED_BYTES,
+    ):
         gauge.set(_UNKNOWN)
     for status in UNFINISHED:
         RUNS.labels(status.value).set(_UNKNOWN)

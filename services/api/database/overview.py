@@ -23,6 +23,8 @@ class CurrentCounts:
     waiting_reason: str | None  #: of the scene that waits longest
     outbox: int  #: records to publish
     outbox_since: datetime | None  #: of the oldest of them
+    uploads: int = 0  #: that no job references
+    upload_bytes: int = 0  #: their size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,14 +48,17 @@ async def current_counts(connection: Connection) -> CurrentCounts:
     counts = {row["status"]: row["runs"] for row in rows}
     row = await connection.fetchrow(
         """
-        SELECT waiting.*, outbox.* FROM (
+        SELECT waiting.*, outbox.*, unreferenced.* FROM (
             SELECT count(*) AS waiting_scenes,
                 (array_agg(delay->>'reason' ORDER BY delay->>'since'))[1] AS waiting_reason
             FROM scenes s JOIN runs r USING (job_id, run)
             WHERE s.delay IS NOT NULL AND s.state = 'waiting' AND r.status = ANY($1::text[])
         ) waiting, (
             SELECT count(*) AS outbox, min(created_at) AS outbox_since FROM outbox
-        ) outbox
+        ) outbox, (
+            SELECT count(*) AS uploads, coalesce(sum(size_bytes), 0)::bigint AS upload_bytes
+            FROM uploads WHERE NOT is_referenced
+        ) unreferenced
         """,
         sorted(UNFINISHED),
     )

@@ -102,6 +102,12 @@ class RunSpec:
         """The scenes that this run generates."""
         return tuple(index for index in range(len(self.scenes)) if index not in self.kept)
 
+    @property
+    def object_keys(self) -> frozenset[str]:
+        """The objects that the client named."""
+        named = (self.video, self.params.style_audio)
+        return frozenset(ref.object for ref in named if ref is not None and ref.object is not None)
+
     def digest(self) -> str:
         """Return a digest that is equal for equal requests, whatever the run keeps."""
         return digest_of(

@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from services.api.background.job_notifications import JobNotifications
+from services.api.background.upload_sweep import UploadSweep
 from services.api.database import Database
 from services.api.http.json_body import JsonBodies
 from services.api.http.uploads import UploadSlots
@@ -67,6 +68,7 @@ class ApiContext:
     stop: asyncio.Event
     deliveries: Deliveries = field(default_factory=Deliveries)
     uploads: UploadSlots = field(init=False)
+    upload_sweep: UploadSweep = field(init=False)
     json_bodies: JsonBodies = field(init=False)
     scratch: Scratch = field(init=False)
     sandbox: MediaSandbox = field(init=False)  #: reads what was uploaded
@@ -77,6 +79,14 @@ class ApiContext:
         limits = self.settings.limits
         self.uploads = UploadSlots(count=limits.uploads_max, rate_min=limits.receive_rate_min)
         self.json_bodies = JsonBodies(limits)
+        self.upload_sweep = UploadSweep(
+            database=self.database,
+            store=self.store,
+            quota_bytes=limits.upload_quota_bytes,
+            retention_s=limits.upload_retention_s,
+            clock=self.clock,
+            log=self.log,
+        )
 
 
 async def _context(request: Request) -> ApiContext:  # async, so that no request needs a thread

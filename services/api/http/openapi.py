@@ -19,6 +19,7 @@ _DETAILS = {
     416: "The range is beyond the end of the file.",
     422: "Invalid fields; `errors` lists each field and what to change.",
     500: "Internal server error.",
+    507: "Uploads that no job references occupy too much space; retry after `Retry-After`.",
     503: "A required server is unavailable, or too many requests; retry after `Retry-After`.",
 }
 _EXAMPLES: dict[int, dict[str, Any]] = {
@@ -57,7 +58,7 @@ def problems(*codes: int) -> dict[int | str, dict[str, Any]]:
         described[code] = {"description": _DETAILS[code]}
         if code != 304:  # noqa: PLR2004 - 304 has no body
             described[code]["content"] = {CONTENT_TYPE: body}
-        if code in {409, 503}:
+        if code in {409, 503, 507}:
             described[code]["headers"] = _RETRY_AFTER
     return described
 

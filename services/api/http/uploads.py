@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from fastapi import Request
 
+from services.api.background.upload_sweep import UploadQuotaError
 from services.api.http.problems import ProblemError
 from services.api.http.request_body import (
     BodyLimits,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from services.api.http.context import ApiContext
 
 BUSY_S = 10
+FULL_S = 600
 FRESH = timedelta(days=1)
 FIRST_BYTES = 64 * 1024  # received before a slot is taken
 SAFE_RATE_FACTOR = 8  # times the minimum rate: an upload this fast keeps its slot
@@ -160,8 +162,19 @@ async def store_upload(context: "ApiContext", received: ReceivedFile, *, content
 
     An older copy is written again, because an upload that is old and not referenced by any job
     may be deleted by `segue store sweep` at any time.
+
+    Raises:
+        ProblemError: uploads that no job references occupy too much (507).
     """
     key = upload_key(received.sha256)
+    try:
+        await context.upload_sweep.reserve(key, received.size_bytes)
+    except UploadQuotaError as error:
+        raise ProblemError(
+            HTTPStatus.INSUFFICIENT_STORAGE,
+            f"{error}: start jobs with them, or retry later",
+            headers={"Retry-After": str(FULL_S)},
+        ) from error
     stat = await context.store.stat(key)
     is_complete = stat is not None and stat.size_bytes == received.size_bytes
     if stat is None or not is_complete or context.clock.now() - stat.modified_at > FRESH:

@@ -9,7 +9,7 @@ exceed its cost limit (`AUDIO_MAX_COST`, or upstream's own) is invalid.
 
 from datetime import datetime
 
-from services.api.database import Connection, jobs
+from services.api.database import Connection, jobs, uploads
 from services.api.domain.run_spec import (
     build_run_spec,
     check_known_params,
@@ -42,6 +42,7 @@ async def ingest(
     if digest in job.stitched_hashes:
         return False
     check_known_params(event.audio_params)  # a replay of an earlier record stays valid
+    await uploads.reference(connection, spec.object_keys)
     await jobs.remember_stitched(connection, event.job_id, digest)
     if settings.auto_generate:
         await start_run(

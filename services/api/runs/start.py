@@ -8,7 +8,7 @@ request starts a new one.
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from services.api.database import Connection, jobs, outbox, runs
+from services.api.database import Connection, jobs, outbox, runs, uploads
 from services.api.database.jobs import JobRow, RunProgress
 from services.api.database.operators import redrive
 from services.api.domain.cost_estimate import RunEstimate, check_cap, estimate_of
@@ -58,6 +58,7 @@ async def start_run(
     Raises:
         RequestInvalidError: a new run would exceed its cost limit.
     """
+    await uploads.reference(connection, spec.object_keys)
     estimate = estimate_of(spec, pricing)
     current = await runs.find(connection, job.job_id, job.run) if job.run else None
     if (

@@ -25,11 +25,6 @@ async def unfinished_runs(connection: Connection) -> list[tuple[str, int]]:
     return [(row["job_id"], row["run"]) for row in rows]
 
 
-async def is_referenced(connection: Connection, key: str) -> bool:
-    """Return whether a job or run references this upload."""
-    return bool(await connection.fetchval(_IS_REFERENCED, key))
-
-
 async def referenced_uploads(connection: Connection) -> frozenset[str]:
     """Return every upload that a job or run references."""
     rows = await connection.fetch(_REFERENCED)
@@ -42,10 +37,4 @@ _REFERENCED = """
         WHERE audio_params->'style_audio' ? 'object'
     UNION SELECT video->>'object' FROM runs WHERE video ? 'object'
     UNION SELECT params->'style_audio'->>'object' FROM runs WHERE params->'style_audio' ? 'object'
-"""
-_IS_REFERENCED = """
-    SELECT EXISTS (SELECT FROM jobs WHERE video->>'object' = $1)
-        OR EXISTS (SELECT FROM jobs WHERE audio_params->'style_audio'->>'object' = $1)
-        OR EXISTS (SELECT FROM runs WHERE video->>'object' = $1)
-        OR EXISTS (SELECT FROM runs WHERE params->'style_audio'->>'object' = $1)
 """

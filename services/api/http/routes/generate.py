@@ -9,7 +9,7 @@ from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 from starlette.responses import Response
 
-from services.api.database import Connection, LockWaitError, idempotency_keys, status_view
+from services.api.database import Connection, LockWaitError, idempotency_keys, status_view, uploads
 from services.api.domain.request_fields import JobIdText
 from services.api.domain.request_models import GenerateBody, StyleBody, VideoBody, parse_body
 from services.api.domain.run_spec import (
@@ -136,6 +136,7 @@ async def _start(
     spec = build_run_spec(
         body.job_id, job=job.spec, params=body.audio_params, defaults=context.settings.defaults
     )
+    await _keep_uploads(connection, context, spec.object_keys)
     started = await start_run(connection, job, spec, pricing=context.settings.pricing, now=now)
     context.log.info(
         "job accepted",
@@ -171,6 +172,17 @@ async def _check_object(
     if not is_upload_key(key) or await context.store.stat(key) is None:
         message = f"upload {key[:100]!r} not found: upload the file with POST {route}"
         raise RequestInvalidError([(f"{field}.object", message)])
+
+
+async def _keep_uploads(connection: Connection, context: ApiContext, keys: frozenset[str]) -> None:
+    """Keep the uploads of a run from being deleted; raise if one was deleted meanwhile."""
+    missing = keys - await uploads.reference(connection, keys)
+    stats = [await context.store.stat(key) for key in sorted(missing)]
+    if None in stats:
+        message = f"upload {', '.join(sorted(missing))} was deleted: upload the file again"
+        raise RequestInvalidError([("video.object", message)])
+    await uploads.add_found(connection, [stat for stat in stats if stat is not None])
+    await uploads.reference(connection, missing)
 
 
 @router.get(

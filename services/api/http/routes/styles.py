@@ -20,7 +20,7 @@ router = APIRouter(tags=["audio"])
 @router.post(
     f"{BASE_PATH}/styles",
     status_code=HTTPStatus.CREATED,
-    responses={**problems(400, 403, 408, 413, 415, 422, 503)},
+    responses={**problems(400, 403, 408, 413, 415, 422, 503, 507)},
     openapi_extra={
         "requestBody": {
             "required": True,
