@@ -6,6 +6,7 @@ from services.generator.faust_app.stream import SceneStream
 from services.generator.provider_factory import build_provider
 from services.generator.providers import MusicProvider
 from services.generator.providers.health import ProviderHealth
+from services.generator.scene import film_check, style_sample
 from services.generator.scene.handler import build_scene_handler
 from services.generator.settings import GeneratorSettings
 from shared.clock import Clock, SystemClock
@@ -58,7 +59,8 @@ async def run(
         probes=[*probes, Probe(name="provider", call=provider_health.check, clock=clock)],
         figures=stream.figures,
     )
-    Scratch(settings.scratch, name="style").sweep(log=log)
+    for name in (style_sample.SCRATCH_NAME, film_check.SCRATCH_NAME):
+        Scratch(settings.scratch, name=name).sweep(log=log)
     async with health.serve(settings.health):
         try:
             await health.wait_for("the store", store.prepare)
