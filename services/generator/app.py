@@ -59,8 +59,7 @@ async def run(
         probes=[*probes, Probe(name="provider", call=provider_health.check, clock=clock)],
         figures=stream.figures,
     )
-    for name in (style_sample.SCRATCH_NAME, film_check.SCRATCH_NAME):
-        Scratch(settings.scratch, name=name).sweep(log=log)
+    _sweep(settings, log)
     async with health.serve(settings.health):
         try:
             await health.wait_for("the store", store.prepare)
@@ -75,6 +74,12 @@ async def run(
             await provider.close()
             await store.close()
             log.info("stopped", action="service.stopped")
+
+
+def _sweep(settings: GeneratorSettings, log: Logger) -> None:
+    """Remove the scratch folders of a process that was killed."""
+    for name in (style_sample.SCRATCH_NAME, film_check.SCRATCH_NAME):
+        Scratch(settings.scratch, name=name).sweep(log=log)
 
 
 def _stream(
