@@ -147,6 +147,9 @@ class LaneSettings(SettingsGroup):
     in_flight_max: int = Field(10_000, ge=1, validation_alias="SEGUE_IN_FLIGHT_MAX")
     #: attempts at one record while a dependency is busy, before it becomes a dead letter
     attempts_max: int = Field(30, ge=1, le=1000, validation_alias="SEGUE_ATTEMPTS_MAX")
+    #: longest time from the first failure to the last attempt at one record; a longer
+    #: `Retry-After` is not waited for
+    retry_deadline_s: float = Field(1800, gt=0, validation_alias="SEGUE_RETRY_DEADLINE_S")
     backoff_first_s: float = Field(1.0, gt=0, validation_alias="SEGUE_BACKOFF_FIRST_S")
     backoff_max_s: float = Field(60.0, gt=0, validation_alias="SEGUE_BACKOFF_MAX_S")
     #: consecutive dead letters that stop the consumer and keep its topic

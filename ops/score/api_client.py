@@ -48,7 +48,8 @@ class ApiClient:
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
         try:
-            host = urlsplit(self.url).hostname
+            parts = urlsplit(self.url)
+            host, _ = parts.hostname, parts.port  # an impossible port is a ValueError
             self._http = httpx.Client(
                 base_url=self.url,
                 timeout=RESPONSE_S,

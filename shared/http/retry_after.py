@@ -20,11 +20,13 @@ def parse_retry_after(value: Any, *, now: datetime | None) -> float | None:
         return None
     try:
         seconds = float(value)
+    except OverflowError:  # an integer of hundreds of digits
+        return None
     except (TypeError, ValueError):
         if now is None:
             return None
         try:
             seconds = (parsedate_to_datetime(str(value)) - now).total_seconds()
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             return None
     return min(max(seconds, 0.0), SECONDS_MAX) if math.isfinite(seconds) else None

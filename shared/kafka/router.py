@@ -117,18 +117,21 @@ class Router:
         """Retry until the handler succeeds; return False if the record was given up."""
         attempt = 1
         first_failed_at: datetime | None = None
+        failing_since_s = 0.0
         while True:
             await wait_until_owned()
             try:
                 await handler.handle(envelope)
             except RetryableError as error:
-                first_failed_at = first_failed_at or self.clock.now()
-                if self.policy.is_last(attempt):
-                    await self._give_up(envelope, error, attempt, first_failed_at)
-                    return False
+                if first_failed_at is None:
+                    first_failed_at, failing_since_s = self.clock.now(), self.clock.monotonic()
                 delay_s = self.policy.delay_s(
                     attempt, asked_s=error.retry_after_s, chance=self.chance
                 )
+                elapsed_s = self.clock.monotonic() - failing_since_s
+                if self.policy.is_last(attempt) or self.policy.is_too_late(elapsed_s + delay_s):
+                    await self._give_up(envelope, error, attempt, first_failed_at)
+                    return False
                 RETRIES_TOTAL.labels(self.service, envelope.record.topic).inc()
                 self._log_retry(envelope, error, delay_s=round(delay_s, 2))
                 await self.clock.sleep(delay_s)
@@ -301,6 +304,7 @@ def build_router(
             first_s=settings.backoff_first_s,
             max_s=settings.backoff_max_s,
             attempts_max=settings.attempts_max,
+            deadline_s=settings.retry_deadline_s,
         ),
         clock=clock,
         log=log,

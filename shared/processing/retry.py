@@ -28,6 +28,7 @@ class RetryPolicy:
     max_s: float = 60.0
     attempts_max: int | None = 8  #: including the first; None: no limit
     asked_max_s: float | None = None  #: longest delay after a Retry-After; None: no limit
+    deadline_s: float | None = None  #: of all attempts together; None: no limit
 
     def delay_s(
         self, attempt: int, *, asked_s: float | None = None, chance: random.Random
@@ -47,6 +48,10 @@ class RetryPolicy:
     def is_last(self, attempt: int) -> bool:
         """Return True if no attempt follows `attempt`."""
         return self.attempts_max is not None and attempt >= self.attempts_max
+
+    def is_too_late(self, elapsed_s: float) -> bool:
+        """Return True if an attempt that starts after `elapsed_s` is past the deadline."""
+        return self.deadline_s is not None and elapsed_s > self.deadline_s
 
 
 def _ignore(_error: Exception, _delay_s: float) -> None:

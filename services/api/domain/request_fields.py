@@ -6,6 +6,7 @@ Pure.
 import re
 from decimal import Decimal
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
@@ -53,6 +54,12 @@ def _web(url: str) -> str:
     scheme, _, rest = url.partition("://")
     if scheme.lower() not in {"http", "https"} or not rest.strip("/") or not url.isprintable():
         raise ValueError("must be an http or https URL")
+    try:
+        port = urlsplit(url).port
+    except ValueError as error:
+        raise ValueError("must be an http or https URL with a valid port") from error
+    if port == 0:
+        raise ValueError("must be an http or https URL with a valid port")
     return url
 
 

@@ -20,7 +20,10 @@ from shared.media.sandbox import MediaSandbox
 
 _RETRY_DELAYS_S = (1.0, 2.0, 4.0, 8.0)
 _SHORT_S = 0.25  # more than any decoder drops at the end
-_GONE = {HTTPStatus.NOT_FOUND, HTTPStatus.GONE, HTTPStatus.FORBIDDEN, HTTPStatus.UNAUTHORIZED}
+#: the other 3xx and 4xx are final: a redirect is not followed, so none can loop
+_TEMPORARY = frozenset(
+    {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS}
+)
 _SIGNATURES = {
     b"ID3": "audio/mpeg",
     b"RIFF": "audio/wav",
@@ -71,9 +74,13 @@ async def fetch_output(
             await clock.sleep(delay_s)
     if best:
         return best, _media_type(best, declared)  # the inspection decides whether it is usable
-    if isinstance(last_error, ResponseError) and last_error.status in _GONE:
+    if isinstance(last_error, ResponseError) and _is_final(last_error.status):
         raise OutputGoneError(f"the output is gone (HTTP {last_error.status})")
     raise ProviderBusyError(f"the output could not be downloaded: {last_error}")
+
+
+def _is_final(status: int) -> bool:
+    return status < HTTPStatus.INTERNAL_SERVER_ERROR and status not in _TEMPORARY
 
 
 async def _is_complete(data: bytes, duration_s: int, sandbox: MediaSandbox) -> bool:

@@ -13,6 +13,7 @@ import math
 import re
 from datetime import UTC, datetime
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -84,9 +85,18 @@ class ApiPrediction(BaseModel):
         output = self.output[0] if isinstance(self.output, list) and self.output else self.output
         if isinstance(output, dict):
             output = next((v for v in output.values() if isinstance(v, str)), None)
-        if isinstance(output, str) and output.lower().startswith(("https://", "http://", "data:")):
-            return output
-        return None
+        if not isinstance(output, str):
+            return None
+        return output if output.lower().startswith("data:") or _is_web_url(output) else None
+
+
+def _is_web_url(url: str) -> bool:
+    """Return whether it is an http(s) URL with a host and a possible port."""
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number, negative or too large
+        return False
 
 
 class Page(BaseModel):

@@ -27,6 +27,7 @@ _SLOWER, _FASTER = 2.0, 0.9
 _MARGIN = 1.05  # response times vary
 _CALM_STARTS = 10  # starts in a row before a shorter interval is tried
 _ERROR_PAUSE_S_MAX = 30.0
+PAUSE_S_MAX = 300.0  # a longer Retry-After is checked again by then: one response stops every lane
 _FULL_WAIT_S = 1.0  # between checks whether a prediction expired
 
 
@@ -157,7 +158,8 @@ class RateLimiter:
         return self.pause(max(backoff_s, retry_after_s or 0.0))
 
     def pause(self, wait_s: float) -> float:
-        """Start nothing for `wait_s`; return `wait_s`."""
+        """Start nothing for `wait_s`, at most `PAUSE_S_MAX`; return the pause."""
+        wait_s = min(wait_s, PAUSE_S_MAX)
         self._paused_until = max(self._paused_until, self._clock.monotonic() + wait_s)
         return wait_s
 

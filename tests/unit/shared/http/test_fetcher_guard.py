@@ -36,6 +36,7 @@ CORPUS = (
     *("file:///etc/passwd", "ftp://127.0.0.1:{p}/", "gopher://127.0.0.1:{p}/_GET", "rtsp://x/y"),
     *("concat:/etc/passwd", "data:video/mp4;base64,AAAA", "//127.0.0.1:{p}/", "127.0.0.1:{p}"),
     *("http://", "http:///x", "http://:80/", "http://[::1", "http://127.0.0.1:99999/", "", " "),
+    *("http://127.0.0.1:-1/", "http://127.0.0.1:0/", "http://127.0.0.1:65536/", "http://[::1]:-1/"),
     *("http://a\r\nb/", "http://\x00/", "http://" + "a" * 300 + "/", "http://exa mple/"),
 )
 
@@ -73,7 +74,16 @@ async def test_redirect_is_followed_and_its_target_is_checked(tmp_path: Path, st
         assert sentinel.connections == 0
 
 
-@pytest.mark.parametrize("goal", ["file:///etc/passwd", "rtsp://127.0.0.1/", "http://[::1"])
+@pytest.mark.parametrize(
+    "goal",
+    [
+        "file:///etc/passwd",
+        "rtsp://127.0.0.1/",
+        "http://[::1",
+        "http://127.0.0.1:-1/",
+        "http://127.0.0.1:70000/",
+    ],
+)
 async def test_redirect_to_another_scheme_is_rejected(tmp_path: Path, goal: str) -> None:
     """A redirect reaches nothing that a URL could not."""
     async with upstream() as server:

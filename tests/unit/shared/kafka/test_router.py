@@ -461,3 +461,18 @@ async def test_a_cancelled_lane_publishes_nothing(harness: RouterHarness) -> Non
         await harness.run(try_decode(a_record()), asyncio.CancelledError())  # type: ignore[arg-type]
 
     assert harness.publisher.records == []
+
+
+@pytest.mark.parametrize(("asked_s", "attempts"), [(3600.0, 1), (40.0, 2)])
+async def test_a_wait_beyond_the_deadline_is_not_waited_for(
+    harness: RouterHarness, asked_s: float, attempts: int
+) -> None:
+    """A server that asks for an hour does not hold its job; a shorter wait is respected."""
+    harness.router.policy = RetryPolicy(first_s=1.0, max_s=8.0, attempts_max=30, deadline_s=60)
+    busy = RetryableError("the video's server is busy", retry_after_s=asked_s)
+    await harness.run(try_decode(a_record()), *[busy] * 30)
+
+    assert len(harness.handled) == attempts
+    assert harness.clock.elapsed_s <= 60
+    assert [failure.message for failure in harness.failures] == ["the video's server is busy"]
+    assert len(harness.dead_letters) == 1

@@ -171,3 +171,38 @@ async def test_the_key_is_sent_to_replicates_hosts_only(
     (request,) = fixture.requests_to("file")
     assert (request.headers.get("authorization") == f"Bearer {KEY}") is sends_key
     assert (clip.output_url == url) is sends_key
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 400, 401, 403, 410, 451])
+async def test_a_permanent_answer_of_the_file_host_ends_the_attempt(
+    fixture: ScriptedReplicate, status: int
+) -> None:
+    """A redirect is not followed, so that none can loop or lead elsewhere."""
+    fixture.respond("file", httpx.Response(status, headers={"Location": OUTPUT}))
+
+    with pytest.raises(ProviderRejectedError, match=f"HTTP {status}"):
+        await fixture.provider.collect("p1", FRESH)
+
+    assert {str(request.url) for request in fixture.requests_to("file")} == {OUTPUT}
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://x.example:-1/o",
+        "https://x.example:99999/o",
+        "http://[::1/o",
+        "https:///o",
+        "ftp://x/o",
+    ],
+)
+async def test_an_output_that_is_no_url_is_not_requested(
+    fixture: ScriptedReplicate, url: str
+) -> None:
+    """The clip is composed again, with a message that shows the output."""
+    fixture.respond("get", succeeded(output=url))
+
+    with pytest.raises(ProviderRejectedError, match="Invalid audio output format"):
+        await fixture.provider.collect("p1", FRESH)
+
+    assert fixture.requests_to("file") == []

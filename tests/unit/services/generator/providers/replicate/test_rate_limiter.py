@@ -9,7 +9,7 @@ from typing import TypeVar
 import pytest
 from typing_extensions import override
 
-from services.generator.providers.replicate.rate_limiter import RateLimiter
+from services.generator.providers.replicate.rate_limiter import PAUSE_S_MAX, RateLimiter
 from shared.errors import ProviderBusyError, ProviderPausedError
 from tests.fakes.clock import FakeClock
 
@@ -342,3 +342,15 @@ async def test_a_waiting_lane_starts_as_soon_as_a_prediction_ends(
     await clock.run(asyncio.gather(limiter.acquire(within_s=60), end_one()))
 
     assert clock.elapsed_s == 0.25
+
+
+def test_no_answer_stops_the_lanes_for_longer_than_five_minutes(limiter: RateLimiter) -> None:
+    """`Retry-After: 999999999`, in any of its ways in."""
+    pauses = [
+        limiter.record_throttled(999_999_999.0),
+        limiter.record_error(999_999_999.0),
+        limiter.pause(999_999_999.0),
+    ]
+
+    assert pauses == [PAUSE_S_MAX] * 3
+    assert limiter._wait_s() <= PAUSE_S_MAX == 300
