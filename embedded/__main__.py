@@ -25,8 +25,9 @@ from embedded.settings import (
 from embedded.stack import run, stop_when_unused
 from shared.clock import SystemClock
 from shared.errors import SegueError, SettingsError
+from shared.http.account_check import check_account
 from shared.local_stack import DataDirSettings, RunningStack
-from shared.music_providers import PROVIDERS, STACK_PROVIDER, list_of
+from shared.music_providers import PROVIDERS, list_of
 from shared.service_process import EXIT_FAULT, EXIT_SETTINGS
 from shared.storage import StandInWarning
 from shared.telemetry import trace
@@ -43,6 +44,7 @@ def main() -> int:
         configure(settings.telemetry, stream=sys.stdout)
         trace.configure(settings.telemetry, service="stack")
         _log_start(settings)
+        _check_account(settings)
         return asyncio.run(_serve(settings, while_used=arguments.while_used))
     except SettingsError as error:
         sys.stderr.write(f"segue up cannot start: {error}\n")
@@ -102,7 +104,9 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument(
         "--provider",
-        help=f"music provider (MUSIC_PROVIDER): {list_of(PROVIDERS)}; default: {STACK_PROVIDER}",
+        dest="wanted",
+        help=f"music provider (MUSIC_PROVIDER): {list_of(PROVIDERS)}; "
+        "default: replicate with REPLICATE_API_KEY, else synth",
     )
     parser.add_argument("--host", help="address that the api listens on (SEGUE_API_HOST)")
     parser.add_argument("--port", type=int, help="port of the api (SEGUE_API_PORT; 0: a free one)")
@@ -117,7 +121,7 @@ def _settings(arguments: argparse.Namespace) -> StackSettings:
     """Return the environment's settings; the command line wins."""
     options: dict[str, Any] = {
         name: value
-        for name in ("kind", "provider", "host", "port")
+        for name in ("kind", "wanted", "host", "port")
         if (value := getattr(arguments, name)) is not None
     }
     if arguments.data_dir is not None:
@@ -125,9 +129,24 @@ def _settings(arguments: argparse.Namespace) -> StackSettings:
     return StackSettings.from_environment(**options)
 
 
+def _check_account(settings: StackSettings) -> None:
+    """Check the key of Replicate, if it is needed.
+
+    Raises:
+        SettingsError: it is missing or rejected; nothing was started.
+    """
+    note = asyncio.run(check_account(settings.choice, settings.replicate))
+    if note is not None:
+        logger_of("stack").warning("provider not checked", action="provider.paused", reason=note)
+
+
 def _log_start(settings: StackSettings) -> None:
-    """Log the data folder, the stand-ins, and a slow first start."""
+    """Log the provider, the data folder, the stand-ins, and a slow first start."""
     log = logger_of("stack")
+    choice = settings.choice
+    log.info(
+        "provider chosen", action="provider.chosen", provider=choice.name, reason=choice.reason
+    )
 
     def log_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
         if issubclass(category, StandInWarning):

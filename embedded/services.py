@@ -90,6 +90,7 @@ def _provider_settings(resources: StackResources) -> dict[str, Any]:
     base_url, key = resources.replicate_emulator
     return {
         "wanted": "replicate",
+        "emulated": True,
         "replicate": ReplicateSettings.from_environment(base_url=base_url, key=key),
     }
 

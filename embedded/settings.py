@@ -11,7 +11,8 @@ from typing import Literal
 from pydantic import Field
 
 from shared.local_stack import DataDirSettings
-from shared.music_providers import STACK_PROVIDER, StackProvider
+from shared.music_providers import ProviderChoice, StackProvider, choose_provider
+from shared.pricing import ReplicateAccount
 from shared.settings import SettingsGroup, TelemetrySettings
 
 StackKind = Literal["embedded", "native", "external"]  #: described in `servers/__init__.py`
@@ -31,8 +32,8 @@ UNUSED_VARIABLES = {
 class StackSettings(SettingsGroup):
     """What `python -m embedded` reads from the environment."""
 
-    #: unlike the generator alone, a stack makes audible music by default
-    provider: StackProvider = Field(STACK_PROVIDER, validation_alias="MUSIC_PROVIDER")
+    #: None: replicate with a key, synth without
+    wanted: StackProvider | None = Field(None, validation_alias="MUSIC_PROVIDER")
     #: the servers that the services use
     kind: StackKind = Field("embedded", validation_alias="SEGUE_STACK")
     #: address that the api listens on; others than loopback open it to the network
@@ -41,7 +42,18 @@ class StackSettings(SettingsGroup):
     port: int = Field(4000, ge=0, le=65_535, validation_alias="SEGUE_API_PORT")
 
     home: DataDirSettings = Field(default_factory=DataDirSettings.from_environment)
+    replicate: ReplicateAccount = Field(default_factory=ReplicateAccount.from_environment)
     telemetry: TelemetrySettings = Field(default_factory=TelemetrySettings.from_environment)
+
+    @property
+    def choice(self) -> ProviderChoice:
+        """Return the provider in effect, and why."""
+        return choose_provider(self.wanted, has_key=self.replicate.has_key)
+
+    @property
+    def provider(self) -> StackProvider:
+        """Return the provider in effect."""
+        return self.choice.name
 
 
 def unused_variables(kind: StackKind, environment: Mapping[str, str]) -> Iterator[str]:

@@ -98,7 +98,11 @@ class Stack:
         if self._settings.provider != "fake-replicate":
             return None
         replicate = await asyncio.to_thread(importlib.import_module, "replicate_server")
-        emulator = await self._emulators.enter_async_context(replicate.ReplicateEmulator())
+        billed = replicate.EmulatorSettings(
+            hardware_s_per_s=replicate.HARDWARE_S_PER_S,
+            price_usd_per_s=self._settings.replicate.usd_per_s,
+        )
+        emulator = await self._emulators.enter_async_context(replicate.ReplicateEmulator(billed))
         warnings.warn(
             StandInWarning(f"Replicate is emulated; its ledger is at {emulator.ledger_url}"),
             stacklevel=2,

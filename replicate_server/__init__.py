@@ -20,6 +20,14 @@ serves the same over HTTP.
 from replicate_server.emulator import ReplicateEmulator
 from replicate_server.faults import Fault, FaultKind
 from replicate_server.ledger import Entry, Ledger
-from replicate_server.settings import EmulatorSettings
+from replicate_server.settings import HARDWARE_S_PER_S, EmulatorSettings
 
-__all__ = ["EmulatorSettings", "Entry", "Fault", "FaultKind", "Ledger", "ReplicateEmulator"]
+__all__ = [
+    "HARDWARE_S_PER_S",
+    "EmulatorSettings",
+    "Entry",
+    "Fault",
+    "FaultKind",
+    "Ledger",
+    "ReplicateEmulator",
+]

@@ -12,7 +12,7 @@ import sys
 import warnings
 from typing import Any
 
-from replicate_server import EmulatorSettings, ReplicateEmulator
+from replicate_server import HARDWARE_S_PER_S, EmulatorSettings, ReplicateEmulator
 from shared.errors import ServerStartError
 from shared.storage import StandInWarning
 
@@ -23,6 +23,7 @@ _FLAGS: dict[str, tuple[type, str]] = {
     "cold_start_s": (float, "additional seconds of a cold start"),
     "work_s": (float, "seconds that every prediction takes"),
     "work_s_per_s": (float, "additional seconds per second of music"),
+    "hardware_s_per_s": (float, "charged seconds per second of music, at least (default: 1.5)"),
     "creations_per_min": (float, "predictions per minute"),
     "creation_burst": (int, "predictions at once"),
     "credit_usd": (float, "credit of the account in dollars (default: unlimited)"),
@@ -54,6 +55,7 @@ async def _serve(options: dict[str, Any]) -> None:
     loop = asyncio.get_running_loop()
     for name in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(name, stop.set)
+    options = {"hardware_s_per_s": HARDWARE_S_PER_S, **options}
     async with ReplicateEmulator(EmulatorSettings(**options)) as emulator:
         sys.stdout.write(
             "stand-in: an emulator of Replicate; the built-in synthesizer composes its music\n"

@@ -13,6 +13,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 Seconds = Annotated[float, Field(ge=0)]
+HARDWARE_S_PER_S = 1.5  #: of MusicGen on a warm A100: 1 to 2 seconds per second of music
 _MIB = 1024 * 1024
 
 
@@ -45,6 +46,9 @@ class EmulatorSettings(BaseModel):
     #: minimum of `processing`: `work_s` plus `work_s_per_s` per second of the clip
     work_s: Seconds = 0.2
     work_s_per_s: Seconds = 0.0
+    #: reported and charged: at least so many seconds of hardware per second of the clip, however
+    #: fast this machine composes; 0.0: the real seconds
+    hardware_s_per_s: Seconds = 0.0
     #: clips composed at once
     composers: int = Field(2, ge=1, le=64)
 

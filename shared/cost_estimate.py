@@ -1,8 +1,9 @@
 """Estimates cost and duration of a run before it starts.
 
 Replicate charges for the seconds of its hardware, not for the seconds of music; their ratio is
-known only roughly. The estimate uses the upper end: reaching a cost limit early is better than an
-unexpected bill.
+known only roughly, 1 to 2 on a warm machine. The estimate uses the upper end: reaching a cost limit
+early is better than an unexpected bill. A bill is between half of the estimate and the estimate,
+unless a machine loads its weights first or an attempt fails and is repeated.
 
 Separate from `pricing`, which reads the environment, so that import-linter keeps the arithmetic
 pure. Units: US dollars, seconds. Pure.
@@ -11,6 +12,7 @@ pure. Units: US dollars, seconds. Pure.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import ROUND_UP, Decimal
 
 from shared.music_providers import facts_of
 
@@ -21,6 +23,9 @@ WORK_S_PER_MUSIC_S = 2.0
 #: seconds between the end of a scene and the start of the next: polling, download, storage
 OVERHEAD_S = 3.0
 _DIGITS = 6  # a millionth of a dollar
+_CENT, _SMALL = Decimal("0.01"), Decimal("0.0001")
+#: cost limit of a run if nothing else is set, US dollars: about an hour of music
+MAX_COST_USD = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +76,19 @@ def requested_s(duration_s: float, *, window_s: int) -> int:
 def cost_usd(work_s: float | None, *, usd_per_s: float) -> float | None:
     """Return the cost of `work_s`; None if unknown."""
     return None if work_s is None else round(work_s * usd_per_s, _DIGITS)
+
+
+def dollars(usd: float) -> str:
+    """Return an amount as text: whole cents from one dollar on, four decimals at most below.
+
+    It is rounded up, so that no bill exceeds what was shown: $1.996 is "$2.00".
+    """
+    exact = Decimal(str(round(usd, _DIGITS)))
+    cents = exact.quantize(_CENT, rounding=ROUND_UP)
+    if abs(exact) >= 1 or cents == exact:
+        return f"${cents}"
+    small = exact.quantize(_SMALL, rounding=ROUND_UP)
+    return f"${small.normalize():f}" if small != small.quantize(_CENT) else f"${cents}"
 
 
 def fits_budget(cap_usd: float | None, *, spent_usd: float, next_usd: float) -> bool:

@@ -1,6 +1,8 @@
-"""Lists the music providers: name, description, and what the cost estimates need.
+"""Lists the music providers: name, description, and what the cost estimates need; selects one.
 
-A new one is a name in `ProviderName` and a row in `PROVIDERS`; CONTRIBUTING lists the other places.
+With a key of Replicate the provider is `replicate`, without one `synth`; an explicit choice wins.
+The rule is the same for the stack, its commands and the services. A new provider is a name in
+`ProviderName` and a row in `PROVIDERS`; CONTRIBUTING lists the other places.
 Pure.
 """
 
@@ -8,11 +10,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from typing_extensions import override
+
 #: the providers of the generator: the values of `MUSIC_PROVIDER`
 ProviderName = Literal["synth", "silence", "replicate"]
 #: the providers of a stack: also an emulator of Replicate, which needs no account
 StackProvider = Literal[ProviderName, "fake-replicate"]
-STACK_PROVIDER: StackProvider = "synth"  #: the default of a stack: audible, unlike the generator's
+KEY_VARIABLE, PROVIDER_VARIABLE = "REPLICATE_API_KEY", "MUSIC_PROVIDER"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,16 +38,49 @@ PROVIDERS: dict[StackProvider, ProviderFacts] = {
 }
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderChoice:
+    """The provider in effect, and why."""
+
+    name: StackProvider
+    reason: str
+
+    @override
+    def __str__(self) -> str:
+        """Return both as the first line of a command."""
+        return f"Music: {self.name} ({PROVIDERS[self.name].description}), because {self.reason}"
+
+
+def choose_provider(
+    wanted: StackProvider | None, *, has_key: bool, wanted_by: str = PROVIDER_VARIABLE
+) -> ProviderChoice:
+    """Return `wanted`, which `wanted_by` names; without it `replicate` with a key, else `synth`."""
+    if wanted is not None:
+        return ProviderChoice(name=wanted, reason=f"{wanted_by} is {wanted}")
+    if has_key:
+        return ProviderChoice(name="replicate", reason=f"{KEY_VARIABLE} is set")
+    return ProviderChoice(name="synth", reason=f"{KEY_VARIABLE} is not set")
+
+
+def provider_named(name: str) -> StackProvider:
+    """Return `name` as a provider.
+
+    Raises:
+        ValueError: there is no such provider.
+    """
+    for provider in PROVIDERS:
+        if name == provider:
+            return provider
+    raise ValueError(f"{name} is not a music provider; use one of {', '.join(PROVIDERS)}")
+
+
 def facts_of(provider: str) -> ProviderFacts:
     """Return the facts about a provider.
 
     Raises:
         ValueError: it is not in `PROVIDERS`; its cost is unknown.
     """
-    for name, facts in PROVIDERS.items():
-        if name == provider:
-            return facts
-    raise ValueError(f"{provider} is not a music provider; use one of {', '.join(PROVIDERS)}")
+    return PROVIDERS[provider_named(provider)]
 
 
 def list_of(providers: Iterable[StackProvider]) -> str:

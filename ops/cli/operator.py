@@ -37,10 +37,11 @@ from ops.cli.exit_codes import CommandError, Exit, print_json, report_errors
 from ops.cli.server_addresses import ServerChoice, choose_servers, no_stack
 from ops.cli.settings import CommandSettings
 from ops.cli.terminal import TextConsole, plain
-from services.api.operators import Action, ActionState, ApiSettings, Database, audit
+from services.api.operators import Action, ActionState, ApiSettings, Database, audit, pricing
 from shared.clock import Clock, SystemClock
 from shared.errors import RetryableError
 from shared.local_stack import DataDirSettings
+from shared.pricing import PricingSettings
 from shared.settings import KafkaSettings, TelemetrySettings
 from shared.storage import ObjectStore
 from shared.storage.factory import open_store
@@ -50,6 +51,9 @@ REASON_MISSING = "--apply needs a reason: add --reason TEXT (stored in the audit
 Report = Callable[[str], None]
 Connect = Callable[..., AbstractAsyncContextManager["Operator"]]
 T = TypeVar("T")
+_HAS_TABLES = """
+    SELECT to_regclass('operator_actions') IS NOT NULL AND to_regclass('pricing') IS NOT NULL
+"""
 _UNAUTHORIZED = (TopicAuthorizationFailedError, ClusterAuthorizationFailedError)
 
 
@@ -66,6 +70,23 @@ class Operator:
     reason: str = ""  #: not empty if `apply`
     clock: Clock = field(default_factory=SystemClock)
     log: Logger = field(default_factory=lambda: logger_of("ops"))
+
+    async def pricing(self) -> PricingSettings:
+        """Return the provider and prices of the running stack, as its api recorded them.
+
+        Never those of this command's environment, which may belong to another stack.
+
+        Raises:
+            CommandError: no api of this version has started on this database yet.
+        """
+        async with self.database.connection() as connection:
+            recorded = await pricing.read(connection)
+        if recorded is None:
+            raise CommandError(
+                Exit.REFUSED,
+                "the price is unknown: the api records it when it starts; start the api once",
+            )
+        return recorded
 
     @property
     def kafka(self) -> KafkaSettings:
@@ -165,7 +186,7 @@ def run_with_operator(
         raise CommandError(
             Exit.USAGE, f"--apply: it is unclear which servers to change: {choice.note}"
         )
-    report = TextConsole(quiet=as_json, stderr=True).print
+    report = TextConsole(quiet=as_json, soft_wrap=True, stderr=True).print
 
     if choice.note:
         print(f"note: {choice.note}", file=sys.stderr)
@@ -276,7 +297,7 @@ async def _operator(
         stack.push_async_callback(database.close)
         await database.open()
         async with database.connection() as connection:
-            if await connection.fetchval("SELECT to_regclass('operator_actions')") is None:
+            if not await connection.fetchval(_HAS_TABLES):
                 raise CommandError(
                     Exit.REFUSED,
                     "the database has no tables of this version: start the api once to create them",

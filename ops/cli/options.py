@@ -6,9 +6,17 @@ from typing import Annotated
 
 import typer
 
+from ops.cli.exit_codes import CommandError, Exit
 from services.api.operators import MOODS
-from shared.contract.params import COST_USD_MAX, ErrorStrategy, OnMaxCost, SyncMode, Transition
-from shared.music_providers import PROVIDERS, list_of
+from shared.contract.params import (
+    COST_USD_MAX,
+    ErrorStrategy,
+    OnMaxCost,
+    PromptStyle,
+    SyncMode,
+    Transition,
+)
+from shared.music_providers import PROVIDERS, StackProvider, list_of, provider_named
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 ApiUrl = Annotated[
@@ -22,7 +30,10 @@ DataDir = Annotated[
 ]
 Provider = Annotated[
     str | None,
-    typer.Option(help=f"Music provider (MUSIC_PROVIDER): {list_of(PROVIDERS)}."),
+    typer.Option(
+        help=f"Music provider (MUSIC_PROVIDER): {list_of(PROVIDERS)}; default: replicate with "
+        "REPLICATE_API_KEY, else synth."
+    ),
 ]
 
 Video = Annotated[Path | None, typer.Argument(metavar="VIDEO", help="The stitched video.")]
@@ -44,6 +55,13 @@ Force = Annotated[
     bool, typer.Option("--force", help="Replace files in the output folder that are not results.")
 ]
 Prompt = Annotated[str | None, typer.Option(help="Prompt of scenes that have none.")]
+PromptWords = Annotated[
+    PromptStyle | None,
+    typer.Option(
+        "--prompt-style",
+        help="scene: add each scene's own words to its prompt (AUDIO_PROMPT_STYLE).",
+    ),
+]
 Sync = Annotated[SyncMode | None, typer.Option(help="How the track is fitted to the video.")]
 FadeDuration = Annotated[float | None, typer.Option(help="Fade between scenes: seconds, 0 to 30.")]
 TransitionKind = Annotated[
@@ -56,7 +74,9 @@ Style = Annotated[
 MaxCost = Annotated[
     float | None,
     typer.Option(
-        min=0, max=COST_USD_MAX, help="Cost limit of the run in US dollars (AUDIO_MAX_COST)."
+        min=0,
+        max=COST_USD_MAX,
+        help="Cost limit of the run in US dollars (AUDIO_MAX_COST; default 10).",
     ),
 ]
 OnOverCost = Annotated[
@@ -92,6 +112,18 @@ Until = Annotated[
     datetime | None,
     typer.Option(formats=_TIME_FORMATS, metavar="TIME", help="Before this time (UTC)."),
 ]
+
+
+def named_provider(name: str) -> StackProvider:
+    """Return the provider that `--provider` names.
+
+    Raises:
+        CommandError: there is no such provider.
+    """
+    try:
+        return provider_named(name)
+    except ValueError as error:
+        raise CommandError(Exit.USAGE, f"--provider: {error}") from error
 
 
 def utc(moment: datetime | None) -> datetime | None:

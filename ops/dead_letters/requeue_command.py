@@ -215,7 +215,7 @@ async def _result(operator: Operator, work: RequeueWork) -> dict[str, Any]:
         else:
             cost_plan.add_summary(letter.lane.job_id, letter.lane.run, letter.summary)
     await cost_plan.compare_with_rows(operator)
-    cost = operator.settings.pricing.estimate(cost_plan.scenes_s)
+    pricing = await operator.pricing()
     parked = await parked_lanes(operator, _lanes(plan))
     earlier = work.resumes
     return {
@@ -232,8 +232,9 @@ async def _result(operator: Operator, work: RequeueWork) -> dict[str, Any]:
         "why_left_out": plan.reasons(),
         "runs": dict(cost_plan.states),
         "already_done": cost_plan.already_done,
-        "calls_at_most": len(cost_plan.scenes_s),
-        "cost_usd_at_most": cost.cost_usd,
+        "calls_at_most": cost_plan.calls_at_most,
+        "cost_usd_at_most": cost_plan.cost_usd(pricing),
+        "provider": pricing.provider,
         "copied": (earlier.progress.get("copied", 0) if earlier else 0),
     }
 

@@ -202,10 +202,8 @@ def _provider(stack: RunningStack | None) -> Iterator[Check]:
         yield Check(name="music", ok=True, needed=False, found=found)
         return
     settings = GeneratorSettings.from_environment()
-    provider = settings.wanted or (
-        f"not set: synth in a stack, {settings.provider} in a generator that runs alone"
-    )
-    yield Check(name="music", ok=True, found=f"MUSIC_PROVIDER {provider}", needed=False)
+    found = str(settings.choice).removeprefix("Music: ")
+    yield Check(name="music", ok=True, found=found, needed=False)
     has_key = bool(settings.replicate.key.get_secret_value())
     yield Check(
         name="key",

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from ops.cli.exit_codes import CommandError, Exit
 from ops.cli.operator import Operator, audited_action, operator_command
-from ops.cli.options import Apply, DataDir, Json, Reason
+from ops.cli.options import Apply, DataDir, Json, Reason, named_provider
 from ops.cli.output import dry_run
 from ops.jobs.flush_outbox import flush_outbox
 from services.api.operators import (
@@ -40,6 +40,7 @@ from services.api.operators import redrive as rows
 from shared.contract.events import AudioMerged, SegmentGenerated
 from shared.contract.params import Kept
 from shared.errors import NotFoundError
+from shared.music_providers import PROVIDERS, list_of
 from shared.pricing import PricingSettings
 from shared.storage import ObjectStore, keys
 from shared.storage.results import stored_result
@@ -54,6 +55,10 @@ From = Annotated[int | None, typer.Option("--from", min=0, help="This scene and 
 Stage = Annotated[
     LateStage | None, typer.Option(help="No scene: the track (merge), or only the video (mux).")
 ]
+RunProvider = Annotated[
+    str | None,
+    typer.Option("--provider", help=f"Provider of the new run: {list_of(PROVIDERS)}."),
+]
 
 
 def redrive(
@@ -62,6 +67,7 @@ def redrive(
     scene: Scene = None,
     first: From = None,
     stage: Stage = None,
+    provider: RunProvider = None,
     apply: Apply = False,
     reason: Reason = None,
     data_dir: DataDir = None,
@@ -71,6 +77,7 @@ def redrive(
 
     Without an option: what a failed run still lacks. A kept scene after a
     regenerated one is bridged: both sound together for a moment where it begins.
+    The new run keeps the provider of the newest one unless --provider names another.
     """
     with operator_command(
         apply=apply, reason=reason, data_dir=data_dir, as_json=as_json
@@ -80,11 +87,16 @@ def redrive(
         if len(given) > 1:
             raise CommandError(Exit.USAGE, f"{' and '.join(given)}: use only one of them")
         request = RedriveRequest(scene=scene, first=first, stage=stage)
-        command.run(lambda operator: redrive_job(operator, job_id, request), lines=lines)
+        name = None if provider is None else named_provider(provider)
+        command.run(lambda operator: redrive_job(operator, job_id, request, name), lines=lines)
 
 
-async def redrive_job(operator: Operator, job_id: str, request: RedriveRequest) -> dict[str, Any]:
+async def redrive_job(
+    operator: Operator, job_id: str, request: RedriveRequest, provider: str | None = None
+) -> dict[str, Any]:
     """Return what the redrive would do or, if the operator applies it, what it started.
+
+    `provider` None: that of the newest run.
 
     Raises:
         CommandError: the job is unknown, or the redrive is not possible.
@@ -94,18 +106,21 @@ async def redrive_job(operator: Operator, job_id: str, request: RedriveRequest) 
     if previous is None:
         raise CommandError(Exit.REFUSED, f"job {job_id} not found")
     arguments = {"job_id": job_id, **asdict(request)}
+    if provider is not None:
+        arguments["provider"] = provider
     if operator.apply:
         interrupted = await _find_interrupted(operator, arguments, run=previous.run)
         if interrupted is not None:
             return await _resume(operator, interrupted)
     try:
-        spec = build_redrive_spec(previous, request)
-        plan = _plan(spec, of_run=previous.run, pricing=operator.settings.pricing)
+        spec = build_redrive_spec(previous, request, provider=provider)
+        pricing = await operator.pricing()
+        plan = _plan(spec, of_run=previous.run, pricing=pricing)
         await _check_kept(operator.store, spec, request)
         if not operator.apply:
             message = dry_run(f"run {plan['run']} would be started", "start it")
             return {**plan, "message": message}
-        return await _start(operator, request, plan, arguments=arguments)
+        return await _start(operator, request, plan, arguments=arguments, pricing=pricing)
     except (RedriveError, RequestInvalidError) as error:
         raise CommandError(Exit.REFUSED, str(error)) from error
 
@@ -116,6 +131,7 @@ async def _start(
     plan: dict[str, Any],
     *,
     arguments: dict[str, Any],
+    pricing: PricingSettings,
 ) -> dict[str, Any]:
     async with audited_action(operator, COMMAND, arguments=arguments) as row:
         result = {**plan, "applied": True, "redrive": row.number}
@@ -125,8 +141,9 @@ async def _start(
                 plan["job_id"],
                 request,
                 of_run=plan["of_run"],
-                pricing=operator.settings.pricing,
+                pricing=pricing,
                 now=operator.clock.now(),
+                provider=plan["provider"],
             )
             await audit.save_progress(connection, row.number, result)
         return {**result, "message": await _publish(operator, result)}

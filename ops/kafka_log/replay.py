@@ -34,6 +34,7 @@ from shared.errors import RetryableError
 from shared.kafka.codec import Envelope, Headers, Record
 from shared.kafka.log_reader import LogReader, OffsetRange, open_log_reader
 from shared.kafka.producer import Publisher
+from shared.pricing import PricingSettings
 
 COMMAND = "replay"
 RUNNING_MAX = 5  # running jobs that a message names
@@ -107,7 +108,7 @@ async def _replay(
         )
         work = Replay(operator=operator, reader=reader, selection=selection, ranges=ranges)
         plan, record_filter = await work.plan(progress_reporter(operator.report, "records read"))
-        result = _result(operator, plan, record_filter, resumes=earlier)
+        result = _result(await operator.pricing(), plan, record_filter, resumes=earlier)
         if not operator.apply:
             return result
         if plan.running and earlier is None and not options.force:
@@ -248,7 +249,7 @@ def _copy(envelope: Envelope, number: int) -> Record:
 
 
 def _result(
-    operator: Operator,
+    pricing: PricingSettings,
     plan: RepublishPlan,
     record_filter: RecordFilter,
     *,
@@ -268,7 +269,6 @@ def _result(
     if not records:
         message = _nothing_selected(record_filter)
         raise CommandError(Exit.REFUSED, message, detail={"left_out": left_out})
-    cost = operator.settings.pricing.estimate(plan.scenes_s)
     return {
         "applied": False,
         "replay": resumes and resumes.id,
@@ -279,8 +279,9 @@ def _result(
         "already_done": plan.already_done,
         "runs": dict(plan.states),
         "running_jobs": sorted(set(plan.running))[:RUNNING_MAX],
-        "calls_at_most": len(plan.scenes_s),
-        "cost_usd_at_most": cost.cost_usd,
+        "calls_at_most": plan.calls_at_most,
+        "cost_usd_at_most": plan.cost_usd(pricing),
+        "provider": pricing.provider,
         "copied": (resumes.progress.get("copied", 0) if resumes else 0),
     }
 

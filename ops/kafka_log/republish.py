@@ -21,6 +21,8 @@ from shared.contract.events import (
     run_of,
 )
 from shared.kafka.log_reader import LogReader, OffsetRange
+from shared.music_providers import PROVIDERS
+from shared.pricing import PricingSettings
 
 #: the topics of a job's stages, in the order in which a job passes them
 STAGE_TOPICS = (SceneRequested.kind, SegmentGenerated.kind, AudioMerged.kind, VideoMuxed.kind)
@@ -38,13 +40,19 @@ class RecordSummary:
     kind: str
     scene_index: int = 0
     scenes_s: tuple[float, ...] = ()  #: durations of the scenes that the record requests
+    provider: str | None = None  #: that the record names
 
     @classmethod
     def of(cls, event: Event) -> Self:
         """Return the summary of `event`."""
         if isinstance(event, SceneRequested):
             lengths: tuple[float, ...] = (event.duration_s,)
-            return cls(kind=event.kind, scene_index=event.scene_index, scenes_s=lengths)
+            return cls(
+                kind=event.kind,
+                scene_index=event.scene_index,
+                scenes_s=lengths,
+                provider=event.provider,
+            )
         if isinstance(event, VideoStitched):
             lengths = tuple(scene.duration_s for scene in event.scenes)
             return cls(kind=event.kind, scenes_s=lengths)
@@ -75,7 +83,20 @@ class RepublishPlan:
     states: Counter[str] = field(default_factory=Counter)  #: runs by status
     running: list[str] = field(default_factory=list)  #: jobs
     already_done: int = 0  #: records whose result is stored
-    scenes_s: list[float] = field(default_factory=list)  #: scenes that may be generated again
+    #: scenes that may be generated again: their lengths by provider; None: the stack's own
+    scenes_s: dict[str | None, list[float]] = field(default_factory=dict)
+
+    @property
+    def calls_at_most(self) -> int:
+        """The number of scenes that may be generated again."""
+        return sum(len(lengths) for lengths in self.scenes_s.values())
+
+    def cost_usd(self, pricing: PricingSettings) -> float:
+        """Return what these scenes cost at most, each with the provider of its run."""
+        return sum(
+            pricing.estimate(lengths, provider=name, continues=True).cost_usd
+            for name, lengths in self.scenes_s.items()
+        )
 
     def add(self, event: Event) -> None:
         """Count one event."""
@@ -108,8 +129,14 @@ class RepublishPlan:
             for summary in summaries:
                 if summary.is_done(state, is_known=is_known):
                     self.already_done += 1
-                else:
-                    self.scenes_s += summary.scenes_s
+                elif summary.scenes_s:
+                    self._add_scenes(summary, state)
+
+    def _add_scenes(self, summary: RecordSummary, state: RunState | None) -> None:
+        name = summary.provider or (state.provider if state else None)
+        if name not in PROVIDERS:
+            name = None  # an unknown one composes nothing; the stack's own is the upper bound
+        self.scenes_s.setdefault(name, []).extend(summary.scenes_s)
 
 
 class RateLimit:

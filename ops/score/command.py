@@ -29,10 +29,13 @@ from ops.score.dry_run import check_against_limits, plan, plan_lines
 from ops.score.follow import follow, progress_console
 from ops.score.local_stack import open_api
 from ops.score.outputs import TRACK_BYTES_PER_S, OutputFolder, folder_name, open_output
+from ops.score.provider import announce
 from ops.score.regenerate import SceneRequest, regenerate
 from ops.score.request import ScoreRequest, check_film, check_request, film_entry
 from ops.score.results import ReportDetails, write_results
 from ops.score.scenes_file import STANDARD_INPUT, missing_scenes, read_scenes
+from services.api.http.schemas import GenerateResponse
+from services.api.operators import dollars
 
 
 def score(
@@ -41,6 +44,7 @@ def score(
     scenes: options.Scenes = None,
     scene: options.SceneNumber = None,
     prompt: options.Prompt = None,
+    prompt_style: options.PromptWords = None,
     sync_mode: options.Sync = None,
     fade_duration: options.FadeDuration = None,
     transition: options.TransitionKind = None,
@@ -61,20 +65,16 @@ def score(
     as_json: Json = False,
 ) -> None:
     """Score VIDEO: write scored.mp4, track.mp3, track.png and report.json."""
-    params: dict[str, Any] = {
-        "prompt": prompt,
-        "sync_mode": sync_mode,
-        "fade_duration": fade_duration,
-        "transition": transition,
-        "error_strategy": error_strategy,
-        "max_cost": max_cost,
-        "on_max_cost": on_max_cost,
-        "use_cache": False if no_cache else None,
-    }
+    params: dict[str, Any] = {"prompt": prompt, "prompt_style": prompt_style}
+    params |= {"sync_mode": sync_mode, "fade_duration": fade_duration, "transition": transition}
+    params |= {"error_strategy": error_strategy, "use_cache": False if no_cache else None}
+    params |= {"max_cost": max_cost, "on_max_cost": on_max_cost}
     with report_errors(as_json=as_json):
         film = _checked_video(video, no_video=no_video)
         settings = CommandSettings.of_options(api=api, data_dir=data_dir, timeout_s=timeout)
         run = _Command(settings, out=out, force=force, provider=provider, quiet=as_json)
+        if not dry_run:
+            announce(settings, provider, console=run.console)
         if scene is not None:
             _check_alone({**params, "scenes": scenes, "style": style, "dry_run": dry_run or None})
             show_files(run.regenerate(film, scene, job_id=job_id), as_json=as_json)
@@ -84,7 +84,7 @@ def score(
         if dry_run:
             _print_plan(plan(request, settings, provider=provider), as_json=as_json)
         else:
-            show_files(run.score(request, notes, named=video), as_json=as_json)
+            show_files(run.score(request, notes), as_json=as_json)
 
 
 class _Command:
@@ -105,13 +105,8 @@ class _Command:
         self._provider = provider
         self.console = progress_console(quiet=quiet)
 
-    def score(
-        self, request: ScoreRequest, notes: list[str], *, named: Path | None
-    ) -> dict[str, Any]:
-        """Run the request on the named api, or on the local stack; return the report.
-
-        `named` is the film of the command line, which `--no-video` does not use.
-        """
+    def score(self, request: ScoreRequest, notes: list[str]) -> dict[str, Any]:
+        """Run the request on the named api, or on the local stack; return the report."""
         settings, console = self._settings, self.console
         if settings.api_url is None:
             check_against_limits(request)
@@ -119,7 +114,7 @@ class _Command:
         with (
             open_output(
                 folder,
-                inputs=[*request.inputs, *filter(None, [named])],
+                inputs=request.inputs,
                 force=self._force,
                 needed_bytes=_needed_bytes(request),
             ) as output,
@@ -183,6 +178,7 @@ def run_score(
         body["audio_params"]["style_audio"] = style.model_dump(exclude_none=True)
     started = api.start(body)
     console.print(f"job {job_id}, run {started.run}, at {api.url}")
+    print_start(started, console)
     with JobProgress(console) as progress:
         status = follow(
             api, job_id, run=started.run, on_status=progress.update, timeout_s=timeout_s
@@ -194,6 +190,19 @@ def run_score(
         notes=notes or (),
     )
     return write_results(api, status, output, details)
+
+
+def print_start(started: GenerateResponse, console: Console) -> None:
+    """Print what the run costs at most, its limit, and the prompt of each scene."""
+    estimate = started.estimate
+    if estimate is not None:
+        limit = "" if started.max_cost is None else f", limit {dollars(started.max_cost)}"
+        cost = f"Cost: at most {dollars(estimate.cost_usd)} by {estimate.provider}{limit}"
+        console.print(cost)
+    count = len(started.prompts)
+    for number, prompt in enumerate(started.prompts, start=1):
+        line = f"prompt of scene {number:>{len(str(count))}}/{count}: {prompt}"
+        console.print(line)
 
 
 def _checked_video(video: Path | None, *, no_video: bool) -> Path | None:

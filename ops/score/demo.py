@@ -19,7 +19,7 @@ from rich.console import Console
 
 from ops.cli import options
 from ops.cli.exit_codes import CommandError, Exit, report_errors
-from ops.cli.options import Json
+from ops.cli.options import Json, named_provider
 from ops.cli.output import show_files
 from ops.cli.terminal import shown
 from ops.score.api_client import ApiClient
@@ -27,11 +27,13 @@ from ops.score.command import run_score
 from ops.score.follow import progress_console
 from ops.score.local_stack import use_stack
 from ops.score.outputs import RESULTS, open_output
+from ops.score.provider import OPTION, announce_choice
 from ops.score.request import ScoreRequest, check_request
 from ops.score.scenes_file import read_scenes
 from shared.local_stack import STACK_LOCK
 from shared.media.ffmpeg import find_binary
 from shared.media.paths import media_path
+from shared.music_providers import ProviderChoice
 from shared.settings import FfmpegSettings
 
 FRAME_RATE = 24
@@ -40,6 +42,9 @@ _STACK = ".stack"  # the data folder of the demo's own stack
 _SIZE = "640x360"
 _FFMPEG_S = 120.0
 _SCORE_S = 300.0
+_FREE = ProviderChoice(
+    name="synth", reason="the demo is free; --provider replicate uses MusicGen and your account"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +136,9 @@ def demo(
     video: Annotated[Path | None, typer.Option(help="A video to score instead.")] = None,
     scenes: Annotated[Path | None, typer.Option(help="The scenes file of --video.")] = None,
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("out/demo"),
-    provider: Annotated[str, typer.Option(help="Provider of the music.")] = "synth",
+    provider: Annotated[
+        str | None, typer.Option(help="Provider of the music; default: synth, which is free.")
+    ] = None,
     force: options.Force = False,
     as_json: Json = False,
 ) -> None:
@@ -153,7 +160,7 @@ def run_demo(
     video: Path | None,
     scenes: Path | None,
     out: Path,
-    provider: str,
+    provider: str | None,
     force: bool,
     console: Console,
 ) -> dict[str, Any]:
@@ -169,6 +176,10 @@ def run_demo(
     inputs = [path for path in (video, scenes) if path is not None]
     names = RESULTS if inputs else (*RESULTS, FILM, SCENES_FILE)
     data_dir = (out / _STACK).absolute()
+    choice = _FREE
+    if provider is not None:
+        choice = ProviderChoice(name=named_provider(provider), reason=f"{OPTION} is {provider}")
+    announce_choice(choice, console=console)
     _check_data_dir(data_dir)
     with open_output(out, inputs=inputs, names=names, force=force) as output:
         if video is None or scenes is None:
@@ -179,7 +190,7 @@ def run_demo(
         request = ScoreRequest(video=video, scenes=read_scenes(scenes))
         notes = check_request(request, console)
         with (
-            use_stack(data_dir, provider=provider, notify=console.print) as stack,
+            use_stack(data_dir, provider=choice.name, notify=console.print) as stack,
             ApiClient(stack.api_url) as api,
         ):
             report = run_score(

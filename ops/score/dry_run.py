@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from ops.cli.exit_codes import CommandError, Exit
 from ops.cli.output import scene_numbers
 from ops.cli.settings import CommandSettings
+from ops.score.provider import choose
 from ops.score.request import ScoreRequest
 from services.api.operators import (
     DefaultSettings,
@@ -33,11 +34,10 @@ from services.api.operators import (
     spec_of_body,
 )
 from shared.contract.params import OnMaxCost, Scene
-from shared.contract.prompt import prompt_for
 from shared.cost_estimate import estimate, fits_budget, requested_s
 from shared.local_stack import find_stack
-from shared.music_providers import PROVIDERS, STACK_PROVIDER
-from shared.pricing import PricingSettings
+from shared.music_providers import PROVIDERS, ProviderChoice, provider_named
+from shared.pricing import PricingSettings, ReplicateAccount
 
 _PLACEHOLDER = "dry-run"  # object key of a file that would be uploaded
 
@@ -50,9 +50,11 @@ def plan(
     Raises:
         CommandError: the request is invalid for another reason than its cost.
     """
-    name, notes = _provider(settings, provider)
+    choice, notes = _provider(settings, provider)
+    name = choice.name
+    emulated = name == "fake-replicate"
     pricing = PricingSettings.from_environment(
-        wanted="replicate" if name == "fake-replicate" else name
+        wanted="replicate" if emulated else name, emulated=emulated
     )
     spec = _run_spec(request)
     total = estimate_of(spec, pricing)
@@ -61,8 +63,9 @@ def plan(
         "dry_run": True,
         "job_id": spec.job_id,
         "provider": name,
+        "provider_reason": choice.reason,
         "scenes": _scenes(spec, pricing),
-        "estimate": {**total.model_dump(), "provider": name},
+        "estimate": total.model_dump(),
         "max_cost": params["max_cost"],
         "on_max_cost": params["on_max_cost"],
         **_verdict(spec, total, pricing),
@@ -82,7 +85,11 @@ def check_against_limits(request: ScoreRequest) -> None:
 def plan_lines(planned: dict[str, Any]) -> list[str]:
     """Return the plan as lines for a terminal."""
     count, total = len(planned["scenes"]), planned["estimate"]
-    lines = [f"Plan of job {planned['job_id']}:"]
+    description = PROVIDERS[provider_named(planned["provider"])].description
+    lines = [
+        f"Music: {planned['provider']} ({description}), because {planned['provider_reason']}",
+        f"Plan of job {planned['job_id']}:",
+    ]
     for scene in planned["scenes"]:
         window = f" ({scene['window_s']} s of window)" if scene["window_s"] else ""
         lines.append(
@@ -95,31 +102,30 @@ def plan_lines(planned: dict[str, Any]) -> list[str]:
         f"{planned['provider']}, about {total['seconds']:g} s"
     )
     if planned["max_cost"] is not None:
-        lines.append(f"Cost limit: {dollars(planned['max_cost'])} (--max-cost)")
+        limit = dollars(planned["max_cost"])
+        lines.append(f"Cost limit: {limit} (--max-cost, AUDIO_MAX_COST)")
     starts = "Would start" if planned["verdict"] == "begins" else "Would be refused"
     lines.append(f"{starts}: {planned['why']}.")
     lines += [f"note: {note}" for note in planned["notes"]]
     return [*lines, "Dry run: nothing was started. To score it: leave out --dry-run."]
 
 
-def _provider(settings: CommandSettings, option: str | None) -> tuple[str, list[str]]:
-    """Return the provider that would make the music, and notes about it."""
+def _provider(settings: CommandSettings, option: str | None) -> tuple[ProviderChoice, list[str]]:
+    """Return the provider that would make the music and why, and notes about it."""
     notes = []
+    stack = None
     if settings.api_url is not None:
         notes.append(f"planned with the settings of this machine, not those of {settings.api_url}")
-        name = option or settings.provider or PricingSettings.from_environment().provider
     else:
         stack = find_stack(settings.home.folder)
-        of_stack = stack.provider if stack else settings.provider or STACK_PROVIDER
-        name = option or of_stack
-        if stack and name != stack.provider:
-            notes.append(f"the stack at {stack.api_url} uses the provider {stack.provider}")
-    if name not in PROVIDERS:
-        known = ", ".join(PROVIDERS)
-        raise CommandError(Exit.USAGE, f"--provider: {name} is not a provider; use one of {known}")
-    if name == "fake-replicate":
+    choice = choose(settings, option, stack=stack, may_differ=True)
+    if stack and choice.name != stack.provider:
+        notes.append(f"the stack at {stack.api_url} uses the provider {stack.provider}")
+    if choice.name == "fake-replicate":
         notes.append("fake-replicate charges only its own ledger")
-    return name, notes
+    if choice.name == "replicate" and not ReplicateAccount.from_environment().has_key:
+        notes.append("REPLICATE_API_KEY is not set: the run itself would be refused")
+    return choice, notes
 
 
 def _run_spec(request: ScoreRequest) -> RunSpec:
@@ -157,12 +163,7 @@ def _scenes(spec: RunSpec, pricing: PricingSettings) -> list[dict[str, Any]]:
                 "asked_s": requested_s(scene.duration_s, window_s=window_s),
                 "cost_usd": _cost_usd(scene, window_s, pricing),
                 "prompt_from": _prompt_from(scene, spec.params.prompt),
-                "prompt": prompt_for(
-                    description=scene.description,
-                    mood=scene.mood,
-                    scene_prompt=scene.prompt,
-                    run_prompt=spec.params.prompt,
-                ),
+                "prompt": spec.prompts[index],
             }
         )
     return scenes
@@ -190,9 +191,7 @@ def _verdict(spec: RunSpec, total: RunEstimate, pricing: PricingSettings) -> dic
     max_cost = spec.params.max_cost
     if not is_over_cap(spec, total):
         why = (
-            "no cost limit is set (--max-cost)"
-            if max_cost is None
-            else "the estimate is within the cost limit"
+            "no cost limit is set" if max_cost is None else "the estimate is within the cost limit"
         )
         return {"verdict": "begins", "why": why, "scenes_paid": len(spec.scenes)}
     if spec.params.on_max_cost is OnMaxCost.REFUSE:

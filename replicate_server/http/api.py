@@ -109,6 +109,7 @@ class Api:
             created_at=now,
             created_s=now_s,
             faults=state.faults.take_each(OF_WORK),
+            hardware_s=state.settings.hardware_s_per_s * max(inputs.duration, 0),
             seed=secrets.randbelow(rules.SEED_MAX) + 1 if is_random else inputs.seed or 0,
         )
         if cancel_after_s is not None:

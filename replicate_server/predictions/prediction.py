@@ -54,6 +54,7 @@ class Prediction:
     started_s: float | None = None
     started_at: datetime | None = None
     ended_s: float | None = None
+    hardware_s: float = 0.0  #: reported and charged at least, if it succeeded
     completed_at: datetime | None = None
     seed: int = 0
     logs: str = ""
@@ -77,7 +78,8 @@ class Prediction:
         """Seconds of processing, which are charged; None: not started, or not ended."""
         if self.started_s is None or self.ended_s is None:
             return None
-        return self.ended_s - self.started_s
+        real_s = self.ended_s - self.started_s
+        return max(real_s, self.hardware_s) if self.status is Status.SUCCEEDED else real_s
 
     def view(self) -> dict[str, Any]:
         """Return the prediction as the API returns it."""
@@ -88,6 +90,7 @@ class Prediction:
             metrics["total_time"] = round(self.ended_s - self.created_s, 6)
             if self.predict_s is not None:
                 metrics["predict_time"] = round(self.predict_s, 6)
+                metrics["total_time"] = max(metrics.values())
         view: dict[str, Any] = {
             "id": self.id,
             "model": MODEL,

@@ -13,7 +13,7 @@ from typing import Any
 from services.api.background.gauges import GaugeUpdater
 from services.api.background.job_notifications import JobNotifications
 from services.api.background.outbox_relay import OutboxRelay
-from services.api.database import Connection, Database, scene_delays
+from services.api.database import Connection, Database, pricing, scene_delays
 from services.api.database.migrate import migrate
 from services.api.http.application import create_app
 from services.api.http.context import ApiContext, SegmentPaths
@@ -55,7 +55,11 @@ async def run(
     clock = clock or SystemClock()
     trace.set_service("api", topic_prefix=settings.kafka.topic_prefix)
     log = logger_of("api")
+    choice = settings.pricing.choice
     log.info("starting", action="service.starting", host=settings.host, port=settings.port)
+    log.info(
+        "provider chosen", action="provider.chosen", provider=choice.name, reason=choice.reason
+    )
     health = Health(
         service="api",
         start_s=settings.database.start_s,
@@ -170,7 +174,7 @@ async def _context(settings: ApiSettings, *, health: Health) -> AsyncIterator[Ap
     ]
     try:
         await _prepare_store(store, log=log)
-        await health.wait_for("PostgreSQL", lambda: _open_database(database))
+        await health.wait_for("PostgreSQL", lambda: _open_database(database, settings, clock))
         health.probes.append(_provider_probe(database, clock=clock))  # reads tables
         yield ApiContext(
             settings=settings,
@@ -212,11 +216,13 @@ def _provider_probe(database: Database, *, clock: Clock) -> Probe:
     return Probe(name="provider", call=check_pause, clock=clock, required=False)
 
 
-async def _open_database(database: Database) -> None:
-    """Connect and apply the migrations."""
+async def _open_database(database: Database, settings: ApiSettings, clock: Clock) -> None:
+    """Connect, apply the migrations, and record the prices for operator commands."""
     try:
         await database.open()
         await migrate(database)
+        async with database.transaction() as connection:
+            await pricing.record(connection, settings.pricing, now=clock.now())
     except BaseException:
         await database.close()
         raise

@@ -13,6 +13,7 @@ from services.api.database import (
     job_list,
     outbox,
     overview,
+    pricing,
     uploads,
 )
 from services.api.database.job_list import LISTED, JobSummary
@@ -117,6 +118,7 @@ __all__ = [
     "overview",
     "parse_body",
     "plan_cancel",
+    "pricing",
     "rebuild",
     "redrive",
     "retention",

@@ -5,7 +5,8 @@ Units are in the names.
 
 from pydantic import Field, SecretStr
 
-from shared.contract.params import CostUsd, ErrorStrategy, OnMaxCost, SyncMode
+from shared.contract.params import CostUsd, ErrorStrategy, OnMaxCost, PromptStyle, SyncMode
+from shared.cost_estimate import MAX_COST_USD
 from shared.pricing import PricingSettings
 from shared.security.signed_links import LinkSettings
 from shared.settings import (
@@ -30,8 +31,10 @@ class DefaultSettings(SettingsGroup):
         ErrorStrategy.CONTINUE_WITH_SILENCE, validation_alias="AUDIO_ERROR_STRATEGY"
     )
     fail_on_error: bool = Field(False, validation_alias="AUDIO_FAIL_ON_ERROR")
-    #: US dollars of one run; None: no limit
-    max_cost: CostUsd | None = Field(None, validation_alias="AUDIO_MAX_COST")
+    #: of scenes without a prompt of their own: the template, or with the scene's words
+    prompt_style: PromptStyle = Field(PromptStyle.CONTRACT, validation_alias="AUDIO_PROMPT_STYLE")
+    #: US dollars of one run
+    max_cost: CostUsd | None = Field(MAX_COST_USD, validation_alias="AUDIO_MAX_COST")
     on_max_cost: OnMaxCost = Field(OnMaxCost.REFUSE, validation_alias="AUDIO_ON_MAX_COST")
 
 

@@ -9,7 +9,6 @@ from pydantic import AliasChoices, Field
 
 from services.generator.providers.replicate.settings import ReplicateSettings
 from shared.http.fetcher import FetchGuardSettings
-from shared.http.video_source import FetchSettings
 from shared.pricing import PricingSettings
 from shared.security.signed_links import LinkSettings
 from shared.settings import WorkerSettings
@@ -31,8 +30,8 @@ class GeneratorSettings(PricingSettings, WorkerSettings):
 
     #: predictions in flight at once, over all lanes
     slots: int = Field(8, ge=1, le=1000, validation_alias="SEGUE_PROVIDER_SLOTS")
-    #: which cached clips are reused for equal requests: of all jobs, of the same job, none
-    scene_cache: CacheScope = Field("all", validation_alias="SEGUE_SCENE_CACHE")
+    #: which cached clips are reused for equal requests: of the same job, of all jobs, none
+    scene_cache: CacheScope = Field("job", validation_alias="SEGUE_SCENE_CACHE")
     #: attempts at one scene, each with a new seed, before the error strategy applies
     scene_attempts_max: int = Field(3, ge=1, le=20, validation_alias="SEGUE_SCENE_ATTEMPTS_MAX")
     #: longest wait of one scene for a busy provider, before the error strategy applies
@@ -53,12 +52,9 @@ class GeneratorSettings(PricingSettings, WorkerSettings):
 
     replicate: ReplicateSettings = Field(default_factory=ReplicateSettings.from_environment)
     style: StyleSettings = Field(default_factory=StyleSettings.from_environment)
-    fetch: FetchSettings = Field(default_factory=FetchSettings.from_environment)
     links: LinkSettings = Field(default_factory=LinkSettings.from_environment)
 
     @property
     def silence_reason(self) -> str:
         """Return the reason in segments of the silence provider."""
-        if self.wanted is None:
-            return "No Replicate API key configured"
         return "MUSIC_PROVIDER is silence"

@@ -42,6 +42,7 @@ Run = Annotated[
         description="Number of the run, from 1; a newer run supersedes an older one.",
     ),
 ]
+ProviderText = Annotated[str, Field(min_length=1, max_length=100)] | None
 SceneIndex = Annotated[int, Field(ge=0, lt=NUMBER_MAX)]
 SceneCount = Annotated[int, Field(ge=1, le=NUMBER_MAX)]
 
@@ -125,6 +126,11 @@ class SceneRequested(SceneSpec, RunEvent):
         description="The segment of an earlier run to take instead of generating one.",
     )
     anew: bool = Field(default=False, description="Generate the scene without the cache.")
+    provider: ProviderText = Field(
+        default=None,
+        description="The music provider of the run; null: the generator's own. A run keeps the "
+        "provider that it started with.",
+    )
 
     @classmethod
     def of(
@@ -139,6 +145,7 @@ class SceneRequested(SceneSpec, RunEvent):
         video: VideoRef | None,
         kept: Kept | None = None,
         skip_cache: bool = False,
+        provider: str | None = None,
     ) -> Self:
         """Return the request of `scene`, with all its fields."""
         return cls(
@@ -151,6 +158,7 @@ class SceneRequested(SceneSpec, RunEvent):
             video=video,
             kept=kept,
             anew=skip_cache,
+            provider=provider,
         )
 
     @model_validator(mode="after")

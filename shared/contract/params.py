@@ -47,6 +47,13 @@ class Transition(StrEnum):
     FADE = "fade"  #: fade out and in at every seam
 
 
+class PromptStyle(StrEnum):
+    """How the prompt of a scene without its own prompt is built."""
+
+    CONTRACT = "contract"  #: the template with the scene's mood
+    SCENE = "scene"  #: the template with the mood and the scene's own words
+
+
 class OnMaxCost(StrEnum):
     """What happens to a run that would cost more than `max_cost`."""
 
@@ -109,6 +116,7 @@ class AudioParams(Value):
     prompt: str | None = Field(
         default=None, description="Prompt of every scene that has none of its own."
     )
+    prompt_style: PromptStyle = PromptStyle.CONTRACT
     transition: Transition = Transition.AUTO
     style_audio: AudioRef | None = Field(
         default=None,

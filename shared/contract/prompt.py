@@ -4,6 +4,9 @@ An explicit prompt is used as it is, the scene's before the run's. Otherwise the
 with a mood: the scene's own, or the mood of its description. Five moods have word lists; a text has
 the mood with most words in it, the earliest one at a tie, and `PROFESSIONAL` without any.
 
+Scenes with the same mood therefore have the same prompt. The style `scene` adds the words of the
+scene's description to the template, and to the run's prompt.
+
 Units: lengths are characters. Pure.
 """
 
@@ -11,9 +14,13 @@ import re
 from collections.abc import Mapping
 from enum import StrEnum
 
+from shared.contract.params import PromptStyle
+
 PROMPT_CHARS_MAX = 2000  # the model reads about 500 tokens
 MOOD_CHARS_MAX = 200
+WORDS_CHARS_MAX = 1000  # of a description in a prompt
 TEMPLATE = "Cinematic background music, {mood}, instrumental, seamless loop"
+_WITH_WORDS = "{prompt}; for a scene that shows: {words}"
 
 
 class Mood(StrEnum):
@@ -74,13 +81,23 @@ _WORD = re.compile(r"[^\W\d_]+")
 
 
 def prompt_for(
-    *, description: str, mood: str | None, scene_prompt: str | None, run_prompt: str | None
+    *,
+    description: str,
+    mood: str | None,
+    scene_prompt: str | None,
+    run_prompt: str | None,
+    style: PromptStyle = PromptStyle.CONTRACT,
 ) -> str:
-    """Return the scene's own prompt, else the run's, else the template."""
-    for prompt in (scene_prompt, run_prompt):
-        if tidy := _tidy(prompt, chars_max=PROMPT_CHARS_MAX):
-            return tidy
-    return TEMPLATE.format(mood=_mood_text(mood) or mood_of(description))
+    """Return the scene's own prompt, else the run's, else the template; in `style`."""
+    if own := _tidy(scene_prompt, chars_max=PROMPT_CHARS_MAX):
+        return own
+    shared = _tidy(run_prompt, chars_max=PROMPT_CHARS_MAX)
+    prompt = shared or TEMPLATE.format(mood=_mood_text(mood) or mood_of(description))
+    words = _tidy(description, chars_max=WORDS_CHARS_MAX)
+    if style is PromptStyle.CONTRACT or not words:
+        return prompt
+    start = prompt[: PROMPT_CHARS_MAX - len(_WITH_WORDS) - len(words)].rstrip()
+    return _WITH_WORDS.format(prompt=start, words=words)
 
 
 def mood_of(text: str) -> Mood:

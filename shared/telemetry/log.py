@@ -75,6 +75,7 @@ LogAction = Literal[
     "prediction.submitted",
     "prediction.polled",
     "prediction.cancel_failed",
+    "provider.chosen",
     "provider.resumed",
     "provider.paused",
     "clip.fetched",

@@ -23,7 +23,7 @@ SCENES = [
     {"description": f"a {mood} moment", "duration_s": seconds}
     for mood, seconds in (("calm", 1.7), ("elegant", 2.3), ("dramatic", 1.25))
 ]
-NO_KEY = "No Replicate API key configured"
+REJECTED = "Replicate rejected the API key"
 ReadReadiness = Callable[[], Awaitable[httpx.Response]]
 SOON_S = 15.0  # acceptable delay for a person who watches
 
@@ -118,16 +118,16 @@ async def test_status_events_and_readyz_report_a_revoked_key_until_it_is_restore
     assert first["state"] == "generating"
     assert first["waiting"] == status["waiting"]
     assert status["waiting"]["code"] == "provider_paused"
-    assert NO_KEY in status["waiting"]["reason"]
+    assert REJECTED in status["waiting"]["reason"]
     assert [scene["waiting"] for scene in later] == [None, None]
     assert '"provider_paused"' in lines[-1]
     assert generator.status_code == 503
-    assert NO_KEY in generator.json()["checks"]["provider"]["detail"]
+    assert REJECTED in generator.json()["checks"]["provider"]["detail"]
     assert generator.json()["figures"]["lanes"] >= 1
     assert api.status_code == 200, "the api accepts jobs while the provider is paused"
     assert api.json()["ready"] is True
     assert api.json()["checks"]["provider"]["ok"] is False
-    assert NO_KEY in api.json()["checks"]["provider"]["detail"]
+    assert REJECTED in api.json()["checks"]["provider"]["detail"]
     assert other.status_code == 202
     assert ended["audio_status"]["status"] == "completed", ended
     assert ended["waiting"] is None

@@ -4,10 +4,9 @@ import hashlib
 from pathlib import Path
 
 from services.muxer.mux import Mux
-from services.muxer.settings import MuxerSettings
+from services.muxer.settings import FetchSettings, MuxerSettings
 from shared.contract.events import AudioMerged, VideoMuxed
 from shared.contract.params import AudioParams, SyncMode, VideoRef
-from shared.http.video_source import FetchSettings
 from shared.media.ffmpeg import Ffmpeg
 from shared.media.samples import samples_at
 from shared.settings import ScratchSettings

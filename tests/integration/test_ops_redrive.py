@@ -306,3 +306,33 @@ async def _track(pipeline: Pipeline, run: int) -> str:
     """Return the hash of a run's track."""
     data = await FolderStore(pipeline.folder / "store").get(keys.track_key("j", run))
     return hashlib.sha256(data).hexdigest()
+
+
+async def test_a_redrive_costs_what_the_provider_of_the_run_costs(
+    fixture: OperatorFixture,
+) -> None:
+    """Not what the command's environment or the stack's own provider would; --provider decides."""
+    await fixture.api.apply(*a_complete_run())  # by synth, on a stack that runs replicate
+    for index in range(2):
+        await _stored(fixture, a_segment(index, count=2), clip=True)
+    command = ("redrive", "job-1", "--scene", "1")
+
+    own, paid, unknown = await asyncio.gather(
+        fixture.segue(*command),
+        fixture.segue(*command, "--provider", "replicate"),
+        fixture.segue(*command, "--provider", "orchestra"),
+    )
+    applied = await fixture.segue(*command, "--provider", "replicate", *WHY)
+    requests = [value_of(record) for record in await fixture.log("scene.requested")]
+    await fixture.api.rows("DELETE FROM pricing")
+    unpriced = await fixture.segue("redrive", "job-1", "--scene", "0")
+
+    assert (own[1]["provider"], own[1]["cost_usd_at_most"]) == ("synth", 0.0)
+    assert paid[1]["provider"] == "replicate"
+    assert paid[1]["cost_usd_at_most"] == pytest.approx(4 * 2 * 0.0014)  # 3 s and the window
+    assert (unknown[0], "orchestra is not a music provider" in unknown[1]["error"]) == (2, True)
+    assert applied[0] == 0, applied
+    assert {request["provider"] for request in requests} == {"replicate"}
+    [run] = await fixture.api.rows("SELECT provider FROM runs WHERE run = 2")
+    assert run["provider"] == "replicate"
+    assert (unpriced[0], "still running" in unpriced[1]["error"]) == (4, True)

@@ -182,7 +182,7 @@ async def test_a_revoked_key_pauses_every_scene_until_it_works_again(
             await asyncio.sleep(0.01)
     fake.revoke()
     await clock.sleep(45)
-    with pytest.raises(ProviderPausedError, match="No Replicate API key configured"):
+    with pytest.raises(ProviderPausedError, match="Replicate rejected the API key"):
         await fixture.replicate.provider.ready(within_s=1)
     assert fixture.replicate.provider.paused is not None
     fake.restore()

@@ -14,7 +14,7 @@ import httpx
 
 from services.api.app import run
 from services.api.background.job_notifications import JobNotifications
-from services.api.database import Database
+from services.api.database import Database, pricing
 from services.api.database.migrate import migrate
 from services.api.http.application import create_app
 from services.api.http.context import ApiContext, SegmentPaths
@@ -123,6 +123,8 @@ async def api_fixture(
     listening = asyncio.create_task(notices.run(stop))
     try:
         await migrate(database)
+        async with database.transaction() as connection:
+            await pricing.record(connection, settings.pricing, now=clock.now())
         context = ApiContext(
             settings=settings,
             database=database,

@@ -20,6 +20,7 @@ from shared.contract.events import Event
 from shared.kafka.admin import ensure_topics
 from shared.kafka.codec import Record, encode
 from shared.kafka.producer import Publisher
+from shared.pricing import PricingSettings
 from shared.settings import KafkaSettings
 from tests.support.api_fixture import ApiFixture, api_fixture
 from tests.support.fork_server import ForkedProcess, start_forked
@@ -103,14 +104,15 @@ async def operator_fixture(
     """Create the topics and open a migrated database, without services."""
     kafka = KafkaSettings.from_environment(bootstrap_servers=bootstrap, topic_prefix=prefix)
     await ensure_topics(kafka)
-    async with api_fixture(await postgres(), folder) as api:
+    pricing = PricingSettings(wanted="replicate")
+    async with api_fixture(await postgres(), folder, pricing=pricing) as api:
         environment = {
             "DATABASE_URL": api.url,
             "SEGUE_STORE_DIR": str(folder),
             "KAFKA_BOOTSTRAP_SERVERS": bootstrap,
             "SEGUE_TOPIC_PREFIX": prefix,
             "SEGUE_OPERATOR": "an-operator",
-            "MUSIC_PROVIDER": "replicate",
+            "MUSIC_PROVIDER": "synth",  # commands quote the prices of the stack, not these
             "REPLICATE_API_KEY": "r8_nothing",
         }
         yield OperatorFixture(api=api, kafka=kafka, environment=environment)

@@ -35,13 +35,14 @@ class RunRow:
     request_hash: str | None
     started_at: datetime
     estimate: RunEstimate | None  #: None: started by upstream or by an older api
+    provider: str | None  #: None: the generator's own
 
 
 async def find(connection: Connection, job_id: str, run: int) -> RunRow | None:
     """Return one run; None if there is none."""
     row = await connection.fetchrow(
         """
-        SELECT run, status, request_hash, started_at, estimate
+        SELECT run, status, request_hash, started_at, estimate, provider
         FROM runs WHERE job_id = $1 AND run = $2
         """,
         job_id,
@@ -66,8 +67,8 @@ async def insert(
     await connection.execute(
         """
         INSERT INTO runs (job_id, run, status, scene_count, params, video, request_hash,
-                               started_at, estimate)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+                               started_at, estimate, provider)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
         """,
         job_id,
         run,
@@ -78,6 +79,7 @@ async def insert(
         spec.digest(),
         now,
         estimate.model_dump(mode="json"),
+        spec.provider,
     )
     await connection.execute(
         """
@@ -112,7 +114,7 @@ async def load(connection: Connection, keys: Collection[RunKey]) -> dict[RunKey,
     rows = await connection.fetch(
         """
         SELECT job_id, run, r.scene_count, r.params, r.video, r.track, r.muxed, r.failure,
-               r.cancelled, r.started_at, r.generated_at, s.requested, s.done, s.delays
+               r.cancelled, r.started_at, r.generated_at, r.provider, s.requested, s.done, s.delays
         FROM unnest($1::text[], $2::integer[]) AS wanted (job_id, run)
         JOIN runs r USING (job_id, run)
         LEFT JOIN LATERAL (
@@ -134,13 +136,14 @@ async def save(connection: Connection, views: Iterable[tuple[RunView, RunStatus]
     await connection.executemany(
         """
         INSERT INTO runs (job_id, run, status, scene_count, params, video, started_at,
-                               generated_at, track, muxed, failure, cancelled)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+                               generated_at, track, muxed, failure, cancelled, provider)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
         ON CONFLICT (job_id, run) DO UPDATE SET
             status = excluded.status, scene_count = excluded.scene_count,
             params = excluded.params, video = excluded.video, track = excluded.track,
             muxed = excluded.muxed, failure = excluded.failure, cancelled = excluded.cancelled,
-            started_at = excluded.started_at, generated_at = excluded.generated_at
+            started_at = excluded.started_at, generated_at = excluded.generated_at,
+            provider = excluded.provider
         """,
         [_run_row(view, status) for view, status in views],
     )
@@ -200,7 +203,7 @@ async def unfinished_requests(connection: Connection) -> list[SceneRequested]:
     """Return the requests of every unfinished run, as they were or would be published."""
     rows = await connection.fetch(
         """
-        SELECT job_id, run, scene_index, spec, r.scene_count, r.params, r.video
+        SELECT job_id, run, scene_index, spec, r.scene_count, r.params, r.video, r.provider
         FROM runs r JOIN jobs j USING (job_id, run) JOIN scenes s USING (job_id, run)
         WHERE r.status = ANY($1) AND s.spec IS NOT NULL AND s.scene_index < r.scene_count
         ORDER BY job_id, scene_index
@@ -216,6 +219,7 @@ async def unfinished_requests(connection: Connection) -> list[SceneRequested]:
             scene_count=row["scene_count"],
             params=AudioParams.model_validate(row["params"] or {}),
             video=VideoRef.model_validate(row["video"]) if row["video"] else None,
+            provider=row["provider"],
         )
         for row in rows
     ]
@@ -237,6 +241,7 @@ def _view(row: asyncpg.Record) -> RunView:
         cancelled=JobCancelled.model_validate(row["cancelled"]) if row["cancelled"] else None,
         started_at=row["started_at"],
         generated_at=row["generated_at"],
+        provider=row["provider"],
     )
 
 
@@ -246,7 +251,7 @@ def _run_row(view: RunView, status: RunStatus) -> tuple[Any, ...]:
         None if fact is None else fact.model_dump(mode="json") for fact in facts
     ]
     head = (view.job_id, view.run, status, view.scene_count, params, video)
-    return (*head, view.started_at, view.generated_at, *rest)
+    return (*head, view.started_at, view.generated_at, *rest, storable(view.provider))
 
 
 def _requested_row(event: SceneRequested) -> tuple[Any, ...]:

@@ -43,6 +43,7 @@ def to_request(
     scene_count: int,
     params: AudioParams,
     video: VideoRef | None,
+    provider: str | None,
 ) -> SceneRequested:
     """Return the request that a column was written from."""
     return SceneRequested.of(
@@ -55,6 +56,7 @@ def to_request(
         video=video,
         kept=_kept(column),
         skip_cache=_skip_cache(column),
+        provider=provider,
     )
 
 

@@ -44,6 +44,7 @@ async def read(connection: Connection, job_id: str) -> StatusRow | None:
 _STATUS = """
     SELECT j.job_id, j.run, j.version, j.progress, r.status, r.scene_count, r.started_at,
         r.generated_at, r.track, r.muxed, r.failure, r.cancelled, r.estimate, r.params, r.video,
+        r.provider,
         (SELECT jsonb_agg(to_jsonb(s) - '{job_id,run,spec}'::text[] ORDER BY s.scene_index)
          FROM scenes s WHERE s.job_id = j.job_id AND s.run = j.run) AS scenes,
         EXISTS (SELECT FROM runs t WHERE t.job_id = j.job_id AND t.track IS NOT NULL) AS has_track,

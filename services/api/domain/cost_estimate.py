@@ -9,9 +9,10 @@ Units: US dollars, seconds. Pure.
 
 from services.api.domain.run_spec import RequestInvalidError, RunSpec
 from shared.contract.params import OnMaxCost, Value
-from shared.cost_estimate import fits_budget
+from shared.cost_estimate import dollars, fits_budget
 from shared.pricing import PricingSettings
 
+__all__ = ["MAX_COST_FIELD", "RunEstimate", "check_cap", "dollars", "estimate_of", "is_over_cap"]
 MAX_COST_FIELD = "audio_params.max_cost"
 
 
@@ -25,10 +26,12 @@ class RunEstimate(Value):
 
 
 def estimate_of(spec: RunSpec, pricing: PricingSettings) -> RunEstimate:
-    """Return the estimate of a run; kept scenes cost nothing."""
+    """Return the estimate of a run with its provider; kept scenes cost nothing."""
+    provider = spec.provider or pricing.provider
     generated = spec.to_generate
     estimate = pricing.estimate(
         [spec.scenes[index].duration_s for index in generated],
+        provider=provider,
         has_style=spec.params.style_audio is not None and 0 in generated,
         continues=0 not in generated,
     )
@@ -36,7 +39,7 @@ def estimate_of(spec: RunSpec, pricing: PricingSettings) -> RunEstimate:
         cost_usd=estimate.cost_usd,
         music_s=estimate.music_s,
         seconds=round(estimate.seconds, 1),
-        provider=pricing.provider,
+        provider=provider,
     )
 
 
@@ -59,10 +62,3 @@ def check_cap(spec: RunSpec, estimate: RunEstimate) -> None:
             'scenes, or set on_max_cost to "error_strategy"'
         )
         raise RequestInvalidError([(MAX_COST_FIELD, message)])
-
-
-def dollars(usd: float) -> str:
-    """Return an amount in US dollars, with two digits or as many as a small one needs."""
-    cents = f"{usd:.2f}"
-    exact = f"{usd:.6f}".rstrip("0")
-    return f"${cents if len(exact) <= len(cents) else exact}"

@@ -60,12 +60,17 @@ class PreviousRun:
     is_whole: bool = True  #: the request of every scene is known
     params: AudioParams = field(default_factory=AudioParams)
     video: VideoRef | None = None
+    provider: str | None = None  #: None: unknown
     failed_scene: int | None = None
     has_track: bool = False
 
 
-def build_redrive_spec(previous: PreviousRun, request: RedriveRequest) -> RunSpec:
+def build_redrive_spec(
+    previous: PreviousRun, request: RedriveRequest, *, provider: str | None = None
+) -> RunSpec:
     """Return the next run: what it generates and what it keeps of `previous`.
+
+    It has the provider of the previous run, unless `provider` names another.
 
     Raises:
         RedriveError: it is not possible; the message states the reason and the alternative.
@@ -82,6 +87,7 @@ def build_redrive_spec(previous: PreviousRun, request: RedriveRequest) -> RunSpe
         video=previous.video,
         params=previous.params,
         kept=_kept(previous, request),
+        provider=provider or previous.provider,
     )
     # a scene that was generated before would come from the cache
     scenes = previous.scenes

@@ -20,7 +20,14 @@ from services.api.domain.request_fields import (
     Text,
     WebUrl,
 )
-from shared.contract.params import COST_USD_MAX, ErrorStrategy, OnMaxCost, SyncMode, Transition
+from shared.contract.params import (
+    COST_USD_MAX,
+    ErrorStrategy,
+    OnMaxCost,
+    PromptStyle,
+    SyncMode,
+    Transition,
+)
 from shared.contract.prompt import Mood
 from shared.contract.validation import unknown_field_message
 
@@ -96,6 +103,11 @@ class AudioParamsBody(_Body):
     )
     prompt: Text | None = Field(
         default=None, description="Prompt of every scene that has none of its own."
+    )
+    prompt_style: PromptStyle | None = Field(
+        default=None,
+        description="`contract`: the prompt is the template with the scene's mood; `scene`: with "
+        "the scene's own words as well. Default AUDIO_PROMPT_STYLE.",
     )
     transition: Transition | None = Field(default=None, description="Default `auto`.")
     style_audio: Style | None = Field(

@@ -29,7 +29,9 @@ from services.api.domain.request_models import (
 from services.api.settings import DefaultSettings, LimitSettings
 from shared.contract.events import SceneRequested, VideoStitched
 from shared.contract.params import AudioParams, AudioRef, Kept, Scene, SceneSpec, Value, VideoRef
+from shared.contract.prompt import prompt_for
 from shared.contract.validation import FieldProblems, field_problems
+from shared.cost_estimate import MAX_COST_USD
 from shared.errors import SegueError
 
 NOT_MUXED = (
@@ -57,6 +59,8 @@ _FIRST_FIELDS: Mapping[type[Value], frozenset[str]] = {
         }
     ),
 }
+#: Defaults of settings that came later: a running run of an earlier release has the same digest.
+_LATER_DEFAULTS: Mapping[str, Any] = {"max_cost": MAX_COST_USD}
 
 
 class RequestInvalidError(SegueError):
@@ -96,6 +100,7 @@ class RunSpec:
     params: AudioParams
     kept: Mapping[int, Kept] = field(default_factory=dict)  #: scenes taken from earlier runs
     skip_cache: frozenset[int] = frozenset()  #: scenes to generate without the cache
+    provider: str | None = None  #: not part of the digest; None: the api's own
 
     @property
     def to_generate(self) -> tuple[int, ...]:
@@ -107,6 +112,20 @@ class RunSpec:
         """The objects that the client named."""
         named = (self.video, self.params.style_audio)
         return frozenset(ref.object for ref in named if ref is not None and ref.object is not None)
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """The prompt of each scene, in order."""
+        return tuple(
+            prompt_for(
+                description=scene.description,
+                mood=scene.mood,
+                scene_prompt=scene.prompt,
+                run_prompt=self.params.prompt,
+                style=self.params.prompt_style,
+            )
+            for scene in self.scenes
+        )
 
     def digest(self) -> str:
         """Return a digest that is equal for equal requests, whatever the run keeps."""
@@ -131,6 +150,7 @@ class RunSpec:
                 video=self.video,
                 kept=self.kept.get(index),
                 skip_cache=index in self.skip_cache,
+                provider=self.provider,
             )
             for index, scene in enumerate(self.scenes)
         ]
@@ -147,7 +167,8 @@ def _content(value: Value, *, of: type[Value]) -> dict[str, Any]:
         name
         for name, field in of.model_fields.items()
         if name in _FIRST_FIELDS[of]
-        or getattr(value, name) != field.get_default(call_default_factory=True)
+        or getattr(value, name)
+        not in (field.get_default(call_default_factory=True), _LATER_DEFAULTS.get(name))
     }
     return value.model_dump(mode="json", include=fields)
 
@@ -257,6 +278,7 @@ def build_run_spec(
                 "sync_mode": defaults.sync_mode,
                 "error_strategy": defaults.error_strategy,
                 "fail_on_error": defaults.fail_on_error,
+                "prompt_style": defaults.prompt_style,
                 "max_cost": defaults.max_cost,
                 "on_max_cost": defaults.on_max_cost,
                 **given,

@@ -98,6 +98,7 @@ class RunView:
     scene_count: int = 0  #: 0: unknown
     params: AudioParams | None = None  #: None: unknown
     video: VideoRef | None = None
+    provider: str | None = None  #: None: the requests name none
     requested: frozenset[int] = frozenset()  #: scenes with a request
     done: frozenset[int] = frozenset()  #: scenes with a segment
     delays: Mapping[int, Delay] = field(default_factory=dict)  #: by scene without a segment
@@ -244,7 +245,7 @@ def _started(view: RunView, event: AnyRunEvent, *, at: datetime) -> RunView:
 
 
 def _described(view: RunView, event: SceneRequested | SegmentGenerated | AudioMerged) -> RunView:
-    """Return `view` with what every event of a run repeats: scene count, parameters, video.
+    """Return `view` with what every event of a run repeats: count, parameters, video, provider.
 
     If two events differ, the same one counts in any order, and no status falls: the smaller
     scene count, and no video.
@@ -256,7 +257,10 @@ def _described(view: RunView, event: SceneRequested | SegmentGenerated | AudioMe
         params = min(params, view.params, key=_params_rank)
     if view.video is not None and view.video != video:
         video = view.video if video is None else min(video, view.video, key=_text)
-    return replace(view, scene_count=count, params=params, video=video)
+    provider = view.provider
+    if isinstance(event, SceneRequested) and event.provider is not None:
+        provider = min(event.provider, provider or event.provider)
+    return replace(view, scene_count=count, params=params, video=video, provider=provider)
 
 
 def _params_rank(params: AudioParams) -> tuple[bool, str]:

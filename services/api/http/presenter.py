@@ -4,7 +4,7 @@ No I/O: the function that signs links is a parameter.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -33,7 +33,9 @@ BASE_PATH = "/api/v3/audio"
 LinkSigner = Callable[[str], str]  #: returns the signed path of an object key
 
 
-def started_response(job_id: str, started: StartedRun, *, warnings: list[str]) -> GenerateResponse:
+def started_response(
+    job_id: str, started: StartedRun, *, prompts: Sequence[str], warnings: list[str]
+) -> GenerateResponse:
     """Return the response to POST generate-scenes."""
     estimate = started.estimate
     return GenerateResponse(
@@ -43,6 +45,8 @@ def started_response(job_id: str, started: StartedRun, *, warnings: list[str]) -
             estimated_duration=f"{max(math.ceil(estimate.seconds), 1)}s",
         ),
         estimate=CostEstimate(**estimate.model_dump()),
+        max_cost=started.spec.params.max_cost,
+        prompts=list(prompts),
         run=started.run,
         warnings=warnings,
         links=links_of(job_id),
@@ -81,6 +85,7 @@ def status_response(row: StatusRow, *, sign: LinkSigner) -> StatusResponse:
         waiting=next((scene.waiting for scene in scenes if scene.waiting), None),
         run=row.run,
         state=status.value if status else "pending",
+        provider=newest.get("provider"),
         progress=Progress(
             stage=stage_of(status) if status else "audio_generation_pending",
             percentage=row.progress.get("percentage", 0),

@@ -56,6 +56,10 @@ class GenerateResponse(BaseModel):
     estimate: CostEstimate | None = Field(
         default=None, description="Upper bound of what the run takes."
     )
+    max_cost: float | None = Field(
+        default=None, description="Cost limit of the run in US dollars; null: none."
+    )
+    prompts: list[str] = Field(default=[], description="Prompt of each scene, in order.")
     run: int
     warnings: list[str] = Field(
         default=[], description="What the request does not ask for, and may have meant."
@@ -162,6 +166,10 @@ class StatusResponse(BaseModel):
     run: int = Field(description="Number of the run; 0: none yet.")
     state: str = Field(
         description="Status of the run (docs/job-states.md); `pending` before the first run."
+    )
+    provider: str | None = Field(
+        default=None,
+        description="Music provider that the run keeps; null: started by upstream without one.",
     )
     progress: Progress
     track: TrackFacts | None

@@ -26,6 +26,7 @@ class StartedRun:
     run: int
     started_at: datetime
     estimate: RunEstimate  #: the stored one; computed now if the run has none
+    spec: RunSpec
     is_new: bool  #: false: it was running already
 
 
@@ -55,10 +56,14 @@ async def start_run(
 ) -> StartedRun:
     """Return the running run of the same request, or start the next run.
 
+    A run that names no provider is bound to the api's own, and keeps it after a restart with
+    other settings.
+
     Raises:
         RequestInvalidError: a new run would exceed its cost limit.
     """
     await uploads.reference(connection, spec.object_keys)
+    spec = replace(spec, provider=spec.provider or pricing.provider)
     estimate = estimate_of(spec, pricing)
     current = await runs.find(connection, job.job_id, job.run) if job.run else None
     if (
@@ -70,6 +75,7 @@ async def start_run(
             run=current.run,
             started_at=current.started_at,
             estimate=current.estimate or estimate,
+            spec=replace(spec, provider=current.provider),
             is_new=False,
         )
     check_cap(spec, estimate)
@@ -80,7 +86,7 @@ async def start_run(
     progress = RunProgress(job_id=job.job_id, run=run, progress=progress_of(view), video=spec.video)
     await jobs.save_progress(connection, [progress], now=now)
     await outbox.add_events(connection, requests, now=now, traceparent=traceparent)
-    return StartedRun(run=run, started_at=now, estimate=estimate, is_new=True)
+    return StartedRun(run=run, started_at=now, estimate=estimate, spec=spec, is_new=True)
 
 
 async def start_redrive(
@@ -91,8 +97,9 @@ async def start_redrive(
     of_run: int,
     pricing: PricingSettings,
     now: datetime,
+    provider: str | None = None,
 ) -> StartedRun:
-    """Start the run that generates a part of run `of_run` again.
+    """Start the run that generates a part of run `of_run` again; `provider` None: with its own.
 
     Raises:
         RedriveError: it is not possible, or `of_run` is no longer the newest run.
@@ -104,7 +111,7 @@ async def start_redrive(
         raise RedriveError(
             f"run {of_run} is no longer the newest run of job {job_id}: check the job and retry"
         )
-    spec = build_redrive_spec(previous, request)
+    spec = build_redrive_spec(previous, request, provider=provider)
     started = await start_run(connection, job, spec, pricing=pricing, now=now)
     assert started.run == of_run + 1, "a running run is rejected"
     return started

@@ -18,7 +18,7 @@ from services.generator.providers import Clip, MusicProvider
 from services.generator.scene_ref import SceneRef
 from services.generator.settings import GeneratorSettings
 from shared.clock import Clock
-from shared.cost_estimate import estimate, fits_budget
+from shared.cost_estimate import dollars, estimate, fits_budget
 from shared.errors import (
     JobError,
     ProviderBusyError,
@@ -82,8 +82,8 @@ class RunBudget:
         spent = self.spent_usd + (self.scene_usd or 0.0)
         if not fits_budget(self.max_usd, spent_usd=spent, next_usd=next_usd):
             raise MaxCostError(
-                f"max_cost of ${self.max_usd:.4f} is reached: ${spent:.4f} are spent, and the next"
-                f" clip may cost ${next_usd:.4f}"
+                f"max_cost of {dollars(self.max_usd or 0.0)} is reached: {dollars(spent)} are "
+                f"spent, and the next clip may cost {dollars(next_usd)}"
             )
 
 
@@ -106,11 +106,12 @@ class Attempts:
     log: Logger
     delay_notices: DelayNotices | None = None  #: None: waits are not reported
     chance: random.Random = field(default_factory=random.Random)
+    shared_slots: Slots | None = None  #: of the attempts with another provider
 
     def __post_init__(self) -> None:
         """Limit the predictions in flight; create the cost metric at 0 for increase()."""
         COST_USD_TOTAL.labels(self.provider.name)
-        self.slots = Slots(self.settings.slots)
+        self.slots = self.shared_slots or Slots(self.settings.slots)
 
     async def has_claim(self, scene: SceneRef) -> bool:
         """Return whether a first attempt is claimed: its prediction may be paid for."""
@@ -188,7 +189,7 @@ class Attempts:
 
         Called before the permit is acquired and the claim is created: neither must be wasted.
         """
-        if budget.max_usd is None or await self.claims.is_claimed(scene, attempt):
+        if budget.max_usd is None:
             return
         one_clip = estimate(
             [spec.request.duration_s],
@@ -196,7 +197,8 @@ class Attempts:
             provider=self.provider.name,
             usd_per_s=self.settings.replicate.usd_per_s,
         )
-        budget.check(one_clip.cost_usd)
+        if one_clip.cost_usd > 0 and not await self.claims.is_claimed(scene, attempt):
+            budget.check(one_clip.cost_usd)
 
     async def _attempt(
         self, scene: SceneRef, attempt: int, spec: ClipSpec, before_paying: BeforePaying

@@ -69,6 +69,15 @@ class Claims:
         """Return whether this attempt is claimed."""
         return await self._store.stat(scene.claim_key(attempt)) is not None
 
+    async def claimed_provider(self, scene: SceneRef) -> str | None:
+        """Return the provider of the first claim; None if the scene is not claimed."""
+        try:
+            claim = json.loads(await self._store.get(scene.claim_key(1)))
+        except NotFoundError:
+            return None
+        name = claim.get("provider")
+        return name if isinstance(name, str) else None
+
     async def prediction(
         self,
         scene: SceneRef,

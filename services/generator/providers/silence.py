@@ -1,4 +1,4 @@
-"""Returns silence of the requested length, for runs without a music provider and for tests.
+"""Returns silence of the requested length, for runs that want no music and for tests.
 
 I/O: none.
 """
@@ -22,7 +22,9 @@ class SilenceProvider(LocalProvider):
 
     def __init__(self) -> None:
         super().__init__()
-        warnings.warn(StandInWarning("music is silence: no provider was chosen"), stacklevel=2)
+        warnings.warn(
+            StandInWarning("music is silence: the provider of a run is silence"), stacklevel=2
+        )
 
     @override
     def compose(self, request: CompositionRequest, source: bytes | None) -> bytes:

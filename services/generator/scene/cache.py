@@ -2,7 +2,7 @@
 
 The key of an entry is the hash of the request: prompt, window, provider, model, address and
 duration. The seed is not included, because every attempt has its own seed. `SEGUE_SCENE_CACHE`
-sets who shares entries: `all` jobs, the runs of one `job`, or none (`off`). A run with
+sets who shares entries: the runs of one `job`, `all` jobs, or none (`off`). A run with
 `use_cache: false` composes again, and its clip replaces the entry. Equal requests at the same
 moment are both paid for.
 

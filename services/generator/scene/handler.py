@@ -13,10 +13,11 @@ from services.generator.composition.attempts import Attempts
 from services.generator.composition.claims import Claims
 from services.generator.composition.delay_notices import DelayNotices
 from services.generator.providers import MusicProvider
+from services.generator.providers.by_name import Providers
 from services.generator.scene.cache import SceneCache
-from services.generator.scene.film_check import build_film_check
 from services.generator.scene.generate import SceneGenerator
 from services.generator.scene.plan import Continuation
+from services.generator.scene.run_generators import RunGenerators
 from services.generator.scene.style_sample import build_style_samples
 from services.generator.scene_ref import SceneRef
 from services.generator.settings import GeneratorSettings
@@ -36,6 +37,7 @@ from shared.media.samples import exact_seconds
 from shared.media.sandbox import MediaSandbox
 from shared.processing.active_runs import ActiveRuns
 from shared.processing.cancellation import RunCancellation, RunEndedError
+from shared.processing.slots import Slots
 from shared.settings import RunLimitSettings
 from shared.storage import ObjectStore
 from shared.telemetry.log import Logger
@@ -60,7 +62,7 @@ class SceneHandler:
 
     topics: ClassVar = (SceneRequested.kind, JobCancelled.kind, PredictionEnded.kind)
 
-    generator: SceneGenerator
+    generators: RunGenerators
     continuations: ContinuationTable
     publisher: EventPublisher
     cancellation: RunCancellation
@@ -69,6 +71,11 @@ class SceneHandler:
     wait_until_owned: Callable[[], Awaitable[None]]
     limits: RunLimitSettings
     log: Logger
+
+    @property
+    def generator(self) -> SceneGenerator:
+        """Return the generator with the service's own provider."""
+        return self.generators.own
 
     def on_received(self, envelope: Envelope) -> None:
         """Observe the event's run, so that an older run stops spending at once."""
@@ -138,12 +145,13 @@ class SceneHandler:
                 )
             state = rebuilt
         partition = envelope.record.partition
+        generator = await self.generators.of_run(scene, state)
         try:
             self._check_limits(scene, state)
             async with self.delay_notices.track(
                 SceneRef.of(scene), traceparent=envelope.traceparent
             ):
-                segment = await self.generator.generate(
+                segment = await generator.generate(
                     scene, state, before_paying=lambda: self._check_current(scene)
                 )
         except RunEndedError:
@@ -222,7 +230,7 @@ def build_scene_handler(
     settings: GeneratorSettings,
     *,
     store: ObjectStore,
-    provider: MusicProvider,
+    providers: Providers,
     publisher: EventPublisher,
     continuations: ContinuationTable,
     wait_until_owned: Callable[[], Awaitable[None]],
@@ -238,15 +246,30 @@ def build_scene_handler(
         clock=clock,
         log=log,
     )
-    generator = _build_generator(
-        settings, cancellation, delay_notices, store=store, provider=provider, clock=clock, log=log
-    )
+
+    def build(provider: MusicProvider, slots: Slots | None = None) -> SceneGenerator:
+        return _build_generator(
+            settings,
+            cancellation,
+            delay_notices,
+            store=store,
+            provider=provider,
+            slots=slots,
+            clock=clock,
+            log=log,
+        )
+
+    own = build(providers.own)
     return SceneHandler(
-        generator=generator,
+        generators=RunGenerators(
+            own=own,
+            providers=providers,
+            build=lambda provider: build(provider, own.attempts.slots),
+        ),
         continuations=continuations,
         publisher=publisher,
         cancellation=cancellation,
-        nudge=provider.nudge,
+        nudge=providers.nudge,
         delay_notices=delay_notices,
         wait_until_owned=wait_until_owned,
         limits=settings.limits,
@@ -261,26 +284,22 @@ def _build_generator(
     *,
     store: ObjectStore,
     provider: MusicProvider,
+    slots: Slots | None,
     clock: Clock,
     log: Logger,
 ) -> SceneGenerator:
     sandbox = MediaSandbox(settings.media)
-    claims = Claims(
-        store,
-        provider,
-        clock=clock,
-        lease_s=settings.claim_lease_s,
-        settle_s=settings.claim_settle_s,
-    )
+    lease_s, settle_s = settings.claim_lease_s, settings.claim_settle_s
     attempts = Attempts(
         provider=provider,
-        claims=claims,
+        claims=Claims(store, provider, clock=clock, lease_s=lease_s, settle_s=settle_s),
         cancellation=cancellation,
         inspector=ClipInspector(store=store, sandbox=sandbox),
         settings=settings,
         clock=clock,
         log=log,
         delay_notices=delay_notices,
+        shared_slots=slots,
     )
     style_samples = build_style_samples(
         settings,
@@ -296,9 +315,6 @@ def _build_generator(
         provider=provider,
         attempts=attempts,
         cache=_build_cache(settings, store=store, provider=provider, clock=clock, log=log),
-        film_check=build_film_check(
-            settings, store=store, cancellation=cancellation, sandbox=sandbox, clock=clock, log=log
-        ),
         style_samples=style_samples,
         window_s=settings.window_s,
         log=log,

@@ -69,6 +69,7 @@ class Continuation(BaseModel):
     last_clip: LastClip | None = None
     spent_usd: float = 0.0  #: by its scenes so far, including failed attempts
     failure: JobFailed | None = None  #: the run ended here; later scenes are skipped
+    provider: str | None = None  #: of its first composed scene; None: none is composed yet
 
     @property
     def elapsed(self) -> Fraction:
@@ -84,6 +85,7 @@ class Continuation(BaseModel):
                 "elapsed_s": str(elapsed),
                 "last_clip": LastClip.of(segment) or self.last_clip,
                 "spent_usd": self.spent_usd + (segment.cost_usd or 0.0),
+                "provider": self.provider or (None if segment.kept else segment.provider),
             }
         )
 

@@ -29,6 +29,7 @@ class SegmentBuilder:
             mood=self.scene.mood,
             scene_prompt=self.scene.prompt,
             run_prompt=self.scene.params.prompt,
+            style=self.scene.params.prompt_style,
         )
 
     def composed(

@@ -23,6 +23,7 @@ class RunState:
     has_track: bool
     has_video: bool
     stored_scenes: frozenset[int]  #: scenes whose clip is stored, by index
+    provider: str | None = None  #: None: its requests name none
 
     @property
     def is_running(self) -> bool:
@@ -74,7 +75,7 @@ async def existing_jobs(connection: Connection, job_ids: Collection[str]) -> fro
 
 
 _STATES = """
-    SELECT r.job_id, r.run, r.status, r.track IS NOT NULL AS has_track,
+    SELECT r.job_id, r.run, r.status, r.provider, r.track IS NOT NULL AS has_track,
         r.muxed IS NOT NULL AS has_video,
         ARRAY(SELECT s.scene_index FROM scenes s WHERE s.job_id = r.job_id
               AND s.run = r.run AND s.object_key IS NOT NULL) AS stored_scenes
@@ -88,4 +89,5 @@ def _run_state(row: asyncpg.Record) -> RunState:
         has_track=row["has_track"],
         has_video=row["has_video"],
         stored_scenes=frozenset(row["stored_scenes"]),
+        provider=row["provider"],
     )

@@ -1,5 +1,6 @@
 """Routes that start a run and return the status of a job."""
 
+import asyncio
 from datetime import timedelta
 from http import HTTPStatus
 from typing import Annotated, Any
@@ -146,7 +147,10 @@ async def _start(
         is_new=started.is_new,
     )
     warnings = video_warnings(spec.video, spec.params)
-    return started_response(body.job_id, started, warnings=warnings).model_dump(mode="json")
+    # in a thread: descriptions of five megabytes take seconds
+    prompts = await asyncio.to_thread(lambda: started.spec.prompts)
+    response = started_response(body.job_id, started, prompts=prompts, warnings=warnings)
+    return response.model_dump(mode="json")
 
 
 def _parsed(raw: bytes, limits: LimitSettings) -> tuple[GenerateBody, JobSpec]:

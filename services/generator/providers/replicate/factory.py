@@ -26,6 +26,7 @@ def build_replicate(
     log: Logger,
     transport: httpx.AsyncBaseTransport | None = None,
     webhook: WebhookUrl | None = None,
+    name: str = "replicate",
 ) -> ReplicateProvider:
     """Return the provider; log once what the public address does not allow."""
     api = ReplicateApi(settings, clock=clock, transport=transport)
@@ -54,6 +55,7 @@ def build_replicate(
         clock=clock,
         log=log,
         webhook=webhook or build_webhook(links, clock=clock),
+        name=name,
     )
 
 

@@ -43,7 +43,6 @@ WebhookUrl = Callable[[str], str]  #: job id to webhook URL
 class ReplicateProvider:
     """A `MusicProvider` that charges for predictions."""
 
-    name = "replicate"
     makes_silence = False
 
     def __init__(
@@ -56,7 +55,9 @@ class ReplicateProvider:
         clock: Clock,
         log: Logger,
         webhook: WebhookUrl | None = None,
+        name: str = "replicate",  #: or the name of an emulator
     ) -> None:
+        self.name = name
         self.model: str | None = settings.version
         self._settings = settings
         self._api = api

@@ -34,12 +34,13 @@ from shared.errors import ProviderBusyError, ProviderRejectedError, RetryableErr
 from shared.telemetry.metrics import THROTTLED_TOTAL
 
 NO_KEY = "No Replicate API key configured"
+REJECTED_KEY = "Replicate rejected the API key (REPLICATE_API_KEY)"
 LIST_DELAYS_S = (0.0, 1.0, 2.0, 4.0)  # before each read of the list, which may lag
 #: how far the provider's clock may be behind ours; the seed decides, not the time
 CLOCK_SKEW_S = 3600.0 + 300.0
 PAGES_MAX = 100
 _CANCEL_AFTER_EXTRA_S = 30.0  # the provider's own deadline is after ours
-_NO_KEY = {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}
+_REJECTED = {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}
 # Responses of a gateway: the server behind it may still process the request.
 _GATEWAY = {502, 504, 520, 522, 524}
 _SERVER_FAULT = 500
@@ -110,8 +111,8 @@ class PredictionCreator:
     def to_domain_error(self, error: ApiError) -> SegueError:
         """Return the domain error for a failed request, and make the other lanes wait too."""
         if isinstance(error, ResponseError):
-            if error.status in _NO_KEY:
-                return self.limiter.record_refusal(f"{NO_KEY} that is accepted: {error}")
+            if error.status in _REJECTED:
+                return self.limiter.record_refusal(f"{REJECTED_KEY}: {error}")
             if error.status == HTTPStatus.PAYMENT_REQUIRED:
                 return self.limiter.record_refusal(
                     f"Replicate wants credit: {error}", for_credit=True

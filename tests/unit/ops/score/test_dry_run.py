@@ -13,7 +13,7 @@ from ops.__main__ import app
 from ops.cli.exit_codes import Exit
 from shared.clock import SystemClock
 from shared.local_stack import RunningStack, lock_data_dir, write_stack_files
-from shared.music_providers import PROVIDERS, STACK_PROVIDER, StackProvider
+from shared.music_providers import PROVIDERS, StackProvider
 from tests.fakes.api import Answer, fake_api
 
 SCENES = [
@@ -148,12 +148,15 @@ def test_a_plan_uses_the_provider_of_the_running_stack(folder: Path) -> None:
 
 
 @pytest.mark.usefixtures("folder")
-def test_a_plan_knows_the_providers_and_the_default_of_the_stack() -> None:
-    """They are those of the stack's settings."""
-    default = StackSettings.model_fields["provider"].default
-
+def test_a_plan_knows_the_providers_and_the_default_of_the_stack(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They are those of the stack's settings: Replicate with a key, else the synthesizer."""
     assert set(PROVIDERS) == set(get_args(StackProvider))
-    assert default == STACK_PROVIDER == _plan()["provider"]
+    assert StackSettings.from_environment().provider == "synth" == _plan()["provider"]
+    monkeypatch.setenv("REPLICATE_API_KEY", "r8_x")
+    assert StackSettings.from_environment().provider == "replicate" == _plan()["provider"]
+    assert _plan()["provider_reason"] == "REPLICATE_API_KEY is set"
     assert _plan("--provider", "fake-replicate")["estimate"]["cost_usd"] > 0
 
 

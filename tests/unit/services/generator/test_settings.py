@@ -7,19 +7,27 @@ from services.generator.providers.replicate.settings import ReplicateSettings
 from services.generator.settings import GeneratorSettings
 
 
-def test_without_provider_and_key_the_provider_is_silence_with_a_reason() -> None:
-    """The contract's fallback, with its message."""
-    settings = GeneratorSettings()
+def test_without_provider_and_key_the_provider_is_the_synthesizer() -> None:
+    """It is audible and free; the start of the service logs why."""
+    choice = GeneratorSettings().choice
 
-    assert settings.provider == "silence"
-    assert settings.silence_reason == "No Replicate API key configured"
+    assert (choice.name, choice.reason) == ("synth", "REPLICATE_API_KEY is not set")
 
 
 def test_a_key_selects_replicate() -> None:
     """No other setting is needed."""
-    settings = GeneratorSettings(replicate=ReplicateSettings(key=SecretStr("r8_x")))
+    choice = GeneratorSettings(replicate=ReplicateSettings(key=SecretStr("r8_x"))).choice
 
-    assert settings.provider == "replicate"
+    assert (choice.name, choice.reason) == ("replicate", "REPLICATE_API_KEY is set")
+
+
+def test_an_emulator_is_a_provider_of_its_own() -> None:
+    """Its runs must never be continued on Replicate itself."""
+    settings = GeneratorSettings(
+        wanted="replicate", emulated=True, replicate=ReplicateSettings(key=SecretStr("r8_x"))
+    )
+
+    assert settings.provider == "fake-replicate"
 
 
 def test_music_provider_overrides_the_key() -> None:

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shared.contract.params import PromptStyle
 from shared.contract.prompt import PROMPT_CHARS_MAX, TEMPLATE, Mood, mood_of, prompt_for
 
 blanks = st.sampled_from([None, "", " ", "\n\t", "\x00"])
@@ -16,9 +17,14 @@ def _prompt(
     mood: str | None = None,
     scene_prompt: str | None = None,
     run_prompt: str | None = None,
+    style: PromptStyle = PromptStyle.CONTRACT,
 ) -> str:
     return prompt_for(
-        description=description, mood=mood, scene_prompt=scene_prompt, run_prompt=run_prompt
+        description=description,
+        mood=mood,
+        scene_prompt=scene_prompt,
+        run_prompt=run_prompt,
+        style=style,
     )
 
 
@@ -116,3 +122,39 @@ def test_a_prompt_is_one_printable_line_of_bounded_length(
     assert 0 < len(result) <= PROMPT_CHARS_MAX
     assert result.isprintable()
     assert result == result.strip()
+
+
+LAKE = "Mist rises from a quiet lake"
+FOREST = "A peaceful walk in the forest"
+
+
+def test_scenes_with_one_mood_share_a_prompt_only_in_the_contracts_style() -> None:
+    """The style `scene` adds the words of each scene."""
+    contract = [_prompt(text) for text in (LAKE, FOREST)]
+    scene = [_prompt(text, style=PromptStyle.SCENE) for text in (LAKE, FOREST)]
+
+    assert (
+        contract
+        == ["Cinematic background music, calm and peaceful, instrumental, seamless loop"] * 2
+    )
+    assert scene == [f"{contract[0]}; for a scene that shows: {text}" for text in (LAKE, FOREST)]
+
+
+def test_the_style_scene_adds_to_the_runs_prompt_and_not_to_the_scenes_own() -> None:
+    """A scene's own prompt is used as it is, and so is the template without words."""
+    style = PromptStyle.SCENE
+
+    assert _prompt(LAKE, run_prompt="a harp", style=style) == (
+        f"a harp; for a scene that shows: {LAKE}"
+    )
+    assert _prompt(LAKE, scene_prompt="a drum", run_prompt="a harp", style=style) == "a drum"
+    assert _prompt(" \x00", style=style) == _prompt("")
+
+
+@given(description=st.text(max_size=3000), run_prompt=blanks | st.text(max_size=3000))
+def test_a_prompt_with_words_has_a_length_limit(description: str, run_prompt: str | None) -> None:
+    """The model reads no more; the words are kept, and the prompt is one printable line."""
+    prompt = _prompt(description, run_prompt=run_prompt, style=PromptStyle.SCENE)
+
+    assert len(prompt) <= PROMPT_CHARS_MAX
+    assert prompt.isprintable()

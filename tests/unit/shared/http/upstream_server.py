@@ -1,7 +1,6 @@
 """An HTTP server on loopback with prepared responses that records requests."""
 
 import asyncio
-import re
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -17,7 +16,6 @@ class Answer:
     body: bytes = b""
     promised: int | None = None  #: Content-Length; None: the body's; -1: none is sent
     silent: bool = False  #: reads the request and never answers
-    ranges: bool = False  #: answers a Range header with the part
 
 
 @dataclass(slots=True)
@@ -39,24 +37,12 @@ class Upstream:
             if answer.silent:
                 await reader.read()  # until the client gives up
             else:
-                writer.write(_response(answer, head))
+                writer.write(_head(answer) + answer.body)
                 await writer.drain()
         except (ConnectionError, asyncio.IncompleteReadError):
             pass  # the tested guard may close early
         finally:
             writer.close()
-
-
-def _response(answer: Answer, request: str) -> bytes:
-    asked = re.search(r"range: bytes=(\d+)-(\d+)", request.lower())
-    if not answer.ranges or asked is None:
-        return _head(answer) + answer.body
-    start, last = int(asked[1]), int(asked[2])
-    if start >= len(answer.body):
-        return _head(Answer(status="416 Range Not Satisfiable"))
-    part = answer.body[start : last + 1]
-    headers = {"Content-Range": f"bytes {start}-{start + len(part) - 1}/{len(answer.body)}"}
-    return _head(Answer(status="206 Partial Content", headers=headers, body=part)) + part
 
 
 def _head(answer: Answer) -> bytes:

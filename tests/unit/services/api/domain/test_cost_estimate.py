@@ -95,8 +95,22 @@ def test_a_run_within_its_limit_or_with_the_error_strategy_is_accepted(
 
 @pytest.mark.parametrize(
     ("usd", "text"),
-    [(0, "$0.00"), (1.5, "$1.50"), (0.0196, "$0.0196"), (12, "$12.00"), (1e-6, "$0.000001")],
+    [
+        (0, "$0.00"),
+        (1.5, "$1.50"),
+        (1.996, "$2.00"),
+        (1.0001, "$1.01"),
+        (12, "$12.00"),
+        (1234.5, "$1234.50"),
+        (0.99996, "$1.00"),
+        (0.29999, "$0.30"),
+        (0.1 + 0.2, "$0.30"),
+        (0.056, "$0.056"),
+        (0.0196, "$0.0196"),
+        (0.01681, "$0.0169"),
+        (1e-6, "$0.0001"),
+    ],
 )
-def test_dollars_keeps_the_digits_of_small_amounts(usd: float, text: str) -> None:
-    """Two digits, and more for amounts below a cent."""
+def test_dollars_has_one_format(usd: float, text: str) -> None:
+    """Cents from one dollar on, four decimals below; rounded up, so that no bill exceeds it."""
     assert dollars(usd) == text

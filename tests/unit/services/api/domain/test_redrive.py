@@ -196,3 +196,20 @@ def test_a_redrive_generates_or_keeps_every_scene(*, index: int, alone: bool) ->
     assert sorted([*spec.to_generate, *spec.kept]) == [0, 1, 2, 3]
     for position, kept in spec.kept.items():
         assert kept.bridged == (position - 1 in spec.to_generate)
+
+
+def test_a_redrive_keeps_the_provider_unless_another_is_chosen() -> None:
+    """The estimate is the price of that provider, whatever the stack composes with."""
+    synth = PricingSettings(wanted="synth")
+    paid = replace(DONE, provider="replicate")
+    request = RedriveRequest(scene=1)
+
+    kept = build_redrive_spec(paid, request)
+    chosen = build_redrive_spec(paid, request, provider="synth")
+
+    assert [request.provider for request in kept.requests(2)] == ["replicate"] * 4
+    assert [request.provider for request in chosen.requests(2)] == ["synth"] * 4
+    assert estimate_of(kept, synth).provider == "replicate"
+    assert estimate_of(kept, synth).cost_usd > 0
+    assert estimate_of(chosen, PricingSettings(wanted="replicate")).cost_usd == 0
+    assert kept.digest() == chosen.digest(), "the provider does not make another request"

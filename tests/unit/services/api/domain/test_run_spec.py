@@ -1,6 +1,7 @@
 """Run specifications from request bodies: defaults, limits, and errors that name the field."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -50,7 +51,7 @@ def problems_for(**fields: Any) -> list[tuple[str, str]]:
 
 def test_missing_fields_get_the_contracts_defaults() -> None:
     """A body with scenes only."""
-    assert spec_for(scenes=TWO).params == AudioParams()
+    assert spec_for(scenes=TWO).params == AudioParams(max_cost=10.0)
 
 
 def test_null_is_a_missing_field() -> None:
@@ -313,3 +314,13 @@ def test_scenes_at_the_limits_are_accepted() -> None:
     lengths = (LIMITS.scene_s_max, SCENE_S_MIN, 1)
 
     assert len(spec_for(scenes=[{"duration_s": s} for s in lengths]).scenes) == LIMITS.scenes_max
+
+
+def test_a_default_that_came_later_changes_no_digest() -> None:
+    """A running run of the release before joins its repeated request, and is not paid again."""
+    earlier = spec_for(scenes=TWO)
+    unlimited = replace(earlier, params=earlier.params.model_copy(update={"max_cost": None}))
+    other = replace(earlier, params=earlier.params.model_copy(update={"max_cost": 5.0}))
+
+    assert earlier.params.max_cost == 10.0
+    assert unlimited.digest() == earlier.digest() != other.digest()

@@ -37,7 +37,7 @@ async def test_a_run_stops_paying_at_max_cost(fixture: HandlerFixture) -> None:
         Origin.SILENCE,
     ]
     assert segments[2].reason == (
-        "max_cost of $0.0250 is reached: $0.0200 are spent, and the next clip may cost $0.0112"
+        "max_cost of $0.025 is reached: $0.02 are spent, and the next clip may cost $0.0112"
     )
     assert len(fixture.provider.charged) == 2
     assert fixture.continuations.states["job-1"].spent_usd == pytest.approx(2 * CLIP_USD)

@@ -5,13 +5,16 @@ from typing import Any
 
 import numpy as np
 
-from services.generator.providers import CompositionRequest
+from services.generator.provider_factory import build_provider
+from services.generator.providers import CompositionRequest, MusicProvider
+from services.generator.providers.by_name import Providers
 from services.generator.providers.mp3 import encode
 from services.generator.scene.handler import SceneHandler, build_scene_handler
 from services.generator.scene.plan import Continuation
 from services.generator.settings import GeneratorSettings
 from shared.contract.events import Event, SceneRequested, SegmentGenerated
 from shared.kafka.codec import Envelope, Record
+from shared.music_providers import StackProvider
 from shared.storage.filesystem import FolderStore
 from shared.telemetry.log import logger_of
 from tests.fakes.clock import FakeClock
@@ -55,12 +58,20 @@ class HandlerFixture:
         return build_scene_handler(
             self.settings,
             store=self.store,
-            provider=self.provider,
+            providers=Providers(
+                self.provider, own_name=self.provider.name, build=self._build, log=logger_of("test")
+            ),
             publisher=self,
             continuations=self.continuations,
             wait_until_owned=self._open,
             clock=FakeClock(),
             log=logger_of("test"),
+        )
+
+    def _build(self, name: StackProvider) -> MusicProvider:
+        """Return another provider, as the service builds it for an earlier run."""
+        return build_provider(
+            self.settings, store=self.store, clock=FakeClock(), log=logger_of("test"), name=name
         )
 
     async def publish(self, event: Event, *, traceparent: str | None = None) -> None:

@@ -127,6 +127,6 @@ def test_some_requests_have_no_key(cache: SceneCache, request_: CompositionReque
     assert key_of(cache, request_) is None
 
 
-def test_all_jobs_share_the_cache_by_default() -> None:
-    """The default scope is `all`."""
-    assert GeneratorSettings().scene_cache == "all"
+def test_jobs_do_not_share_the_cache_by_default() -> None:
+    """Jobs with similar descriptions would get the same track."""
+    assert GeneratorSettings().scene_cache == "job"

@@ -117,7 +117,7 @@ async def test_a_revoked_key_ends_the_wait(fixture: ScriptedReplicate) -> None:
     """Further polls would fail, too."""
     fixture.respond("get", httpx.Response(401))
 
-    with pytest.raises(ProviderPausedError, match="No Replicate API key configured"):
+    with pytest.raises(ProviderPausedError, match="Replicate rejected the API key"):
         await fixture.provider.collect("p1", FRESH)
 
     assert len(fixture.requests_to("get")) == 1

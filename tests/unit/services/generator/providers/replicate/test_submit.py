@@ -146,8 +146,8 @@ async def test_a_server_error_with_an_unreadable_list_stays_unknown(
 @pytest.mark.parametrize(
     ("status", "body", "message"),
     [
-        (401, {"title": "Unauthenticated"}, "No Replicate API key configured"),
-        (403, {"detail": "no"}, "No Replicate API key configured"),
+        (401, {"title": "Unauthenticated"}, "Replicate rejected the API key"),
+        (403, {"detail": "no"}, "Replicate rejected the API key"),
         (402, {"title": "Insufficient credit", "detail": "buy some"}, "Insufficient credit"),
     ],
 )
