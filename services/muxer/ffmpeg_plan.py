@@ -86,14 +86,17 @@ def ffmpeg_args(
     video: Path,
     track: Path,
     target: Path,
+    lead_s: float = 0.0,
     beside: Sequence[str] = NOTHING_ELSE,
 ) -> list[str]:
     """Return the ffmpeg arguments; `guard` precedes each input.
 
-    `beside` says what the result has beside picture and music, as in `kept_parts`.
+    `lead_s` is the time before the video's first stream that is kept. `beside` says what the
+    result has beside picture and music, as in `kept_parts`.
     """
+    lead = ("-itsoffset", f"{lead_s:.6f}") if lead_s else ()
     inputs = (
-        *(*guard, "-f", demuxer, "-i", media_path(video)),
+        *(*guard, *lead, "-f", demuxer, "-i", media_path(video)),
         *(*guard, "-f", "mp3", "-i", media_path(track)),
     )
     picture = ("-map", "0:V:0", "-c:v", "copy")  # V: excludes cover art

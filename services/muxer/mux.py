@@ -171,6 +171,7 @@ class Mux:
                 video=folder.path / _VIDEO,
                 track=folder.path / _TRACK,
                 target=result,
+                lead_s=video.lead_s,
                 beside=(*tag, *kept),
             )
             longest = max(planned.samples, planned.track_samples)

@@ -81,6 +81,8 @@ def read_extras(
             )
         elif not (chapter_count and _CHAPTER_ENTRIES.intersection(track.sample_entries)):
             others.append(_description(stream, track))
+    if picture.metadata.get("alpha_mode") == "1":
+        others.append("the transparency of the picture")
     if "timecode" in container.metadata and _TIMECODE not in others:
         others.append(_TIMECODE)
     track = Mp4Track() if index is None else index.track(picture.id)

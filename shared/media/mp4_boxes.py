@@ -9,6 +9,7 @@ Units: positions and sizes in bytes, times in the timescale that the field names
 of boxes and a few small boxes are read, never sample tables. I/O: reads one local file.
 """
 
+import itertools
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -78,6 +79,12 @@ class Mp4Index:
     is_fragmented: bool
     timescale: int  #: of edit lengths, per second
     tracks: tuple[Mp4Track, ...]
+
+    def lead_s(self, track: Mp4Track) -> Fraction:
+        """Return how long the edit list shows nothing before the track begins, in seconds."""
+        edits = () if track.edit_list is None else track.edit_list.edits
+        empty = itertools.takewhile(lambda edit: edit.start == _EMPTY, edits)
+        return Fraction(sum(edit.length for edit in empty), self.timescale or 1)
 
     def track(self, track_id: int) -> Mp4Track:
         """Return the track with this id, or one without content."""

@@ -55,6 +55,7 @@ class VideoInfo:
     picture_sha256: str  #: over the picture's packets in order; an exact copy has the same
     presented_sha256: str  #: over the times in ms of the presented frames, from the first
     has_audio: bool
+    lead_s: float  #: time without any picture or sound at the start, which FFmpeg would remove
     extras: FilmExtras
     notes: tuple[str, ...] = ()  #: what a user should know about the file
     patch: Patch | None = None  #: to apply to a file before it is copied; None: none is needed
@@ -181,8 +182,9 @@ def _measured(
     frame_s = 1 / picture.average_rate if picture.average_rate else Fraction(0)
     packets = _read(container, picture, frame_s)
     start_s = Fraction(container.start_time or 0, av.time_base)
+    lead_s = _lead_s(start_s, picture, index)
     notes = _check_whole(container, picture, packets, path, tolerance_s=max(_EARLY_S, 2 * frame_s))
-    samples = samples_at(packets.picture_end_s - start_s)
+    samples = samples_at(packets.picture_end_s - start_s + lead_s)
     if samples < 1:
         raise MediaError("the file has no picture: its video stream has no duration")
     context = picture.codec_context
@@ -198,9 +200,17 @@ def _measured(
         picture_sha256=packets.digest.hexdigest(),
         presented_sha256=_presented_sha256(packets.times_ms),
         has_audio=bool(container.streams.audio),
+        lead_s=float(lead_s),
         extras=read_extras(container, picture, index),
         notes=notes,
     )
+
+
+def _lead_s(start_s: Fraction, picture: VideoStream, index: Mp4Index | None) -> Fraction:
+    """Return how much of the time before the first stream an edit list asks for."""
+    if index is None:
+        return Fraction(0)  # Matroska may begin at any time, which means nothing
+    return max(min(index.lead_s(index.track(picture.id)), start_s), Fraction(0))
 
 
 def _read(container: InputContainer, picture: VideoStream, frame_s: Fraction) -> _Packets:

@@ -162,6 +162,29 @@ async def test_the_result_presents_the_same_frames_at_the_same_times(
     assert abs(presented_sound(result)[0] - samples_at(length_s)) < AAC_FRAME_SAMPLES
 
 
+@pytest.mark.parametrize("source", ["b.mp4", "sound.mp4"])
+async def test_a_picture_that_begins_later_keeps_its_time(
+    films: Path, tmp_path: Path, source: str
+) -> None:
+    """An empty edit shows nothing for half a second; the music begins before the picture."""
+    odd = OddFilm(films / source).with_edits((-0.5, 0), (0, 2)).write(tmp_path / "odd.mp4")
+    event, result = await score(tmp_path, odd)
+
+    assert first_s(result) == first_s(odd) == Fraction(1, 2)
+    assert presented(result) == presented(odd)
+    assert event.duration_s == 2.5
+    assert presented_sound(result)[0] == samples_at(2.5)
+
+
+def first_s(path: Path) -> Fraction:
+    """Return the time of the first frame on the timeline of the file."""
+    with av.open(str(path)) as container:
+        frame = next(container.decode(video=0))
+    assert frame.pts is not None
+    assert frame.time_base is not None
+    return frame.pts * frame.time_base
+
+
 async def test_a_header_longer_than_the_frames_is_reported(films: Path, tmp_path: Path) -> None:
     """Of a WebM, which a truncated file looks like; a truncated one is still refused."""
     whole = film(tmp_path / "whole.webm", *VP9)
@@ -386,6 +409,14 @@ async def test_subtitles_chapters_and_metadata_are_kept(
         texts = [((p.pts or 0) * p.time_base, bytes(p)[2:]) for p in packets]
     assert texts == [(Fraction(1, 5), b"Hello"), (Fraction(1), b"Bye")]
     assert event.warnings == ()
+
+
+async def test_a_transparent_picture_is_reported(tmp_path: Path) -> None:
+    """WebM stores the transparency beside the frames, MP4 cannot."""
+    source = film(tmp_path / "a.webm", *VP9, "-pix_fmt", "yuva420p")
+    event, _ = await score(tmp_path, source)
+
+    assert event.warnings == ("not kept of the video: the transparency of the picture",)
 
 
 async def test_what_is_not_kept_is_listed_in_the_warnings(films: Path, tmp_path: Path) -> None:
