@@ -14,7 +14,7 @@ from typing import Any
 
 import typer
 
-from ops.cli.terminal import discard, has_reader, shown
+from ops.cli.terminal import TextConsole, discard, has_reader, shown
 from shared.errors import SegueError, SettingsError
 
 
@@ -98,5 +98,5 @@ def _exit(code: Exit, message: str, *, as_json: bool, detail: dict[str, Any] | N
     if as_json:
         print_json({"exit_code": int(code), "error": message, **(detail or {})})
     else:
-        print(f"segue: {message}", file=sys.stderr)
+        TextConsole(stderr=True).print(f"segue: {message}")
     raise typer.Exit(int(code))

@@ -186,7 +186,7 @@ def run_with_operator(
         raise CommandError(
             Exit.USAGE, f"--apply: it is unclear which servers to change: {choice.note}"
         )
-    report = TextConsole(quiet=as_json, soft_wrap=True, stderr=True).print
+    report = TextConsole(quiet=as_json, stderr=True).print
 
     if choice.note:
         print(f"note: {choice.note}", file=sys.stderr)

@@ -27,7 +27,6 @@ class TextConsole(Console):
         *,
         quiet: bool = False,
         stderr: bool = False,
-        soft_wrap: bool = False,
         width: int | None = None,
         ends_with_reader: bool = True,
     ) -> None:
@@ -35,13 +34,14 @@ class TextConsole(Console):
         super().__init__(
             quiet=quiet,
             stderr=stderr,
-            soft_wrap=soft_wrap,
             width=width,
             markup=False,
             emoji=False,
             highlight=False,
         )
         self._ends_with_reader = ends_with_reader
+        # a log keeps its lines; a terminal shows them without broken words
+        self.soft_wrap = width is None and not self.is_terminal
 
     @override
     def on_broken_pipe(self) -> None:

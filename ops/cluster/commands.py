@@ -23,7 +23,7 @@ def prepare(
 ) -> None:
     """Create the topics and the bucket if they are missing."""
     with report_errors(as_json=as_json):
-        console = TextConsole(quiet=as_json, soft_wrap=True)
+        console = TextConsole(quiet=as_json)
         choice = servers_of_environment(CommandSettings.from_environment().home.folder)
         if choice.note:
             print(f"note: {choice.note}", file=sys.stderr)

@@ -84,7 +84,7 @@ def score(
         if dry_run:
             _print_plan(plan(request, settings, provider=provider), as_json=as_json)
         else:
-            show_files(run.score(request, notes), as_json=as_json)
+            show_files(run.score(request, notes, named=video), as_json=as_json)
 
 
 class _Command:
@@ -105,8 +105,13 @@ class _Command:
         self._provider = provider
         self.console = progress_console(quiet=quiet)
 
-    def score(self, request: ScoreRequest, notes: list[str]) -> dict[str, Any]:
-        """Run the request on the named api, or on the local stack; return the report."""
+    def score(
+        self, request: ScoreRequest, notes: list[str], *, named: Path | None
+    ) -> dict[str, Any]:
+        """Run the request on the named api, or on the local stack; return the report.
+
+        `named` is the film of the command line, which `--no-video` does not use.
+        """
         settings, console = self._settings, self.console
         if settings.api_url is None:
             check_against_limits(request)
@@ -114,7 +119,7 @@ class _Command:
         with (
             open_output(
                 folder,
-                inputs=request.inputs,
+                inputs=[*request.inputs, *filter(None, [named])],
                 force=self._force,
                 needed_bytes=_needed_bytes(request),
             ) as output,

@@ -104,7 +104,7 @@ def follow(
 
 def progress_console(*, quiet: bool) -> Console:
     """Return the console for progress; a quiet one prints nothing."""
-    return TextConsole(quiet=quiet, soft_wrap=True, ends_with_reader=False)
+    return TextConsole(quiet=quiet, ends_with_reader=False)
 
 
 def _check_run(job_status: StatusResponse, run: int | None) -> None:

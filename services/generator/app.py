@@ -8,6 +8,7 @@ from services.generator.provider_factory import build_provider
 from services.generator.providers import MusicProvider
 from services.generator.providers.by_name import Providers
 from services.generator.providers.health import ProviderHealth
+from services.generator.scene import film_check, style_sample
 from services.generator.scene.handler import build_scene_handler
 from services.generator.settings import GeneratorSettings
 from shared.clock import Clock, SystemClock
@@ -60,7 +61,7 @@ async def run(
         probes=[*server_probes(settings.kafka, store, clock=clock), provider_probe],
         figures=stream.figures,
     )
-    Scratch(settings.scratch, name="style").sweep(log=log)
+    _sweep(settings, log)
     checking = asyncio.create_task(_check_account(settings, log=log))
     async with health.serve(settings.health):
         try:
@@ -77,6 +78,12 @@ async def run(
             await providers.close()
             await store.close()
             log.info("stopped", action="service.stopped")
+
+
+def _sweep(settings: GeneratorSettings, log: Logger) -> None:
+    """Remove the scratch folders of a process that was killed."""
+    for name in (style_sample.SCRATCH_NAME, film_check.SCRATCH_NAME):
+        Scratch(settings.scratch, name=name).sweep(log=log)
 
 
 def _providers(

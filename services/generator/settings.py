@@ -9,6 +9,7 @@ from pydantic import AliasChoices, Field
 
 from services.generator.providers.replicate.settings import ReplicateSettings
 from shared.http.fetcher import FetchGuardSettings
+from shared.http.video_source import FetchSettings
 from shared.pricing import PricingSettings
 from shared.security.signed_links import LinkSettings
 from shared.settings import WorkerSettings
@@ -52,6 +53,7 @@ class GeneratorSettings(PricingSettings, WorkerSettings):
 
     replicate: ReplicateSettings = Field(default_factory=ReplicateSettings.from_environment)
     style: StyleSettings = Field(default_factory=StyleSettings.from_environment)
+    fetch: FetchSettings = Field(default_factory=FetchSettings.from_environment)
     links: LinkSettings = Field(default_factory=LinkSettings.from_environment)
 
     @property

@@ -9,18 +9,17 @@ I/O: the store, the network (fetching the video), a temporary folder, one ffmpeg
 
 import asyncio
 import re
-import ssl
 from dataclasses import replace
 from pathlib import Path
 
 from services.muxer.ffmpeg_plan import MuxPlan, TempoFilter, ffmpeg_args, plan
 from services.muxer.kept_parts import NOTHING_ELSE, kept_args, kept_warnings, tag_args
 from services.muxer.probe import check_result, probe_source
-from services.muxer.settings import FetchSettings, MuxerSettings
+from services.muxer.settings import MuxerSettings
 from shared.contract.events import AudioMerged, VideoMuxed
 from shared.contract.params import VideoRef
 from shared.errors import JobError, MediaError, NotFoundError
-from shared.http.fetcher import Fetcher, FetchSpec, Resolve, resolve
+from shared.http.video_source import video_fetcher
 from shared.media.ffmpeg import INPUT_GUARD, Ffmpeg, FfmpegError
 from shared.media.samples import VIDEO_CONTENT_TYPE, seconds_at
 from shared.media.sandbox import MediaSandbox
@@ -34,31 +33,6 @@ from shared.telemetry.log import logger_of
 from shared.telemetry.metrics import WORK_DEDUPLICATED_TOTAL
 
 _VIDEO, _TRACK = "video", "track.mp3"  # in the scratch folder
-
-
-def video_fetcher(
-    store: ObjectStore,
-    settings: FetchSettings,
-    *,
-    resolve: Resolve = resolve,
-    verify: ssl.SSLContext | None = None,
-) -> Fetcher:
-    """Return a fetcher for videos; `verify` None: the default certificate authorities."""
-    spec = FetchSpec(
-        noun="video",
-        field="video",
-        code="video_unavailable",
-        bytes_max=settings.bytes_max,
-        bytes_max_setting="SEGUE_FETCH_BYTES_MAX",
-        timeout_s=settings.timeout_s,
-        rate_bytes_per_s_min=settings.rate_bytes_per_s_min,
-        rate_window_s=settings.rate_window_s,
-        host_slots=settings.host_slots,
-        slots=settings.fetch_slots,
-    )
-    return Fetcher(store, spec, private=settings.private_hosts, resolve=resolve, verify=verify)
-
-
 _AAC_BYTES_PER_S = 30_000  # 192 kb/s and its index
 _CONTAINER_SHARE, _CONTAINER_BYTES = 1.25, 64 * 1024**2  # an index of MP4 may be larger
 

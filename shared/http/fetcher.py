@@ -14,7 +14,7 @@ Units: seconds, bytes. I/O: the network, the store, one file.
 import asyncio
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
@@ -27,7 +27,7 @@ from pydantic import Field, field_validator
 from shared.contract.params import MediaRef
 from shared.errors import MediaError, NotFoundError, RetryableError
 from shared.http.address_policy import PrivateHosts, is_public_address
-from shared.http.minimum_rate import WINDOW_S, TooSlowError, at_minimum_rate
+from shared.http.minimum_rate import TooSlowError, at_minimum_rate
 from shared.http.retry_after import parse_retry_after
 from shared.processing.slots import KeyedSlots, Slots
 from shared.settings import SettingsGroup
@@ -41,7 +41,7 @@ PORT_MAX = 65_535
 _ADDRESSES_MAX = 4  # tried in order until one accepts a connection
 _WRITE_BYTES = 1024 * 1024
 _STEP_TIMEOUT = httpx.Timeout(30, connect=10)  # of one step; a download has its own deadline
-_HEADER_WINDOWS = 3  # of the minimum rate: connection and header of one response
+_HEADER_S = 45.0  # connection and header of one response
 RATE_BYTES_PER_S_MIN = 32 * 1024
 HOST_SLOTS, SLOTS = 16, 64
 _HEADERS = {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": "segue"}
@@ -55,13 +55,9 @@ class FetchGuardSettings(SettingsGroup):
     #: comma list of private host names, addresses and CIDRs that downloads may reach
     allowed_private_hosts: str = Field("", validation_alias="SEGUE_FETCH_PRIVATE_HOSTS")
 
-    #: bytes per second; a slower server is given up
+    #: bytes per second, measured over 15 s; a slower server is given up
     rate_bytes_per_s_min: int = Field(
         RATE_BYTES_PER_S_MIN, ge=0, validation_alias="SEGUE_FETCH_RATE_MIN"
-    )
-    #: seconds over which the rate is measured
-    rate_window_s: float = Field(
-        WINDOW_S, gt=0, le=600, validation_alias="SEGUE_FETCH_RATE_WINDOW_S"
     )
     #: concurrent downloads from one address
     host_slots: int = Field(HOST_SLOTS, ge=1, le=1000, validation_alias="SEGUE_FETCH_HOST_SLOTS")
@@ -91,9 +87,17 @@ class FetchSpec:
     bytes_max_setting: str  #: the variable of `bytes_max`
     timeout_s: float  #: for a whole download, redirects included
     rate_bytes_per_s_min: int = RATE_BYTES_PER_S_MIN
-    rate_window_s: float = WINDOW_S
     host_slots: int = HOST_SLOTS
     slots: int = SLOTS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MediaPart:
+    """Some bytes of a medium."""
+
+    start: int
+    data: bytes  #: fewer than requested at the end; none if the server sends no parts
+    size_bytes: int | None  #: of the whole medium; None: unknown
 
 
 class _UrlError(Exception):
@@ -145,12 +149,40 @@ class Fetcher:
             await self._from_store(ref.object, target, reserve)
             return
         assert ref.url is not None, "a reference has a URL or an object key"
-        field, limit_s = f"{self._spec.field}.url", self._spec.timeout_s
+        async with (
+            self._within(self._spec.timeout_s),
+            self._final_response(ref.url, {}) as (response, url),
+        ):
+            await self._save(response, url, target, reserve)
+
+    async def fetch_part(
+        self, ref: MediaRef, *, start: int, size_bytes: int, timeout_s: float
+    ) -> MediaPart:
+        """Return `size_bytes` from `start` of what `ref` names.
+
+        Raises:
+            MediaError: as `fetch`.
+            RetryableError: as `fetch`.
+        """
+        if ref.object is not None:
+            return await self._part_from_store(ref.object, start, size_bytes)
+        assert ref.url is not None, "a reference has a URL or an object key"
+        requested = {"Range": f"bytes={start}-{start + size_bytes - 1}"}
+        async with (
+            self._within(timeout_s),
+            self._final_response(ref.url, requested) as (response, url),
+        ):
+            return await self._part_of(response, url, start, size_bytes)
+
+    @asynccontextmanager
+    async def _within(self, timeout_s: float) -> AsyncIterator[None]:
+        """Limit the time and the number of downloads; name the field in errors."""
+        field = f"{self._spec.field}.url"
         try:
-            async with asyncio.timeout(limit_s), self._slots:
-                await self._from_url(ref.url, target, reserve)
+            async with asyncio.timeout(timeout_s), self._slots:
+                yield
         except TimeoutError as error:
-            raise RetryableError(f"{field}: not downloaded within {limit_s:g} s") from error
+            raise RetryableError(f"{field}: not downloaded within {timeout_s:g} s") from error
         except _UrlError as error:
             raise MediaError(
                 f"{field}: {error}", code=self._spec.code, retryable=error.retryable
@@ -159,6 +191,23 @@ class Fetcher:
             raise RetryableError(f"{field}: {error}", retry_after_s=error.retry_after_s) from error
 
     async def _from_store(self, key: str, target: Path, reserve: Callable[[int], None]) -> None:
+        reserve(await self._check_object(key))
+        try:
+            await self._store.get_file(key, target)
+        except NotFoundError as error:
+            raise self._not_found(key) from error
+
+    async def _part_from_store(self, key: str, start: int, size_bytes: int) -> MediaPart:
+        whole = await self._check_object(key)
+        data = bytearray()
+        if start < whole:
+            end = min(start + size_bytes, whole)
+            async for chunk in self._store.stream(key, start=start, end=end):
+                data += chunk
+        return MediaPart(start=start, data=bytes(data), size_bytes=whole)
+
+    async def _check_object(self, key: str) -> int:
+        """Return the size of an uploaded object that exists and is not too large."""
         field = self._spec.field
         if is_own_key(key):  # another job's track, named by a client
             raise MediaError(
@@ -168,18 +217,27 @@ class Fetcher:
             )
         try:
             stat = await self._store.stat(key)
-            if stat is not None and stat.size_bytes > self._spec.bytes_max:
-                raise MediaError(f"{field}.object: {self._too_large(stat.size_bytes)}")
-            reserve(stat.size_bytes if stat else 0)
-            await self._store.get_file(key, target)
-        except (NotFoundError, ValueError) as error:
-            raise MediaError(
-                f"{field}.object: object not found: {key[:200]!r}; upload the "
-                f"{self._spec.noun} again, or set {field}.url",
-                code=self._spec.code,
-            ) from error
+        except ValueError as error:
+            raise self._not_found(key) from error
+        if stat is None:
+            raise self._not_found(key)
+        if stat.size_bytes > self._spec.bytes_max:
+            raise MediaError(f"{field}.object: {self._too_large(stat.size_bytes)}")
+        return stat.size_bytes
 
-    async def _from_url(self, text: str, target: Path, reserve: Callable[[int], None]) -> None:
+    def _not_found(self, key: str) -> MediaError:
+        field = self._spec.field
+        return MediaError(
+            f"{field}.object: object not found: {key[:200]!r}; upload the "
+            f"{self._spec.noun} again, or set {field}.url",
+            code=self._spec.code,
+        )
+
+    @asynccontextmanager
+    async def _final_response(
+        self, text: str, headers: Mapping[str, str]
+    ) -> AsyncIterator[tuple[httpx.Response, httpx.URL]]:
+        """Return the response after redirects, its body unread, and its URL."""
         url = _parsed(text)
         # a reused connection would serve other hosts of its address without a certificate check
         limits = httpx.Limits(max_keepalive_connections=0)
@@ -188,25 +246,24 @@ class Fetcher:
             verify=self._verify or True, trust_env=False, limits=limits
         ) as http:
             for _ in range(REDIRECTS_MAX + 1):
-                async with self._response(http, url) as response:
+                async with self._response(http, url, headers) as response:
                     if not response.has_redirect_location:
-                        await self._save(response, url, target, reserve)
+                        yield response, url
                         return
                     url = _parsed(str(_joined(url, response.headers["location"])))
         raise _UrlError(f"more than {REDIRECTS_MAX} redirects; use the final address")
 
     @asynccontextmanager
     async def _response(
-        self, http: httpx.AsyncHTTPTransport, url: httpx.URL
+        self, http: httpx.AsyncHTTPTransport, url: httpx.URL, headers: Mapping[str, str]
     ) -> AsyncIterator[httpx.Response]:
         """Return the response of a checked address, its body unread."""
         refused: httpx.TransportError | None = None
-        header_s = _HEADER_WINDOWS * self._spec.rate_window_s
         for address in await self._addresses(url):
             request = httpx.Request(
                 "GET",
                 url.copy_with(host=address),
-                headers={"Host": url.netloc.decode("ascii"), **_HEADERS},
+                headers={"Host": url.netloc.decode("ascii"), **_HEADERS, **headers},
                 extensions={
                     "sni_hostname": url.raw_host.decode("ascii"),
                     "timeout": _STEP_TIMEOUT.as_dict(),
@@ -214,13 +271,15 @@ class Fetcher:
             )
             async with self._host_slots.taken((address, url.port)):
                 try:
-                    async with asyncio.timeout(header_s):
+                    async with asyncio.timeout(_HEADER_S):
                         response = await http.handle_async_request(request)
                 except (httpx.ConnectError, httpx.ConnectTimeout) as error:
                     refused = error
                     continue
                 except TimeoutError as error:
-                    raise RetryableError(f"{url.host} did not respond in {header_s:g} s") from error
+                    raise RetryableError(
+                        f"{url.host} did not respond in {_HEADER_S:g} s"
+                    ) from error
                 except httpx.TransportError as error:
                     raise _broken(url, error) from error
                 try:
@@ -257,15 +316,9 @@ class Fetcher:
         self, response: httpx.Response, url: httpx.URL, target: Path, reserve: Callable[[int], None]
     ) -> None:
         _check_status(response, url)
-        length = response.headers.get("content-length", "")
-        if length.isdecimal() and int(length) > self._spec.bytes_max:
-            raise _UrlError(self._too_large(int(length)))
+        self._check_length(response)
         size_bytes, pending = 0, bytearray()
-        chunks = at_minimum_rate(
-            response.aiter_raw(),
-            bytes_per_s=self._spec.rate_bytes_per_s_min,
-            window_s=self._spec.rate_window_s,
-        )
+        chunks = at_minimum_rate(response.aiter_raw(), bytes_per_s=self._spec.rate_bytes_per_s_min)
         with target.open("wb") as file:
             try:
                 async for chunk in chunks:
@@ -283,6 +336,35 @@ class Fetcher:
                     retryable=True,
                 ) from error
             await asyncio.to_thread(file.write, bytes(pending))
+
+    async def _part_of(
+        self, response: httpx.Response, url: httpx.URL, start: int, size_bytes: int
+    ) -> MediaPart:
+        """Return the part that the response has; none if the server ignored `start`."""
+        if response.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            return MediaPart(start=start, data=b"", size_bytes=None)  # it ends before `start`
+        is_part = response.status_code == HTTPStatus.PARTIAL_CONTENT
+        if not is_part:
+            _check_status(response, url)
+        length = self._check_length(response)
+        data = bytearray()
+        if is_part or start == 0:
+            async for chunk in response.aiter_raw():
+                data += chunk
+                if len(data) >= size_bytes:
+                    break
+        return MediaPart(start=start, data=bytes(data[:size_bytes]), size_bytes=length)
+
+    def _check_length(self, response: httpx.Response) -> int | None:
+        """Return the length of the medium that the header states; None: it states none."""
+        if response.status_code == HTTPStatus.PARTIAL_CONTENT:
+            text = response.headers.get("content-range", "").rpartition("/")[2]
+        else:
+            text = response.headers.get("content-length", "")
+        length = int(text) if text.isdecimal() else None
+        if length is not None and length > self._spec.bytes_max:
+            raise _UrlError(self._too_large(length))
+        return length
 
     def _too_large(self, size_bytes: int) -> str:
         return (

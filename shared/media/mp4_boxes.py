@@ -143,6 +143,16 @@ def read_index(path: Path) -> Mp4Index:
         )
 
 
+def next_box(data: bytes) -> tuple[str, int] | None:
+    """Return type and size of the box whose header `data` begins with; None: incomplete."""
+    if len(data) < _LONG_HEAD_BYTES:
+        return None
+    size, kind = struct.unpack(">I4s", data[:_HEAD_BYTES])
+    if size == 1:
+        (size,) = struct.unpack(">Q", data[_HEAD_BYTES:_LONG_HEAD_BYTES])
+    return (kind.decode("latin-1"), size) if size >= _HEAD_BYTES else None
+
+
 def single_edit_patch(index: Mp4Index, track: Mp4Track) -> Patch | None:
     """Return the patch after which one edit shows the picture; None if none is needed.
 

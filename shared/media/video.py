@@ -14,6 +14,7 @@ the end of its last frame. I/O: reads one local file, blocking: call it in a thr
 import hashlib
 import io
 from array import array
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cache
@@ -105,6 +106,19 @@ def probe_video(path: Path) -> VideoInfo:
             f"the {NAMES[demuxer]} file cannot be read: it ends early or is damaged "
             f"({error.strerror})"
         ) from error
+
+
+def check_beginning(path: Path) -> None:
+    """Raise if what is there of an incomplete file shows that it cannot be scored.
+
+    Raises:
+        MediaError: as `probe_video`, as far as the index shows.
+    """
+    demuxer = demuxer_of(path)
+    index = read_index(path) if demuxer == "mov" else None
+    with suppress(av.FFmpegError), _opened(path, demuxer) as container:
+        if container.streams.video:
+            _edit_patch(_checked_picture(container, index), index)
 
 
 def _opened(path: Path, demuxer: str, patch: Patch | None = None) -> InputContainer:

@@ -2,12 +2,12 @@
 
 import hashlib
 from pathlib import Path
-from typing import Any
 
 from services.muxer.mux import Mux
-from services.muxer.settings import FetchSettings, MuxerSettings
+from services.muxer.settings import MuxerSettings
 from shared.contract.events import AudioMerged, VideoMuxed
 from shared.contract.params import AudioParams, SyncMode, VideoRef
+from shared.http.video_source import FetchSettings
 from shared.media.ffmpeg import Ffmpeg
 from shared.media.samples import samples_at
 from shared.settings import ScratchSettings
@@ -24,18 +24,16 @@ UPLOAD = "uploads/film"
 class MuxFixture:
     """A muxer with its own store and a visible scratch folder."""
 
-    def __init__(self, folder: Path, ffmpeg: Ffmpeg | None = None, **settings: Any) -> None:
+    def __init__(self, folder: Path, ffmpeg: Ffmpeg | None = None) -> None:
         self.folder = folder
         self.store = FolderStore(folder / "store")
         self.scratch = folder / "scratch"
-        self.scratch.mkdir(parents=True)
-        given = {
-            "fetch": FetchSettings(allowed_private_hosts="127.0.0.1"),
-            "scratch": ScratchSettings(folder=self.scratch),
-            **settings,
-        }
-        self.settings = MuxerSettings(**given)
-        self.mux = Mux(store=self.store, ffmpeg=ffmpeg or real_ffmpeg(), settings=self.settings)
+        self.scratch.mkdir()
+        settings = MuxerSettings(
+            scratch=ScratchSettings(folder=self.scratch),
+            fetch=FetchSettings(allowed_private_hosts="127.0.0.1"),
+        )
+        self.mux = Mux(store=self.store, ffmpeg=ffmpeg or real_ffmpeg(), settings=settings)
 
     async def store_track(
         self,

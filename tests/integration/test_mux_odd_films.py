@@ -23,31 +23,23 @@ from shared.media.video import probe_video
 from shared.media.video_container import CONVERT
 from tests.integration.mux_fixture import MuxFixture
 from tests.support.films import presented_sound, real_ffmpeg
-from tests.support.odd_films import Box, OddFilm, entry_boxes, matroska_with_encryption
+from tests.support.odd_films import (
+    B_FRAMES,
+    FILM_S,
+    HEVC,
+    VP9,
+    X264,
+    Box,
+    OddFilm,
+    entry_boxes,
+    ffmpeg,
+    film,
+    matroska_with_encryption,
+)
 
 pytestmark = pytest.mark.integration
 
-X264 = ("-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p", "-g", "25")
-B_FRAMES = (*X264, "-bf", "2")
-VP9 = ("-c:v", "libvpx-vp9", "-deadline", "realtime", "-cpu-used", "8")
-HEVC = ("-c:v", "libx265", "-preset", "ultrafast", "-x265-params", "log-level=none")
 AT_FIVE = ("-output_ts_offset", "5")
-FILM_S = 2
-
-
-def ffmpeg(*args: str | Path) -> None:
-    """Run ffmpeg; it must succeed."""
-    argv = [real_ffmpeg().binary, "-v", "error", "-y", *map(str, args)]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
-    assert done.returncode == 0, done.stderr
-
-
-def film(path: Path, *args: str, size: str = "96x64", sound: bool = False) -> Path:
-    """Encode a test picture of 2 s in 25 frames per second."""
-    audio = ("-f", "lavfi", "-i", f"sine=r=48000:d={FILM_S}", "-c:a", "aac") if sound else ()
-    inputs = ("-f", "lavfi", "-i", f"testsrc2=s={size}:r=25:d={FILM_S}", *audio[:4])
-    ffmpeg(*inputs, *audio[4:], *args, path)
-    return path
 
 
 @pytest.fixture(scope="module")

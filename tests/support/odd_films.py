@@ -1,9 +1,12 @@
-"""Writes unusual films for tests: rewrites the boxes of MP4 files that ffmpeg made."""
+"""Writes small and unusual films for tests: ffmpeg makes them, and their boxes are rewritten."""
 
 import struct
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from tests.support.films import real_ffmpeg
 
 _CONTAINERS = {b"moov", b"trak", b"mdia", b"minf", b"stbl", b"edts"}
 _SPHERICAL_V1 = bytes.fromhex("ffcc8263f8554a938814587a02521fdd") + (
@@ -13,6 +16,28 @@ _SPHERICAL_V1 = bytes.fromhex("ffcc8263f8554a938814587a02521fdd") + (
     b"<GSpherical:StitchingSoftware>a camera</GSpherical:StitchingSoftware>"
     b"<GSpherical:ProjectionType>equirectangular</GSpherical:ProjectionType></rdf:SphericalVideo>"
 )
+
+
+X264 = ("-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p", "-g", "25")
+B_FRAMES = (*X264, "-bf", "2")
+VP9 = ("-c:v", "libvpx-vp9", "-deadline", "realtime", "-cpu-used", "8")
+HEVC = ("-c:v", "libx265", "-preset", "ultrafast", "-x265-params", "log-level=none")
+FILM_S = 2
+
+
+def ffmpeg(*args: str | Path) -> None:
+    """Run ffmpeg; it must succeed."""
+    argv = [real_ffmpeg().binary, "-v", "error", "-y", *map(str, args)]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+def film(path: Path, *args: str, size: str = "96x64", sound: bool = False) -> Path:
+    """Encode a test picture of 2 s in 25 frames per second."""
+    audio = ("-f", "lavfi", "-i", f"sine=r=48000:d={FILM_S}", "-c:a", "aac") if sound else ()
+    inputs = ("-f", "lavfi", "-i", f"testsrc2=s={size}:r=25:d={FILM_S}", *audio[:4])
+    ffmpeg(*inputs, *audio[4:], *args, path)
+    return path
 
 
 @dataclass

@@ -13,6 +13,7 @@ from services.generator.clip.inspection import ClipSpec
 from services.generator.composition.attempts import Attempts, BeforePaying, ComposedClip, RunBudget
 from services.generator.providers import CompositionRequest, MusicProvider
 from services.generator.scene.cache import SceneCache
+from services.generator.scene.film_check import FilmCheck
 from services.generator.scene.kept_scene import copy_kept_segment
 from services.generator.scene.plan import Continuation, ScenePlan, plan_scene
 from services.generator.scene.segment_events import SegmentBuilder
@@ -41,6 +42,7 @@ class SceneGenerator:
     provider: MusicProvider
     attempts: Attempts
     cache: SceneCache
+    film_check: FilmCheck
     style_samples: StyleSamples
     window_s: int
     log: Logger
@@ -80,7 +82,8 @@ class SceneGenerator:
         """Return the stored segment of `scene`, which follows `state`.
 
         Raises:
-            JobError: the scene failed and the run must stop, or its kept segment is missing.
+            JobError: the scene failed and the run must stop, its kept segment is missing, or the
+                run's video cannot be scored.
             RunEndedError: `before_paying` found that the run has ended.
         """
         stored = await self.stored_segment(scene.job_id, scene.run, scene.scene_index)
@@ -89,13 +92,7 @@ class SceneGenerator:
             return stored
         if scene.kept is not None:
             return await self._store_segment(await copy_kept_segment(self.store, scene, scene.kept))
-        self.log.debug(
-            "scene started",
-            action="scene.started",
-            job_id=scene.job_id,
-            run=scene.run,
-            scene_index=scene.scene_index,
-        )
+        await self._begin(scene)
         style = await self.style_samples.resolve(scene, state, required=_must_stop(scene))
         plan = plan_scene(state, scene, window_s=self.window_s, style=style.sample)
         self._log_plan(plan)
@@ -124,6 +121,17 @@ class SceneGenerator:
         if digest is not None and segment.object_key == key:
             await self.cache.put(digest, composed, needed_samples=spec.needed_samples)
         return segment
+
+    async def _begin(self, scene: SceneRequested) -> None:
+        """Check what the run needs before anything is paid."""
+        self.log.debug(
+            "scene started",
+            action="scene.started",
+            job_id=scene.job_id,
+            run=scene.run,
+            scene_index=scene.scene_index,
+        )
+        await self.film_check.require(scene, has_claim=self.attempts.has_claim)
 
     async def _cached_segment(
         self, builder: SegmentBuilder, spec: ClipSpec, digest: str | None

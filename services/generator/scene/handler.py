@@ -15,6 +15,7 @@ from services.generator.composition.delay_notices import DelayNotices
 from services.generator.providers import MusicProvider
 from services.generator.providers.by_name import Providers
 from services.generator.scene.cache import SceneCache
+from services.generator.scene.film_check import build_film_check
 from services.generator.scene.generate import SceneGenerator
 from services.generator.scene.plan import Continuation
 from services.generator.scene.run_generators import RunGenerators
@@ -315,6 +316,9 @@ def _build_generator(
         provider=provider,
         attempts=attempts,
         cache=_build_cache(settings, store=store, provider=provider, clock=clock, log=log),
+        film_check=build_film_check(
+            settings, store=store, cancellation=cancellation, sandbox=sandbox, clock=clock, log=log
+        ),
         style_samples=style_samples,
         window_s=settings.window_s,
         log=log,

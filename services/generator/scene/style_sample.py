@@ -41,6 +41,7 @@ from shared.storage.keys import style_facts_key, style_key
 from shared.telemetry.log import Logger
 
 FIELD = "audio_params.style_audio"
+SCRATCH_NAME = "style"
 FETCH_RETRY = RetryPolicy(first_s=2.0, max_s=20.0, attempts_max=3, asked_max_s=20.0)
 _BIT_RATE = 320_000  # the best of MP3: the provider encodes the music once more
 
@@ -206,7 +207,6 @@ def build_style_samples(
         bytes_max_setting="SEGUE_STYLE_BYTES_MAX",
         timeout_s=settings.style.timeout_s,
         rate_bytes_per_s_min=settings.style.rate_bytes_per_s_min,
-        rate_window_s=settings.style.rate_window_s,
         host_slots=settings.style.host_slots,
         slots=settings.style.fetch_slots,
     )
@@ -214,7 +214,7 @@ def build_style_samples(
         store=store,
         provider=provider,
         fetcher=Fetcher(store, spec, private=settings.style.private_hosts),
-        scratch=Scratch(settings.scratch, name="style"),
+        scratch=Scratch(settings.scratch, name=SCRATCH_NAME),
         sandbox=sandbox,
         window_s=settings.style_window_s,
         cancellation=cancellation,

@@ -11,6 +11,7 @@ from typer.testing import CliRunner, Result
 
 from ops.__main__ import GROUPS, app
 from ops.cli.exit_codes import HELP, Exit
+from tests.support.film_clips import film_clips
 
 SCENES = '[{"description": "a lake", "duration_s": 1.7}]'
 
@@ -158,6 +159,70 @@ def test_demo_with_a_video_needs_its_scenes(tmp_path: Path) -> None:
 
     assert result.exit_code == Exit.USAGE
     assert "only one of --video and --scenes was given; give both" in result.stderr
+
+
+def test_a_demo_never_replaces_the_users_files(tmp_path: Path) -> None:
+    """The demo makes a video and a scenes file, and removes the data of its stack."""
+    for name in ("video.mp4", "scenes.json", "track.png", ".stack/notes.txt"):
+        folder = tmp_path / name.replace("/", "-")
+        path = folder / name
+        path.parent.mkdir(parents=True)
+        path.write_text("the user's")
+
+        result = _segue("demo", "--out", folder)
+
+        assert result.exit_code == Exit.USAGE
+        assert "change --out" in result.stderr
+        assert [found.name for found in folder.rglob("*") if found.is_file()] == [path.name]
+        assert path.read_text() == "the user's"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--scene", "2"], "has no result of segue; name its folder with --out, or the job"),
+        (["--scene", "0"], "--scene"),
+        (["--scene", "2", "--prompt", "x"], "leave out --prompt"),
+        (["--scene", "2", "--scenes", "s.json", "--dry-run"], "leave out --scenes, --dry-run"),
+        ([], "no scenes were given"),
+    ],
+)
+def test_a_scene_to_regenerate_needs_an_earlier_result_and_no_other_parameter(
+    tmp_path: Path, options: list[str], message: str
+) -> None:
+    """No stack is started, and no folder is created."""
+    out = tmp_path / "out"
+
+    result = _segue("score", "--no-video", *options, "--out", out, "--data-dir", tmp_path / "home")
+
+    assert result.exit_code == Exit.USAGE
+    assert message in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_newest_result_must_be_of_the_same_film(tmp_path: Path) -> None:
+    """Another film of the same name has the same default folder."""
+    film = film_clips().bikes
+    report = {"job_id": "j", "run": 1, "files": {}, "report": "r", "api_url": "http://x"}
+    other = {"path": "other/final.mp4", "sha256": "0" * 64}
+    (tmp_path / "report.json").write_text(json.dumps({**report, "film": other}))
+
+    result = _segue("score", film, "--scene", "1", "--out", tmp_path, "--data-dir", tmp_path)
+
+    assert result.exit_code == Exit.USAGE
+    assert "is of another film (other/final.mp4)" in result.stderr
+
+
+def test_a_film_that_is_not_muxed_is_still_an_input(tmp_path: Path, scenes: Path) -> None:
+    """`--no-video` with a film named `scored.mp4` in the output folder."""
+    film = tmp_path / "scored.mp4"
+    film.write_bytes(b"film")
+
+    result = _segue("score", film, "--no-video", "--scenes", scenes, "--out", tmp_path, "--force")
+
+    assert result.exit_code == Exit.USAGE
+    assert "would be overwritten by its own result scored.mp4" in result.stderr
+    assert film.read_bytes() == b"film"
 
 
 def test_doctor_passes_on_this_machine() -> None:

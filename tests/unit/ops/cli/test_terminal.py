@@ -41,7 +41,7 @@ def test_user_text_is_never_markup(name: str, capsys: pytest.CaptureFixture[str]
     table = wide("job", folds={"job"})
     table.add_row(name)
 
-    TextConsole(soft_wrap=True).print(f"Uploading {name}")
+    TextConsole().print(f"Uploading {name}")
     TextConsole(width=120).print(table)
 
     uploading, _heading, cell = capsys.readouterr().out.splitlines()

@@ -4,10 +4,9 @@ import ssl
 from collections.abc import Sequence
 from pathlib import Path
 
-from services.muxer.mux import video_fetcher
-from services.muxer.settings import FetchSettings
 from shared.contract.params import VideoRef
 from shared.http.fetcher import Fetcher, Resolve, resolve
+from shared.http.video_source import FetchSettings, video_fetcher
 from shared.storage.filesystem import FolderStore
 from tests.unit.shared.http.upstream_server import Upstream
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.muxer.settings import FetchSettings
 from shared.errors import SettingsError
 from shared.http.address_policy import PrivateHosts, is_public_address
+from shared.http.video_source import FetchSettings
 
 PUBLIC = ("8.8.8.8", "93.184.215.14", "172.32.0.1", "100.128.0.1", "2606:4700::1111")
 PRIVATE = (

@@ -1,6 +1,7 @@
 """An HTTP server on loopback with prepared responses that records requests."""
 
 import asyncio
+import re
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -16,8 +17,7 @@ class Answer:
     body: bytes = b""
     promised: int | None = None  #: Content-Length; None: the body's; -1: none is sent
     silent: bool = False  #: reads the request and never answers
-    pause_s: float | None = None  #: between the bytes of the body, sent one by one
-    endless_header: bool = False  #: sends header lines, one every 10 ms
+    ranges: bool = False  #: answers a Range header with the part
 
 
 @dataclass(slots=True)
@@ -27,7 +27,6 @@ class Upstream:
     answers: dict[str, Answer] = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)  #: headers, as received
     connections: int = 0
-    slow: int = 0  #: responses in progress that are sent slowly
     port: int = 0
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -39,31 +38,25 @@ class Upstream:
             answer = self.answers.get(head.split(" ")[1], Answer(status="404 Not Found"))
             if answer.silent:
                 await reader.read()  # until the client gives up
-            elif answer.endless_header:
-                writer.write(b"HTTP/1.1 200 OK\r\n")
-                await self._trickle(writer, b"a: b\r\n" * 10_000, size=6, pause_s=0.01)
-            elif answer.pause_s is not None:
-                writer.write(_head(answer))
-                await self._trickle(writer, answer.body, size=1, pause_s=answer.pause_s)
             else:
-                writer.write(_head(answer) + answer.body)
+                writer.write(_response(answer, head))
                 await writer.drain()
         except (ConnectionError, asyncio.IncompleteReadError):
             pass  # the tested guard may close early
         finally:
             writer.close()
 
-    async def _trickle(
-        self, writer: asyncio.StreamWriter, data: bytes, *, size: int, pause_s: float
-    ) -> None:
-        self.slow += 1
-        try:
-            for start in range(0, len(data), size):
-                writer.write(data[start : start + size])
-                await writer.drain()
-                await asyncio.sleep(pause_s)
-        finally:
-            self.slow -= 1
+
+def _response(answer: Answer, request: str) -> bytes:
+    asked = re.search(r"range: bytes=(\d+)-(\d+)", request.lower())
+    if not answer.ranges or asked is None:
+        return _head(answer) + answer.body
+    start, last = int(asked[1]), int(asked[2])
+    if start >= len(answer.body):
+        return _head(Answer(status="416 Range Not Satisfiable"))
+    part = answer.body[start : last + 1]
+    headers = {"Content-Range": f"bytes {start}-{start + len(part) - 1}/{len(answer.body)}"}
+    return _head(Answer(status="206 Partial Content", headers=headers, body=part)) + part
 
 
 def _head(answer: Answer) -> bytes:
