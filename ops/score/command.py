@@ -9,9 +9,6 @@ I/O: HTTP, files.
 """
 
 import os
-import shlex
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +29,7 @@ from ops.score.outputs import TRACK_BYTES_PER_S, OutputFolder, folder_name, open
 from ops.score.provider import announce
 from ops.score.regenerate import SceneRequest, regenerate
 from ops.score.request import ScoreRequest, check_film, check_request, film_entry
-from ops.score.results import ReportDetails, write_results
+from ops.score.results import ReportDetails, resumable, write_results
 from ops.score.scenes_file import STANDARD_INPUT, missing_scenes, read_scenes
 from services.api.http.schemas import GenerateResponse
 from services.api.operators import dollars
@@ -124,7 +121,6 @@ class _Command:
                 needed_bytes=_needed_bytes(request),
             ) as output,
             open_api(settings, provider=self._provider, notify=console.print) as api,
-            _resumable(request.job_id, folder),
         ):
             return run_score(
                 api,
@@ -184,17 +180,18 @@ def run_score(
     started = api.start(body)
     console.print(f"job {job_id}, run {started.run}, at {api.url}")
     print_start(started, console)
-    with JobProgress(console) as progress:
-        status = follow(
-            api, job_id, run=started.run, on_status=progress.update, timeout_s=timeout_s
-        )
     details = ReportDetails(
         descriptions=[scene.description for scene in request.scenes],
         asked=request.body(job_id)["audio_params"],
         film=request.film,
         notes=notes or (),
     )
-    return write_results(api, status, output, details)
+    with resumable(job_id, output.path):
+        with JobProgress(console) as progress:
+            status = follow(
+                api, job_id, run=started.run, on_status=progress.update, timeout_s=timeout_s
+            )
+        return write_results(api, status, output, details)
 
 
 def print_start(started: GenerateResponse, console: Console) -> None:
@@ -247,21 +244,6 @@ def _check_alone(given: dict[str, Any]) -> None:
             f"--scene keeps the scenes and parameters of the earlier run: leave out "
             f"{', '.join(options)}; to change them, score the film again",
         )
-
-
-@contextmanager
-def _resumable(job_id: str, folder: Path) -> Iterator[None]:
-    """Say after Ctrl-C how to go back to the job."""
-    try:
-        yield
-    except KeyboardInterrupt as error:
-        job = shlex.quote(job_id)
-        raise CommandError(
-            Exit.INTERRUPTED,
-            f"interrupted; job {job_id} continues while a stack runs (segue up). "
-            f"To follow it: segue status {job} --watch. "
-            f"To write its files: segue fetch {job} --out {shlex.quote(shown(folder))}",
-        ) from error
 
 
 def _needed_bytes(request: ScoreRequest) -> int:

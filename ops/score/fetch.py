@@ -19,7 +19,7 @@ from ops.score.api_client import ApiClient
 from ops.score.follow import ENDED, follow, progress_console
 from ops.score.local_stack import open_api
 from ops.score.outputs import folder_name, open_output
-from ops.score.results import ReportDetails, write_results
+from ops.score.results import ReportDetails, resumable, write_results
 from services.api.http.schemas import StatusResponse
 
 
@@ -41,6 +41,7 @@ def fetch(
         with (
             open_output(folder, force=force) as output,
             open_api(settings, provider=None, notify=console.print) as client,
+            resumable(job_id, folder),
         ):
             status = _ended(client, job_id, timeout_s=settings.score_s, console=console)
             report = write_results(client, status, output, ReportDetails())

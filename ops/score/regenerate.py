@@ -22,7 +22,7 @@ from ops.jobs.redrive import redrive_job
 from ops.score.follow import ENDED, follow
 from ops.score.local_stack import open_api
 from ops.score.outputs import OutputFolder, read_report
-from ops.score.results import ReportDetails, write_results
+from ops.score.results import ReportDetails, resumable, write_results
 from services.api.http.schemas import StatusResponse
 from services.api.operators import RedriveRequest, dollars
 
@@ -62,12 +62,14 @@ def regenerate(
     with open_api(settings, provider=provider, notify=console.print) as api:
         _check(api.status(job_id), request.number, output.path)
         number = _start(job_id, request, settings, console=console)
-        with JobProgress(console) as progress:
-            status = follow(
-                api, job_id, run=number, on_status=progress.update, timeout_s=settings.score_s
-            )
         is_of_job = earlier.get("job_id") == job_id
-        return write_results(api, status, output, _details(earlier if is_of_job else {}, request))
+        details = _details(earlier if is_of_job else {}, request)
+        with resumable(job_id, output.path):
+            with JobProgress(console) as progress:
+                status = follow(
+                    api, job_id, run=number, on_status=progress.update, timeout_s=settings.score_s
+                )
+            return write_results(api, status, output, details)
 
 
 def _job_of(earlier: dict[str, Any], request: SceneRequest, folder: Path) -> str:

@@ -3,8 +3,11 @@
 I/O: HTTP, files.
 """
 
-from collections.abc import Sequence
+import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from ops.cli.exit_codes import CommandError, Exit
@@ -48,6 +51,29 @@ def write_results(
     if status.audio_status.status != "completed":
         raise CommandError(Exit.FAILED, _failure_message(status, report), detail={"report": report})
     return report
+
+
+@contextmanager
+def resumable(job_id: str, folder: Path) -> Iterator[None]:
+    """Say after Ctrl-C, or if a file cannot be written, how to get the job's files later."""
+    job = shlex.quote(job_id)
+    later = f"segue fetch {job} --out {shlex.quote(shown(folder))}"
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise CommandError(
+            Exit.INTERRUPTED,
+            f"interrupted; job {job_id} continues while a stack runs (segue up). "
+            f"To follow it: segue status {job} --watch. To write its files: {later}",
+        ) from error
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        place = shown(error.filename or folder)
+        raise CommandError(
+            Exit.FAILED,
+            f"{place}: {error.strerror}; job {job_id} keeps its files, write them later: {later}",
+        ) from error
 
 
 def _report(api: ApiClient, status: StatusResponse, details: ReportDetails) -> dict[str, Any]:

@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from ops.cli.exit_codes import CommandError
+from ops.cli.exit_codes import CommandError, Exit
 from ops.score.api_client import ApiClient
 from ops.score.command import run_score
 from ops.score.outputs import VIDEO, open_output
 from ops.score.request import ScoreRequest
+from ops.score.results import resumable
 from shared.contract.params import Scene
 from tests.fakes.api import Answer, fake_api
 
@@ -31,6 +32,19 @@ def test_a_result_does_not_overwrite_its_own_video(tmp_path: Path) -> None:
         pass
 
     assert video.read_bytes() == b"pictures"
+
+
+def test_files_that_cannot_be_written_can_be_fetched_later(tmp_path: Path) -> None:
+    """A full disk after a paid run, and Ctrl-C: the message has the command."""
+    for problem, code in (
+        (OSError(28, "No space left on device"), Exit.FAILED),
+        (KeyboardInterrupt(), Exit.INTERRUPTED),
+    ):
+        with pytest.raises(CommandError) as caught, resumable("job 1", tmp_path / "o [x]"):
+            raise problem
+
+        assert caught.value.code is code
+        assert f"segue fetch 'job 1' --out '{tmp_path}/o [x]'" in str(caught.value)
 
 
 def test_a_local_style_sample_is_uploaded_and_named_in_the_request(tmp_path: Path) -> None:

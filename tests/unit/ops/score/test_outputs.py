@@ -107,8 +107,10 @@ def test_a_file_that_segue_did_not_write_is_replaced_only_with_force(
 
     if name == REPORT:
         return
-    (tmp_path / name).write_bytes(b"edited by the user")
-    assert "or was changed since" in refusal(tmp_path)
+    size = (tmp_path / name).stat().st_size
+    for edited in (b"edited by the user", b"x" * size):
+        (tmp_path / name).write_bytes(edited)
+        assert "or was changed since" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["folder", "link to nothing", "link to a file", "pipe"])
