@@ -235,7 +235,7 @@ class MediaSettings(SettingsGroup):
         256 * 1024 * 1024, ge=64 * 1024 * 1024, validation_alias="SEGUE_MEDIA_MEMORY_BYTES"
     )
     #: processor seconds of each process, plus one per 16 MiB of the file; four times as long in all
-    cpu_s: float = Field(40, ge=1, le=3600, validation_alias="SEGUE_MEDIA_CPU_S")
+    cpu_s: float = Field(60, ge=1, le=3600, validation_alias="SEGUE_MEDIA_CPU_S")
 
 
 class ScratchSettings(SettingsGroup):

@@ -27,7 +27,7 @@ from pydantic import Field, field_validator
 from shared.contract.params import MediaRef
 from shared.errors import MediaError, NotFoundError, RetryableError
 from shared.http.address_policy import PrivateHosts, is_public_address
-from shared.http.minimum_rate import TooSlowError, at_minimum_rate
+from shared.http.minimum_rate import WINDOW_S, TooSlowError, at_minimum_rate
 from shared.http.retry_after import parse_retry_after
 from shared.processing.slots import KeyedSlots, Slots
 from shared.settings import SettingsGroup
@@ -41,7 +41,7 @@ PORT_MAX = 65_535
 _ADDRESSES_MAX = 4  # tried in order until one accepts a connection
 _WRITE_BYTES = 1024 * 1024
 _STEP_TIMEOUT = httpx.Timeout(30, connect=10)  # of one step; a download has its own deadline
-_HEADER_S = 45.0  # connection and header of one response
+_HEADER_WINDOWS = 3  # of the minimum rate: connection and header of one response
 RATE_BYTES_PER_S_MIN = 32 * 1024
 HOST_SLOTS, SLOTS = 16, 64
 _HEADERS = {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": "segue"}
@@ -55,9 +55,13 @@ class FetchGuardSettings(SettingsGroup):
     #: comma list of private host names, addresses and CIDRs that downloads may reach
     allowed_private_hosts: str = Field("", validation_alias="SEGUE_FETCH_PRIVATE_HOSTS")
 
-    #: bytes per second, measured over 15 s; a slower server is given up
+    #: bytes per second; a slower server is given up
     rate_bytes_per_s_min: int = Field(
         RATE_BYTES_PER_S_MIN, ge=0, validation_alias="SEGUE_FETCH_RATE_MIN"
+    )
+    #: seconds over which the rate is measured
+    rate_window_s: float = Field(
+        WINDOW_S, gt=0, le=600, validation_alias="SEGUE_FETCH_RATE_WINDOW_S"
     )
     #: concurrent downloads from one address
     host_slots: int = Field(HOST_SLOTS, ge=1, le=1000, validation_alias="SEGUE_FETCH_HOST_SLOTS")
@@ -87,6 +91,7 @@ class FetchSpec:
     bytes_max_setting: str  #: the variable of `bytes_max`
     timeout_s: float  #: for a whole download, redirects included
     rate_bytes_per_s_min: int = RATE_BYTES_PER_S_MIN
+    rate_window_s: float = WINDOW_S
     host_slots: int = HOST_SLOTS
     slots: int = SLOTS
 
@@ -259,6 +264,7 @@ class Fetcher:
     ) -> AsyncIterator[httpx.Response]:
         """Return the response of a checked address, its body unread."""
         refused: httpx.TransportError | None = None
+        header_s = _HEADER_WINDOWS * self._spec.rate_window_s
         for address in await self._addresses(url):
             request = httpx.Request(
                 "GET",
@@ -271,15 +277,13 @@ class Fetcher:
             )
             async with self._host_slots.taken((address, url.port)):
                 try:
-                    async with asyncio.timeout(_HEADER_S):
+                    async with asyncio.timeout(header_s):
                         response = await http.handle_async_request(request)
                 except (httpx.ConnectError, httpx.ConnectTimeout) as error:
                     refused = error
                     continue
                 except TimeoutError as error:
-                    raise RetryableError(
-                        f"{url.host} did not respond in {_HEADER_S:g} s"
-                    ) from error
+                    raise RetryableError(f"{url.host} did not respond in {header_s:g} s") from error
                 except httpx.TransportError as error:
                     raise _broken(url, error) from error
                 try:
@@ -318,7 +322,11 @@ class Fetcher:
         _check_status(response, url)
         self._check_length(response)
         size_bytes, pending = 0, bytearray()
-        chunks = at_minimum_rate(response.aiter_raw(), bytes_per_s=self._spec.rate_bytes_per_s_min)
+        chunks = at_minimum_rate(
+            response.aiter_raw(),
+            bytes_per_s=self._spec.rate_bytes_per_s_min,
+            window_s=self._spec.rate_window_s,
+        )
         with target.open("wb") as file:
             try:
                 async for chunk in chunks:

@@ -38,6 +38,7 @@ def video_fetcher(
         bytes_max_setting="SEGUE_FETCH_BYTES_MAX",
         timeout_s=settings.timeout_s,
         rate_bytes_per_s_min=settings.rate_bytes_per_s_min,
+        rate_window_s=settings.rate_window_s,
         host_slots=settings.host_slots,
         slots=settings.fetch_slots,
     )

@@ -2,6 +2,7 @@
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 from services.muxer.mux import Mux
 from services.muxer.settings import MuxerSettings
@@ -24,16 +25,18 @@ UPLOAD = "uploads/film"
 class MuxFixture:
     """A muxer with its own store and a visible scratch folder."""
 
-    def __init__(self, folder: Path, ffmpeg: Ffmpeg | None = None) -> None:
+    def __init__(self, folder: Path, ffmpeg: Ffmpeg | None = None, **settings: Any) -> None:
         self.folder = folder
         self.store = FolderStore(folder / "store")
         self.scratch = folder / "scratch"
-        self.scratch.mkdir()
-        settings = MuxerSettings(
-            scratch=ScratchSettings(folder=self.scratch),
-            fetch=FetchSettings(allowed_private_hosts="127.0.0.1"),
-        )
-        self.mux = Mux(store=self.store, ffmpeg=ffmpeg or real_ffmpeg(), settings=settings)
+        self.scratch.mkdir(parents=True)
+        given = {
+            "fetch": FetchSettings(allowed_private_hosts="127.0.0.1"),
+            "scratch": ScratchSettings(folder=self.scratch),
+            **settings,
+        }
+        self.settings = MuxerSettings(**given)
+        self.mux = Mux(store=self.store, ffmpeg=ffmpeg or real_ffmpeg(), settings=self.settings)
 
     async def store_track(
         self,

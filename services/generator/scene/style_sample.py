@@ -207,6 +207,7 @@ def build_style_samples(
         bytes_max_setting="SEGUE_STYLE_BYTES_MAX",
         timeout_s=settings.style.timeout_s,
         rate_bytes_per_s_min=settings.style.rate_bytes_per_s_min,
+        rate_window_s=settings.style.rate_window_s,
         host_slots=settings.style.host_slots,
         slots=settings.style.fetch_slots,
     )

@@ -13,7 +13,7 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 
 from ops.cluster.acls import grants
-from shared.settings import KafkaSettings
+from shared.settings import FfmpegSettings, KafkaSettings, MediaSettings, ScratchSettings
 from tests.support import containers
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -186,3 +186,41 @@ def _pick() -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+#: what a service needs beside its children, and whether it runs ffmpeg; one process per core
+OWN_MEMORY = {"api": (384, 0), "generator": (640, 0), "merger": (512, 1), "muxer": (384, 2)}
+_UNITS = {"M": 1, "Mi": 1, "G": 1024, "Gi": 1024}
+
+
+@pytest.mark.parametrize("service", OWN_MEMORY)
+def test_the_memory_limit_holds_the_children_that_read_media(service: str) -> None:
+    """In compose and in Kubernetes, at the defaults of the settings."""
+    (container,) = pods()[f"segue-{service}"]["containers"]
+    own, ffmpegs = OWN_MEMORY[service]
+    readers = 0 if service == "merger" else MediaSettings().slots
+    needed = own + readers * MediaSettings().memory_bytes_max // 2**20
+    needed += ffmpegs * FfmpegSettings().memory_bytes_max // 2**20
+    limits = [
+        compose()["services"][service]["deploy"]["resources"]["limits"]["memory"],
+        container["resources"]["limits"]["memory"],
+    ]
+
+    assert [limit for limit in limits if _mib(limit) < needed] == []
+
+
+@pytest.mark.parametrize("service", OWN_MEMORY)
+def test_the_scratch_volume_holds_the_scratch_space_of_the_service(service: str) -> None:
+    """A pod over the size of its volume is evicted, with all its work."""
+    pod = pods()[f"segue-{service}"]
+    (container,) = pod["containers"]
+    (volume,) = (v for v in pod["volumes"] if v["name"] == "scratch")
+    environment = {variable["name"]: variable["value"] for variable in container.get("env", ())}
+    limit = environment.get("SEGUE_SCRATCH_BYTES_MAX", ScratchSettings().bytes_max)
+
+    assert int(limit) <= _mib(volume["emptyDir"]["sizeLimit"]) * 2**20
+
+
+def _mib(size: str) -> int:
+    number = size.rstrip("GMi")
+    return int(number) * _UNITS[size.removeprefix(number)]

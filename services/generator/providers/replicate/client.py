@@ -10,7 +10,7 @@ I/O: HTTP; every request has a deadline and a limit of bytes.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -28,12 +28,14 @@ from services.generator.providers.replicate.models import (
 from services.generator.providers.replicate.settings import ReplicateSettings
 from shared.clock import Clock
 from shared.errors import SegueError
+from shared.http.minimum_rate import TooSlowError, at_minimum_rate
 from shared.telemetry import trace
 
 M = TypeVar("M", Page, ApiPrediction)
 
 _BODY_BYTES_MAX = 64_000_000  # a page of a hundred predictions that each repeat a data URL
 _DELIVERY = "replicate.delivery"
+_RATE_BYTES_PER_S_MIN = 16 * 1024  # of an output; music is 12 KiB per second at 96 kb/s
 _CONNECT_TIMEOUT_S = 5.0
 _HEAD_TIMEOUT_S = 2.0  # runs between claim and payment
 # Errors after which nothing has reached the server.
@@ -177,7 +179,8 @@ class ReplicateApi:
         headers = {"Accept-Encoding": "identity", **self._key_for(httpx.URL(url))}
         with trace.span("GET output", _span_attributes("GET", httpx.URL(url)), kind="client"):
             async with self._request("GET", url, seconds=seconds, headers=headers) as response:
-                data = await _read_bytes(response, limit)
+                chunks = at_minimum_rate(response.aiter_bytes(), bytes_per_s=_RATE_BYTES_PER_S_MIN)
+                data = await _read_bytes(chunks, limit)
                 if not response.is_success:
                     raise self._error_of(response, data)
                 media_type = response.headers.get("content-type", "").split(";")[0].strip()
@@ -200,7 +203,7 @@ class ReplicateApi:
             async with self._request(
                 method, url, seconds=seconds, headers=headers, **more
             ) as response:
-                data = await _read_bytes(response, _BODY_BYTES_MAX)
+                data = await _read_bytes(response.aiter_bytes(), _BODY_BYTES_MAX)
                 if not response.is_success:
                     raise self._error_of(response, data)
                 return data
@@ -218,7 +221,7 @@ class ReplicateApi:
                 yield response
         except (*_UNSENT, httpx.InvalidURL) as error:
             raise NotSentError(f"Replicate is unreachable: {error!r}") from error
-        except (httpx.HTTPError, TimeoutError) as error:
+        except (httpx.HTTPError, TimeoutError, TooSlowError) as error:
             raise LostError(f"no response from Replicate: {error!r}") from error
 
     def _error_of(self, response: httpx.Response, body: bytes) -> ResponseError:
@@ -246,10 +249,10 @@ def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
     return url.scheme, url.host, url.port
 
 
-async def _read_bytes(response: httpx.Response, limit: int) -> bytes:
+async def _read_bytes(body: AsyncIterable[bytes], limit: int) -> bytes:
     chunks: list[bytes] = []
     size = 0
-    async for chunk in response.aiter_bytes():
+    async for chunk in body:
         size += len(chunk)
         if size > limit:
             raise LostError(f"response larger than {limit} bytes")

@@ -1,5 +1,6 @@
 """The fetcher downloads a complete video, or raises an error with the reason."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -160,3 +161,52 @@ async def test_an_object_of_segue_is_not_a_users_media(tmp_path: Path, prefix: s
     with pytest.raises(MediaError, match=r"^video\.object: .* is not an uploaded file"):
         await a_fetcher(tmp_path).fetch(VideoRef(object=key), tmp_path / "video")
     assert not (tmp_path / "video").exists()
+
+
+async def test_a_server_that_sends_too_slowly_is_given_up(tmp_path: Path) -> None:
+    """A byte every 10 ms never exceeds a timeout per read; a fast body and a short one pass."""
+    fetcher = a_fetcher(tmp_path, rate_window_s=0.2, rate_bytes_per_s_min=1000)
+    async with upstream() as server:
+        server.answers["/slow"] = Answer(body=b"x" * 1000, pause_s=0.01)
+        server.answers["/fast"] = Answer(body=VIDEO)
+        server.answers["/short"] = Answer(body=b"x" * 5, pause_s=0.01)
+
+        with pytest.raises(MediaError, match=r"^video\.url: .*too slowly: .* in 0\.2 s") as caught:
+            await fetched(fetcher, server, "/slow", tmp_path)
+        assert (caught.value.code, caught.value.retryable) == ("video_unavailable", True)
+        assert await fetched(fetcher, server, "/fast", tmp_path) == VIDEO
+        assert await fetched(fetcher, server, "/short", tmp_path) == b"x" * 5
+
+
+async def test_a_header_that_never_ends_is_given_up(tmp_path: Path) -> None:
+    """Every line of it arrives in time."""
+    async with upstream() as server:
+        server.answers["/v"] = Answer(endless_header=True)
+
+        with pytest.raises(RetryableError, match=r"did not respond in 0\.3 s"):
+            await fetched(a_fetcher(tmp_path, rate_window_s=0.1), server, "/v", tmp_path)
+
+
+async def test_one_address_serves_a_limited_number_of_downloads(tmp_path: Path) -> None:
+    """Another address is not affected."""
+    fetcher = a_fetcher(tmp_path, private="127.0.0.0/8", host_slots=2)
+    async with upstream("127.0.0.1", "127.0.0.2") as server:
+        server.answers["/slow"] = Answer(body=b"x" * 1000, pause_s=0.01)
+        server.answers["/fast"] = Answer(body=VIDEO)
+        slow = [
+            asyncio.ensure_future(
+                fetcher.fetch(VideoRef(url=f"http://127.0.0.1:{server.port}/slow"), tmp_path / n)
+            )
+            for n in ("a", "b", "c")
+        ]
+        async with asyncio.timeout(5):
+            while server.slow < 2:  # noqa: ASYNC110 - another task's connections
+                await asyncio.sleep(0.01)
+            got = await fetched(fetcher, server, "/fast", tmp_path, host="127.0.0.2")
+        connections = server.connections
+        for task in slow:
+            task.cancel()
+        await asyncio.gather(*slow, return_exceptions=True)
+
+    assert got == VIDEO
+    assert connections == 3, "two slow ones and the fast one"

@@ -18,6 +18,8 @@ class Answer:
     promised: int | None = None  #: Content-Length; None: the body's; -1: none is sent
     silent: bool = False  #: reads the request and never answers
     ranges: bool = False  #: answers a Range header with the part
+    pause_s: float | None = None  #: between the bytes of the body, sent one by one
+    endless_header: bool = False  #: sends header lines, one every 10 ms
 
 
 @dataclass(slots=True)
@@ -27,6 +29,7 @@ class Upstream:
     answers: dict[str, Answer] = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)  #: headers, as received
     connections: int = 0
+    slow: int = 0  #: responses in progress that are sent slowly
     port: int = 0
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -38,6 +41,12 @@ class Upstream:
             answer = self.answers.get(head.split(" ")[1], Answer(status="404 Not Found"))
             if answer.silent:
                 await reader.read()  # until the client gives up
+            elif answer.endless_header:
+                writer.write(b"HTTP/1.1 200 OK\r\n")
+                await self._trickle(writer, b"a: b\r\n" * 10_000, size=6, pause_s=0.01)
+            elif answer.pause_s is not None:
+                writer.write(_head(answer))
+                await self._trickle(writer, answer.body, size=1, pause_s=answer.pause_s)
             else:
                 writer.write(_response(answer, head))
                 await writer.drain()
@@ -45,6 +54,18 @@ class Upstream:
             pass  # the tested guard may close early
         finally:
             writer.close()
+
+    async def _trickle(
+        self, writer: asyncio.StreamWriter, data: bytes, *, size: int, pause_s: float
+    ) -> None:
+        self.slow += 1
+        try:
+            for start in range(0, len(data), size):
+                writer.write(data[start : start + size])
+                await writer.drain()
+                await asyncio.sleep(pause_s)
+        finally:
+            self.slow -= 1
 
 
 def _response(answer: Answer, request: str) -> bytes:

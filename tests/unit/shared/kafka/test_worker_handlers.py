@@ -134,3 +134,37 @@ async def test_the_muxer_skips_a_cancelled_run(tmp_path: Path) -> None:
 
     assert mux.processed == []
     assert publisher.events == []
+
+
+class EndlessStage:
+    """Stands in for `Merge` and `Mux`: never ends, and records its cancellation."""
+
+    def __init__(self) -> None:
+        self.started, self.cancelled = asyncio.Event(), asyncio.Event()
+
+    async def run(self, _event: Event) -> Any:
+        """Wait until cancelled."""
+        self.started.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.cancelled.set()
+
+
+@pytest.mark.parametrize("of", [MergeHandler, MuxHandler])
+@pytest.mark.parametrize("later", [a_cancel(), a_segment(0, count=3, run=2)])
+async def test_work_in_progress_ends_with_its_run(
+    tmp_path: Path, of: type[MergeHandler] | type[MuxHandler], later: Event
+) -> None:
+    """At once, and the record counts as processed."""
+    publisher, stage = FakePublisher(), EndlessStage()
+    handler = of(a_service(publisher, tmp_path), stage)  # type: ignore[arg-type]
+    event = a_segment(2, count=3) if of is MergeHandler else a_track()
+    work = asyncio.ensure_future(receive(handler, event))
+    async with asyncio.timeout(5):
+        await stage.started.wait()
+        await receive(handler, later)
+        await work
+
+    assert stage.cancelled.is_set()
+    assert publisher.events == []

@@ -103,3 +103,17 @@ def test_damaged_clip_decodes_or_raises_media_error(data: bytes, at: int) -> Non
 
 
 _WHOLE = mp3(a_tone(0.5))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n#EXT-X-ENDLIST\n",
+        b"ffconcat version 1.0\nfile /etc/passwd\n",
+        b"RIFF\x00\x00\x00\x00AVI LIST",
+    ],
+)
+def test_a_playlist_or_another_container_is_not_opened(data: bytes) -> None:
+    """The demuxer follows from the first bytes; no other one reads the file."""
+    with pytest.raises(MediaError, match="Invalid audio output format: not audio"):
+        decode(data)

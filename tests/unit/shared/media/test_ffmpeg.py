@@ -230,3 +230,18 @@ def _runs(pid: int) -> bool:
     except (ProcessLookupError, FileNotFoundError):
         return False
     return state != "Z"
+
+
+async def test_memory_and_files_of_a_run_are_limited(tmp_path: Path) -> None:
+    """By the kernel: ffmpeg reports no memory, and is killed at the size of its file."""
+    little = FfmpegSettings(memory_bytes_max=64 * 1024**2)
+    frames = ("-f", "lavfi", "-i", "color=s=8000x8000:d=1", "-f", "null", "-")
+    with pytest.raises(FfmpegError, match=r"allocate memory|unavailable|killed by SIG") as caught:
+        await Ffmpeg(little).run(frames)
+    assert caught.value.retryable
+
+    target = tmp_path / "tone.wav"
+    tone = ("-f", "lavfi", "-i", "sine=d=60", target)
+    with pytest.raises(FfmpegError, match=r"File too large|SIGXFSZ"):
+        await Ffmpeg(FfmpegSettings()).run(tone, file_bytes_max=100_000)
+    assert target.stat().st_size <= 100_000

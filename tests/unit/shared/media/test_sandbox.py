@@ -158,7 +158,8 @@ async def test_a_call_over_a_limit_is_killed_and_named(
         with pytest.raises(MediaError, match="more than 64 MiB of memory") as caught:
             await sandbox.run(call, argument)
         assert caught.value.code == "media_limit"
-    with pytest.raises(MediaError, match="more than 1 s of processor time"):
+    # a very busy machine gives it less than a second within its four
+    with pytest.raises(MediaError, match=r"more than 1 s of processor time|longer than 4 s"):
         await sandbox.run(spin)
     with pytest.raises(MediaError, match="reader crash"):
         await sandbox.run(crash)

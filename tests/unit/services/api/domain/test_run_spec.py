@@ -324,3 +324,18 @@ def test_a_default_that_came_later_changes_no_digest() -> None:
 
     assert earlier.params.max_cost == 10.0
     assert unlimited.digest() == earlier.digest() != other.digest()
+
+
+def test_the_scenes_of_a_run_have_a_longest_sum() -> None:
+    """From HTTP and from upstream; the limit itself is accepted."""
+    limits = LimitSettings(run_s_max=4)
+    event = VideoStitched(job_id="1", scenes=({"duration_s": 2}, {"duration_s": 2.01}))
+
+    with pytest.raises(RequestInvalidError) as caught:
+        spec_of_stitched(event, limits)
+    with pytest.raises(RequestInvalidError):
+        spec_of_body(a_body(scenes=[{"duration_s": 4.1}]), limits)
+    assert spec_of_body(a_body(scenes=[{"duration_s": 2}] * 2), limits).scenes
+
+    reason = "the scenes last 4.01 s, at most 4 s are allowed (SEGUE_RUN_S_MAX): split the video"
+    assert caught.value.problems == [("scenes", reason)]

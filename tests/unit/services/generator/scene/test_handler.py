@@ -14,6 +14,7 @@ from shared.contract.params import ErrorStrategy
 from shared.errors import JobError, ProviderBusyError, ProviderRejectedError, SceneGapError
 from shared.kafka.codec import Envelope, Record
 from shared.media.samples import SAMPLE_RATE_HZ
+from shared.settings import RunLimitSettings
 from shared.storage.keys import segment_key
 from tests.support.event_builders import a_scene
 from tests.unit.services.generator.scene.handler_fixture import HandlerFixture, clip_of
@@ -318,3 +319,34 @@ async def test_a_silent_clip_is_rejected(fixture: HandlerFixture) -> None:
     (segment,) = fixture.segments()
     assert segment.origin is Origin.SILENCE
     assert segment.reason == "Invalid audio output format: silent"
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"duration_s": 86_400}, r"the scene lasts 86400 s, at most 300 s .*SEGUE_SCENE_S_MAX"),
+        ({"count": 1_000_000}, r"has 1000000 scenes, at most 1000 .*SEGUE_SCENES_MAX"),
+    ],
+)
+async def test_a_scene_over_a_limit_fails_its_run_before_it_is_paid(
+    fixture: HandlerFixture, fields: dict[str, int], message: str
+) -> None:
+    """Upstream may write `scene.requested` itself; the run's later scenes are skipped."""
+    with pytest.raises(JobError, match=message) as caught:
+        await fixture.handle(a_scene(0, **fields))
+    await fixture.handle(a_scene(2, count=3))
+
+    assert caught.value.code == "limit_exceeded"
+    assert fixture.provider.charged == []
+    assert fixture.segments() == []
+
+
+async def test_a_run_whose_scenes_add_up_to_more_than_the_limit_fails(tmp_path: Path) -> None:
+    """The scene that exceeds it is not paid."""
+    fixture = HandlerFixture(tmp_path, limits=RunLimitSettings(run_s_max=4))
+    await fixture.handle(a_scene(0, count=3, duration_s=2))
+    await fixture.handle(a_scene(1, count=3, duration_s=2))
+
+    with pytest.raises(JobError, match=r"the scenes last 6 s, at most 4 s .*SEGUE_RUN_S_MAX"):
+        await fixture.handle(a_scene(2, count=3, duration_s=2))
+    assert len(fixture.provider.charged) == 2
