@@ -2,7 +2,7 @@
 # Packages are installed from requirements.lock by hash; a service gets only its own extra.
 # It builds with the engine's own builder (20.10 and newer): no "# syntax=" line, and only the base
 # image is pulled.
-ARG PYTHON_IMAGE=python:3.11-slim-bookworm
+ARG PYTHON_IMAGE=python:3.11-slim-bookworm@sha256:a36c24f9cbdf4fd0f52d67f0823eeac19c2028c637cecc392d97f980d4fec56b
 
 # Packages of every service: the same layer in every image.
 FROM ${PYTHON_IMAGE} AS common

@@ -12,6 +12,9 @@ add_if_missing() {
 }
 [ -e "$file" ] || echo "Writing $file with new secrets; see .env.example for all settings."
 add_if_missing POSTGRES_PASSWORD "$(random_hex 24)"
+add_if_missing POSTGRES_ADMIN_PASSWORD "$(random_hex 24)"
+add_if_missing MINIO_ROOT_USER "admin-$(random_hex 4)"
+add_if_missing MINIO_ROOT_PASSWORD "$(random_hex 24)"
 add_if_missing MINIO_ACCESS_KEY "segue-$(random_hex 4)"
 add_if_missing MINIO_SECRET_KEY "$(random_hex 24)"
 add_if_missing SEGUE_SEGMENT_KEYS "$(random_hex 24)"

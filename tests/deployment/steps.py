@@ -42,6 +42,7 @@ _UP_S = 180
 _JOB_S = 120.0
 _STOP_S = 60.0
 _POLL_S = 0.5
+_BASE = "segue-base:local"  # instead of the official image, which cannot be pulled
 _NO_TOOLS = "gcc cc g++ make ld as git curl wget"
 
 
@@ -144,20 +145,19 @@ class DeploymentSteps:
         builds = {service["image"]: service["build"] for service in services if "build" in service}
         if len(builds) != len(IMAGES):
             raise CheckFailedError(f"the compose file builds {sorted(builds)}")
-        self._docker.call("import", self._parts.base, self._base_name())
-        self._docker.call("build", "-q", *_NETWORK, "--target", "common", ROOT, timeout_s=_BUILD_S)
+        self._docker.call("import", self._parts.base, _BASE)
+        head = ["build", "-q", *_NETWORK, "--build-arg", f"PYTHON_IMAGE={_BASE}"]
+        self._docker.call(*head, "--target", "common", ROOT, timeout_s=_BUILD_S)
         with ThreadPoolExecutor(max_workers=_BUILDS) as pool:  # each has its own remaining layers
             list(pool.map(lambda item: self._build_one(*item), builds.items()))
 
     def _build_one(self, image: str, build: dict[str, Any]) -> None:
-        arguments = [f"{name}={value}" for name, value in build["args"].items()]
-        flags = [part for argument in arguments for part in ("--build-arg", argument)]
+        arguments = {**build["args"], "PYTHON_IMAGE": _BASE}
+        flags = [
+            part for name, value in arguments.items() for part in ("--build-arg", f"{name}={value}")
+        ]
         head = ["build", "-q", *_NETWORK, "-t", image, *flags]
         self._docker.call(*head, build["context"], timeout_s=_BUILD_S)
-
-    def _base_name(self) -> str:
-        lines = (ROOT / "Dockerfile").read_text(encoding="utf-8").splitlines()
-        return next(line.split("=")[1] for line in lines if line.startswith("ARG PYTHON_IMAGE="))
 
     def _inspect_images(self) -> None:
         """Check: no root, no build tools, no code of other services, a health check."""
@@ -175,7 +175,7 @@ class DeploymentSteps:
             others = set(SERVICES) - {service} if service != "ops" else set()
             _check(not others & lines, f"{image} has code of {others & lines}")
             size = details["Size"] // 1_000_000
-            base = json.loads(self._docker.call("image", "inspect", self._base_name()))[0]["Size"]
+            base = json.loads(self._docker.call("image", "inspect", _BASE))[0]["Size"]
             report(f"  {image} {size} MB, {size - base // 1_000_000} MB more than its base")
 
     def _run_in(self, image: str, script: str) -> str:
@@ -217,6 +217,8 @@ class DeploymentSteps:
             secret = {
                 "DATABASE_URL": {"api"},
                 "POSTGRES_PASSWORD": set(),
+                "POSTGRES_ADMIN_PASSWORD": set(),
+                "MINIO_ROOT_PASSWORD": set(),
                 "GRAFANA_PASSWORD": set(),
             }
             secret["SEGUE_SEGMENT_KEYS"] = {"api", "generator", "generator-2"}

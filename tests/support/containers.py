@@ -26,9 +26,16 @@ from shared.errors import ServerStartError
 from shared.http.server import free_ports
 from shared.settings import StoreSettings
 
-KAFKA_IMAGE = "apache/kafka:4.3.1"
-POSTGRES_IMAGE = "postgres:18.4"
-MINIO_IMAGE = "quay.io/minio/minio:RELEASE.2025-09-07T16-13-09Z"  # the last one published
+KAFKA_IMAGE = (
+    "apache/kafka:4.3.1@sha256:77e3df9054047a88b520d0cc46e16696d3b22022e1d580aeccd2632df6532837"
+)
+POSTGRES_IMAGE = (
+    "postgres:18.4@sha256:3a82e1f56c8f0f5616a11103ac3d47e632c3938698946a7ad26da0df1334744a"
+)
+MINIO_IMAGE = (  # the last one published
+    "quay.io/minio/minio:RELEASE.2025-09-07T16-13-09Z"
+    "@sha256:14cea493d9a34af32f524e538b8346cf79f3321eff8e708c1e2960462bd8936e"
+)
 _ENGINE_S = 2
 _READY_S = 60.0
 

@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[3]
 COMPOSE = ROOT / "docker-compose.yml"
 KUBERNETES = ROOT / "deploy" / "kubernetes"
 SERVICES = ("api", "generator", "generator-2", "merger", "muxer", "prepare")
+PINNED = re.compile(r"^[a-z0-9./-]+:[A-Za-z0-9.-]+@sha256:[0-9a-f]{64}$")  # tag and digest
 SECRETS = ("PASSWORD", "SECRET", "SEGMENT_KEYS", "API_KEY", "ACCESS_KEY")
 KUBERNETES_VERSION = "1.30"  # the oldest supported version
 
@@ -79,7 +80,8 @@ def test_every_compose_service_has_a_health_check_and_limits() -> None:
     """Also a restart policy; the health checks of built images are in the Dockerfile."""
     for service, config in compose()["services"].items():
         assert "build" in config or "healthcheck" in config, service
-        assert config["restart"] == ("no" if service == "prepare" else "unless-stopped"), service
+        expected = "no" if service in {"prepare", "minio-account"} else "unless-stopped"
+        assert config["restart"] == expected, service
         assert "memory" in config["deploy"]["resources"]["limits"], service
 
 
@@ -94,6 +96,75 @@ def test_the_compose_file_has_no_secret() -> None:
     ]
 
     assert not invalid
+
+
+def test_every_foreign_image_is_pinned_by_its_digest() -> None:
+    """A tag can be moved; own images are built from the Dockerfile, whose base is pinned too."""
+    images = [service["image"] for service in compose()["services"].values()]
+    foreign = [image for image in images if not image.startswith("segue-")]
+    dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    bases = re.findall(r"^(?:ARG \w+_IMAGE=|FROM )(\S+:\S+)", dockerfile, re.MULTILINE)
+
+    assert len(foreign) == 6
+    assert [image for image in foreign + bases if not PINNED.match(image)] == []
+    assert len(bases) == 1
+
+
+def test_the_services_have_accounts_of_their_own() -> None:
+    """Neither the root account of the store nor the superuser of the database."""
+    services = compose()["services"]
+    admin = {"MINIO_ROOT_USER", "MINIO_ROOT_PASSWORD", "POSTGRES_ADMIN_PASSWORD"}
+    for name in SERVICES:
+        environment = services[name]["environment"]
+        used = {value for key, value in environment.items() if key not in admin}
+        assert not [one for one in used if any(variable in one for variable in admin)], name
+        assert all(environment[variable] == "" for variable in admin), name
+    database = services["api"]["environment"]["DATABASE_URL"]
+    account = (ROOT / "deploy/compose/postgres-account.sh").read_text(encoding="utf-8")
+
+    assert database.startswith("postgresql://segue:")
+    assert services["postgres"]["environment"]["POSTGRES_USER"] == "postgres"
+    assert "NOSUPERUSER NOCREATEDB NOCREATEROLE" in account
+    assert services["prepare"]["depends_on"]["minio-account"] == {
+        "condition": "service_completed_successfully"
+    }
+
+
+def _policies_of(component: str) -> list[dict[str, Any]]:
+    """Return the network policies that select the pods of a component."""
+    labels = {"app.kubernetes.io/name": "segue", "app.kubernetes.io/component": component}
+    policies = []
+    for policy in resources_of("NetworkPolicy").values():
+        selector = policy["spec"]["podSelector"]
+        expressions = selector.get("matchExpressions", [])
+        if selector.get("matchLabels", {}).items() <= labels.items() and all(
+            labels[one["key"]] in one["values"] for one in expressions
+        ):
+            policies.append(policy["spec"])
+    return policies
+
+
+@pytest.mark.parametrize("component", ["api", "generator", "merger", "muxer", "prepare"])
+def test_every_pod_has_limited_egress(component: str) -> None:
+    """Only the api reaches the database; the internet is never a private address."""
+    policies = _policies_of(component)
+    rules = [rule for policy in policies for rule in policy.get("egress", [])]
+    ports = {port["port"] for rule in rules for port in rule["ports"]}
+    public = [
+        peer["ipBlock"]
+        for rule in rules
+        for peer in rule["to"]
+        if peer.get("ipBlock", {}).get("cidr") == "0.0.0.0/0"
+    ]
+
+    assert any("Egress" in policy["policyTypes"] for policy in policies)
+    assert all(rule["to"] for rule in rules), "an empty list would allow every destination"
+    assert (5432 in ports) == (component == "api")
+    assert (80 in ports) == (component in {"generator", "muxer"})
+    for block in public:
+        assert {"10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16"} <= set(
+            block["except"]
+        )
 
 
 def test_the_tests_use_the_server_images_of_the_compose_file() -> None:
