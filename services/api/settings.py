@@ -108,6 +108,6 @@ class ApiSettings(SettingsGroup):
 
     @property
     def trusted_host_names(self) -> frozenset[str]:
-        """Return the names in `trusted_hosts`."""
+        """Return the names in `trusted_hosts`, and that of the listen address."""
         names = (name.strip() for name in self.trusted_hosts.split(","))
-        return frozenset(filter(None, names))
+        return frozenset(filter(None, (*names, self.host)))

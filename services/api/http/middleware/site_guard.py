@@ -20,6 +20,7 @@ from services.api.http.problems import problem_response
 _HEALTH = frozenset({"/livez", "/readyz", "/metrics"})  # probes name the pod's address, or anything
 _READS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 _OWN_SITES = frozenset({"same-origin", "none"})
+_OWN_NAMES = frozenset({"localhost", "host.docker.internal"})  # neither can be registered
 _PORTS: Mapping[str, int] = {"http": 80, "https": 443}
 
 
@@ -71,7 +72,7 @@ class SiteGuard:
             return False
         if not name or "@" in host or "/" in host:
             return False
-        if "*" in self._hosts or name in {"localhost", self._public_host, *self._hosts}:
+        if "*" in self._hosts or name in {*_OWN_NAMES, self._public_host, *self._hosts}:
             return True
         parents = {f"*.{name.split('.', n)[-1]}" for n in range(1, name.count(".") + 1)}
         return _is_address(name) or not parents.isdisjoint(self._hosts | {"*.localhost"})
