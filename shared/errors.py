@@ -102,6 +102,14 @@ class SettingsError(SegueError):
         self.problem = problem
 
 
+class PublishRejectedError(SegueError):
+    """Kafka rejects the record; a retry cannot help, a change of topic or rights can."""
+
+
+class RecordTooLargeError(PublishRejectedError):
+    """The record is larger than the topic or the producer accepts."""
+
+
 class DeadLetterLimitError(SegueError):
     """Too many consecutive dead letters: the consumer stops and keeps the topic."""
 

@@ -165,6 +165,11 @@ class NativeServers:
         """
         return self._start(self._kafka.start, self._kafka.stop, self._kafka.server)
 
+    @property
+    def kafka_logs(self) -> Path:
+        """Return the folder of Kafka's logs, one folder per partition."""
+        return self._kafka.data
+
     def postgres(self) -> str:
         """Start PostgreSQL; return the URL of its database.
 

@@ -71,6 +71,7 @@ class NativeKafka:
 
     def __init__(self, folder: Path, settings: ToolSettings) -> None:
         self.folder = folder.resolve()
+        self.data = self.folder / _DATA
         self._settings = settings
         self._port: int | None = None  #: the requested port
         self.server = Server(f"Apache Kafka {VERSION}", log=self.folder / "kafka.log")

@@ -28,6 +28,7 @@ from ops.dead_letters.requeue_command import requeue
 from ops.dead_letters.selection import Job, Run, stored_letters
 from services.api.operators import LetterPlace
 from shared.kafka.log_reader import LogReader, OffsetRange, open_log_reader
+from shared.kafka.original_records import restore_original
 
 REASON_CHARS = 120  # in the list; `show` prints all of it
 UNRESOLVED = frozenset(
@@ -106,7 +107,7 @@ async def _list(
         ranges, resolved = await stored_letters(operator, reader, selection)
         on_progress = progress_reporter(operator.report, "dead letters read")
         selected: list[tuple[DeadLetter, DeadLetterState]] = []
-        async for letter in read_letters(reader, ranges, on_progress=on_progress):
+        async for letter in read_letters(reader, operator.store, ranges, on_progress=on_progress):
             if selection.matches(letter):
                 state = letter.state(resolved.get(letter.place), requeues_max=requeues_max)
                 selected.append((letter, state))
@@ -134,10 +135,14 @@ async def _read_letter(operator: Operator, reader: LogReader, place: LetterPlace
     only = OffsetRange(topic=topic, partition=partition, start=offset, end=offset + 1)
     _, resolved = await stored_letters(operator, reader, DeadLetterSelection(topic=topic))
     async for records in reader.read(only):
-        record, letter = records[0], DeadLetter.of(records[0])
+        record = await restore_original(operator.store, records[0])
+        letter = DeadLetter.of(record)
         resolution = resolved.get(letter.place)
         requeues_max = RequeueSettings.from_environment().requeues_max
-        headers = [[name, value.decode(errors="replace")] for name, value in record.headers]
+        headers = [
+            [name, None if value is None else value.decode(errors="replace")]
+            for name, value in record.headers
+        ]
         value = None if record.value is None else record.value.decode(errors="replace")
         return {
             **letter.as_json(),

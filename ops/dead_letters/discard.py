@@ -106,7 +106,10 @@ async def _plan(
 ) -> DiscardPlan:
     ranges, resolved = await stored_letters(operator, reader, selection)
     on_progress = progress_reporter(operator.report, "dead letters read")
-    letters = [letter async for letter in read_letters(reader, ranges, on_progress=on_progress)]
+    letters = [
+        letter
+        async for letter in read_letters(reader, operator.store, ranges, on_progress=on_progress)
+    ]
     if not release and earlier is None:
         check_places(selection, {letter.place for letter in letters}, resolved)
     selected, left_out, lanes = list[DeadLetter](), Counter[str](), dict[Lane, None]()

@@ -19,9 +19,12 @@ from services.api.operators import LetterPlace, Resolution, ResolvedLetter
 from shared.contract.events import Event, run_of
 from shared.contract.topics import DLQ_SUFFIX, EVENT_TOPICS, topic_named
 from shared.kafka.codec import Envelope, Record, try_decode
+from shared.kafka.dead_letters import CONTENT
 from shared.kafka.log_reader import LogReader, OffsetRange
+from shared.kafka.original_records import is_cut, restore_original
 from shared.kafka.parked_runs import FIRST_ORIGIN, REQUEUES
 from shared.settings import SettingsGroup
+from shared.storage import ObjectStore
 
 
 class RequeueSettings(SettingsGroup):
@@ -66,7 +69,8 @@ class DeadLetter:
     attempts: str | None  #: "0": parked behind an earlier dead letter
     service: str | None
     requeues: int  #: how often it was requeued after it failed itself
-    is_cut: bool  #: its value was truncated
+    is_cut: bool  #: a part of the record is lost
+    is_undecodable: bool  #: its value is no value, but bytes that could not be decoded
     summary: RecordSummary | None  #: None: the record is not an event
 
     @classmethod
@@ -87,7 +91,8 @@ class DeadLetter:
             attempts=record.header("dlq-attempts"),
             service=record.header("dlq-service"),
             requeues=int(requeues) if requeues.isdecimal() else 0,
-            is_cut=record.header("dlq-truncated-from") is not None,
+            is_cut=is_cut(record),
+            is_undecodable=record.header(CONTENT) in {"batch", "record"},
             summary=RecordSummary.of(event) if event else None,
         )
 
@@ -180,14 +185,18 @@ class DeadLetterSelection:
 
 
 async def read_letters(
-    reader: LogReader, ranges: Sequence[OffsetRange], *, on_progress: ProgressReporter
+    reader: LogReader,
+    store: ObjectStore,
+    ranges: Sequence[OffsetRange],
+    *,
+    on_progress: ProgressReporter,
 ) -> AsyncIterator[DeadLetter]:
-    """Yield every dead letter of the ranges."""
+    """Yield every dead letter of the ranges; a truncated one by its whole record in the store."""
     total, done = sum(offsets.length for offsets in ranges), 0
     for offsets in ranges:
         async for records in reader.read(offsets):
             for record in records:
-                yield DeadLetter.of(record)
+                yield DeadLetter.of(await restore_original(store, record))
             done += len(records)
             on_progress(done, total)
 

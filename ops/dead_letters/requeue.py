@@ -29,6 +29,7 @@ from services.api.operators import ClaimedLetter, LetterPlace, Resolution
 from services.api.operators import dead_letters as rows
 from shared.kafka.codec import Headers, Record
 from shared.kafka.log_reader import LogReader, OffsetRange
+from shared.kafka.original_records import restore_original
 from shared.kafka.parked_runs import (
     FIRST_FAILED_AT,
     FIRST_ORIGIN,
@@ -99,7 +100,10 @@ class Requeue:
         ]
         await self._open(unopened)
         await self._add_late_letters(unopened)
-        publisher = Publisher(self.operator.kafka, source="ops", clock=self.operator.clock)
+        # a record may be larger than the limit of its topic, as its producer compressed it
+        publisher = Publisher(
+            self.operator.kafka, source="ops", clock=self.operator.clock, is_compressed=True
+        )
         await publisher.start()
         limit, total, copied = RateLimit(rate), self.total, 0
         try:
@@ -165,7 +169,9 @@ class Requeue:
         late: list[DeadLetter] = []
         for offsets in self.ranges.letters:
             appended = await appended_since(self.reader, offsets)
-            async for letter in read_letters(self.reader, [appended], on_progress=lambda *_: None):
+            async for letter in read_letters(
+                self.reader, self.operator.store, [appended], on_progress=lambda *_: None
+            ):
                 if letter.lane in opened and letter.place not in known:
                     opened[letter.lane].append(letter)
                     late.append(letter)
@@ -233,7 +239,7 @@ class Requeue:
             async for records in self.reader.read(selected.since(stored.start)):
                 for record in records:
                     if record.offset in offsets:
-                        yield record
+                        yield await restore_original(self.operator.store, record)
 
 
 def claimed_letter(letter: DeadLetter) -> ClaimedLetter:

@@ -142,7 +142,10 @@ async def _find_work(operator: Operator, reader: LogReader, options: RequeueOpti
     earlier = await find_interrupted(operator, COMMAND, options.arguments())
     ranges, resolved = await stored_letters(operator, reader, selection)
     on_progress = progress_reporter(operator.report, "dead letters read")
-    letters = [letter async for letter in read_letters(reader, ranges, on_progress=on_progress)]
+    letters = [
+        letter
+        async for letter in read_letters(reader, operator.store, ranges, on_progress=on_progress)
+    ]
     if earlier is not None and any(claim.action == earlier.id for claim in resolved.values()):
         return RequeueWork(
             plan=plan_resumed_requeue(letters, resolved, action=earlier.id),

@@ -13,6 +13,7 @@ from services.api.operators import LetterPlace, ResolvedLetter
 
 #: reasons to leave a letter out, besides the states of letters
 NO_ORIGIN, TRUNCATED, UNDER_WAY = "no_origin", "truncated", "under_way"
+UNDECODABLE = "undecodable"
 _REASONS = {
     DeadLetterState.REQUEUED: "already requeued (segue dlq list --all)",
     DeadLetterState.DISCARDED: "already discarded (segue dlq list --all)",
@@ -21,6 +22,7 @@ _REASONS = {
     UNDER_WAY: "behind an earlier requeue that is not processed yet: is the service running?",
     NO_ORIGIN: "without an origin: not written by a Segue service",
     TRUNCATED: "truncated: the stored record is incomplete",
+    UNDECODABLE: "bytes that could not be decoded: fix the cause, then replay their offsets",
 }
 
 
@@ -105,4 +107,6 @@ def _exclusion(letter: DeadLetter, resolved: ResolvedLetter | None) -> str | Non
         return letter.state(resolved, requeues_max=1).value
     if letter.origin is None:
         return NO_ORIGIN
+    if letter.is_undecodable:
+        return UNDECODABLE
     return TRUNCATED if letter.is_cut else None

@@ -37,7 +37,13 @@ async def flush_outbox(operator: Operator, *, within_s: float = TIMEOUT_S) -> bo
 
 async def _relay(operator: Operator, connection: OwnConnection, end: float) -> None:
     """Run the relay until the outbox is empty or the time is over."""
-    relay = OutboxRelay(operator.database, operator.kafka, clock=operator.clock, log=operator.log)
+    relay = OutboxRelay(
+        operator.database,
+        operator.kafka,
+        clock=operator.clock,
+        log=operator.log,
+        store=operator.store,
+    )
     publisher = Publisher(operator.kafka, source="api", clock=operator.clock)
     await publisher.start()
     try:

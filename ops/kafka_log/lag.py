@@ -106,9 +106,10 @@ async def _service_lag(
     records, behind, oldest = 0, 0, now
     for offsets in ranges:
         rest = offsets.since(positions.get((prefix + offsets.topic, offsets.partition), 0))
-        if rest.length:
+        # markers of transactions have offsets, too, and are never committed
+        if rest.length and (first := await reader.first_timestamp(rest)) is not None:
             records, behind = records + rest.length, behind + 1
-            oldest = min(oldest, await reader.first_timestamp(rest) or now)
+            oldest = min(oldest, first)
     return Lag(
         service=service,
         topic=ranges[0].topic,

@@ -14,7 +14,7 @@ from enum import StrEnum
 
 from pydantic import Field
 
-from shared.contract.topics import RETENTION_DAYS
+from shared.contract.topics import DEAD_LETTER_DAYS, RETENTION_DAYS
 from shared.settings import SettingsGroup
 from shared.storage import ObjectStat
 
@@ -48,6 +48,7 @@ class ObjectKind(StrEnum):
     CLIP = "clips"
     CLAIM = "claims"
     CACHE = "cache"
+    DEAD_LETTER = "dead letters"  #: records too large for their dead letter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,12 +77,15 @@ def _retention_days(settings: RetentionSettings) -> dict[ObjectKind, int]:
         ObjectKind.CLIP: settings.clip_days,
         ObjectKind.CLAIM: settings.claim_days,
         ObjectKind.CACHE: settings.cache_days,
+        ObjectKind.DEAD_LETTER: DEAD_LETTER_DAYS,
     }
 
 
 def _kind(key: str, references: References) -> ObjectKind | None:
     if key.startswith("cache/"):
         return ObjectKind.CACHE
+    if key.startswith("dead-letters/"):
+        return ObjectKind.DEAD_LETTER
     if key.startswith("uploads/"):
         return None if key in references.uploads else ObjectKind.UPLOAD
     match = _JOB_KEY.match(key)

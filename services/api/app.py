@@ -28,7 +28,7 @@ from shared.errors import ProviderPausedError, RetryableError
 from shared.http.health import Health
 from shared.http.probes import Probe
 from shared.http.server import HttpServer, listen
-from shared.kafka.probes import server_probes
+from shared.kafka.probes import check_codecs, server_probes
 from shared.security.signed_links import SegmentLinks, WebhookLinks
 from shared.storage import ObjectStore
 from shared.storage.factory import open_store
@@ -68,6 +68,7 @@ async def run(
         clock=clock,
         log=log,
     )
+    check_codecs()
     listening = listen(settings.host, settings.port, setting="SEGUE_API_PORT")
     admission = AdmissionControl(health, requests_max=settings.limits.requests_max)
     server = HttpServer(
@@ -124,12 +125,18 @@ def _background(context: ApiContext) -> list[Coroutine[Any, Any, None]]:
 
     projection = ProjectionConsumer(
         database=context.database,
-        applier=Applier(database=context.database, settings=settings, clock=clock, log=log),
+        applier=Applier(
+            database=context.database,
+            settings=settings,
+            clock=clock,
+            log=log,
+            store=context.store,
+        ),
         settings=settings,
         on_new_log=on_new_log,
         log=log,
     )
-    relay = OutboxRelay(context.database, settings.kafka, clock=clock, log=log)
+    relay = OutboxRelay(context.database, settings.kafka, clock=clock, log=log, store=context.store)
     gauges = GaugeUpdater(database=context.database, clock=clock)
     tasks = (projection, relay, context.notifications, gauges, context.upload_sweep)
     return [task.run(context.stop) for task in tasks]

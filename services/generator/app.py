@@ -17,7 +17,7 @@ from shared.errors import SettingsError
 from shared.http.account_check import check_account
 from shared.http.health import Health
 from shared.http.probes import Probe
-from shared.kafka.probes import connect_publisher, server_probes
+from shared.kafka.probes import connect_publisher, progress_probe, server_probes
 from shared.kafka.producer import Publisher
 from shared.kafka.router import build_router
 from shared.scratch import Scratch
@@ -49,7 +49,7 @@ async def run(
     providers = _providers(settings, store, provider, clock=clock, log=log)
     provider_health = ProviderHealth(providers.own)
     publisher = Publisher(settings.kafka, source="generator", clock=clock)
-    stream = _stream(settings, store, providers, publisher, clock=clock, log=log)
+    stream, progress = _stream(settings, store, providers, publisher, clock=clock, log=log)
     provider_probe = Probe(name="provider", call=provider_health.check, clock=clock)
     health = Health(
         service="generator",
@@ -58,7 +58,7 @@ async def run(
         ready=ready or asyncio.Event(),
         clock=clock,
         log=log,
-        probes=[*server_probes(settings.kafka, store, clock=clock), provider_probe],
+        probes=[*server_probes(settings.kafka, store, clock=clock), provider_probe, progress],
         figures=stream.figures,
     )
     _sweep(settings, log)
@@ -126,8 +126,8 @@ def _stream(
     *,
     clock: Clock,
     log: Logger,
-) -> SceneStream:
-    """Return the stream with the scene handler attached."""
+) -> tuple[SceneStream, Probe]:
+    """Return the stream with the scene handler attached, and the probe of its progress."""
     stream = SceneStream(settings, clock=clock, log=log)
     handler = build_scene_handler(
         settings,
@@ -149,4 +149,4 @@ def _stream(
         log=log,
     )
     stream.attach(handler, router, slots=handler.generator.attempts.slots)
-    return stream
+    return stream, progress_probe(router, stream.commit_due_s, clock=clock)

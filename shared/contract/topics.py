@@ -22,6 +22,7 @@ DLQ_SUFFIX = ".dlq"
 CONTINUATIONS_TABLE = "continuations"
 GENERATOR_GROUP = "segue-generator"
 RETENTION_DAYS = 14  # how far back an operator can replay
+DEAD_LETTER_DAYS = 90  # dead letters wait for an operator
 DAY_MS = 86_400_000
 
 

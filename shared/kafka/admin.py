@@ -21,7 +21,7 @@ from aiokafka.errors import (
     for_code,
 )
 
-from shared.contract.topics import CHANGELOG, DAY_MS, EVENT_TOPICS
+from shared.contract.topics import CHANGELOG, DAY_MS, DEAD_LETTER_DAYS, EVENT_TOPICS
 from shared.errors import RetryableError
 from shared.kafka.client import connection_options, unavailable
 from shared.settings import KafkaSettings
@@ -29,7 +29,7 @@ from shared.settings import KafkaSettings
 ADMIN_S = 30.0
 _MIN_INSYNC_FROM = 3  # replication from which a write must be acknowledged by two brokers
 _DLQ_CONFIG = {
-    "retention.ms": str(90 * DAY_MS),  # dead letters wait for an operator
+    "retention.ms": str(DEAD_LETTER_DAYS * DAY_MS),
     "max.message.bytes": "2097152",  # the largest record plus the dead-letter headers
 }
 

@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from shared.errors import RetryableError, SettingsError
+from shared.kafka.isolating_fetcher import isolate_undecodable_batches
 from shared.settings import KafkaSettings
+
+READ_COMMITTED = "read_committed"  # of every reader: records of aborted transactions are not read
 
 
 def connection_options(settings: KafkaSettings) -> dict[str, Any]:
@@ -19,6 +22,7 @@ def connection_options(settings: KafkaSettings) -> dict[str, Any]:
     Raises:
         SettingsError: a certificate file cannot be used.
     """
+    isolate_undecodable_batches()
     options: dict[str, Any] = {
         "bootstrap_servers": settings.bootstrap_servers,
         "security_protocol": settings.security_protocol,
@@ -47,6 +51,7 @@ def group_options(
         "client_id": group,
         "enable_auto_commit": False,
         "auto_offset_reset": "earliest",
+        "isolation_level": READ_COMMITTED,
         "session_timeout_ms": int(settings.session_timeout_s * 1000),
         "heartbeat_interval_ms": int(settings.heartbeat_s * 1000),
         "max_poll_interval_ms": max_poll_interval_ms,

@@ -9,6 +9,7 @@ Pure.
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Literal, Self
 
 from pydantic import ValidationError
 
@@ -19,7 +20,27 @@ from shared.errors import UndecodableError
 
 CONTENT_TYPE = b"application/json"
 VALUE_BYTES_MAX = 1_000_000  # Kafka's own default limit for one record
-Headers = tuple[tuple[str, bytes], ...]
+Headers = tuple[tuple[str, bytes | None], ...]
+#: what the bytes of an `Undecodable` are: a whole record batch, one encoded record, or the value
+#: of a record whose headers could not be decoded
+UndecodableContent = Literal["batch", "record", "value"]
+
+
+class Undecodable(bytes):
+    """Stored bytes that the Kafka client could not decode, in place of a record's value."""
+
+    reason: str
+    first: int  #: the offsets that the bytes cover, both included
+    last: int
+    content: UndecodableContent
+
+    def __new__(
+        cls, data: bytes, *, reason: str, first: int, last: int, content: UndecodableContent
+    ) -> Self:
+        """Return `data` with the reason why it could not be decoded."""
+        self = super().__new__(cls, data)
+        self.reason, self.first, self.last, self.content = reason, first, last, content
+        return self
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +128,8 @@ def decode(record: Record) -> Envelope:
     topic = topic_named(record.topic)
     if topic is None or topic.event is None:
         raise UndecodableError(f"topic {record.topic} carries no events")
+    if isinstance(record.value, Undecodable):
+        raise UndecodableError(_undecodable_reason(record.value))
     _check_type(record.header("ce_type"), topic.event)
     if not record.value:
         raise UndecodableError("the record has no value")
@@ -137,6 +160,12 @@ def lane_key(received: Envelope | Unreadable) -> str:
     if isinstance(received, Envelope):
         return received.event.job_id
     return (received.record.key or b"").decode(errors="replace")
+
+
+def _undecodable_reason(value: Undecodable) -> str:
+    if value.first == value.last:
+        return f"offset {value.first} cannot be decoded: {value.reason}"
+    return f"offsets {value.first} to {value.last} cannot be decoded: {value.reason}"
 
 
 def _check_type(ce_type: str | None, event: type[Event]) -> None:

@@ -17,6 +17,7 @@ from aiokafka.errors import KafkaError
 from shared.kafka.client import group_options, unavailable
 from shared.kafka.codec import Envelope, Record, lane_key, try_decode
 from shared.kafka.handler import Handler
+from shared.kafka.isolating_fetcher import read_to
 from shared.kafka.router import Router
 from shared.processing.lanes import Lanes
 from shared.settings import KafkaSettings, LaneSettings
@@ -32,6 +33,7 @@ COMMIT_S = 10.0
 # the broker hangs; uncommitted records are read again.
 LAST_COMMIT_S, LEAVE_S = 2.0, 1.0
 MAX_POLL_INTERVAL_MS = 300_000  # the loop polls every POLL_MS, however long the lanes take
+TIMESTAMP_MS_MAX = 253_402_300_799_000  # the year 9999; a producer may send any number
 RESUME_AT = 0.7  # share of in_flight_max below which paused partitions resume
 
 
@@ -55,6 +57,7 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
         self._log = log
         self._lanes: Lanes[int] = Lanes(self._mark_committable)
         self._committable: dict[TopicPartition, int] = {}
+        self._next: dict[TopicPartition, int] = {}  #: offset behind the last record polled
         self._is_rebalancing = False
         self._consumer = AIOKafkaConsumer(
             **group_options(kafka, group, max_poll_interval_ms=MAX_POLL_INTERVAL_MS)
@@ -71,6 +74,10 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
     def figures(self) -> dict[str, int]:
         """Return the number of active lanes and of records in flight, for `readyz`."""
         return self._lanes.figures()
+
+    def commit_due_s(self) -> float:
+        """Return the time since a commit became due without one succeeding."""
+        return self._metrics.commit_due_s()
 
     async def run(self, stop: asyncio.Event, *, ready: asyncio.Event | None = None) -> None:
         """Consume until `stop`; set `ready` once the consumer has started.
@@ -113,8 +120,21 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
             await asyncio.sleep(POLL_MS / 1000)
             return
         for partition, records in polled.items():
+            if records[0].offset < self._next.get(partition, 0):
+                self._restart(partition)
             for raw in records:
                 self._submit(partition, raw)
+            self._next[partition] = records[-1].offset + 1
+
+    def _restart(self, partition: TopicPartition) -> None:
+        """Forget the work of a partition whose offsets begin again: its topic is another one."""
+        self._committable.pop(partition, None)
+        self._log.warning(
+            "the log was created again; its records in work were cancelled",
+            action="partitions.lost",
+            partition=str(partition),
+            records=self._lanes.restart(partition),
+        )
 
     def _submit(self, partition: TopicPartition, raw: ConsumerRecord) -> None:
         record = record_of(raw, prefix=self._kafka.topic_prefix)
@@ -138,7 +158,7 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
         if partition not in self._consumer.assignment():
             return None
         end: int | None = self._consumer.highwater(partition)
-        return end
+        return None if (read_to(self._consumer, partition) or 0) >= (end or 0) else end
 
     def _pause_or_resume(self) -> None:
         paused: set[TopicPartition] = self._consumer.paused()
@@ -193,6 +213,7 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
         }
         if not self._committable:
             self._metrics.commit_confirmed(nothing_due=True)
+        self._next = {}  # records are delivered again from the committed offset
         self._router.parked.forget()
         self._is_rebalancing = False
         self._log.info("partitions assigned", action="partitions.assigned", count=len(assigned))
@@ -221,5 +242,12 @@ def record_of(raw: ConsumerRecord, *, prefix: str) -> Record:
         key=raw.key,
         value=raw.value,
         headers=tuple(raw.headers),
-        timestamp_ms=raw.timestamp,
+        timestamp_ms=valid_timestamp(raw.timestamp),
     )
+
+
+def valid_timestamp(timestamp_ms: int | None) -> int | None:
+    """Return the timestamp of a record in milliseconds; None if it is missing or no time."""
+    if timestamp_ms is None or not 0 < timestamp_ms < TIMESTAMP_MS_MAX:
+        return None
+    return timestamp_ms

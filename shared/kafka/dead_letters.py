@@ -4,9 +4,10 @@ The original key, value and headers stay; `dlq-…` headers give the record's or
 the number of attempts. A dead letter interrupts the order of its job, so it closes the lane:
 later records of the same run on that topic are parked behind it (`parked_runs`). Many
 consecutive dead letters mean that the service is at fault: the consumer stops, and the remaining
-records stay on their topic.
+records stay on their topic. Records that cannot be decoded do not count: they say nothing about
+the service, and must not stop it.
 
-I/O: Kafka.
+I/O: Kafka; the store, for a record that is too large for its letter.
 """
 
 import traceback
@@ -15,23 +16,35 @@ from datetime import datetime
 from shared.clock import Clock
 from shared.contract.topics import DLQ_SUFFIX
 from shared.errors import DeadLetterLimitError
-from shared.kafka.codec import Headers, Record
+from shared.kafka.codec import Headers, Record, Undecodable
+from shared.kafka.original_records import Letter, send_fitted
 from shared.kafka.parked_runs import FIRST_FAILED_AT
 from shared.kafka.producer import Publisher
+from shared.storage import ObjectStore
 from shared.telemetry import service_version
 from shared.telemetry.metrics import DEAD_LETTERS_IN_ROW, DEAD_LETTERS_IN_ROW_MAX
 from shared.telemetry.redaction import redact
 
 STACK_CHARS_MAX = 4000
+REASON_CHARS_MAX = 4000
+CONTENT = "dlq-content"  #: what the value is, if it is not the record's value
+LAST_OFFSET = "dlq-origin-last-offset"
 
 
 class DeadLetters:
     """The dead letters of one service, and the limit of consecutive ones."""
 
     def __init__(
-        self, publisher: Publisher, *, service: str, clock: Clock, consecutive_max: int
+        self,
+        publisher: Publisher,
+        *,
+        service: str,
+        clock: Clock,
+        consecutive_max: int,
+        store: ObjectStore | None = None,
     ) -> None:
         self._publisher = publisher
+        self._store = store  #: None: records that are too large are only truncated
         self._service = service
         self._clock = clock
         self._consecutive_max = consecutive_max
@@ -66,34 +79,39 @@ class DeadLetters:
         *,
         attempts: int,
         first_failed_at: datetime | None = None,
-        is_parked: bool = False,
+        is_counted: bool = True,
     ) -> None:
         """Publish `record` on its dead-letter topic; return when the broker has stored it.
 
-        Call `record_failure` before, unless the record `is_parked` behind another dead letter
-        and so is not a failure. `first_failed_at` is the time of the first failed attempt; None
-        if there was only one.
+        Call `record_failure` before, if it `is_counted`: not if it is parked behind another dead
+        letter, or cannot be decoded. `first_failed_at` is the time of the first failed attempt;
+        None if there was only one.
 
         Raises:
             DeadLetterLimitError: this was the last one allowed; it is stored.
+            PublishRejectedError: Kafka will never accept it.
         """
+        added = dead_letter_headers(
+            record,
+            error,
+            attempts=attempts,
+            service=self._service,
+            now=self._clock.now(),
+            first_failed_at=first_failed_at,
+        )
+        await send_fitted(Letter(record=record, added=added), self._send, store=self._store)
+        if self._is_limit_reached and is_counted:
+            raise self._limit_error()
+
+    async def _send(self, letter: Letter) -> None:
+        record = letter.record
         await self._publisher.send(
             topic=record.topic + DLQ_SUFFIX,
             key=record.key,
             value=record.value,
-            headers=record.headers
-            + dead_letter_headers(
-                record,
-                error,
-                attempts=attempts,
-                service=self._service,
-                now=self._clock.now(),
-                first_failed_at=first_failed_at,
-            ),
+            headers=record.headers + letter.added,
             partition=record.partition,
         )
-        if self._is_limit_reached and not is_parked:
-            raise self._limit_error()
 
     @property
     def _is_limit_reached(self) -> bool:
@@ -116,13 +134,15 @@ def dead_letter_headers(
 ) -> Headers:
     """Return the headers added to a dead letter: its origin, the error and the attempts."""
     stack = "".join(traceback.format_exception(error))[-STACK_CHARS_MAX:]
+    value = record.value
+    first_offset = value.first if isinstance(value, Undecodable) else record.offset
     headers: dict[str, object] = {
-        "dlq-reason": redact(str(error)) or type(error).__name__,
+        "dlq-reason": redact(str(error))[:REASON_CHARS_MAX] or type(error).__name__,
         "dlq-exception": type(error).__name__,
         "dlq-stack": redact(stack),
         "dlq-origin-topic": record.topic,
         "dlq-origin-partition": record.partition,
-        "dlq-origin-offset": record.offset,
+        "dlq-origin-offset": first_offset,
         "dlq-origin-timestamp": record.timestamp_ms or "",
         "dlq-attempts": attempts,
         FIRST_FAILED_AT: record.header(FIRST_FAILED_AT) or (first_failed_at or now).isoformat(),
@@ -130,4 +150,6 @@ def dead_letter_headers(
         "dlq-service": service,
         "dlq-service-version": service_version(),
     }
+    if isinstance(value, Undecodable):
+        headers |= {CONTENT: value.content, LAST_OFFSET: value.last}
     return tuple((name, str(value).encode()) for name, value in headers.items())

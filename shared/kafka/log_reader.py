@@ -19,7 +19,7 @@ from aiokafka.errors import (
 
 from shared.clock import SystemClock
 from shared.errors import RetryableError
-from shared.kafka.client import connection_options
+from shared.kafka.client import READ_COMMITTED, connection_options
 from shared.kafka.codec import Record
 from shared.kafka.consumer import record_of
 from shared.processing.retry import RetryPolicy, retrying
@@ -123,7 +123,9 @@ class LogReader:
     async def first_timestamp(self, offsets: OffsetRange) -> datetime | None:
         """Return the timestamp of the first record of the range; None if it has no record."""
         async for records in self.read(offsets):
-            return datetime.fromtimestamp((records[0].timestamp_ms or 0) / 1000, UTC)
+            # a record that cannot be decoded has no timestamp
+            known = next((record.timestamp_s for record in records if record.timestamp_s), None)
+            return SystemClock().now() if known is None else datetime.fromtimestamp(known, UTC)
         return None
 
     async def committed(
@@ -191,6 +193,7 @@ async def open_log_reader(settings: KafkaSettings, *, client_id: str) -> AsyncIt
         client_id=client_id,
         enable_auto_commit=False,
         auto_offset_reset="none",
+        isolation_level=READ_COMMITTED,
         fetch_max_wait_ms=FETCH_WAIT_MS,
     )
     admin = AIOKafkaAdminClient(**connection_options(settings), client_id=client_id)

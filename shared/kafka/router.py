@@ -6,7 +6,8 @@
     other exceptions   a bug: dead letter with its traceback, job.failed, the run is parked
 
 Every job that stops publishes its reason. What cannot be published is retried until it can be:
-without a broker there is nothing else to do, and nothing may be committed.
+without a broker there is nothing else to do, and nothing may be committed. `blocked` reports it, in
+`readyz` and as a metric. What Kafka rejects for good stops the service instead.
 
 I/O: Kafka, the store.
 """
@@ -29,7 +30,7 @@ from shared.processing.retry import RetryPolicy, retrying
 from shared.settings import LaneSettings
 from shared.storage import ObjectStore
 from shared.telemetry import trace
-from shared.telemetry.consumer_metrics import ActiveRecords
+from shared.telemetry.consumer_metrics import ActiveRecords, BlockedRecords
 from shared.telemetry.log import Logger
 from shared.telemetry.metrics import (
     DEAD_LETTERS_TOTAL,
@@ -37,6 +38,7 @@ from shared.telemetry.metrics import (
     RECORD_SECONDS,
     RECORDS_TOTAL,
     RETRIES_TOTAL,
+    UNDECODABLE_TOTAL,
     WORK_SECONDS,
 )
 from shared.telemetry.redaction import redact
@@ -63,10 +65,12 @@ class Router:
     log: Logger
     chance: random.Random = field(default_factory=random.Random)
     active_records: ActiveRecords = field(init=False)
+    blocked: BlockedRecords = field(init=False)
 
     def __post_init__(self) -> None:
-        """Register the metric of the oldest record in work."""
+        """Register the metrics of the records in work."""
         self.active_records = ActiveRecords(self.service, self.clock)
+        self.blocked = BlockedRecords(self.service, self.clock)
 
     async def run(
         self,
@@ -92,8 +96,8 @@ class Router:
         wait_until_owned: WaitUntilOwned,
     ) -> None:
         if isinstance(received, Unreadable):
-            self.dead_letters.record_failure(received.error)
-            await self._dead_letter(received.record, received.error, attempts=1)
+            UNDECODABLE_TOTAL.labels(self.service, received.record.topic).inc()
+            await self._dead_letter(received.record, received.error, attempts=1, is_counted=False)
             return
         envelope, record = received, received.record
         run = run_of(envelope.event)
@@ -103,7 +107,7 @@ class Router:
             lambda: self.parked.is_parked(job_id, run, record.topic, requeue=requeue)
         ):
             reason = ParkedBehindError("parked behind an earlier dead letter of its run")
-            await self._dead_letter(record, reason, attempts=0, is_parked=True)
+            await self._dead_letter(record, reason, attempts=0, is_counted=False)
             # after the dead letter: a requeue that did not read it must not release the lane
             await self._until_available(lambda: self.parked.hold(job_id, run, record.topic))
             return
@@ -218,7 +222,7 @@ class Router:
         *,
         attempts: int,
         first_failed_at: datetime | None = None,
-        is_parked: bool = False,
+        is_counted: bool = True,
     ) -> None:
         trace.record_error(error)
         DEAD_LETTERS_TOTAL.labels(self.service, record.topic).inc()
@@ -236,7 +240,7 @@ class Router:
                 error,
                 attempts=attempts,
                 first_failed_at=first_failed_at,
-                is_parked=is_parked,
+                is_counted=is_counted,
             )
         )
 
@@ -244,17 +248,19 @@ class Router:
         """Retry `call` until Kafka or the store answers; only cancellation ends the wait."""
 
         def log_retry(error: Exception, _delay_s: float) -> None:
+            blocked(str(error))
             self.log.warning(
                 "Kafka or store unavailable", action="dependency.unavailable", reason=str(error)
             )
 
-        return await retrying(
-            call,
-            policy=replace(self.policy, attempts_max=None),
-            clock=self.clock,
-            on_retry=log_retry,
-            chance=self.chance,
-        )
+        with self.blocked.tracked() as blocked:
+            return await retrying(
+                call,
+                policy=replace(self.policy, attempts_max=None),
+                clock=self.clock,
+                on_retry=log_retry,
+                chance=self.chance,
+            )
 
     def _log_retry(self, envelope: Envelope, error: Exception, *, delay_s: float) -> None:
         self.log.warning(
@@ -297,7 +303,11 @@ def build_router(
         stage=stage,
         publisher=publisher,
         dead_letters=DeadLetters(
-            publisher, service=service, clock=clock, consecutive_max=settings.dead_letters_max
+            publisher,
+            service=service,
+            clock=clock,
+            consecutive_max=settings.dead_letters_max,
+            store=store,
         ),
         parked=ParkedRuns(store),
         policy=RetryPolicy(

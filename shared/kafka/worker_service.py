@@ -18,7 +18,7 @@ from shared.contract.events import Event, JobCancelled, RunEvent, Stage, run_of
 from shared.http.health import Health
 from shared.kafka.consumer import LaneConsumer
 from shared.kafka.handler import Handler
-from shared.kafka.probes import connect_publisher, server_probes
+from shared.kafka.probes import connect_publisher, progress_probe, server_probes
 from shared.kafka.producer import Publisher
 from shared.kafka.router import Router, build_router
 from shared.processing.active_runs import ActiveRuns
@@ -68,6 +68,9 @@ class WorkerService:
         if self.health.stop.is_set():
             return
         self.health.figures = lambda: {**consumer.figures(), **slots.figures()}
+        self.health.probes.append(
+            progress_probe(self.router, consumer.commit_due_s, clock=self.health.clock)
+        )
         await consumer.run(self.health.stop, ready=self.health.ready)
 
     @cached_property

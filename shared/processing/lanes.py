@@ -82,7 +82,6 @@ class Lanes(Generic[H]):
         A record in flight keeps its running work and gets the new handle.
         """
         if not self._tracker.track(partition, offset, handle, timestamp_s=timestamp_s):
-            self._commit_records(partition, self._tracker.committable(partition))
             return False
         lane = (partition, key)
         task = asyncio.create_task(self._run_after(self._tails.get(lane), partition, offset, work))
@@ -104,6 +103,15 @@ class Lanes(Generic[H]):
         }
         self._owned.set()
         return {partition: count for partition, count in lost.items() if count}
+
+    def restart(self, partition: Hashable) -> int:
+        """Cancel the lanes of a partition whose log was created again; return their records.
+
+        Its offsets begin again, so a new record may have the offset of one in flight.
+        """
+        count = self._cancel_partition(partition)
+        self._capacity.set()
+        return count
 
     async def drain(self, timeout_s: float) -> int:
         """Wait for running tasks, then cancel the rest; return how many were cancelled."""

@@ -70,11 +70,6 @@ class OffsetTracker(Generic[H]):
         entries[offset].is_complete = True
         return self._pop_completed(entries)
 
-    def committable(self, partition: Hashable) -> list[H]:
-        """Return the completed handles at the head, after a redelivery replaced one of them."""
-        entries = self._partitions.get(partition)
-        return self._pop_completed(entries) if entries else []
-
     def remove(self, partition: Hashable) -> int:
         """Forget a revoked partition; return the number of records that were in flight."""
         self._last.pop(partition, None)

@@ -124,6 +124,11 @@ def parked_key(job_id: str, run: int, topic: str) -> str:
     return f"{run_prefix(job_id, run)}/parked-{topic}"
 
 
+def dead_letter_key(digest: str) -> str:
+    """Return the key of a record that is too large for its dead letter; `digest`: of the record."""
+    return f"dead-letters/{digest}"
+
+
 def upload_key(sha256: str) -> str:
     """Return the key of an uploaded video; the same bytes are stored once."""
     return f"{UPLOADS_PREFIX}{sha256}"

@@ -139,6 +139,39 @@ class ActiveRecords:
         return 0.0 if started is None else self._clock.monotonic() - started
 
 
+class BlockedRecords:
+    """The records that cannot be finished: their event or dead letter cannot be published."""
+
+    def __init__(self, service: str, clock: Clock) -> None:
+        self._clock = clock
+        self._blocked: dict[object, tuple[float, str]] = {}  # since when, why; oldest first
+        metrics.BLOCKED_OLDEST_SECONDS.labels(service).set_function(self.oldest_s)
+
+    @contextmanager
+    def tracked(self) -> Iterator[Callable[[str], None]]:
+        """Track a step while the block runs; yields a function that notes why it is retried."""
+        key = object()
+
+        def note(reason: str) -> None:
+            since, _ = self._blocked.get(key, (self._clock.monotonic(), ""))
+            self._blocked[key] = (since, reason)
+
+        try:
+            yield note
+        finally:
+            self._blocked.pop(key, None)
+
+    def oldest_s(self) -> float:
+        """Return for how long the oldest record has been blocked; 0 without any."""
+        since = next((since for since, _ in self._blocked.values()), None)
+        return 0.0 if since is None else self._clock.monotonic() - since
+
+    @property
+    def reason(self) -> str:
+        """Return why the oldest record is blocked; empty without any."""
+        return next((reason for _, reason in self._blocked.values()), "")
+
+
 def export_lane_metrics(
     service: str, figures: Callable[[], Mapping[str, int]], *, in_flight_max: int
 ) -> None:

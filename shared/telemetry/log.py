@@ -51,6 +51,7 @@ LogAction = Literal[
     "consumer.stopped",
     "commit.failed",
     "kafka.poll_failed",
+    "kafka.offset_reset",
     "faust.stop_timed_out",
     "event.published",
     "event.not_published",

@@ -91,6 +91,23 @@ DEAD_LETTERS_IN_ROW = Gauge(
 DEAD_LETTERS_IN_ROW_MAX = Gauge(
     "segue_dead_letters_in_row_max", "Consecutive dead letters that stop the consumer.", ["service"]
 )
+UNDECODABLE_TOTAL = Counter(
+    "segue_undecodable_total",
+    "Records and batches that could not be decoded; the partition continued behind them.",
+    ["service", "topic"],
+)
+OFFSET_RESETS_TOTAL = Counter(
+    "segue_offset_resets_total",
+    "Times that the next offset was not in the log (retention, topic created again), so that"
+    " reading continued at its start.",
+    ["service", "topic"],
+)
+BLOCKED_OLDEST_SECONDS = Gauge(
+    "segue_blocked_oldest_seconds",
+    "Time for which the oldest finished or failed record has waited to publish its event or dead"
+    " letter, or to park its run; 0 without any.",
+    ["service"],
+)
 LANES = Gauge("segue_lanes", "Lanes with an unfinished record.", ["service"])
 IN_FLIGHT = Gauge("segue_records_in_flight", "Records received and not yet committed.", ["service"])
 IN_FLIGHT_MAX = Gauge(

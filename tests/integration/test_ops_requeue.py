@@ -172,7 +172,7 @@ async def dead_letter(fixture: OperatorFixture, records: list[Record]) -> None:
                 await dead.publish(record, InvalidEventError("wrong"), attempts=1)
             else:
                 await dead.publish(
-                    record, ParkedBehindError("parked behind"), attempts=0, is_parked=True
+                    record, ParkedBehindError("parked behind"), attempts=0, is_counted=False
                 )
     finally:
         await publisher.stop()

@@ -146,7 +146,9 @@ async def api_fixture(
         )
         transport = httpx.ASGITransport(app=create_app(context), raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
-            applier = Applier(database=database, settings=settings, clock=clock, log=log)
+            applier = Applier(
+                database=database, settings=settings, clock=clock, log=log, store=store
+            )
             yield ApiFixture(context=context, client=client, applier=applier, url=url)
     finally:
         stop.set()

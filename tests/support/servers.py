@@ -57,6 +57,7 @@ class KafkaServer:
     label: str
     bootstrap: str
     real: bool = True  #: False: the embedded stand-in
+    logs: Path | None = None  #: the folder of its logs, if it is on this machine
 
     def environment(self) -> dict[str, str]:
         """Return the environment variables of a service that uses the broker."""
@@ -203,7 +204,11 @@ class Servers:
 
     def _native_kafka(self) -> KafkaServer:
         bootstrap = self._native().kafka()
-        return KafkaServer(label=f"Apache Kafka {VERSION} (native)", bootstrap=bootstrap)
+        return KafkaServer(
+            label=f"Apache Kafka {VERSION} (native)",
+            bootstrap=bootstrap,
+            logs=self._native().kafka_logs,
+        )
 
     def _embedded_broker(self) -> KafkaServer:
         with warnings.catch_warnings():

@@ -102,7 +102,7 @@ def example_headers(example: Event, topic: Topic) -> dict[str, str]:
     if not services:
         return {}
     record = encode(example, source=services[0], now=_EXAMPLE_TIME)
-    return {name: value.decode() for name, value in record.headers}
+    return {name: (value or b"").decode() for name, value in record.headers}
 
 
 def _channels() -> Node:

@@ -6,7 +6,10 @@ reorders them; different keys are sent concurrently. A record is deleted after i
 one that is published again after a crash has the same event id. NOTIFY wakes the relay; polling is
 the fallback.
 
-I/O: PostgreSQL, Kafka.
+A dead letter that is too large for its topic is truncated. Another record that Kafka rejects stays
+in the outbox, because it was accepted; only its key waits (`SegueOutboxWaiting`).
+
+I/O: PostgreSQL, Kafka; the store, for the record of a large dead letter.
 """
 
 import asyncio
@@ -16,11 +19,16 @@ from collections.abc import AsyncIterator, Sequence
 from services.api.database import OUTBOX_CHANNEL, Database, OwnConnection, outbox
 from services.api.database.outbox import OutboxRecord
 from shared.clock import Clock
+from shared.contract.topics import DLQ_SUFFIX
+from shared.errors import PublishRejectedError, RetryableError
 from shared.kafka.admin import ensure_topics
+from shared.kafka.codec import Record
+from shared.kafka.original_records import Letter, send_fitted
 from shared.kafka.producer import Publisher
 from shared.processing.retry import RetryPolicy, restarting
 from shared.processing.wait import completes_first, wait_or_stop
 from shared.settings import KafkaSettings
+from shared.storage import ObjectStore
 from shared.telemetry.log import Logger
 
 POLL_S = 1.0
@@ -34,8 +42,15 @@ class OutboxRelay:
     """Publishes the outbox to Kafka."""
 
     def __init__(
-        self, database: Database, settings: KafkaSettings, *, clock: Clock, log: Logger
+        self,
+        database: Database,
+        settings: KafkaSettings,
+        *,
+        clock: Clock,
+        log: Logger,
+        store: ObjectStore | None = None,
     ) -> None:
+        self._store = store
         self._database = database
         self._settings = settings
         self._clock = clock
@@ -54,7 +69,14 @@ class OutboxRelay:
                 "outbox not published", action="outbox.publish_failed", reason=str(error)
             )
 
-        await restarting(relay, stop=stop, policy=RETRY, clock=self._clock, on_retry=log_retry)
+        await restarting(
+            relay,
+            stop=stop,
+            policy=RETRY,
+            clock=self._clock,
+            on_retry=log_retry,
+            errors=(RetryableError, PublishRejectedError),
+        )
 
     @contextlib.asynccontextmanager
     async def _publisher(self) -> AsyncIterator[Publisher]:
@@ -85,6 +107,7 @@ class OutboxRelay:
 
         Raises:
             RetryableError: Kafka did not acknowledge all; acknowledged records are deleted.
+            PublishRejectedError: Kafka rejects one of them; acknowledged records are deleted.
         """
         rows = await outbox.oldest(connection, count=BATCH)
         if not rows:
@@ -95,7 +118,7 @@ class OutboxRelay:
         slots = asyncio.Semaphore(KEYS_AT_ONCE)
         sent_ids: list[int] = []
         results = await asyncio.gather(
-            *(_send(chain, publisher, slots, sent_ids) for chain in chains.values()),
+            *(self._send(chain, publisher, slots, sent_ids) for chain in chains.values()),
             return_exceptions=True,
         )
         await outbox.remove(connection, sent_ids)
@@ -104,6 +127,32 @@ class OutboxRelay:
                 raise result
         self._log.debug("outbox published", action="outbox.published", records=len(sent_ids))
         return len(sent_ids)
+
+    async def _send(
+        self,
+        chain: Sequence[tuple[int, OutboxRecord]],
+        publisher: Publisher,
+        slots: asyncio.Semaphore,
+        sent_ids: list[int],
+    ) -> None:
+        """Send the records of one key in order, until the broker rejects one."""
+
+        async def send(letter: Letter) -> None:
+            await publisher.send(
+                topic=letter.record.topic,
+                key=letter.record.key,
+                value=letter.record.value,
+                headers=letter.record.headers + letter.added,
+            )
+
+        async with slots:
+            for number, record in chain:
+                letter = _letter(record)
+                if record.topic.endswith(DLQ_SUFFIX):
+                    await send_fitted(letter, send, store=self._store)
+                else:
+                    await send(letter)
+                sent_ids.append(number)
 
     async def _wait(self, stop: asyncio.Event) -> None:
         with contextlib.suppress(TimeoutError):
@@ -114,19 +163,16 @@ class OutboxRelay:
         self._woken.set()
 
 
-async def _send(
-    chain: Sequence[tuple[int, OutboxRecord]],
-    publisher: Publisher,
-    slots: asyncio.Semaphore,
-    sent_ids: list[int],
-) -> None:
-    """Send the records of one key in order, until the broker rejects one."""
-    async with slots:
-        for number, record in chain:
-            await publisher.send(
-                topic=record.topic,
-                key=record.key,
-                value=record.value,
-                headers=record.headers,
-            )
-            sent_ids.append(number)
+def _letter(record: OutboxRecord) -> Letter:
+    """Return a record of the outbox; the headers that make it a dead letter come last."""
+    own = tuple(header for header in record.headers if header[0].startswith("dlq-"))
+    others = tuple(header for header in record.headers if header not in own)
+    consumed = Record(
+        topic=record.topic,
+        partition=0,
+        offset=0,
+        key=record.key,
+        value=record.value,
+        headers=others,
+    )
+    return Letter(record=consumed, added=own)

@@ -5,8 +5,9 @@ batch. A record therefore counts once however often it is read, and a consumer t
 changes nothing (`StaleBatchError`).
 
 An invalid record of `video.stitched` goes to its dead-letter topic through the outbox, in the
-same transaction. On the other topics the consuming service writes the dead letter; the projection
-counts such a record and skips it. If a batch fails unexpectedly, its records are applied one by
+same transaction, and so does an undecodable record of a topic that no other service consumes. On
+the other topics the consuming service writes the dead letter; the projection counts such a record
+and skips it. If a batch fails unexpectedly, its records are applied one by
 one; the failing record becomes a dead letter with its traceback.
 
 The time of a record is its `ce_time` if a service of Segue wrote it, so records that are
@@ -14,7 +15,7 @@ published or read again keep their time.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from services.api.database import Connection, Database, jobs, offsets, outbox, runs
@@ -31,13 +32,15 @@ from services.api.runs import ingest_stitched
 from services.api.settings import ApiSettings
 from shared.clock import Clock
 from shared.contract.events import SceneDelayed, VideoStitched
-from shared.contract.topics import DLQ_SUFFIX
+from shared.contract.topics import DLQ_SUFFIX, topic_named
 from shared.errors import InvalidEventError, RetryableError, SegueError
 from shared.kafka.codec import VALUE_BYTES_MAX, Envelope, Record, Unreadable, try_decode
 from shared.kafka.dead_letters import dead_letter_headers
+from shared.kafka.original_records import Letter, store_original
 from shared.kafka.tracing import process_span, process_spans
+from shared.storage import ObjectStore
 from shared.telemetry.log import Logger
-from shared.telemetry.metrics import DEAD_LETTERS_TOTAL, RECORDS_TOTAL
+from shared.telemetry.metrics import DEAD_LETTERS_TOTAL, RECORDS_TOTAL, UNDECODABLE_TOTAL
 
 SERVICE = "api"
 
@@ -79,6 +82,8 @@ class Applier:
     settings: ApiSettings
     clock: Clock
     log: Logger
+    store: ObjectStore | None = None  #: keeps records that are too large for their dead letter
+    writes_dead_letters: bool = True  #: False: the records were applied before (a rebuild)
 
     async def apply(self, batch: Batch) -> None:
         """Apply `batch`.
@@ -137,6 +142,7 @@ class Applier:
 
     async def _ingest(self, connection: Connection, item: Envelope | Unreadable) -> None:
         if isinstance(item, Unreadable):
+            UNDECODABLE_TOTAL.labels(SERVICE, item.record.topic).inc()
             await self._dead_letter(connection, item.record, item.error)
             return
         assert isinstance(item.event, VideoStitched), "the only event of its topic"
@@ -157,13 +163,14 @@ class Applier:
     async def _dead_letter(self, connection: Connection, record: Record, error: Exception) -> None:
         now = self.clock.now()
         headers = dead_letter_headers(record, error, attempts=1, service=SERVICE, now=now)
-        letter = OutboxRecord(
+        letter = await self._fitted(Letter(record=record, added=headers))
+        published = OutboxRecord(
             topic=record.topic + DLQ_SUFFIX,
-            key=record.key,
-            value=record.value,
-            headers=record.headers + headers,
+            key=letter.record.key,
+            value=letter.record.value,
+            headers=letter.record.headers + letter.added,
         )
-        await outbox.add(connection, [_truncated(letter)], now=now)
+        await outbox.add(connection, [published], now=now)
         DEAD_LETTERS_TOTAL.labels(SERVICE, record.topic).inc()
         _count(record, "dead_lettered")
         self.log.error(
@@ -175,13 +182,29 @@ class Applier:
             reason=str(error),
         )
 
+    async def _fitted(self, letter: Letter) -> Letter:
+        """Return the letter, truncated if it is too large for the broker; store the whole record.
+
+        Raises:
+            StoreUnavailableError: nothing was stored.
+        """
+        if letter.size() <= VALUE_BYTES_MAX:
+            return letter
+        original = None
+        if self.store is not None:
+            original = await store_original(self.store, letter.record)
+        return letter.fitted(VALUE_BYTES_MAX, original=original)
+
     async def _project(
         self, connection: Connection, decoded: Sequence[Envelope | Unreadable]
     ) -> list[tuple[str, float]]:
         """Apply the events; return the outcome and duration of each run that ended."""
         events: list[tuple[AnyRunEvent, datetime]] = []
         for item in decoded:
-            if isinstance(item, Unreadable):
+            if isinstance(item, Unreadable) and self._owns(item.record):
+                UNDECODABLE_TOTAL.labels(SERVICE, item.record.topic).inc()
+                await self._dead_letter(connection, item.record, item.error)
+            elif isinstance(item, Unreadable):
                 self._skip(item)
             elif (event := run_event(item.event)) is not None:
                 events.append((event, self._time_of(item.record)))
@@ -208,7 +231,13 @@ class Applier:
             return self.clock.now()
         return datetime.fromtimestamp(record.timestamp_ms / 1000, UTC)
 
+    def _owns(self, record: Record) -> bool:
+        """Return whether no other service writes the record's dead letter."""
+        topic = topic_named(record.topic)
+        return self.writes_dead_letters and topic is not None and topic.read_by == (SERVICE,)
+
     def _skip(self, item: Unreadable) -> None:
+        UNDECODABLE_TOTAL.labels(SERVICE, item.record.topic).inc()
         _count(item.record, "unreadable")
         self.log.warning(
             "unreadable record skipped",
@@ -291,16 +320,6 @@ def _published_at(record: Record) -> datetime | None:
     except ValueError:
         return None
     return moment.astimezone(UTC) if moment.tzinfo else None
-
-
-def _truncated(letter: OutboxRecord) -> OutboxRecord:
-    """Return `letter`, truncated if the added headers make it too large for the broker."""
-    value, headers = letter.value or b"", letter.headers
-    available = VALUE_BYTES_MAX - sum(len(name) + len(value) for name, value in headers)
-    if len(value) <= available:
-        return letter
-    truncated = ("dlq-truncated-from", str(len(value)).encode())
-    return replace(letter, value=value[: max(available, 0)], headers=(*headers, truncated))
 
 
 def _count(record: Record, outcome: str) -> None:

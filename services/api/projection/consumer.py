@@ -19,11 +19,12 @@ from services.api.database import Connection, Database, offsets
 from services.api.projection.apply_batch import Applier, Batch, StaleBatchError
 from services.api.settings import ApiSettings
 from shared.contract.topics import EVENT_TOPICS
-from shared.errors import RetryableError
+from shared.errors import RetryableError, StoreUnavailableError
 from shared.kafka.admin import ensure_topics
 from shared.kafka.client import group_options
 from shared.kafka.codec import Record
 from shared.kafka.consumer import record_of
+from shared.kafka.isolating_fetcher import read_to
 from shared.processing.offset_tracker import PartitionPosition
 from shared.processing.retry import RetryPolicy, restarting
 from shared.processing.wait import wait_or_stop
@@ -66,6 +67,7 @@ class ProjectionConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # ai
         self._build = build or build_consumer
         self._next: dict[TopicPartition, int] = {}  #: next offset of each partition in PostgreSQL
         self._unsought: set[TopicPartition] = set()
+        self._recreated: set[TopicPartition] = set()  #: whose offsets begin again
         self._committed_at = 0.0
         self._positions: dict[TopicPartition, PartitionPosition] = {}
         self._metrics = ConsumerMetrics(
@@ -128,10 +130,11 @@ class ProjectionConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # ai
                 await self._commit()
                 self._metrics.is_consuming = True
             except RetryableError as error:
+                is_store = isinstance(error, StoreUnavailableError)  # for a large dead letter
                 self._log.warning(
-                    "PostgreSQL unavailable; the projection waits",
+                    "PostgreSQL or the store unavailable; the projection waits",
                     action="dependency.unavailable",
-                    dependency="postgres",
+                    dependency="store" if is_store else "postgres",
                     reason=str(error),
                 )
                 self._metrics.is_consuming = False
@@ -142,6 +145,10 @@ class ProjectionConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # ai
         if partition in self._unsought or partition not in self._next:
             return  # reassigned after these were fetched
         start, end = self._next[partition], records[-1].offset + 1
+        if records[0].offset < start:
+            self._recreated.add(partition)
+            self._hold(partition)
+            return
         first, last = (record_of(raw, prefix="") for raw in (records[0], records[-1]))
         self._set_position(partition, last, oldest=first)
         batch = Batch(
@@ -183,7 +190,7 @@ class ProjectionConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # ai
             names = [(tp.topic, tp.partition) for tp in wanted]
             stored = await offsets.stored(connection, epoch, names)
             for tp, name in zip(wanted, names, strict=True):
-                if stored[name] > ends[tp]:
+                if stored[name] > ends[tp] or tp in self._recreated:
                     await offsets.advance(connection, epoch, name, start=stored[name], end=0)
                     stored[name], is_new_log = 0, True
             if is_new_log:
@@ -195,6 +202,7 @@ class ProjectionConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # ai
                 self._positions.pop(tp, None)  # read again from the stored offset
                 self._consumer.seek(tp, stored[name])
         self._unsought -= set(wanted)
+        self._recreated -= set(wanted)
         self._consumer.resume(*assigned & set(wanted))
         self.following.set()
 
@@ -213,7 +221,7 @@ class ProjectionConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # ai
         if partition not in self._consumer.assignment():
             return None
         end: int | None = self._consumer.highwater(partition)
-        return end
+        return None if (read_to(self._consumer, partition) or 0) >= (end or 0) else end
 
     def _hold(self, *partitions: TopicPartition) -> None:
         assigned = set(partitions) & set(self._consumer.assignment())

@@ -131,7 +131,13 @@ class ProjectionRebuild:
     def _applier(self, second: Database) -> Applier:
         kafka = self.settings.kafka.model_copy(update={"epoch": self._epoch})
         settings = self.settings.model_copy(update={"kafka": kafka})
-        return Applier(database=second, settings=settings, clock=self.clock, log=self.log)
+        return Applier(
+            database=second,
+            settings=settings,
+            clock=self.clock,
+            log=self.log,
+            writes_dead_letters=False,
+        )
 
 
 class _LogReplay:

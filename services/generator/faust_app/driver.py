@@ -5,6 +5,7 @@ Every behaviour of Faust that is overridden here lost scenes in tests (ADR-0003)
 """
 
 import asyncio
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,20 +16,25 @@ from typing_extensions import override
 
 from services.generator.settings import GeneratorSettings
 from shared.contract.topics import GENERATOR_GROUP
-from shared.kafka.client import ssl_context
+from shared.kafka.client import READ_COMMITTED, ssl_context
+from shared.kafka.codec import Undecodable
+from shared.kafka.isolating_fetcher import isolate_undecodable_batches
 from shared.settings import KafkaSettings
 from shared.telemetry.log import Logger
 
 POLL_RECORDS_MAX = 100
+NO_STATE_KEY = b"undecodable"  # of a changelog record that has no state
 STALL_S = 20.0  # without progress; a recovering table reads a record in less
 
 
 def build_faust(settings: GeneratorSettings) -> faust.App:
     """Return the Faust app, with the settings under which ADR-0003 was tested."""
     kafka = settings.kafka
+    isolate_undecodable_batches()
     app = faust.App(
         kafka.topic_prefix + GENERATOR_GROUP,
         broker=f"kafka://{kafka.bootstrap_servers.replace(',', ';')}",
+        broker_client_id=GENERATOR_GROUP,
         broker_credentials=_credentials(kafka),
         store="memory://",
         processing_guarantee="at_least_once",
@@ -124,6 +130,8 @@ class _Thread(driver.AIOKafkaConsumerThread):
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
         consumer._fetch_max_wait_ms = transport.fetch_max_wait_ms  # noqa: SLF001 - no public setter
+        # Faust reads committed records only if it also writes in transactions
+        consumer._isolation_level = READ_COMMITTED  # noqa: SLF001 - no public setter
         return consumer
 
 
@@ -151,7 +159,19 @@ class _Consumer(driver.Consumer):
         The set is empty for a moment when recovery ends, which means "all" there: records would be
         discarded.
         """
-        return await super()._getmany(set(active_partitions or ()), timeout)
+        fetched = dict(await super()._getmany(set(active_partitions or ()), timeout))
+        for partition, records in fetched.items():
+            if self._is_changelog_tp(partition):
+                fetched[partition] = [_state_record(record) for record in records]
+            elif records[0].offset < (self._read_offset[partition] or 0):
+                self._restart(partition)
+        return fetched
+
+    def _restart(self, partition: Any) -> None:
+        """Accept offsets that begin again: the topic is another one; Faust would drop them."""
+        self._read_offset[partition] = None
+        transport: Any = self.transport
+        transport.restarted(partition)
 
     @override
     def resume_partitions(self, tps: Any) -> None:
@@ -195,6 +215,22 @@ class Transport(driver.Transport):
     fetch_max_wait_ms: int
     watermarks: dict[Any, int]
     committed: Callable[[bool], None]  #: called after every commit with whether Kafka confirmed it
+    restarted: Callable[[Any], None]  #: called with a partition whose offsets begin again
+
+
+def _state_record(record: Any) -> Any:
+    """Return a changelog record; one that Faust cannot decode as the deletion of no job's state.
+
+    It must not be left out: recovery waits for the last offset. The lost state is recovered from
+    the store.
+    """
+    try:
+        is_state = record.key is not None and bool(record.key.decode())
+    except UnicodeDecodeError:
+        is_state = False
+    if is_state and not isinstance(record.value, Undecodable):
+        return record
+    return dataclasses.replace(record, key=NO_STATE_KEY, value=None)
 
 
 async def watch_recovery(app: faust.App, log: Logger) -> None:

@@ -25,7 +25,9 @@ from shared.contract.events import SceneRequested
 from shared.contract.topics import CONTINUATIONS_TABLE
 from shared.errors import RetryableError, SegueError
 from shared.kafka.codec import Envelope, Record, lane_key, try_decode
+from shared.kafka.consumer import valid_timestamp
 from shared.kafka.handler import Handler
+from shared.kafka.isolating_fetcher import read_to
 from shared.kafka.router import Router
 from shared.processing.lanes import Lanes
 from shared.processing.slots import Slots
@@ -81,6 +83,7 @@ class SceneStream:
         transport.watermarks = self._watermarks
         transport.fetch_max_wait_ms = settings.kafka.fetch_max_wait_ms
         transport.committed = self._committed
+        transport.restarted = self._restarted
         self._app.transport = transport
         self.continuations = FaustContinuationTable(self._app, partitions=settings.kafka.partitions)
         self.lanes: Lanes[Any] = Lanes(self._commit)
@@ -206,7 +209,8 @@ class SceneStream:
             async for event in stream.noack().events():
                 await self.lanes.wait_for_capacity(in_flight_max)
                 message = event.message
-                received = try_decode(_record_of(message, prefix=prefix))
+                record = _record_of(message, prefix=prefix)
+                received = try_decode(record)
                 if isinstance(received, Envelope):
                     handler.on_received(received)
                 is_new = self.lanes.submit(
@@ -217,7 +221,7 @@ class SceneStream:
                     work=lambda received=received: router.run(  # type: ignore[misc]
                         received, handler, wait_until_owned=self.lanes.wait_until_owned
                     ),
-                    timestamp_s=message.timestamp or None,
+                    timestamp_s=record.timestamp_s,
                 )
                 if not is_new:
                     WORK_DEDUPLICATED_TOTAL.labels("generator", "in_progress").inc()
@@ -237,11 +241,30 @@ class SceneStream:
         else:
             self._metrics.commit_failed()
 
+    def _restarted(self, partition: Hashable) -> None:
+        """Cancel the work of a partition whose log was created again."""
+        self._watermarks.pop(partition, None)
+        self._log.warning(
+            "the log was created again; its records in work were cancelled",
+            action="partitions.lost",
+            partition=str(partition),
+            records=self.lanes.restart(partition),
+        )
+
+    def commit_due_s(self) -> float:
+        """Return the time since a commit became due without one succeeding."""
+        return self._metrics.commit_due_s()
+
     def _end_of(self, partition: Hashable) -> int | None:
-        consumer = self._app.consumer
+        consumer: Any = self._app.consumer
         if partition not in consumer.assignment():
             return None
         end: int | None = consumer.highwater(partition)
+        position = self.lanes.positions().get(partition)
+        is_idle = position is None or position.oldest_offset is None
+        thread = consumer._thread  # noqa: SLF001 - Faust has no public way to the position
+        if is_idle and (read_to(thread._consumer, partition) or 0) >= (end or 0):  # noqa: SLF001
+            return None
         return end
 
     def _assigned(self, assigned: set[Hashable]) -> None:
@@ -263,6 +286,7 @@ def _record_of(message: Any, *, prefix: str) -> Record:
     """Convert a Faust message to a `Record`; the topic loses its prefix."""
     headers = message.headers or {}
     pairs = headers.items() if isinstance(headers, dict) else headers
+    timestamp_ms = int(message.timestamp * 1000) if message.timestamp else None
     return Record(
         topic=message.topic.removeprefix(prefix),
         partition=message.partition,
@@ -270,5 +294,5 @@ def _record_of(message: Any, *, prefix: str) -> Record:
         key=message.key,
         value=message.value,
         headers=tuple((name, value) for name, value in pairs),
-        timestamp_ms=int(message.timestamp * 1000) if message.timestamp else None,
+        timestamp_ms=valid_timestamp(timestamp_ms),
     )

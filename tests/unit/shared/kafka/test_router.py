@@ -136,7 +136,7 @@ def a_record(index: int = 0, *, offset: int = 0, **scene: Any) -> Record:
 
 def headers_of(record: Record) -> dict[str, str]:
     """Return the headers of a dead letter as text."""
-    return {name: value.decode() for name, value in record.headers}
+    return {name: (value or b"").decode() for name, value in record.headers}
 
 
 async def test_the_router_publishes_nothing_for_a_successful_record(

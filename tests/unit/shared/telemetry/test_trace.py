@@ -95,7 +95,7 @@ def test_published_record_continues_the_trace_of_the_processed_one(
     )
 
     with process_span(record), send_span("segment.generated", key=b"film", headers=()) as sending:
-        headers = dict(sending.headers)
+        headers = {name: value or b"" for name, value in sending.headers}
 
     assert headers["tracestate"] == b"a=1"
     assert trace.extract(headers["traceparent"].decode()) != TraceContext()
