@@ -35,6 +35,7 @@ from ops.score.api_client import ApiClient
 from services.api.operators import ApiSettings
 from services.generator.settings import GeneratorSettings
 from shared.errors import SegueError
+from shared.kafka.fetch.record_batches import CODECS, missing_codecs
 from shared.local_stack import RunningStack, find_stack
 from shared.media.ffmpeg import Ffmpeg
 from shared.music_providers import PROVIDERS, StackProvider
@@ -142,6 +143,13 @@ def _packages() -> Iterator[Check]:
         except importlib.metadata.PackageNotFoundError:
             version, ok = "not installed", False
         yield Check(name=package, ok=ok, found=version, advice=f'run "make setup": it is {use}')
+    missing = missing_codecs()
+    yield Check(
+        name="Kafka codecs",
+        ok=not missing,
+        found=f"missing: {', '.join(missing)}" if missing else ", ".join(CODECS.values()),
+        advice='run "make setup" again: the lock file has cramjam, which decodes them',
+    )
 
 
 def _disk(folder: Path) -> Check:

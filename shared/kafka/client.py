@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from shared.errors import RetryableError, SettingsError
-from shared.kafka.isolating_fetcher import isolate_undecodable_batches
+from shared.kafka.fetch.fetcher import isolate_undecodable_batches
 from shared.settings import KafkaSettings
 
 READ_COMMITTED = "read_committed"  # of every reader: records of aborted transactions are not read

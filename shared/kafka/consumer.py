@@ -16,8 +16,8 @@ from aiokafka.errors import KafkaError
 
 from shared.kafka.client import group_options, unavailable
 from shared.kafka.codec import Envelope, Record, lane_key, try_decode
+from shared.kafka.fetch.fetcher import read_to
 from shared.kafka.handler import Handler
-from shared.kafka.isolating_fetcher import read_to
 from shared.kafka.router import Router
 from shared.processing.lanes import Lanes
 from shared.settings import KafkaSettings, LaneSettings

@@ -14,8 +14,8 @@ from shared.errors import RetryableError, SegueError
 from shared.http.probes import Probe
 from shared.kafka.admin import ensure_topics
 from shared.kafka.client import connection_options, unavailable
+from shared.kafka.fetch.record_batches import missing_codecs
 from shared.kafka.producer import Publisher
-from shared.kafka.record_batches import missing_codecs
 from shared.kafka.router import Router
 from shared.settings import KafkaSettings
 from shared.storage import ObjectStore

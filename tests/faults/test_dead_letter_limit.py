@@ -13,6 +13,7 @@ from shared.contract.topics import DLQ_SUFFIX
 from shared.kafka.admin import ensure_topics
 from shared.kafka.producer import Publisher
 from shared.settings import KafkaSettings
+from tests.support.event_builders import a_scene, a_segment
 from tests.support.processes import records_of, services
 from tests.support.servers import KafkaServer
 
@@ -21,15 +22,22 @@ RECORDS, LIMIT = 300, 5
 TOPICS = {"generator": SceneRequested.kind, "merger": SegmentGenerated.kind}
 
 
-async def _publish_undecodable(kafka: KafkaSettings, topic: str) -> None:
-    """Publish undecodable records, each of another job."""
+def _event(topic: str, number: int) -> SceneRequested | SegmentGenerated:
+    """Return a valid event that its service cannot process, of its own job."""
+    job_id = f"job-{number}"
+    if topic == SceneRequested.kind:
+        return a_scene(1, job_id=job_id)  # its first scene was never requested
+    return a_segment(0, count=1, job_id=job_id)  # no segment is stored
+
+
+async def _publish_failing(kafka: KafkaSettings, topic: str) -> None:
+    """Publish records that fail, each of another job."""
     await ensure_topics(kafka)
     publisher = Publisher(kafka, source="test", clock=SystemClock())
     await publisher.start()
     try:
         for number in range(RECORDS):
-            key = f"job-{number}".encode()
-            await publisher.send(topic=topic, key=key, value=b'{"job_id": ', headers=())
+            await publisher.publish(_event(topic, number))
     finally:
         await publisher.stop()
 
@@ -51,7 +59,7 @@ async def test_consecutive_dead_letters_stop_the_service(
 ) -> None:
     """Exit code 1 at the limit; later records are neither dead-lettered nor committed."""
     settings = KafkaSettings(bootstrap_servers=kafka.bootstrap, topic_prefix=topic_prefix)
-    await _publish_undecodable(settings, TOPICS[name])
+    await _publish_failing(settings, TOPICS[name])
     environment = {
         **kafka.environment(),
         "SEGUE_TOPIC_PREFIX": topic_prefix,
@@ -69,7 +77,7 @@ async def test_consecutive_dead_letters_stop_the_service(
     )
 
     sys.stdout.write(
-        f"{name}: {RECORDS} undecodable records, limit {LIMIT}: ended with {code},"
+        f"{name}: {RECORDS} failing records, limit {LIMIT}: ended with {code},"
         f" dead letters {len(letters)}, committed {committed},"
         f" left on the topic {RECORDS - committed}\n"
     )

@@ -151,6 +151,7 @@ async def test_no_record_stops_a_reader(
         await upstream.publish(topic, OddRecord(value=b"odd", headers=[(NAME, b"1")]), codec=LZ4)
         for kind in damage:
             await upstream.publish_damaged(topic, kind)
+    await upstream.publish(SEGMENTS, *[OddRecord(value=b'{"half')] * GARBAGE)
     await upstream.publish(SCENES, OddRecord(value=scene("last")))
 
     async with open_pipeline(SEGUE_PARTITIONS="1", MUSIC_PROVIDER="silence") as pipeline:
@@ -158,7 +159,7 @@ async def test_no_record_stops_a_reader(
         broken = len(damage)
         # of the scenes: names, tombstones, the big one, garbage; then the damage
         letters = await dead_letters(pipeline, SCENES, 2 + 2 + 1 + GARBAGE + broken)
-        merged = await dead_letters(pipeline, SEGMENTS, 1 + broken)
+        merged = await dead_letters(pipeline, SEGMENTS, 1 + GARBAGE + broken)
         failed = await dead_letters(pipeline, FAILED, 1 + broken)
         starts = {
             name: service.count_logged("service.starting")
@@ -172,7 +173,8 @@ async def test_no_record_stops_a_reader(
         )
         by_name = await pipeline.ended("odd-name")
         await check_big(environment, letters, FolderStore(tmp_path / "store"))
-        # RUNBOOK
+        if damage:
+            await check_runbook(pipeline, letters)
         aborted = await pipeline.status("aborted")
 
     sys.stdout.write(
@@ -183,7 +185,7 @@ async def test_no_record_stops_a_reader(
     assert set(starts.values()) == {1}, "no service was started again"
     assert aborted is None, "scenes of an aborted transaction are not read"
     assert len(letters) == 2 + 2 + 1 + GARBAGE + broken
-    assert (len(merged), len(failed)) == (1 + broken, 1 + broken)
+    assert (len(merged), len(failed)) == (1 + GARBAGE + broken, 1 + broken)
     assert (rebuilt[0], rebuilt[1].get("identical")) == (0, True)
     assert (lag[0], [row["records"] for row in lag[1]["lag"]]) == (0, [0] * len(lag[1]["lag"]))
     assert requeued[0] == 0, requeued

@@ -45,6 +45,12 @@ _DLQ_HEADERS = {
     "dlq-service": "The service that wrote the dead letter.",
     "dlq-service-version": "Version of that service.",
 }
+_ODD_HEADERS = {
+    "dlq-truncated-from": "Bytes of the value, if the letter was truncated.",
+    "dlq-original-object": "Key of the object with the whole record, if the letter was truncated.",
+    "dlq-content": "What the value is, if it could not be decoded: batch, record or value.",
+    "dlq-origin-last-offset": "The last offset that undecodable bytes cover.",
+}
 _REQUEUE_HEADERS = {
     "dlq-requeue": "Number of the requeue; kept if the record fails again.",
     "dlq-requeue-of": "The requeued dead letter: topic/partition/offset.",
@@ -224,7 +230,7 @@ def _key() -> Node:
 def _dead_letter() -> Node:
     properties = {
         name: {"type": "string", "description": meaning}
-        for name, meaning in {**_DLQ_HEADERS, **_REQUEUE_HEADERS}.items()
+        for name, meaning in {**_DLQ_HEADERS, **_ODD_HEADERS, **_REQUEUE_HEADERS}.items()
     }
     return {
         "name": "segue.dead-letter",

@@ -35,6 +35,11 @@ behind an earlier dead letter of its run), the times of the first and the last f
 (`dlq-first-failed-at`, `dlq-failed-at`) and the service (`dlq-service`, `dlq-service-version`).
 Later records of the same run on the same topic are parked behind it.
 
+A record that is too large for its dead letter is truncated: `dlq-truncated-from` is the size of its
+value, `dlq-original-object` the object with the whole record. Bytes that could not be decoded have
+`dlq-content` (`batch`, `record`, or `value` if only header names are invalid) and
+`dlq-origin-last-offset`, the last of the offsets that they cover.
+
 A record that an operator requeues (`segue dlq requeue`) is published again to its topic and
 partition, with its original key, value and headers and six more headers: the requeue
 (`dlq-requeue`), the dead letter (`dlq-requeue-of`), how often the record was requeued after it

@@ -24,7 +24,7 @@ from shared.kafka.admin import ensure_topics
 from shared.kafka.client import group_options
 from shared.kafka.codec import Record
 from shared.kafka.consumer import record_of
-from shared.kafka.isolating_fetcher import read_to
+from shared.kafka.fetch.fetcher import read_to
 from shared.processing.offset_tracker import PartitionPosition
 from shared.processing.retry import RetryPolicy, restarting
 from shared.processing.wait import wait_or_stop

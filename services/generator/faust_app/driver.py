@@ -18,7 +18,7 @@ from services.generator.settings import GeneratorSettings
 from shared.contract.topics import GENERATOR_GROUP
 from shared.kafka.client import READ_COMMITTED, ssl_context
 from shared.kafka.codec import Undecodable
-from shared.kafka.isolating_fetcher import isolate_undecodable_batches
+from shared.kafka.fetch.fetcher import isolate_undecodable_batches
 from shared.settings import KafkaSettings
 from shared.telemetry.log import Logger
 

@@ -26,8 +26,8 @@ from shared.contract.topics import CONTINUATIONS_TABLE
 from shared.errors import RetryableError, SegueError
 from shared.kafka.codec import Envelope, Record, lane_key, try_decode
 from shared.kafka.consumer import valid_timestamp
+from shared.kafka.fetch.fetcher import read_to
 from shared.kafka.handler import Handler
-from shared.kafka.isolating_fetcher import read_to
 from shared.kafka.router import Router
 from shared.processing.lanes import Lanes
 from shared.processing.slots import Slots

@@ -18,6 +18,7 @@ RUN_BY = {
     "a-job-is-stuck": "faults/test_runbook_key.py",
     "lag": "faults/test_runbook_key.py",
     "dead-letters": "faults/test_runbook_poison.py",
+    "records-that-cannot-be-decoded": "faults/test_odd_records.py",
     "replay-records": "faults/test_runbook_disk.py",
     "redrive-a-job": "faults/test_runbook_key.py",
     "the-provider-rejects-requests": "faults/test_runbook_key.py",

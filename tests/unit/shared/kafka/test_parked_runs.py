@@ -8,7 +8,7 @@ from shared.errors import InvalidEventError, JobError
 from shared.kafka.codec import Envelope, Record, Unreadable, try_decode
 from shared.kafka.parked_runs import REQUEUE_ID, REQUEUE_LAST, ParkedLane, ParkedRuns
 from shared.storage.filesystem import FolderStore
-from tests.unit.shared.kafka.test_router import RouterHarness, a_record
+from tests.support.router_harness import RouterHarness, a_record
 
 LANE = ("job-1", 1, "scene.requested")
 

@@ -3,6 +3,7 @@
 import struct
 import zlib
 from collections.abc import Callable
+from typing import Any
 
 import cramjam
 import pytest
@@ -11,10 +12,10 @@ from aiokafka.consumer.fetcher import FetchResult
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.kafka import record_batches
 from shared.kafka.codec import Record, Undecodable, Unreadable, try_decode
 from shared.kafka.consumer import record_of, valid_timestamp
-from shared.kafka.record_batches import (
+from shared.kafka.fetch import record_batches
+from shared.kafka.fetch.record_batches import (
     PAYLOAD_BYTES_MAX,
     FetchedBytes,
     IsolatedRecords,
@@ -82,7 +83,7 @@ def test_codecs_without_their_library_are_reported(monkeypatch: pytest.MonkeyPat
 def _zeros(codec: int) -> bytes:
     """Return a small payload of one codec that decompresses to more than is allowed."""
     zeros = bytes(PAYLOAD_BYTES_MAX + 1)
-    compressors: dict[int, Callable[[bytes], bytes]] = {
+    compressors: dict[int, Callable[[bytes], Any]] = {
         GZIP: lambda data: zlib.compress(data, wbits=31),
         SNAPPY: cramjam.snappy.compress_raw,
         LZ4: cramjam.lz4.compress,

@@ -16,8 +16,8 @@ from aiokafka.consumer.fetcher import Fetcher, FetchResult
 from aiokafka.errors import CorruptRecordException, OffsetOutOfRangeError
 from aiokafka.protocol.fetch import FetchRequest
 
-from shared.kafka import record_batches
-from shared.kafka.record_batches import IsolatedRecords, UnreadableLog
+from shared.kafka.fetch import record_batches
+from shared.kafka.fetch.record_batches import IsolatedRecords, UnreadableLog
 from shared.telemetry.log import logger_of
 from shared.telemetry.metrics import OFFSET_RESETS_TOTAL
 

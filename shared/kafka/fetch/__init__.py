@@ -1,0 +1,1 @@
+"""Fetches and decodes records; what cannot be decoded does not stop its partition."""
