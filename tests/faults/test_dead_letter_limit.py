@@ -13,6 +13,8 @@ from shared.contract.topics import DLQ_SUFFIX
 from shared.kafka.admin import ensure_topics
 from shared.kafka.producer import Publisher
 from shared.settings import KafkaSettings
+from shared.storage.filesystem import FolderStore
+from shared.storage.keys import segment_key
 from tests.support.event_builders import a_scene, a_segment
 from tests.support.processes import records_of, services
 from tests.support.servers import KafkaServer
@@ -27,7 +29,7 @@ def _event(topic: str, number: int) -> SceneRequested | SegmentGenerated:
     job_id = f"job-{number}"
     if topic == SceneRequested.kind:
         return a_scene(1, job_id=job_id)  # its first scene was never requested
-    return a_segment(0, count=1, job_id=job_id)  # no segment is stored
+    return a_segment(1, count=2, job_id=job_id)  # what is stored for the first is no segment
 
 
 async def _publish_failing(kafka: KafkaSettings, topic: str) -> None:
@@ -59,6 +61,9 @@ async def test_consecutive_dead_letters_stop_the_service(
 ) -> None:
     """Exit code 1 at the limit; later records are neither dead-lettered nor committed."""
     settings = KafkaSettings(bootstrap_servers=kafka.bootstrap, topic_prefix=topic_prefix)
+    store = FolderStore(tmp_path / "store")
+    for number in range(RECORDS):
+        await store.put(segment_key(f"job-{number}", 1, 0), b"no segment")
     await _publish_failing(settings, TOPICS[name])
     environment = {
         **kafka.environment(),
