@@ -22,6 +22,7 @@ from shared.errors import (
 from shared.kafka.codec import Envelope, Record, try_decode
 from shared.kafka.dead_letters import STACK_CHARS_MAX
 from shared.kafka.parked_runs import ParkedRuns
+from shared.processing.retry import RetryPolicy
 from shared.storage.filesystem import FolderStore
 from tests.fakes.clock import FakeClock
 from tests.support.router_harness import (
