@@ -1,0 +1,1 @@
+"""Detects the cuts and the scenes of a film, and describes them from measurements."""
