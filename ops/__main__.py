@@ -24,6 +24,7 @@ from ops.score.demo import demo
 from ops.score.fetch import fetch
 from ops.score.follow import status
 from ops.score.local_stack import up
+from ops.score.scenes import scenes
 from ops.store.commands import store
 from ops.watch.command import watch
 from shared.telemetry import service_version
@@ -31,7 +32,7 @@ from shared.telemetry import service_version
 Command = Callable[..., Any]
 #: the panels of `segue --help`
 GROUPS: dict[str, tuple[Command, ...]] = {
-    "Score a film": (demo, score, fetch),
+    "Score a film": (demo, score, scenes, fetch),
     "Follow jobs": (status, jobs, job),
     "Operate": (watch, lag, cancel, redrive, replay, rebuild),
     "Servers and stacks": (up, doctor, prepare, topics, acls),

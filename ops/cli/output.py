@@ -81,6 +81,15 @@ def money(
     return f"{cost}{estimated}{saved}"
 
 
+def clock(time_s: float) -> str:
+    """Return a time of the film: `1:02.5`, or `1:01:02.5` from one hour."""
+    tenths = round(time_s * 10)
+    minutes, seconds = divmod(tenths, 600)
+    hours, minutes = divmod(minutes, 60)
+    start = f"{hours}:{minutes:02}" if hours else f"{minutes}"
+    return f"{start}:{seconds // 10:02}.{seconds % 10}"
+
+
 def wide(
     *columns: str,
     right: Collection[str] = (),

@@ -36,6 +36,7 @@ class Analysis:
     """What was found in a film."""
 
     duration_s: float
+    fps: float  #: mean of the film
     cuts: Sequence[Cut]
     speech: Sequence[tuple[float, float]]  #: start and end of each passage, seconds
     scenes: Sequence[DetectedScene]
@@ -56,11 +57,13 @@ def analyse(
     """
     detector, slices, speech = CutDetector(), Slices(), SpeechDetector()
     cuts: list[Cut] = []
+    frames = 0
     for part in read_film(path, info):
         if isinstance(part, Sound):
             slices.add_sound(part.start_s, part.samples)
             speech.push(part.start_s, part.samples)
             continue
+        frames += 1
         cuts += detector.push(part)
         slices.add_frame(part)
         progress(part.time_s)
@@ -73,6 +76,7 @@ def analyse(
     starts = scene_starts(cuts, found, length_s, limits)
     return Analysis(
         duration_s=length_s,
+        fps=round(frames / length_s, 3),
         cuts=cuts,
         speech=passages,
         scenes=_scenes(starts, cuts, found, passages, length_s),

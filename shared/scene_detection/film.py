@@ -29,8 +29,8 @@ from shared.errors import MediaError
 from shared.media.paths import media_path
 from shared.media.video import VideoInfo
 from shared.scene_detection.frame import HEIGHT, WIDTH, Frame, frame_of
+from shared.scene_detection.slices import SOUND_RATE
 
-SOUND_RATE = 16_000  #: Hz; what the speech detector reads
 _DAMAGED_PACKETS_MAX = 50  # in a row; shorter damage is skipped
 _GAP_S_MAX = 60.0  # a longer gap between time stamps of sound is an error of the file
 

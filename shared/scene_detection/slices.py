@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from shared.scene_detection.film import SOUND_RATE
 from shared.scene_detection.frame import HEIGHT, WIDTH, Frame
 
 SLICE_S = 0.5
+SOUND_RATE = 16_000  #: Hz; what the speech detector reads
 SILENCE_DB = -70.0
 _ROWS, _COLUMNS = 4, 8
 

