@@ -28,6 +28,7 @@ _JUMP_RATIO = 3.5  # over the greatest of the frames around
 _SAME = 0.32  # below: the same shot
 _DIFFERENT = 0.40  # above: another shot
 _NEIGHBOURS = 6
+_GROWS = 1.5  # contrast, in two frames
 _FLASH_S = 0.35
 _REACH_S = 0.65  # what the detector needs before and after a frame
 _HALF_S = (0.2, 0.28, 0.36, 0.48, 0.6)  # half lengths of dissolves
@@ -39,6 +40,7 @@ _EDGES, _EDGES_SURE = 0.8, 1.1  # edges of the middle frame, relative to both en
 _OTHER_SHOT, _OTHER_SHOT_SURE = 0.5, 0.65
 _GRADUAL_S = 0.6  # from a cut to the middle of a dissolve
 _SIDE_MIN = 2  # frames on each side of the middle
+_APART_STD = 0.45  # two shots differ by at least this share of their contrast
 _BLOCK = 64  # frames dropped at once
 _APART_S = 0.2  # between two cuts
 _PEAK_S = 1.0
@@ -125,7 +127,14 @@ class CutDetector:
             return change >= _HARD
         if change < _HARD and change < _JUMP_RATIO * max(around):
             return False
+        if self._is_fading_in(index):
+            return False
         return change >= _HARD_RATIO * median(around) and not self._is_flash(index)
+
+    def _is_fading_in(self, index: int) -> bool:
+        """Return whether contrast still grows after a frame of one colour."""
+        ahead = self._frames[min(index + 2, len(self._frames) - 1)]
+        return self._frames[index - 1].is_plain and ahead.std > _GROWS * self._frames[index].std
 
     def _is_flash(self, index: int) -> bool:
         """Return whether a picture from before the change is seen again soon after it."""
@@ -157,8 +166,8 @@ class CutDetector:
         return []
 
     def _end_dissolve(self) -> list[Cut]:
-        if self._dissolve is None:
-            return []
+        if self._dissolve is None or self._low is not None:
+            return []  # none, or the first half of a fade
         time_s = self._dissolve[1]
         self._dissolve = None
         return self._cut(time_s, "dissolve")
@@ -196,11 +205,13 @@ class CutDetector:
 
     def _distance(self, left: int, index: int, right: int) -> float:
         first, last = self._frames[left], self._frames[right]
+        if min(first.std, last.std) < PLAIN_STD:
+            return 1.0
         if self._frames[index].std < _BLEND_STD * max(first.std, last.std):
             return 1.0
         difference = last.planes[0] - first.planes[0]
         apart = float(np.sqrt((difference**2).mean()))
-        if apart < 0.45 * (first.std + last.std) / 2:
+        if apart <= max(_APART_STD * (first.std + last.std) / 2, PLAIN_STD):
             return 1.0
         mean = (first.planes[0] + last.planes[0]) / 2
         return float(np.sqrt(((self._frames[index].planes[0] - mean) ** 2).mean())) / apart
