@@ -19,12 +19,12 @@ from ops.jobs.rebuild import rebuild
 from ops.jobs.redrive import redrive
 from ops.kafka_log.lag import lag
 from ops.kafka_log.replay import replay
+from ops.scenes.command import scenes
 from ops.score.command import score
 from ops.score.demo import demo
 from ops.score.fetch import fetch
 from ops.score.follow import status
 from ops.score.local_stack import up
-from ops.score.scenes import scenes
 from ops.store.commands import store
 from ops.watch.command import watch
 from shared.telemetry import service_version

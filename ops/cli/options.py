@@ -42,7 +42,7 @@ Scenes = Annotated[
     typer.Option(
         help="JSON file (-: standard input) with description and duration_s, or start_s and end_s "
         "(seconds, or 00:01:02.5), of each scene; may have prompt, or mood: "
-        f"{MOODS}, or other words."
+        f"{MOODS}, or other words. Default: detect the scenes of VIDEO."
     ),
 ]
 SceneNumber = Annotated[

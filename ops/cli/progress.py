@@ -14,6 +14,7 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from ops.cli.terminal import TextConsole
 from services.api.http.schemas import SceneStatus, StatusResponse
 from services.api.operators import dollars
 
@@ -39,6 +40,11 @@ def progress_reporter(report: Callable[[str], None], what: str) -> ProgressRepor
             report(f"{done} of {total} {what}")
 
     return report_progress
+
+
+def progress_console(*, quiet: bool) -> Console:
+    """Return the console for progress; a quiet one prints nothing."""
+    return TextConsole(quiet=quiet, ends_with_reader=False)
 
 
 class JobProgress:

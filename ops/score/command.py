@@ -16,23 +16,27 @@ from rich.console import Console
 
 from ops.cli import options
 from ops.cli.exit_codes import CommandError, Exit, print_json, report_errors
+from ops.cli.film import check_film
 from ops.cli.options import ApiUrl, DataDir, Json, Provider
 from ops.cli.output import show_files
-from ops.cli.progress import JobProgress
+from ops.cli.progress import JobProgress, progress_console
 from ops.cli.settings import CommandSettings
 from ops.cli.terminal import shown
+from ops.scenes.detect import detect_scenes, scene_entries
 from ops.score.api_client import ApiClient
 from ops.score.dry_run import check_against_limits, plan, plan_lines
-from ops.score.follow import follow, progress_console
+from ops.score.follow import follow
 from ops.score.local_stack import open_api
 from ops.score.outputs import TRACK_BYTES_PER_S, OutputFolder, folder_name, open_output
 from ops.score.provider import announce
 from ops.score.regenerate import SceneRequest, regenerate
-from ops.score.request import ScoreRequest, check_film, check_request, film_entry
+from ops.score.request import ScoreRequest, check_request, film_entry
 from ops.score.results import ReportDetails, resumable, write_results
-from ops.score.scenes_file import STANDARD_INPUT, missing_scenes, read_scenes
+from ops.score.scenes_file import STANDARD_INPUT, read_scenes, scenes_file_of
 from services.api.http.schemas import GenerateResponse
 from services.api.operators import dollars
+from shared.contract.params import Scene
+from shared.scene_detection.scenes import SceneLimits
 
 
 def score(
@@ -76,7 +80,10 @@ def score(
             _check_alone({**params, "scenes": scenes, "style": style, "dry_run": dry_run or None})
             show_files(run.regenerate(film, scene, job_id=job_id), as_json=as_json)
             return
-        request = _request(film, scenes, params, style=style, job_id=job_id)
+        found = _scenes(scenes, video, run.console)
+        request = ScoreRequest.of(
+            **found, video=film, audio_params=params, style=style, job_id=job_id
+        )
         notes = check_request(request, run.console)
         if dry_run:
             _print_plan(plan(request, settings, provider=provider), as_json=as_json)
@@ -215,24 +222,29 @@ def _checked_video(video: Path | None, *, no_video: bool) -> Path | None:
     return None if no_video else video
 
 
-def _request(
-    film: Path | None,
-    scenes: Path | None,
-    params: dict[str, Any],
-    *,
-    style: str | None,
-    job_id: str | None,
-) -> ScoreRequest:
-    if scenes is None:
-        raise CommandError(Exit.USAGE, missing_scenes(film))
-    return ScoreRequest.of(
-        video=film,
-        scenes=read_scenes(scenes),
-        audio_params=params,
-        style=style,
-        job_id=job_id,
-        scenes_file=None if str(scenes) == STANDARD_INPUT else scenes,
-    )
+def _scenes(path: Path | None, film: Path | None, console: Console) -> dict[str, Any]:
+    """Return the scenes of the file, or of the film, and the file, as `ScoreRequest` needs them."""
+    if path is None:
+        return {"scenes": detected_scenes(film, console)}
+    is_file = str(path) != STANDARD_INPUT
+    return {"scenes": read_scenes(path), "scenes_file": path if is_file else None}
+
+
+def detected_scenes(film: Path | None, console: Console) -> list[Scene]:
+    """Return the scenes that are detected in the film."""
+    if film is None:
+        raise CommandError(
+            Exit.USAGE,
+            "no scenes and no film were given; name the film to detect its scenes, or use --scenes",
+        )
+    info = check_film(film)
+    beside = scenes_file_of(film)
+    if beside is not None:
+        console.print(f"note: {shown(beside)} is not used; to use it: --scenes FILE")
+    found = detect_scenes(film, info, SceneLimits(), console).scenes
+    count = "1 scene" if len(found) == 1 else f"{len(found)} scenes"
+    console.print(f"Detected {count}; to edit them: segue scenes FILM --out scenes.json")
+    return [Scene.model_validate(entry) for entry in scene_entries(found)]
 
 
 def _check_alone(given: dict[str, Any]) -> None:

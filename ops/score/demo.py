@@ -21,10 +21,10 @@ from ops.cli import options
 from ops.cli.exit_codes import CommandError, Exit, report_errors
 from ops.cli.options import Json, named_provider
 from ops.cli.output import show_files
+from ops.cli.progress import progress_console
 from ops.cli.terminal import shown
 from ops.score.api_client import ApiClient
-from ops.score.command import run_score
-from ops.score.follow import progress_console
+from ops.score.command import detected_scenes, run_score
 from ops.score.local_stack import use_stack
 from ops.score.outputs import RESULTS, open_output
 from ops.score.provider import OPTION, announce_choice
@@ -134,7 +134,9 @@ def make_scenes(path: Path) -> None:
 def demo(
     *,
     video: Annotated[Path | None, typer.Option(help="A video to score instead.")] = None,
-    scenes: Annotated[Path | None, typer.Option(help="The scenes file of --video.")] = None,
+    scenes: Annotated[
+        Path | None, typer.Option(help="The scenes file of --video; default: detect them.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("out/demo"),
     provider: Annotated[
         str | None, typer.Option(help="Provider of the music; default: synth, which is free.")
@@ -169,10 +171,8 @@ def run_demo(
     Raises:
         CommandError: a step failed; the log of the stack is in `out`.
     """
-    if (video is None) != (scenes is None):
-        raise CommandError(
-            Exit.USAGE, "only one of --video and --scenes was given; give both, or neither"
-        )
+    if video is None and scenes is not None:
+        raise CommandError(Exit.USAGE, "--scenes was given without --video; name the film, too")
     inputs = [path for path in (video, scenes) if path is not None]
     names = RESULTS if inputs else (*RESULTS, FILM, SCENES_FILE)
     data_dir = (out / _STACK).absolute()
@@ -182,12 +182,13 @@ def run_demo(
     announce_choice(choice, console=console)
     _check_data_dir(data_dir)
     with open_output(out, inputs=inputs, names=names, force=force) as output:
-        if video is None or scenes is None:
+        if video is None:
             video, scenes = output.staging / FILM, output.staging / SCENES_FILE
             console.print(f"Making a video of {len(SCENES)} scenes: {shown(out / FILM)}")
             make_video(video)
             make_scenes(scenes)
-        request = ScoreRequest(video=video, scenes=read_scenes(scenes))
+        found = detected_scenes(video, console) if scenes is None else read_scenes(scenes)
+        request = ScoreRequest(video=video, scenes=found)
         notes = check_request(request, console)
         with (
             use_stack(data_dir, provider=choice.name, notify=console.print) as stack,

@@ -13,10 +13,10 @@ from ops.cli import options
 from ops.cli.exit_codes import report_errors
 from ops.cli.options import ApiUrl, DataDir, Json
 from ops.cli.output import show_files
-from ops.cli.progress import JobProgress
+from ops.cli.progress import JobProgress, progress_console
 from ops.cli.settings import CommandSettings
 from ops.score.api_client import ApiClient
-from ops.score.follow import ENDED, follow, progress_console
+from ops.score.follow import ENDED, follow
 from ops.score.local_stack import open_api
 from ops.score.outputs import folder_name, open_output
 from ops.score.results import ReportDetails, resumable, write_results

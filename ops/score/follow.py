@@ -11,14 +11,12 @@ from collections.abc import Callable
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from ops.cli.exit_codes import CommandError, Exit, print_json, report_errors
 from ops.cli.options import ApiUrl, DataDir, Json
 from ops.cli.output import show_status
-from ops.cli.progress import JobProgress
+from ops.cli.progress import JobProgress, progress_console
 from ops.cli.settings import CommandSettings
-from ops.cli.terminal import TextConsole
 from ops.score.api_client import ApiClient
 from ops.score.local_stack import running_api
 from services.api.http.schemas import StatusResponse
@@ -100,11 +98,6 @@ def follow(
             )
         time.sleep(pause_s)
         pause_s = min(pause_s * 1.5, _POLL_S_MAX)
-
-
-def progress_console(*, quiet: bool) -> Console:
-    """Return the console for progress; a quiet one prints nothing."""
-    return TextConsole(quiet=quiet, ends_with_reader=False)
 
 
 def _check_run(job_status: StatusResponse, run: int | None) -> None:

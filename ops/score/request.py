@@ -3,14 +3,10 @@
 I/O: reads the video and the style sample.
 """
 
-import difflib
 import hashlib
 import json
 import re
-import shlex
-import stat
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
@@ -20,17 +16,16 @@ from typing import Any, Self
 from rich.console import Console
 
 from ops.cli.exit_codes import CommandError, Exit
+from ops.cli.film import check_film
 from ops.cli.terminal import shown
 from shared.contract import ids
 from shared.contract.params import COMPRESS_TEMPO_MAX, COMPRESS_TEMPO_MIN, Scene, SyncMode
 from shared.contract.prompt import TEMPLATE, Mood, prompt_for
 from shared.contract.validation import closest_name
-from shared.errors import MediaError
-from shared.media.video import VideoInfo, probe_video
+from shared.media.video import VideoInfo
 
 _NAME_CHARS_MAX = 60
 _DIGEST_CHARS = 8
-_NAMES_MAX = 1000  # of a folder, for a suggestion
 _LENGTH_TOLERANCE_S = 0.1  # a smaller difference between scenes and video is not audible
 
 
@@ -134,47 +129,6 @@ def check_request(request: ScoreRequest, console: Console) -> list[str]:
     return notes
 
 
-def check_film(video: Path) -> VideoInfo:
-    """Return what the film contains.
-
-    Raises:
-        CommandError: it is no file, or cannot be read or scored; the message says what to do.
-    """
-    name = shown(video)
-    if not video.exists():
-        if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", name):
-            url = name.replace(":/", "://", 1)
-            raise CommandError(
-                Exit.USAGE,
-                f"{url} is a URL; download it (curl -fLO {shlex.quote(url)}) and name the file",
-            )
-        if name == "-":
-            raise CommandError(
-                Exit.USAGE,
-                "VIDEO: standard input cannot be scored, a film is read more than once; save it "
-                "(cat > film.mp4) and name the file",
-            )
-    try:
-        mode = video.stat().st_mode
-        if stat.S_ISDIR(mode):
-            raise CommandError(
-                Exit.USAGE, f"{name}: cannot be read (it is a folder); name a film in it"
-            )
-        if not stat.S_ISREG(mode):
-            raise CommandError(
-                Exit.USAGE,
-                f"{name}: cannot be read more than once (it is a pipe or a device); save the film "
-                f"(cat {shlex.quote(name)} > film.mp4) and name the file",
-            )
-        return probe_video(video)
-    except MediaError as error:
-        raise CommandError(Exit.USAGE, f"{name}: {error.reason}") from error
-    except OSError as error:
-        raise CommandError(
-            Exit.USAGE, f"{name}: cannot be read ({error.strerror}){_similar(video)}"
-        ) from error
-
-
 def film_entry(video: Path) -> dict[str, Any]:
     """Return the entry of a film in the report."""
     return {"path": str(video), "sha256": _digest_of(video)}
@@ -184,16 +138,6 @@ def _digest_of(path: Path) -> str:
     """Return the SHA-256 of a file; blocks."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _similar(video: Path) -> str:
-    """Return a suggestion for a file that does not exist."""
-    with suppress(OSError):
-        if not video.exists():
-            names = [path.name for path in video.parent.iterdir()][:_NAMES_MAX]
-            for name in difflib.get_close_matches(video.name, names, n=1):
-                return f"; did you mean {shown(video.with_name(name))}?"
-    return ""
 
 
 def _length_notes(request: ScoreRequest, info: VideoInfo) -> list[str]:

@@ -7,7 +7,6 @@ I/O: reads one file, or standard input.
 """
 
 import json
-import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,7 @@ from pydantic import ValidationError
 from ops.cli.exit_codes import CommandError, Exit
 from ops.cli.output import scene_numbers
 from ops.cli.terminal import shown
-from ops.score.request import check_film
 from services.api.operators import (
-    MOODS,
     AudioParamsBody,
     GenerateBody,
     SceneBody,
@@ -57,26 +54,10 @@ def read_scenes(path: Path) -> list[Scene]:
     return scenes
 
 
-def missing_scenes(film: Path | None) -> str:
-    """Return the message for a command without a scenes file: what to write, and where."""
-    length_s, name = 10.0, "--no-video"
-    if film is not None:
-        length_s, name = check_film(film).duration_s, shlex.quote(shown(film))
-        for path in (film.with_suffix(".json"), film.with_name("scenes.json")):
-            if path.is_file():
-                found = shlex.quote(shown(path))
-                return f"no scenes were given; try: segue score {name} --scenes {found}"
-    first_s = round(length_s / 2, 1) or length_s
-    second_s = round(length_s - first_s, 3)
-    return (
-        "no scenes were given. Write what each scene shows into a file, such as scenes.json:\n\n"
-        "[\n"
-        f'  {{"description": "A calm morning at a lake", "duration_s": {first_s:g}}},\n'
-        f'  {{"description": "An exciting race", "duration_s": {second_s:g}}}\n'
-        "]\n\n"
-        f"The lengths add up to the film's. Then: segue score {name} --scenes scenes.json\n"
-        f'A scene may have a "mood" ({MOODS}, or other words) or its own "prompt".'
-    )
+def scenes_file_of(film: Path) -> Path | None:
+    """Return the scenes file beside the film, which is used only if it is named."""
+    beside = (film.with_suffix(".json"), film.with_name("scenes.json"))
+    return next((path for path in beside if path.is_file()), None)
 
 
 def _document(path: Path) -> Any:

@@ -44,7 +44,7 @@ def test_every_command_is_in_a_group_of_the_help() -> None:
         panels.setdefault(command.rich_help_panel, []).append(name)
 
     assert panels == {
-        "Score a film": ["demo", "score", "fetch"],
+        "Score a film": ["demo", "score", "scenes", "fetch"],
         "Follow jobs": ["status", "jobs", "job"],
         "Operate": [
             *("watch", "lag", "cancel", "redrive", "replay", "rebuild"),
@@ -153,12 +153,12 @@ def test_an_api_url_without_http_is_rejected() -> None:
     assert "api_url" in result.stderr.lower()
 
 
-def test_demo_with_a_video_needs_its_scenes(tmp_path: Path) -> None:
-    """The error names both options."""
-    result = _segue("demo", "--video", tmp_path / "film.mp4", "--out", tmp_path / "out")
+def test_demo_with_scenes_needs_their_video(tmp_path: Path) -> None:
+    """Scenes of a given video can be detected; a video of given scenes cannot be made."""
+    result = _segue("demo", "--scenes", tmp_path / "scenes.json", "--out", tmp_path / "out")
 
     assert result.exit_code == Exit.USAGE
-    assert "only one of --video and --scenes was given; give both" in result.stderr
+    assert "--scenes was given without --video; name the film, too" in result.stderr
 
 
 def test_a_demo_never_replaces_the_users_files(tmp_path: Path) -> None:
@@ -184,7 +184,7 @@ def test_a_demo_never_replaces_the_users_files(tmp_path: Path) -> None:
         (["--scene", "0"], "--scene"),
         (["--scene", "2", "--prompt", "x"], "leave out --prompt"),
         (["--scene", "2", "--scenes", "s.json", "--dry-run"], "leave out --scenes, --dry-run"),
-        ([], "no scenes were given"),
+        ([], "no scenes and no film were given"),
     ],
 )
 def test_a_scene_to_regenerate_needs_an_earlier_result_and_no_other_parameter(

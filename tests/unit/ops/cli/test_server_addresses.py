@@ -50,7 +50,7 @@ NEEDS_SERVERS = {
     "store sweep": [],
     "store link": ["jobs/j/track.mp3"],
 }
-STARTS_OR_NEEDS_NONE = {"up", "demo", "score", "doctor", "acls", "schemas", "fetch"}
+STARTS_OR_NEEDS_NONE = {"up", "demo", "score", "scenes", "doctor", "acls", "schemas", "fetch"}
 
 
 @pytest.fixture

@@ -8,8 +8,9 @@ import pytest
 from rich.console import Console
 
 from ops.cli.exit_codes import CommandError, Exit
-from ops.score.follow import progress_console
-from ops.score.request import ScoreRequest, check_film, check_request
+from ops.cli.film import check_film
+from ops.cli.progress import progress_console
+from ops.score.request import ScoreRequest, check_request
 from shared.contract.params import OnMaxCost, Scene
 from tests.support.films import real_ffmpeg
 

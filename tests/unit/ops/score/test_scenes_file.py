@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from ops.cli.exit_codes import CommandError, Exit
-from ops.score.scenes_file import missing_scenes, read_scenes
-from tests.support.film_clips import film_clips
+from ops.score.scenes_file import read_scenes, scenes_file_of
 
 
 def _file(folder: Path, content: object) -> Path:
@@ -120,19 +119,14 @@ def test_scenes_can_come_from_standard_input_or_a_pipe(
     os.close(reader)
 
 
-def test_without_scenes_the_message_has_an_example_for_the_film(tmp_path: Path) -> None:
-    """Its lengths add up to the film's; a scenes file beside the film is suggested."""
-    film = film_clips().bikes
-    copied = tmp_path / "my film.mp4"
-    copied.write_bytes(film.read_bytes())
-    message = missing_scenes(copied)
-    example = json.loads(message[message.index("[") : message.index("]") + 1])
-    (tmp_path / "scenes.json").write_text("[]")
+def test_a_scenes_file_beside_the_film_is_found(tmp_path: Path) -> None:
+    """The command mentions it, because it is used only if it is named."""
+    film = tmp_path / "my film.mp4"
 
-    assert sum(scene["duration_s"] for scene in example) == pytest.approx(10.0, abs=0.01)
-    assert f"segue score '{copied}' --scenes scenes.json" in message
-    assert f"--scenes {tmp_path}/scenes.json" in missing_scenes(copied)
-    assert "segue score --no-video" in missing_scenes(None)
+    assert scenes_file_of(film) is None
+    for name in ("scenes.json", "my film.json"):
+        (tmp_path / name).write_text("[]")
+        assert scenes_file_of(film) == tmp_path / name
 
 
 def test_a_missing_file_is_reported_by_its_name(tmp_path: Path) -> None:

@@ -13,19 +13,17 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ops.cli.exit_codes import CommandError, Exit, print_json, report_errors
+from ops.cli.film import check_film
 from ops.cli.options import Json
 from ops.cli.output import clock, wide
-from ops.cli.terminal import TextConsole
-from ops.score.contact_sheet import write_sheet
-from ops.score.follow import progress_console
-from ops.score.request import probe_film
-from shared.errors import MediaError
+from ops.cli.progress import progress_console
+from ops.cli.terminal import TextConsole, shown
+from ops.scenes.contact_sheet import write_sheet
+from ops.scenes.detect import detect_scenes, scene_entries
 from shared.media.video import VideoInfo
-from shared.scene_detection.analysis import Analysis, DetectedScene, analyse
+from shared.scene_detection.analysis import Analysis, DetectedScene
 from shared.scene_detection.scenes import SCENE_S_MAX, SCENE_S_MIN, SceneLimits
 
 Film = Annotated[Path, typer.Argument(metavar="FILM", help="The film.")]
@@ -63,7 +61,7 @@ def scenes(
             raise CommandError(Exit.USAGE, f"--scene-min, --scene-max: {error}") from error
         for path, option in ((out, "--out"), (sheet, "--sheet")):
             _check_output(path, option, film)
-        info = probe_film(film)
+        info = check_film(film)
         analysis = detect_scenes(film, info, limits, progress_console(quiet=as_json))
         if sheet is not None:
             write_sheet(sheet, film, info, analysis.scenes)
@@ -75,52 +73,13 @@ def scenes(
             _show(analysis, [path for path in (out, sheet) if path is not None])
 
 
-def detect_scenes(film: Path, info: VideoInfo, limits: SceneLimits, console: Console) -> Analysis:
-    """Return the analysis of the film, with progress on `console`.
-
-    Raises:
-        CommandError: the film cannot be decoded, or the limits do not fit its length.
-    """
-    with Progress(
-        TextColumn("Detecting scenes"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f} %"),
-        TimeElapsedColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    ) as bar:
-        task = bar.add_task("", total=info.duration_s)
-        try:
-            return analyse(
-                film, info, limits, progress=lambda time_s: bar.update(task, completed=time_s)
-            )
-        except MediaError as error:
-            raise CommandError(Exit.USAGE, f"{film}: {error.reason}") from error
-        except ValueError as error:
-            raise CommandError(Exit.USAGE, f"{film}: {error}") from error
-
-
-def scene_entries(scenes_found: Sequence[DetectedScene]) -> list[dict[str, Any]]:
-    """Return the scenes as entries of a scenes file."""
-    return [
-        {
-            "start_s": scene.start_s,
-            "duration_s": scene.duration_s,
-            "description": scene.description.text,
-            "mood": scene.description.mood.name.lower(),
-        }
-        for scene in scenes_found
-    ]
-
-
 def _check_output(path: Path | None, option: str, film: Path) -> None:
     if path is None:
         return
     if path.exists() and film.exists() and path.samefile(film):
-        raise CommandError(Exit.USAGE, f"{option}: {path} is the film; name another file")
+        raise CommandError(Exit.USAGE, f"{option}: {shown(path)} is the film; name another file")
     if not path.parent.is_dir():
-        raise CommandError(Exit.USAGE, f"{option}: the folder {path.parent} does not exist")
+        raise CommandError(Exit.USAGE, f"{option}: the folder {shown(path.parent)} does not exist")
 
 
 def _write_scenes(path: Path, scenes_found: Sequence[DetectedScene]) -> None:
@@ -129,7 +88,7 @@ def _write_scenes(path: Path, scenes_found: Sequence[DetectedScene]) -> None:
         path.write_text(text + "\n", encoding="utf-8")
     except OSError as error:
         raise CommandError(
-            Exit.USAGE, f"--out: {path} cannot be written ({error.strerror})"
+            Exit.USAGE, f"--out: {shown(path)} cannot be written ({error.strerror})"
         ) from error
 
 
@@ -182,7 +141,7 @@ def _show(analysis: Analysis, files: Sequence[Path]) -> None:
         f"{clock(analysis.duration_s)}"
     )
     for file in files:
-        print(file)
+        print(shown(file))
 
 
 def _count(number: int, noun: str) -> str:

@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ops.cli.exit_codes import CommandError, Exit
 from ops.cli.output import clock
+from ops.cli.terminal import shown
 from shared.media.paths import media_path
 from shared.media.video import VideoInfo
 from shared.scene_detection.analysis import DetectedScene
@@ -57,7 +58,7 @@ def write_sheet(path: Path, film: Path, info: VideoInfo, scenes: Sequence[Detect
         sheet.save(path, format="PNG")
     except OSError as error:
         raise CommandError(
-            Exit.USAGE, f"--sheet: {path} cannot be written ({error.strerror})"
+            Exit.USAGE, f"--sheet: {shown(path)} cannot be written ({error.strerror})"
         ) from error
 
 

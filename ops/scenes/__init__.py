@@ -1,0 +1,1 @@
+"""Scenes of a film: the `segue scenes` command."""
