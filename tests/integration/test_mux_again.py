@@ -109,6 +109,10 @@ async def test_an_ffmpeg_failure_is_reported_and_the_track_stays(tmp_path: Path)
             "-i {film} -i {track} -map 0:v -map 1:a -c:v copy -ac 1 -ar 48000 -f mp4",
             "the sound of the result is",
         ),
+        (
+            "-i {film} -map 0:v -c copy -bsf:v 'setts=pts=PTS+mod(N\\,2)*90' -f mp4",
+            "are shown at other times",
+        ),
         ("-i {film} -an -c copy -f mp4", "the sound of the result is"),
         ("-i {track} -c copy -f mp3", "the result: not a video"),
     ],
