@@ -32,6 +32,8 @@ def kept_args(extras: "FilmExtras") -> tuple[str, ...]:
     args: list[str] = ["-map_metadata", "0", "-map_chapters", "0", "-dn"]
     if extras.has_no_date:
         args += ["-metadata", "creation_time="]
+    for name, value in extras.renamed:
+        args += ["-metadata", f"{name}={value}"]
     kept = [stream for stream in extras.subtitles if stream.codec in _TEXT]
     for number, stream in enumerate(kept):
         codec = "copy" if stream.codec == _MP4_TEXT else _MP4_TEXT

@@ -27,6 +27,15 @@ _CONTAINER_OWN = frozenset(  # facts of the old container, which the new one has
 )
 #: boxes of a sample entry that an encoder writes or that repeat what the stream says
 _ENTRY_OWN = frozenset({"btrt", "free", "wide", "fiel", "gama", "pasp", "sinf", "skip", "bitr"})
+#: Apple's names, which FFmpeg does not write into MP4, of what MP4 has a place for
+_APPLE = {
+    "com.apple.quicktime.location.iso6709": "location",
+    "com.apple.quicktime.creationdate": "date",
+    "com.apple.quicktime.title": "title",
+    "com.apple.quicktime.description": "description",
+    "com.apple.quicktime.artist": "artist",
+}
+_VALUE_CHARS_MAX = 1000
 _NO_DATE = "1970-01-01T00:00:00"  # MP4's creation time 0: unknown
 _CHAPTER_ENTRIES = frozenset({"text", "tx3g", "sbtl"})
 _TIMECODE = "a data stream (tmcd)"  # of MP4; Matroska has the time code as metadata
@@ -55,6 +64,7 @@ class FilmExtras:
     subtitles: tuple[SubtitleStream, ...] = ()
     chapter_count: int = 0
     metadata: tuple[str, ...] = ()  #: names in lower case, sorted, without the container's own
+    renamed: tuple[tuple[str, str], ...] = ()  #: name and value of metadata under Apple's names
     has_no_date: bool = False  #: the creation time is present and says "unknown"
     #: types of the boxes in its sample entry, such as "dvvC" (Dolby Vision); MP4 only
     picture_boxes: tuple[str, ...] = ()
@@ -89,11 +99,18 @@ def read_extras(
     spherical = {"sv3d"} if track.is_spherical_v1 else set()  # FFmpeg writes it as version 2
     date = container.metadata.get("creation_time", "")
     has_no_date = date.startswith(_NO_DATE)
-    names = {_name(name) for name in container.metadata} - _CONTAINER_OWN
+    found = {_name(name): value for name, value in container.metadata.items()}
+    renamed = {
+        _APPLE[name]: value[:_VALUE_CHARS_MAX]
+        for name, value in found.items()
+        if name in _APPLE and _APPLE[name] not in found
+    }
+    names = {_APPLE.get(name, name) for name in found} - _CONTAINER_OWN
     return FilmExtras(
         subtitles=tuple(subtitles),
         chapter_count=chapter_count,
         metadata=tuple(sorted(names - {"creation_time"} if has_no_date else names)),
+        renamed=tuple(sorted(renamed.items())),
         has_no_date=has_no_date,
         picture_boxes=tuple(sorted((track.entry_boxes | spherical) - _ENTRY_OWN)),
         streams=tuple(others),

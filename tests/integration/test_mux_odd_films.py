@@ -403,6 +403,21 @@ async def test_subtitles_chapters_and_metadata_are_kept(
     assert event.warnings == ()
 
 
+async def test_the_place_and_date_of_a_phone_are_kept(films: Path, tmp_path: Path) -> None:
+    """Under Apple's names; what MP4 has no place for is reported."""
+    apple = {"location.ISO6709": "+48.1351+011.5820/", "creationdate": "2024-05-06", "make": "A"}
+    tags = [f"com.apple.quicktime.{name}={value}" for name, value in apple.items()]
+    options = [option for tag in tags for option in ("-metadata", tag)]
+    phone = tmp_path / "phone.mov"
+    ffmpeg("-i", films / "b.mp4", "-c", "copy", "-movflags", "use_metadata_tags", *options, phone)
+    event, result = await score(tmp_path, phone)
+
+    with av.open(str(result)) as container:
+        kept = container.metadata
+    assert (kept["location"], kept["date"]) == ("+48.1351+011.5820/", "2024-05-06")
+    assert event.warnings == ("not kept of the video: metadata (com.apple.quicktime.make)",)
+
+
 async def test_a_transparent_picture_is_reported(tmp_path: Path) -> None:
     """WebM stores the transparency beside the frames, MP4 cannot."""
     source = film(tmp_path / "a.webm", *VP9, "-pix_fmt", "yuva420p")

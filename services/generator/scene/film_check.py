@@ -37,7 +37,7 @@ SCRATCH_NAME = "film"
 PART_S = 20.0  # deadline of each download
 _HEAD_BYTES = 256 * 1024  # Matroska's tracks and an index at the beginning are here
 _BOX_BYTES = 4096  # to find the next box of the file
-_INDEX_BYTES_MAX = 64 * 1024 * 1024  # of a film of many hours; a larger one is left to the muxer
+_INDEX_BYTES_MAX = 16 * 1024 * 1024  # of a film of hours, in memory; the muxer reads larger ones
 _BOXES_MAX = 12  # boxes before the index
 _RUNS_MAX = 10_000  # that are remembered as checked
 

@@ -51,6 +51,13 @@ def test_an_unknown_date_is_not_copied() -> None:
     assert "-metadata creation_time=" in " ".join(kept_args(FilmExtras(has_no_date=True)))
 
 
+def test_metadata_with_another_name_is_written_under_its_own() -> None:
+    """The value is one argument, whatever it contains."""
+    args = kept_args(FilmExtras(renamed=(("location", "+1+2/ -y"),)))
+
+    assert args[args.index("-metadata") + 1] == "location=+1+2/ -y"
+
+
 def test_a_complete_result_has_no_warnings() -> None:
     """Additional parts of the result do not matter."""
     source = FilmExtras(chapter_count=2, metadata=("title",), subtitles=(subtitles(2, "subrip"),))
