@@ -208,6 +208,8 @@ def print_start(started: GenerateResponse, console: Console) -> None:
         limit = "" if started.max_cost is None else f", limit {dollars(started.max_cost)}"
         cost = f"Cost: at most {dollars(estimate.cost_usd)} by {estimate.provider}{limit}"
         console.print(cost)
+    for warning in started.warnings:
+        console.print(f"note: {warning}")
     count = len(started.prompts)
     for number, prompt in enumerate(started.prompts, start=1):
         line = f"prompt of scene {number:>{len(str(count))}}/{count}: {prompt}"

@@ -50,7 +50,10 @@ async def test_a_run_keeps_its_provider_after_a_restart_with_another(
         after_rebuild = await providers_of(fixture, "j")
 
     assert [request.provider for request in requests] == [name, name]
-    assert (repeated.status_code, repeated.json()) == (202, started.json())
+    [warning] = repeated.json()["warnings"]
+    assert f"run 1 continues with {name}, the provider that it started with" in warning
+    assert {**repeated.json(), "warnings": []} == {**started.json(), "warnings": []}
+    assert (started.json()["warnings"], repeated.status_code) == ([], 202)
     assert after_restart == after_rebuild == kept
 
 

@@ -29,6 +29,14 @@ class StartedRun:
     spec: RunSpec
     is_new: bool  #: false: it was running already
 
+    def warnings(self, own_provider: str) -> list[str]:
+        """Return that the running run has another provider than new ones, if it has."""
+        kept = self.spec.provider
+        if self.is_new or kept is None or kept == own_provider:
+            return []
+        message = f"run {self.run} continues with {kept}, the provider that it started with"
+        return [f"{message}; for {own_provider}, cancel it and request it again"]
+
 
 async def lock_job(
     connection: Connection, job_id: str, changes: JobSpec, *, now: datetime

@@ -146,7 +146,10 @@ async def _start(
         run=started.run,
         is_new=started.is_new,
     )
-    warnings = video_warnings(spec.video, spec.params)
+    warnings = [
+        *video_warnings(spec.video, spec.params),
+        *started.warnings(context.settings.pricing.provider),
+    ]
     # in a thread: descriptions of five megabytes take seconds
     prompts = await asyncio.to_thread(lambda: started.spec.prompts)
     response = started_response(body.job_id, started, prompts=prompts, warnings=warnings)

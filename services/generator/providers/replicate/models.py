@@ -9,7 +9,6 @@ Pure.
 import base64
 import binascii
 import json
-import math
 import re
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -21,6 +20,7 @@ from shared.http.retry_after import parse_retry_after
 
 RUNNING = frozenset({"starting", "processing"})
 TERMINAL = frozenset({"succeeded", "failed", "canceled", "aborted"})
+WORK_S_MAX = 86_400.0  #: a prediction runs for half an hour at most; more is an error, and unknown
 _MESSAGE_CHARS_MAX = 500
 _SECONDS = re.compile(r"~?\s*(\d{1,5}(?:\.\d{1,3})?)\s*s(?:ec(?:ond)?s?)?\b")
 
@@ -72,12 +72,13 @@ class ApiPrediction(BaseModel):
         if (
             isinstance(seconds, int | float)
             and not isinstance(seconds, bool)
-            and 0 <= seconds < math.inf
+            and 0 <= seconds <= WORK_S_MAX
         ):
             return float(seconds)
         if self.started_at is None or self.completed_at is None:
             return None
-        return max(0.0, (self.completed_at - self.started_at).total_seconds())
+        lasted_s = (self.completed_at - self.started_at).total_seconds()
+        return max(0.0, lasted_s) if lasted_s <= WORK_S_MAX else None
 
     @property
     def output_url(self) -> str | None:

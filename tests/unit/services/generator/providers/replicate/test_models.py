@@ -40,7 +40,9 @@ def test_an_id_that_is_unsafe_in_a_path_is_rejected(name: object) -> None:
         ApiPrediction.model_validate({"id": name})
 
 
-@pytest.mark.parametrize("predict_time", [True, "12", -1, float("inf"), float("nan"), None])
+@pytest.mark.parametrize(
+    "predict_time", [True, "12", -1, 86_401, 1e300, 10**400, float("inf"), float("nan"), None]
+)
 def test_an_invalid_predict_time_is_ignored(predict_time: object) -> None:
     """No cost is derived from it."""
     answer = ApiPrediction.model_validate({"id": "p1", "metrics": {"predict_time": predict_time}})
