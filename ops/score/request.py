@@ -57,6 +57,7 @@ class ScoreRequest:
             for name, value in audio_params.items()
             if value is not None
         }
+        _check_text({**given, "style": style})
         is_url = style is not None and style.lower().startswith(("http://", "https://"))
         if style is not None and is_url:
             given["style_audio"] = {"url": style}
@@ -99,6 +100,20 @@ class ScoreRequest:
         scenes = [scene.model_dump(mode="json", exclude_none=True) for scene in self.scenes]
         params = {**self.audio_params, "merge_with_video": self.video is not None}
         return {"job_id": job_id, "scenes": scenes, "audio_params": params}
+
+
+def _check_text(options: Mapping[str, Any]) -> None:
+    """Raise if an option has bytes that are not UTF-8, which a request cannot hold."""
+    for name, value in options.items():
+        is_text = name != "style" or str(value).lower().startswith("http")
+        if isinstance(value, str) and is_text:  # a style sample's path may have any bytes
+            try:
+                value.encode()
+            except UnicodeEncodeError as error:
+                option = f"--{name.replace('_', '-')}"
+                raise CommandError(
+                    Exit.USAGE, f"{option}: {shown(value)} is not UTF-8; write it in UTF-8"
+                ) from error
 
 
 def check_request(request: ScoreRequest, console: Console) -> list[str]:

@@ -114,4 +114,5 @@ def _read(path: Path) -> bytes:
 
 
 def _invalid(path: Path, problem: str) -> CommandError:
-    return CommandError(Exit.USAGE, f"{shown(path)}: {problem}")
+    name = "standard input" if str(path) == STANDARD_INPUT else shown(path)
+    return CommandError(Exit.USAGE, f"{name}: {problem}")

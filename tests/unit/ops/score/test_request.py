@@ -202,3 +202,19 @@ def test_every_file_that_is_read_is_an_input(tmp_path: Path) -> None:
 
     assert local.inputs == [scenes, song]
     assert remote.inputs == [tmp_path]
+
+
+def test_text_that_is_not_utf8_is_rejected_with_its_option() -> None:
+    """A path may have any bytes; the request is JSON."""
+    text = os.fsdecode(b"caf\xe9")
+
+    def request(prompt: str | None, style: str | None) -> ScoreRequest:
+        return ScoreRequest.of(
+            video=None, scenes=SCENES, audio_params={"prompt": prompt}, style=style, job_id=None
+        )
+
+    with pytest.raises(CommandError, match=r"--prompt: caf\? is not UTF-8"):
+        request(text, None)
+    with pytest.raises(CommandError, match="--style: "):
+        request(None, f"https://x.example/{text}")
+    assert request(None, text).style == Path(text)
