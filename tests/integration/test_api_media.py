@@ -12,6 +12,7 @@ from tests.fakes.clock import FakeClock
 from tests.support.api_fixture import KEYS, TWO_SCENES, ApiFixture, api_fixture, limits
 from tests.support.event_builders import a_scene, a_segment
 from tests.support.film_clips import film_clips
+from tests.support.odd_films import OddFilm, film
 from tests.support.run_builders import a_failure, a_track, a_video
 from tests.support.servers import Database
 
@@ -259,7 +260,7 @@ async def test_an_upload_as_a_form_names_the_command_that_works(fixture: ApiFixt
         assert answer.json()["detail"] == (
             "the body is a form (multipart/form-data): send the file as the request body, e.g. "
             "curl --data-binary @FILE -H 'Content-Type: application/octet-stream' "
-            f"http://api{path}"
+            f"http://localhost{path}"
         )
     assert not [info.key async for info in fixture.context.store.list_objects("uploads/")]
 
@@ -284,6 +285,22 @@ async def test_the_api_rejects_an_upload_that_is_not_a_video(
     assert answer.json()["errors"][0]["field"] == "video"
     assert message in answer.json()["errors"][0]["message"]
     assert stored == []
+
+
+async def test_the_api_rejects_a_film_that_cannot_be_scored(
+    fixture: ApiFixture, tmp_path: Path
+) -> None:
+    """At upload, before anything is paid, with a command that converts it."""
+    odd = OddFilm(film_clips().bikes).with_edits((0, 1), (2, 3)).write(tmp_path / "odd.mp4")
+    vp8 = film(tmp_path / "vp8.webm", "-c:v", "libvpx", "-deadline", "realtime")
+
+    for path, message in ((odd, "shows the picture in 2 parts"), (vp8, "a picture in vp8")):
+        answer = await fixture.client.post("/api/v3/videos", content=path.read_bytes())
+        (error,) = answer.json()["errors"]
+        assert (answer.status_code, error["field"]) == (422, "video")
+        assert message in error["message"]
+        assert error["message"].endswith("-pix_fmt yuv420p -c:a aac OUT.mp4")
+    assert not [info.key async for info in fixture.context.store.list_objects("uploads/")]
 
 
 async def test_the_api_rejects_a_video_over_the_limit(
