@@ -107,7 +107,8 @@ class VideoStitched(Event):
     scenes: Annotated[tuple[Scene, ...], Field(min_length=1)]
     audio_params: dict[str, Any] = Field(
         default_factory=dict,
-        description="As in POST generate-scenes; missing fields get their defaults.",
+        description="As in POST generate-scenes; missing fields get their defaults, an unknown one "
+        "makes the event invalid.",
     )
 
 
