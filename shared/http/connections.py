@@ -9,7 +9,7 @@ Units: seconds, bytes. I/O: the connections of a server.
 """
 
 import asyncio
-from collections.abc import Mapping
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from ipaddress import IPv6Address, ip_address, ip_network
 from typing import ClassVar
@@ -28,10 +28,58 @@ NO_SNIFF = ("X-Content-Type-Options", "nosniff")
 _IPV6_SUBNET = 64  # bits: one client has at least this many addresses
 
 
-class LimitedProtocol(H11Protocol):
-    """An HTTP/1.1 connection with deadlines; subclasses set the limit of their server."""
+@dataclass(eq=False)
+class _Group:
+    """The connections of a server, or of one client."""
 
-    connections_max: ClassVar[int]
+    count: int = 0
+    #: those that wait for a request, the longest wait first
+    waiting: "dict[LimitedProtocol, None]" = field(default_factory=dict)
+
+
+@dataclass(eq=False)
+class ConnectionTable:
+    """The connections of a server; every operation takes constant time."""
+
+    connections_max: int
+    _all: _Group = field(default_factory=_Group)
+    _of_client: dict[str, _Group] = field(default_factory=dict)
+
+    def add(self, connection: "LimitedProtocol", client: str) -> "LimitedProtocol | None":
+        """Add a connection; return the one to close, if there are too many now."""
+        own = self._of_client.setdefault(client, _Group())
+        for group in (own, self._all):
+            group.count += 1
+            group.waiting[connection] = None
+        for group, count_max in (
+            (own, max(1, int(self.connections_max * CLIENT_SHARE))),
+            (self._all, self.connections_max),
+        ):
+            if group.count > count_max:
+                return next(iter(group.waiting))  # at worst the new one itself
+        return None
+
+    def remove(self, connection: "LimitedProtocol", client: str) -> None:
+        """Remove a closed connection."""
+        self.set_waiting(connection, client, is_waiting=False)
+        for group in (self._of_client[client], self._all):
+            group.count -= 1
+        if not self._of_client[client].count:
+            del self._of_client[client]
+
+    def set_waiting(self, connection: "LimitedProtocol", client: str, *, is_waiting: bool) -> None:
+        """Record whether a connection waits for a request."""
+        for group in (self._of_client[client], self._all):
+            if not is_waiting:
+                group.waiting.pop(connection, None)
+            elif connection not in group.waiting:
+                group.waiting[connection] = None
+
+
+class LimitedProtocol(H11Protocol):
+    """An HTTP/1.1 connection with deadlines; `limited_protocol` returns the class of a server."""
+
+    table: ClassVar[ConnectionTable]
     #: for a request head, from the connection or its first byte
     head_s: ClassVar[float] = 10.0
     #: for the rest of a body that was not read, after the response
@@ -39,8 +87,7 @@ class LimitedProtocol(H11Protocol):
     #: for a client to read what is buffered
     write_s: ClassVar[float] = 60.0
     cycle: RequestResponseCycle | None  # type: ignore[assignment]  # None before the first request
-    _peer: str = ""
-    _waiting_since_s: float = 0.0
+    _peer: str | None = None  #: None: not in the table
     _timer: asyncio.TimerHandle | None = None
     _timer_reason: str | None = None
     _write_timer: asyncio.TimerHandle | None = None
@@ -54,13 +101,13 @@ class LimitedProtocol(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._peer = _client_of(self.client[0] if self.client else "")
-        self._waiting_since_s = self.loop.time()
-        self._make_room()
-        if not transport.is_closing():
-            self._set_timer("head", self.head_s)
+        self._set_timer("head", self.head_s)
+        if (closed := self.table.add(self, self._peer)) is not None:
+            closed.abort("limit")
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:
+        self._leave_table()
         self._set_timer(None)
         self.resume_writing()
         super().connection_lost(exc)
@@ -72,7 +119,6 @@ class LimitedProtocol(H11Protocol):
 
     @override
     def on_response_complete(self) -> None:
-        self._waiting_since_s = self.loop.time()
         super().on_response_complete()
         self._update_timer()
 
@@ -80,7 +126,7 @@ class LimitedProtocol(H11Protocol):
     def pause_writing(self) -> None:
         super().pause_writing()
         if self._write_timer is None:
-            self._write_timer = self.loop.call_later(self.write_s, self._abort, "write")
+            self._write_timer = self.loop.call_later(self.write_s, self.abort, "write")
 
     @override
     def resume_writing(self) -> None:
@@ -104,6 +150,8 @@ class LimitedProtocol(H11Protocol):
     def _update_timer(self) -> None:
         """Set the deadline for what the connection waits for now."""
         has_responded = self.cycle is None or self.cycle.response_complete
+        if self._peer is not None:
+            self.table.set_waiting(self, self._peer, is_waiting=self.is_waiting)
         if self.transport.is_closing() and has_responded:
             self._set_timer("write", self.write_s)
         elif self.is_waiting:
@@ -121,33 +169,27 @@ class LimitedProtocol(H11Protocol):
         if self._timer is not None:
             self._timer.cancel()
         self._timer_reason = reason
-        self._timer = None if reason is None else self.loop.call_later(seconds, self._abort, reason)
+        self._timer = None if reason is None else self.loop.call_later(seconds, self.abort, reason)
 
-    def _make_room(self) -> None:
-        """Close another connection, or this one, if there are too many of its client or in all."""
-        others = [c for c in self.connections if isinstance(c, LimitedProtocol) and c is not self]
-        own = [one for one in others if one._peer == self._peer]  # noqa: SLF001 - the same class
-        for group, count_max in (
-            (own, max(1, int(self.connections_max * CLIENT_SHARE))),
-            (others, self.connections_max),
-        ):
-            if len(group) < count_max:
-                continue
-            waiting = [one for one in group if one.is_waiting and not one.transport.is_closing()]
-            oldest = min(waiting, key=lambda one: one._waiting_since_s, default=self)  # noqa: SLF001
-            oldest._abort("limit")  # noqa: SLF001 - the same class
-            return
+    def _leave_table(self) -> None:
+        if self._peer is not None:
+            self.table.remove(self, self._peer)
+            self._peer = None
 
-    def _abort(self, reason: str) -> None:
+    def abort(self, reason: str) -> None:
+        """Close the connection at once."""
         CONNECTIONS_CLOSED_TOTAL.labels(reason).inc()
-        self.connections.discard(self)
+        self._leave_table()
         self.transport.abort()
 
 
-def limited_protocol(connections_max: int) -> type[LimitedProtocol]:
-    """Return the protocol of a server with at most `connections_max` connections."""
-    members: Mapping[str, object] = {"connections_max": connections_max}
-    return type("ServerProtocol", (LimitedProtocol,), dict(members))
+def limited_protocol(connections_max: int, **deadlines: float) -> type[LimitedProtocol]:
+    """Return the protocol of a server with at most `connections_max` connections.
+
+    `deadlines`: other values of `head_s`, `rest_s` and `write_s`.
+    """
+    members = {"table": ConnectionTable(connections_max), **deadlines}
+    return type("ServerProtocol", (LimitedProtocol,), members)
 
 
 class UnambiguousRequests:

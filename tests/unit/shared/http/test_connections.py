@@ -9,20 +9,13 @@ from prometheus_client import REGISTRY
 from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from shared.http.connections import LimitedProtocol, _client_of
+from shared.http.connections import _client_of, limited_protocol
 from shared.http.server import HttpServer, bind_socket
 
 HEAD_S, REST_S, WRITE_S = 0.15, 0.2, 0.3
 GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: localhost\r\n"
 Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
-
-
-class QuickProtocol(LimitedProtocol):
-    """The limits of a server, in milliseconds instead of seconds."""
-
-    connections_max = 8
-    head_s, rest_s, write_s = HEAD_S, REST_S, WRITE_S
 
 
 async def _app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -42,7 +35,7 @@ async def _app(scope: Scope, receive: Receive, send: Send) -> None:
 @asynccontextmanager
 async def served() -> AsyncIterator[int]:
     """Serve the application; yield the port."""
-    protocol = type("TestProtocol", (QuickProtocol,), {})
+    protocol = limited_protocol(8, head_s=HEAD_S, rest_s=REST_S, write_s=WRITE_S)
     server = HttpServer(_app, bind_socket("127.0.0.1", 0), stop_s=1, http=protocol)
     await server.start()
     try:
