@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.faults.harness.process_probe import children, peak_mib
+from tests.faults.harness.process_probe import peak_mib, working_children
 from tests.support.api_fixture import free_port
 from tests.support.api_service import is_ready
 from tests.support.film_clips import film_clips
@@ -50,9 +50,8 @@ class Watch:
                 status = (await self._api.get(path)).status_code
                 self.slowest_s = max(self.slowest_s, time.monotonic() - begin)
                 self.statuses.add((path.rpartition("/")[2], status))
-                for server in children(self._pid):
-                    for child in children(server):
-                        self.largest_mib = max(self.largest_mib, _resident_mib(child))
+                for child in working_children(self._pid):
+                    self.largest_mib = max(self.largest_mib, _resident_mib(child))
 
 
 def _resident_mib(pid: int) -> int:
@@ -94,8 +93,7 @@ async def test_tiny_bombs_are_refused_and_the_api_stays_small_and_responsive(
                     return None
 
             async def idle() -> bool | None:
-                servers = children(service.pid)
-                return not any(children(server) for server in servers) or None
+                return not working_children(service.pid) or None
 
             await eventually(ready, within_s=60, what="the api is ready")
             first = await api.post(VIDEOS, content=film, headers=BINARY)

@@ -40,6 +40,7 @@ if read -r word fault 2>/dev/null < ready; then
 fi
 [ -n "$took" ] || exec "$real" "$@"
 for last; do :; done
+last=${{last#file:}}
 echo $$ > pid.part && mv pid.part pid
 case $took in
 {cases}

@@ -89,6 +89,19 @@ def children(pid: int) -> dict[int, str]:
     return states
 
 
+def working_children(pid: int) -> set[int]:
+    """Return the children of a process that work: without the idle server of its sandbox."""
+    working: set[int] = set()
+    for child in children(pid):
+        try:
+            command = Path(f"/proc/{child}/cmdline").read_bytes()
+        except FileNotFoundError:
+            continue
+        is_server = b"shared.media.sandbox.server" in command
+        working |= set(children(child)) if is_server else {child}
+    return working
+
+
 def peak_mib(pid: int) -> int:
     """Return the peak resident memory of a process."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()

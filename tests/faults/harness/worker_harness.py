@@ -23,8 +23,8 @@ from tests.faults.harness.forked_services import ForkedService
 from tests.faults.harness.process_probe import (
     ResultConsumer,
     ResultRecord,
-    children,
     result_consumer,
+    working_children,
 )
 from tests.support.audio_builders import Take, a_run_of_takes
 from tests.support.films import a_track, real_ffmpeg
@@ -95,11 +95,11 @@ class WorkerHarness:
         return record
 
     async def at_rest(self) -> None:
-        """Wait until the service has no child process and no temporary file."""
+        """Wait until the service has no working child process and no temporary file."""
 
         async def poll() -> bool | None:
             left = list(self.scratch.iterdir())
-            return (not left and not children(self.service.pid)) or None
+            return (not left and not working_children(self.service.pid)) or None
 
         await eventually(
             poll, within_s=30, what=f"no child and no temporary file, {self.service.log}"

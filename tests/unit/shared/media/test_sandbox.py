@@ -5,6 +5,7 @@ import contextlib
 import os
 import resource
 import signal
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -221,6 +222,45 @@ async def test_the_server_is_started_again_after_its_end(sandbox: MediaSandbox) 
             assert await sandbox.run(pid_of_child) != server._process.pid
             break
     assert await sandbox.run(allocate, 1) == MIB
+
+
+CALLER = """
+import asyncio
+from shared.media.sandbox import MediaSandbox
+from shared.settings import MediaSettings
+from tests.unit.shared.media.test_sandbox import pid_of_child, sleep
+async def call():
+    sandbox = MediaSandbox(MediaSettings())
+    print(await sandbox.run(pid_of_child), flush=True)
+    await sandbox.run(sleep, 60.0)
+asyncio.run(call())
+"""
+
+
+async def test_a_killed_caller_leaves_no_process() -> None:
+    """Neither the server nor a child, whatever it does."""
+    caller = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", CALLER, stdout=asyncio.subprocess.PIPE
+    )
+    assert caller.stdout is not None
+    await caller.stdout.readline()
+    (server,) = map(int, _children(caller.pid))
+    async with asyncio.timeout(10):
+        while not (working := _children(server)):  # noqa: ASYNC110 - another process
+            await asyncio.sleep(0.01)
+        caller.kill()
+        await caller.wait()
+        left = (server, *map(int, working))
+        while any(_is_running(pid) for pid in left):  # noqa: ASYNC110 - another process
+            await asyncio.sleep(0.01)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii")
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return stat.rpartition(")")[2].split()[0] != "Z"
 
 
 def _children(pid: int) -> list[str]:
