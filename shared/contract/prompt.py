@@ -1,8 +1,9 @@
 """Builds the prompt of a scene.
 
 An explicit prompt is used as it is, the scene's before the run's. Otherwise the template is filled
-with a mood: the scene's own, or the mood of its description. Five moods have word lists; a text has
-the mood with most words in it, the earliest one at a tie, and `PROFESSIONAL` without any.
+with a mood: the scene's own, or the mood of its description. Five moods have word lists in ten
+languages; a text has the mood with most words in it, the earliest one at a tie, and `PROFESSIONAL`
+without any.
 
 Scenes with the same mood therefore have the same prompt. The style `scene` adds the words of the
 scene's description to the template, and to the run's prompt.
@@ -11,9 +12,11 @@ Units: lengths are characters. Pure.
 """
 
 import re
+import unicodedata
 from collections.abc import Mapping
 from enum import StrEnum
 
+from shared.contract.mood_words import PARTS, STEMS
 from shared.contract.params import PromptStyle
 
 PROMPT_CHARS_MAX = 2000  # the model reads about 500 tokens
@@ -76,6 +79,14 @@ _WORDS_OF: Mapping[Mood, str] = {
 _MOOD_OF_WORD: Mapping[str, Mood] = {
     word: mood for mood, words in _WORDS_OF.items() for word in words.split()
 }
+_MOOD_OF_STEM: Mapping[str, Mood] = {
+    stem: Mood[name] for name, stems in STEMS.items() for stem in stems.split()
+}
+_STEM_CHARS_MIN = min(map(len, _MOOD_OF_STEM))
+_STEM_CHARS_MAX = max(map(len, _MOOD_OF_STEM))
+_MOOD_OF_PART: Mapping[str, Mood] = {
+    part: Mood[name] for name, parts in PARTS.items() for part in parts.split()
+}
 _BETWEEN_WORDS = frozenset({"and", "or", "but", "very", "more", "a", "the", "mood", "feeling"})
 _WORD = re.compile(r"[^\W\d_]+")
 
@@ -102,23 +113,47 @@ def prompt_for(
 
 def mood_of(text: str) -> Mood:
     """Return the mood with most words in `text`; the earliest at a tie."""
-    moods = [_MOOD_OF_WORD.get(word) for word in _words(text)]
-    votes = [mood for mood in moods if mood not in {None, Mood.PROFESSIONAL}]
+    return recognised_mood(text) or Mood.PROFESSIONAL
+
+
+def recognised_mood(text: str) -> Mood | None:
+    """Return the mood with most words in `text`, or None without any."""
+    moods = [_mood_of_word(word) for word in _words(text)] + _moods_of_parts(text)
+    votes = [mood for mood in moods if mood is not None]
+    strong = [mood for mood in votes if mood is not Mood.PROFESSIONAL]
     # max keeps the first of equals
-    return max(votes, key=votes.count, default=None) or Mood.PROFESSIONAL
+    return max(strong or votes, key=votes.count, default=None)
 
 
 def _mood_text(mood: str | None) -> str:
     """Return the template's text for a given mood; "" without one."""
     tidy = _tidy(mood, chars_max=MOOD_CHARS_MAX)
+    if _moods_of_parts(tidy):
+        return mood_of(tidy)
     mood_words = [word for word in _words(tidy) if word not in _BETWEEN_WORDS]
-    if mood_words and all(word in _MOOD_OF_WORD for word in mood_words):
+    if mood_words and all(_mood_of_word(word) for word in mood_words):
         return mood_of(tidy)
     return tidy
 
 
+def _mood_of_word(word: str) -> Mood | None:
+    """Return the mood of an English word, or of a word with a known stem."""
+    known = _MOOD_OF_WORD.get(word)
+    if known is not None:
+        return known
+    lengths = range(min(len(word), _STEM_CHARS_MAX), _STEM_CHARS_MIN - 1, -1)
+    return next((_MOOD_OF_STEM[word[:n]] for n in lengths if word[:n] in _MOOD_OF_STEM), None)
+
+
+def _moods_of_parts(text: str) -> list[Mood]:
+    """Return the moods of words in a script without spaces or with attached particles."""
+    if text.isascii():
+        return []
+    return [mood for part, mood in _MOOD_OF_PART.items() for _ in range(text.count(part))]
+
+
 def _words(text: str) -> list[str]:
-    return _WORD.findall(text.lower())
+    return _WORD.findall(unicodedata.normalize("NFC", text).lower())
 
 
 def _tidy(text: str | None, *, chars_max: int) -> str:

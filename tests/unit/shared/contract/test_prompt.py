@@ -4,8 +4,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shared.contract.mood_words import STEMS
 from shared.contract.params import PromptStyle
-from shared.contract.prompt import PROMPT_CHARS_MAX, TEMPLATE, Mood, mood_of, prompt_for
+from shared.contract.prompt import (
+    _MOOD_OF_WORD,
+    PROMPT_CHARS_MAX,
+    TEMPLATE,
+    Mood,
+    mood_of,
+    prompt_for,
+)
 
 blanks = st.sampled_from([None, "", " ", "\n\t", "\x00"])
 texts = st.text(st.characters(categories=["L", "N", "P"]), min_size=1, max_size=50)
@@ -158,3 +166,94 @@ def test_a_prompt_with_words_has_a_length_limit(description: str, run_prompt: st
 
     assert len(prompt) <= PROMPT_CHARS_MAX
     assert prompt.isprintable()
+
+
+LANGUAGES = {
+    "German": (
+        "Eine rasante Verfolgungsjagd, alle feiern und jubeln",
+        "Ein ruhiger See im Morgennebel",
+        "Ein düsteres Gewitter, voller Gefahr",
+        "Ein eleganter Ball mit edlem Schmuck",
+    ),
+    "French": (
+        "Une fête joyeuse, on court rapidement",
+        "Une forêt paisible au calme",
+        "Une tempête terrifiante et sombre",
+        "Un mariage élégant et raffiné",
+    ),
+    "Spanish": (
+        "Una fiesta alegre y divertida",
+        "Un amanecer tranquilo en la playa",
+        "Una batalla oscura llena de peligro",
+        "Un salón lujoso y refinado",
+    ),
+    "Italian": (
+        "Una festosa danza, allegra e vivace",
+        "Un bosco sereno al tramonto",
+        "Una battaglia oscura e spaventosa",
+        "Un lussuoso matrimonio raffinato",
+    ),
+    "Portuguese": (
+        "Uma dança animada e divertida",
+        "Um amanhecer calmo na floresta",
+        "Uma batalha sombria cheia de perigo",
+        "Um casamento luxuoso e requintado",
+    ),
+    "Japanese": ("楽しい祭りで踊る", "静かな湖の夕焼け", "暗い嵐と戦い", "優雅な舞踏会"),
+    "Chinese": ("欢乐的庆祝和跳舞", "宁静的湖边日落", "黑暗的战争充满危险", "奢华典雅的婚礼"),
+    "Hindi": (
+        "उत्सव में खुशी और नृत्य",
+        "शांत झील पर सूर्यास्त",
+        "अंधेरे में युद्ध और खतरा",
+        "भव्य और शाही विवाह",
+    ),
+    "Arabic": (
+        "احتفال سعيد ورقص",
+        "بحيرة هادئة وقت الغروب هدوء",
+        "معركة في الظلام وخطر",
+        "زفاف فاخر وأنيق",
+    ),
+    "English": (
+        "A thrilling race with cheering fans",
+        "A quiet lake at sunset",
+        "A dark storm and a battle",
+        "A luxurious wedding in a palace",
+    ),
+}
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_moods_are_recognised_in_each_language(language: str) -> None:
+    """Four descriptions: exciting, calm, dramatic and elegant."""
+    moods = [mood_of(text) for text in LANGUAGES[language]]
+
+    assert moods == [Mood.EXCITING, Mood.CALM, Mood.DRAMATIC, Mood.ELEGANT]
+
+
+def test_a_mood_in_another_language_becomes_the_templates_words() -> None:
+    """The model reads English."""
+    for mood, phrase in (("ruhig", "calm and peaceful"), ("優雅", "elegant and sophisticated")):
+        prompt = prompt_for(description="", mood=mood, scene_prompt=None, run_prompt=None)
+
+        assert prompt == TEMPLATE.format(mood=phrase)
+
+
+def test_no_stem_is_the_beginning_of_a_word_of_another_mood() -> None:
+    """Otherwise a word would have two moods, and English texts another one than before."""
+    stems = {stem: name for name, text in STEMS.items() for stem in text.split()}
+    assert len(stems) == sum(len(set(text.split())) for text in STEMS.values())
+    clashes = [
+        (stem, other)
+        for stem, name in stems.items()
+        for other, other_name in stems.items()
+        if other.startswith(stem) and other_name != name
+    ]
+    clashes += [
+        (stem, word)
+        for stem, name in stems.items()
+        for word, mood in _MOOD_OF_WORD.items()
+        if word.startswith(stem) and mood.name != name
+    ]
+
+    assert clashes == []
+    assert all(len(stem) >= 4 for stem in stems)
