@@ -18,6 +18,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from shared.contract.validation import plain_message
 from shared.errors import SettingsError
 
 G = TypeVar("G", bound="SettingsGroup")
@@ -48,7 +49,7 @@ class SettingsGroup(BaseSettings):
         except ValidationError as error:
             first = error.errors()[0]
             place = ".".join(str(part) for part in first["loc"])
-            raise SettingsError(place or cls.__name__, first["msg"]) from error
+            raise SettingsError(place or cls.__name__, plain_message(first["msg"])) from error
 
 
 def secrets_in(settings: object) -> Iterator[str]:

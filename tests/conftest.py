@@ -40,7 +40,8 @@ _SETTINGS = (
     "DATABASE_URL",
     "PUBLIC_BASE_URL",
 )
-_MORE_SETTINGS = ("AUTO_GENERATE_AUDIO", "MUSIC_PROVIDER", "OTEL_")
+#: `COLUMNS`: the runner sets it for its workers
+_MORE_SETTINGS = ("AUTO_GENERATE_AUDIO", "MUSIC_PROVIDER", "OTEL_", "COLUMNS")
 _EXIT_CODE = pytest.ExitCode.USAGE_ERROR
 T = TypeVar("T")
 

@@ -14,7 +14,8 @@ from typing import Any
 
 import typer
 
-from ops.cli.terminal import TextConsole, discard, has_reader, shown
+from ops.cli.layout import Hanging
+from ops.cli.terminal import discard, has_reader, print_lines, shown
 from shared.errors import SegueError, SettingsError
 
 
@@ -25,14 +26,14 @@ class Exit(IntEnum):
     FAILED = 1  #: the job failed, or a check of `segue doctor` did
     USAGE = 2  #: invalid input: a file, an option, a setting, or what the api rejects
     UNREACHABLE = 3  #: no stack, api or server answers in time; run the same command again
-    REFUSED = 4  #: the current state does not allow it; nothing was changed
+    REFUSED = 4  #: not found, or not possible in the current state; nothing was changed
     INTERRUPTED = 130  #: Ctrl-C
 
 
 HELP = (
     "Exit codes: 0 done; 1 the job or a check failed; 2 invalid input or settings; "
     "3 the stack, api or a server is unavailable or timed out; "
-    "4 rejected in the current state, nothing was changed; 130 interrupted."
+    "4 not found, or rejected in the current state: nothing was changed; 130 interrupted."
 )
 
 
@@ -98,5 +99,5 @@ def _exit(code: Exit, message: str, *, as_json: bool, detail: dict[str, Any] | N
     if as_json:
         print_json({"exit_code": int(code), "error": message, **(detail or {})})
     else:
-        TextConsole(stderr=True).print(f"segue: {message}")
+        print_lines([Hanging("segue: ", message)], file=sys.stderr)
     raise typer.Exit(int(code))

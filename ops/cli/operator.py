@@ -34,9 +34,10 @@ from aiokafka.errors import (
 from rich.console import RenderableType
 
 from ops.cli.exit_codes import CommandError, Exit, print_json, report_errors
+from ops.cli.layout import Hanging
 from ops.cli.server_addresses import ServerChoice, choose_servers, no_stack
 from ops.cli.settings import CommandSettings
-from ops.cli.terminal import TextConsole, plain
+from ops.cli.terminal import print_lines, print_result, reporter
 from services.api.operators import Action, ActionState, ApiSettings, Database, audit, pricing
 from shared.clock import Clock, SystemClock
 from shared.errors import RetryableError
@@ -120,7 +121,7 @@ class OperatorCommand:
         self,
         body: Callable[[Operator], Coroutine[Any, Any, T]],
         *,
-        lines: Callable[[T], Iterable[RenderableType]],
+        lines: Callable[[T], Iterable[RenderableType | Hanging]],
         document: Callable[[T], Any] = lambda result: result,
     ) -> T:
         """Run `body`, print its result as JSON (`document`) or as text (`lines`), and return it.
@@ -138,12 +139,8 @@ class OperatorCommand:
         )
         if self.as_json:
             print_json(document(result))
-            return result
-        for line in lines(result):
-            if isinstance(line, str):
-                print(line)
-            else:
-                plain().print(line)
+        else:
+            print_result(lines(result))
         return result
 
 
@@ -186,10 +183,10 @@ def run_with_operator(
         raise CommandError(
             Exit.USAGE, f"--apply: it is unclear which servers to change: {choice.note}"
         )
-    report = TextConsole(quiet=as_json, stderr=True).print
+    report = reporter(quiet=as_json)
 
     if choice.note:
-        print(f"note: {choice.note}", file=sys.stderr)
+        print_lines([Hanging("note: ", choice.note)], file=sys.stderr)
 
     async def work() -> T:
         async with (connect or _operator)(
@@ -210,7 +207,8 @@ def run_with_operator(
             way_out = f"set {' and '.join(choice.unset)}"
             message = no_stack(choice.folder, way_out=way_out)
             raise CommandError(Exit.UNREACHABLE, message) from error
-        message = f"Kafka: {error!r}" if isinstance(error, KafkaError) else str(error)
+        address = settings.kafka.bootstrap_servers
+        message = f"Kafka at {address}: {error}" if isinstance(error, KafkaError) else str(error)
         raise CommandError(Exit.UNREACHABLE, message) from error
     except asyncpg.InsufficientPrivilegeError as error:
         message = f"PostgreSQL: {error}; grant this role the right"

@@ -1,13 +1,14 @@
 """Options that several commands share, or that one command has many of, with their help."""
 
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ops.cli.exit_codes import CommandError, Exit
+from ops.cli.times import FORMS, Moment, parse_moment
 from services.api.operators import MOODS
+from shared.clock import SystemClock
 from shared.contract.params import (
     COST_USD_MAX,
     ErrorStrategy,
@@ -101,16 +102,27 @@ Rate = Annotated[float | None, typer.Option(min=0.1, help="Records per second at
 Reason = Annotated[
     str | None, typer.Option(help="Reason, stored in the audit; required with --apply.")
 ]
-_TIME_FORMATS = ["%Y-%m-%dT%H:%M:%S%z", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d"]
+
+
+def _moment(text: str) -> Moment:
+    """Return a time option.
+
+    Raises:
+        BadParameter: it has no known form.
+    """
+    try:
+        return parse_moment(text, now=SystemClock().now())
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
 Since = Annotated[
-    datetime | None,
-    typer.Option(
-        formats=_TIME_FORMATS, metavar="TIME", help="From this time on: 2026-01-31T12:00:00 (UTC)."
-    ),
+    Moment | None,
+    typer.Option(parser=_moment, metavar="TIME", help=f"From this time on: {FORMS}."),
 ]
 Until = Annotated[
-    datetime | None,
-    typer.Option(formats=_TIME_FORMATS, metavar="TIME", help="Before this time (UTC)."),
+    Moment | None,
+    typer.Option(parser=_moment, metavar="TIME", help="Before this time; forms as for --since."),
 ]
 
 
@@ -124,10 +136,3 @@ def named_provider(name: str) -> StackProvider:
         return provider_named(name)
     except ValueError as error:
         raise CommandError(Exit.USAGE, f"--provider: {error}") from error
-
-
-def utc(moment: datetime | None) -> datetime | None:
-    """Return the moment with a time zone; UTC if it has none."""
-    if moment is None or moment.tzinfo is not None:
-        return moment
-    return moment.replace(tzinfo=UTC)

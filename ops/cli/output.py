@@ -4,14 +4,13 @@ I/O: standard output.
 """
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
-
-from rich.table import Table
 
 from ops.cli.check import Check
 from ops.cli.exit_codes import print_json
-from ops.cli.terminal import shown
+from ops.cli.layout import Hanging, Line
+from ops.cli.terminal import print_lines, shown
 from services.api.http.schemas import StatusResponse
 from services.api.operators import dollars
 
@@ -33,8 +32,7 @@ def show_files(report: dict[str, Any], *, as_json: bool) -> None:
     cost = money(report["cost_usd"], saved_usd=report.get("saved_usd"), estimate_usd=estimate)
     if cost:
         print(cost)
-    for warning in report["warnings"]:
-        print(f"note: {scene_numbers(warning)}")
+    print_lines(Hanging("note: ", scene_numbers(warning)) for warning in report["warnings"])
     for file in (*report["files"].values(), {"path": report["report"]}):
         print(shown(file["path"]))
 
@@ -48,9 +46,15 @@ def scene_numbers(text: str) -> str:
 
 def show_status(job_status: StatusResponse) -> None:
     """Print the status of a job."""
+    print_lines(status_lines(job_status))
+
+
+def status_lines(job_status: StatusResponse) -> Iterator[Line]:
+    """Yield the status of a job as text."""
     audio = job_status.audio_status
-    print(
-        f"job {job_status.job_id}, run {job_status.run}: {audio.status} ({job_status.state}), "
+    stage = "" if job_status.state == audio.status else f" ({job_status.state})"
+    yield (
+        f"job {job_status.job_id}, run {job_status.run}: {audio.status}{stage}, "
         f"{job_status.progress.percentage} %"
     )
     for scene in job_status.progress.scenes:
@@ -58,15 +62,15 @@ def show_status(job_status: StatusResponse) -> None:
         cost = money(scene.cost_usd, saved_usd=scene.saved_usd)
         waiting = f"waiting: {scene.waiting.reason}" if scene.waiting else ""
         details = "; ".join(filter(None, (cost, scene.reason, waiting)))
-        print(f"scene {scene.index + 1:>3}  {origin:<10} {details}".rstrip())
+        head = f"scene {scene.index + 1:>3}  {origin:<10} "
+        yield Hanging(head, details) if details else head.rstrip()
     estimate = job_status.estimate.cost_usd if job_status.estimate else None
     total = money(job_status.cost_usd, saved_usd=job_status.saved_usd, estimate_usd=estimate)
     if total:
-        print(total)
+        yield total
     if audio.error:
-        print(f"error: {audio.error}")
-    for warning in job_status.warnings:
-        print(f"note: {warning}")
+        yield Hanging("error: ", audio.error)
+    yield from (Hanging("note: ", warning) for warning in job_status.warnings)
 
 
 def money(
@@ -90,32 +94,14 @@ def clock(time_s: float) -> str:
     return f"{start}:{seconds // 10:02}.{seconds % 10}"
 
 
-def wide(
-    *columns: str,
-    right: Collection[str] = (),
-    folds: Collection[str] = (),
-    rest: str | None = None,
-) -> Table:
-    """Return a table without borders.
-
-    `right`: right-aligned columns. `folds`: columns that wrap and are never truncated. `rest`: the
-    column that takes the remaining width.
-    """
-    table = Table(box=None, pad_edge=False, expand=rest is not None)
-    for name in columns:
-        table.add_column(
-            name,
-            justify="right" if name in right else "left",
-            overflow="fold" if name in folds else "ellipsis",
-            no_wrap=name not in folds,
-            ratio=1 if name == rest else None,
-        )
-    return table
-
-
 def show_checks(checks: Sequence[Check]) -> None:
     """Print the checks of `segue doctor`."""
+    print_lines(check_lines(checks))
+
+
+def check_lines(checks: Sequence[Check]) -> Iterator[Line]:
+    """Yield the checks of `segue doctor` as text."""
     for check in checks:
-        print(f"{_MARKS[check.state]:<9}{check.name:<20}{check.found}")
+        yield Hanging(f"{_MARKS[check.state]:<9}{check.name:<20}", check.found)
         if not check.ok:
-            print(f"{'':<29}-> {check.advice}")
+            yield Hanging(f"{'':<29}-> ", check.advice)

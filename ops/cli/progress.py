@@ -7,13 +7,15 @@ I/O: the console.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
+from ops.cli.layout import Hanging, Line, wrap
 from ops.cli.terminal import TextConsole
 from services.api.http.schemas import SceneStatus, StatusResponse
 from services.api.operators import dollars
@@ -55,6 +57,7 @@ class JobProgress:
         self._printed_scenes: set[int] = set()
         self._state = ""
         self._waiting_reason = ""
+        self._problems = frozenset[str]()
         self._bar = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
@@ -88,7 +91,7 @@ class JobProgress:
         activity = _STATES.get(status.state, _STAGES[status.progress.stage])
         reason = status.waiting.reason if status.waiting else ""
         if reason != self._waiting_reason:
-            self._print(f"Waiting: {reason}" if reason else f"Resuming run {status.run}.")
+            self._print(Hanging("Waiting: ", reason) if reason else f"Resuming run {status.run}.")
         self._waiting_reason = reason
         activity = "Waiting for the provider" if reason else activity
         if status.state != self._state and status.state in _STATES:
@@ -96,11 +99,20 @@ class JobProgress:
         self._state = status.state
         self._bar.update(self._task, completed=status.progress.percentage, description=activity)
 
-    def _print(self, text: str) -> None:
-        self._console.print(text, markup=False, emoji=False, highlight=False)
+    def show_problems(self, problems: Sequence[str]) -> None:
+        """Print the servers that are unavailable, each once until it answers again."""
+        for problem in problems:
+            if problem not in self._problems:
+                self._print(Hanging("! ", problem))
+        self._problems = frozenset(problems)
+
+    def _print(self, line: Line) -> None:
+        width = self._console.width if self._console.is_terminal else None
+        for part in wrap(line, width):
+            self._console.print(Text(part), highlight=False)
 
 
-def scene_line(scene: SceneStatus, count: int) -> str:
+def scene_line(scene: SceneStatus, count: int) -> Line:
     """Return one ended scene as text."""
     origin = scene.origin.value if scene.origin else scene.state
     number = f"{scene.index + 1:>{len(str(count))}}/{count}"
@@ -109,4 +121,5 @@ def scene_line(scene: SceneStatus, count: int) -> str:
     notes = "; ".join(filter(None, (saved, scene.reason, *scene.warnings)))
     source = scene.provider or ""
     details = f"{source} ({notes})" if source and notes else source or notes
-    return f"scene {number}  {origin:<9}  {seconds:>7}  {details}".rstrip()
+    head = f"scene {number}  {origin:<9}  {seconds:>7}  "
+    return Hanging(head, details) if details else head.rstrip()

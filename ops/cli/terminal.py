@@ -4,19 +4,27 @@ User text (a path, a description, an error of a server) is never Rich markup or 
 the terminal's encoding cannot show is printed as `?`. A reader that closes the pipe (`| head -1`)
 ends a command silently; a command that writes files continues without output.
 
-I/O: standard output and standard error.
+Lines and tables are as wide as the terminal, which `COLUMNS` overrides. Without both, lines are
+not wrapped, so that other programs read whole lines.
+
+I/O: standard output and standard error, the terminal's size.
 """
 
 import os
 import select
+import shutil
 import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import IO
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from typing_extensions import override
 
-WIDTH = 120  # without a terminal
+from ops.cli.layout import Hanging, Line, wrap
+
+WIDTH = 120  # of tables without a terminal
+WIDTH_MIN = 20
 
 
 class TextConsole(Console):
@@ -41,7 +49,8 @@ class TextConsole(Console):
         )
         self._ends_with_reader = ends_with_reader
         # a log keeps its lines; a terminal shows them without broken words
-        self.soft_wrap = width is None and not self.is_terminal
+        has_width = self.is_terminal or width_of(self.file) is not None
+        self.soft_wrap = width is None and not has_width
 
     @override
     def on_broken_pipe(self) -> None:
@@ -52,10 +61,48 @@ class TextConsole(Console):
             raise SystemExit(0)
 
 
+def width_of(stream: IO[str]) -> int | None:
+    """Return the columns of `COLUMNS` or of the terminal; None without either."""
+    try:
+        terminal = os.get_terminal_size(stream.fileno()).columns
+    except (OSError, ValueError):
+        terminal = 0
+    columns = shutil.get_terminal_size((terminal, 0)).columns
+    return max(columns, WIDTH_MIN) if columns else None
+
+
+def print_lines(lines: Iterable[Line], *, file: IO[str] | None = None) -> None:
+    """Print lines, wrapped at word boundaries."""
+    out = file or sys.stdout
+    width = width_of(out)
+    for line in lines:
+        for part in wrap(line, width):
+            print(part, file=out)
+
+
+def print_result(result: Iterable[RenderableType | Line]) -> None:
+    """Print lines, tables and other renderables on standard output, in their order."""
+    for part in result:
+        if isinstance(part, str | Hanging):
+            print_lines([part])
+        else:
+            plain().print(part)
+
+
+def reporter(*, quiet: bool) -> Callable[[str], None]:
+    """Return a function that prints progress and notes on standard error; silent if `quiet`."""
+
+    def report(text: str) -> None:
+        if not quiet:
+            print_lines([text], file=sys.stderr)
+
+    return report
+
+
 def plain() -> TextConsole:
     """Return a console for tables: as wide as the terminal, or `WIDTH` without one."""
     console = TextConsole()
-    return console if console.is_terminal else TextConsole(width=WIDTH)
+    return console if console.is_terminal else TextConsole(width=width_of(sys.stdout) or WIDTH)
 
 
 def shown(path: Path | str) -> str:

@@ -13,12 +13,12 @@ from typing import Any
 
 import typer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from rich.table import Table
 
 from ops.cli.exit_codes import CommandError, Exit
+from ops.cli.layout import Hanging, Line, Listing, count_of, is_or_are
 from ops.cli.operator import Operator, audited_action, operator_command
 from ops.cli.options import Apply, DataDir, Json, Reason
-from ops.cli.output import dry_run, wide
+from ops.cli.output import dry_run
 from ops.cluster.topic_diff import (
     KEYS,
     ActualTopic,
@@ -61,7 +61,7 @@ def topics(
     with operator_command(
         apply=apply, reason=reason, data_dir=data_dir, as_json=as_json
     ) as command:
-        result = command.run(_run, lines=_lines)
+        result = command.run(_run, lines=lines)
         if any(is_open(row, applied=result["applied"]) for row in result["differences"]):
             raise typer.Exit(Exit.FAILED)
 
@@ -156,11 +156,12 @@ def _actual_topic(topic: TopicDescription) -> ActualTopic:
     )
 
 
-def _lines(result: dict[str, Any]) -> Iterator[str | Table]:
+def lines(result: dict[str, Any]) -> Iterator[Line | Listing]:
+    """Yield the result as text."""
     differences = result["differences"]
     if differences:
-        table = wide(
-            "topic", "property", "actual", "required", "outcome", folds={"topic", "required"}
+        table = Listing(
+            "topic", "property", "actual", "required", "outcome", wraps={"actual", "required"}
         )
         for row in differences:
             actual = "" if row["have"] is None else format_value(row["what"], row["have"])
@@ -171,7 +172,7 @@ def _lines(result: dict[str, Any]) -> Iterator[str | Table]:
         properties = sorted({row["what"] for row in differences if row["why"] == reason})
         yield f"{', '.join(properties)}: {reason}"
     if result["note"]:
-        yield f"note: {result['note']}"
+        yield Hanging("note: ", result["note"])
     yield _summary(result)
 
 
@@ -186,7 +187,7 @@ def _outcome(difference: dict[str, Any], result: dict[str, Any]) -> str:
 def _summary(result: dict[str, Any]) -> str:
     count = len(result["differences"])
     if not count:
-        return f"{result['topics']} topics are as required"
+        return f"{count_of(result['topics'], 'topic')} {is_or_are(result['topics'])} as required"
     changeable = sum(row["verdict"] is Verdict.DO for row in result["differences"])
     if result["applied"]:
         return f"{changeable} of {count} differences were corrected"

@@ -4,15 +4,19 @@ I/O: Kafka and PostgreSQL.
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from datetime import datetime
 from typing import Annotated, Any
 
 import typer
 
 from ops.cli.exit_codes import HELP, CommandError, Exit
+from ops.cli.job_id import check_job
+from ops.cli.layout import Hanging, Line, count_of, figure
 from ops.cli.operator import Operator, operator_command
 from ops.cli.options import DataDir, Json
 from ops.cli.progress import progress_reporter
+from ops.cli.times import format_time
 from ops.dead_letters.discard import discard
 from ops.dead_letters.letter import (
     DeadLetter,
@@ -30,7 +34,6 @@ from services.api.operators import LetterPlace
 from shared.kafka.log_reader import LogReader, OffsetRange, open_log_reader
 from shared.kafka.original_records import restore_original
 
-REASON_CHARS = 120  # in the list; `show` prints all of it
 UNRESOLVED = frozenset(
     {DeadLetterState.WAITING, DeadLetterState.QUARANTINED, DeadLetterState.INTERRUPTED}
 )
@@ -54,11 +57,11 @@ def list_letters(
     every: Annotated[
         bool, typer.Option("--all", help="Include requeued and discarded dead letters.")
     ] = False,
-    limit: Annotated[int, typer.Option(min=1, max=100_000, help="List the newest N.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, max=100_000, help="List at most N.")] = 20,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """Count the waiting dead letters by reason, and list the newest."""
+    """Count the waiting dead letters by reason, and list them: of each job the cause first."""
     with operator_command(data_dir=data_dir, as_json=as_json) as command:
         selection = DeadLetterSelection(topic=topic, job_id=job, run=run_, died_of=died_of)
         _ = selection.topics
@@ -79,24 +82,41 @@ def show(
     """Show one dead letter in full: key, value and every header."""
     with operator_command(data_dir=data_dir, as_json=as_json) as command:
         parsed = parse_place(place)
-        command.run(lambda operator: _show(operator, parsed), lines=_letter_lines)
+        command.run(lambda operator: _show(operator, parsed), lines=letter_lines)
 
 
-def lines(result: dict[str, Any]) -> Iterator[str]:
-    """Yield the list as text."""
-    yield f"{result['count']} dead letters"
+def lines(result: dict[str, Any]) -> Iterator[Line]:
+    """Yield the list as text: of each job the oldest first, which is the cause."""
+    yield count_of(result["count"], "dead letter")
     for counts in (result["reasons"], result["states"]):
-        yield from (f"{count:>8} {name}" for name, count in counts.items())
+        yield from (figure(count, name) for name, count in counts.items())
     for letter in result["letters"]:
-        reason = letter["reason"].splitlines()[0][:REASON_CHARS] if letter["reason"] else ""
+        reason = letter["reason"].splitlines()[0] if letter["reason"] else ""
         state = "" if letter["state"] == DeadLetterState.WAITING else f" ({letter['state']})"
-        yield f"{letter['at'][:19]}  {letter['place']}{state}  job {letter['job_id']}: {reason}"
+        at = format_time(datetime.fromisoformat(letter["at"]))
+        yield Hanging(f"{at}  ", f"{letter['place']}{state}  job {letter['job_id']}: {reason}")
 
 
-def _letter_lines(result: dict[str, Any]) -> Iterator[str]:
-    yield from (f"{name}: {value}" for name, value in result["headers"])
+def letter_lines(result: dict[str, Any]) -> Iterator[Line]:
+    """Yield one dead letter as text."""
+    yield from (Hanging(f"{name}: ", value) for name, value in result["headers"])
     action = f" by action {result['action']} of the audit" if result["action"] else ""
-    yield f"\n{result['state']}{action}\nkey: {result['key']}\n{result['value']}"
+    yield f"\n{result['state']}{action}\nkey: {result['key']}"
+    yield str(result["value"])
+
+
+def oldest_first(letters: Sequence[DeadLetter]) -> list[DeadLetter]:
+    """Return the letters by job, the job with the newest letter first, of each the oldest first.
+
+    Within a job the oldest letter is the cause: later records are parked behind it.
+    """
+    newest: dict[str | None, datetime] = {}
+    for letter in letters:
+        newest[letter.job_id] = max(newest.get(letter.job_id, letter.at), letter.at)
+    by_age = sorted(letters, key=lambda letter: (letter.at, *letter.place))
+    return sorted(
+        by_age, key=lambda letter: (newest[letter.job_id], letter.job_id or ""), reverse=True
+    )
 
 
 async def _list(
@@ -112,12 +132,15 @@ async def _list(
                 state = letter.state(resolved.get(letter.place), requeues_max=requeues_max)
                 selected.append((letter, state))
     listed = [(letter, state) for letter, state in selected if every or state in UNRESOLVED]
-    newest = sorted(listed, key=lambda pair: pair[0].at, reverse=True)[:limit]
+    if not selected:
+        await check_job(operator, selection.job_id)
+    states = {letter.place: state for letter, state in listed}
+    shown = oldest_first([letter for letter, _ in listed])[:limit]
     return {
         "count": len(listed),
         "reasons": dict(Counter(letter.exception for letter, _ in listed).most_common()),
         "states": dict(Counter(state.value for _, state in selected).most_common()),
-        "letters": [{**letter.as_json(), "state": state.value} for letter, state in newest],
+        "letters": [{**letter.as_json(), "state": states[letter.place].value} for letter in shown],
     }
 
 

@@ -13,6 +13,8 @@ from typing import Annotated, Any
 import typer
 
 from ops.cli.exit_codes import CommandError, Exit
+from ops.cli.job_id import check_job
+from ops.cli.layout import Line, count_of, counted
 from ops.cli.operator import Operator, audited_action, operator_command
 from ops.cli.options import Apply, DataDir, Json, Reason
 from ops.cli.output import dry_run
@@ -27,6 +29,7 @@ from ops.dead_letters.selection import (
     Topic,
     build_selection,
     check_places,
+    letters_of_job,
     stored_letters,
 )
 from ops.kafka_log.exclusive import acquire_exclusive, find_interrupted
@@ -128,6 +131,8 @@ async def _plan(
     parked = [lane for lane, state in (await parked_lanes(operator, lanes)).items() if state]
     released = [lane for lane in parked if release and lane not in waiting]
     if not selected and not released:
+        if not letters_of_job(letters, selection):
+            await check_job(operator, selection.job_id)
         reasons = [f"{count} {reason}" for reason, count in left_out.items()]
         message = "; ".join(["no waiting dead letter is selected", *reasons, "nothing was changed"])
         raise CommandError(Exit.REFUSED, message, detail={"left_out": dict(left_out)})
@@ -174,18 +179,19 @@ def _result(plan: DiscardPlan) -> dict[str, Any]:
     }
 
 
-def lines(result: dict[str, Any]) -> list[str]:
+def lines(result: dict[str, Any]) -> list[Line]:
     """Return the result as text."""
     letters, released = result["letters"], len(result["released"])
-    text = [f"{letters:>8} dead letters"]
+    text: list[Line] = [counted(letters, "dead letter")]
     text += [f"left out: {count} {reason}" for reason, count in result["left_out"].items()]
     if released:
-        text.append(f"{released:>8} runs {'released' if result['applied'] else 'to release'}")
-    if result["stay_parked"]:
-        count = len(result["stay_parked"])
-        text.append(
-            f"{count:>8} runs stay parked; --release releases those without waiting letters"
-        )
+        outcome = "released" if result["applied"] else "to release"
+        text.append(counted(released, "run", outcome))
+    if count := len(result["stay_parked"]):
+        verb = "stays" if count == 1 else "stay"
+        outcome = f"{verb} parked; --release releases those without waiting letters"
+        text.append(counted(count, "run", outcome))
+    discarded = count_of(letters, "dead letter")
     if result["applied"]:
-        return [*text, f"discard {result['discard']}: {letters} dead letters discarded"]
-    return [*text, dry_run(f"{letters} dead letters would be discarded", "discard them")]
+        return [*text, f"discard {result['discard']}: {discarded} discarded"]
+    return [*text, dry_run(f"{discarded} would be discarded", "discard them")]

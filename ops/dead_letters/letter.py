@@ -97,6 +97,11 @@ class DeadLetter:
         )
 
     @property
+    def job_id(self) -> str | None:
+        """Return the job of the event; the record's key if it is not an event."""
+        return self.key if self.lane is None else self.lane.job_id
+
+    @property
     def failed_itself(self) -> bool:
         """Return whether it was processed and failed, rather than parked behind another one."""
         return self.attempts != "0"
@@ -130,7 +135,7 @@ class DeadLetter:
         return {
             "place": place_text(self.place),
             "at": self.at.isoformat(),
-            "job_id": self.key if self.lane is None else self.lane.job_id,
+            "job_id": self.job_id,
             "run": (self.lane.run or None) if self.lane else None,
             "origin": place_text(self.origin) if self.origin else None,
             "exception": self.exception,
@@ -171,9 +176,8 @@ class DeadLetterSelection:
 
     def matches(self, letter: DeadLetter) -> bool:
         """Return whether `letter` is selected."""
-        job_id = letter.lane.job_id if letter.lane else letter.key
         return (
-            self.job_id in {None, job_id}
+            self.job_id in {None, letter.job_id}
             and self.run in {None, letter.lane.run if letter.lane else -1}
             and (self.died_of is None or self.died_of in letter.reason)
             and (not self.places or letter.place in self.places)

@@ -12,6 +12,8 @@ from typing import Annotated, Any
 import typer
 
 from ops.cli.exit_codes import RESUMABLE, CommandError, Exit
+from ops.cli.job_id import check_job
+from ops.cli.layout import Line, count_of, counted, figure
 from ops.cli.operator import Operator, audited_action, operator_command
 from ops.cli.options import Apply, DataDir, Json, Rate, Reason
 from ops.cli.output import dry_run
@@ -32,6 +34,7 @@ from ops.dead_letters.selection import (
     Topic,
     build_selection,
     check_places,
+    letters_of_job,
     stored_letters,
 )
 from ops.kafka_log.exclusive import acquire_exclusive, find_interrupted
@@ -165,6 +168,8 @@ async def _find_work(operator: Operator, reader: LogReader, options: RequeueOpti
     open_lanes = [lane for lane, state in parked.items() if state is not None and state.open_for]
     plan.leave_out(open_lanes, reason=UNDER_WAY)
     if not plan.lanes:
+        if not letters_of_job(letters, selection):
+            await check_job(operator, selection.job_id)
         raise CommandError(
             Exit.REFUSED, _nothing_selected(plan), detail={"left_out": dict(plan.left_out)}
         )
@@ -242,27 +247,26 @@ async def _result(operator: Operator, work: RequeueWork) -> dict[str, Any]:
     }
 
 
-def lines(result: dict[str, Any]) -> list[str]:
+def lines(result: dict[str, Any]) -> list[Line]:
     """Return the result as text."""
     parked = sum(lane["is_parked"] for lane in result["lanes"])
-    text = [
-        f"{result['letters']:>8} dead letters of {len(result['lanes'])} runs, {parked} runs parked"
-    ]
+    runs = count_of(len(result["lanes"]), "run")
+    text: list[Line] = [counted(result["letters"], "dead letter", f"of {runs}, {parked} parked")]
     if result["added"]:
-        text.append(f"{result['added']:>8} of them added: a run is requeued as a whole")
+        text.append(figure(result["added"], "of them added: a run is requeued as a whole"))
     if result["unreadable"]:
-        text.append(f"{result['unreadable']:>8} of them are not events and will fail again")
+        text.append(figure(result["unreadable"], "of them not events: they will fail again"))
     text += [f"left out: {reason}" for reason in result["why_left_out"]]
-    text += [f"{count:>8} runs {status}" for status, count in sorted(result["runs"].items())]
-    text.append(f"{result['already_done']:>8} of them already done: 0 provider calls")
+    text += [counted(count, "run", status) for status, count in sorted(result["runs"].items())]
+    text.append(figure(result["already_done"], "of them already done: 0 provider calls"))
     cost = dollars(result["cost_usd_at_most"])
-    text.append(f"{result['calls_at_most']:>8} scenes to generate at most, at most {cost}")
+    text.append(counted(result["calls_at_most"], "scene", f"to generate at most, at most {cost}"))
+    copied = count_of(result["copied"], "record")
     if result["applied"]:
-        return [*text, f"requeue {result['requeue']}: {result['copied']} records requeued"]
+        return [*text, f"requeue {result['requeue']}: {copied} requeued"]
     if result["resumes"]:
         text.append(
-            f"Requeue {result['requeue']} was interrupted after {result['copied']} records; "
-            "--apply resumes it."
+            f"Requeue {result['requeue']} was interrupted after {copied}; --apply resumes it."
         )
-    left = result["letters"] - result["copied"]
-    return [*text, dry_run(f"{left} dead letters would be requeued", "requeue them")]
+    left = count_of(result["letters"] - result["copied"], "dead letter")
+    return [*text, dry_run(f"{left} would be requeued", "requeue them")]

@@ -3,14 +3,14 @@
 I/O: Kafka and PostgreSQL.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Annotated
 
 import typer
 
 from ops.cli.exit_codes import CommandError, Exit
 from ops.cli.operator import Operator
-from ops.dead_letters.letter import DeadLetterSelection, parse_place, place_text
+from ops.dead_letters.letter import DeadLetter, DeadLetterSelection, parse_place, place_text
 from services.api.operators import LetterPlace, ResolvedLetter
 from services.api.operators import dead_letters as rows
 from shared.kafka.log_reader import LogReader, OffsetRange
@@ -60,6 +60,14 @@ async def stored_letters(
     async with operator.database.connection() as connection:
         resolved = await rows.resolutions(connection, operator.kafka.epoch, selection.topics)
     return ranges, dict(resolved)
+
+
+def letters_of_job(
+    letters: Iterable[DeadLetter], selection: DeadLetterSelection
+) -> list[DeadLetter]:
+    """Return the letters of the selected job; an unknown job may have some too."""
+    job_id = selection.job_id
+    return [letter for letter in letters if letter.job_id == job_id]
 
 
 def check_places(

@@ -16,7 +16,6 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from datetime import UTC
 from pathlib import Path
 from typing import cast
 
@@ -30,6 +29,7 @@ from ops.cli.options import DataDir, Json
 from ops.cli.output import show_checks
 from ops.cli.server_addresses import ServerChoice
 from ops.cli.settings import CommandSettings
+from ops.cli.times import format_time
 from ops.doctor.servers import check_servers
 from ops.score.api_client import ApiClient
 from services.api.operators import ApiSettings
@@ -184,7 +184,7 @@ def _port(stack: RunningStack | None) -> Check:
 
 def _api(settings: CommandSettings, stack: RunningStack | None) -> Iterator[Check]:
     if stack is not None:
-        since = stack.started_at.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
+        since = format_time(stack.started_at)
         found = f"process {stack.pid} since {since} on {settings.home.folder}"
         yield Check(name="stack", ok=True, needed=False, found=found)
     url = settings.api_url or (stack.api_url if stack else None)

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from ops.cli.exit_codes import CommandError, Exit
+from ops.cli.job_id import unknown_job
 from ops.cli.operator import Operator, audited_action, operator_command
 from ops.cli.options import Apply, DataDir, Json, Reason
 from ops.cli.output import dry_run
@@ -70,7 +71,7 @@ def _checked(job_id: str, cancelled: CancelOutcome | None) -> CancelOutcome:
         CommandError: the job or run does not exist, or has ended.
     """
     if cancelled is None:
-        raise CommandError(Exit.REFUSED, f"job {job_id} not found")
+        raise unknown_job(job_id)
     if not cancelled.is_cancelling:
         raise CommandError(Exit.REFUSED, cancelled.message)
     return cancelled

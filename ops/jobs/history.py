@@ -5,17 +5,28 @@ Replayed and requeued records name their origin, dead letters their reason. The 
 I/O: Kafka and PostgreSQL.
 """
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from ops.cli.exit_codes import CommandError, Exit
+from ops.cli.job_id import unknown_job
+from ops.cli.layout import Hanging, Line, count_of
 from ops.cli.operator import Operator, operator_command
 from ops.cli.options import DataDir, Json
 from ops.cli.progress import progress_reporter
+from ops.cli.servers import server_problems
+from ops.cli.times import format_time
 from ops.kafka_log.selection import REPLAY_ID, REPLAY_ORIGIN
-from services.api.operators import Action, audit, dollars, run_state
+from services.api.operators import (
+    Action,
+    RunState,
+    RunStatus,
+    audit,
+    dead_letters,
+    dollars,
+    run_state,
+)
 from shared.contract.events import (
     AudioMerged,
     Event,
@@ -34,6 +45,7 @@ from shared.kafka.log_reader import LogReader, open_log_reader
 from shared.kafka.parked_runs import REQUEUE_ID, REQUEUE_OF
 
 SKEW = timedelta(hours=1)  # between the clocks of brokers and services
+PARKED_ATTEMPTS = "0"  # a record that is parked behind a dead letter was not processed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,15 +86,56 @@ async def _history(operator: Operator, job_id: str) -> dict[str, Any]:
         since = None if created_at is None else created_at - SKEW
         records = [record async for record in _records(operator, reader, job_id, since)]
     if created_at is None and not records:
-        raise CommandError(Exit.REFUSED, f"job {job_id} not found")
+        raise unknown_job(job_id)
     records.sort(key=lambda record: (record.at, record.offset))
+    is_running = any(state.is_running for state in runs.values())
+    cause = cause_of(await _unresolved(operator, records), runs)
     return {
         "job_id": job_id,
         "runs": [{"run": number, "status": state.status.value} for number, state in runs.items()],
+        "cause": None if cause is None else cause.as_json(),
         "redrives": [_redrive(action) for action in reversed(redrives) if "run" in action.progress],
         "cost_usd": round(sum(_costs(records)), 6),
         "events": [record.as_json() for record in records],
+        "problems": await server_problems(operator) if is_running else [],
     }
+
+
+async def _unresolved(operator: Operator, records: Sequence[JobRecord]) -> Sequence[JobRecord]:
+    """Return the records without the dead letters that were requeued or discarded."""
+    topics = {record.topic for record in records if record.topic.endswith(DLQ_SUFFIX)}
+    if not topics:
+        return records
+    async with operator.database.connection() as connection:
+        resolved = await dead_letters.resolutions(connection, operator.kafka.epoch, topics)
+    return [
+        record
+        for record in records
+        if (record.topic, record.partition, record.offset) not in resolved
+    ]
+
+
+def cause_of(records: Sequence[JobRecord], runs: Mapping[int, RunState]) -> JobRecord | None:
+    """Return why the newest run has no result: its oldest dead letter, else its first failure.
+
+    Records that are parked behind a dead letter are no cause. None: it has its result, or nothing
+    failed yet.
+    """
+    newest = max(runs, default=None)
+    if newest is not None and runs[newest].status in {RunStatus.COMPLETED, RunStatus.CANCELLED}:
+        return None
+    started = [record.at for record in records if record.run == newest]
+    letters = (
+        record
+        for record in records
+        if record.topic.endswith(DLQ_SUFFIX)
+        and record.attempts != PARKED_ATTEMPTS
+        and (not started or record.at >= started[0])
+    )
+    failures = (
+        record for record in records if record.topic == JobFailed.kind and record.run == newest
+    )
+    return next(letters, next(failures, None))
 
 
 def _redrive(action: Action) -> dict[str, Any]:
@@ -99,15 +152,29 @@ async def _records(
     topics = [name for topic in EVENT_TOPICS for name in (topic.name, topic.dead_letters)]
     stored = await reader.ranges_of(topics)
     ranges = [offsets for topic in topics for offsets in stored[topic]]
+    if since is not None:
+        ranges = list(await reader.since(ranges, since))
     total, done = sum(offsets.length for offsets in ranges), 0
-    for offsets in ranges:
-        start = offsets.start if since is None else await reader.first_at(offsets, since)
-        async for records in reader.read(offsets.since(start)):
-            for record in records:
-                if (job_record := _job_record(record, job_id)) is not None:
-                    yield job_record
-            done += len(records)
-            on_progress(done, total)
+    async for records in reader.read_together(ranges):
+        for record in records:
+            if may_belong(record, job_id) and (found := _job_record(record, job_id)) is not None:
+                yield found
+        done += len(records)
+        on_progress(done, total)
+
+
+def may_belong(record: Record, job_id: str) -> bool:
+    """Return False if neither the key nor the value contains the job's id; much faster."""
+    name = job_id.encode()
+    is_plain = job_id.isascii() and job_id.isprintable() and not {'"', "\\", "/"} & set(job_id)
+    return (
+        not is_plain
+        or name == record.key
+        or name in (record.value or b"")
+        or (
+            b"\\u" in (record.value or b"")  # a letter may be written as an escape
+        )
+    )
 
 
 def _job_record(record: Record, job_id: str) -> JobRecord | None:
@@ -142,7 +209,7 @@ def summary_of(event: Event) -> str:
     """Return an event as text."""
     match event:
         case VideoStitched():
-            summary = f"video stitched: {len(event.scenes)} scenes"
+            summary = f"video stitched: {count_of(len(event.scenes), 'scene')}"
         case SceneRequested():
             number = f"{event.scene_index + 1}/{event.scene_count}"
             source = f", kept from run {event.kept.run}" if event.kept else ""
@@ -152,10 +219,11 @@ def summary_of(event: Event) -> str:
         case SegmentGenerated():
             action = f"kept from run {event.kept.run}" if event.kept else "generated"
             number = f"{event.scene_index + 1}/{event.scene_count}"
-            summary = f"scene {number} {action}: {event.origin.value}"
+            reason = f" ({event.reason})" if event.reason else ""
+            summary = f"scene {number} {action}: {event.origin.value}{reason}"
         case AudioMerged():
             level = "silent" if event.loudness_lufs is None else f"{event.loudness_lufs:.1f} LUFS"
-            summary = f"track: {event.duration_s:g} s, {level}"
+            summary = f"track: {event.duration_s:g} s, {level}{_seams(event)}"
         case VideoMuxed():
             summary = f"video: {event.duration_s:g} s"
         case JobFailed():
@@ -165,6 +233,19 @@ def summary_of(event: Event) -> str:
         case _:
             summary = event.kind
     return summary
+
+
+def _seams(event: AudioMerged) -> str:
+    """Return the number of seams, and the largest change of level at one."""
+    if not event.seams:
+        return ""
+    steps = [seam for seam in event.seams if seam.level_step_db is not None]
+    text = f", {count_of(len(event.seams), 'seam')}"
+    if not steps:
+        return text
+    largest = max(steps, key=lambda seam: abs(seam.level_step_db or 0.0))
+    step_db = abs(largest.level_step_db or 0.0)
+    return f"{text}, largest step {step_db:.1f} dB before scene {largest.scene_index + 1}"
 
 
 def _costs(records: Sequence[JobRecord]) -> Iterator[float]:
@@ -177,10 +258,13 @@ def _costs(records: Sequence[JobRecord]) -> Iterator[float]:
             yield record.cost_usd
 
 
-def lines(history: dict[str, Any]) -> list[str]:
+def lines(history: dict[str, Any]) -> list[Line]:
     """Return the history as text, one line per record."""
     runs = ", ".join(f"run {run['run']} {run['status']}" for run in history["runs"])
-    text = [f"{history['job_id']}: {runs or 'no run'}, {dollars(history['cost_usd'])}"]
+    text: list[Line] = [f"{history['job_id']}: {runs or 'no run'}, {dollars(history['cost_usd'])}"]
+    if cause := history["cause"]:
+        text.append(Hanging("cause: ", cause["summary"]))
+    text += [Hanging("! ", problem) for problem in history["problems"]]
     text += [
         f"run {redrive['run']} regenerates a part of run {redrive['of_run']} "
         f"(redrive {redrive['redrive']} by {redrive['who']}): {redrive['reason']}"
@@ -189,12 +273,22 @@ def lines(history: dict[str, Any]) -> list[str]:
     return text + [_record_line(record) for record in history["events"]]
 
 
-def _record_line(record: dict[str, Any]) -> str:
-    at = datetime.fromisoformat(record["at"]).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+def _record_line(record: dict[str, Any]) -> Hanging:
+    at = format_time(datetime.fromisoformat(record["at"]))
     place = f"{record['topic']}/{record['partition']}/{record['offset']}"
     number = "" if record["run"] is None else f"run {record['run']}"
     command = next((name for name in ("requeue", "replay") if record[name]), None)
     source = f" ({command} {record[command]} of {record['origin']})" if command else ""
     cost = "" if record["cost_usd"] is None else f" {dollars(record['cost_usd'])}"
-    attempts = f" ({record['attempts']} attempts)" if record["attempts"] else ""
-    return f"{at}  {place:<30} {number:<6} {record['summary']}{cost}{attempts}{source}"
+    attempts = _attempts(record["attempts"])
+    return Hanging(
+        f"{at}  ",
+        f"{place:<24} {number:<6} {record['summary']}{cost}{attempts}{source}",
+    )
+
+
+def _attempts(attempts: str | None) -> str:
+    """Return how often a dead letter was tried; a parked record was not."""
+    if attempts is None or attempts == PARKED_ATTEMPTS:
+        return ""
+    return f" ({count_of(int(attempts), 'attempt') if attempts.isdecimal() else attempts})"

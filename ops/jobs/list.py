@@ -13,12 +13,14 @@ from datetime import datetime, timedelta
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from ops.cli.exit_codes import CommandError, Exit
+from ops.cli.job_id import unknown_job
+from ops.cli.layout import Hanging, Line, Listing, count_of
 from ops.cli.operator import Operator, operator_command
-from ops.cli.options import DataDir, Json, Since, utc
-from ops.cli.output import wide
+from ops.cli.options import DataDir, Json, Since
+from ops.cli.servers import server_problems
+from ops.cli.times import Moment, format_time
 from services.api.operators import LISTED, UNFINISHED, JobSummary, dollars, job_list
 
 #: the contract's status of every unfinished run
@@ -56,9 +58,9 @@ def jobs(
                 )
         command.run(
             lambda operator: _jobs(
-                operator, statuses, since=utc(since), after=after, waiting=waiting, limit=limit
+                operator, statuses, since=since, after=after, waiting=waiting, limit=limit
             ),
-            lines=lambda result: _lines(result, statuses),
+            lines=lambda result: _lines(result, statuses, since),
         )
 
 
@@ -87,7 +89,7 @@ async def _jobs(
     operator: Operator,
     statuses: Collection[str],
     *,
-    since: datetime | None,
+    since: Moment | None,
     after: str | None,
     waiting: bool,
     limit: int,
@@ -97,12 +99,12 @@ async def _jobs(
         if after is not None:
             position = await job_list.position_of(connection, after)
             if position is None:
-                raise CommandError(Exit.REFUSED, f"job {after} not found")
+                raise unknown_job(after)
         summaries = await job_list.page(
             connection,
             statuses,
             after=position,
-            since=since,
+            since=None if since is None else since.at,
             only_waiting=waiting,
             count=limit + 1,
         )
@@ -111,6 +113,7 @@ async def _jobs(
     return {
         "jobs": [job_row(summary, now=now) for summary in page],
         "next": page[-1].job_id if len(summaries) > limit else None,
+        "problems": await server_problems(operator),
     }
 
 
@@ -124,15 +127,18 @@ def job_row(summary: JobSummary, *, now: datetime) -> dict[str, Any]:
     return {**asdict(summary), **moments, "age_s": age_s}
 
 
-def _lines(result: dict[str, Any], statuses: Collection[str]) -> Iterator[str | Table]:
+def _lines(
+    result: dict[str, Any], statuses: Collection[str], since: Moment | None
+) -> Iterator[Line | Listing]:
     if result["jobs"]:
         yield jobs_table(result["jobs"])
-    yield last_line(result, statuses)
+    yield last_line(result, statuses, since)
+    yield from (Hanging("! ", problem) for problem in result["problems"])
 
 
-def jobs_table(rows: Sequence[dict[str, Any]]) -> Table:
+def jobs_table(rows: Sequence[dict[str, Any]]) -> Listing:
     """Return jobs as a table."""
-    table = wide(*COLUMNS, right={"run", "scenes", "cost", "age"}, folds={"job", "why"})
+    table = Listing(*COLUMNS, right={"run", "scenes", "cost", "age"}, wraps={"job", "why"})
     for row in rows:
         table.add_row(
             row["job_id"],
@@ -172,11 +178,14 @@ def format_age(seconds: float) -> str:
     return f"{days} d {rest.seconds // _HOUR_S} h"
 
 
-def last_line(result: dict[str, Any], statuses: Collection[str]) -> str:
+def last_line(
+    result: dict[str, Any], statuses: Collection[str], since: Moment | None = None
+) -> str:
     """Return the line below the table: the number of jobs, or how to see more."""
     if not result["jobs"]:
         names = "" if set(statuses) == set(LISTED) else f" {' or '.join(sorted(statuses))}"
-        return f"No{names} jobs."
+        period = "" if since is None else f" since {format_time(since.at)}"
+        return f"No{names} jobs{period}."
     if result["next"] is not None:
         return f"For more: add --after {shlex.quote(result['next'])}"
-    return f"{len(result['jobs'])} jobs."
+    return f"{count_of(len(result['jobs']), 'job')}."

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from ops.cli.exit_codes import CommandError, Exit
+from ops.cli.layout import count_of
 from ops.cli.operator import Operator, audited_action, operator_command
 from ops.cli.options import DataDir, Json, Reason
 from ops.cli.output import dry_run
@@ -72,11 +73,12 @@ def as_document(rebuilt: RebuildReport) -> dict[str, Any]:
 
 def lines(rebuilt: RebuildReport) -> list[str]:
     """Return the result as text."""
-    text = [f"{rebuilt.records} records of epoch {rebuilt.epoch} read"]
+    text = [f"{count_of(rebuilt.records, 'record')} of epoch {rebuilt.epoch} read"]
     if rebuilt.partitions_cut:
         text.append(
-            f"retention removed the first records of {rebuilt.partitions_cut} partitions: "
-            f"{rebuilt.jobs_left} older jobs were not compared"
+            "retention removed the first records of "
+            f"{count_of(rebuilt.partitions_cut, 'partition')}: "
+            f"{count_of(rebuilt.jobs_left, 'older job')} not compared"
         )
     for name, table in rebuilt.tables.items():
         text.append(
@@ -90,5 +92,5 @@ def lines(rebuilt: RebuildReport) -> list[str]:
         text.append("Corrected: all rows match the log now.")
     else:
         count = sum(table.different + table.missing for table in rebuilt.tables.values())
-        text.append(dry_run(f"{count} rows would be written", "write them"))
+        text.append(dry_run(f"{count_of(count, 'row')} would be written", "write them"))
     return text

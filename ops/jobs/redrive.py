@@ -17,6 +17,8 @@ import typer
 from pydantic import ValidationError
 
 from ops.cli.exit_codes import CommandError, Exit
+from ops.cli.job_id import unknown_job
+from ops.cli.layout import Hanging, Line, count_of
 from ops.cli.operator import Operator, audited_action, operator_command
 from ops.cli.options import Apply, DataDir, Json, Reason, named_provider
 from ops.cli.output import dry_run
@@ -48,10 +50,8 @@ from shared.storage.results import stored_result
 COMMAND = "redrive"
 PARALLEL_READS = 16
 NAMED_MAX = 5  # scenes that a message names
-Scene = Annotated[
-    int | None, typer.Option(min=0, help="Only this scene; counted from 0, as in the api.")
-]
-From = Annotated[int | None, typer.Option("--from", min=0, help="This scene and all after it.")]
+Scene = Annotated[int | None, typer.Option(min=1, help="Only this scene; the first one is 1.")]
+From = Annotated[int | None, typer.Option("--from", min=1, help="This scene and all after it.")]
 Stage = Annotated[
     LateStage | None, typer.Option(help="No scene: the track (merge), or only the video (mux).")
 ]
@@ -75,8 +75,8 @@ def redrive(
 ) -> None:
     """Regenerate a part of JOB_ID as its next run, and keep the rest of the newest run.
 
-    Without an option: what a failed run still lacks. A kept scene after a
-    regenerated one is bridged: both sound together for a moment where it begins.
+    Without an option: what a failed or cancelled run still lacks. A kept scene after
+    a regenerated one is bridged: both sound together for a moment where it begins.
     The new run keeps the provider of the newest one unless --provider names another.
     """
     with operator_command(
@@ -86,9 +86,14 @@ def redrive(
         given = [option for option, value in options.items() if value is not None]
         if len(given) > 1:
             raise CommandError(Exit.USAGE, f"{' and '.join(given)}: use only one of them")
-        request = RedriveRequest(scene=scene, first=first, stage=stage)
+        request = RedriveRequest(scene=_index(scene), first=_index(first), stage=stage)
         name = None if provider is None else named_provider(provider)
         command.run(lambda operator: redrive_job(operator, job_id, request, name), lines=lines)
+
+
+def _index(number: int | None) -> int | None:
+    """Return the index of a scene; people number scenes from 1."""
+    return None if number is None else number - 1
 
 
 async def redrive_job(
@@ -104,7 +109,7 @@ async def redrive_job(
     async with operator.database.connection() as connection:
         previous = await rows.previous_run(connection, job_id)
     if previous is None:
-        raise CommandError(Exit.REFUSED, f"job {job_id} not found")
+        raise unknown_job(job_id)
     arguments = {"job_id": job_id, **asdict(request)}
     if provider is not None:
         arguments["provider"] = provider
@@ -205,12 +210,12 @@ async def _check_kept(store: ObjectStore, spec: RunSpec, request: RedriveRequest
     if lost:
         first = min(lost) if request.scene is None else min(*lost, request.scene)
         named = "; ".join(
-            f"scene {index}: {problem}" for index, problem in list(lost.items())[:NAMED_MAX]
+            f"scene {index + 1}: {problem}" for index, problem in list(lost.items())[:NAMED_MAX]
         )
         more = f" and {len(lost) - NAMED_MAX} more" if len(lost) > NAMED_MAX else ""
         raise CommandError(
             Exit.REFUSED,
-            f"some scenes cannot be kept: {named}{more}; use --from {first} to regenerate them "
+            f"some scenes cannot be kept: {named}{more}; use --from {first + 1} to regenerate them "
             "(clips are kept for SEGUE_CLIP_RETENTION_DAYS)",
             detail={"lost": sorted(lost)},
         )
@@ -279,11 +284,13 @@ def _scene(spec: RunSpec, index: int) -> dict[str, Any]:
     }
 
 
-def lines(result: dict[str, Any]) -> list[str]:
+def lines(result: dict[str, Any]) -> list[Line]:
     """Return the result as text."""
     starts = "starts" if result["applied"] else "would start"
     count, generated = len(result["scenes"]), result["calls_at_most"]
-    text = [f"{result['job_id']}: run {result['run']} {starts}, based on run {result['of_run']}"]
+    text: list[Line] = [
+        f"{result['job_id']}: run {result['run']} {starts}, based on run {result['of_run']}"
+    ]
     text += [_scene_line(scene, count=count) for scene in result["scenes"]]
     if result["bridged"]:
         text.append(
@@ -294,15 +301,17 @@ def lines(result: dict[str, Any]) -> list[str]:
     cost, seconds = dollars(result["cost_usd_at_most"]), math.ceil(result["seconds"])
     regenerates = "Regenerates" if result["applied"] else "Would regenerate"
     text.append(
-        f"{regenerates} {generated} of {count} scenes with {result['provider']}: at most {cost}, "
+        f"{regenerates} {generated} of {count_of(count, 'scene')} with {result['provider']}: "
+        f"at most {cost}, "
         f"about {seconds} s."
     )
     return [*text, result["message"]]
 
 
-def _scene_line(scene: dict[str, Any], *, count: int) -> str:
-    """Return one scene: its index for the options, and its number as in `segue status`."""
+def _scene_line(scene: dict[str, Any], *, count: int) -> Hanging:
+    """Return one scene, with its number for the options and in `segue status`."""
     action = "regenerated" if scene["made"] else f"kept from run {scene['kept_from_run']}"
     action += ", bridged" * scene["bridged"]
-    number = f"scene {scene['index']:>3}  {scene['index'] + 1}/{count}"
-    return f"{number}  {scene['duration_s']:>7g} s  {action:<25} {scene['description']}".rstrip()
+    number = f"scene {scene['index'] + 1:>{len(str(count))}}/{count}"
+    head = f"{number}  {scene['duration_s']:>7g} s  {action:<25} "
+    return Hanging(head, scene["description"] or "(no description)")

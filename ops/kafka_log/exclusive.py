@@ -8,6 +8,7 @@ from typing import Any
 
 from ops.cli.exit_codes import CommandError, Exit
 from ops.cli.operator import Operator
+from ops.cli.times import format_time
 from services.api.operators import Action, ActionState, OwnConnection, audit, run_state
 
 ROWS_MAX = 200  #: of the audit, newest first
@@ -28,7 +29,7 @@ async def acquire_exclusive(operator: Operator, connection: OwnConnection) -> No
             raise CommandError(
                 Exit.REFUSED,
                 f"{row.command} {row.id} of {row.who} is running since "
-                f"{row.started_at:%Y-%m-%d %H:%M:%S} UTC; wait until it ends",
+                f"{format_time(row.started_at)}; wait until it ends",
             )
     raise CommandError(Exit.REFUSED, "another replay or requeue is running; wait until it ends")
 

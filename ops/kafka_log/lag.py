@@ -6,11 +6,10 @@ record and many seconds. The api's position is in PostgreSQL, the others' in the
 I/O: Kafka and PostgreSQL.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from rich.table import Table
-
+from ops.cli.layout import Listing
 from ops.cli.operator import Operator, operator_command
 from ops.cli.options import DataDir, Json
 from services.api.operators import rebuild
@@ -21,6 +20,7 @@ from shared.kafka.log_reader import LogReader, OffsetRange, open_log_reader
 API, GENERATOR = "api", "generator"
 #: the generator reads these without its group, from the end on: it has no lag there
 UNCOMMITTED = frozenset({JobCancelled.kind, PredictionEnded.kind})
+COLUMNS = ("service", "topic", "records", "seconds", "partitions behind")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,13 +39,14 @@ def lag(*, data_dir: DataDir = None, as_json: Json = False) -> None:
     with operator_command(data_dir=data_dir, as_json=as_json) as command:
         command.run(
             _lag,
-            lines=_table,
+            lines=lag_table,
             document=lambda lags: {"lag": [asdict(row) for row in lags]},
         )
 
 
-def _table(lags: list[Lag]) -> Iterator[Table]:
-    table = Table("service", "topic", "records", "seconds", "partitions behind", box=None)
+def lag_table(lags: Sequence[Lag]) -> Iterator[Listing]:
+    """Yield the lag as a table."""
+    table = Listing(*COLUMNS, right=set(COLUMNS[2:]))
     for row in lags:
         table.add_row(
             row.service,

@@ -16,8 +16,10 @@ from typing import Annotated, Any
 import typer
 
 from ops.cli.exit_codes import RESUMABLE, CommandError, Exit
+from ops.cli.job_id import check_job
+from ops.cli.layout import Line, count_of, counted, figure
 from ops.cli.operator import AuditRow, Operator, audited_action, operator_command
-from ops.cli.options import Apply, DataDir, Json, Rate, Reason, Since, Until, utc
+from ops.cli.options import Apply, DataDir, Json, Rate, Reason, Since, Until
 from ops.cli.output import dry_run
 from ops.cli.progress import ProgressReporter, progress_reporter
 from ops.kafka_log.exclusive import acquire_exclusive, find_interrupted
@@ -84,8 +86,8 @@ def replay(
             partition=partition,
             from_offset=from_offset,
             to_offset=to_offset,
-            since=utc(since),
-            until=utc(until),
+            since=since,
+            until=until,
         )
         options = ReplayOptions(force=force, restart=restart, rate=rate)
         command.run(lambda operator: _replay(operator, selection, options), lines=lines)
@@ -103,11 +105,15 @@ async def _replay(
             await acquire_exclusive(operator, lock_holder)
         arguments = selection.as_json()
         earlier = None if options.restart else await find_interrupted(operator, COMMAND, arguments)
+        if earlier is not None:
+            selection = selection.resumed(earlier.progress)
         ranges = (
             await selection.ranges(reader) if earlier is None else _saved_ranges(earlier.progress)
         )
         work = Replay(operator=operator, reader=reader, selection=selection, ranges=ranges)
         plan, record_filter = await work.plan(progress_reporter(operator.report, "records read"))
+        if not plan.records and not record_filter.left_out:
+            await check_job(operator, selection.job_id)
         result = _result(await operator.pricing(), plan, record_filter, resumes=earlier)
         if not operator.apply:
             return result
@@ -124,7 +130,7 @@ async def _apply(
         operator, COMMAND, arguments=work.selection.as_json(), resumes=resumes
     ) as row:
         if resumes is None:
-            await row.save_progress(_progress(work.ranges, total=total, copied=0))
+            await row.save_progress(_progress(work, total=total, copied=0))
         try:
             copied = await work.copy(
                 row,
@@ -134,7 +140,7 @@ async def _apply(
             )
         except RetryableError as error:
             raise RetryableError(UNAVAILABLE.format(error=error)) from error.__cause__
-        await row.save_progress(_progress(work.ranges, total=total, copied=copied))
+        await row.save_progress(_progress(work, total=total, copied=copied))
     return {**result, "applied": True, "replay": row.number, "copied": copied}
 
 
@@ -188,7 +194,7 @@ class Replay:
                             [_copy(envelope, row.number) for envelope in batch]
                         )
                         copied += len(batch)
-                        await row.save_progress(_progress(self.ranges, total=total, copied=copied))
+                        await row.save_progress(_progress(self, total=total, copied=copied))
                         on_progress(copied, total)
         finally:
             await publisher.stop()
@@ -218,9 +224,10 @@ class Replay:
         return copies, last
 
 
-def _progress(ranges: Sequence[OffsetRange], *, total: int, copied: int) -> dict[str, Any]:
+def _progress(work: Replay, *, total: int, copied: int) -> dict[str, Any]:
     """Return the progress for the audit; an interrupted replay resumes from it."""
-    return {"spans": [asdict(offsets) for offsets in ranges], "total": total, "copied": copied}
+    spans = [asdict(offsets) for offsets in work.ranges]
+    return {"spans": spans, **work.selection.bounds(), "total": total, "copied": copied}
 
 
 def _saved_ranges(progress: Mapping[str, Any]) -> list[OffsetRange]:
@@ -291,9 +298,11 @@ def _nothing_selected(record_filter: RecordFilter) -> str:
     if record_filter.selection.job_id is not None:
         message = f"no record of job {record_filter.selection.job_id} is selected"
     if record_filter.copies:
-        message += f"; {record_filter.copies} copies of earlier replays are left out"
+        message += f"; left out: {count_of(record_filter.copies, 'copy', 'copies')}"
+        message += " of earlier replays"
     if record_filter.not_events:
-        message += f"; {record_filter.not_events} records are not events and are left out"
+        message += f"; left out: {count_of(record_filter.not_events, 'record')}"
+        message += " not an event" if record_filter.not_events == 1 else " not events"
     return message
 
 
@@ -304,30 +313,34 @@ def _still_running(plan: RepublishPlan) -> str:
     return f"jobs are still running: {jobs}; wait until they end, or add --force"
 
 
-def lines(result: dict[str, Any]) -> list[str]:
+def lines(result: dict[str, Any]) -> list[Line]:
     """Return the result as text."""
-    text = [f"{count:>8} records of {topic}" for topic, count in result["topics"].items()]
-    text.append(f"{result['already_done']:>8} of them already done: 0 provider calls")
-    left_out = result["left_out"]
-    if left_out["not_events"]:
-        text.append(f"{left_out['not_events']:>8} records left out: not events")
-    if left_out["copies"]:
-        text.append(f"{left_out['copies']:>8} records left out: copies of earlier replays")
-    if left_out["repeats"]:
-        text.append(f"{left_out['repeats']:>8} records left out: repeats of selected events")
-    text += [f"{count:>8} runs {status}" for status, count in sorted(result["runs"].items())]
+    text: list[Line] = [
+        counted(count, "record", f"of {topic}") for topic, count in result["topics"].items()
+    ]
+    text.append(figure(result["already_done"], "of them already done: 0 provider calls"))
+    reasons = {
+        "not_events": "not events",
+        "copies": "copies of earlier replays",
+        "repeats": "repeats of selected events",
+    }
+    text += [
+        counted(count, "record", f"left out: {reason}")
+        for name, reason in reasons.items()
+        if (count := result["left_out"][name])
+    ]
+    text += [counted(count, "run", status) for status, count in sorted(result["runs"].items())]
     cost = dollars(result["cost_usd_at_most"])
-    text.append(f"{result['calls_at_most']:>8} scenes to generate at most, at most {cost}")
-    if result["running_jobs"] and not result["applied"]:
-        text.append(f"jobs are still running: {', '.join(result['running_jobs'])}; add --force")
+    text.append(counted(result["calls_at_most"], "scene", f"to generate at most, at most {cost}"))
+    copied = count_of(result["copied"], "record")
     if result["applied"]:
-        text.append(f"replay {result['replay']}: {result['copied']} records replayed")
-    elif result["resumes"]:
+        return [*text, f"replay {result['replay']}: {copied} replayed"]
+    if result["running_jobs"]:
+        text.append(f"jobs are still running: {', '.join(result['running_jobs'])}; add --force")
+    if result["resumes"]:
         text.append(
-            f"Replay {result['replay']} was interrupted after {result['copied']} records; "
+            f"Replay {result['replay']} was interrupted after {copied}; "
             "--apply resumes it, --restart starts over."
         )
-    if not result["applied"]:
-        left = result["records"] - result["copied"]
-        text.append(dry_run(f"{left} records would be replayed", "replay them"))
-    return text
+    left = count_of(result["records"] - result["copied"], "record")
+    return [*text, dry_run(f"{left} would be replayed", "replay them")]

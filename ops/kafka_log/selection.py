@@ -4,11 +4,12 @@ I/O: Kafka, through the given reader.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Self
 
 from ops.cli.exit_codes import CommandError, Exit
+from ops.cli.times import Moment, format_time
 from ops.kafka_log.republish import STAGE_TOPICS
 from shared.contract.topics import DLQ_SUFFIX, EVENT_TOPICS, topic_named
 from shared.kafka.codec import Envelope, Record, try_decode
@@ -26,8 +27,8 @@ class ReplaySelection:
     partition: int | None = None
     from_offset: int | None = None
     to_offset: int | None = None
-    since: datetime | None = None
-    until: datetime | None = None
+    since: Moment | None = None
+    until: Moment | None = None
 
     def check(self, *, now: datetime) -> None:
         """Raise if an option is invalid.
@@ -50,9 +51,9 @@ class ReplaySelection:
         if self.topic is None and self.partition is not None:
             yield "--partition needs a topic: name the TOPIC"
         for name, moment in (("--since", self.since), ("--until", self.until)):
-            if moment is not None and moment > now:
-                yield f"{name} is in the future: {moment.isoformat()} (now: {now.isoformat()})"
-        if self.since and self.until and self.since >= self.until:
+            if moment is not None and moment.at > now:
+                yield f"{name} is in the future: {format_time(moment.at)} (now: {format_time(now)})"
+        if self.since and self.until and self.since.at >= self.until.at:
             yield "--since must be before --until"
         first, end = self.from_offset, self.to_offset
         if first is not None and end is not None and first >= end:
@@ -66,9 +67,27 @@ class ReplaySelection:
     def as_json(self) -> dict[str, Any]:
         """Return the arguments for the audit; an interrupted replay is found by them."""
         arguments = asdict(self)
-        for name in ("since", "until"):
-            arguments[name] = arguments[name] and arguments[name].isoformat()
+        for name, moment in (("since", self.since), ("until", self.until)):
+            # a relative time is another one when the same command is run again
+            arguments[name] = moment and (
+                moment.text if moment.is_relative else moment.at.isoformat()
+            )
         return arguments
+
+    def bounds(self) -> dict[str, str | None]:
+        """Return the times that this run resolved, for its progress in the audit."""
+        return {
+            "since": None if self.since is None else self.since.at.isoformat(),
+            "until": None if self.until is None else self.until.at.isoformat(),
+        }
+
+    def resumed(self, progress: Mapping[str, Any]) -> Self:
+        """Return the selection with the times of the interrupted replay."""
+        return replace(
+            self,
+            since=_as_resolved(self.since, progress.get("since")),
+            until=_as_resolved(self.until, progress.get("until")),
+        )
 
     async def ranges(self, reader: LogReader) -> list[OffsetRange]:
         """Return the selected offset ranges; they exclude records that are written from now on.
@@ -103,7 +122,7 @@ class ReplaySelection:
         if start is None:
             start = stored.start
             if self.since is not None:
-                start = await reader.first_at(stored, self.since)
+                start = await reader.first_at(stored, self.since.at)
         last = stored.end if end is None else end
         return OffsetRange(topic=stored.topic, partition=stored.partition, start=start, end=last)
 
@@ -122,6 +141,11 @@ class RecordFilter:
     copies: int = 0
     repeats: int = 0  #: the same event, published again by a service
     _ids: set[str] = field(default_factory=set)
+
+    @property
+    def left_out(self) -> int:
+        """Return the number of records that were left out."""
+        return self.not_events + self.copies + self.repeats
 
     def select(self, records: Sequence[Record]) -> Iterator[Envelope]:
         """Yield the records that are selected and can be replayed."""
@@ -151,7 +175,7 @@ class RecordFilter:
     def _is_in_time(self, record: Record) -> bool:
         moment = datetime.fromtimestamp((record.timestamp_ms or 0) / 1000, UTC)
         since, until = self.selection.since, self.selection.until
-        return (since is None or moment >= since) and (until is None or moment < until)
+        return (since is None or moment >= since.at) and (until is None or moment < until.at)
 
     def _is_copy(self, record: Record) -> bool:
         """Return whether a replay wrote it and its original is still stored."""
@@ -171,6 +195,13 @@ def place_of(text: str) -> tuple[str, int, int] | None:
         return parts[0], int(parts[1]), int(parts[2])
     except (IndexError, ValueError):
         return None
+
+
+def _as_resolved(moment: Moment | None, resolved: str | None) -> Moment | None:
+    """Return a relative time as the interrupted replay resolved it."""
+    if moment is None or resolved is None:
+        return moment
+    return replace(moment, at=datetime.fromisoformat(resolved))
 
 
 def unknown_topic(topic: str) -> str:

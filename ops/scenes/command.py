@@ -7,7 +7,7 @@ I/O: reads the film; writes the scenes file and the contact sheet.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,10 +16,11 @@ import typer
 
 from ops.cli.exit_codes import CommandError, Exit, print_json, report_errors
 from ops.cli.film import check_film
+from ops.cli.layout import Listing, count_of
 from ops.cli.options import Json
-from ops.cli.output import clock, wide
+from ops.cli.output import clock
 from ops.cli.progress import progress_console
-from ops.cli.terminal import TextConsole, shown
+from ops.cli.terminal import print_result, shown
 from ops.scenes.contact_sheet import write_sheet
 from ops.scenes.detect import detect_scenes, scene_entries
 from shared.media.video import VideoInfo
@@ -70,7 +71,10 @@ def scenes(
         if as_json:
             print_json(_document(analysis, info))
         else:
-            _show(analysis, [path for path in (out, sheet) if path is not None])
+            print_result(lines(analysis))
+            for path in (out, sheet):
+                if path is not None:
+                    print(shown(path))
 
 
 def _check_output(path: Path | None, option: str, film: Path) -> None:
@@ -120,10 +124,11 @@ def _document(analysis: Analysis, info: VideoInfo) -> dict[str, Any]:
     }
 
 
-def _show(analysis: Analysis, files: Sequence[Path]) -> None:
-    table = wide(
+def lines(analysis: Analysis) -> Iterator[Listing | str]:
+    """Yield the scenes as a table, and their number."""
+    table = Listing(
         "scene", "start", "length", "shots", "mood", "description",
-        right=("scene", "start", "length", "shots"), folds=("description",), rest="description",
+        right=("scene", "start", "length", "shots"), wraps=("description",),
     )  # fmt: skip
     for number, scene in enumerate(analysis.scenes, start=1):
         table.add_row(
@@ -134,15 +139,8 @@ def _show(analysis: Analysis, files: Sequence[Path]) -> None:
             scene.description.mood.name.lower(),
             scene.description.text,
         )
-    console = TextConsole()
-    console.print(table)
-    console.print(
-        f"{_count(len(analysis.scenes), 'scene')}, {_count(len(analysis.cuts), 'cut')}, "
+    yield table
+    yield (
+        f"{count_of(len(analysis.scenes), 'scene')}, {count_of(len(analysis.cuts), 'cut')}, "
         f"{clock(analysis.duration_s)}"
     )
-    for file in files:
-        print(shown(file))
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

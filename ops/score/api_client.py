@@ -21,12 +21,15 @@ from pydantic import BaseModel, ValidationError
 
 from ops.cli.exit_codes import CommandError, Exit
 from ops.cli.output import scene_numbers
+from ops.cli.servers import READYZ_NAMES, problem_text
 from services.api.http.schemas import GenerateResponse, StatusResponse, UploadResponse
 from services.api.operators import StyleBody
+from shared.http.probes import Ready
 from shared.http.retry_after import parse_retry_after
 
 M = TypeVar("M", bound=BaseModel)
 RESPONSE_S = 30.0
+READY_S = 5.0  # the api waits at most 3 s for each of its servers
 UPLOAD_S = 600.0  # the api reads every packet of a video before it responds
 _TRIES_MAX = 5
 _PAUSE_S = 1.0
@@ -96,6 +99,19 @@ class ApiClient:
         path = f"/api/v3/audio/status/{quote(job_id, safe='')}"
         return self._read(StatusResponse, self._request("GET", path))
 
+    def problems(self) -> list[str]:
+        """Return a sentence for each server that the api reports as unavailable."""
+        try:
+            response = self._http.get("/readyz", timeout=READY_S)
+            checks = Ready.model_validate_json(response.content).checks
+        except (httpx.HTTPError, ValidationError):
+            return []
+        return [
+            problem_text(READYZ_NAMES.get(name, name), check.detail)
+            for name, check in checks.items()
+            if not check.ok
+        ]
+
     def download(self, link: str, path: Path) -> dict[str, Any]:
         """Write the file at `link` to `path`, atomically; return its size and SHA-256."""
         half = path.with_name(f".{path.name}.half")
@@ -140,7 +156,7 @@ class ApiClient:
             if response.is_success:
                 return response
             if response.status_code not in _BUSY or not tries_left:
-                raise _to_error(response)
+                raise self._named(_to_error(response))
             time.sleep(_retry_after_s(response))
         raise AssertionError("the last try returns or raises")
 
@@ -149,6 +165,13 @@ class ApiClient:
             return model.model_validate_json(response.content)
         except ValidationError as error:
             raise CommandError(Exit.UNREACHABLE, f"{self.url} is not a Segue api") from error
+
+    def _named(self, error: CommandError) -> CommandError:
+        """Return the error of a failing api with the servers that are unavailable."""
+        problems = self.problems() if error.code is Exit.UNREACHABLE else []
+        if not problems:
+            return error
+        return CommandError(error.code, f"{'; '.join(problems)} ({error})", detail=error.detail)
 
     def _unreachable(self, error: httpx.HTTPError) -> CommandError:
         return CommandError(
@@ -177,6 +200,8 @@ def _to_error(response: httpx.Response) -> CommandError:
     except (ValueError, KeyError, TypeError):
         problem, detail = {}, response.text[:300]
     code = Exit.UNREACHABLE if response.is_server_error else Exit.USAGE
+    if response.status_code == HTTPStatus.NOT_FOUND:
+        code = Exit.REFUSED
     return CommandError(
         code,
         scene_numbers(detail) or f"the api returned {response.status_code}",

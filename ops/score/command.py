@@ -196,7 +196,12 @@ def run_score(
     with resumable(job_id, output.path):
         with JobProgress(console) as progress:
             status = follow(
-                api, job_id, run=started.run, on_status=progress.update, timeout_s=timeout_s
+                api,
+                job_id,
+                run=started.run,
+                on_status=progress.update,
+                on_problems=progress.show_problems,
+                timeout_s=timeout_s,
             )
         return write_results(api, status, output, details)
 

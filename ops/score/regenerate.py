@@ -67,7 +67,12 @@ def regenerate(
         with resumable(job_id, output.path):
             with JobProgress(console) as progress:
                 status = follow(
-                    api, job_id, run=number, on_status=progress.update, timeout_s=settings.score_s
+                    api,
+                    job_id,
+                    run=number,
+                    on_status=progress.update,
+                    on_problems=progress.show_problems,
+                    timeout_s=settings.score_s,
                 )
             return write_results(api, status, output, details)
 

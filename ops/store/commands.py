@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from ops.cli.exit_codes import CommandError, Exit
+from ops.cli.layout import count_of
 from ops.cli.operator import Operator, audited_action, operator_command
 from ops.cli.options import Apply, DataDir, Json, Reason
 from ops.cli.output import dry_run
@@ -101,16 +102,20 @@ def link(
 def sweep_lines(result: SweepResult) -> list[str]:
     """Return the result as lines for a terminal."""
     kinds = [
-        f"{kind.value:<8} {result.objects[kind]:>8} objects {_size(result.size_bytes[kind]):>10}"
+        f"{kind.value:<8} {result.objects[kind]:>8} "
+        f"{'object ' if result.objects[kind] == 1 else 'objects'} "
+        f"{_size(result.size_bytes[kind]):>10}"
         for kind in ObjectKind
     ]
     count = sum(result.objects.values())
+    objects = count_of(count, "object")
     summary = (
-        f"{count} objects deleted"
+        f"{objects} deleted"
         if result.applied
-        else dry_run(f"{count} objects would be deleted", "delete them")
+        else dry_run(f"{objects} would be deleted", "delete them")
     )
-    return [f"{result.scanned} objects scanned; eligible for deletion:", *kinds, summary]
+    scanned = count_of(result.scanned, "object")
+    return [f"{scanned} scanned; eligible for deletion:", *kinds, summary]
 
 
 async def sweep_store(operator: Operator, retention: RetentionSettings) -> SweepResult:

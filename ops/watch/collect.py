@@ -16,6 +16,7 @@ import httpx
 from aiokafka.errors import KafkaError
 
 from ops.cli.operator import Operator
+from ops.cli.servers import check_provider, problem_of
 from ops.cluster.consumer_groups import SERVICES, count_members
 from ops.dead_letters.count import count_waiting
 from ops.kafka_log.lag import Lag, projection_positions, service_lags
@@ -62,10 +63,21 @@ class Collector:
 
     async def collect(self) -> Snapshot:
         """Return the current figures."""
-        kafka, database = await asyncio.gather(
-            self._state(self._kafka), self._state(self._database)
+        kafka, database, store = await asyncio.gather(
+            self._state(self._kafka),
+            self._state(self._database),
+            problem_of(self.operator.store.check),
         )
-        return Snapshot(at=self.operator.clock.now(), kafka=kafka, database=database)
+        provider = None
+        if database.problem is None:  # waiting scenes report a provider that is paused
+            provider = await problem_of(lambda: check_provider(self.operator))
+        return Snapshot(
+            at=self.operator.clock.now(),
+            kafka=kafka,
+            database=database,
+            store=store,
+            provider=provider,
+        )
 
     async def _state(self, read: Callable[[], Awaitable[F]]) -> ServerState[F]:
         now = self.operator.clock.now()

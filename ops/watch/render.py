@@ -3,20 +3,20 @@
 No I/O: the caller owns the console.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
-from rich.console import Group, RenderableType
-from rich.table import Table
+from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.text import Text
 
-from ops.cli.output import wide
+from ops.cli.layout import Hanging, Line, Listing, count_of, wrap
+from ops.cli.servers import KAFKA, POSTGRES, PROVIDER, STORE
+from ops.cli.times import format_time
 from ops.jobs.list import format_age, format_reason, format_scenes, job_row
 from ops.watch.snapshot import (
     LAG_S_MAX,
     DatabaseFigures,
     KafkaFigures,
     Problem,
-    ServerState,
     ServiceFigures,
     Snapshot,
     problems_of,
@@ -41,39 +41,55 @@ _NO_HEALTH_NOTE = (
 )
 
 
+class Wrapped:
+    """A line that wraps at word boundaries; a renderable of rich."""
+
+    def __init__(self, line: Line, *, style: str = "", head_style: str = "") -> None:
+        self.line, self.style, self.head_style = line, style, head_style
+
+    def __rich_console__(self, _console: Console, options: ConsoleOptions) -> Iterator[Text]:
+        """Yield the lines."""
+        head = "" if isinstance(self.line, str) else self.line.head
+        for number, part in enumerate(wrap(self.line, options.max_width)):
+            text = Text(part, style=self.style)
+            if not number and part.startswith(head):
+                text.stylize(self.head_style, 0, len(head))
+            yield text
+
+
 def draw(snapshot: Snapshot) -> RenderableType:
     """Return the whole screen."""
     parts: list[RenderableType] = [_header(snapshot), ""]
     kafka, database = snapshot.kafka.figures, snapshot.database.figures
     if kafka is not None:
         parts += [_services(kafka.services), ""]
-    parts.append(_figures(kafka, database))
+    parts += _figures(kafka, database)
     if database is not None and database.oldest:
         parts += ["", _oldest_jobs(snapshot, database)]
     if problems := problems_of(snapshot):
         parts += ["", *(_problem(problem) for problem in problems)]
     if kafka is not None:
-        parts += ["", *(Text(note, style=_QUIET) for note in _notes(kafka.services))]
+        parts += ["", *(Wrapped(note, style=_QUIET) for note in _notes(kafka.services))]
     return Group(*parts)
 
 
 def _header(snapshot: Snapshot) -> Text:
-    header = Text(f"segue watch  {snapshot.at:%Y-%m-%d %H:%M:%S} UTC", style="bold")
-    for name, state in (("Kafka", snapshot.kafka), ("PostgreSQL", snapshot.database)):
-        header.append("   ").append(*_server(name, state))
+    header = Text(f"segue watch  {format_time(snapshot.at)}", style="bold")
+    servers = {
+        KAFKA: snapshot.kafka.problem,
+        POSTGRES: snapshot.database.problem,
+        STORE: snapshot.store,
+    }
+    for name, problem in servers.items():
+        state, style = ("up", _GOOD) if problem is None else ("unavailable", _BAD)
+        header.append(f"   {name} {state}", style)
+    if snapshot.provider is not None:
+        header.append(f"   {PROVIDER} paused", _BAD)
     return header
 
 
-def _server(
-    name: str, state: ServerState[KafkaFigures] | ServerState[DatabaseFigures]
-) -> tuple[str, str]:
-    if state.problem is None:
-        return f"{name} answers", _GOOD
-    return f"{name} is unavailable", _BAD
-
-
-def _services(services: Sequence[ServiceFigures]) -> Table:
-    table = wide(
+def _services(services: Sequence[ServiceFigures]) -> Listing:
+    table = Listing(
         *SERVICE_COLUMNS, right={"members", "lag", "oldest", "lanes", "slots", "in flight"}
     )
     for service in services:
@@ -94,11 +110,9 @@ def _services(services: Sequence[ServiceFigures]) -> Table:
     return table
 
 
-def _figures(kafka: KafkaFigures | None, database: DatabaseFigures | None) -> Table:
-    """Return one row per subject."""
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(no_wrap=True)
-    grid.add_column()
+def _figures(kafka: KafkaFigures | None, database: DatabaseFigures | None) -> list[Wrapped]:
+    """Return one line per subject."""
+    rows: list[tuple[str, str, str]] = []
     if database is not None:
         totals = database.totals
         values = [
@@ -107,19 +121,22 @@ def _figures(kafka: KafkaFigures | None, database: DatabaseFigures | None) -> Ta
             _counts({status: totals.ended.get(status, 0) for status in END_STATUSES}),
             _costs(totals),
         ]
-        for name, value in zip(ROWS[:4], values, strict=True):
-            grid.add_row(name, value)
+        rows += [(name, value, "") for name, value in zip(ROWS[:4], values, strict=True)]
     if kafka is not None:
         letters = kafka.dead_letters
         waiting = f"{sum(letters.values())} waiting"
         text = f"{waiting}: {_counts(letters)}" if letters else waiting
-        grid.add_row(ROWS[4], Text(text, style=_BAD if letters else ""))
+        rows.append((ROWS[4], text, _BAD if letters else ""))
     if database is not None:
-        grid.add_row(ROWS[5], f"{database.counts.outbox} records to publish")
+        rows.append((ROWS[5], f"{count_of(database.counts.outbox, 'record')} to publish", ""))
         if database.counts.uploads:
             mib = database.counts.upload_bytes / 2**20
-            grid.add_row("uploads", f"{database.counts.uploads} that no job uses, {mib:.1f} MiB")
-    return grid
+            unused = f"{database.counts.uploads} that no job uses, {mib:.1f} MiB"
+            rows.append(("uploads", unused, ""))
+    longest = max(map(len, ROWS))
+    return [
+        Wrapped(Hanging(f"{name:<{longest}}  ", value), style=style) for name, value, style in rows
+    ]
 
 
 def _costs(totals: CostTotals) -> str:
@@ -131,8 +148,10 @@ def _counts(counts: Mapping[str, int]) -> str:
     return "   ".join(f"{name} {count}" for name, count in counts.items())
 
 
-def _oldest_jobs(snapshot: Snapshot, database: DatabaseFigures) -> Table:
-    table = wide(*JOB_COLUMNS, right={"run", "scenes", "cost", "age"}, rest="why")
+def _oldest_jobs(snapshot: Snapshot, database: DatabaseFigures) -> Listing:
+    table = Listing(
+        *JOB_COLUMNS, right={"run", "scenes", "cost", "age"}, wraps={JOB_COLUMNS[0], "why"}
+    )
     for summary in database.oldest:
         job = job_row(summary, now=snapshot.at)
         table.add_row(
@@ -152,8 +171,8 @@ def _shortened(job_id: str) -> str:
     return job_id if len(job_id) <= ID_CHARS else f"{job_id[: ID_CHARS - 1]}…"
 
 
-def _problem(problem: Problem) -> Text:
-    return Text("! ", style=_BAD).append(problem.what).append(f"  -> {problem.do}", style=_QUIET)
+def _problem(problem: Problem) -> Wrapped:
+    return Wrapped(Hanging("! ", f"{problem.what}  -> {problem.do}"), head_style=_BAD)
 
 
 def _notes(services: Sequence[ServiceFigures]) -> list[str]:

@@ -11,6 +11,9 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar
 
+from ops.cli.layout import count_of
+from ops.cli.servers import KAFKA, POSTGRES, PROVIDER, STORE, problem_text
+from ops.cli.times import format_time
 from ops.jobs.list import format_age, job_row
 from services.api.operators import CostTotals, CurrentCounts, JobSummary
 
@@ -82,19 +85,23 @@ class Snapshot:
     at: datetime
     kafka: ServerState[KafkaFigures]
     database: ServerState[DatabaseFigures]
+    store: str | None = None  #: why it is unavailable; None: it answers
+    provider: str | None = None  #: why it rejects every request; None: it does not
 
     def updated(self, newer: "Snapshot") -> "Snapshot":
         """Return `newer`, with the last figures of a server that is unavailable."""
         return Snapshot(
             at=newer.at,
+            store=newer.store,
+            provider=newer.provider,
             kafka=self.kafka.updated(newer.kafka),
             database=self.database.updated(newer.database),
         )
 
     @property
     def is_complete(self) -> bool:
-        """Return whether both servers answered."""
-        return self.kafka.problem is None and self.database.problem is None
+        """Return whether every server answered."""
+        return (self.kafka.problem, self.database.problem, self.store) == (None, None, None)
 
 
 def problems_of(snapshot: Snapshot) -> list[Problem]:
@@ -107,10 +114,17 @@ def problems_of(snapshot: Snapshot) -> list[Problem]:
 
 
 def _server_problems(snapshot: Snapshot) -> Iterator[Problem]:
-    for name, state in (("Kafka", snapshot.kafka), ("PostgreSQL", snapshot.database)):
+    for name, state in ((KAFKA, snapshot.kafka), (POSTGRES, snapshot.database)):
         if state.problem is not None:
-            age = "no figures yet" if state.at is None else f"figures of {state.at:%H:%M:%S}"
-            yield Problem(what=f"{name}: {state.problem}", do=f"{age}; retrying")
+            age = "no figures yet" if state.at is None else f"figures of {format_time(state.at)}"
+            yield Problem(what=problem_text(name, state.problem), do=f"{age}; retrying")
+    if snapshot.store is not None:
+        yield Problem(
+            what=problem_text(STORE, snapshot.store), do="start it; jobs wait until it answers"
+        )
+    if snapshot.provider is not None:
+        what = problem_text(PROVIDER, snapshot.provider)
+        yield Problem(what=what, do="correct the key or the credit; jobs wait meanwhile")
 
 
 def _service_problems(snapshot: Snapshot) -> Iterator[Problem]:
@@ -126,7 +140,7 @@ def _service_problems(snapshot: Snapshot) -> Iterator[Problem]:
             yield Problem(what=what, do="segue lag, segue jobs --status processing")
     if letters := snapshot.kafka.figures.dead_letters:
         count = sum(letters.values())
-        what = f"{count} dead letter{'s' if count > 1 else ''}: {_listed(letters)}"
+        what = f"{count_of(count, 'dead letter')}: {_listed(letters)}"
         yield Problem(what=what, do="segue dlq list")
 
 
@@ -135,11 +149,13 @@ def _job_problems(snapshot: Snapshot) -> Iterator[Problem]:
         return
     counts = snapshot.database.figures.counts
     if counts.waiting_scenes:
-        what = f"{counts.waiting_scenes} scenes wait for the provider: {counts.waiting_reason}"
+        verb = "waits" if counts.waiting_scenes == 1 else "wait"
+        scenes = count_of(counts.waiting_scenes, "scene")
+        what = f"{scenes} {verb} for the provider: {counts.waiting_reason}"
         yield Problem(what=what, do="segue jobs --waiting")
     if counts.outbox_since is not None and snapshot.at - counts.outbox_since > OUTBOX_AGE_MAX:
         age = format_age((snapshot.at - counts.outbox_since).total_seconds())
-        what = f"{counts.outbox} records in the outbox, the oldest for {age}"
+        what = f"{count_of(counts.outbox, 'record')} in the outbox, the oldest for {age}"
         yield Problem(what=what, do="check that the api runs and reaches Kafka")
 
 
@@ -155,6 +171,8 @@ def snapshot_json(snapshot: Snapshot) -> dict[str, Any]:
         "at": snapshot.at.isoformat(),
         "kafka": _state_json(snapshot.kafka),
         "postgres": _state_json(snapshot.database),
+        "store": {"answers": snapshot.store is None, "problem": snapshot.store},
+        "provider": {"answers": snapshot.provider is None, "problem": snapshot.provider},
         "services": None if kafka is None else [asdict(service) for service in kafka.services],
         "dead_letters": None if kafka is None else dict(kafka.dead_letters),
         "stages": None if counts is None else dict(counts.stages),

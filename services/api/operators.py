@@ -35,6 +35,7 @@ from services.api.database.operators.dead_letters import (
 )
 from services.api.database.operators.run_state import RunState
 from services.api.database.overview import CostTotals, CurrentCounts
+from services.api.database.scene_delays import pause as provider_pause
 from services.api.domain.cost_estimate import (
     RunEstimate,
     check_cap,
@@ -43,6 +44,7 @@ from services.api.domain.cost_estimate import (
     is_over_cap,
 )
 from services.api.domain.redrive import LateStage, RedriveError, RedriveRequest, build_redrive_spec
+from services.api.domain.request_fields import job_not_found
 from services.api.domain.request_models import (
     MOODS,
     AudioParamsBody,
@@ -113,12 +115,14 @@ __all__ = [
     "estimate_of",
     "is_over_cap",
     "job_list",
+    "job_not_found",
     "migrations",
     "outbox",
     "overview",
     "parse_body",
     "plan_cancel",
     "pricing",
+    "provider_pause",
     "rebuild",
     "redrive",
     "retention",

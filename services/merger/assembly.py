@@ -92,7 +92,9 @@ class Assembly:
         follows_skipped = self._last_skipped == index - 1 and self._may_splice(index)
         if follows_skipped or placed.begin + EDGE_SAMPLES > self._latest_begins[index]:
             self._last_skipped = index
-            self.warnings.append(f"scene {segment.scene_index} ends before its music could enter")
+            self.warnings.append(
+                f"scene {segment.scene_index + 1} ends before its music could enter"
+            )
             return
         fade_out = 0 if blend_samples else self._rules.fade_samples
         yield from self._render(placed.begin, fade_out=fade_out)
@@ -252,7 +254,7 @@ class Assembly:
             return placed.fade_in, fade_out
         if max(placed.fade_in, fade_out) > EDGE_SAMPLES:
             self.warnings.append(
-                f"scene {placed.segment.scene_index}: its music of {seconds_at(samples):.2f} s "
+                f"scene {placed.segment.scene_index + 1}: its music of {seconds_at(samples):.2f} s "
                 f"is shorter than its fades; they were shortened"
             )
         return placed.fade_in * samples // total, fade_out * samples // total
@@ -260,8 +262,8 @@ class Assembly:
     def _warn_short(self, segment: SegmentGenerated, missing: int) -> None:
         if missing >= EDGE_SAMPLES:
             self.warnings.append(
-                f"scene {segment.scene_index}: its clip is {seconds_at(missing):.2f} s too short; "
-                f"the rest is silent"
+                f"scene {segment.scene_index + 1}: its clip is {seconds_at(missing):.2f} s "
+                "too short; the rest is silent"
             )
 
     def _push(self, block: Audio) -> Iterator[Audio]:
@@ -300,6 +302,6 @@ def _bridge_warning(segment: SegmentGenerated, seam: Seam) -> str:
         f"bridged over {seconds_at(seam.bridge_samples):.2f} s" if seam.bridge_samples else "faded"
     )
     return (
-        f"scene {segment.scene_index} is kept, but the music before it was generated again: "
+        f"scene {segment.scene_index + 1} is kept, but the music before it was generated again: "
         f"{joined} instead of continued"
     )

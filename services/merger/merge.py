@@ -24,6 +24,7 @@ from services.merger.settings import MergerSettings
 from services.merger.timeline import build_timeline, check_run
 from shared.contract.events import AudioMerged, Seam, SegmentGenerated
 from shared.contract.params import Transition
+from shared.contract.validation import field_problems, join_problems
 from shared.errors import InvalidEventError, JobError, NotFoundError, RetryableError
 from shared.media.decode import decode
 from shared.media.ffmpeg import Ffmpeg
@@ -128,10 +129,13 @@ class Merge:
             return SegmentGenerated.model_validate_json(await self._store.get(key))
         except NotFoundError as error:
             raise RetryableError(
-                f"segment {index} of {last.scene_count} is not in the store yet"
+                f"the segment of scene {index + 1}/{last.scene_count} is not in the store yet"
             ) from error
         except ValidationError as error:
-            raise InvalidEventError(f"segment {index} cannot be read: {error}") from error
+            problems = join_problems(field_problems(error))
+            raise InvalidEventError(
+                f"the segment of scene {index + 1} cannot be read: {problems}"
+            ) from error
 
     async def _make_track(
         self, segments: Sequence[SegmentGenerated], folder: ScratchFolder
@@ -189,7 +193,7 @@ class Merge:
             data = await self._store.get(part.object_key)
         except NotFoundError as error:
             raise RetryableError(
-                f"the clip of scene {part.scene_index} is not in the store yet"
+                f"the clip of scene {part.scene_index + 1} is not in the store yet"
             ) from error
         return await _in_thread(_decode_clip, part, data)
 
@@ -197,7 +201,7 @@ class Merge:
 def _decode_clip(part: SegmentGenerated, data: bytes) -> Audio:
     """Return the decoded audio after checking its SHA-256."""
     if part.sha256 not in (None, hashlib.sha256(data).hexdigest()):
-        raise RetryableError(f"the clip of scene {part.scene_index} does not match its SHA-256")
+        raise RetryableError(f"the clip of scene {part.scene_index + 1} does not match its SHA-256")
     length = max(part.clip_samples, part.window_samples + part.samples)
     return decode(data, length_s_max=length // SAMPLE_RATE_HZ + _LONGER_S)
 

@@ -34,12 +34,12 @@ def check_run(segments: Sequence[SegmentGenerated]) -> None:
         run = (segment.job_id, segment.run, segment.scene_count)
         if run != (first.job_id, first.run, len(segments)) or segment.scene_index != index:
             raise InvalidEventError(
-                f"segment {index} of run {first.run} is marked as scene {segment.scene_index} "
-                f"of {segment.scene_count} in run {segment.run}"
+                f"the segment of scene {index + 1} of run {first.run} is marked as scene "
+                f"{segment.scene_index + 1} of {segment.scene_count} in run {segment.run}"
             )
         if segment.start_samples != place:
             raise InvalidEventError(
-                f"scene {index} starts at sample {segment.start_samples}, "
+                f"scene {index + 1} starts at sample {segment.start_samples}, "
                 f"the one before it ends at {place}"
             )
         place += segment.samples

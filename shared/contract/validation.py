@@ -1,5 +1,7 @@
 """Turns pydantic's validation errors into field paths and messages.
 
+A message states what the field must be, without the names of Python and pydantic.
+
 Pure.
 """
 
@@ -17,6 +19,41 @@ _NAME_CHARS_MAX = 100  # of a name that is compared with the valid ones
 _CLOSE = 0.6  # difflib's own limit
 _PART_CHARS_MIN = 3  # "fade" is a part of "fade_duration"; "s" is a part of everything
 MessageOf = Callable[[Any], str | None]  #: a pydantic error's own message; None: pydantic's
+_VALID = r"^Input should be a valid "
+#: pydantic's texts, and ours; the first that matches counts
+_TEXTS: Sequence[tuple[re.Pattern[str], str]] = [
+    (re.compile(pattern), text)
+    for pattern, text in (
+        (r"^(?:Value error|Assertion failed), ", ""),
+        (r"^Field required$", "is required"),
+        (r"^Extra inputs are not permitted$", "is not a known field: remove it"),
+        (r"^Invalid JSON: (.*)$", r"is not valid JSON: \1"),
+        (r"^JSON input should be .*$", "must be JSON"),
+        (
+            rf"{_VALID}dictionary.*$|^Input should be an (?:object|instance of ).*$",
+            "must be an object",
+        ),
+        (rf"{_VALID}(?:list|tuple|set|frozenset|array)$", "must be a list"),
+        (rf"{_VALID}string.*$", "must be a text"),
+        (rf"{_VALID}integer.*$", "must be a whole number"),
+        (rf"{_VALID}number.*$|^Input should be a finite number$", "must be a number"),
+        (rf"{_VALID}boolean.*$", "must be true or false"),
+        (rf"{_VALID}(?:date|datetime|time)\b.*$", "must be a time, as 2026-01-31T12:00:00Z"),
+        (rf"{_VALID}(\w+).*$", r"must be a valid \1"),
+        (r"^Input is not a valid (\w+).*$", r"must be a valid \1"),
+        (r"^Input should be None$", "must be null"),
+        (r"^Input should be greater than or equal to (.*)$", r"must be at least \1"),
+        (r"^Input should be less than or equal to (.*)$", r"must be at most \1"),
+        (r"^Input should be (.*)$", r"must be \1"),
+        (
+            r"^String should match pattern .*$",
+            "has a wrong form or wrong characters",
+        ),
+        (r"^(\w+) should have (.*) after validation, not (.*)$", r"must have \2, not \3"),
+        (r"^(\w+) should have (.*)$", r"must have \2"),
+        (r"^Unable to extract tag using discriminator (.*)$", r"needs the field \1"),
+    )
+]
 
 
 def field_problems(
@@ -53,8 +90,11 @@ def field_path(
 
 
 def plain_message(message: str) -> str:
-    """Return pydantic's message without the name of the exception."""
-    return message.removeprefix("Value error, ")
+    """Return what a field must be, from pydantic's message."""
+    for pattern, text in _TEXTS:
+        if pattern.search(message):
+            return pattern.sub(text, message, count=1)
+    return message
 
 
 def join_problems(problems: FieldProblems) -> str:

@@ -120,6 +120,25 @@ class LogReader:
         # the embedded broker cannot look times up: callers check each record's timestamp too
         return offsets.start if at is None else max(offsets.start, at.offset)
 
+    async def since(self, ranges: Sequence[OffsetRange], moment: datetime) -> Sequence[OffsetRange]:
+        """Return the parts of the ranges that may be from `moment` or later, in one request."""
+        partitions = {
+            TopicPartition(self._full(offsets.topic), offsets.partition): offsets
+            for offsets in ranges
+            if offsets.length
+        }
+        if not partitions:
+            return []
+        async with _response_timeout():
+            offsets_at = await self.consumer.offsets_for_times(
+                dict.fromkeys(partitions, int(moment.timestamp() * 1000))
+            )
+        parts = []
+        for partition, offsets in partitions.items():
+            at = offsets_at.get(partition)  # None: as in `first_at`
+            parts.append(offsets if at is None else offsets.since(at.offset))
+        return parts
+
     async def first_timestamp(self, offsets: OffsetRange) -> datetime | None:
         """Return the timestamp of the first record of the range; None if it has no record."""
         async for records in self.read(offsets):
@@ -176,6 +195,46 @@ class LogReader:
             if in_range := [record for record in records if record.offset < offsets.end]:
                 yield in_range
             position = records[-1].offset + 1 if records else offsets.end
+
+    async def read_together(self, ranges: Sequence[OffsetRange]) -> AsyncIterator[Sequence[Record]]:
+        """Yield every record of several ranges, in batches of one partition, each in order.
+
+        All partitions are fetched in the same requests: many short ranges take as long as one.
+
+        Raises:
+            KafkaError: retention removed the records.
+            RetryableError: the broker is unavailable.
+        """
+        left = {
+            TopicPartition(self._full(offsets.topic), offsets.partition): offsets.end
+            for offsets in ranges
+            if offsets.length
+        }
+        self.consumer.assign(list(left))
+        for offsets in ranges:
+            if offsets.length:
+                partition = TopicPartition(self._full(offsets.topic), offsets.partition)
+                self.consumer.seek(partition, offsets.start)
+        while left:
+            polled: dict[TopicPartition, list[object]] = {}
+            async with _response_timeout():
+                while left and not polled:
+                    polled = await self.consumer.getmany(
+                        *left, timeout_ms=POLL_MS, max_records=BATCH_RECORDS
+                    )
+                    for partition, end in list(left.items()):
+                        if (
+                            partition not in polled
+                            and await self.consumer.position(partition) >= end
+                        ):
+                            del left[partition]
+            for partition, raws in polled.items():
+                records = [record_of(raw, prefix=self.settings.topic_prefix) for raw in raws]
+                end = left[partition]
+                if in_range := [record for record in records if record.offset < end]:
+                    yield in_range
+                if records[-1].offset + 1 >= end:
+                    del left[partition]
 
     def _full(self, topic: str) -> str:
         return self.settings.topic_prefix + topic

@@ -13,6 +13,8 @@ terminal.
 import contextlib
 import logging
 import math
+import os
+import shutil
 import sys
 import time
 from contextlib import AbstractContextManager
@@ -134,7 +136,9 @@ def configure(settings: TelemetrySettings, *, stream: TextIO | None = None) -> N
             _with_trace_id,
             structlog.processors.format_exc_info,
             _masked,
-            TextRenderer(colors=out.isatty() and not settings.no_color)
+            TextRenderer(
+                colors=out.isatty() and not settings.no_color, width_of=lambda: width_of(out)
+            )
             if is_text
             else structlog.processors.JSONRenderer(ensure_ascii=False),
         ],
@@ -192,6 +196,17 @@ class _Starts:
 def is_text_format(log_format: str, stream: TextIO) -> bool:
     """Return whether lines on `stream` are text; `auto`: if it is a terminal."""
     return log_format == "text" or (log_format == "auto" and stream.isatty())
+
+
+def width_of(stream: TextIO) -> int | None:
+    """Return the columns of the terminal, which `COLUMNS` overrides; None without a terminal."""
+    if not stream.isatty():
+        return None
+    try:
+        columns = os.get_terminal_size(stream.fileno()).columns
+    except (OSError, ValueError):
+        columns = 0
+    return shutil.get_terminal_size((columns, 0)).columns or None
 
 
 def logger_of(service: str) -> Logger:

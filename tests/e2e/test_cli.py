@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ops.score.api_client import ApiClient
+from services.api.operators import job_not_found
 from shared.local_stack import find_stack
 from shared.media.decode import decode
 from shared.media.samples import SAMPLE_RATE_HZ
@@ -196,11 +197,11 @@ def test_a_run_over_its_cost_limit_is_rejected_by_the_stack(tmp_path: Path, scen
 
 
 def test_an_unknown_job_is_reported_by_its_id(home: Path) -> None:
-    """The exit code is that of invalid input."""
+    """Message and exit code are those of every command."""
     result = segue("status", "unknown-job", "--data-dir", home)
 
-    assert result.returncode == 2
-    assert "unknown-job" in result.stderr
+    assert result.returncode == 4
+    assert result.stderr == f"segue: {job_not_found('unknown-job')}\n"
 
 
 def test_a_provider_that_the_running_stack_does_not_use_is_rejected(

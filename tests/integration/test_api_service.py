@@ -175,7 +175,7 @@ async def test_a_record_of_upstream_without_headers_starts_a_run(
     assert status["run"] == 1
     assert (dead.key, dead.value) == (b"bad", invalid)
     assert ("x", b"\xff\x00") in dead.headers
-    assert "scenes: Field required" in (dead.header("dlq-reason") or "")
+    assert "scenes: is required" in (dead.header("dlq-reason") or "")
     assert unknown.status_code == 404
 
 

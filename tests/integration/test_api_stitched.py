@@ -69,7 +69,7 @@ async def test_with_auto_generation_a_stitched_video_starts_a_run_once(auto: Api
     [
         (b"not json", "JSON"),
         (None, "no value"),
-        (b'{"job_id": "up-1"}', "scenes: Field required"),
+        (b'{"job_id": "up-1"}', "scenes: is required"),
         (b'{"job_id": "a/b", "scenes": [{"duration_s": 1}]}', "job_id"),
         (stitched(scenes=[{"duration_s": 1e6}]), "scenes[0].duration_s"),
         (stitched(audio_params={"sync_mode": "bend"}), "audio_params.sync_mode"),

@@ -4,7 +4,7 @@ Which test covers what:
 
 - no such topic, an offset before the retention or past the end, a future time, bounds that select
   nothing, records that are not events, an unknown job: `test_ops_replay.py` (invalid replay)
-- an unknown job in other commands: `test_ops_replay.py`, `test_api_cancel.py`
+- an unknown job: here, for every command and the api
 - a record that is not an event, in `segue job`: here
 - a replay while another runs: `test_ops_replay.py` (one replay at a time)
 - a letter that is already requeued: `test_ops_requeue.py`
@@ -15,7 +15,7 @@ Which test covers what:
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,9 @@ from urllib.parse import quote, urlsplit
 
 import asyncpg
 import pytest
+import typer
 
+from ops.__main__ import app
 from shared.clock import SystemClock
 from shared.errors import InvalidEventError
 from shared.kafka.dead_letters import DeadLetters
@@ -44,6 +46,18 @@ WRITING: list[tuple[str, ...]] = [
     ("store", "sweep", *WHY),
     ("rebuild", *WHY),
 ]
+#: every command that is given a job; the job is the last word
+UNKNOWN: list[tuple[str, ...]] = [
+    ("job", "nothing"),
+    ("cancel", "nothing"),
+    ("redrive", "nothing"),
+    ("jobs", "--after", "nothing"),
+    ("replay", "--job", "nothing"),
+    ("dlq", "list", "--job", "nothing"),
+    ("dlq", "requeue", "--job", "nothing"),
+    ("dlq", "discard", "--job", "nothing"),
+]
+STARTS = {"score", "demo"}  # their job is a new one
 
 
 @pytest.fixture
@@ -118,6 +132,44 @@ async def test_a_role_without_write_permission_gets_exit_code_4_and_changes_noth
 
 def _dry(command: tuple[str, ...]) -> tuple[str, ...]:
     return command[: command.index("--apply")]
+
+
+def names_a_job(command: Any) -> bool:
+    """Return whether a command has a parameter for an existing job."""
+    names = {name for parameter in command.params for name in (*parameter.opts, parameter.name)}
+    return not names.isdisjoint({"job_id", "--job", "--after"}) and command.name not in STARTS
+
+
+def commands_of(group: Any, *names: str) -> Iterator[tuple[str, ...]]:
+    """Yield every command that is given an existing job."""
+    if not hasattr(group, "list_commands"):
+        if names_a_job(group):
+            yield names
+        return
+    for name in group.list_commands(None):
+        yield from commands_of(group.get_command(None, name), *names, name)
+
+
+async def test_an_unknown_job_has_one_message_and_exit_code_in_every_command(
+    fixture: OperatorFixture,
+) -> None:
+    """The api's 404 has the same message; a known job without records is not unknown."""
+    response = await fixture.api.client.get("/api/v3/audio/status/nothing")
+    message = response.json()["detail"]
+
+    answers = {words[: len(words) - 1]: await fixture.segue(*words) for words in UNKNOWN}
+    known = await fixture.segue("dlq", "requeue", "audio.merged", "--job", "job-1")
+    keyed = await fixture.segue("dlq", "list", "--job", "job-1")
+
+    assert message.startswith("job nothing not found: ")
+    assert {words: (code, answer["error"]) for words, (code, answer) in answers.items()} == (
+        dict.fromkeys(answers, (4, message))
+    )
+    assert (known[0], "no waiting dead letter" in known[1]["error"]) == (4, True)
+    assert (keyed[0], keyed[1]["count"]) == (0, 1)
+    tested = {tuple(word for word in words if word[0] != "-") for words in answers}
+    by_api = {("status",)}  # `test_api_client.py`
+    assert {*commands_of(typer.main.get_command(app))} - by_api <= tested
 
 
 async def test_the_history_of_a_job_lists_a_record_that_is_not_an_event(

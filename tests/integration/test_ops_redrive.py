@@ -103,16 +103,16 @@ async def test_a_redrive_regenerates_the_named_scenes_and_keeps_the_rest(
     before = await rows(pipeline), objects(pipeline), await _log(pipeline)
     first = await clips(pipeline, "j", 1)
 
-    dry = await segue(environment, "redrive", "j", "--scene", "1")
+    dry = await segue(environment, "redrive", "j", "--scene", "2")
     refused = await segue(environment, "redrive", "j", *WHY)
     untouched = await rows(pipeline), objects(pipeline), await _log(pipeline)
 
     assert untouched == before
     assert (dry[0], dry[1]["applied"]) == (0, False)
     assert (dry[1]["made"], dry[1]["kept"], dry[1]["bridged"]) == ([1], [0, 2, 3], [2])
-    assert (refused[0], "did not fail (completed)" in refused[1]["error"]) == (4, True)
+    assert (refused[0], "run 1 is completed" in refused[1]["error"]) == (4, True)
 
-    status = await redriven(pipeline, "j", 2, "--scene", "1")
+    status = await redriven(pipeline, "j", 2, "--scene", "2")
     second = await clips(pipeline, "j", 2)
 
     assert status["audio_status"]["status"] == "completed", status
@@ -122,13 +122,13 @@ async def test_a_redrive_regenerates_the_named_scenes_and_keeps_the_rest(
     assert [seams[index]["kind"] for index in (1, 2, 3)] == ["splice", "fade", "splice"]
     assert seams[2]["bridge_samples"] > SAMPLE_RATE_HZ // 5
     assert seams[2]["click"] <= 10
-    assert "scene 2 is kept, but the music before it was generated again" in status["warnings"][0]
+    assert "scene 3 is kept, but the music before it was generated again" in status["warnings"][0]
     costs = [scene["cost_usd"] for scene in status["progress"]["scenes"]]
     assert costs[1] > costs[0] == costs[2] == costs[3] == 0
     track = await pipeline.save(f"{BASE}/j/download", tmp_path / "track.mp3")
     assert decode(track.read_bytes()).shape[1] == SAMPLES
 
-    await redriven(pipeline, "j", 3, "--from", "2")
+    await redriven(pipeline, "j", 3, "--from", "3")
     third = await clips(pipeline, "j", 3)
 
     assert len(replicate.ledger.charged) == 7
@@ -187,10 +187,10 @@ REFUSED: list[tuple[tuple[str, ...], int, str]] = [
     (("unknown", "--scene", "1"), 4, "job unknown not found"),
     (("unasked", "--scene", "1"), 4, "no run yet"),
     (("running", "--scene", "1"), 4, "still running (submitted): wait"),
-    (("job-1",), 4, "did not fail (completed): choose what"),
-    (("job-1", "--scene", "2"), 4, "has scenes 0 to 1"),
-    (("job-1", "--scene", "0"), 4, "scene 1: its clip of run 1 is no longer in the store"),
-    (("job-1", "--stage", "merge"), 4, "use --from 1 to regenerate them"),
+    (("job-1",), 4, "run 1 is completed: choose what"),
+    (("job-1", "--scene", "3"), 4, "--scene 3: run 1 has scenes 1 to 2"),
+    (("job-1", "--scene", "1"), 4, "scene 2: its clip of run 1 is no longer in the store"),
+    (("job-1", "--stage", "merge"), 4, "use --from 2 to regenerate them"),
     (("job-1", "--stage", "mux"), 4, "run 1 was requested without a video"),
     (("job-1", "--scene", "1", "--from", "1"), 2, "--scene and --from: use only one"),
     (("job-1", "--from", "1", "--apply"), 2, "--reason"),
@@ -231,7 +231,7 @@ async def test_an_interrupted_redrive_resumes_the_run_that_it_started(
     await fixture.api.apply(*a_complete_run()[:-1], a_failure())
     for index in range(2):
         await _stored(fixture, a_segment(index, count=2), clip=True)
-    command = ("redrive", "job-1", "--scene", "1", *WHY)
+    command = ("redrive", "job-1", "--scene", "2", *WHY)
 
     unavailable = await segue({**fixture.environment, "KAFKA_BOOTSTRAP_SERVERS": NOWHERE}, *command)
     waiting = await fixture.log("scene.requested")
@@ -263,7 +263,7 @@ async def test_the_rows_alone_know_what_a_run_keeps(fixture: OperatorFixture) ->
     await fixture.api.apply(*a_complete_run())
     for index in range(2):
         await _stored(fixture, a_segment(index, count=2), clip=True)
-    code, result = await fixture.segue("redrive", "job-1", "--scene", "0", *WHY)
+    code, result = await fixture.segue("redrive", "job-1", "--scene", "1", *WHY)
     assert code == 0, result
     requests_on_log = [value_of(record) for record in await fixture.log("scene.requested")]
     from_rows = await _unfinished(fixture)

@@ -183,7 +183,7 @@ REFUSED: list[tuple[tuple[str, ...], int, str]] = [
     (("weather",), 2, "topic weather not found"),
     (("--place", "somewhere"), 2, "TOPIC/PARTITION/OFFSET"),
     (("--place", f"{TOPIC}/1/99"), 4, f"dead letter {LETTERS}/1/99 not found"),
-    (("audio.merged", "--job", "unknown"), 4, "no waiting dead letter is selected"),
+    (("audio.merged", "--job", "unknown"), 4, "job unknown not found"),
     (("--died-of", "sunshine"), 4, "no waiting dead letter is selected"),
 ]
 

@@ -18,7 +18,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from services.api.database import job_list
 from services.api.database.job_list import LISTED
 from shared.clock import SystemClock
-from shared.contract.events import JobFailed, SceneRequested, Stage
+from shared.contract.events import JobFailed, SceneRequested, Stage, WaitCode
 from shared.errors import UndecodableError
 from shared.kafka.admin import TopicDescription, admin_client, describe_topics
 from shared.kafka.alter_configs import set_topic_configs
@@ -160,7 +160,7 @@ async def test_an_unavailable_server_is_shown_and_found_again(
         headers = []
         try:
             async with asyncio.timeout(60):
-                states = (True, "Kafka answers"), (False, "unavailable"), (True, "answers")
+                states = (True, "Kafka up"), (False, "Kafka unavailable"), (True, "Kafka up")
                 for on, text in states:
                     switch.on = on
                     while text not in (line := (await process.stdout.readline()).decode()):
@@ -176,9 +176,51 @@ async def test_an_unavailable_server_is_shown_and_found_again(
     assert (no_kafka[0], no_kafka[1]["services"]) == (3, None)
     assert no_kafka[1]["stages"]["submitted"] == 1
     assert no_kafka[1]["kafka"]["problem"]
-    assert all("PostgreSQL answers" in line for line in headers)
+    assert all("PostgreSQL up   store up" in line for line in headers)
     assert process.returncode == 0
     assert (no_database[0], "PostgreSQL" in no_database[1]["error"]) == (3, True)
+
+
+async def test_every_command_about_jobs_names_the_servers_that_are_unavailable(
+    fixture: OperatorFixture,
+) -> None:
+    """The provider is one of them while scenes wait for a person to act."""
+    paused = a_delay().model_copy(
+        update={"job_id": "waits", "code": WaitCode.PROVIDER_PAUSED, "reason": "no credit"}
+    )
+    await fixture.api.apply(paused)
+    no_store = {
+        **fixture.environment,
+        "SEGUE_STORE_DIR": "",
+        "MINIO_ENDPOINT": f"http://{NOWHERE}",
+        "MINIO_ACCESS_KEY": "a-key",
+        "MINIO_SECRET_KEY": "a-secret",
+    }
+    nothing = {**no_store, "KAFKA_BOOTSTRAP_SERVERS": NOWHERE}
+
+    listed, history, watched, no_kafka, healthy = await asyncio.gather(
+        replace(fixture, environment=nothing).segue("jobs"),
+        replace(fixture, environment=no_store).segue("job", "waits"),
+        replace(fixture, environment=no_store).segue("watch"),
+        replace(fixture, environment=nothing).segue("job", "waits"),
+        fixture.segue("job", "made"),
+    )
+
+    kafka, store, provider = listed[1]["problems"]
+    assert (kafka.partition(":")[0], store.partition(":")[0]) == (
+        "Kafka is unavailable",
+        "the store is unavailable",
+    )
+    assert NOWHERE in kafka
+    assert provider == "the provider is paused: no credit"
+    assert history[1]["problems"][0].startswith("the store is unavailable: ")
+    assert history[1]["problems"][1:] == [provider]
+    assert (watched[0], watched[1]["store"]["answers"]) == (3, False)
+    assert {"the store is unavailable", "the provider is paused"} <= {
+        problem["what"].partition(":")[0] for problem in watched[1]["problems"]
+    }
+    assert (no_kafka[0], f"Kafka at {NOWHERE}" in no_kafka[1]["error"]) == (3, True)
+    assert [healthy[0], *healthy[1]["problems"]] == [0, provider]
 
 
 class Switch:

@@ -4,7 +4,7 @@ A redrive is an ordinary run with the parameters of the previous one; each of it
 whether the scene is generated or taken from an earlier run. The plan is therefore stored in the
 rows and in the log, and repeating it is idempotent. See ADR-0018.
 
-Scenes are counted from 0. Pure.
+Scenes are counted from 0 here and from 1 in messages. Pure.
 """
 
 from collections.abc import Mapping
@@ -17,6 +17,9 @@ from shared.contract.params import AudioParams, Kept, Scene, VideoRef
 from shared.errors import SegueError
 
 OPTIONS = "choose what to generate again: --scene N, --from N, --stage merge or --stage mux"
+
+#: runs that ended without their result; to resume a cancelled one is an operator's decision
+_RESUMABLE = frozenset({RunStatus.FAILED, RunStatus.CANCELLED})
 
 
 class RedriveError(SegueError):
@@ -32,7 +35,7 @@ class LateStage(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RedriveRequest:
-    """What to generate again; empty: resume a failed run."""
+    """What to generate again; empty: resume a failed or cancelled run."""
 
     scene: int | None = None  #: this scene only, and the track
     first: int | None = None  #: this scene and all later ones
@@ -114,7 +117,7 @@ def _check_run(previous: PreviousRun) -> None:
 def _check_index(previous: PreviousRun, index: int | None, option: str) -> None:
     last = len(previous.scenes) - 1
     if index is not None and not 0 <= index <= last:
-        raise RedriveError(f"{option} {index}: run {previous.run} has scenes 0 to {last}")
+        raise RedriveError(f"{option} {index + 1}: run {previous.run} has scenes 1 to {last + 1}")
 
 
 def _check_mux(previous: PreviousRun) -> None:
@@ -128,9 +131,9 @@ def _check_mux(previous: PreviousRun) -> None:
 
 
 def _resume_request(previous: PreviousRun) -> RedriveRequest:
-    """Return what a failed run still lacks."""
-    if previous.status is not RunStatus.FAILED:
-        raise RedriveError(f"run {previous.run} did not fail ({previous.status.value}): {OPTIONS}")
+    """Return what a failed or cancelled run still lacks."""
+    if previous.status not in _RESUMABLE:
+        raise RedriveError(f"run {previous.run} is {previous.status.value}: {OPTIONS}")
     if any(not scene.is_done for scene in previous.scenes):
         return RedriveRequest()
     return RedriveRequest(stage=LateStage.MUX if previous.has_track else LateStage.MERGE)
@@ -164,6 +167,6 @@ def _source(
         return None if index == previous.failed_scene else scene.kept
     first = index if request.scene is None else min(index, request.scene)
     raise RedriveError(
-        f"scene {index} cannot be kept: run {previous.run} did not generate it; to generate it as "
-        f"well: --from {first}"
+        f"scene {index + 1} cannot be kept: run {previous.run} did not generate it; to generate "
+        f"it as well: --from {first + 1}"
     )

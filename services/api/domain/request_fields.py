@@ -42,6 +42,14 @@ JobIdBody = Annotated[
 ]
 
 
+def job_not_found(job_id: str) -> str:
+    """Return the message about an unknown job, in HTTP responses and commands."""
+    return (
+        f"job {job_id} not found: check its id (segue jobs lists them), or create it with "
+        "POST /api/v3/audio/generate-scenes"
+    )
+
+
 def _storable(text: str) -> str:
     if "\x00" in text:
         raise ValueError("must not contain the character NUL")

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from services.api.domain.request_fields import job_not_found
 from services.api.http.problems import CONTENT_TYPE
 
 _DETAILS = {
@@ -27,20 +28,19 @@ _EXAMPLES: dict[int, dict[str, Any]] = {
         "type": "about:blank",
         "title": "Not Found",
         "status": 404,
-        "detail": "job 124 not found: create it by sending scenes in "
-        "POST /api/v3/audio/generate-scenes",
+        "detail": job_not_found("124"),
         "instance": "/api/v3/audio/status/124",
     },
     422: {
         "type": "about:blank",
         "title": "Unprocessable Entity",
         "status": 422,
-        "detail": "scenes[2].duration_s: Input should be greater than or equal to 0.02",
+        "detail": "scenes[2].duration_s: must be at least 0.02",
         "instance": "/api/v3/audio/generate-scenes",
         "errors": [
             {
                 "field": "scenes[2].duration_s",
-                "message": "Input should be greater than or equal to 0.02",
+                "message": "must be at least 0.02",
             }
         ],
     },

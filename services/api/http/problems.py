@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from services.api.domain.request_fields import job_not_found
 from services.api.domain.request_models import MEDIA_TAGS
 from services.api.domain.run_spec import RequestInvalidError
 from shared.contract.validation import (
@@ -72,11 +73,7 @@ class UnknownJobError(ProblemError):
     """The job does not exist."""
 
     def __init__(self, job_id: str) -> None:
-        super().__init__(
-            HTTPStatus.NOT_FOUND,
-            f"job {job_id} not found: create it by sending scenes in "
-            "POST /api/v3/audio/generate-scenes",
-        )
+        super().__init__(HTTPStatus.NOT_FOUND, job_not_found(job_id))
 
 
 def problem_response(

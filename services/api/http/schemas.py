@@ -98,7 +98,7 @@ class Waiting(BaseModel):
 class SceneStatus(BaseModel):
     """One scene of the run."""
 
-    index: int
+    index: int = Field(description="From 0; the commands and messages number scenes from 1.")
     state: Literal["waiting", "generating", "done", "failed"]
     duration_s: float | None
     origin: Origin | None = None
@@ -128,7 +128,7 @@ class Failure(BaseModel):
     stage: str
     code: str
     message: str
-    scene_index: int | None
+    scene_index: int | None = Field(description="From 0; null: no scene of its own.")
     retryable: bool
 
 
@@ -175,7 +175,7 @@ class StatusResponse(BaseModel):
     track: TrackFacts | None
     video: VideoFacts | None
     failure: Failure | None
-    silent_scenes: list[int]
+    silent_scenes: list[int] = Field(description="Indices from 0.")
     warnings: list[str]
     cost_usd: float | None = Field(description="Cost so far, failed scenes included.")
     saved_usd: float | None = Field(default=None, description="Cost saved by the cache so far.")

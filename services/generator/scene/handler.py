@@ -140,9 +140,9 @@ class SceneHandler:
             rebuilt = await self.generator.rebuild_state(scene)
             if rebuilt is None:
                 raise SceneGapError(
-                    f"received scene {scene.scene_index}, but run {scene.run} has only"
-                    f" {state.scene_done + 1} finished scenes; key the records of a job by job_id"
-                    " and publish them in scene order"
+                    f"received scene {scene.scene_index + 1} before scene {state.scene_done + 2}"
+                    f" of run {scene.run} is finished; key the records of a job by job_id and"
+                    " publish them in scene order"
                 )
             state = rebuilt
         partition = envelope.record.partition

@@ -37,8 +37,8 @@ async def copy_kept_segment(
         key = await _copy_clip(store, segment, scene)
     except NotFoundError as error:
         raise KeptMissingError(
-            f"scene {scene.scene_index} of run {kept.run} is not stored any more; "
-            f"generate it again: segue redrive --from {scene.scene_index}"
+            f"scene {scene.scene_index + 1} of run {kept.run} is not stored any more; "
+            f"generate it again: segue redrive --from {scene.scene_index + 1}"
         ) from error
     return kept_segment(segment, scene, kept, key=key)
 

@@ -154,7 +154,7 @@ def plan_scene(
     samples = samples_at(state.elapsed + length) - start
     if samples < 1:
         raise JobError(
-            f"scene {scene.scene_index} lasts {scene.duration_s} s, less than one sample",
+            f"scene {scene.scene_index + 1} lasts {scene.duration_s} s, less than one sample",
             code="scene_too_short",
         )
     window, join = _window(state.last_clip, start, window_s)

@@ -40,7 +40,8 @@ def test_every_command_is_in_a_group_of_the_help() -> None:
     """Groups and commands are in the order in which a user needs them."""
     group: Any = typer.main.get_command(app)
     panels: dict[str, list[str]] = {}
-    for name, command in group.commands.items():
+    for name in group.list_commands(None):
+        command = group.commands[name]
         panels.setdefault(command.rich_help_panel, []).append(name)
 
     assert panels == {
@@ -63,7 +64,8 @@ def test_the_help_describes_every_command_in_one_sentence() -> None:
     """Each ends with its only period."""
     group: Any = typer.main.get_command(app)
 
-    for name, command in group.commands.items():
+    for name in group.list_commands(None):
+        command = group.commands[name]
         sentence = command.help.partition("\n\n")[0]
         assert sentence.endswith("."), name
         assert ". " not in sentence, name

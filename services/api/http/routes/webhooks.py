@@ -18,6 +18,7 @@ from services.api.http.openapi import problems
 from services.api.http.problems import ProblemError
 from services.api.http.webhook_keys import AGAIN_S, NoWebhookKeyError
 from shared.contract.events import PredictionEnded
+from shared.contract.validation import plain_message
 from shared.security.signed_links import LinkExpiredError, LinkUnknownError
 from shared.security.webhook_signatures import WEBHOOK_PATH, WebhookRefusedError
 
@@ -104,5 +105,5 @@ def _parsed(body: bytes) -> PredictionWebhook:
         raise ProblemError(
             HTTPStatus.UNPROCESSABLE_ENTITY,
             "the body is not a prediction: id is missing or invalid",
-            errors=[("id", first["msg"])],
+            errors=[("id", plain_message(first["msg"]))],
         ) from error

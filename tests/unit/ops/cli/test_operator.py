@@ -53,7 +53,7 @@ def error_of_command(error: Exception, folder: Path) -> CommandError:
     ("error", "code", "message"),
     [
         (RetryableError("PostgreSQL is away"), Exit.UNREACHABLE, "PostgreSQL is away"),
-        (KafkaConnectionError("gone"), Exit.UNREACHABLE, "Kafka: "),
+        (KafkaConnectionError("gone"), Exit.UNREACHABLE, "Kafka at 127.0.0.1:9: "),
         (wrapped(KafkaConnectionError("gone")), Exit.UNREACHABLE, "not confirmed"),
         (TopicAuthorizationFailedError("video.muxed"), Exit.REFUSED, "permission denied"),
         (wrapped(TopicAuthorizationFailedError("video.muxed")), Exit.REFUSED, "video.muxed"),

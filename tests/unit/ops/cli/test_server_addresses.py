@@ -172,7 +172,8 @@ def test_changes_on_a_mixture_of_servers_are_refused(
 
 def commands_of(group: Any, prefix: str = "") -> Iterator[str]:
     """Yield the names of all commands."""
-    for name, command in group.commands.items():
+    for name in group.list_commands(None):
+        command = group.get_command(None, name)
         if hasattr(command, "commands"):
             yield from commands_of(command, f"{prefix}{name} ")
         else:
@@ -230,6 +231,6 @@ def test_doctor_reports_the_provider_of_the_running_stack(
     checks = {check.name: check for check in run_checks(settings, choice)}
 
     assert checks["music"].found == "silence (no music), of the running stack"
-    assert checks["stack"].found == f"process {os.getpid()} since 2026-01-01 12:00 UTC on {stack}"
+    assert checks["stack"].found == f"process {os.getpid()} since 2026-01-01T12:00:00Z on {stack}"
     assert (checks["api"].ok, checks["api"].needed) == (False, True)
     assert "DATABASE_URL" in checks["environment"].found

@@ -15,7 +15,7 @@ import typer
 
 from ops.cli import terminal
 from ops.cli.exit_codes import Exit, json_text, report_errors
-from ops.cli.output import wide
+from ops.cli.layout import Listing
 from ops.cli.terminal import TextConsole, shown
 from tests.support.fork_server import REPOSITORY
 
@@ -38,7 +38,7 @@ def segue(shell: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
 @pytest.mark.parametrize("name", NAMES)
 def test_user_text_is_never_markup(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     """In lines and in the cells of tables."""
-    table = wide("job", folds={"job"})
+    table = Listing("job", wraps={"job"})
     table.add_row(name)
 
     TextConsole().print(f"Uploading {name}")

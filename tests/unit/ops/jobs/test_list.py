@@ -79,7 +79,7 @@ def test_the_table_has_every_column_and_never_truncates_a_job_id(width: int) -> 
         console.print(jobs_table(rows))
 
     text = output.get()
-    assert all(column in text.splitlines()[0] for column in COLUMNS)
+    assert " ".join(text.split()).startswith(" ".join(COLUMNS))
     assert all(word in text for word in ("film-7", "3/12", "$0.04", "1 h 0 min", "no film"))
     assert text.count("x") == len(long_id)
     assert max(map(len, text.splitlines())) <= width
@@ -106,6 +106,6 @@ def test_the_last_line_names_the_next_page_or_the_number_of_jobs() -> None:
     assert last_line({"jobs": rows, "next": "my film"}, LISTED) == (
         "For more: add --after 'my film'"
     )
-    assert last_line({"jobs": rows, "next": None}, LISTED) == "1 jobs."
+    assert last_line({"jobs": rows, "next": None}, LISTED) == "1 job."
     assert last_line({"jobs": [], "next": None}, {"failed"}) == "No failed jobs."
     assert last_line({"jobs": [], "next": None}, LISTED) == "No jobs."

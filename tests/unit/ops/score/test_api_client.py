@@ -8,6 +8,7 @@ import pytest
 
 from ops.cli.exit_codes import CommandError, Exit
 from ops.score.api_client import ApiClient
+from services.api.operators import job_not_found
 from tests.fakes.api import Answer, fake_api
 
 STARTED = json.dumps(
@@ -56,6 +57,54 @@ def test_an_error_response_becomes_the_message() -> None:
 
     assert caught.value.code is Exit.USAGE
     assert caught.value.detail == {"problem": problem}
+
+
+def test_an_unknown_job_has_the_exit_code_of_every_command() -> None:
+    """The message is the api's, which is that of the commands."""
+    problem = {"status": 404, "detail": job_not_found("j")}
+    with (
+        fake_api(Answer(status=404, body=json.dumps(problem).encode())) as fake,
+        ApiClient(fake.url) as api,
+        pytest.raises(CommandError) as caught,
+    ):
+        api.status("j")
+
+    assert (caught.value.code, str(caught.value)) == (Exit.REFUSED, job_not_found("j"))
+
+
+READYZ = {
+    "ready": False,
+    "checks": {
+        "kafka": {"ok": True, "detail": "answers", "required": True},
+        "postgres": {"ok": False, "detail": "PostgreSQL: connection refused", "required": True},
+        "store": {"ok": False, "detail": "no answer within 3 s", "required": True},
+        "provider": {"ok": False, "detail": "paused: no credit (2 scenes wait)", "required": False},
+    },
+}
+
+
+def test_a_failing_api_is_reported_with_the_servers_that_are_unavailable() -> None:
+    """`readyz` names them; the api's own message does not."""
+    busy = Answer(status=503, headers={"Retry-After": "0"}, body=b'{"detail": "it is busy"}')
+    ready = Answer(status=503, body=json.dumps(READYZ).encode())
+    with fake_api(*[busy] * 5, ready) as fake, ApiClient(fake.url) as api:
+        with pytest.raises(CommandError) as caught:
+            api.status("j")
+        problems = api.problems()
+
+    assert problems == [
+        "PostgreSQL is unavailable: connection refused",
+        "the store is unavailable: no answer within 3 s",
+        "the provider is paused: no credit (2 scenes wait)",
+    ]
+    assert str(caught.value) == f"{'; '.join(problems)} (it is busy)"
+    assert caught.value.code is Exit.UNREACHABLE
+
+
+def test_an_api_without_readyz_has_no_known_problem() -> None:
+    """An older api, or another program."""
+    with fake_api(Answer(body=b"[]")) as fake, ApiClient(fake.url) as api:
+        assert api.problems() == []
 
 
 def test_an_unreachable_api_is_reported_with_what_to_do() -> None:

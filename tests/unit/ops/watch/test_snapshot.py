@@ -159,7 +159,7 @@ def test_an_unavailable_server_keeps_its_last_figures() -> None:
 
     assert shown.kafka.figures == before.kafka.figures
     assert [(problem.what, "12:00:00" in problem.do) for problem in problems_of(shown)] == [
-        ("Kafka: gone", True)
+        ("Kafka is unavailable: gone", True)
     ]
     assert (shown.is_complete, back.is_complete) == (False, True)
     assert problems_of(back) == []
@@ -279,4 +279,4 @@ def test_the_recorded_screens_have_the_columns_of_the_commands() -> None:
 def test_a_snapshot_is_dated_in_utc() -> None:
     """The operators may be in several time zones."""
     assert datetime(2026, 11, 26, 12, tzinfo=UTC) == NOW
-    assert "2026-11-26 12:00:00 UTC" in drawn(make_snapshot(), width=80)
+    assert "2026-11-26T12:00:00Z" in drawn(make_snapshot(), width=80)

@@ -199,7 +199,7 @@ def test_fades_too_long_for_a_segment_are_shortened_with_a_warning() -> None:
 
     middle = track[:, 96_000:120_000]
     assert rms(middle[:, 11_000:13_000]) > 4 * rms(middle[:, :2000])
-    assert any(text.startswith("scene 1: its music of 0.50 s") for text in assembly.warnings)
+    assert any(text.startswith("scene 2: its music of 0.50 s") for text in assembly.warnings)
 
 
 def test_with_fades_a_continued_clip_fades_too() -> None:
@@ -252,7 +252,7 @@ def test_a_clip_that_ends_early_leaves_silence_and_a_warning_with_its_scene() ->
     track, assembly = assembled(takes, fade=4800)
 
     assert not track[:, 96_000 + 3 * 48_000 : 96_000 + 4 * 48_000].any()
-    assert "scene 1: its clip is 1.00 s too short; the rest is silent" in assembly.warnings
+    assert "scene 2: its clip is 1.00 s too short; the rest is silent" in assembly.warnings
 
 
 def test_a_clip_that_ends_inside_the_next_window_is_spliced_where_it_ends() -> None:
@@ -302,11 +302,11 @@ def test_check_run_rejects_segments_of_another_run_and_gaps() -> None:
     check_run(segments)
 
     other_run = [segments[0], segments[1].model_copy(update={"run": 2}), segments[2]]
-    with pytest.raises(InvalidEventError, match="segment 1"):
+    with pytest.raises(InvalidEventError, match="segment of scene 2"):
         check_run(other_run)
 
     gap = [segments[0], segments[1].model_copy(update={"start_samples": 48_001}), segments[2]]
-    with pytest.raises(InvalidEventError, match="scene 1 starts at sample 48001"):
+    with pytest.raises(InvalidEventError, match="scene 2 starts at sample 48001"):
         check_run(gap)
 
 
@@ -320,7 +320,7 @@ def test_a_clip_enters_if_it_can_still_fade_before_the_next_one(
 
     _, assembly = assembled(takes)
 
-    skipped = "scene 1 ends before its music could enter"
+    skipped = "scene 2 ends before its music could enter"
     assert (skipped not in assembly.warnings) is enters
 
 

@@ -73,7 +73,7 @@ def test_a_bridge_has_no_click_and_no_gap() -> None:
     assert [seam.kind for seam in assembly.seams] == ["splice", "fade", "splice"]
     assert assembly.warnings == [
         (
-            "scene 2 is kept, but the music before it was generated again: "
+            "scene 3 is kept, but the music before it was generated again: "
             "bridged over 1.00 s instead of continued"
         )
     ]

@@ -245,7 +245,7 @@ async def test_a_damaged_clip_is_never_merged(
     assert file is not None
     await store.put(key, file[:5000] + bytes([file[5000] ^ 1]) + file[5001:])
 
-    with pytest.raises(RetryableError, match="clip of scene 1 does not match its SHA-256"):
+    with pytest.raises(RetryableError, match="clip of scene 2 does not match its SHA-256"):
         await merge.run(last)
 
     assert await store.stat(keys.track_key(last.job_id, last.run)) is None
@@ -262,11 +262,11 @@ async def test_a_missing_segment_or_clip_is_retryable(store: RecordingStore, mer
     key = takes[0].segment.object_key
     assert key is not None
     await store.delete(key)
-    with pytest.raises(RetryableError, match="clip of scene 0 is not in the store yet"):
+    with pytest.raises(RetryableError, match="clip of scene 1 is not in the store yet"):
         await merge.run(last)
 
     await store.delete(keys.segment_key(last.job_id, last.run, 1))
-    with pytest.raises(RetryableError, match="segment 1 of 3 is not in the store yet"):
+    with pytest.raises(RetryableError, match="segment of scene 2/3 is not in the store yet"):
         await merge.run(last)
 
 

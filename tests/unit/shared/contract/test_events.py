@@ -259,7 +259,7 @@ def test_segues_own_types_are_checked(ce_type: str, problem: str) -> None:
         (b"\xff\xfe", "JSON"),
         (b"[" * 100_000, "JSON"),
         (b"[]", "value: "),
-        (b"{}", "job_id: Field required; duration_s: Field required; scene_index: Field"),
+        (b"{}", "job_id: is required; duration_s: is required; scene_index: is required"),
         (b'{"job_id": "a/b"}', "job_id: must not contain"),
         (b'{"job_id": "' + "🎵".encode() * 2560 + b'"}', "2560 characters"),
         (b'{"job_id": 1.5}', "job_id: must be a string or an integer"),

@@ -166,6 +166,41 @@ def test_a_traceback_follows_its_text_line() -> None:
     ]
 
 
+@pytest.mark.parametrize("colors", [False, True])
+@pytest.mark.parametrize("width", [80, 40])
+def test_a_text_line_wraps_at_word_boundaries_on_a_terminal(*, width: int, colors: bool) -> None:
+    """It continues below its message; colours take no columns."""
+    reason = "the object store at http://minio:9000 is full: free some space, then run it again"
+    line = {
+        "timestamp": "12:00:00",
+        "service": "generator",
+        "level": "warning",
+        "event": "retrying record",
+        "job_id": "film",
+        "reason": reason,
+    }
+
+    whole = TextRenderer(colors=False)(None, "warning", dict(line))
+    text = TextRenderer(colors=colors, width_of=lambda: width)(None, "warning", dict(line))
+
+    lines = re.sub(r"\x1b\[\d*m", "", text).splitlines()
+    assert max(map(len, lines)) <= width
+    assert " ".join(lines).split() == whole.split()
+    assert len(whole.splitlines()) == 1
+    assert all(line.startswith(" " * (20 if width == 80 else 2)) for line in lines[1:])
+    assert ("\x1b[33mWARNING\x1b[0m" in text) is colors
+
+
+def test_the_width_is_that_of_columns_and_only_on_a_terminal(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A file keeps whole lines."""
+    monkeypatch.setenv("COLUMNS", "40")
+
+    assert log.width_of(Terminal()) == 40
+    assert log.width_of(io.StringIO()) is None
+
+
 def test_a_library_message_keeps_its_level_name_and_text(stream: io.StringIO) -> None:
     """With its traceback, and without the secrets in it."""
     handler, logger = StdlibLogHandler(logger_of), logging.getLogger("a.library")

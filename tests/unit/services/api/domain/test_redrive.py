@@ -142,22 +142,21 @@ def test_the_requests_state_what_is_kept_and_what_is_generated() -> None:
     ("previous", "request_", "message"),
     [
         (replace(DONE, run=0), RedriveRequest(scene=1), "no run yet"),
-        (DONE, RedriveRequest(), "did not fail (completed): choose what"),
-        (replace(DONE, status=RunStatus.CANCELLED), RedriveRequest(), "did not fail (cancelled)"),
-        (DONE, RedriveRequest(scene=4), "--scene 4: run 1 has scenes 0 to 3"),
-        (DONE, RedriveRequest(first=9), "--from 9: run 1 has scenes 0 to 3"),
+        (DONE, RedriveRequest(), "run 1 is completed: choose what"),
+        (DONE, RedriveRequest(scene=4), "--scene 5: run 1 has scenes 1 to 4"),
+        (DONE, RedriveRequest(first=9), "--from 10: run 1 has scenes 1 to 4"),
         (
             failed_at(2),
             RedriveRequest(scene=1),
-            "scene 2 cannot be kept: run 1 did not generate it; to generate it as well: --from 1",
+            "scene 3 cannot be kept: run 1 did not generate it; to generate it as well: --from 2",
         ),
         (
             failed_at(2),
             RedriveRequest(scene=3),
-            "scene 2 cannot be kept: run 1 did not generate it; to generate it as well: --from 2",
+            "scene 3 cannot be kept: run 1 did not generate it; to generate it as well: --from 3",
         ),
-        (failed_at(2), RedriveRequest(first=3), "to generate it as well: --from 2"),
-        (failed_at(2), RedriveRequest(stage=LateStage.MERGE), "to generate it as well: --from 2"),
+        (failed_at(2), RedriveRequest(first=3), "to generate it as well: --from 3"),
+        (failed_at(2), RedriveRequest(stage=LateStage.MERGE), "to generate it as well: --from 3"),
         (replace(DONE, has_track=False), RedriveRequest(stage=LateStage.MUX), "has no track yet"),
         (
             replace(DONE, video=None),
@@ -184,6 +183,26 @@ def test_an_impossible_redrive_is_rejected_with_the_alternative(
         build_redrive_spec(previous, request_)
 
     assert message in str(rejected.value)
+
+
+@pytest.mark.parametrize(
+    ("previous", "generated"),
+    [(failed_at(2), (2, 3)), (replace(DONE, has_track=False), ()), (DONE, ())],
+    ids=["scenes missing", "track missing", "video missing"],
+)
+def test_a_cancelled_run_is_resumed_as_a_failed_one(
+    previous: PreviousRun, generated: tuple[int, ...]
+) -> None:
+    """An operator resumes it deliberately, after its price: what it generated is kept."""
+    cancelled = replace(previous, status=RunStatus.CANCELLED, failed_scene=None)
+
+    spec = build_redrive_spec(cancelled, RedriveRequest())
+
+    assert spec.to_generate == generated
+    assert {index: kept.run for index, kept in spec.kept.items()} == {
+        index: 1 for index in range(4) if index not in generated
+    }
+    assert all(kept.track == previous.has_track for kept in spec.kept.values())
 
 
 @given(index=st.integers(0, 3), alone=st.booleans())

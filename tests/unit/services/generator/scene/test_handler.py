@@ -92,7 +92,7 @@ async def test_a_scene_after_a_gap_is_rejected(fixture: HandlerFixture) -> None:
     """Its predecessor is missing: the topic is not ordered by job."""
     await fixture.handle(a_scene(0))
 
-    with pytest.raises(SceneGapError, match="received scene 2, but run 1 has only 1 finished"):
+    with pytest.raises(SceneGapError, match="received scene 3 before scene 2 of run 1 is finished"):
         await fixture.handle(a_scene(2))
 
     assert len(fixture.provider.charged) == 1

@@ -95,7 +95,7 @@ async def test_a_missing_kept_scene_stops_the_run_without_payment(
     """The message names the command that generates it again."""
     await fixture.store.delete(clip_key("job-1", 1, 0, 1))
 
-    with pytest.raises(KeptMissingError, match=r"scene 0 of run 1 is not stored.*redrive --from 0"):
+    with pytest.raises(KeptMissingError, match=r"scene 1 of run 1 is not stored.*redrive --from 1"):
         await redriven(fixture, 2, OF_RUN_1, None, BRIDGED)
 
     assert fixture.segments() == []
