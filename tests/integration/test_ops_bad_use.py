@@ -168,7 +168,7 @@ async def test_an_unknown_job_has_one_message_and_exit_code_in_every_command(
     assert (known[0], "no waiting dead letter" in known[1]["error"]) == (4, True)
     assert (keyed[0], keyed[1]["count"]) == (0, 1)
     tested = {tuple(word for word in words if word[0] != "-") for words in answers}
-    by_api = {("status",)}  # `test_api_client.py`
+    by_api = {("status",), ("fetch",)}  # `test_api_client.py`
     assert {*commands_of(typer.main.get_command(app))} - by_api <= tested
 
 
