@@ -2,7 +2,8 @@
 
 Published events never change. A new field has a default; no field is renamed or removed
 (`tests/schemas` holds the released schemas). Readers ignore unknown fields, so a newer producer
-never breaks an older consumer. On the wire: JSON value, key = job id, CloudEvents 1.0 headers
+never breaks an older consumer. Validation of a list stops at its first invalid item (`FailFast`):
+a megabyte can hold 300,000 of them. On the wire: JSON value, key = job id, CloudEvents 1.0 headers
 (`shared/kafka/codec.py`).
 
 Units: seconds are decimals; samples are integers per channel at 48 kHz
@@ -12,7 +13,7 @@ Units: seconds are decimals; samples are integers per channel at 48 kHz
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, FailFast, Field, model_validator
 from typing_extensions import override
 
 from shared.contract import ids
@@ -104,7 +105,7 @@ class VideoStitched(Event):
     kind = "video.stitched"
 
     video: VideoRef | None = None
-    scenes: Annotated[tuple[Scene, ...], Field(min_length=1)]
+    scenes: Annotated[tuple[Scene, ...], Field(min_length=1), FailFast()]
     audio_params: dict[str, Any] = Field(
         default_factory=dict,
         description="As in POST generate-scenes; missing fields get their defaults, an unknown one "
@@ -220,7 +221,7 @@ class SegmentGenerated(RunEvent):
     saved_usd: float | None = Field(
         default=None, description="What a cached segment cost when it was generated."
     )
-    warnings: tuple[str, ...] = ()
+    warnings: Annotated[tuple[str, ...], FailFast()] = ()
     params: AudioParams = AudioParams()
     video: VideoRef | None = None
     kept: Kept | None = Field(
@@ -306,9 +307,9 @@ class AudioMerged(RunEvent):
     loudness_lufs: float | None = Field(description="Measured loudness; null for silence.")
     true_peak_dbtp: float | None = None
     gain_db: float = 0.0
-    seams: tuple[Seam, ...] = ()
-    silent_scenes: tuple[int, ...] = ()
-    warnings: tuple[str, ...] = ()
+    seams: Annotated[tuple[Seam, ...], FailFast()] = ()
+    silent_scenes: Annotated[tuple[int, ...], FailFast()] = ()
+    warnings: Annotated[tuple[str, ...], FailFast()] = ()
     params: AudioParams = AudioParams()
     video: VideoRef | None = None
 
@@ -325,7 +326,7 @@ class VideoMuxed(RunEvent):
     duration_s: Duration
     sync_mode: SyncMode
     tempo: float = Field(default=1.0, description="Factor applied to the track's tempo.")
-    warnings: tuple[str, ...] = ()
+    warnings: Annotated[tuple[str, ...], FailFast()] = ()
 
 
 class JobFailed(RunEvent):
