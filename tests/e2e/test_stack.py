@@ -87,9 +87,11 @@ def test_on_a_terminal_the_log_is_text(tmp_path: Path) -> None:
 
     lines = output.splitlines()
     assert code == 0
+    time = r"\d\d:\d\d:\d\d stack      "
     assert re.fullmatch(
-        r"\d\d:\d\d:\d\d stack      starting \(servers embedded, data .*\)", lines[0]
+        time + r"provider chosen \(provider synth\): REPLICATE_API_KEY is not set", lines[0]
     )
+    assert re.fullmatch(time + r"starting \(servers embedded, data .*\)", lines[1])
     assert sum(" stand-in: " in line for line in lines) == 3
     assert not any(line.startswith("{") for line in lines)
 
