@@ -13,6 +13,7 @@ from shared.errors import RetryableError, SettingsError
 from shared.kafka.fetch.fetcher import isolate_undecodable_batches
 from shared.settings import KafkaSettings
 
+METADATA_MS = 10_000  # how soon topics are discovered that are new, or were created again
 READ_COMMITTED = "read_committed"  # of every reader: records of aborted transactions are not read
 
 
@@ -56,6 +57,7 @@ def group_options(
         "heartbeat_interval_ms": int(settings.heartbeat_s * 1000),
         "max_poll_interval_ms": max_poll_interval_ms,
         "fetch_max_wait_ms": settings.fetch_max_wait_ms,
+        "metadata_max_age_ms": METADATA_MS,
     }
 
 

@@ -41,7 +41,6 @@ COMMIT_S = 5.0
 COMMIT_EVERY_S = 5.0
 MAX_POLL_INTERVAL_MS = 600_000  # PostgreSQL may be unavailable for minutes, for every consumer
 OFFSETS_S = 15.0
-METADATA_MS = 10_000  # how soon new topics are discovered
 
 
 class ProjectionConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is untyped
@@ -257,6 +256,5 @@ class ProjectionConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # ai
 def build_consumer(kafka: KafkaSettings) -> AIOKafkaConsumer:
     """Return the consumer of the api's group, not started."""
     return AIOKafkaConsumer(
-        **group_options(kafka, GROUP, max_poll_interval_ms=MAX_POLL_INTERVAL_MS),
-        metadata_max_age_ms=METADATA_MS,
+        **group_options(kafka, GROUP, max_poll_interval_ms=MAX_POLL_INTERVAL_MS)
     )

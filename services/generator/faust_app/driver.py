@@ -6,6 +6,7 @@ Every behaviour of Faust that is overridden here lost scenes in tests (ADR-0003)
 
 import asyncio
 import dataclasses
+import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,14 +17,14 @@ from typing_extensions import override
 
 from services.generator.settings import GeneratorSettings
 from shared.contract.topics import GENERATOR_GROUP
-from shared.kafka.client import READ_COMMITTED, ssl_context
+from shared.kafka.client import METADATA_MS, READ_COMMITTED, ssl_context
 from shared.kafka.codec import Undecodable
 from shared.kafka.fetch.fetcher import isolate_undecodable_batches
 from shared.settings import KafkaSettings
 from shared.telemetry.log import Logger
 
 POLL_RECORDS_MAX = 100
-NO_STATE_KEY = b"undecodable"  # of a changelog record that has no state
+NO_STATE_KEY = b'"undecodable"'  # of a changelog record that has no state
 STALL_S = 20.0  # without progress; a recovering table reads a record in less
 
 
@@ -55,6 +56,7 @@ def build_faust(settings: GeneratorSettings) -> faust.App:
         broker_max_poll_interval=3600,
         broker_commit_livelock_soft_timeout=1800,
         consumer_auto_offset_reset="earliest",
+        consumer_metadata_max_age_ms=METADATA_MS,
         producer_acks=-1,
         producer_linger=0,
         web_enabled=False,
@@ -162,7 +164,7 @@ class _Consumer(driver.Consumer):
         fetched = dict(await super()._getmany(set(active_partitions or ()), timeout))
         for partition, records in fetched.items():
             if self._is_changelog_tp(partition):
-                fetched[partition] = [_state_record(record) for record in records]
+                fetched[partition] = [state_record(record) for record in records]
             elif records[0].offset < (self._read_offset[partition] or 0):
                 self._restart(partition)
         return fetched
@@ -218,15 +220,17 @@ class Transport(driver.Transport):
     restarted: Callable[[Any], None]  #: called with a partition whose offsets begin again
 
 
-def _state_record(record: Any) -> Any:
+def state_record(record: Any) -> Any:
     """Return a changelog record; one that Faust cannot decode as the deletion of no job's state.
 
-    It must not be left out: recovery waits for the last offset. The lost state is recovered from
-    the store.
+    It must not be left out: recovery waits for the last offset. A lost state is recovered from the
+    store. Faust encodes keys and values of the table as JSON texts.
     """
     try:
-        is_state = record.key is not None and bool(record.key.decode())
-    except UnicodeDecodeError:
+        texts = [json.loads(record.key)]
+        texts += [] if record.value is None else [json.loads(record.value)]
+        is_state = all(isinstance(text, str) for text in texts)
+    except (ValueError, TypeError, RecursionError):
         is_state = False
     if is_state and not isinstance(record.value, Undecodable):
         return record

@@ -16,6 +16,7 @@ from collections.abc import Hashable, Sequence
 from typing import Any
 
 import faust
+from pydantic import ValidationError
 
 from services.generator.faust_app.driver import Transport, build_faust, watch_recovery
 from services.generator.scene.plan import Continuation
@@ -52,9 +53,12 @@ class FaustContinuationTable:
         )
 
     def get(self, job_id: str) -> Continuation | None:
-        """Return the state of the job; None if there is none."""
+        """Return the state of the job; None if there is none, or none that can be read."""
         value = self._table.data.get(job_id)
-        return None if value is None else Continuation.model_validate_json(value)
+        try:
+            return None if value is None else Continuation.model_validate_json(value)
+        except ValidationError:  # a foreign record in the changelog; the store has the scenes
+            return None
 
     async def put(self, job_id: str, state: Continuation, *, partition: int) -> None:
         """Write the state to the changelog, then to memory.

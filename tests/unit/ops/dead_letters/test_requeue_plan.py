@@ -13,6 +13,7 @@ from ops.dead_letters.requeue import requeued_record
 from ops.dead_letters.requeue_plan import (
     NO_ORIGIN,
     TRUNCATED,
+    UNDECODABLE,
     RequeuePlan,
     plan_requeue,
     plan_resumed_requeue,
@@ -113,11 +114,25 @@ def test_letters_that_cannot_be_requeued_are_left_out_with_a_reason() -> None:
     interrupted = ResolvedLetter(resolution=Resolution.REQUEUED, action=5, is_done=False)
     resolved = {(f"{TOPIC}.dlq", 2, 3): requeued, (f"{TOPIC}.dlq", 2, 4): interrupted}
     letters = [a_letter(3, origin=12), a_letter(4, origin=13)]
-    plan = plan_of(foreign, truncated, *letters, resolved=resolved)
+    stored = a_letter(
+        5,
+        origin=14,
+        headers=(("dlq-truncated-from", b"9"), ("dlq-original-object", b"dead-letters/x")),
+    )
+    batch = a_letter(6, origin=15, value=b"\0", headers=(("dlq-content", b"batch"),))
+    plan = plan_of(foreign, truncated, batch, *letters, resolved=resolved)
+    whole = plan_of(stored)
     resumed = plan_resumed_requeue(map(DeadLetter.of, letters), resolved, action=5)
 
     assert (plan.lanes, plan.actions) == ([], {5})
-    assert plan.left_out == {NO_ORIGIN: 1, TRUNCATED: 1, "requeued": 1, "interrupted": 1}
+    assert plan.left_out == {
+        NO_ORIGIN: 1,
+        TRUNCATED: 1,
+        UNDECODABLE: 1,
+        "requeued": 1,
+        "interrupted": 1,
+    }
+    assert whole.letters == 1, "its whole record is stored"
     assert [letter.place[2] for letter in resumed.lanes[0]] == [4]
 
 

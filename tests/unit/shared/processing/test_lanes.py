@@ -365,3 +365,21 @@ async def test_work_that_ends_or_is_cancelled_is_no_failure() -> None:
     assert works.ended == [0]
     assert problems == []
     assert not lanes.failure.done()
+
+
+async def test_a_partition_that_begins_again_runs_new_records_with_old_offsets() -> None:
+    """Its topic was created again; other partitions continue."""
+    works = ControlledWork()
+    lanes = Lanes(works.commit)
+    works.submit(lanes, 0)
+    works.submit(lanes, 1)
+    works.submit(lanes, 2, partition="p1")
+    await settle()
+
+    assert lanes.restart("p0") == 2
+    assert works.submit(lanes, 0), "a new record, not the one in flight"
+    for offset in (0, 2):
+        works.may_end[offset].set()
+    await settle()
+    assert works.started == [0, 2, 0]
+    assert sorted(works.ended) == sorted(works.committed) == [0, 2]
