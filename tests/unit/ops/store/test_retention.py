@@ -38,6 +38,7 @@ def kind_at_age(key: str, days: float) -> ObjectKind | None:
         (k.claim_key(ENDED, 1, 0, 1), ObjectKind.CLAIM, 30),
         (k.prediction_key(ENDED, 1, 0, 2), ObjectKind.CLAIM, 30),
         (k.cache_key("d" * 64), ObjectKind.CACHE, 180),
+        (k.dead_letter_key("d" * 64), ObjectKind.DEAD_LETTER, 90),
         (k.cached_facts_key("d" * 64), ObjectKind.CACHE, 180),
         (UNREFERENCED, ObjectKind.UPLOAD, 7),
         (k.segment_key(GONE, 1, 0), ObjectKind.ORPHAN, 7),
