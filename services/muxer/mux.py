@@ -14,7 +14,7 @@ from pathlib import Path
 
 from services.muxer.ffmpeg_plan import MuxPlan, TempoFilter, ffmpeg_args, plan
 from services.muxer.kept_parts import NOTHING_ELSE, kept_args, kept_warnings, tag_args
-from services.muxer.probe import check_result, probe_source
+from services.muxer.probe import check_result, end_presentation, probe_source
 from services.muxer.settings import MuxerSettings
 from shared.contract.events import AudioMerged, VideoMuxed
 from shared.contract.params import VideoRef
@@ -126,6 +126,8 @@ class Mux:
         await self._fetch_track(merged, folder.path / _TRACK)
         with trace.span("mux video"):
             await self._run_ffmpeg(planned, video, folder, result)
+        if video.shown_s is not None:
+            await asyncio.to_thread(end_presentation, result, video.shown_s)
         muxed = await self._sandbox.run(check_result, result, source=video, samples=planned.samples)
         self._log.debug("result checked", action="video.checked", samples=planned.samples)
         lost = kept_warnings(video.extras, muxed.extras)

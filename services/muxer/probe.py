@@ -14,10 +14,12 @@ import av
 
 from services.muxer.ffmpeg_plan import AAC_FRAME_SAMPLES
 from shared.errors import JobError, MediaError
+from shared.media.mp4_boxes import end_patch, read_index
 from shared.media.paths import media_path
 from shared.media.samples import CHANNELS, SAMPLE_RATE_HZ, samples_at
 from shared.media.video import VideoInfo, probe_video
 
+_PICTURE_TRACK = 1  # the stream that is mapped first
 _LENGTH_TOLERANCE = samples_at(0.1)  # Matroska has milliseconds, and often no last frame length
 
 
@@ -71,6 +73,17 @@ def probe_sound(path: Path) -> tuple[SoundInfo, ...]:
         )
 
 
+def end_presentation(path: Path, shown_s: float) -> None:
+    """End the picture of the result after `shown_s`, as the source's edit list does.
+
+    FFmpeg counts hidden frames that precede the last shown one in decoding order.
+    """
+    index = read_index(path)
+    patch = end_patch(index, index.track(_PICTURE_TRACK), shown_s)
+    if patch is not None:
+        patch.apply(path)
+
+
 def check_result(path: Path, *, source: VideoInfo, samples: int) -> VideoInfo:
     """Return the result, checked: it has the source's picture and `samples` of sound.
 
@@ -85,7 +98,7 @@ def check_result(path: Path, *, source: VideoInfo, samples: int) -> VideoInfo:
         raise MuxCheckError("ffmpeg wrote no result") from error
     except av.FFmpegError as error:
         raise MuxCheckError(f"the result cannot be read: {error.strerror}") from error
-    if result.picture_sha256 != source.picture_sha256:
+    if result.needed_sha256 != source.needed_sha256:
         raise MuxCheckError(
             f"the picture was not copied unchanged ({source.packet_count} packets in, "
             f"{result.packet_count} out)"

@@ -10,6 +10,7 @@ of boxes and a few small boxes are read, never sample tables. I/O: reads one loc
 """
 
 import itertools
+import math
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -175,6 +176,18 @@ def single_edit_patch(index: Mp4Index, track: Mp4Track) -> Patch | None:
         hex=_rewritten(track.edit_list, simple).hex(),
         joins_edits=sum(edit.start != _EMPTY and edit.length > 0 for edit in edits) > 1,
     )
+
+
+def end_patch(index: Mp4Index, track: Mp4Track, length_s: float) -> Patch | None:
+    """Return the patch that ends the last edit after `length_s`; None if it ends before."""
+    if track.edit_list is None or not track.edit_list.edits:
+        return None
+    *others, last = track.edit_list.edits
+    length = math.ceil(round(length_s * index.timescale, 3))
+    if last.start == _EMPTY or last.length <= length:
+        return None
+    edits = [*others, replace(last, length=length)]
+    return Patch(position=track.edit_list.position, hex=_rewritten(track.edit_list, edits).hex())
 
 
 def _rewritten(old: EditList, edits: Sequence[Edit]) -> bytes:

@@ -28,6 +28,7 @@ from av.video.stream import VideoStream
 from shared.errors import MediaError
 from shared.media.film_extras import FilmExtras, read_extras
 from shared.media.mp4_boxes import Mp4Index, Patch, read_index, single_edit_patch
+from shared.media.needed_packets import NeededPackets
 from shared.media.patched_file import PatchedFile
 from shared.media.paths import media_path
 from shared.media.samples import samples_at, seconds_at
@@ -54,10 +55,12 @@ class VideoInfo:
     samples: int  #: length of the picture at 48 kHz
     packet_count: int  #: packets of the picture
     picture_sha256: str  #: over the picture's packets in order; an exact copy has the same
+    needed_sha256: str  #: over those packets that the presented frames need
     presented_sha256: str  #: over the times in ms of the presented frames, from the first
     has_audio: bool
     lead_s: float  #: time without any picture or sound at the start, which FFmpeg would remove
     extras: FilmExtras
+    shown_s: float | None = None  #: length of the presentation that hides later frames; None: no
     notes: tuple[str, ...] = ()  #: what a user should know about the file
     patch: Patch | None = None  #: to apply to a file before it is copied; None: none is needed
 
@@ -72,9 +75,12 @@ class _Packets:
     """What reading all packets measured; times are exact seconds."""
 
     count: int = 0
+    needed: NeededPackets = field(default_factory=NeededPackets)
     size_bytes: int = 0  #: over all streams
-    digest: "hashlib._Hash" = field(default_factory=hashlib.sha256)
     times_ms: "array[int]" = field(default_factory=lambda: array("q"))
+    first: int | None = None  #: of the presented frames, in the picture's time base
+    last: int = 0  #: of the presented frames
+    hidden: "array[int]" = field(default_factory=lambda: array("q"))  #: times of hidden frames
     picture_end_s: Fraction = Fraction(0)
     end_s: Fraction = Fraction(0)  #: over all streams
     cut: bool = False  #: a packet is shorter than the index says
@@ -211,10 +217,12 @@ def _measured(
         height=picture.height,
         samples=samples,
         packet_count=packets.count,
-        picture_sha256=packets.digest.hexdigest(),
+        picture_sha256=packets.needed.whole.hexdigest(),
+        needed_sha256=packets.needed.hexdigest(),
         presented_sha256=_presented_sha256(packets.times_ms),
         has_audio=bool(container.streams.audio),
         lead_s=float(lead_s),
+        shown_s=_shown_s(packets, picture.time_base or Fraction(0)),
         extras=read_extras(container, picture, index),
         notes=notes,
     )
@@ -242,9 +250,16 @@ def _read(container: InputContainer, picture: VideoStream, frame_s: Fraction) ->
         is_picture = packet.stream.index == picture.index
         if is_picture:
             packets.count += 1
-            packets.digest.update(packet)
+            packets.needed.add(
+                packet,
+                time=packet.pts,
+                is_key_frame=packet.is_keyframe,
+                is_hidden=packet.is_discard,
+            )
         time = packet.dts if packet.pts is None else packet.pts
         if packet.is_discard or time is None:
+            if is_picture and time is not None:
+                packets.hidden.append(time)
             continue  # decoded, but outside the edit list: never shown
         length_s = Fraction(packet.duration or 0) * packet.time_base
         start_s = time * packet.time_base
@@ -255,9 +270,20 @@ def _read(container: InputContainer, picture: VideoStream, frame_s: Fraction) ->
         if is_picture:
             packets.picture_end_s = max(packets.picture_end_s, end_s)
             packets.times_ms.append(round(start_s * 1000))
+            packets.first = time if packets.first is None else min(packets.first, time)
+            packets.last = max(packets.last, time)
     if not packets.count:
         raise MediaError("the file has no picture: its video stream is empty or ends early")
     return packets
+
+
+def _shown_s(packets: _Packets, time_base: Fraction) -> float | None:
+    """Return how long the frames are shown that an edit list ends; None if it ends none."""
+    later = min((time for time in packets.hidden if time > packets.last), default=None)
+    if later is None or packets.first is None:
+        return None
+    end_s = min(packets.picture_end_s, later * time_base)
+    return float(end_s - packets.first * time_base)
 
 
 def _presented_sha256(times_ms: "array[int]") -> str:

@@ -50,6 +50,8 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
     film(folder / "sound.mp4", *B_FRAMES, sound=True)
     film(folder / "plain.mp4", *X264, "-bf", "0")
     film(folder / "negative.mp4", *B_FRAMES, "-movflags", "+negative_cts_offsets")
+    open_gop = ("-bf", "4", "-g", "25", "-x264-params", "open-gop=1:b-pyramid=normal")
+    film(folder / "open.mp4", "-c:v", "libx264", "-pix_fmt", "yuv420p", *open_gop)
     film(folder / "hevc.mkv", *HEVC)
     ffmpeg("-i", folder / "hevc.mkv", "-c", "copy", "-tag:v", "hvc1", folder / "hevc.mp4")
     return folder
@@ -113,6 +115,15 @@ def live_webm(_: Path, path: Path) -> Path:
 SCORED = {
     "an edit inside a GOP": (edited("b.mp4", (0.52, 2)), 1.48, 37),
     "an edit that cuts both ends": (edited("plain.mp4", (0.52, 1.2)), 0.68, 17),
+    "an edit inside the last frame of a GOP": (edited("b.mp4", (0.97, 1.8)), 0.8, 20),
+    "an edit that ends between B-frames": (edited("b.mp4", (0, 0.792)), 0.8, 20),
+    "an edit within one GOP": (edited("b.mp4", (1.56, 1.71)), 0.16, 4),
+    "an edit of an open GOP": (edited("open.mp4", (0.342, 1.437)), 1.08, 27),
+    "negative composition offsets that an edit ends": (
+        edited("negative.mp4", (0.417, 1.785)),
+        1.36,
+        34,
+    ),
     "negative composition offsets": (edited("negative.mp4", (0.52, 2)), 1.48, 37),
     "an edit of length 0": (edited("b.mp4", (0, 0)), 2.0, 50),
     "a later edit of length 0": (edited("plain.mp4", (0, 2), (1, 1)), 2.0, 50),

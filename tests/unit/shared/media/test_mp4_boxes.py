@@ -13,6 +13,7 @@ from shared.media.mp4_boxes import (
     Mp4Index,
     Mp4Track,
     Patch,
+    end_patch,
     read_index,
     single_edit_patch,
 )
@@ -90,6 +91,27 @@ def test_edits_that_one_edit_cannot_mean_are_refused(
     """The picture of the result would differ."""
     with pytest.raises(MediaError, match=message):
         patch_of(*edits, rate=rate)
+
+
+def test_the_end_of_the_last_edit_can_be_moved_forward() -> None:
+    """By whole ticks of the movie; an edit that ends before stays."""
+    edits = (Edit(length=500, start=-1, rate=NORMAL), Edit(length=880, start=1024, rate=NORMAL))
+    track = Mp4Track(
+        track_id=1,
+        timescale=12_800,
+        edit_list=EditList(position=100, size=40, version=0, edits=edits),
+    )
+    index = Mp4Index(is_complete=True, is_fragmented=False, timescale=1000, tracks=(track,))
+
+    patch = end_patch(index, track, 0.7924)
+
+    assert patch is not None
+    assert patch.position == 100
+    assert patch.data[16:] == struct.pack(">IiI", 500, -1, NORMAL) + struct.pack(
+        ">IiI", 793, 1024, NORMAL
+    )
+    assert end_patch(index, track, 0.9) is None
+    assert end_patch(index, Mp4Track(), 0.1) is None
 
 
 def test_a_patched_file_reads_the_new_bytes_and_stays_unchanged(tmp_path: Path) -> None:
