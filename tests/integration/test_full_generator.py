@@ -12,7 +12,7 @@ from shared.clock import SystemClock
 from shared.contract.events import JobCancelled, PredictionEnded
 from shared.kafka.admin import ensure_topics
 from shared.kafka.producer import Publisher
-from shared.settings import KafkaSettings, LaneSettings, StoreSettings
+from shared.settings import KafkaSettings, LaneSettings, RunLimitSettings, StoreSettings
 from tests.fakes.provider import LedgerProvider
 from tests.support.event_builders import a_scene
 from tests.support.processes import eventually
@@ -45,6 +45,7 @@ async def test_ended_predictions_and_cancellations_pass_a_backlog_of_scenes(
         run(
             GeneratorSettings(
                 kafka=kafka_settings,
+                limits=RunLimitSettings(scenes_max=SCENES),
                 store=StoreSettings(folder=tmp_path),
                 lanes=LaneSettings(in_flight_max=2, drain_s=1),
             ),
