@@ -41,6 +41,7 @@ from ops.cli.terminal import print_lines, print_result, reporter
 from services.api.operators import Action, ActionState, ApiSettings, Database, audit, pricing
 from shared.clock import Clock, SystemClock
 from shared.errors import RetryableError
+from shared.kafka.client import unavailable
 from shared.local_stack import DataDirSettings
 from shared.pricing import PricingSettings
 from shared.settings import KafkaSettings, TelemetrySettings
@@ -207,9 +208,8 @@ def run_with_operator(
             way_out = f"set {' and '.join(choice.unset)}"
             message = no_stack(choice.folder, way_out=way_out)
             raise CommandError(Exit.UNREACHABLE, message) from error
-        address = settings.kafka.bootstrap_servers
-        message = f"Kafka at {address}: {error}" if isinstance(error, KafkaError) else str(error)
-        raise CommandError(Exit.UNREACHABLE, message) from error
+        reason = unavailable(settings.kafka, error) if isinstance(error, KafkaError) else error
+        raise CommandError(Exit.UNREACHABLE, str(reason)) from error
     except asyncpg.InsufficientPrivilegeError as error:
         message = f"PostgreSQL: {error}; grant this role the right"
         raise CommandError(Exit.REFUSED, message) from error

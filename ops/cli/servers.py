@@ -7,6 +7,7 @@ Units: seconds. I/O: Kafka, PostgreSQL, the store.
 """
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Mapping
 
 from ops.cli.operator import Operator
@@ -16,6 +17,7 @@ from shared.kafka.probes import check_kafka
 
 KAFKA, POSTGRES, STORE, PROVIDER = "Kafka", "PostgreSQL", "store", "provider"
 ANSWER_S = 2.0
+_ADDRESSED = re.compile(r"(Kafka at \S+): (.*)")
 #: names in the checks of `readyz`
 READYZ_NAMES: Mapping[str, str] = {
     "kafka": KAFKA,
@@ -44,8 +46,10 @@ def problem_text(name: str, problem: str) -> str:
     """Return the sentence about one server."""
     if name == PROVIDER:
         return f"the provider is {problem}" if problem.startswith("paused") else problem
-    reason = problem.removeprefix(f"{name}: ").removeprefix(f"{name} ")
-    subject = f"the {name}" if name == STORE else name
+    subject = "the store" if name == STORE else name
+    if match := _ADDRESSED.fullmatch(problem):
+        subject, problem = match.groups()
+    reason = problem.removeprefix(f"{name}: ").removeprefix("object store: ")
     return f"{subject} is unavailable: {reason}"
 
 

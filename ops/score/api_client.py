@@ -107,7 +107,9 @@ class ApiClient:
         except (httpx.HTTPError, ValidationError):
             return []
         return [
-            problem_text(READYZ_NAMES.get(name, name), check.detail)
+            problem_text(READYZ_NAMES[name], check.detail)
+            if name in READYZ_NAMES
+            else f"{name}: {check.detail}"
             for name, check in checks.items()
             if not check.ok
         ]

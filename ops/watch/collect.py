@@ -30,6 +30,7 @@ from ops.watch.snapshot import (
 from services.api.operators import UNFINISHED, Connection, CostTotals, job_list, overview
 from shared.errors import RetryableError
 from shared.http.probes import Ready
+from shared.kafka.client import unavailable
 from shared.kafka.log_reader import open_log_reader
 
 READ_S = 10.0
@@ -86,7 +87,9 @@ class Collector:
                 return ServerState(figures=await read(), at=now)
         except TimeoutError:
             return ServerState(problem=f"no answer within {READ_S:g} s")
-        except (KafkaError, RetryableError, OSError) as error:
+        except KafkaError as error:
+            return ServerState(problem=str(unavailable(self.operator.kafka, error)))
+        except (RetryableError, OSError) as error:
             return ServerState(problem=(str(error) or repr(error)).splitlines()[0])
 
     async def _kafka(self) -> KafkaFigures:

@@ -9,6 +9,8 @@ import ssl
 from pathlib import Path
 from typing import Any
 
+from aiokafka.errors import KafkaConnectionError
+
 from shared.errors import RetryableError, SettingsError
 from shared.kafka.fetch.fetcher import isolate_undecodable_batches
 from shared.settings import KafkaSettings
@@ -93,6 +95,8 @@ def librdkafka_options(settings: KafkaSettings) -> dict[str, Any]:
 
 def unavailable(settings: KafkaSettings, reason: object) -> RetryableError:
     """Return the error of a cluster that did not respond or rejected a request."""
+    if isinstance(reason, KafkaConnectionError):
+        reason = "no broker responds"  # the client's text repeats the addresses as Python objects
     return RetryableError(f"Kafka at {settings.bootstrap_servers}: {reason}")
 
 

@@ -207,11 +207,8 @@ async def test_every_command_about_jobs_names_the_servers_that_are_unavailable(
     )
 
     kafka, store, provider = listed[1]["problems"]
-    assert (kafka.partition(":")[0], store.partition(":")[0]) == (
-        "Kafka is unavailable",
-        "the store is unavailable",
-    )
-    assert NOWHERE in kafka
+    assert kafka == f"Kafka at {NOWHERE} is unavailable: no broker responds"
+    assert store.startswith("the store is unavailable: ")
     assert provider == "the provider is paused: no credit"
     assert history[1]["problems"][0].startswith("the store is unavailable: ")
     assert history[1]["problems"][1:] == [provider]
@@ -219,7 +216,7 @@ async def test_every_command_about_jobs_names_the_servers_that_are_unavailable(
     assert {"the store is unavailable", "the provider is paused"} <= {
         problem["what"].partition(":")[0] for problem in watched[1]["problems"]
     }
-    assert (no_kafka[0], f"Kafka at {NOWHERE}" in no_kafka[1]["error"]) == (3, True)
+    assert (no_kafka[0], no_kafka[1]["error"]) == (3, f"Kafka at {NOWHERE}: no broker responds")
     assert [healthy[0], *healthy[1]["problems"]] == [0, provider]
 
 

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -27,11 +28,13 @@ from ops.jobs import history, rebuild, redrive
 from ops.jobs.list import job_row, jobs_table, last_line
 from ops.kafka_log import replay
 from ops.kafka_log.lag import Lag, lag_table
+from ops.scenes import command as scenes
 from ops.store.commands import SweepResult, sweep_lines
 from ops.watch.render import draw
 from services.api.http.schemas import StatusResponse
 from services.api.operators import LISTED, RebuildReport
 from services.api.operators import rebuild as rebuild_rows
+from shared.contract.prompt import Mood
 from tests.unit.ops.jobs.test_history import RECORDS
 from tests.unit.ops.jobs.test_list import NOW, a_summary
 from tests.unit.ops.watch.test_snapshot import (
@@ -192,11 +195,21 @@ def _lag() -> Iterable[RenderableType]:
     return lag_table(rows)
 
 
+def _scenes() -> Iterable[RenderableType]:
+    described = SimpleNamespace(
+        mood=Mood.CALM, text="a slow, wide shot of a lake in the morning, without speech"
+    )
+    scene = SimpleNamespace(start_s=3725.25, duration_s=12.5, shots=3, description=described)
+    found: Any = SimpleNamespace(scenes=[scene, scene], cuts=[1], duration_s=3738.0)
+    return scenes.lines(found)
+
+
 STATUS_RESPONSE = StatusResponse.model_validate(STATUS)
 RENDERERS: dict[str, Callable[[], Iterable[Any]]] = {
     "jobs": _jobs,
     "watch": _watch,
     "lag": _lag,
+    "scenes": _scenes,
     "topics": _topics,
     "redrive": _redrive,
     "job": _history,

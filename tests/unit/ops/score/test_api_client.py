@@ -78,6 +78,7 @@ READYZ = {
         "kafka": {"ok": True, "detail": "answers", "required": True},
         "postgres": {"ok": False, "detail": "PostgreSQL: connection refused", "required": True},
         "store": {"ok": False, "detail": "no answer within 3 s", "required": True},
+        "progress": {"ok": False, "detail": "no commit for 90 s", "required": True},
         "provider": {"ok": False, "detail": "paused: no credit (2 scenes wait)", "required": False},
     },
 }
@@ -95,6 +96,7 @@ def test_a_failing_api_is_reported_with_the_servers_that_are_unavailable() -> No
     assert problems == [
         "PostgreSQL is unavailable: connection refused",
         "the store is unavailable: no answer within 3 s",
+        "progress: no commit for 90 s",
         "the provider is paused: no credit (2 scenes wait)",
     ]
     assert str(caught.value) == f"{'; '.join(problems)} (it is busy)"
