@@ -208,8 +208,8 @@ def run_with_operator(
             way_out = f"set {' and '.join(choice.unset)}"
             message = no_stack(choice.folder, way_out=way_out)
             raise CommandError(Exit.UNREACHABLE, message) from error
-        reason = unavailable(settings.kafka, error) if isinstance(error, KafkaError) else error
-        raise CommandError(Exit.UNREACHABLE, str(reason)) from error
+        failure = unavailable(settings.kafka, error) if isinstance(error, KafkaError) else error
+        raise CommandError(Exit.UNREACHABLE, str(failure)) from error
     except asyncpg.InsufficientPrivilegeError as error:
         message = f"PostgreSQL: {error}; grant this role the right"
         raise CommandError(Exit.REFUSED, message) from error

@@ -315,7 +315,7 @@ async def test_a_redrive_costs_what_the_provider_of_the_run_costs(
     await fixture.api.apply(*a_complete_run())  # by synth, on a stack that runs replicate
     for index in range(2):
         await _stored(fixture, a_segment(index, count=2), clip=True)
-    command = ("redrive", "job-1", "--scene", "1")
+    command = ("redrive", "job-1", "--scene", "2")
 
     own, paid, unknown = await asyncio.gather(
         fixture.segue(*command),
@@ -325,7 +325,7 @@ async def test_a_redrive_costs_what_the_provider_of_the_run_costs(
     applied = await fixture.segue(*command, "--provider", "replicate", *WHY)
     requests = [value_of(record) for record in await fixture.log("scene.requested")]
     await fixture.api.rows("DELETE FROM pricing")
-    unpriced = await fixture.segue("redrive", "job-1", "--scene", "0")
+    unpriced = await fixture.segue("redrive", "job-1", "--scene", "1")
 
     assert (own[1]["provider"], own[1]["cost_usd_at_most"]) == ("synth", 0.0)
     assert paid[1]["provider"] == "replicate"
