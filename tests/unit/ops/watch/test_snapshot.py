@@ -145,6 +145,17 @@ def test_a_young_outbox_is_not_a_problem() -> None:
     assert problems_of(make_snapshot(database=young)) == []
 
 
+def test_uploads_that_no_job_uses_are_shown() -> None:
+    """With their size, on the screen and for scripts; none: no line."""
+    figures = database_figures(uploads=3, upload_bytes=5 * 2**20)
+    snapshot = make_snapshot(database=figures)
+
+    assert "3 that no job uses, 5.0 MiB" in drawn(snapshot, width=80)
+    assert snapshot_json(snapshot)["unreferenced_uploads"] == 3
+    assert snapshot_json(snapshot)["unreferenced_upload_bytes"] == 5 * 2**20
+    assert "no job uses" not in drawn(make_snapshot(), width=80)
+
+
 def test_an_unavailable_server_keeps_its_last_figures() -> None:
     """They are shown with their time, until the server answers again."""
     before = make_snapshot()
