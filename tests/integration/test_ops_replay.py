@@ -171,8 +171,14 @@ async def test_replaying_the_track_completes_a_job_whose_mux_failed(
     accepted = await pipeline.generate(
         job_id="j", scenes=TWO_SCENES, video=video, audio_params={"merge_with_video": True}
     )
-    hidden = place.rename(pipeline.folder / "hidden")
     assert accepted.status_code == 202, accepted.text
+
+    async def film_checked() -> bool | None:
+        return any("/segment" in name for name in objects(pipeline)) or None
+
+    # the generator checks the film before its first scene
+    await eventually(film_checked, within_s=30, what="the first segment")
+    hidden = place.rename(pipeline.folder / "hidden")
     failed = await pipeline.ended("j")
     await wait_for_committed(pipeline)
     hidden.rename(place)
