@@ -40,7 +40,7 @@ _SETTINGS = (
     "DATABASE_URL",
     "PUBLIC_BASE_URL",
 )
-#: `COLUMNS`: the runner sets it for its workers
+#: `COLUMNS`: readline, which pytest loads, sets it for child processes
 _MORE_SETTINGS = ("AUTO_GENERATE_AUDIO", "MUSIC_PROVIDER", "OTEL_", "COLUMNS")
 _EXIT_CODE = pytest.ExitCode.USAGE_ERROR
 T = TypeVar("T")
@@ -203,6 +203,7 @@ def _or_skip(part: str, server: T | NoServerError) -> T:
 def _forget_settings() -> None:
     """Remove settings: a test uses the defaults or its own. `servers` has read them already."""
     environment = os.environ  # noqa: TID251 - of the test process
+    os.unsetenv("COLUMNS")  # readline sets it behind `os.environ`
     for name in [name for name in environment if name.startswith(_SETTINGS + _MORE_SETTINGS)]:
         if not name.startswith("SEGUE_CHAOS"):  # tests/faults reads these, and no service does
             del environment[name]

@@ -101,8 +101,9 @@ def link(
 
 def sweep_lines(result: SweepResult) -> list[str]:
     """Return the result as lines for a terminal."""
+    longest = max(len(kind.value) for kind in ObjectKind)
     kinds = [
-        f"{kind.value:<8} {result.objects[kind]:>8} "
+        f"{kind.value:<{longest}} {result.objects[kind]:>8} "
         f"{'object ' if result.objects[kind] == 1 else 'objects'} "
         f"{_size(result.size_bytes[kind]):>10}"
         for kind in ObjectKind

@@ -40,6 +40,7 @@ ELIGIBLE = {
     "clips": [k.clip_key(ENDED, 1, 0, 1)],
     "claims": [k.claim_key(ENDED, 1, 0, 1), k.prediction_key(ENDED, 1, 0, 1)],
     "cache": [k.cache_key("d" * 64), k.cached_facts_key("d" * 64)],
+    "dead letters": [k.dead_letter_key("e" * 64)],
 }
 KEPT = [
     k.segment_key(ENDED, 1, 0),

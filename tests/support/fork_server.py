@@ -30,11 +30,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from ops.__main__ import GROUPS
 from tests.support.parent_death import MORTAL, end_with_parent
 
 REPOSITORY = Path(__file__).parents[2]
 PRELOADED = (
     "ops.__main__",
+    *(module for commands in GROUPS.values() for module in commands.values()),
     *(
         f"services.{service}.{part}"
         for service in ("api", "generator", "merger", "muxer")
