@@ -224,12 +224,10 @@ def state_record(record: Any) -> Any:
     """Return a changelog record; one that Faust cannot decode as the deletion of no job's state.
 
     It must not be left out: recovery waits for the last offset. A lost state is recovered from the
-    store. Faust encodes keys and values of the table as JSON texts.
+    store. Faust encodes the table's keys as JSON texts; the values are raw.
     """
     try:
-        texts = [json.loads(record.key)]
-        texts += [] if record.value is None else [json.loads(record.value)]
-        is_state = all(isinstance(text, str) for text in texts)
+        is_state = isinstance(json.loads(record.key), str)
     except (ValueError, TypeError, RecursionError):
         is_state = False
     if is_state and not isinstance(record.value, Undecodable):

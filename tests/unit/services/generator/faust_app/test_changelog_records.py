@@ -12,10 +12,7 @@ ODD = [
     (b"", b'"state"'),
     (b"\xff", b'"state"'),
     (b"7", b'"state"'),
-    (b'"job"', b"state"),
-    (b'"job"', b"{}"),
-    (b'"job"', b"\xff"),
-    (b'"job"', b"[" * 100_000),
+    (b"[" * 100_000, b'"state"'),
     (b'"job"', DAMAGED),
     (None, DAMAGED),
 ]
@@ -36,9 +33,9 @@ def test_an_odd_record_keeps_its_offset_and_deletes_nothing(
     assert (record.key, record.value, record.offset) == (NO_STATE_KEY, None, 3)
 
 
-@pytest.mark.parametrize("value", [b'"state"', None])
+@pytest.mark.parametrize("value", [b'{"run":1}', b"\xff", b"", None])
 def test_a_state_and_its_deletion_are_unchanged(value: bytes | None) -> None:
-    """Faust encodes both as JSON texts."""
+    """Faust encodes keys as JSON texts; a value is read when its job needs it."""
     record = a_record(b'"job"', value)
 
     assert state_record(record) is record
