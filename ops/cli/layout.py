@@ -71,7 +71,10 @@ def wrap(line: Line, width: int | None) -> list[str]:
     if width is None or not text:
         return wrap(head + text, width)
     room = width - cell_len(head)
-    longest = min(_longest_word(text), width - INDENT)
+    # a word that no line can hold is broken anyway
+    longest = max(
+        (size for size in map(cell_len, text.split()) if size <= width - INDENT), default=0
+    )
     if room < min(cell_len(text), max(HANGING_MIN, longest)) or "\n" in head:
         rest = _indented(_wrapped(text, max(width - INDENT, 1)), INDENT)
         return [*wrap(head.rstrip(), width), *rest]

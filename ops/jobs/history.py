@@ -81,6 +81,7 @@ async def _history(operator: Operator, job_id: str) -> dict[str, Any]:
     async with operator.database.connection() as connection:
         created_at = await run_state.created_at(connection, job_id)
         runs = await run_state.for_job(connection, job_id)
+        failure = await run_state.newest_failure(connection, job_id)
         redrives = await audit.of_job(connection, job_id, command="redrive")
     async with open_log_reader(operator.kafka, client_id="segue-ops") as reader:
         since = None if created_at is None else created_at - SKEW
@@ -93,12 +94,19 @@ async def _history(operator: Operator, job_id: str) -> dict[str, Any]:
     return {
         "job_id": job_id,
         "runs": [{"run": number, "status": state.status.value} for number, state in runs.items()],
-        "cause": None if cause is None else cause.as_json(),
+        "cause": _cause_json(cause, failure),
         "redrives": [_redrive(action) for action in reversed(redrives) if "run" in action.progress],
         "cost_usd": round(sum(_costs(records)), 6),
         "events": [record.as_json() for record in records],
         "problems": await server_problems(operator) if is_running else [],
     }
+
+
+def _cause_json(cause: JobRecord | None, failure: str | None) -> dict[str, Any] | None:
+    """Return the cause; without its record, which the log no longer has, the stored failure."""
+    if cause is not None:
+        return cause.as_json()
+    return None if failure is None else {"summary": f"failed: {failure}"}
 
 
 async def _unresolved(operator: Operator, records: Sequence[JobRecord]) -> Sequence[JobRecord]:

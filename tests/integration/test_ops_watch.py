@@ -198,12 +198,13 @@ async def test_every_command_about_jobs_names_the_servers_that_are_unavailable(
     }
     nothing = {**no_store, "KAFKA_BOOTSTRAP_SERVERS": NOWHERE}
 
-    listed, history, watched, no_kafka, healthy = await asyncio.gather(
+    listed, history, watched, no_kafka, healthy, failed = await asyncio.gather(
         replace(fixture, environment=nothing).segue("jobs"),
         replace(fixture, environment=no_store).segue("job", "waits"),
         replace(fixture, environment=no_store).segue("watch"),
         replace(fixture, environment=nothing).segue("job", "waits"),
         fixture.segue("job", "made"),
+        fixture.segue("job", "failed"),  # its events are no longer in the log
     )
 
     kafka, store, provider = listed[1]["problems"]
@@ -218,6 +219,7 @@ async def test_every_command_about_jobs_names_the_servers_that_are_unavailable(
     }
     assert (no_kafka[0], no_kafka[1]["error"]) == (3, f"Kafka at {NOWHERE}: no broker responds")
     assert [healthy[0], *healthy[1]["problems"]] == [0, provider]
+    assert (failed[0], failed[1]["cause"]) == (0, {"summary": "failed: no film"})
 
 
 class Switch:

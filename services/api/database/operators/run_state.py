@@ -66,6 +66,18 @@ async def created_at(connection: Connection, job_id: str) -> datetime | None:
     return moment
 
 
+async def newest_failure(connection: Connection, job_id: str) -> str | None:
+    """Return why the newest run of a job failed; None if it did not."""
+    message: str | None = await connection.fetchval(
+        """
+        SELECT r.failure->>'message' FROM jobs j JOIN runs r USING (job_id, run)
+        WHERE j.job_id = $1 AND r.status = 'failed'
+        """,
+        job_id,
+    )
+    return message
+
+
 async def existing_jobs(connection: Connection, job_ids: Collection[str]) -> frozenset[str]:
     """Return the existing jobs among `job_ids`."""
     rows = await connection.fetch(
