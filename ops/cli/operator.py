@@ -40,7 +40,7 @@ from ops.cli.settings import CommandSettings
 from ops.cli.terminal import print_lines, print_result, reporter
 from services.api.operators import Action, ActionState, ApiSettings, Database, audit, pricing
 from shared.clock import Clock, SystemClock
-from shared.errors import RetryableError
+from shared.errors import PublishRejectedError, RetryableError
 from shared.kafka.client import unavailable
 from shared.local_stack import DataDirSettings
 from shared.pricing import PricingSettings
@@ -197,13 +197,15 @@ def run_with_operator(
 
     try:
         return asyncio.run(work())
-    except (RetryableError, KafkaError) as error:
+    except (RetryableError, PublishRejectedError, KafkaError) as error:
         refused = next(
             (cause for cause in (error, error.__cause__) if isinstance(cause, _UNAUTHORIZED)), None
         )
         if refused is not None:
             message = f"Kafka: permission denied: {refused!r}; see: segue acls"
             raise CommandError(Exit.REFUSED, message) from error
+        if isinstance(error, PublishRejectedError):
+            raise CommandError(Exit.REFUSED, str(error)) from error
         if choice.stack is None and choice.unset:
             way_out = f"set {' and '.join(choice.unset)}"
             message = no_stack(choice.folder, way_out=way_out)
@@ -243,7 +245,13 @@ async def audited_action(
     try:
         yield AuditRow(database=operator.database, number=number)
         state = ActionState.DONE
-    except (asyncio.CancelledError, KeyboardInterrupt, RetryableError, KafkaError):
+    except (
+        asyncio.CancelledError,
+        KeyboardInterrupt,
+        RetryableError,
+        PublishRejectedError,
+        KafkaError,
+    ):
         state = ActionState.INTERRUPTED
         raise
     finally:
