@@ -207,8 +207,7 @@ def run_with_operator(
         if isinstance(error, PublishRejectedError):
             raise CommandError(Exit.REFUSED, str(error)) from error
         if choice.stack is None and choice.unset:
-            way_out = f"set {' and '.join(choice.unset)}"
-            message = no_stack(choice.folder, way_out=way_out)
+            message = no_stack(choice.folder, way_out=f"set {' and '.join(choice.unset)}")
             raise CommandError(Exit.UNREACHABLE, message) from error
         failure = unavailable(settings.kafka, error) if isinstance(error, KafkaError) else error
         raise CommandError(Exit.UNREACHABLE, str(failure)) from error
