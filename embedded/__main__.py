@@ -163,7 +163,7 @@ def _log_start(settings: StackSettings) -> None:
         log.info("stand-in", action="stand_in.used", reason=reason)
     elif settings.kind == "native":
         log.info(
-            "Kafka and MinIO are fetched or built at their first start: seconds to minutes",
+            "Kafka and the S3 server are fetched or built at their first start: seconds to minutes",
             action="service.waiting",
         )
     for variable in unused_variables(settings.kind, os.environ):  # noqa: TID251 - named, not read

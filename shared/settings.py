@@ -135,6 +135,10 @@ class StoreSettings(SettingsGroup):
     endpoint: str = Field("http://127.0.0.1:9000", validation_alias="MINIO_ENDPOINT")
     access_key: SecretStr = Field(SecretStr(""), validation_alias="MINIO_ACCESS_KEY")
     secret_key: SecretStr = Field(SecretStr(""), validation_alias="MINIO_SECRET_KEY")
+    #: of temporary credentials; empty: the keys are permanent
+    session_token: SecretStr = Field(SecretStr(""), validation_alias="MINIO_SESSION_TOKEN")
+    #: PEM file with authorities that sign the server's certificate, beside the system's
+    ca_file: Path | None = Field(None, validation_alias="MINIO_CA_FILE")
     bucket: str = Field("segue", validation_alias="MINIO_BUCKET", min_length=3, max_length=63)
     region: str = Field("us-east-1", validation_alias="MINIO_REGION")
     #: concurrent calls to the server; more did not speed up puts (measured on 2 cores)

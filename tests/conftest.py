@@ -7,7 +7,7 @@ conftest.
 import os
 import secrets
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,20 +16,23 @@ import hypothesis
 import pytest
 import structlog
 
+from embedded.toolchain.cache import NativeStoreName
 from shared.settings import StoreSettings
 from tests.support import external_tools, servers
 from tests.support.fork_server import stop_fork_server
 from tests.support.pipeline_fixture import OpenPipeline, running_pipeline
 from tests.support.servers import (
+    S3_NAME,
     Database,
     KafkaServer,
     NoServerError,
     PostgresServer,
     Servers,
     fresh_databases,
+    s3_names,
 )
 
-_PARTS = ("kafka", "postgres", "minio")
+_PARTS = ("kafka", "postgres", "minio", "versitygw")
 _TOOLS = ("promtool", "npm")
 _SETTINGS = (
     "SEGUE_",
@@ -44,6 +47,7 @@ _SETTINGS = (
 _MORE_SETTINGS = ("AUTO_GENERATE_AUDIO", "MUSIC_PROVIDER", "OTEL_", "COLUMNS")
 _EXIT_CODE = pytest.ExitCode.USAGE_ERROR
 T = TypeVar("T")
+OpenS3 = Callable[[NativeStoreName], StoreSettings]
 
 # A shell's background jobs ignore SIGINT; the programs that tests interrupt would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -71,11 +75,12 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         return
     chosen = session.config.stash[_servers_key]
     worker = hasattr(session.config, "workerinput")  # cannot end the run: its tests fail
-    for part in _PARTS:
+    for part in ("kafka", "postgres", "minio"):  # fixtures
         if any(part in _fixtures_of(item) for item in session.items):
-            server = getattr(chosen, part)()
-            if isinstance(server, NoServerError) and part in servers.REQUIRED and not worker:
-                pytest.exit(_required(part, server), _EXIT_CODE)
+            name = S3_NAME if part == "minio" else part
+            server = chosen.s3(S3_NAME) if part == "minio" else getattr(chosen, part)()
+            if isinstance(server, NoServerError) and name in servers.REQUIRED and not worker:
+                pytest.exit(_required(name, server), _EXIT_CODE)
     for tool in sorted(servers.REQUIRED.intersection(_TOOLS)):
         if any(tool in _fixtures_of(item) for item in session.items) and not worker:
             path = getattr(external_tools, tool)()
@@ -143,8 +148,24 @@ async def postgres(postgres_server: PostgresServer) -> AsyncIterator[Database]:
 
 @pytest.fixture(scope="session")
 def minio(pytestconfig: pytest.Config) -> StoreSettings:
-    """Settings of a real S3 server with a bucket of this run, not created yet."""
-    return _or_skip("minio", pytestconfig.stash[_servers_key].minio()).settings
+    """Settings of the run's S3 server, MinIO unless `SEGUE_NATIVE_STORE` names another.
+
+    Its bucket is the run's, and not created yet.
+    """
+    return _or_skip(S3_NAME, pytestconfig.stash[_servers_key].s3(S3_NAME)).settings
+
+
+@pytest.fixture(scope="session")
+def s3_server(pytestconfig: pytest.Config) -> OpenS3:
+    """A function that returns the settings of the S3 server of this name."""
+    chosen = pytestconfig.stash[_servers_key]
+    return lambda name: _or_skip(name, chosen.s3(name)).settings
+
+
+@pytest.fixture(params=s3_names())
+def each_s3(request: pytest.FixtureRequest, s3_server: OpenS3) -> StoreSettings:
+    """Settings of each S3 server that is available, in turn."""
+    return s3_server(request.param)
 
 
 @pytest.fixture(scope="session")

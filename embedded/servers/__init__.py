@@ -1,10 +1,10 @@
 """The servers of a stack, in three kinds behind one port (`StackServers`).
 
-| kind       | Kafka                   | PostgreSQL     | objects  | use                           |
-|------------|-------------------------|----------------|----------|-------------------------------|
-| `embedded` | a broker in the process | from its wheel | a folder | a laptop with Python alone    |
-| `native`   | Apache Kafka, its jars  | from its wheel | MinIO    | the real servers, no Docker   |
-| `external` | yours                   | yours          | yours    | servers that run already      |
+| kind       | Kafka                   | PostgreSQL     | objects   | use                         |
+|------------|-------------------------|----------------|-----------|-----------------------------|
+| `embedded` | a broker in the process | from its wheel | a folder  | a laptop with Python alone  |
+| `native`   | Apache Kafka, its jars  | from its wheel | S3 server | the real servers, no Docker |
+| `external` | yours                   | yours          | yours     | servers that run already    |
 
 The tests use the native servers too (`tests/support/servers.py`). Each kind has its own
 subfolders, so all kinds can use the same data folder in turn.
@@ -23,7 +23,7 @@ from typing import Protocol, TypeVar, assert_never
 
 from embedded.servers.broker import PARTITIONS, EmbeddedBroker
 from embedded.servers.kafka import NativeKafka
-from embedded.servers.minio import NativeMinio
+from embedded.servers.object_store import native_store
 from embedded.servers.postgres import EmbeddedPostgres
 from embedded.servers.process import Server, with_free_ports
 from embedded.settings import StackKind
@@ -73,6 +73,7 @@ class ServerAddresses:
             "MINIO_ACCESS_KEY": self.store.access_key.get_secret_value(),
             "MINIO_SECRET_KEY": self.store.secret_key.get_secret_value(),
             "MINIO_BUCKET": self.store.bucket,
+            "MINIO_REGION": self.store.region,
         }
 
 
@@ -153,7 +154,8 @@ class NativeServers:
     def __init__(self, folder: Path, tools: ToolSettings, *, durable: bool = True) -> None:
         self._kafka = NativeKafka(folder / "kafka", tools)
         self._postgres = EmbeddedPostgres(folder / "postgres", durable=durable)
-        self._minio = NativeMinio(folder / "minio", tools)
+        self._folder = folder
+        self._tools = tools
         self._started: list[Server] = []
         self._stops = ExitStack()
 
@@ -178,19 +180,20 @@ class NativeServers:
         """
         return self._start(self._postgres.start, self._postgres.stop, self._postgres.server)
 
-    def minio(self) -> StoreSettings:
-        """Start MinIO; return its settings. The first start may build it for minutes.
+    def store(self) -> StoreSettings:
+        """Start the S3 server; return its settings. The first start may build it for minutes.
 
         Raises:
             ServerStartError: it did not start.
         """
-        return self._start(self._minio.start, self._minio.stop, self._minio.server)
+        store = native_store(self._folder, self._tools)
+        return self._start(store.start, store.stop, store.server)
 
     def start(self) -> ServerAddresses:
         """Start all three in parallel."""
         with ThreadPoolExecutor(max_workers=3) as pool:
             kafka, postgres = pool.submit(self.kafka), pool.submit(self.postgres)
-            minio = pool.submit(self.minio)
+            store = pool.submit(self.store)
         try:  # the pool has waited for all three
             return ServerAddresses(
                 kafka=KafkaSettings.from_environment(
@@ -199,7 +202,7 @@ class NativeServers:
                     **UNSECURED,
                     epoch=self._kafka.cluster_id(),  # an emptied folder is a new log
                 ),
-                store=minio.result(),
+                store=store.result(),
                 database=postgres.result(),
             )
         except BaseException:

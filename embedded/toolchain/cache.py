@@ -15,12 +15,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 
 from shared.errors import ServerStartError
 from shared.settings import SettingsGroup
 
+NativeStoreName = Literal["minio", "versitygw"]  #: described in `servers/object_store.py`
 _LOCK_POLL_S = 0.2
 _DIGEST_CHARS = 12
 
@@ -32,6 +34,10 @@ class ToolSettings(SettingsGroup):
     java_home: Path | None = Field(None, validation_alias="JAVA_HOME")
     #: a MinIO binary; None: one is built with Go
     minio_binary: Path | None = Field(None, validation_alias="MINIO_BIN")
+    #: a versitygw binary; None: one is built with Go
+    versitygw_binary: Path | None = Field(None, validation_alias="VERSITYGW_BIN")
+    #: the S3 server of a native stack; None: that of its data folder, or the default
+    native_store: NativeStoreName | None = Field(None, validation_alias="SEGUE_NATIVE_STORE")
     #: the user's cache folder; None: `~/.cache`
     cache_home: Path | None = Field(None, validation_alias="XDG_CACHE_HOME")
 

@@ -254,7 +254,11 @@ def _test_tools() -> Iterator[Check]:
     )
     for name, argument, use in (
         ("mvn", "--version", 'native Kafka ("make native", tests) needs Maven to fetch its jars'),
-        ("go", "version", "native MinIO is built with Go; without it, a wheel is fetched once"),
+        (
+            "go",
+            "version",
+            "native S3 servers are built with Go; without it, a wheel is fetched once",
+        ),
         ("docker", "--version", '"docker compose", and tests in containers need Docker'),
     ):
         version = _version(name, argument)

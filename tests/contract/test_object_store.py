@@ -22,18 +22,18 @@ from shared.storage.s3.store import S3Store
 from shared.telemetry.log import logger_of
 from tests.fakes.memory_store import MemoryStore
 from tests.support.processes import eventually
+from tests.support.servers import s3_names
 
 CREATORS = 50
 LARGE_BYTES = 20 * 1024 * 1024  # more than two parts of a multipart upload
 
 
-# A parameter is named after the fixture of the server it needs.
 @pytest.fixture(
     params=[
         "memory",
         "instrumented",
         "folder",
-        pytest.param("minio", id="s3", marks=pytest.mark.integration),
+        *(pytest.param(name, marks=pytest.mark.integration) for name in s3_names()),
     ]
 )
 async def store(request: pytest.FixtureRequest, store_folder: Path) -> AsyncIterator[ObjectStore]:
@@ -47,11 +47,18 @@ async def store(request: pytest.FixtureRequest, store_folder: Path) -> AsyncIter
     elif request.param == "folder":
         opened = FolderStore(store_folder)
     else:
-        settings: StoreSettings = request.getfixturevalue("minio")
-        opened = S3Store(settings)
+        opened = S3Store(s3_settings(request))
         await opened.prepare()
     yield opened
     await opened.close()
+
+
+def s3_settings(request: pytest.FixtureRequest) -> StoreSettings:
+    """Return the settings of the server that the test's store is on."""
+    settings: StoreSettings = request.getfixturevalue("s3_server")(
+        request.node.callspec.params["store"]
+    )
+    return settings
 
 
 @pytest.fixture
@@ -338,7 +345,7 @@ async def test_corrupt_object_is_never_returned(
         with (store.root / key).open("r+b") as file:
             file.write(b"\x00\x00\x00\x00")
     elif isinstance(store, S3Store):
-        _corrupt(request.getfixturevalue("minio"), key, data)
+        _corrupt(s3_settings(request), key, data)
     else:
         return  # no other writer has access to this memory
 

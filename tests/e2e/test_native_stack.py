@@ -8,13 +8,14 @@ import httpx
 import pytest
 
 from embedded.servers.kafka import NativeKafka
-from embedded.servers.minio import NativeMinio
+from embedded.servers.object_store import STORES
 from embedded.servers.process import run_tool
 from embedded.toolchain.cache import ToolSettings
 from embedded.toolchain.golang import GO_MIN, go_program
 from embedded.toolchain.java import java_home
 from shared.local_stack import RunningStack
 from shared.settings import StoreSettings
+from tests.support.servers import S3_NAME, TOOLS
 from tests.support.stack_process import (
     StackProcess,
     a_stack,
@@ -35,13 +36,14 @@ def bytes_at(stack: RunningStack, path: str) -> bytes:
     return response.content
 
 
-@pytest.fixture(scope="module")
-def native(minio: StoreSettings) -> StoreSettings:
+@pytest.fixture
+def native(minio: StoreSettings, monkeypatch: pytest.MonkeyPatch) -> StoreSettings:
     """Skip where native servers cannot be had; `minio` had them built if they are required."""
     tools = ToolSettings.from_environment()
-    for why_not in (NativeKafka.available(tools), NativeMinio.available(tools)):
+    for why_not in (NativeKafka.available(tools), STORES[S3_NAME].available(TOOLS)):
         if why_not:
             pytest.skip(f"no native servers: {why_not}")
+    monkeypatch.setenv("SEGUE_NATIVE_STORE", S3_NAME)
     return minio
 
 
@@ -100,11 +102,12 @@ def test_a_stack_stops_when_one_of_its_servers_ends(tmp_path: Path) -> None:
     """The reason names the server; the api would otherwise return 503 forever."""
     with a_stack(tmp_path / "home", "--stack", "native") as stack:
         stack.ready()
-        os.kill(_pid_of("minio server", stack), signal.SIGKILL)
+        os.kill(_pid_of(f"/{S3_NAME}/data", stack), signal.SIGKILL)
         code = stack.ended()
 
     assert code == 1
-    assert '"reason": "MinIO ended by itself' in stack.log.read_text()
+    label = STORES[S3_NAME].label
+    assert f'"reason": "{label} ended by itself' in stack.log.read_text()
 
 
 @pytest.mark.usefixtures("native")
@@ -124,7 +127,7 @@ def test_java_comes_from_its_wheel_if_it_is_not_installed(
 def test_go_comes_from_its_wheel_if_it_is_not_installed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """MinIO can be built on a machine that has only Python."""
+    """An S3 server can be built on a machine that has only Python."""
     monkeypatch.setenv("PATH", str(tmp_path))
 
     go = go_program(ToolSettings.from_environment())

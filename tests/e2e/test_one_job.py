@@ -193,7 +193,7 @@ async def test_a_job_completes_although_every_service_is_killed(pipeline: Pipeli
 async def test_a_job_completes_on_an_s3_store(
     kafka: KafkaServer,
     postgres: Database,
-    minio: StoreSettings,
+    each_s3: StoreSettings,
     topic_prefix: str,
     tmp_path: Path,
 ) -> None:
@@ -201,10 +201,10 @@ async def test_a_job_completes_on_an_s3_store(
     film = film_clips().carphone
     store: dict[str, Any] = {
         "SEGUE_STORE_DIR": "",
-        "MINIO_ENDPOINT": minio.endpoint,
-        "MINIO_ACCESS_KEY": minio.access_key.get_secret_value(),
-        "MINIO_SECRET_KEY": minio.secret_key.get_secret_value(),
-        "MINIO_BUCKET": minio.bucket,
+        "MINIO_ENDPOINT": each_s3.endpoint,
+        "MINIO_ACCESS_KEY": each_s3.access_key.get_secret_value(),
+        "MINIO_SECRET_KEY": each_s3.secret_key.get_secret_value(),
+        "MINIO_BUCKET": each_s3.bucket,
     }
     async with running_pipeline(kafka, postgres, topic_prefix, tmp_path, **store) as pipeline:
         video = await pipeline.upload(film)

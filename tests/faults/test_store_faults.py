@@ -21,7 +21,7 @@ from shared.storage.keys import track_key
 from shared.storage.s3.store import READ_S, S3Store
 from tests.faults.harness.durations import SEED, long_or
 from tests.faults.harness.flaky_wire import Fault, Wire, flaky
-from tests.faults.harness.killable_servers import KillableMinio, short_folder
+from tests.faults.harness.killable_servers import KillableS3, short_folder
 from tests.support.api_fixture import TWO_SCENES
 from tests.support.pipeline_fixture import Pipeline, running_pipeline
 from tests.support.processes import eventually
@@ -317,9 +317,9 @@ async def test_jobs_complete_across_kills_of_the_object_store(
     tmp_path: Path,
 ) -> None:
     """SIGKILL during the jobs, several times; the jobs wait and complete."""
-    assert minio.folder is None, "the server is MinIO"
+    assert minio.folder is None, "the server is real"
     with short_folder() as folder:
-        server = await asyncio.to_thread(KillableMinio, folder)
+        server = await asyncio.to_thread(KillableS3, folder)
         try:
             async with _wired_pipeline(
                 kafka, postgres, topic_prefix, tmp_path, server.settings

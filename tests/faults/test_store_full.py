@@ -15,7 +15,7 @@ from shared.storage import ObjectStore
 from shared.storage.filesystem import FolderStore
 from shared.storage.keys import track_key
 from shared.storage.s3.store import S3Store
-from tests.faults.harness.killable_servers import KillableMinio
+from tests.faults.harness.killable_servers import KillableS3
 from tests.faults.harness.small_disk import SmallDisk, a_small_disk
 from tests.support.api_fixture import TWO_SCENES
 from tests.support.pipeline_fixture import BASE, running_pipeline
@@ -24,7 +24,7 @@ from tests.support.servers import Database, KafkaServer
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 DISK_MIB = 24
-MINIO_DISK_MIB = 400  # MinIO rejects writes to the last tenth of a disk and has its own files
+S3_DISK_MIB = 400  # MinIO rejects writes to the last tenth of a disk and has its own files
 LARGE_BYTES = 4 * 1024 * 1024
 OpenStore = Callable[[SmallDisk], AbstractAsyncContextManager[ObjectStore]]
 
@@ -36,7 +36,7 @@ async def _folder(disk: SmallDisk) -> AsyncIterator[ObjectStore]:
 
 @asynccontextmanager
 async def _bucket(disk: SmallDisk) -> AsyncIterator[ObjectStore]:
-    server = await asyncio.to_thread(KillableMinio, disk.folder)
+    server = await asyncio.to_thread(KillableS3, disk.folder)
     store = S3Store(server.settings)
     try:
         await store.prepare()
@@ -47,13 +47,13 @@ async def _bucket(disk: SmallDisk) -> AsyncIterator[ObjectStore]:
 
 
 @pytest.mark.parametrize(
-    ("open_store", "mib"), [(_folder, DISK_MIB), (_bucket, MINIO_DISK_MIB)], ids=["folder", "minio"]
+    ("open_store", "mib"), [(_folder, DISK_MIB), (_bucket, S3_DISK_MIB)], ids=["folder", "s3"]
 )
 async def test_a_full_store_rejects_writes_and_keeps_its_objects(
     open_store: OpenStore, mib: int, minio: StoreSettings, tmp_path: Path
 ) -> None:
     """Every kind of write; rejected ones leave nothing, and all work after space is freed."""
-    assert minio.folder is None, "the server is MinIO"
+    assert minio.folder is None, "the server is real"
     large = tmp_path / "large"
     large.write_bytes(bytes(LARGE_BYTES))
     with a_small_disk(mib) as disk:

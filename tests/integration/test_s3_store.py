@@ -86,12 +86,13 @@ async def test_without_its_bucket_the_store_is_unavailable_not_empty(
     """A wrong bucket name must not be reported as a missing object."""
     store = S3Store(minio.model_copy(update={"bucket": f"none-{secrets.token_hex(4)}"}))
     try:
-        with pytest.raises(StoreUnavailableError, match="NoSuchBucket"):
-            await store.get("a")
-        with pytest.raises(StoreUnavailableError, match="NoSuchBucket"):
-            await store.check()
-        with pytest.raises(StoreUnavailableError, match="404"):
-            await store.put_if_absent("a", b"x")
+        calls = (
+            *(store.get("a"), store.stat("a"), store.delete("a"), store.check()),
+            store.put_if_absent("a", b"x"),
+        )
+        for call in calls:
+            with pytest.raises(StoreUnavailableError, match=r"NoSuchBucket.*segue prepare"):
+                await call
     finally:
         await store.close()
 
@@ -101,7 +102,9 @@ async def test_wrong_keys_are_reported_as_a_fault_of_the_store(minio: StoreSetti
     settings = minio.model_copy(update={"access_key": type(minio.access_key)("unknown")})
     store = S3Store(settings)
     try:
-        with pytest.raises(StoreUnavailableError, match="InvalidAccessKeyId"):
+        with pytest.raises(
+            StoreUnavailableError, match="set MINIO_ACCESS_KEY to a key of this server"
+        ):
             await store.check()
     finally:
         await store.close()

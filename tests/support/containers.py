@@ -20,7 +20,8 @@ from docker.errors import DockerException  # type: ignore[import-untyped]
 from pydantic import SecretStr
 from testcontainers.core.container import DockerContainer
 
-from embedded.servers import kafka, minio
+from embedded.servers import kafka
+from embedded.servers.object_store import NativeMinio
 from embedded.servers.process import POLL_S
 from shared.errors import ServerStartError
 from shared.http.server import free_ports
@@ -107,7 +108,7 @@ def start_minio(stack: ExitStack) -> StoreSettings:
     container.with_envs(MINIO_ROOT_USER=user, MINIO_ROOT_PASSWORD=password)
     container.with_command("server /data")
     url = f"http://127.0.0.1:{port}"
-    _start(container, stack, lambda: minio.is_healthy(url))
+    _start(container, stack, lambda: NativeMinio.is_healthy(url))
     return StoreSettings(
         folder=None, endpoint=url, access_key=SecretStr(user), secret_key=SecretStr(password)
     )

@@ -1,8 +1,8 @@
 """Fetches and builds the native servers that a test run needs, before pytest starts.
 
 `make test` runs it first, so that no test, and no collection, waits for a download or for the
-build of MinIO, and a person sees what takes the time. Servers given by address or run by Docker
-need nothing from here.
+build of an S3 server, and a person sees what takes the time. Servers given by address or run by
+Docker need nothing from here.
 
 I/O: processes, the tool cache, the package registries the first time.
 """
@@ -12,12 +12,13 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 
 from embedded.servers.kafka import VERSION, NativeKafka
-from embedded.servers.minio import RELEASE, NativeMinio
+from embedded.servers.object_store import STORES
 from shared.errors import ServerStartError
 from tests.support import containers
-from tests.support.servers import GIVEN, REQUIRED, TOOLS
+from tests.support.servers import GIVEN, REQUIRED, S3_NAME, TOOLS
 
 _PROGRESS_S = 15.0
 
@@ -30,8 +31,11 @@ def main() -> None:
     native_kafka = not kafka_address and NativeKafka.available(TOOLS) is None
     if native_kafka and not NativeKafka.is_fetched(TOOLS):
         _step(f"fetch Apache Kafka {VERSION}", lambda: NativeKafka.fetch(TOOLS))
-    if "MINIO_ENDPOINT" not in GIVEN and "minio" in REQUIRED and not NativeMinio.is_built(TOOLS):
-        _step(f"build MinIO {RELEASE} (3 to 5 minutes)", lambda: NativeMinio.build(TOOLS))
+    for name, store in STORES.items():
+        is_given = "MINIO_ENDPOINT" in GIVEN and name == S3_NAME
+        if name in REQUIRED and not is_given and not store.is_built(TOOLS):
+            what = f"build {store.label} {store.release} ({store.build_time})"
+            _step(what, partial(store.build, TOOLS))
 
 
 def _step(what: str, work: Callable[[], object]) -> None:

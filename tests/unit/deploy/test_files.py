@@ -12,6 +12,7 @@ import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
 import yaml  # type: ignore[import-untyped]
 
+from embedded.servers.object_store import NativeVersitygw
 from ops.cluster.acls import grants
 from shared.settings import FfmpegSettings, KafkaSettings, MediaSettings, ScratchSettings
 from tests.support import containers
@@ -174,6 +175,41 @@ def test_the_tests_use_the_server_images_of_the_compose_file() -> None:
     assert services["kafka"]["image"] == containers.KAFKA_IMAGE
     assert services["postgres"]["image"] == containers.POSTGRES_IMAGE
     assert services["minio"]["image"] == containers.MINIO_IMAGE
+
+
+class _Override(yaml.SafeLoader):  # type: ignore[misc]
+    """Reads Compose's `!override` as the value behind it."""
+
+
+_Override.add_constructor(
+    "!override",
+    lambda loader, node: (
+        loader.construct_mapping(node, deep=True)
+        if isinstance(node, yaml.MappingNode)
+        else loader.construct_sequence(node, deep=True)
+    ),
+)
+
+
+def test_versitygw_replaces_minio_in_every_service_of_its_image() -> None:
+    """The tested version, with accounts of its own, and no service of the other image left."""
+    content = (ROOT / "deploy/compose/versitygw.yml").read_text(encoding="utf-8")
+    replaced = yaml.load(content, Loader=_Override)["services"]  # noqa: S506 - a safe loader
+    of_minio = {
+        name
+        for name, service in compose()["services"].items()
+        if service["image"] == containers.MINIO_IMAGE
+    }
+
+    assert of_minio == {"minio", "minio-account"} <= set(replaced)
+    assert {service["image"] for service in replaced.values()} == {
+        f"versity/versitygw:v{NativeVersitygw.release}"
+    }
+    assert replaced["minio"]["environment"].keys() == {"ROOT_ACCESS_KEY", "ROOT_SECRET_KEY"}
+    for service in replaced.values():
+        for mount in service["volumes"]:
+            source = mount.partition(":")[0]
+            assert source == "versitygw" or (ROOT / source).is_file()
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 
 from embedded.servers.kafka import NativeKafka
-from embedded.servers.minio import NativeMinio
+from embedded.servers.object_store import NativeMinio, NativeStore, NativeVersitygw, native_store
 from embedded.toolchain import cache
 from embedded.toolchain.cache import ToolSettings
+from shared.errors import ServerStartError
 
 
 def settings(**values: object) -> ToolSettings:
@@ -73,8 +74,30 @@ def test_an_old_java_is_rejected(tmp_path: Path) -> None:
     assert "not Java 17 or newer" in str(NativeKafka.available(settings(java_home=tmp_path)))
 
 
-def test_a_missing_minio_is_reported(tmp_path: Path) -> None:
-    """MINIO_BIN is checked before the start."""
-    tools = settings(minio_binary=tmp_path / "minio")
+@pytest.mark.parametrize(
+    ("store", "field", "variable"),
+    [
+        (NativeMinio, "minio_binary", "MINIO_BIN"),
+        (NativeVersitygw, "versitygw_binary", "VERSITYGW_BIN"),
+    ],
+)
+def test_a_missing_s3_server_is_reported(
+    store: type[NativeStore], field: str, variable: str, tmp_path: Path
+) -> None:
+    """A named binary is checked before the start."""
+    tools = settings(**{field: tmp_path / "server"})
 
-    assert str(NativeMinio.available(tools)) == f"MINIO_BIN: no program at {tmp_path / 'minio'}"
+    assert str(store.available(tools)) == f"{variable}: no program at {tmp_path / 'server'}"
+
+
+def test_a_native_stack_keeps_the_store_of_its_data(tmp_path: Path) -> None:
+    """The media of one server cannot be read by the other, so a change would lose them."""
+    other = settings(native_store="versitygw")
+    assert native_store(tmp_path, settings()).label == "MinIO"
+    assert native_store(tmp_path, other).label == "versitygw"
+    (tmp_path / "versitygw" / "data").mkdir(parents=True)
+
+    assert native_store(tmp_path, settings()).label == "versitygw"
+    assert native_store(tmp_path, other).label == "versitygw"
+    with pytest.raises(ServerStartError, match=r"SEGUE_NATIVE_STORE is minio.*in versitygw.*unset"):
+        native_store(tmp_path, settings(native_store="minio"))

@@ -61,6 +61,13 @@ def test_invalid_endpoint_is_rejected(endpoint: str) -> None:
         open_store(settings(endpoint=endpoint))
 
 
+@pytest.mark.parametrize("bucket", ["my bucket", "a..b", "192.168.1.1"])
+def test_invalid_bucket_name_is_rejected(bucket: str) -> None:
+    """At the start, not at the first call."""
+    with pytest.raises(SettingsError, match=f"MINIO_BUCKET.*{bucket}"):
+        open_store(settings(bucket=bucket))
+
+
 async def test_unreachable_server_raises_store_unavailable_on_every_call() -> None:
     """Retryable, and never an error of the client library."""
     (port,) = free_ports(1)
