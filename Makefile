@@ -6,6 +6,8 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-builtin-rules
+# Without compiled files every process of the tests compiles what it imports, again.
+unexport PYTHONDONTWRITEBYTECODE
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -13,7 +15,7 @@ PYTHON ?=
 T ?=
 S ?=
 SEED ?=
-JOBS ?= 2
+JOBS ?= 3
 PARALLEL = $(if $(filter-out 0 1,$(JOBS)),-n $(JOBS) --dist loadfile --no-loadscope-reorder)
 PROFILES ?=
 VOLUMES ?=
@@ -54,7 +56,7 @@ fix: develop ## Format the code, and apply the fixes of lint
 	$(BIN)/ruff format .
 
 .PHONY: test
-test: develop ## Run all tests, or those of T=path, on JOBS=2 sets of servers in parallel
+test: develop ## Run all tests, or those of T=path, on JOBS=3 sets of servers in parallel
 	@$(BIN)/python -m tests.support.fetch_servers
 	$(BIN)/python -m pytest $(PARALLEL) $(or $(T),tests)
 

@@ -187,9 +187,14 @@ def store_folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def topic_prefix() -> str:
-    """A prefix of topics and groups that no other test uses."""
-    return f"t{secrets.token_hex(4)}-"
+def topic_prefix(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A prefix of topics and groups that no other test uses; its topics are deleted at the end."""
+    prefix = f"t{secrets.token_hex(4)}-"
+    yield prefix
+    if "kafka" in request.fixturenames:
+        broker = request.config.stash[_servers_key].kafka()
+        if isinstance(broker, KafkaServer):
+            broker.delete_topics(prefix)
 
 
 @pytest.fixture

@@ -84,6 +84,7 @@ async def test_tiny_bombs_are_refused_and_the_api_stays_small_and_responsive(
         },
         log=tmp_path / "api.log",
     )
+    service.forks_sandbox = False  # the memory of its children is measured
     film = film_clips().carphone.read_bytes()
     await service.start()
     try:

@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from ops.__main__ import GROUPS
+from tests.support.forked_sandbox import fork_sandbox_server
 from tests.support.parent_death import MORTAL, end_with_parent
 
 REPOSITORY = Path(__file__).parents[2]
@@ -110,11 +111,13 @@ async def start_forked(
     environment: Mapping[str, str],
     output: int | None = None,
     merge_stderr: bool = False,
+    forks_sandbox: bool = False,
 ) -> ForkedProcess:
     """Start `python -m module arguments…` in the repository.
 
     `output` is a file descriptor for standard output and error; None: standard output is
     captured (`stdout`), standard error too with `merge_stderr`, otherwise it is inherited.
+    With `forks_sandbox` the server of its sandbox is forked too.
     """
     status, status_end = os.pipe()
     captured: int | None = None
@@ -123,10 +126,13 @@ async def start_forked(
         error = target if merge_stderr else sys.stderr.fileno()
     else:
         target = error = output
-    _server().request(
-        {"module": module, "arguments": arguments, "environment": dict(environment)},
-        [target, error, status_end],
-    )
+    request = {
+        "module": module,
+        "arguments": arguments,
+        "environment": dict(environment),
+        "forks_sandbox": forks_sandbox,
+    }
+    _server().request(request, [target, error, status_end])
     os.close(status_end)
     if output is None:
         os.close(target)
@@ -284,6 +290,8 @@ def _become(request: Mapping[str, Any], descriptors: Sequence[int]) -> None:
     sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115 - as above
     sys.argv = [request["module"], *request["arguments"]]
     warnings.simplefilter("ignore")
+    if request["forks_sandbox"]:
+        fork_sandbox_server()
 
 
 def main(descriptor: str, *modules: str) -> None:

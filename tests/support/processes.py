@@ -22,6 +22,8 @@ T = TypeVar("T")
 class Service:
     """One `python -m services.<name>`, forked; its log is the file `log`."""
 
+    forks_sandbox = True  #: False: it starts the server of its sandbox itself
+
     def __init__(self, name: str, environment: Mapping[str, str], *, log: Path) -> None:
         self.name = name
         self.log = log
@@ -39,7 +41,11 @@ class Service:
         module, *arguments = self.command()
         with self.log.open("ab") as log:
             self._process = await start_forked(
-                module, *arguments, environment=self.environment, output=log.fileno()
+                module,
+                *arguments,
+                environment=self.environment,
+                output=log.fileno(),
+                forks_sandbox=self.forks_sandbox,
             )
 
     def command(self) -> Sequence[str]:

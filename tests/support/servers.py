@@ -13,7 +13,7 @@ import secrets
 import tempfile
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -21,6 +21,8 @@ from typing import Generic, TypeVar
 from urllib.parse import urlsplit
 
 import asyncpg
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
 
 from embedded.servers import NativeServers
 from embedded.servers.broker import EmbeddedBroker
@@ -69,6 +71,21 @@ class KafkaServer:
             variables |= {"SEGUE_CREATE_TOPICS": "false", "SEGUE_FETCH_MAX_WAIT_MS": "20"}
             variables |= {"SEGUE_SESSION_TIMEOUT_S": "6", "SEGUE_HEARTBEAT_S": "1"}
         return variables
+
+    def delete_topics(self, prefix: str) -> None:
+        """Delete the topics of a test: every start of a service lists all topics of the broker.
+
+        A topic that cannot be deleted is left.
+        """
+        if not self.real:
+            return
+        with suppress(KafkaException):
+            admin = AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0})
+            topics = admin.list_topics(timeout=_CONNECT_S).topics
+            if names := [name for name in topics if name.startswith(prefix)]:
+                for deleted in admin.delete_topics(names, request_timeout=_CONNECT_S).values():
+                    with suppress(KafkaException):
+                        deleted.result(_CONNECT_S)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -246,6 +246,7 @@ async def fault_fixture(
         fixture = FaultFixture(kafka, prefix, folder, fake, partitions=partitions)
         fixture.environment["SEGUE_CLAIM_SETTLE_S"] = str(settle_s)
         stack.push_async_callback(fixture.store.close)
+        stack.push_async_callback(asyncio.to_thread, kafka.delete_topics, prefix)
         await ensure_topics(fixture.kafka)
         for client in (fixture.publisher, fixture.consumer):
             stack.push_async_callback(client.stop)

@@ -12,6 +12,7 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer
 
 from shared.kafka.consumer import record_of
+from tests.support.forked_sandbox import is_sandbox_server
 from tests.support.processes import eventually, value_of
 
 RESULT_S = 120.0
@@ -94,10 +95,9 @@ def working_children(pid: int) -> set[int]:
     working: set[int] = set()
     for child in children(pid):
         try:
-            command = Path(f"/proc/{child}/cmdline").read_bytes()
+            is_server = is_sandbox_server(child)
         except FileNotFoundError:
             continue
-        is_server = b"shared.media.sandbox.server" in command
         working |= set(children(child)) if is_server else {child}
     return working
 
