@@ -4,7 +4,6 @@ import asyncio
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -12,10 +11,9 @@ import pytest
 
 from embedded.servers.kafka import NativeKafka
 from embedded.toolchain.cache import ToolSettings
-from services.generator.providers import CompositionRequest
 from tests.faults.harness import checker
 from tests.faults.harness.durations import long_or
-from tests.faults.harness.fault_fixture import compose_cached, report
+from tests.faults.harness.fault_fixture import compose_same, report
 from tests.faults.harness.killable_servers import KillableKafka, short_folder
 from tests.faults.harness.pipeline_harness import Client, Job, ended, full_pipeline
 from tests.support.api_fixture import running_api
@@ -85,11 +83,6 @@ async def _all_done(fixture: ApiServiceFixture, jobs: int) -> None:
     await eventually(poll, within_s=DONE_S, what=f"{jobs} jobs completed")
 
 
-def _same_clip(request: CompositionRequest, source: bytes | None) -> bytes:
-    """Return the same clip for every request: the sound is not tested."""
-    return compose_cached(replace(request, seed=1), source)
-
-
 async def _request_until(client: Client, name: str, within_s: float) -> int:
     """Request jobs of one scene for `within_s`; return how many were accepted."""
     end = asyncio.get_running_loop().time() + within_s
@@ -108,7 +101,7 @@ async def test_jobs_accepted_while_kafka_is_stopped_or_killed_complete(
     """SIGSTOP, then SIGKILL and a restart with the data, while the pipeline runs."""
     server = KafkaServer(label="the test's own", bootstrap=broker.bootstrap)
     loop = asyncio.get_running_loop()
-    pipeline = full_pipeline(server, await postgres(), tmp_path, workers=2, compose=_same_clip)
+    pipeline = full_pipeline(server, await postgres(), tmp_path, workers=2, compose=compose_same)
     async with pipeline as (fixture, client, running):
         await _request_until(client, "before", 1.0)
         broker.freeze()

@@ -17,7 +17,13 @@ import pytest
 from shared.contract.ids import scene_seed
 from tests.faults.harness import checker
 from tests.faults.harness.durations import long_or
-from tests.faults.harness.fault_fixture import SESSION_S, FaultFixture, fault_fixture, report
+from tests.faults.harness.fault_fixture import (
+    SESSION_S,
+    FaultFixture,
+    compose_same,
+    fault_fixture,
+    report,
+)
 from tests.faults.harness.forked_services import ForkedService
 from tests.support.processes import eventually
 from tests.support.servers import KafkaServer
@@ -77,7 +83,9 @@ async def test_joining_and_leaving_generators_charge_each_scene_once(
     kafka: KafkaServer, tmp_path: Path, leaves: str
 ) -> None:
     """During scenes: every scene is charged once, and all are in order."""
-    async with fault_fixture(kafka, tmp_path, work_s=WORK_S, partitions=4) as fixture:
+    async with fault_fixture(
+        kafka, tmp_path, work_s=WORK_S, partitions=4, compose=compose_same
+    ) as fixture:
         stays, guest = fixture.service("generator"), fixture.service("generator", number=2)
         try:
             await stays.start()
@@ -105,7 +113,9 @@ async def test_without_claims_a_joining_generator_pays_again(
     kafka: KafkaServer, tmp_path: Path
 ) -> None:
     """It takes over lanes during scenes; the checker reports the second charges."""
-    async with fault_fixture(kafka, tmp_path, work_s=WORK_S, partitions=4) as fixture:
+    async with fault_fixture(
+        kafka, tmp_path, work_s=WORK_S, partitions=4, compose=compose_same
+    ) as fixture:
         stays = fixture.service("generator", without="claims")
         guest = fixture.service("generator", number=2, without="claims")
         try:

@@ -26,7 +26,7 @@ async def test_a_forked_command_has_its_own_arguments_output_and_exit_code() -> 
 
 async def test_a_forked_command_has_only_the_environment_it_was_given() -> None:
     """Nothing of the test's environment reaches it."""
-    environment = {**PATH, "DATABASE_URL": "postgresql://127.0.0.1:9/none"}
+    environment = {**UNREACHABLE, "DATABASE_URL": "postgresql://127.0.0.1:9/none"}
     process = await start_forked("ops", "jobs", environment=environment, merge_stderr=True)
     output, _ = await process.communicate()
 

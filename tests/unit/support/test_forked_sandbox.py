@@ -5,13 +5,17 @@ from typing import Any
 
 from tests.support.fork_server import start_forked
 
-PATH = {"PATH": "/usr/bin:/bin", "DATABASE_URL": "postgresql://secret@127.0.0.1/none"}
+ENVIRONMENT = {
+    "PATH": "/usr/bin:/bin",
+    "LANG": "C.UTF-8",  # without it, a Python that starts adds a variable of its own
+    "DATABASE_URL": "postgresql://secret@127.0.0.1/none",
+}
 
 
 async def _calls(*, forks_sandbox: bool) -> list[dict[str, Any]]:
     """Return what two calls saw; the server is killed after each."""
     process = await start_forked(
-        "tests.support.sandbox_program", environment=PATH, forks_sandbox=forks_sandbox
+        "tests.support.sandbox_program", environment=ENVIRONMENT, forks_sandbox=forks_sandbox
     )
     output, _ = await process.communicate()
     assert process.returncode == 0
