@@ -43,7 +43,7 @@ async def check_servers(clock: Clock | None = None) -> list[Check]:
     return [
         *[check async for check in _kafka(kafka)],
         *[check async for check in _postgres(DatabaseSettings.from_environment(), clock)],
-        await _store(StoreSettings.from_environment()),
+        await check_store(StoreSettings.from_environment()),
         await _public_base_url(),
     ]
 
@@ -135,7 +135,8 @@ def check_clocks(server_time: datetime, *, before: datetime, after: datetime) ->
     )
 
 
-async def _store(settings: StoreSettings) -> Check:
+async def check_store(settings: StoreSettings) -> Check:
+    """Return whether the store is writable; the reason names the setting to correct."""
     location = str(settings.folder) if settings.folder else f"{settings.endpoint}/{settings.bucket}"
     advice = 'start it, or set SEGUE_STORE_DIR or MINIO_…; "segue prepare" creates the bucket; '
     advice += "check that this user may write there"

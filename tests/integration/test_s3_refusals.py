@@ -24,6 +24,7 @@ from typing_extensions import override
 
 from embedded.servers.object_store import STORES, NativeMinio, NativeVersitygw
 from embedded.servers.process import Server
+from ops.doctor.servers import check_store
 from shared.errors import SettingsError, StoreUnavailableError
 from shared.http.server import free_ports
 from shared.settings import StoreSettings
@@ -311,6 +312,22 @@ async def test_tls_region_and_addresses_are_named(secured: StoreSettings, tmp_pa
     await refused(secured, "no connection to .*refused; start", endpoint=f"http://127.0.0.1:{port}")
     with pytest.raises(SettingsError, match=r"MINIO_CA_FILE.*nothing\.pem.*No such file"):
         S3Store(secured.model_copy(update={"ca_file": unreadable}))
+
+
+async def test_doctor_reports_the_reason(each_s3: StoreSettings) -> None:
+    """As the error of the store states it."""
+    async with opened(each_s3) as store:
+        await store.prepare()
+
+    fine = await check_store(each_s3)
+    wrong = await check_store(each_s3.model_copy(update={"secret_key": SecretStr("wrong")}))
+    gone = await check_store(each_s3.model_copy(update={"bucket": "none-of-mine"}))
+
+    assert fine.ok
+    assert not wrong.ok
+    assert "set MINIO_SECRET_KEY" in wrong.found
+    assert not gone.ok
+    assert "the bucket none-of-mine does not exist" in gone.found
 
 
 async def test_a_server_without_tls_is_named(each_s3: StoreSettings) -> None:
