@@ -6,7 +6,6 @@ boundaries have the greatest total worth among all that keep every scene within 
 are preferred: a place inside a shot is used only where the longest allowed scene requires it.
 """
 
-from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -22,6 +21,8 @@ SCENE_S_MAX = 28.0
 _AROUND_S = 6.0
 _WORTH_MIN = 0.9  # of a boundary; less: the same scene
 _INSIDE_SHOT = -20.0  # worth of a place without a cut
+_QUIET_DB = -60.0
+_OTHER_WEIGHTS = (0.25, 0.5, 0.4, 0.8)  # of contrast, motion, level and speech
 _COST_MAX, _BISECTIONS = 64.0, 20
 _NARROWER = 1e-6  # limits are compared with rounded times
 
@@ -96,20 +97,16 @@ def _boundaries(
     cuts: Sequence[Cut], slices: Sequence[Slice], length_s: float, limits: SceneLimits
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Return the places where a scene may begin, in order, and what each is worth."""
-    sums = _cumulated(slices)
     at_cuts = [cut.time_s for cut in cuts if 0 < cut.time_s < length_s]
-    worths = {time_s: _worth(sums, time_s) - _WORTH_MIN for time_s in at_cuts}
-    edges = [0.0, *at_cuts, length_s]
-    for start_s, end_s in pairwise(edges):
+    inside: list[float] = []
+    for start_s, end_s in pairwise([0.0, *at_cuts, length_s]):
         if end_s - start_s <= limits.scene_s_min:
             continue
         first, last = int(start_s / SLICE_S) + 1, int(end_s / SLICE_S)
-        for index in range(first, last):
-            time_s = slices[index].start_s
-            if start_s < time_s < end_s:
-                worths.setdefault(time_s, _worth(sums, time_s) + _INSIDE_SHOT)
-    times = sorted(worths)
-    return np.array(times), np.array([worths[time_s] for time_s in times])
+        inside += [one.start_s for one in slices[first:last] if start_s < one.start_s < end_s]
+    times, chosen = np.unique([*at_cuts, *inside], return_index=True)
+    penalties = np.where(chosen < len(at_cuts), -_WORTH_MIN, _INSIDE_SHOT)
+    return times, _worths(_cumulated(slices), times) + penalties
 
 
 def _best(
@@ -122,25 +119,26 @@ def _best(
     shortest, longest = limits.scene_s_min, limits.scene_s_max
     if length_s < 2 * shortest or not len(times):
         return [0.0]
-    places = [0.0, *times.tolist(), length_s]
-    totals = [0.0] + [float("-inf")] * (len(places) - 1)
-    before = [0] * len(places)
-    own = [0.0, *worths.tolist(), 0.0]
+    places = np.array([0.0, *times, length_s])
+    own = np.array([0.0, *worths, 0.0])
+    totals = np.full(len(places), -np.inf)
+    totals[0] = 0.0
+    before = np.zeros(len(places), int)
+    firsts = np.searchsorted(places, places - longest - _NARROWER)
+    lasts = np.searchsorted(places, places - shortest + _NARROWER)
     for index in range(1, len(places)):
-        place = places[index]
-        first = bisect_left(places, place - longest - _NARROWER)
-        last = bisect_left(places, place - shortest + _NARROWER, hi=index)
-        for earlier in range(first, last):
-            total = totals[earlier] + own[index]
-            if total > totals[index]:
-                totals[index], before[index] = total, earlier
+        earlier = totals[firsts[index] : lasts[index]]
+        if len(earlier):
+            best = int(earlier.argmax())
+            totals[index] = earlier[best] + own[index]
+            before[index] = firsts[index] + best
     if totals[-1] == float("-inf"):
         return _even(length_s, longest)
     starts = []
-    index = before[-1]
+    index = int(before[-1])
     while index > 0:
-        starts.append(places[index])
-        index = before[index]
+        starts.append(float(places[index]))
+        index = int(before[index])
     return [0.0, *reversed(starts)]
 
 
@@ -152,31 +150,30 @@ def _even(length_s: float, longest_s: float) -> list[float]:
 
 def _cumulated(slices: Sequence[Slice]) -> npt.NDArray[np.float64]:
     """Return cumulative sums of the features of slices, in units of a clear difference."""
-    features = np.array(
+    pictures = np.array([one.picture for one in slices]).reshape(len(slices), -1) / 128
+    others = np.array(
         [
-            [
-                *(one.picture.ravel() / 128),
-                one.contrast / 16,
-                one.motion * 8,
-                max(one.level_db, -60.0) / 10,
-                one.speech,
-            ]
+            (one.contrast / 16, one.motion * 8, max(one.level_db, _QUIET_DB) / 10, one.speech)
             for one in slices
         ]
     )
+    features = np.hstack([pictures, others])
     return np.concatenate([np.zeros((1, features.shape[1])), np.cumsum(features, axis=0)])
 
 
-def _worth(sums: npt.NDArray[np.float64], time_s: float) -> float:
-    """Return the difference between the seconds before and after `time_s`; 1 is clear."""
+def _worths(
+    sums: npt.NDArray[np.float64], times: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """Return the difference between the seconds before and after each time; 1 is clear."""
     count = len(sums) - 1
-    at = min(max(round(time_s / SLICE_S), 1), count - 1) if count > 1 else 0
-    if at == 0:
-        return 0.0
+    if count < 2:  # noqa: PLR2004 - one slice has nothing before or after it
+        return np.zeros(len(times))
+    at = np.clip(np.rint(times / SLICE_S).astype(int), 1, count - 1)
     around = round(_AROUND_S / SLICE_S)
-    first, last = max(at - around, 0), min(at + around, count)
-    difference = np.abs(
-        (sums[last] - sums[at]) / (last - at) - (sums[at] - sums[first]) / (at - first)
-    )
-    picture = float(np.sqrt((difference[:-4] ** 2).mean())) * 4
-    return picture + float(difference[-4:] @ (0.25, 0.5, 0.4, 0.8))
+    first, last = np.maximum(at - around, 0), np.minimum(at + around, count)
+    after = (sums[last] - sums[at]) / (last - at)[:, None]
+    before = (sums[at] - sums[first]) / (at - first)[:, None]
+    difference = np.abs(after - before)
+    picture = np.sqrt((difference[:, :-4] ** 2).mean(1)) * 4
+    worths: npt.NDArray[np.float64] = picture + difference[:, -4:] @ np.array(_OTHER_WEIGHTS)
+    return worths
