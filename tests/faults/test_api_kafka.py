@@ -13,11 +13,12 @@ from embedded.servers.kafka import NativeKafka
 from embedded.toolchain.cache import ToolSettings
 from tests.faults.harness import checker
 from tests.faults.harness.durations import long_or
-from tests.faults.harness.fault_fixture import compose_same, report
+from tests.faults.harness.fault_fixture import report
 from tests.faults.harness.killable_servers import KillableKafka, short_folder
 from tests.faults.harness.pipeline_harness import Client, Job, ended, full_pipeline
 from tests.support.api_fixture import running_api
 from tests.support.api_service import ApiServiceFixture
+from tests.support.composed_clips import compose_same
 from tests.support.processes import eventually, services
 from tests.support.servers import Database, KafkaServer
 

@@ -20,11 +20,11 @@ from tests.faults.harness.durations import long_or
 from tests.faults.harness.fault_fixture import (
     SESSION_S,
     FaultFixture,
-    compose_same,
     fault_fixture,
     report,
 )
 from tests.faults.harness.forked_services import ForkedService
+from tests.support.composed_clips import compose_same
 from tests.support.processes import eventually
 from tests.support.servers import KafkaServer
 

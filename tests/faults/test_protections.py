@@ -19,10 +19,11 @@ from shared.contract.ids import scene_seed
 from shared.contract.topics import GENERATOR_GROUP
 from shared.kafka.codec import Record, encode
 from tests.faults.harness import checker, history
-from tests.faults.harness.fault_fixture import FaultFixture, compose_cached, fault_fixture
+from tests.faults.harness.fault_fixture import FaultFixture, fault_fixture
 from tests.faults.harness.history import Fact, Recorder
 from tests.faults.harness.removed_protections import without_protection
 from tests.support.api_fixture import ApiFixture, api_fixture
+from tests.support.composed_clips import compose_cached
 from tests.support.event_builders import a_scene
 from tests.support.processes import eventually
 from tests.support.servers import Database, KafkaServer

@@ -10,7 +10,7 @@ import pytest
 
 from replicate_server import ReplicateEmulator
 from shared.http.server import free_ports
-from tests.faults.harness.fault_fixture import compose_cached
+from tests.support.composed_clips import compose_cached
 from tests.support.pipeline_fixture import Pipeline, running_pipeline
 from tests.support.processes import eventually, records_of
 from tests.support.replicate_provider import a_fake, account_of

@@ -14,13 +14,13 @@ from replicate_server.model.composer import Compose
 from services.generator.providers.replicate.factory import build_replicate
 from services.generator.providers.replicate.provider import ReplicateProvider, WebhookUrl
 from services.generator.providers.replicate.settings import ReplicateSettings
-from services.generator.providers.synth.provider import compose as composed_by_synth
 from shared.clock import Clock, SystemClock
 from shared.media.sandbox import MediaSandbox
 from shared.security.signed_links import LinkSettings
 from shared.settings import MediaSettings
 from shared.storage import ObjectStore, StandInWarning
 from shared.telemetry.log import logger_of
+from tests.support.composed_clips import compose_cached
 
 
 class FastClock:
@@ -46,7 +46,7 @@ class FastClock:
 
 @asynccontextmanager
 async def a_fake(
-    work_s: float, *, compose: Compose = composed_by_synth
+    work_s: float, *, compose: Compose = compose_cached
 ) -> AsyncIterator[ReplicateEmulator]:
     """Start an emulator that works for `work_s` on each prediction."""
     with warnings.catch_warnings(action="ignore", category=StandInWarning):
@@ -81,7 +81,7 @@ async def replicate_fixture(
     *,
     clock: Clock | None = None,
     fake: EmulatorSettings | None = None,
-    compose: Compose = composed_by_synth,
+    compose: Compose = compose_cached,
     public_base_url: str | None = None,
     webhook: WebhookUrl | None = None,
     **settings: Any,

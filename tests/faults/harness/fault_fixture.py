@@ -1,27 +1,21 @@
 """The fixture of a fault test: topics, a store, a Replicate emulator and a history.
 
 Fixtures are independent, so many faults are tested concurrently on one broker. The emulator runs in
-the test process and survives every service. Its clips are cached across fixtures: equal requests
-have equal clips.
+the test process and survives every service. Its clips are cached across fixtures.
 """
 
 import asyncio
-import hashlib
 import secrets
 import warnings
 from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
-from threading import Lock
 from typing import Any, TypeVar
 
 from aiokafka import AIOKafkaConsumer
 
 from replicate_server import EmulatorSettings, ReplicateEmulator
 from replicate_server.model.composer import Compose
-from services.generator.providers import CompositionRequest
-from services.generator.providers.synth.provider import compose
 from shared.clock import SystemClock
 from shared.contract.events import AudioMerged, Event, SceneRequested, SegmentGenerated, VideoMuxed
 from shared.contract.topics import EVENT_TOPICS, GENERATOR_GROUP
@@ -35,6 +29,7 @@ from tests.faults.harness import checker, history
 from tests.faults.harness.forked_services import ForkedService
 from tests.faults.harness.history import Fact, Recorder
 from tests.faults.harness.steps import Point, Target
+from tests.support.composed_clips import compose_cached
 from tests.support.event_builders import a_scene
 from tests.support.processes import eventually, value_of
 from tests.support.servers import KafkaServer
@@ -49,22 +44,6 @@ SCENE_S = (1.7, 1.25, 2.3, 1.1)  # the lengths of a job's scenes, in turn
 RESULTS = (SegmentGenerated.kind, AudioMerged.kind, VideoMuxed.kind)
 
 T = TypeVar("T")
-_clips: dict[str, bytes] = {}
-_compose_lock = Lock()
-
-
-def compose_cached(request: CompositionRequest, source: bytes | None) -> bytes:
-    """Return the synthesizer's clip, composed once per test run."""
-    key = f"{request!r}{hashlib.sha256(source or b'').hexdigest()}"
-    with _compose_lock:
-        if key not in _clips:
-            _clips[key] = compose(request, source)
-        return _clips[key]
-
-
-def compose_same(request: CompositionRequest, source: bytes | None) -> bytes:
-    """Return one clip for all seeds, for a test of many scenes that does not test their sound."""
-    return compose_cached(replace(request, seed=1), source)
 
 
 class FaultFixture:

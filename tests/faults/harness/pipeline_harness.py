@@ -22,11 +22,11 @@ from tests.faults.harness.fault_fixture import (
     SCENE_S,
     WORK_S,
     FaultFixture,
-    compose_cached,
     fault_fixture,
 )
 from tests.faults.harness.forked_services import ForkedService
 from tests.faults.harness.history import Fact
+from tests.support.composed_clips import compose_cached
 from tests.support.films import real_ffmpeg
 from tests.support.processes import eventually
 from tests.support.servers import KafkaServer
