@@ -40,7 +40,7 @@ async def test_the_response_is_that_of_the_contract(fixture: ApiFixture) -> None
     assert response["status"] == "processing"
     assert response["message"] == "Audio generation started"
     assert response["audio_status"]["started_at"].endswith("Z")
-    assert response["audio_status"]["estimated_duration"] == "1s"
+    assert response["audio_status"]["estimated_duration"] == "2s"
     assert response["run"] == 1
 
 
@@ -190,7 +190,7 @@ async def test_an_unknown_job_without_scenes_is_not_found(fixture: ApiFixture) -
     assert answer.status_code == 404
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.json()["instance"] == GENERATE
-    assert "sending scenes" in answer.json()["detail"]
+    assert "create it with POST /api/v3/audio/generate-scenes" in answer.json()["detail"]
 
 
 async def test_a_job_started_by_upstream_can_be_requested_again(
