@@ -5,6 +5,7 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaProducer
@@ -166,7 +167,12 @@ async def test_no_record_stops_a_reader(
             for name, service in pipeline.services.items()
         }
         environment = addresses(pipeline)
-        lag = await segue(environment, "lag")
+
+        async def no_lag() -> tuple[int, Any] | None:
+            code, found = await segue(environment, "lag")
+            return None if any(row["records"] for row in found["lag"]) else (code, found)
+
+        lag = await eventually(no_lag, within_s=20, what="a lag of 0 everywhere")
         rebuilt = await segue(environment, "rebuild")
         requeued = await segue(
             environment, "dlq", "requeue", SCENES, "--job", "odd-name", "--apply", "--reason", "r"
