@@ -144,8 +144,8 @@ coverage: develop ## Run all tests, and list the lines that they do not cover
 ##@ Measure
 
 .PHONY: bench
-bench: setup ## Run all benchmarks, or B=lanes, projection, merge (RESULTS=folder of the JSON)
-	@for name in $(or $(B),lanes projection merge); do \
+bench: develop ## Run all benchmarks, or B=lanes, projection, merge, cuts (RESULTS=folder of the JSON)
+	@for name in $(or $(B),lanes projection merge cuts); do \
 	  $(BIN)/python -m benchmarks.bench_$$name --out "$(or $(RESULTS),out/bench)"; done
 
 ##@ Docs and lock
