@@ -20,6 +20,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import av
 import imageio_ffmpeg
 
 from benchmarks.cut_films import FilmMaker, Truth, plans
@@ -109,8 +110,6 @@ def _clips_of(python: Path) -> Path:
 
 
 def _frame_times(path: Path) -> list[float]:
-    import av  # noqa: PLC0415 - only here
-
     with av.open(str(path)) as container:
         start = (container.start_time or 0) / av.time_base
         packets = container.demux(video=0)

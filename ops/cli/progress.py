@@ -49,6 +49,19 @@ def progress_console(*, quiet: bool) -> Console:
     return TextConsole(quiet=quiet, ends_with_reader=False)
 
 
+def progress_bar(console: Console) -> Progress:
+    """Return a bar that is shown on a terminal only, and removed at its end."""
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+
+
 class JobProgress:
     """Shows the progress of one job; use it as a context manager and pass it each status."""
 
@@ -58,15 +71,7 @@ class JobProgress:
         self._state = ""
         self._waiting_reason = ""
         self._problems = frozenset[str]()
-        self._bar = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            TextColumn("{task.percentage:>3.0f} %"),
-            TimeElapsedColumn(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
+        self._bar = progress_bar(console)
         self._task = self._bar.add_task("Waiting", total=100)
 
     def __enter__(self) -> Self:

@@ -10,15 +10,13 @@ from textwrap import wrap
 
 import av
 from av.container import InputContainer
-from av.stream import Disposition
 from av.video.stream import VideoStream
 from PIL import Image, ImageDraw, ImageFont
 
 from ops.cli.exit_codes import CommandError, Exit
 from ops.cli.output import clock
 from ops.cli.terminal import shown
-from shared.media.paths import media_path
-from shared.media.video import VideoInfo
+from shared.media.video import VideoInfo, open_video, picture_of
 from shared.scene_detection.analysis import DetectedScene
 
 SHEET_SCENES_MAX = 200  #: more do not fit one picture
@@ -64,14 +62,8 @@ def write_sheet(path: Path, film: Path, info: VideoInfo, scenes: Sequence[Detect
 
 def _frames(film: Path, info: VideoInfo, times: Sequence[float]) -> Iterator[Image.Image]:
     """Yield the frame shown at each of the times, which grow."""
-    with av.open(
-        media_path(film), format=info.demuxer, options={"protocol_whitelist": "file"}
-    ) as container:
-        picture = next(
-            stream
-            for stream in container.streams.video
-            if not stream.disposition & Disposition.attached_pic
-        )
+    with open_video(film, info) as container:
+        picture = picture_of(container)
         for time_s in times:
             yield _frame_at(container, picture, time_s)
 

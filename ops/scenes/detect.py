@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ops.cli.exit_codes import CommandError, Exit
+from ops.cli.progress import progress_bar
 from ops.cli.terminal import shown
 from shared.errors import MediaError
 from shared.media.video import VideoInfo
@@ -24,16 +24,8 @@ def detect_scenes(film: Path, info: VideoInfo, limits: SceneLimits, console: Con
     Raises:
         CommandError: the film cannot be decoded, or the limits do not fit its length.
     """
-    with Progress(
-        TextColumn("Detecting scenes"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f} %"),
-        TimeElapsedColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    ) as bar:
-        task = bar.add_task("", total=info.duration_s)
+    with progress_bar(console) as bar:
+        task = bar.add_task("Detecting scenes", total=info.duration_s)
         try:
             return analyse(
                 film, info, limits, progress=lambda time_s: bar.update(task, completed=time_s)

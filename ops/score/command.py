@@ -17,6 +17,7 @@ from rich.console import Console
 from ops.cli import options
 from ops.cli.exit_codes import CommandError, Exit, print_json, report_errors
 from ops.cli.film import check_film
+from ops.cli.layout import count_of
 from ops.cli.options import ApiUrl, DataDir, Json, Provider
 from ops.cli.output import show_files
 from ops.cli.progress import JobProgress, progress_console
@@ -36,6 +37,7 @@ from ops.score.scenes_file import STANDARD_INPUT, read_scenes, scenes_file_of
 from services.api.http.schemas import GenerateResponse
 from services.api.operators import dollars
 from shared.contract.params import Scene
+from shared.media.video import VideoInfo
 from shared.scene_detection.scenes import SceneLimits
 
 
@@ -231,25 +233,25 @@ def _checked_video(video: Path | None, *, no_video: bool) -> Path | None:
 
 def _scenes(path: Path | None, film: Path | None, console: Console) -> dict[str, Any]:
     """Return the scenes of the file, or of the film, and the file, as `ScoreRequest` needs them."""
-    if path is None:
-        return {"scenes": detected_scenes(film, console)}
-    is_file = str(path) != STANDARD_INPUT
-    return {"scenes": read_scenes(path), "scenes_file": path if is_file else None}
-
-
-def detected_scenes(film: Path | None, console: Console) -> list[Scene]:
-    """Return the scenes that are detected in the film."""
+    if path is not None:
+        is_file = str(path) != STANDARD_INPUT
+        return {"scenes": read_scenes(path), "scenes_file": path if is_file else None}
     if film is None:
         raise CommandError(
             Exit.USAGE,
             "no scenes and no film were given; name the film to detect its scenes, or use --scenes",
         )
     info = check_film(film)
+    return {"scenes": detected_scenes(film, info, console), "info": info}
+
+
+def detected_scenes(film: Path, info: VideoInfo, console: Console) -> list[Scene]:
+    """Return the scenes that are detected in the film."""
     beside = scenes_file_of(film)
     if beside is not None:
         console.print(f"note: {shown(beside)} is not used; to use it: --scenes FILE")
     found = detect_scenes(film, info, SceneLimits(), console).scenes
-    count = "1 scene" if len(found) == 1 else f"{len(found)} scenes"
+    count = count_of(len(found), "scene")
     console.print(f"Detected {count}; to edit them: segue scenes FILM --out scenes.json")
     return [Scene.model_validate(entry) for entry in scene_entries(found)]
 

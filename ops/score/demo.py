@@ -19,6 +19,7 @@ from rich.console import Console
 
 from ops.cli import options
 from ops.cli.exit_codes import CommandError, Exit, report_errors
+from ops.cli.film import check_film
 from ops.cli.options import Json, named_provider
 from ops.cli.output import show_files
 from ops.cli.progress import progress_console
@@ -187,8 +188,9 @@ def run_demo(
             console.print(f"Making a video of {len(SCENES)} scenes: {shown(out / FILM)}")
             make_video(video)
             make_scenes(scenes)
-        found = detected_scenes(video, console) if scenes is None else read_scenes(scenes)
-        request = ScoreRequest(video=video, scenes=found)
+        info = check_film(video)
+        found = read_scenes(scenes) if scenes else detected_scenes(video, info, console)
+        request = ScoreRequest(video=video, scenes=found, info=info)
         notes = check_request(request, console)
         with (
             use_stack(data_dir, provider=choice.name, notify=console.print) as stack,

@@ -39,6 +39,7 @@ class ScoreRequest:
     style: Path | None = None  #: a style sample to upload; a URL is in `audio_params`
     given_job_id: str | None = None  #: None: derived from the content
     scenes_file: Path | None = None
+    info: VideoInfo | None = None  #: of the video, if it was read already
 
     @classmethod
     def of(
@@ -50,6 +51,7 @@ class ScoreRequest:
         style: str | None,
         job_id: str | None,
         scenes_file: Path | None = None,
+        info: VideoInfo | None = None,
     ) -> Self:
         """Return the request of these options; None: not given."""
         given = {
@@ -68,6 +70,7 @@ class ScoreRequest:
             style=None if style is None or is_url else Path(style),
             given_job_id=job_id,
             scenes_file=scenes_file,
+            info=info,
         )
 
     @cached_property
@@ -136,7 +139,7 @@ def check_request(request: ScoreRequest, console: Console) -> list[str]:
     notes = list(_mood_notes(request.scenes))
     info_notes: tuple[str, ...] = ()
     if request.video is not None:
-        info = check_film(request.video)
+        info = request.info or check_film(request.video)
         info_notes = info.notes  # the run's warnings have them as well
         notes += _length_notes(request, info)
     for note in (*info_notes, *notes):

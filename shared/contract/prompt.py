@@ -113,16 +113,10 @@ def prompt_for(
 
 def mood_of(text: str) -> Mood:
     """Return the mood with most words in `text`; the earliest at a tie."""
-    return recognised_mood(text) or Mood.PROFESSIONAL
-
-
-def recognised_mood(text: str) -> Mood | None:
-    """Return the mood with most words in `text`, or None without any."""
     moods = [_mood_of_word(word) for word in _words(text)] + _moods_of_parts(text)
-    votes = [mood for mood in moods if mood is not None]
-    strong = [mood for mood in votes if mood is not Mood.PROFESSIONAL]
+    votes = [mood for mood in moods if mood not in {None, Mood.PROFESSIONAL}]
     # max keeps the first of equals
-    return max(strong or votes, key=votes.count, default=None)
+    return max(votes, key=votes.count, default=None) or Mood.PROFESSIONAL
 
 
 def _mood_text(mood: str | None) -> str:

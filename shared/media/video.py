@@ -127,6 +127,11 @@ def check_beginning(path: Path) -> None:
             _edit_patch(_checked_picture(container, index), index)
 
 
+def open_video(path: Path, info: VideoInfo) -> InputContainer:
+    """Open the video, whose probe is `info`, as it is presented; it can refer to no other file."""
+    return _opened(path, info.demuxer, info.patch)
+
+
 def _opened(path: Path, demuxer: str, patch: Patch | None = None) -> InputContainer:
     """Open the file, with `patch` applied to what is read of it."""
     if patch is None:
@@ -143,7 +148,7 @@ def _opened(path: Path, demuxer: str, patch: Patch | None = None) -> InputContai
 
 def _checked_picture(container: InputContainer, index: Mp4Index | None) -> VideoStream:
     """Return the picture that the muxer would copy."""
-    picture = _picture(container)
+    picture = picture_of(container)
     track = None if index is None else index.track(picture.id)
     if "enc_key_id" in picture.metadata or (track is not None and track.is_encrypted):
         raise MediaError(
@@ -163,8 +168,12 @@ def _checked_picture(container: InputContainer, index: Mp4Index | None) -> Video
     return picture
 
 
-def _picture(container: InputContainer) -> VideoStream:
-    """Return the first video stream that is not cover art."""
+def picture_of(container: InputContainer) -> VideoStream:
+    """Return the first video stream that is not cover art.
+
+    Raises:
+        MediaError: there is none.
+    """
     for stream in container.streams.video:
         if not stream.disposition & Disposition.attached_pic:
             return stream

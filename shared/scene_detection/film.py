@@ -20,14 +20,13 @@ from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.packet import Packet
-from av.stream import Disposition, Stream
+from av.stream import Stream
 from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation
 from av.video.stream import VideoStream
 
 from shared.errors import MediaError
-from shared.media.paths import media_path
-from shared.media.video import VideoInfo
+from shared.media.video import VideoInfo, open_video, picture_of
 from shared.scene_detection.frame import HEIGHT, WIDTH, Frame, frame_of
 from shared.scene_detection.slices import SOUND_RATE
 
@@ -50,23 +49,14 @@ def read_film(path: Path, info: VideoInfo) -> Iterator[Frame | Sound]:
         MediaError: the picture cannot be decoded.
     """
     try:
-        with av.open(
-            media_path(path),
-            format=info.demuxer,
-            options={"protocol_whitelist": "file"},
-            metadata_errors="replace",
-        ) as container:
+        with open_video(path, info) as container:
             yield from _read(container)
     except av.FFmpegError as error:
         raise MediaError(f"the film cannot be decoded ({error.strerror})") from error
 
 
 def _read(container: InputContainer) -> Iterator[Frame | Sound]:
-    picture = next(
-        stream
-        for stream in container.streams.video
-        if not stream.disposition & Disposition.attached_pic
-    )
+    picture = picture_of(container)
     picture.codec_context.options = {"skip_loop_filter": "all"}
     start = Fraction(container.start_time or 0, av.time_base)
     frames = _Frames(start)

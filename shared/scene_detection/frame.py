@@ -29,7 +29,6 @@ class Frame:
     time_s: float
     planes: npt.NDArray[np.float32]
     luma: npt.NDArray[np.float32]
-    mean: float  #: of luma
     std: float  #: of luma
 
     @property
@@ -42,7 +41,7 @@ def frame_of(time_s: float, planes: npt.NDArray[np.float32]) -> Frame:
     """Return the frame shown at `time_s`, from its planes (3, 36, 64)."""
     luma = planes[0]
     mean, std = float(luma.mean()), float(luma.std())
-    return Frame(time_s, planes, (luma - mean) / max(std, _STD_MIN), mean, std)
+    return Frame(time_s, planes, (luma - mean) / max(std, _STD_MIN), std)
 
 
 def contrast_energy(frame: Frame) -> float:

@@ -42,8 +42,8 @@ class Slices:
         self._powers: list[float] = []
         self._last: Frame | None = None
 
-    def add_frame(self, frame: Frame, *, is_cut: bool = False) -> None:
-        """Add the next frame; the change to the first frame of a shot is not movement."""
+    def add_frame(self, frame: Frame) -> None:
+        """Add the next frame."""
         index = int(frame.time_s / SLICE_S)
         while len(self._counts) <= index:
             self._pictures.append(np.zeros((3, _ROWS, _COLUMNS), np.float32))
@@ -54,7 +54,7 @@ class Slices:
         cells = frame.planes.reshape(3, _ROWS, HEIGHT // _ROWS, _COLUMNS, WIDTH // _COLUMNS)
         self._pictures[index] += cells.mean((2, 4))
         self._contrasts[index] += frame.std
-        if self._last is not None and not is_cut:
+        if self._last is not None:
             change = float(np.abs(frame.luma - self._last.luma).mean())
             elapsed_s = max(frame.time_s - self._last.time_s, 1e-3)
             self._motions[index] += min(change * min(0.04 / elapsed_s, 2.0), 1.0)
